@@ -1,0 +1,34 @@
+"""Real data: what it is read from, and what training and evaluation ask of it."""
+
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from support.config import UsageError
+
+
+class DataError(UsageError):
+    """A user's data cannot be used; the message is one line that names the file or flag."""
+
+
+class Dataset(Protocol):
+    """What main.py asks of real data. `model` is a `model.SeqGAN`, `log` a `support.logs.RunLog`."""
+
+    vocab_size: int  # V: tokens are 0..V-1
+    start_token: int  # fed before the first token
+    evaluated: tuple[str, ...]  # all names that `evaluate` may return
+
+    def introduction(self) -> str:
+        """The line a run begins with."""
+
+    def mle_batches(self, epoch: int) -> tf.Tensor:
+        """What the generator learns from in an epoch of pretraining, int32 [n, B, T]."""
+
+    def real(self, step: int) -> tf.Tensor:
+        """The real sequences of a d-step, int32 [n, T]; always the same n."""
+
+    def evaluate(self, model: Any, epoch: int, last: bool) -> dict[str, tuple[float, float]]:
+        """Figures of the model after an epoch, {name: (value, standard error)}; `last` of its phase."""
+
+    def log_samples(self, model: Any, epoch: int, due: bool, last: bool, log: Any) -> None:
+        """Shows or saves what the model generates; `due`: an evaluation is due, `last`: of its phase."""

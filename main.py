@@ -1,0 +1,317 @@
+"""SeqGAN from the command line: flags, building, the three phases, evaluation, saving."""
+
+import os
+
+# Both are read when TensorFlow is imported. Its own log is no news to the user; oneDNN's kernels, which it announces
+# there, are not used by XLA and make no difference to the speed.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+from tqdm import tqdm
+
+from data import Dataset
+from model import SeqGAN
+from oracle import OracleData
+from support.checkpoints import Checkpoints
+from support.config import Config, UsageError, parse
+from support.directories import CHECKPOINTS, RunDirectory
+from support.logs import RunLog, description
+
+PRETRAIN_G, PRETRAIN_D, ADVERSARIAL = "pretrain_g", "pretrain_d", "adversarial"
+DATASETS = {"LSTM": OracleData}
+TRAIN_COLUMNS = ("g_pretrain_loss", "d_pretrain_loss", "d_pretrain_acc", "g_loss", "g_reward", "d_loss", "d_acc")
+
+
+class Step(NamedTuple):
+    """One update in the order of training; a run can be resumed between any two."""
+
+    phase: str
+    epoch: int  # within the phase
+    kind: str  # mle, d or g
+    number: int  # counts the steps of this kind
+    last: bool  # of its epoch
+
+
+def schedule(config: Config) -> list[Step]:
+    """All steps of a run: MLE pretraining, discriminator pretraining, then g-steps and d-steps in turn."""
+    steps = [Step(PRETRAIN_G, epoch, "mle", epoch, True) for epoch in range(config.pretrain_g_epochs)]
+    if config.total_epochs:  # the discriminator is of no use without an adversarial phase
+        steps += [Step(PRETRAIN_D, epoch, "d", epoch, True) for epoch in range(config.pretrain_d_epochs)]
+    kinds = ["g"] * config.g_steps + ["d"] * config.d_steps
+    numbers = {"g": 0, "d": config.pretrain_d_epochs}
+    for epoch in range(config.total_epochs):
+        for i, kind in enumerate(kinds):
+            steps.append(Step(ADVERSARIAL, epoch, kind, numbers[kind], i == len(kinds) - 1))
+            numbers[kind] += 1
+    return steps
+
+
+class Interrupt:
+    """Remembers SIGINT or SIGTERM, so that the step under way can end; a second SIGINT ends the process at once."""
+
+    def __init__(self):
+        """Takes over both signals, until `restore`."""
+        self.signal: int | None = None
+        self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def _receive(self, number: int, frame: Any) -> None:
+        if self.signal is not None and number == signal.SIGINT:
+            os._exit(128 + number)
+        self.signal = number
+
+    def restore(self) -> None:
+        """Gives the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class Diverged(RuntimeError):
+    """A loss or a weight is no longer a finite number."""
+
+
+class Run:
+    """One run: takes the steps of the schedule, records epochs, evaluates and saves."""
+
+    def __init__(self, config: Config, data: Dataset, model: SeqGAN, checkpoints: Checkpoints):
+        """Resumes from the newest good checkpoint, if there is one."""
+        self.config, self.data, self.model, self.checkpoints = config, data, model, checkpoints
+        self.steps = schedule(config)
+        self.epochs = {PRETRAIN_G: config.pretrain_g_epochs, PRETRAIN_D: config.pretrain_d_epochs}
+        self.epochs[ADVERSARIAL] = config.total_epochs
+        restored = checkpoints.restore()
+        self.taken, details = restored or (0, {})
+        self.results: list[dict[str, float]] = details.get("results", [])  # of the epoch under way
+        self.positions: dict[str, dict[str, int]] = details.get("positions", {})  # of the logs
+        self.evaluation: dict[str, list[float]] = details.get("evaluation", {})  # the newest
+        self.evaluation_seconds = 0.0
+        self._figures: dict[str, str] = {}
+        self.train_log: RunLog | None = None
+        self.eval_log: RunLog | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether no step is left."""
+        return self.taken >= len(self.steps)
+
+    def open_logs(self, described: dict[str, Any]) -> None:
+        """Opens the logs where the checkpoint left them."""
+        self.train_log = RunLog(self.config.log_dir, TRAIN_COLUMNS, self.positions.get("train", {}))
+        logs = [self.train_log]
+        if self.config.evaluate:
+            columns = tuple(c for name in self.data.evaluated for c in (name, f"{name}_se"))
+            self.eval_log = RunLog(self.config.eval_log_dir, columns, self.positions.get("eval", {}))
+            logs.append(self.eval_log)
+        if not self.positions:
+            for log in logs:
+                log.write_hyperparameters(described)
+
+    def train(self, interrupt: Interrupt) -> None:
+        """Takes the steps that are left, until the end or an interrupt, and saves.
+
+        Raises:
+            Diverged: a loss or weight is not finite; the last good checkpoint stays.
+        """
+        while not self.finished and interrupt.signal is None:
+            self._phase(self.steps[self.taken].phase, interrupt)
+        self.save()
+
+    def _phase(self, phase: str, interrupt: Interrupt) -> None:
+        """Takes the steps of one phase, with a progress bar of its epochs."""
+        epochs, first = self.epochs[phase], self.steps[self.taken].epoch
+        with tqdm(total=epochs, initial=first, desc=phase, unit="epoch", disable=None) as bar:
+            started = time.perf_counter()
+            while not self.finished and self.steps[self.taken].phase == phase and interrupt.signal is None:
+                step = self.steps[self.taken]
+                self.results.append(self._take(step))
+                self.taken += 1
+                if step.last:
+                    self._end_epoch(step, time.perf_counter() - started)
+                    bar.update()
+                    bar.set_postfix(self._figures, refresh=False)
+                    if (step.epoch + 1) % self.config.checkpoint_every == 0 and step.epoch + 1 != epochs:
+                        self.save()
+                    started = time.perf_counter()
+        if not self.finished and self.steps[self.taken].phase != phase:
+            self.save()
+
+    def _take(self, step: Step) -> dict[str, float]:
+        """One update; returns its figures."""
+        number = tf.constant(step.number)
+        if step.kind == "mle":
+            figures = {"g_pretrain_loss": self.model.mle_epoch(self.data.mle_batches(step.epoch))}
+        elif step.kind == "g":
+            if step.number == 0:
+                self.model.follow_policy(lag=0.0)  # the rollouts begin with the pretrained policy
+            loss, rewards, _ = self.model.g_step(number)
+            if (step.number + 1) % self.config.g_steps == 0:
+                self.model.follow_policy(lag=self.config.rollout_lag)
+            figures = {"g_loss": loss, "g_reward": tf.reduce_mean(rewards)}
+            if self._evaluation_due(step):
+                for t, values in enumerate(tf.transpose(rewards).numpy(), start=1):
+                    self.train_log.histogram(self._axis(step), f"g_reward_at_step/{t:02d}", values)
+        else:
+            loss, accuracy = self.model.d_step(self.data.real(step.number), number)
+            prefix = "d_pretrain" if step.phase == PRETRAIN_D else "d"
+            figures = {f"{prefix}_loss": loss, f"{prefix}_acc": accuracy}
+        figures = {name: float(value) for name, value in figures.items()}
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise Diverged(f"{name} is {value} at {describe(step)}")
+        return figures
+
+    def _end_epoch(self, step: Step, seconds: float) -> None:
+        """Writes the epoch's row and, where it is due, evaluates."""
+        names = {name for figures in self.results for name in figures}
+        means = {name: mean([f[name] for f in self.results if name in f]) for name in TRAIN_COLUMNS if name in names}
+        self.results, self._figures = [], {name: f"{value:.3f}" for name, value in means.items()}
+        self.train_log.row(self._axis(step), step.phase, means)
+        self.train_log.scalars(self._axis(step), {"seconds_per_epoch": seconds})
+        if step.phase == PRETRAIN_D:
+            return
+        last = step.epoch == self.epochs[step.phase] - 1
+        if self.config.evaluate and self._evaluation_due(step):
+            self._evaluate(step, last)
+        self.data.log_samples(self.model, self._axis(step), self._evaluation_due(step), last, self.train_log)
+
+    def _evaluate(self, step: Step, last: bool) -> None:
+        started = time.perf_counter()
+        self.evaluation = self.data.evaluate(self.model, self._axis(step), last)
+        self.evaluation_seconds += time.perf_counter() - started
+        self.eval_log.row(self._axis(step), step.phase, with_errors(self.evaluation))
+
+    def _evaluation_due(self, step: Step) -> bool:
+        """The first and the last epoch of a phase, and every --eval_every-th."""
+        epochs = self.epochs[step.phase]
+        return step.epoch in (0, epochs - 1) or (step.epoch + 1) % self.config.eval_every == 0
+
+    def _axis(self, step: Step) -> int:
+        """The epoch that the curves show: adversarial epochs follow those of pretraining."""
+        return step.epoch + (self.config.pretrain_g_epochs if step.phase == ADVERSARIAL else 0)
+
+    def save(self) -> None:
+        """Saves the state after the steps taken so far.
+
+        Raises:
+            Diverged: a weight is not finite.
+        """
+        if not self.model.is_finite():
+            raise Diverged(f"a weight is not finite after {describe(self.steps[self.taken - 1])}")
+        self.positions = {"train": self.train_log.position()}
+        if self.eval_log:
+            self.positions["eval"] = self.eval_log.position()
+        details = {"results": self.results, "positions": self.positions, "evaluation": self.evaluation}
+        self.checkpoints.save(self.taken, details)
+
+
+def mean(values: list[float]) -> float:
+    """The arithmetic mean."""
+    return sum(values) / len(values)
+
+
+def with_errors(figures: dict[str, Sequence[float]]) -> dict[str, float]:
+    """{name: (mean, standard error)} → {name: mean, name_se: standard error}."""
+    return {key: x for name, pair in figures.items() for key, x in zip((name, f"{name}_se"), pair, strict=True)}
+
+
+def describe(step: Step) -> str:
+    """A step in words."""
+    return f"{step.phase} epoch {step.epoch}, {step.kind}-step {step.number}"
+
+
+def summary(evaluation: dict[str, Sequence[float]]) -> str:
+    """The final figures in one line."""
+    if not evaluation:
+        return "not evaluated"
+    return ", ".join(f"{name} {value:.3f} ± {error:.3f}" for name, (value, error) in evaluation.items())
+
+
+def where(config: Config) -> str:
+    """Where the curves are."""
+    return f"curves: tensorboard --logdir {config.eval_log_dir if config.evaluate else config.log_dir}"
+
+
+def configure_tensorflow() -> None:
+    """Makes every op repeatable and takes GPU memory as it is needed."""
+    tf.config.experimental.enable_op_determinism()
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def run(config: Config) -> int:
+    """Trains, or evaluates what was trained; returns the exit status."""
+    started = time.perf_counter()
+    configure_tensorflow()
+    data: Dataset = DATASETS[config.dataset](config)
+    model = SeqGAN(config, data.vocab_size, data.start_token)
+    print(data.introduction())
+    directories = [RunDirectory(config.log_dir, "--log_dir")]
+    if config.evaluate:
+        directories.append(RunDirectory(config.eval_log_dir, "--eval_log_dir"))
+    interrupt = Interrupt()
+    try:
+        described = description(config)
+        for directory in directories:
+            directory.claim(config, described)
+        checkpoints = Checkpoints(directories[0].path / CHECKPOINTS, model.checkpoint(), config.keep_checkpoints)
+        training = Run(config, data, model, checkpoints)
+        if not config.is_train:
+            if not training.taken:
+                raise UsageError(f"--no-is_train: no checkpoint in --log_dir {config.log_dir}")
+            print(summary(data.evaluate(model, epoch=0, last=True)))
+            return 0
+        if training.finished:
+            print(f"finished before: {summary(training.evaluation)}; {where(config)}")
+            return 0
+        training.open_logs(described)
+        training.train(interrupt)
+        if interrupt.signal is not None and not training.finished:
+            print(
+                f"interrupted after {describe(training.steps[training.taken - 1])}; saved in {checkpoints.directory}; "
+                "the same command goes on from there"
+            )
+            return 128 + interrupt.signal
+        seconds = time.perf_counter() - started
+        print(
+            f"{summary(training.evaluation)} (nats a token); {seconds:.0f} s, {training.evaluation_seconds:.0f} s of "
+            f"them evaluation; {where(config)}"
+        )
+        return 0
+    finally:
+        interrupt.restore()
+        for directory in directories:
+            directory.release()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program: parses `argv` (None: the command line), runs, and returns the exit status.
+
+    A user's error is one line on stderr and status 2; a signal ends with status 128 + its number.
+    """
+    config = parse(argv)
+    try:
+        return run(config)
+    except (UsageError, Diverged) as error:
+        if config.debug:
+            raise
+        print(f"main.py: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if config.debug:
+            raise
+        print(f"main.py: error: {error.filename or config.log_dir}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        error.add_note(f"log directory: {config.log_dir}")
+        raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""SeqGAN's updates: how one step of each kind changes the networks. When they happen is main.py's affair."""
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from discriminator import FAKE, REAL, Discriminator
+from generator import Generator
+from rollout import RolloutPolicy
+from support.config import Config
+from support.seeds import Purpose, fold, key, permutation, uniforms
+
+SAMPLE_ROWS = 256  # sequences drawn at once where many are wanted: their logits then stay in cache
+
+
+class PolicyGradientStep(NamedTuple):
+    """What one policy-gradient update saw: `loss` float32 scalar, `rewards` float32 [B, T], `tokens` int32 [B, T]."""
+
+    loss: tf.Tensor
+    rewards: tf.Tensor
+    tokens: tf.Tensor
+
+
+class DiscriminatorStep(NamedTuple):
+    """Means over the minibatches of one d-step: `loss` (nats, penalty included) and `accuracy`; float32 scalars."""
+
+    loss: tf.Tensor
+    accuracy: tf.Tensor
+
+
+class OracleEvaluation(NamedTuple):
+    """One value a sequence, float32 [n], nats a token."""
+
+    nll_oracle: tf.Tensor
+    g_entropy: tf.Tensor
+    nll_test: tf.Tensor
+
+
+class SeqGAN:
+    """The networks, their optimizers and the compiled steps.
+
+    Every step draws its random numbers from (seed, purpose, step), so a step is a function of its arguments and the
+    weights alone.
+    """
+
+    def __init__(self, config: Config, vocab_size: int, start_token: int = 0):
+        """Builds everything that is trained.
+
+        Args:
+            config: the run's flags.
+            vocab_size: V of the data.
+            start_token: the id fed before the first token.
+        """
+        self.config = config
+        self.generator = Generator(
+            vocab_size,
+            config.seq_len,
+            config.g_emb_dim,
+            config.g_hidden_dim,
+            seed=config.seed,
+            start_token=start_token,
+        )
+        self.rollout_policy = RolloutPolicy(self.generator)
+        self.discriminator = Discriminator(
+            vocab_size,
+            config.seq_len,
+            config.d_emb_dim,
+            config.d_filter_sizes,
+            config.d_num_filters,
+            dropout_keep_prob=config.dropout_keep_prob,
+            l2=config.d_l2,
+            seed=config.seed,
+        )
+        self.g_pretrain_optimizer = adam(config.g_pretrain_lr, self.generator)
+        self.g_optimizer = adam(config.g_lr, self.generator)
+        self.d_optimizer = adam(config.d_lr, self.discriminator)
+
+        self.mle_epoch = self._compiled(self._mle_epoch)
+        self.g_step = self._compiled(self._g_step)
+        self.d_step = self._compiled(self._d_step)
+        self.follow_policy = self._compiled(self._follow_policy)
+        self.is_finite = self._compiled(self._is_finite)
+        self.sample = self._compiled(self._sample)
+        self.nll = self._compiled(lambda tokens: -tf.reduce_mean(self.generator.log_probs(tokens), axis=1))
+        self.evaluate_against = self._compiled(self._evaluate_against)
+
+    def _compiled(self, step):
+        return tf.function(step, jit_compile=self.config.jit, autograph=False)
+
+    def checkpoint(self) -> tf.train.Checkpoint:
+        """All that training changes; everything else follows from the flags."""
+        return tf.train.Checkpoint(
+            generator=self.generator,
+            rollout_policy=self.rollout_policy,
+            discriminator=self.discriminator,
+            g_pretrain_optimizer=self.g_pretrain_optimizer,
+            g_optimizer=self.g_optimizer,
+            d_optimizer=self.d_optimizer,
+        )
+
+    # ---- generator, maximum likelihood
+
+    def _mle_epoch(self, batches: tf.Tensor) -> tf.Tensor:
+        """One maximum-likelihood update a batch: int32 [n, B, T] → mean loss before each update, nats a token."""
+
+        def update(i, total):
+            with tf.GradientTape() as tape:
+                loss = -tf.reduce_mean(self.generator.log_probs(batches[i]))
+            self._update_generator(self.g_pretrain_optimizer, tape.gradient(loss, self.generator.trainable_variables))
+            return i + 1, total + loss
+
+        count = batches.shape[0]
+        _, total = tf.while_loop(lambda i, _: i < count, update, (0, 0.0), maximum_iterations=count)
+        return total / count
+
+    def _update_generator(self, optimizer: keras.optimizers.Optimizer, gradients: list) -> None:
+        """Clips by global norm and applies."""
+        # The embedding's gradient comes as one slice a token read; the norm is that of their sum.
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        clipped, _ = tf.clip_by_global_norm(gradients, self.config.grad_clip)
+        optimizer.apply(clipped, self.generator.trainable_variables)
+
+    # ---- generator, policy gradient
+
+    def policy_gradient(self, tokens: tf.Tensor, rewards: tf.Tensor) -> tuple[tf.Tensor, list]:
+        """The REINFORCE estimate of the gradient of -J(θ) (SeqGAN, equations 6 to 8).
+
+        Args:
+            tokens: int32 [B, T], drawn from the policy.
+            rewards: float32 [B, T], the action values of these same tokens; held constant.
+
+        Returns:
+            loss = -mean over b of Σ_t log G(y_t | y_<t) · advantage, and its gradient for each trainable variable.
+        """
+        advantages = tf.stop_gradient(self.advantages(rewards))
+        with tf.GradientTape() as tape:
+            log_probs = self.generator.log_probs(tokens)
+            loss = -tf.reduce_mean(tf.reduce_sum(log_probs * advantages, axis=1))
+        return loss, tape.gradient(loss, self.generator.trainable_variables)
+
+    def advantages(self, rewards: tf.Tensor) -> tf.Tensor:
+        """Rewards less the baseline, float32 [B, T].
+
+        The `batch` baseline of a sample is the mean, at each time step, over the batch's other samples. Being
+        independent of the sample it leaves the gradient's expectation as it is; a constant reward gives exactly zero.
+        """
+        if self.config.baseline == "none":
+            return rewards
+        batch_size = rewards.shape[0]
+        shifted = rewards - rewards[:1]  # exactly 0 where all are equal, which a mean of equal numbers need not be
+        centred = shifted - tf.reduce_mean(shifted, axis=0)
+        return centred * (batch_size / (batch_size - 1))  # = rewards - mean of the others
+
+    def _g_step(self, step: tf.Tensor) -> PolicyGradientStep:
+        """Draws a batch, rolls it out, and ascends its policy gradient; `step` counts these updates, int32 scalar."""
+        config = self.config
+        seed = key(config.seed, Purpose.G_SAMPLE, step)
+        tokens = self.generator.sample(uniforms([config.seq_len, config.batch_size], seed))
+        rewards = self.rollout_policy.rewards(
+            tokens, self.discriminator.real_prob, config.rollout_num, key(config.seed, Purpose.ROLLOUT, step)
+        )
+        loss, gradients = self.policy_gradient(tokens, rewards)
+        self._update_generator(self.g_optimizer, gradients)
+        return PolicyGradientStep(loss, rewards, tokens)
+
+    def _follow_policy(self, lag: float) -> None:
+        """β ← lag·β + (1 - lag)·θ."""
+        self.rollout_policy.follow(self.generator, lag)
+
+    # ---- discriminator
+
+    def _d_step(self, real: tf.Tensor, step: tf.Tensor) -> DiscriminatorStep:
+        """Draws as many fakes as there are real sequences and passes `d_epochs` times over both.
+
+        Each pass has its own order, and each minibatch is half real, half fake; what does not fill one is left out of
+        that pass.
+
+        Args:
+            real: int32 [n, T].
+            step: counts these steps, int32 scalar.
+        """
+        config, size, half = self.config, real.shape[0], self.config.d_batch_size // 2
+        fake = self._sample(size, Purpose.D_FAKE, step)
+        labels = tf.constant([REAL] * half + [FAKE] * half)
+        count = size // half  # minibatches a pass
+
+        def one_pass(epoch, loss, accuracy):
+            seed = key(config.seed, Purpose.D_SHUFFLE, step, epoch)
+            reals = tf.gather(real, permutation(size, fold(seed, REAL)))
+            fakes = tf.gather(fake, permutation(size, fold(seed, FAKE)))
+
+            def update(i, loss, accuracy):
+                tokens = tf.concat([tf.slice(part, [i * half, 0], [half, -1]) for part in (reals, fakes)], axis=0)
+                tokens = tf.ensure_shape(tokens, [2 * half, config.seq_len])
+                batch_loss, batch_accuracy = self._update_discriminator(
+                    tokens, labels, key(config.seed, Purpose.DROPOUT, step, epoch, i)
+                )
+                return i + 1, loss + batch_loss, accuracy + batch_accuracy
+
+            _, loss, accuracy = tf.while_loop(
+                lambda i, *_: i < count, update, (0, loss, accuracy), maximum_iterations=count
+            )
+            return epoch + 1, loss, accuracy
+
+        _, loss, accuracy = tf.while_loop(
+            lambda e, *_: e < config.d_epochs, one_pass, (0, 0.0, 0.0), maximum_iterations=config.d_epochs
+        )
+        updates = config.d_epochs * count
+        return DiscriminatorStep(loss / updates, accuracy / updates)
+
+    def _update_discriminator(self, tokens: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> DiscriminatorStep:
+        """One minibatch: int32 [n, T] with labels int32 [n]; `seed` is the dropout's key."""
+        with tf.GradientTape() as tape:
+            loss, accuracy = self.discriminator.loss(tokens, labels, seed)
+        variables = self.discriminator.trainable_variables
+        self.d_optimizer.apply(tape.gradient(loss, variables), variables)
+        return DiscriminatorStep(loss, accuracy)
+
+    def _is_finite(self) -> tf.Tensor:
+        """Whether every weight that training changes is a finite number."""
+        networks = (self.generator, self.rollout_policy, self.discriminator)
+        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for net in networks for v in net.weights])
+
+    # ---- sampling and evaluation
+
+    def _sample(self, size: int, purpose: Purpose, step: tf.Tensor) -> tf.Tensor:
+        """Draws `size` sequences from the policy: int32 [size, T]."""
+        rows = min(size, SAMPLE_ROWS)
+        chunks = -(-size // rows)
+        seq_len = self.config.seq_len
+
+        def draw(i, tokens):
+            numbers = uniforms([seq_len, rows], key(self.config.seed, purpose, step, i))
+            return i + 1, tf.tensor_scatter_nd_update(tokens, [[i]], self.generator.sample(numbers)[None])
+
+        start = (0, tf.zeros([chunks, rows, seq_len], tf.int32))
+        _, tokens = tf.while_loop(lambda i, _: i < chunks, draw, start, maximum_iterations=chunks)
+        return tf.reshape(tokens, [chunks * rows, seq_len])[:size]
+
+    def _evaluate_against(self, oracle: Generator, rows: int, epoch: tf.Tensor, chunk: tf.Tensor) -> OracleEvaluation:
+        """Measures the generator where the truth is known.
+
+        Args:
+            oracle: the law of the real data.
+            rows: n, sequences drawn from the generator, afresh each epoch, and from the oracle, always the same.
+            epoch: int32 scalar.
+            chunk: counts the parts of one evaluation, int32 scalar.
+        """
+        shape, seed = [self.config.seq_len, rows], self.config.seed
+        fresh = uniforms(shape, key(seed, Purpose.EVALUATE, epoch, chunk))
+        _, g_entropy, nll_oracle = self.generator.sample_and_compare(fresh, oracle)
+        held_out = uniforms(shape, key(seed, Purpose.TEST_SET, chunk))
+        _, _, nll_test = oracle.sample_and_compare(held_out, self.generator)
+        return OracleEvaluation(nll_oracle, g_entropy, nll_test)
+
+
+def adam(learning_rate: float, network: keras.layers.Layer) -> keras.optimizers.Optimizer:
+    """Adam with the epsilon of the authors' TensorFlow, its slots made at once so that a checkpoint can fill them."""
+    optimizer = keras.optimizers.Adam(learning_rate, epsilon=1e-8)
+    optimizer.build(network.trainable_variables)
+    return optimizer

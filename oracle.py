@@ -1,0 +1,196 @@
+"""The oracle: a fixed random LSTM whose samples are the real data, so that their true density is known."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from data.training_set import TrainingSet
+from generator import Generator
+from support.config import Config, UsageError
+from support.logs import RunLog
+from support.seeds import Purpose, key, uniforms
+
+GATES = "ifco"  # the order in which Keras' LSTMCell stacks its gates; c is the candidate
+SAMPLE_ROWS = 256  # sequences drawn at once where many are wanted: their logits then stay in cache
+MAX_BYTES = 2**31  # more than any oracle file; a longer one is not read
+
+
+class Oracle(Generator):
+    """An LSTM of the generator's kind, never trained, every weight from N(0, 1) (SeqGAN, "Synthetic data")."""
+
+    def __init__(self, vocab_size: int, seq_len: int, emb_dim: int, hidden_dim: int, *, seed: int):
+        """Sizes as in `Generator`; `seed` is the oracle's own, so that runs of many seeds can share one oracle."""
+        purpose = Purpose.ORACLE_INIT
+        super().__init__(
+            vocab_size, seq_len, emb_dim, hidden_dim, seed=seed, purpose=purpose, stddev=1.0, name="oracle"
+        )
+        self.trainable = False
+
+    @classmethod
+    def from_npz(cls, path: str | Path, seq_len: int) -> "Oracle":
+        """Loads an oracle from an .npz file; the sizes are the file's.
+
+        Args:
+            path: arrays `embedding [V, E]`; for each gate g of i, f, o, c: `W_g [E, H]`, `U_g [H, H]`, `b_g [H]`;
+                `W_out [H, V]`, `b_out [V]`. Any floating-point type; used as float32. No pickled objects.
+            seq_len: T, tokens a sequence.
+
+        Raises:
+            UsageError: the file is missing or damaged, or an array is missing, misshapen or not finite.
+        """
+        arrays = read_npz(path)
+        vocab_size, emb_dim = array_of(arrays, "embedding", (None, None), path).shape
+        hidden_dim = array_of(arrays, "b_i", (None,), path).shape[0]
+        if min(vocab_size, emb_dim, hidden_dim) < 1:
+            raise UsageError(f"{path}: an array is empty")
+
+        def stacked(letter: str, shape: tuple[int, ...]) -> np.ndarray:
+            return np.concatenate([array_of(arrays, f"{letter}_{g}", shape, path) for g in GATES], axis=-1)
+
+        weights = [
+            (lambda net: net.embedding.embeddings, arrays["embedding"]),
+            (lambda net: net.cell.kernel, stacked("W", (emb_dim, hidden_dim))),
+            (lambda net: net.cell.recurrent_kernel, stacked("U", (hidden_dim, hidden_dim))),
+            (lambda net: net.cell.bias, stacked("b", (hidden_dim,))),
+            (lambda net: net.output_layer.kernel, array_of(arrays, "W_out", (hidden_dim, vocab_size), path)),
+            (lambda net: net.output_layer.bias, array_of(arrays, "b_out", (vocab_size,), path)),
+        ]
+        oracle = cls(vocab_size, seq_len, emb_dim, hidden_dim, seed=0)
+        for variable, value in weights:
+            variable(oracle).assign(value)
+        return oracle
+
+
+class OracleData:
+    """Real data from an oracle: what training reads, and how far the generator is from the truth."""
+
+    start_token = 0
+    evaluated = ("nll", "nll_test", "g_entropy", "oracle_entropy")
+
+    def __init__(self, config: Config):
+        """Makes the oracle of the flags and, for --train_size, draws the training set.
+
+        Raises:
+            UsageError: --oracle_params can't be used.
+        """
+        self.config = config
+        if config.oracle_params:
+            self.oracle = Oracle.from_npz(config.oracle_params, config.seq_len)
+        else:
+            sizes = (config.vocab_size, config.seq_len, config.oracle_emb_dim, config.oracle_hidden_dim)
+            self.oracle = Oracle(*sizes, seed=config.oracle_seed)
+        self.vocab_size = self.oracle.vocab_size
+
+        def draw(rows: int, seed: tf.Tensor) -> tf.Tensor:
+            return self.oracle.sample(uniforms([config.seq_len, rows], seed))
+
+        def entropies(rows: int, seed: tf.Tensor) -> tf.Tensor:
+            return self.oracle.sample_and_compare(uniforms([config.seq_len, rows], seed))[1]
+
+        self._draw = tf.function(draw, jit_compile=config.jit, autograph=False)
+        self._entropies = tf.function(entropies, jit_compile=config.jit, autograph=False)
+        self.training_set = None
+        if config.train_size:
+            sequences = self.sample(config.train_size, Purpose.TRAIN_SET)
+            self.training_set = TrainingSet(sequences, config.batch_size, config.seed)
+        self.entropy = self._estimate_entropy()
+
+    def sample(self, size: int, purpose: Purpose) -> np.ndarray:
+        """`size` sequences drawn for `purpose`, int32 [size, T]."""
+        chunks = range(-(-size // SAMPLE_ROWS))
+        parts = [self._draw(SAMPLE_ROWS, key(self.config.seed, purpose, chunk)).numpy() for chunk in chunks]
+        return np.concatenate(parts)[:size]
+
+    def mle_batches(self, epoch: int) -> tf.Tensor:
+        """What the generator learns from in an epoch: int32 [n, B, T], with n = 1 unless there is a training set."""
+        if self.training_set:
+            return self.training_set.mle_batches(epoch)
+        return self._draw(self.config.batch_size, key(self.config.seed, Purpose.MLE_BATCH, epoch))[None]
+
+    def real(self, step: int) -> tf.Tensor:
+        """The real sequences of the d-step numbered `step`, int32 [n, T]."""
+        if self.training_set:
+            return self.training_set.real(step)
+        return self._draw(self.config.d_batch_size // 2, key(self.config.seed, Purpose.D_REAL, step))
+
+    def _estimate_entropy(self) -> tuple[float, float]:
+        """The oracle's entropy, (mean, standard error) in nats a token, from the same 1,024 sequences in every run."""
+        chunks = range(1024 // SAMPLE_ROWS)
+        parts = [self._entropies(SAMPLE_ROWS, key(0, Purpose.ORACLE_ENTROPY, chunk)).numpy() for chunk in chunks]
+        return mean_and_error(np.concatenate(parts))
+
+    def introduction(self) -> str:
+        """The line a run begins with."""
+        oracle, (entropy, error) = self.oracle, self.entropy
+        return (
+            f"oracle: {oracle.vocab_size} tokens, sequences of {oracle.seq_len}; entropy {entropy:.3f} ± {error:.3f} "
+            "nats a token: the floor of nll_test"
+        )
+
+    def log_samples(self, model, epoch: int, due: bool, last: bool, log: RunLog) -> None:
+        """With --log_generation and where an evaluation is due, pictures of a real and a generated batch."""
+        if self.config.log_generation and due:
+            generated = model.sample(self.config.batch_size, Purpose.IMAGES, tf.constant(epoch))
+            for name, tokens in (("generated", generated), ("real", self.mle_batches(epoch)[0])):
+                log.token_image(epoch, name, tokens.numpy(), self.vocab_size)
+
+    def evaluate(self, model, epoch: int, last: bool) -> dict[str, tuple[float, float]]:
+        """Measures a `model.SeqGAN` against the oracle; `epoch` picks the random numbers, `last` changes nothing.
+
+        Returns:
+            (mean, standard error of the mean), nats a token, of `nll` = NLL_oracle, `nll_test` and `g_entropy` over
+            --eval_samples sequences, and `oracle_entropy` as it was estimated at the start.
+        """
+        size = self.config.eval_samples
+        rows = min(size, SAMPLE_ROWS)
+        parts = [
+            model.evaluate_against(self.oracle, rows, tf.constant(epoch), tf.constant(chunk))
+            for chunk in range(-(-size // rows))
+        ]
+        nll_oracle, g_entropy, nll_test = (np.concatenate(values)[:size] for values in zip(*parts, strict=True))
+        measured = {"nll": nll_oracle, "nll_test": nll_test, "g_entropy": g_entropy}
+        figures = {name: mean_and_error(values) for name, values in measured.items()}
+        return {**figures, "oracle_entropy": self.entropy}
+
+
+def mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """(mean, standard error of the mean) of independent values; the error of fewer than two is NaN."""
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    return float(values.mean()), float(error)
+
+
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file, none of them unpickled.
+
+    Raises:
+        UsageError: missing, damaged, too large, or it holds Python objects.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
+                raise UsageError(f"{path}: larger than {MAX_BYTES} bytes")
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except UsageError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError) as error:
+        raise UsageError(f"{path}: not a readable .npz file ({error})") from None
+
+
+def array_of(arrays: dict[str, np.ndarray], name: str, shape: tuple[int | None, ...], path: str | Path) -> np.ndarray:
+    """The array `name` as float32, after checking it against `shape`, where None stands for any size.
+
+    Raises:
+        UsageError: it is missing, or its type, shape or values are wrong.
+    """
+    if name not in arrays:
+        raise UsageError(f"{path}: array {name} is missing")
+    array = arrays[name]
+    if array.ndim != len(shape) or any(want not in (None, have) for want, have in zip(shape, array.shape, strict=True)):
+        want = "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"
+        raise UsageError(f"{path}: array {name} has shape {list(array.shape)}, not {want}")
+    if array.dtype.kind != "f" or not np.isfinite(array).all():
+        raise UsageError(f"{path}: array {name} must hold finite floating-point numbers")
+    return array.astype(np.float32)

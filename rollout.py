@@ -1,0 +1,92 @@
+"""Monte-Carlo rollouts: the action value Q(t) of each token of a finished sample (SeqGAN, equation 4)."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from generator import Generator, State, sample_tokens
+from support.seeds import fold, uniforms
+
+Scorer = Callable[[tf.Tensor], tf.Tensor]  # tokens int32 [R, T] → score of each sequence, float32 [R]
+
+
+class RolloutPolicy(Generator):
+    """The rollout policy G_β: a copy of the policy that completes its prefixes and may lag behind it."""
+
+    def __init__(self, policy: Generator):
+        """Copies the sizes and the weights of `policy`."""
+        emb_dim = policy.embedding.output_dim
+        super().__init__(
+            policy.vocab_size,
+            policy.seq_len,
+            emb_dim,
+            policy.hidden_dim,
+            seed=0,
+            start_token=policy.start_token,
+            name="rollout_policy",
+        )
+        self.trainable = False
+        self.follow(policy, lag=0.0)
+
+    def follow(self, policy: Generator, lag: float) -> None:
+        """β ← lag·β + (1 - lag)·θ, weight by weight; lag 0 makes G_β equal to the policy."""
+        for beta, theta in zip(self.weights, policy.weights, strict=True):
+            beta.assign(lag * beta + (1.0 - lag) * theta if lag else theta)
+
+    def complete(self, tokens: tf.Tensor, states: State, prefix_len: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
+        """Completes the first `prefix_len` tokens of each sequence N times; the prefix is kept as it is.
+
+        Args:
+            tokens: int32 [B, T].
+            states: `self.states(tokens)`.
+            prefix_len: tokens kept, 1..T-1, int32 scalar.
+            uniforms: float32 [T, N, B] in [0, 1); entry [t] draws token t, those of the prefix are not used.
+
+        Returns:
+            rollouts, int32 [N, B, T].
+        """
+        seq_len, rollout_num, batch_size = uniforms.shape
+        rows = rollout_num * batch_size
+        rollouts = tf.tile(tf.transpose(tokens)[:, None], [1, rollout_num, 1])  # [T, N, B]
+        # The N siblings share the law of their first token: one softmax for B rows, not for N·B.
+        token = sample_tokens(self.logits(states.hidden[prefix_len]), uniforms[prefix_len])  # [N, B]
+        rollouts = tf.tensor_scatter_nd_update(rollouts, [[prefix_len]], token[None])
+        tiled = State(*(tf.tile(s[prefix_len], [rollout_num, 1]) for s in states))  # [N·B, H]
+
+        def draw(t, token, state, rollouts):
+            state = self.next_state(tf.reshape(token, [rows]), state)
+            token = sample_tokens(self.logits(state.hidden), tf.reshape(uniforms[t], [rows]))
+            token = tf.reshape(token, [rollout_num, batch_size])
+            return t + 1, token, state, tf.tensor_scatter_nd_update(rollouts, [[t]], token[None])
+
+        start = (prefix_len + 1, token, tiled, rollouts)
+        loop = tf.while_loop(lambda t, *_: t < seq_len, draw, start, maximum_iterations=seq_len)
+        return tf.transpose(loop[3], [1, 2, 0])
+
+    def rewards(self, tokens: tf.Tensor, scorer: Scorer, rollout_num: int, seed: tf.Tensor) -> tf.Tensor:
+        """The action values of finished samples, by Monte-Carlo search.
+
+        Q[b, t] is the mean score of N completions of y_1..y_t for t < T, and the score of Y itself for t = T.
+
+        Args:
+            tokens: the samples, int32 [B, T].
+            scorer: the reward of whole sequences, such as `Discriminator.real_prob`.
+            rollout_num: N.
+            seed: a key of `support.seeds`.
+
+        Returns:
+            rewards, float32 [B, T]; column t - 1 holds Q(t).
+        """
+        batch_size, seq_len = tokens.shape
+        states = self.states(tokens)
+
+        def value(prefix_len, values):
+            numbers = uniforms([seq_len, rollout_num, batch_size], fold(seed, prefix_len))
+            rollouts = self.complete(tokens, states, prefix_len, numbers)
+            scores = scorer(tf.reshape(rollouts, [rollout_num * batch_size, seq_len]))
+            mean = tf.reduce_mean(tf.reshape(scores, [rollout_num, batch_size]), axis=0)
+            return prefix_len + 1, tf.tensor_scatter_nd_update(values, [[prefix_len - 1]], mean[None])
+
+        values = tf.tensor_scatter_nd_update(tf.zeros([seq_len, batch_size]), [[seq_len - 1]], scorer(tokens)[None])
+        _, values = tf.while_loop(lambda n, _: n < seq_len, value, (1, values), maximum_iterations=seq_len)
+        return tf.transpose(values)

@@ -1,0 +1,214 @@
+"""The flags: one field each, with its meaning, unit, default and bounds; presets; checks across flags."""
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+
+class UsageError(ValueError):
+    """Something the user gave can't be used; the message is one line that names the flag or file."""
+
+
+def flag(default: Any, help: str, *, low: float | None = None, high: float | None = None, **extra: Any) -> Any:
+    """A dataclass field that is a flag: its default, its help text, and the bounds (inclusive) of its numbers."""
+    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, **extra})
+
+
+@dataclass(frozen=True)
+class Config:
+    """The configuration of a run. A default is the paper's or the authors' value unless its help text says why not."""
+
+    preset: str = flag("default", "set of values that the other flags start from", choices=("default", "paper"))
+
+    # the run
+    seed: int = flag(1, "seed of every random draw but the oracle's weights", low=0, high=2**31 - 1)
+    is_train: bool = flag(True, "train; without it, evaluate the weights saved in --log_dir and stop")
+    evaluate: bool = flag(True, "measure NLL and entropy during the run, into --eval_log_dir")
+    jit: bool = flag(True, "compile the steps with XLA")
+    log_dir: str = flag("logs/train/", "directory of the training curves, the configuration and the weights")
+    eval_log_dir: str = flag("logs/eval/", "directory of the evaluation curves")
+    log_generation: bool = flag(False, "log pictures of real and generated batches at each evaluation")
+    eval_every: int = flag(50, "epochs between evaluations; the first and last epoch of a phase always count", low=1)
+    eval_samples: int = flag(256, "sequences an evaluation draws from generator and oracle each", low=2)
+    checkpoint_every: int = flag(100, "epochs between checkpoints; the end of a phase always has one", low=1)
+    keep_checkpoints: int = flag(3, "newest checkpoints kept", low=1)
+    overwrite: bool = flag(False, "remove what an earlier run left in the log directories, and start afresh")
+    debug: bool = flag(False, "show the traceback of an error")
+
+    # data
+    dataset: str = flag("LSTM", "real data: samples of the oracle LSTM, or folk tunes", choices=("LSTM", "Nottingham"))
+    seq_len: int = flag(20, "T, tokens a sequence", low=2)
+    vocab_size: int = flag(5000, "V, number of tokens (Nottingham and --oracle_params bring their own)", low=2)
+    train_size: int = flag(
+        0, "size of a fixed training set, an epoch being a pass over it; 0: each epoch is a fresh batch", low=0
+    )
+
+    # schedule
+    batch_size: int = flag(32, "B, sequences a generator batch", low=1)
+    pretrain_g_epochs: int = flag(1000, "epochs of maximum-likelihood pretraining of the generator", low=0)
+    pretrain_d_epochs: int = flag(50, "d-steps of discriminator pretraining", low=0)
+    total_epochs: int = flag(1000, "adversarial epochs, each of --g_steps and --d_steps", low=0)
+    g_steps: int = flag(1, "policy-gradient updates an adversarial epoch", low=1)
+    d_steps: int = flag(5, "d-steps an adversarial epoch; each draws fresh generated sequences", low=0)
+    d_epochs: int = flag(3, "passes over the sequences of a d-step", low=1)
+
+    # generator
+    g_emb_dim: int = flag(32, "size of the generator's token embedding", low=1)
+    g_hidden_dim: int = flag(50, "H, LSTM units of the generator", low=1)
+    g_pretrain_lr: float = flag(0.01, "Adam's learning rate in pretraining", low=0)
+    g_lr: float = flag(0.01, "Adam's learning rate of the policy gradient", low=0)
+    grad_clip: float = flag(5.0, "largest global norm of a generator gradient", low=1e-12)
+
+    # rewards
+    rollout_num: int = flag(16, "N, Monte-Carlo rollouts a prefix", low=1)
+    rollout_lag: float = flag(
+        0.0, "share of its old weights that the rollout policy keeps after the g-steps of an epoch", low=0, high=1
+    )
+    baseline: str = flag(
+        "none", "subtracted from the rewards: nothing, or the mean of the batch's others", choices=("none", "batch")
+    )
+
+    # discriminator
+    d_emb_dim: int = flag(32, "size of the discriminator's token embedding", low=1)
+    d_filter_sizes: tuple[int, ...] = flag((3, 5, 5, 5), "widths of the convolutions, tokens", low=1)
+    d_num_filters: tuple[int, ...] = flag((50, 80, 80, 100), "filters of each convolution", low=1)
+    dropout_keep_prob: float = flag(0.75, "share of features kept by the discriminator's dropout", low=1e-12, high=1)
+    d_l2: float = flag(0.2, "weight of the L2 penalty on the discriminator's output layer", low=0)
+    d_lr: float = flag(1e-4, "Adam's learning rate of the discriminator", low=0)
+    d_batch_size: int = flag(64, "sequences a discriminator minibatch, half of them real (an even number)", low=2)
+
+    # oracle
+    oracle_seed: int = flag(32, "seed of the oracle's weights", low=0, high=2**31 - 1)
+    oracle_emb_dim: int = flag(20, "size of the oracle's token embedding", low=1)
+    oracle_hidden_dim: int = flag(50, "LSTM units of the oracle", low=1)
+    oracle_params: str = flag("", "an .npz file with the oracle's weights, instead of random ones")
+
+
+# SeqGAN's synthetic experiment: sizes from the paper and its appendix, the schedule from the authors' code.
+PAPER = {
+    "batch_size": 64,
+    "train_size": 10_000,  # the paper's training set; 156 batches a pass
+    "pretrain_g_epochs": 120,  # passes, as in the authors' code
+    "pretrain_d_epochs": 50,  # 50 · 3 passes of 312 minibatches
+    "total_epochs": 200,  # rounds, as in the authors' code
+    "g_steps": 1,  # with d_steps 5, d_epochs 3: the best curve of the paper's figure 3
+    "d_steps": 5,
+    "d_epochs": 3,
+    "g_emb_dim": 32,
+    "g_hidden_dim": 32,
+    "oracle_emb_dim": 32,
+    "oracle_hidden_dim": 32,
+    "d_emb_dim": 64,
+    "d_filter_sizes": (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20),  # for sequences of 20
+    "d_num_filters": (100, 200, 200, 200, 200, 100, 100, 100, 100, 100, 160, 160),
+    "eval_every": 1,  # an epoch is a pass over 10,000 sequences: an evaluation is a small part of it
+    "checkpoint_every": 5,
+}
+PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the line and exits with status 2."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def truth(text: str) -> bool:
+    """Reads true/false, yes/no, on/off or 1/0, whatever their case."""
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    if text.lower() not in words:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return words[text.lower()]
+
+
+def number(kind: type, low: float | None, high: float | None):
+    """A reader of integers or finite real numbers within bounds, for argparse."""
+
+    def read(text: str) -> int | float:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {'an integer' if kind is int else 'a number'}") from None
+        if not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"{text} is not finite")
+        if low is not None and value < low:
+            raise argparse.ArgumentTypeError(f"{text} is less than {low:g}")
+        if high is not None and value > high:
+            raise argparse.ArgumentTypeError(f"{text} is more than {high:g}")
+        return value
+
+    return read
+
+
+def make_parser(prog: str = "main.py") -> Parser:
+    """The parser of all flags of `Config`."""
+    parser = Parser(
+        prog=prog,
+        description="SeqGAN: sequence generation by policy gradient against a discriminator (Yu et al., AAAI 2017).",
+        allow_abbrev=False,
+    )
+    for field in dataclasses.fields(Config):
+        meta, name, default = field.metadata, f"--{field.name}", field.default
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        text = f"{meta['help']} (default: {shown if shown != '' else 'none'})".replace("%", "%%")
+        if field.type is bool:
+            parser.add_argument(
+                name, nargs="?", const=True, default=default, type=truth, metavar="True|False", help=text
+            )
+            parser.add_argument(f"--no-{field.name}", dest=field.name, action="store_false", help=argparse.SUPPRESS)
+        elif field.type is str:
+            parser.add_argument(name, default=default, choices=meta.get("choices"), help=text)
+        elif field.type in (int, float):
+            read = number(field.type, meta["low"], meta["high"])
+            parser.add_argument(name, type=read, default=default, metavar=field.type.__name__.upper(), help=text)
+        else:
+            read = number(int, meta["low"], meta["high"])
+            parser.add_argument(name, type=read, nargs="+", default=default, metavar="INT", help=text)
+    return parser
+
+
+def parse(argv: Sequence[str] | None = None) -> Config:
+    """Reads the command line (None: the process's own); explicit flags win over the preset.
+
+    A wrong command line ends the process with status 2 and one line on stderr that names the flag.
+    """
+    parser = make_parser()
+    preset = parser.parse_args(argv).preset
+    parser.set_defaults(**PRESETS[preset])
+    values = vars(parser.parse_args(argv))
+    config = Config(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    try:
+        check(config)
+    except UsageError as error:
+        parser.error(str(error))
+    return config
+
+
+def check(config: Config) -> None:
+    """Checks what no single flag shows.
+
+    Raises:
+        UsageError: two flags contradict each other.
+    """
+    sizes, filters = config.d_filter_sizes, config.d_num_filters
+    if len(sizes) != len(filters):
+        raise UsageError(f"--d_filter_sizes has {len(sizes)} entries and --d_num_filters {len(filters)}")
+    if max(sizes) > config.seq_len:
+        raise UsageError(f"--d_filter_sizes: a filter of width {max(sizes)} is wider than --seq_len {config.seq_len}")
+    if config.d_batch_size % 2:
+        raise UsageError(f"--d_batch_size: {config.d_batch_size} is odd, and half of a minibatch is real")
+    if config.baseline == "batch" and config.batch_size < 2:
+        raise UsageError("--baseline batch needs a --batch_size of 2 or more")
+    if config.train_size and config.train_size < max(config.batch_size, config.d_batch_size // 2):
+        least = max(config.batch_size, config.d_batch_size // 2)
+        raise UsageError(f"--train_size: {config.train_size} is less than one batch ({least})")
+    if config.evaluate and Path(config.log_dir).resolve() == Path(config.eval_log_dir).resolve():
+        raise UsageError(f"--log_dir and --eval_log_dir are both {config.log_dir}")
+    if config.is_train and not config.pretrain_g_epochs and not config.total_epochs:
+        raise UsageError("--pretrain_g_epochs and --total_epochs are both 0: nothing to do")

@@ -1,0 +1,64 @@
+"""Stateless randomness: every draw is a pure function of (seed, purpose, step), so nothing random needs saving."""
+
+import enum
+
+import numpy as np
+import tensorflow as tf
+
+
+class Purpose(enum.IntEnum):
+    """What a random draw is for. The numbers are part of a run's identity: append, never renumber."""
+
+    G_INIT = 0
+    D_INIT = 1
+    ORACLE_INIT = 2
+    TRAIN_SET = 3
+    TEST_SET = 4
+    MLE_BATCH = 5
+    G_SAMPLE = 6
+    ROLLOUT = 7
+    D_REAL = 8
+    D_FAKE = 9
+    D_SHUFFLE = 10
+    DROPOUT = 11
+    EVALUATE = 12
+    ORACLE_ENTROPY = 13
+    MLE_SHUFFLE = 14
+    IMAGES = 15
+
+
+def key(seed: int, purpose: Purpose, *steps: int | tf.Tensor) -> tf.Tensor:
+    """The seed of one stateless random op.
+
+    Args:
+        seed: the run's seed, 0 <= seed < 2**31.
+        purpose: what is drawn.
+        *steps: any number of counters (epoch, batch, ...), Python integers or int32 scalars.
+
+    Returns:
+        int32 [2], for the `seed` argument of `tf.random.stateless_*` with `alg="philox"`. It is int32 because XLA
+        refuses int64 seeds in some of these ops.
+    """
+    return fold(tf.constant([seed, int(purpose)], tf.int32), *steps)
+
+
+def fold(seed: tf.Tensor, *steps: int | tf.Tensor) -> tf.Tensor:
+    """A new key from a key and any number of counters."""
+    for step in steps:
+        seed = tf.random.experimental.stateless_fold_in(seed, tf.cast(step, tf.int32), alg="philox")
+    return seed
+
+
+def uniforms(shape: tuple[int, ...] | list[int] | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Uniform numbers in [0, 1), float32 of `shape`, from a `key`."""
+    return tf.random.stateless_uniform(shape, seed, alg="philox")
+
+
+def permutation(size: int, seed: tf.Tensor) -> tf.Tensor:
+    """A random order of 0..size-1, int32 [size], from a `key` (it sorts random numbers, which XLA compiles)."""
+    return tf.argsort(uniforms([size], seed), stable=True)
+
+
+def variable_seed(seed: int, purpose: Purpose, index: int) -> int:
+    """The seed (0 <= s < 2**31) of one variable's initialiser: variable number `index` of a network."""
+    return int(np.random.SeedSequence([seed, int(purpose), index]).generate_state(1)[0] >> 1)
