@@ -1,10 +1,12 @@
 """A run's directories: locked while it runs, claimed by its configuration, and written so as to survive a crash."""
 
+import contextlib
 import dataclasses
 import fcntl
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,22 @@ CHECKPOINTS, CONFIG, METRICS = "checkpoints", "config.json", "metrics.csv"
 FREE_TO_CHANGE = {"preset", "is_train", "checkpoint_every", "keep_checkpoints", "overwrite", "debug"}
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives an OSError that names no file, as those of writing to an open one, the name `path`."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def fsync(path: Path) -> None:
     """Waits until a file's content, or a directory's entries, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -1,20 +1,30 @@
 """A run's records in one directory: TensorBoard events, the same rows as metrics.csv, and config.json."""
 
+import contextlib
 import csv
 import dataclasses
 import os
 import platform
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorboard.plugins.hparams import api as hparams
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.plugins.audio import metadata as audio_plugin
+from tensorboard.plugins.histogram.summary_v2 import histogram_pb
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+from tensorboard.plugins.image import metadata as image_plugin
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboard.util.tensor_util import make_tensor_proto
 
 from support.config import Config, UsageError
-from support.directories import METRICS, fsync, record_files
+from support.directories import METRICS, fsync, naming, record_files
 
 
 def description(config: Config) -> dict[str, Any]:
@@ -47,10 +57,13 @@ def git_commit() -> str:
 
 
 class RunLog:
-    """Writes one directory of a run.
+    """Writes one directory of a run: metrics.csv and one event file.
 
     A `position` is how long each file was at some moment: {file name: bytes}. Reopening at a position drops what was
     written after it, so that a resumed run leaves the records of one that was never interrupted.
+
+    The event file is written from here and not by `tf.summary`'s writer, which loses records without an error where
+    the disk is full, and which starts another file in each process.
     """
 
     def __init__(self, directory: str | Path, columns: tuple[str, ...], position: dict[str, int]):
@@ -58,62 +71,100 @@ class RunLog:
 
         Raises:
             UsageError: a file is shorter than `position` says.
+            OSError: a file can't be written; so do all the methods that write.
         """
         self.directory = Path(directory)
         self.columns = ("epoch", "phase", *columns)
-        for path in record_files(self.directory):
-            if path.name not in position:
-                path.unlink()
         for name, size in position.items():
             path = self.directory / Path(name).name
             if not path.is_file() or path.stat().st_size < size:
                 raise UsageError(f"{path}: missing or cut short since the last checkpoint; --overwrite starts afresh")
-            os.truncate(path, size)
-        self._events = tf.summary.create_file_writer(str(self.directory))
-        self._file = open(self.directory / METRICS, "a", newline="", encoding="utf-8")
-        self._csv = csv.DictWriter(self._file, self.columns, lineterminator="\n")
-        if METRICS not in position:
-            self._csv.writeheader()
+        for path in record_files(self.directory):
+            if path.name in position:
+                os.truncate(path, position[path.name])
+            else:
+                path.unlink()
+        events = f"events.out.tfevents.{int(time.time())}.seqgan"
+        events = next((name for name in position if name != METRICS), events)
+        self._event_file = open(self.directory / events, "ab")
+        self._events = RecordWriter(self._event_file)
+        self._csv_file = open(self.directory / METRICS, "a", newline="", encoding="utf-8")
+        self._csv = csv.DictWriter(self._csv_file, self.columns, lineterminator="\n")
+        if not position:
+            self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+            with naming(self.directory):
+                self._csv.writeheader()
 
     def position(self) -> dict[str, int]:
         """The present position, once all that was written is on disk."""
-        self._events.flush()
-        self._file.flush()
+        self.flush()
         for path in record_files(self.directory):
             fsync(path)
+        fsync(self.directory)
         return {path.name: path.stat().st_size for path in record_files(self.directory)}
+
+    def flush(self) -> None:
+        """Hands all that was written to the operating system."""
+        with naming(self.directory):
+            self._event_file.flush()
+            self._csv_file.flush()
+
+    def _write(self, event: Event) -> None:
+        with naming(self.directory):
+            self._events.write(event.SerializeToString())
+
+    def _summary(self, step: int, summary: Summary) -> None:
+        self._write(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def _strings(self, step: int, name: str, values: np.ndarray, metadata: SummaryMetadata) -> None:
+        """Writes byte strings, of the shape that the TensorBoard plugin of `metadata` reads."""
+        tensor = make_tensor_proto(values)
+        self._summary(step, Summary(value=[Summary.Value(tag=name, tensor=tensor, metadata=metadata)]))
 
     def write_hyperparameters(self, described: dict[str, Any]) -> None:
         """Hands a run's `description` to TensorBoard's hyper-parameter page."""
         plain = (bool, int, float, str)  # hparams raises TypeError on anything else
         flags = {name: v if isinstance(v, plain) else " ".join(map(str, v)) for name, v in described["flags"].items()}
-        with self._events.as_default():
-            hparams.hparams({**flags, "git_commit": described["git_commit"]}, trial_id=self.directory.name)
+        flags["git_commit"] = described["git_commit"]
+        self._summary(0, hparams_pb(flags, trial_id=self.directory.name))
 
     def row(self, epoch: int, phase: str, values: dict[str, float]) -> None:
         """Writes scalars of one epoch to the events and to metrics.csv; those that are missing stay empty there."""
-        self._csv.writerow({"epoch": epoch, "phase": phase, **{name: repr(float(v)) for name, v in values.items()}})
+        with naming(self.directory):
+            self._csv.writerow({"epoch": epoch, "phase": phase, **{name: repr(float(v)) for name, v in values.items()}})
         self.scalars(epoch, values)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes scalars to the events alone."""
-        with self._events.as_default(step):
-            for name, value in values.items():
-                tf.summary.scalar(name, value)
+        for name, value in values.items():
+            self._summary(step, scalar_pb(name, value))
+        self.flush()  # the curves can be watched
 
     def histogram(self, step: int, name: str, values: np.ndarray) -> None:
         """Writes the distribution of `values`, of any shape, to the events."""
-        with self._events.as_default(step):
-            tf.summary.histogram(name, values)
+        self._summary(step, histogram_pb(name, values))
 
     def token_image(self, step: int, name: str, tokens: np.ndarray, vocab_size: int) -> None:
         """Writes a batch of sequences as a grey picture, int32 [B, T]: a row a sequence, black token 0, white V - 1."""
-        grey = np.asarray(tokens, np.float32)[None, :, :, None] / max(vocab_size - 1, 1)
-        enlarged = grey.repeat(8, axis=1).repeat(8, axis=2)
-        with self._events.as_default(step):
-            tf.summary.image(name, enlarged)
+        grey = np.rint(np.asarray(tokens) * (255 / max(vocab_size - 1, 1))).astype(np.uint8)
+        enlarged = grey.repeat(8, axis=0).repeat(8, axis=1)
+        self.image(step, name, enlarged[:, :, None])
+
+    def image(self, step: int, name: str, pixels: np.ndarray) -> None:
+        """Writes a picture to the events: uint8 [height, width, 1] (grey) or [height, width, 3] (red, green, blue)."""
+        height, width, _ = pixels.shape
+        values = np.array([str(width).encode(), str(height).encode(), tf.io.encode_png(pixels).numpy()], object)
+        self._strings(step, name, values, image_plugin.create_summary_metadata(None, None))
+
+    def audio(self, step: int, name: str, clips: np.ndarray, sample_rate: int) -> None:
+        """Writes clips that TensorBoard can play to the events: float32 [n, frames] in -1..1, `sample_rate` in Hz."""
+        wavs = [tf.audio.encode_wav(clip[:, None], sample_rate).numpy() for clip in clips]
+        values = np.array([(wav, b"") for wav in wavs], object)  # a label each
+        wav = audio_plugin.Encoding.Value("WAV")
+        self._strings(step, name, values, audio_plugin.create_summary_metadata(None, None, wav))
 
     def close(self) -> None:
-        """Flushes and closes."""
-        self._events.close()
-        self._file.close()
+        """Closes; after a write that failed, what is still in memory is given up (a resumed run writes it again)."""
+        for file in (self._event_file, self._csv_file):
+            with contextlib.suppress(OSError):
+                file.close()
