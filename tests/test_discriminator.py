@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import randomise
+
+from discriminator import FAKE, REAL, Discriminator
+from support.seeds import Purpose, key
+
+SIZES, FILTERS = (1, 2, 3, 3), (4, 3, 5, 2)
+TOKENS = np.random.default_rng(0).integers(0, 7, [6, 5]).astype(np.int32)
+
+
+def discriminator(**changes) -> Discriminator:
+    flags = {"dropout_keep_prob": 0.75, "l2": 0.2, "seed": 1} | changes
+    network = Discriminator(7, 5, 4, SIZES, FILTERS, **flags)
+    randomise(network, seed=1)
+    return network
+
+
+def test_the_network_is_the_papers():
+    network = discriminator()
+    embedding = network.embedding.embeddings.numpy()
+    pooled = []
+    for width, layer in zip(SIZES, network.convolutions, strict=True):
+        kernel, bias = layer.kernel.numpy().reshape(width, 4, -1), layer.bias.numpy()
+        maps = np.stack(
+            [
+                sum(embedding[TOKENS[:, start + i]] @ kernel[i] for i in range(width)) + bias
+                for start in range(5 - width + 1)
+            ],
+            axis=1,
+        )
+        pooled.append(np.maximum(maps, 0).max(axis=1))
+    features = np.concatenate(pooled, axis=1)
+    gate = 1 / (1 + np.exp(-(features @ network.gate.kernel.numpy() + network.gate.bias.numpy())))
+    transform = np.maximum(features @ network.transform.kernel.numpy() + network.transform.bias.numpy(), 0)
+    highway = gate * transform + (1 - gate) * features
+    logits = highway @ network.output_layer.kernel.numpy() + network.output_layer.bias.numpy()
+    np.testing.assert_allclose(network.logits(TOKENS), logits, rtol=1e-4, atol=1e-4)
+    odds = np.exp(logits[:, REAL] - logits[:, FAKE])
+    np.testing.assert_allclose(network.real_prob(TOKENS), odds / (1 + odds), atol=1e-5)
+
+
+def test_a_convolution_agrees_with_tensorflows():
+    network = discriminator()
+    embedded = network.embedding(TOKENS)
+    start = 0
+    features = network.features(TOKENS)
+    for width, filters, layer in zip(SIZES, FILTERS, network.convolutions, strict=True):
+        maps = tf.nn.conv1d(embedded, tf.reshape(layer.kernel, [width, 4, filters]), 1, "VALID") + layer.bias
+        expected = tf.reduce_max(tf.nn.relu(maps), axis=1)
+        np.testing.assert_allclose(features[:, start : start + filters], expected, rtol=1e-4, atol=1e-5)
+        start += filters
+
+
+def test_the_loss_is_cross_entropy_plus_the_penalty_of_the_output_layer():
+    labels = np.array([REAL, FAKE, REAL, FAKE, FAKE, REAL])
+    for l2 in (0.0, 0.2, 3.0):
+        network = discriminator(l2=l2)
+        logits = network.logits(TOKENS).numpy()
+        cross_entropy = np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(6), labels])
+        kernel, bias = network.output_layer.kernel.numpy(), network.output_layer.bias.numpy()
+        loss, accuracy = network.loss(TOKENS, labels.astype(np.int32), None)
+        assert float(loss) == pytest.approx(cross_entropy + l2 * (np.sum(kernel**2) + np.sum(bias**2)) / 2, rel=1e-5)
+        assert float(accuracy) == pytest.approx(np.mean(logits.argmax(axis=1) == labels))
+
+
+def test_dropout_keeps_its_share_and_the_mean():
+    network = discriminator(dropout_keep_prob=0.75)
+    network.output_layer.kernel.assign(tf.eye(14, 2))  # the two logits show features 0 and 1 of the highway's output
+    network.output_layer.bias.assign([0.0, 0.0])
+    tokens = np.repeat(TOKENS[:1], 20_000, axis=0)
+    whole = network.logits(tokens[:1]).numpy()[0]
+    assert (np.abs(whole) > 0.1).all()
+    dropped = network.logits(tokens, key(1, Purpose.DROPOUT, 0)).numpy()
+    kept = np.abs(dropped) > 1e-6
+    assert np.abs(kept.mean(axis=0) - 0.75).max() < 5 * np.sqrt(0.75 * 0.25 / 20_000)
+    np.testing.assert_allclose(dropped[kept[:, 0], 0], whole[0] / 0.75, rtol=1e-4)
+    again, other = (network.logits(tokens, key(1, Purpose.DROPOUT, step)).numpy() for step in (0, 1))
+    np.testing.assert_array_equal(dropped, again)
+    assert (dropped != other).any()
+
+
+def test_no_dropout_in_opinions_nor_at_keep_one():
+    network = discriminator()
+    np.testing.assert_array_equal(network.real_prob(TOKENS), network.real_prob(TOKENS))
+    whole = discriminator(dropout_keep_prob=1.0)
+    np.testing.assert_array_equal(whole.logits(TOKENS), whole.logits(TOKENS, key(1, Purpose.DROPOUT, 0)))
+
+
+def test_weights_start_from_the_authors_laws():
+    network = Discriminator(50, 20, 30, (3, 5), (40, 60), dropout_keep_prob=1.0, l2=0.0, seed=3)
+    embedding = network.embedding.embeddings.numpy()
+    assert embedding.min() < -0.98 and embedding.max() > 0.98 and np.abs(embedding).max() <= 1.0
+    for layer in (*network.convolutions, network.output_layer):
+        assert np.abs(layer.kernel.numpy()).max() <= 0.2 + 1e-6  # a normal law of 0.1, cut at two deviations
+        np.testing.assert_allclose(layer.bias, 0.1)
+    assert network.convolutions[1].kernel.numpy().std() == pytest.approx(0.088, abs=0.003)
+    again, other = (
+        Discriminator(50, 20, 30, (3, 5), (40, 60), dropout_keep_prob=1.0, l2=0.0, seed=s).get_weights() for s in (3, 4)
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(network.get_weights(), again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(again, other, strict=True))
+    kernels = [layer.kernel.numpy().ravel()[:100] for layer in (*network.convolutions, network.output_layer)]
+    assert not np.array_equal(kernels[0], kernels[1])
+
+
+@pytest.mark.parametrize(("sizes", "filters"), [((6,), (4,)), ((0,), (4,)), ((1, 2), (4,))])
+def test_filters_that_do_not_fit_are_refused(sizes, filters):
+    with pytest.raises(ValueError, match="do not fit"):
+        Discriminator(7, 5, 4, sizes, filters, dropout_keep_prob=1.0, l2=0.0, seed=1)

@@ -1,0 +1,299 @@
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ROOT, TINY
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import main as program
+from support.config import parse
+from tools import plot_curves
+
+CLOCK = "seconds_per_epoch"  # the one scalar that measures time
+
+
+def run(folder: Path, *flags: str) -> int:
+    logs = ["--log_dir", str(folder / "train"), "--eval_log_dir", str(folder / "eval")]
+    return program.main([*TINY, *logs, *flags])
+
+
+def scalars(folder: Path) -> dict[str, dict[int, float]]:
+    return {tag: curve for tag, curve in plot_curves.read_scalars(folder).items() if tag != CLOCK}
+
+
+def tensors(folder: Path) -> dict[tuple[str, int], np.ndarray]:
+    """Everything in the event files but the clock and the hyper-parameters, which hold the directories' names."""
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    events.Reload()
+    tags = [tag for tag in events.Tags()["tensors"] if tag != CLOCK and "hparams" not in tag]
+    return {(tag, e.step): tf.make_ndarray(e.tensor_proto) for tag in tags for e in events.Tensors(tag)}
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    """All variables of the newest checkpoint."""
+    newest = max((folder / "train" / "checkpoints").iterdir()) / "weights"
+    reader = tf.train.load_checkpoint(str(newest))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in name}
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "metrics.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A tiny run of every phase, with all that can be logged."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert run(folder, "--log_generation") == 0
+    return folder
+
+
+def test_every_phase_leaves_its_scalars(finished):
+    train, evaluation = scalars(finished / "train"), scalars(finished / "eval")
+    assert set(train["g_pretrain_loss"]) == {0, 1, 2, 3}
+    assert set(train["d_pretrain_loss"]) == set(train["d_pretrain_acc"]) == {0, 1}
+    for tag in ("g_loss", "g_reward", "d_loss", "d_acc"):
+        assert set(train[tag]) == {4, 5, 6}
+        assert np.isfinite(list(train[tag].values())).all()
+    assert set(plot_curves.read_scalars(finished / "train")[CLOCK]) == {0, 1, 2, 3, 4, 5, 6}
+    for name in ("nll", "nll_test", "g_entropy", "oracle_entropy"):
+        assert list(evaluation[name]) == [0, 1, 3, 4, 5, 6]  # the first and the last of each phase, and every second
+        assert all(error > 0 for error in evaluation[f"{name}_se"].values())
+    assert evaluation["adversarial"] == {0: 0, 1: 0, 3: 0, 4: 1, 5: 1, 6: 1}
+
+
+def test_metrics_csv_holds_the_same_rows(finished):
+    for kind in ("train", "eval"):
+        logged = scalars(finished / kind)
+        logged.pop("adversarial", None)
+        from_csv: dict[str, dict[int, float]] = {}
+        for row in rows(finished / kind):
+            for name, value in row.items():
+                if name not in ("epoch", "phase") and value:
+                    from_csv.setdefault(name, {})[int(row["epoch"])] = float(np.float32(value))
+        assert from_csv == logged
+
+
+def test_histograms_and_pictures(finished):
+    events = EventAccumulator(str(finished / "train"))
+    events.Reload()
+    tags = set(events.Tags()["tensors"])
+    assert {f"g_reward_at_step/{t:02d}" for t in (1, 2, 3)} <= tags
+    assert {"real", "generated"} <= tags
+    picture = events.Tensors("real")[0].tensor_proto.string_val
+    assert picture[2].startswith(b"\x89PNG")
+
+
+def test_the_configuration_is_kept(finished):
+    described = json.loads((finished / "train" / "config.json").read_text())
+    assert described == json.loads((finished / "eval" / "config.json").read_text())
+    assert described["flags"]["vocab_size"] == 4 and described["flags"]["d_filter_sizes"] == [1, 3]
+    assert described["versions"]["tensorflow"] == tf.__version__ and described["device"] == ["CPU"]
+    assert re.fullmatch(r"([0-9a-f]{40}\+?)?", described["git_commit"])
+    events = EventAccumulator(str(finished / "eval"))
+    events.Reload()
+    assert events.PluginTagToContent("hparams")
+
+
+def test_two_runs_of_one_command_are_bitwise_equal(finished, tmp_path):
+    assert run(tmp_path, "--log_generation") == 0
+    for kind in ("train", "eval"):
+        ours, theirs = tensors(finished / kind), tensors(tmp_path / kind)
+        assert ours.keys() == theirs.keys() and len(ours) > 20
+        for name, value in ours.items():
+            np.testing.assert_array_equal(value, theirs[name], err_msg=str(name))
+        assert (finished / kind / "metrics.csv").read_bytes() == (tmp_path / kind / "metrics.csv").read_bytes()
+    ours, theirs = weights(finished), weights(tmp_path)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+
+
+def test_another_seed_is_another_run(finished, tmp_path):
+    assert run(tmp_path, "--seed", "2") == 0
+    assert scalars(tmp_path / "eval")["nll"] != scalars(finished / "eval")["nll"]
+    assert scalars(tmp_path / "eval")["oracle_entropy"] == scalars(finished / "eval")["oracle_entropy"]
+
+
+def test_runs_of_other_lengths_share_their_beginning(finished, tmp_path):
+    """Pretraining alone, twice as long, is bitwise the same while both pretrain; then they part."""
+    assert run(tmp_path, "--pretrain_g_epochs", "8", "--total_epochs", "0") == 0
+    ours, theirs = rows(finished / "eval"), rows(tmp_path / "eval")
+    assert ours[:3] == theirs[:3] and int(ours[2]["epoch"]) == 3
+    assert {row["phase"] for row in theirs} == {"pretrain_g"} and theirs[-1]["epoch"] == "7"
+    assert ours[-1]["nll"] != theirs[-1]["nll"]
+    assert rows(finished / "train")[:4] == rows(tmp_path / "train")[:4]
+    assert run(tmp_path, "--total_epochs", "5", "--overwrite") == 0
+    longer = rows(tmp_path / "eval")
+    assert longer[: len(ours)] == ours and len(longer) > len(ours)
+
+
+def test_evaluating_costs_the_training_nothing(finished, tmp_path):
+    assert run(tmp_path, "--evaluate", "False") == 0
+    assert rows(tmp_path / "train") == rows(finished / "train")
+    assert not (tmp_path / "eval").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--train_size", "9", "--baseline", "batch", "--rollout_lag", "0.8", "--g_steps", "2"],
+        ["--no-jit", "--pretrain_g_epochs", "0", "--d_steps", "0"],
+        ["--pretrain_d_epochs", "0", "--rollout_num", "1", "--eval_samples", "300", "--dropout_keep_prob", "1"],
+    ],
+)
+def test_other_settings_run(tmp_path, flags):
+    assert run(tmp_path, *flags) == 0
+    assert np.isfinite(list(scalars(tmp_path / "eval")["nll"].values())).all()
+
+
+def test_jit_on_and_off_agree(finished, tmp_path):
+    """The draws are the same; rounding may differ."""
+    assert run(tmp_path, "--no-jit") == 0
+    ours, theirs = rows(finished / "eval")[0], rows(tmp_path / "eval")[0]
+    assert float(ours["nll_test"]) == pytest.approx(float(theirs["nll_test"]), abs=1e-3)
+    assert float(ours["oracle_entropy"]) == pytest.approx(float(theirs["oracle_entropy"]), abs=1e-3)
+
+
+def test_the_last_line_tells_the_figures(tmp_path, capsys):
+    assert run(tmp_path) == 0
+    captured = capsys.readouterr()
+    first, last = captured.out.strip().splitlines()
+    assert first.startswith("oracle: 4 tokens") and "floor" in first
+    final = rows(tmp_path / "eval")[-1]
+    for name in ("nll", "nll_test", "oracle_entropy"):
+        assert f"{name} {float(final[name]):.3f} ± {float(final[f'{name}_se']):.3f}" in last
+    assert str(tmp_path / "eval") in last
+    assert captured.err == ""  # no progress bar where stderr is no terminal
+
+
+def test_a_finished_run_says_so_and_is_evaluated_on_request(tmp_path, capsys):
+    assert run(tmp_path) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert run(tmp_path) == 0
+    assert "finished" in capsys.readouterr().out
+    assert run(tmp_path, "--no-is_train") == 0
+    assert re.search(r"nll \d", capsys.readouterr().out)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_tensorboard_serves_the_scalars(finished):
+    command = [
+        sys.executable,
+        "-m",
+        "tensorboard.main",
+        "--logdir",
+        str(finished),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+    ]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        address = next(m[0] for line in server.stderr if (m := re.search(r"http://127\.0\.0\.1:\d+", line)))
+        expected = scalars(finished / "eval")["nll"]
+        served: list = []
+        for _ in range(60):  # it reads the files in the background
+            try:
+                with urllib.request.urlopen(f"{address}/data/plugin/scalars/scalars?run=eval&tag=nll") as answer:
+                    served = json.load(answer)
+            except urllib.error.HTTPError:
+                served = []
+            if len(served) == len(expected):
+                break
+            time.sleep(0.5)
+        assert {step: value for _, step, value in served} == expected
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_the_program_runs_as_a_script(tmp_path):
+    logs = ["--log_dir", str(tmp_path / "t"), "--eval_log_dir", str(tmp_path / "e"), "--total_epochs", "1"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "main.py", *TINY, *logs], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\n") == 2
+
+
+# ---- flags
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        ("", True),
+        ("--evaluate", True),
+        ("--no-evaluate", False),
+        ("--evaluate False", False),
+        ("--evaluate=false", False),
+        ("--evaluate 0", False),
+        ("--evaluate no", False),
+        ("--evaluate True", True),
+        ("--no-evaluate --evaluate", True),
+        ("--evaluate --seed 3", True),
+    ],
+)
+def test_boolean_flags_mean_what_they_say(words, value):
+    assert parse(words.split()).evaluate is value
+
+
+def test_presets_and_explicit_flags():
+    default, paper = parse([]), parse(["--preset", "paper"])
+    assert (default.batch_size, default.g_hidden_dim, default.train_size) == (32, 50, 0)
+    assert (paper.batch_size, paper.g_hidden_dim, paper.train_size) == (64, 32, 10_000)
+    assert sum(paper.d_num_filters) == 1720 and len(paper.d_filter_sizes) == 12
+    assert parse(["--batch_size", "8", "--preset", "paper"]).batch_size == 8
+    assert parse(["--preset=paper", "--batch_size", "32"]).batch_size == 32  # the default's value, but explicit
+    assert parse(["--preset", "paper", "--d_filter_sizes", "1", "--d_num_filters", "2"]).d_filter_sizes == (1,)
+
+
+def test_help_tells_every_flag_its_meaning_and_default(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(["--help"])
+    assert stop.value.code == 0
+    text = re.sub(r"\s+", " ", capsys.readouterr().out)
+    for name, value in vars(parse([])).items():
+        shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+        part = text[text.rindex(f" --{name} ") :]
+        assert f"(default: {shown if shown != '' else 'none'})" in part[: part.index(")") + 1], name
+
+
+# ---- the picture
+
+
+def test_the_picture_is_drawn(finished, tmp_path, capsys):
+    assert plot_curves.main([str(finished / "eval"), "-o", str(tmp_path / "curves.png")]) == 0
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    logged = plot_curves.read_scalars(finished / "eval")
+    drawn = plot_curves.curve(logged, "nll")
+    assert drawn.epochs == [0, 1, 3, 4, 5, 6] and drawn.values == list(logged["nll"].values()) and min(drawn.errors) > 0
+    assert plot_curves.phase_line(logged) == 4
+
+
+def test_the_picture_needs_events(tmp_path, capsys):
+    assert plot_curves.main([str(tmp_path / "absent"), "-o", str(tmp_path / "x.png")]) == 2
+    assert "absent: no event files" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        plot_curves.main([])
+    assert stop.value.code == 2
+
+
+def test_a_damaged_picture_folder(finished, tmp_path, capsys):
+    shutil.copytree(finished / "eval", tmp_path / "eval")
+    assert plot_curves.main([str(tmp_path / "eval"), "-o", str(tmp_path / "none" / "x.png")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -1,0 +1,301 @@
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import action_values, all_sequences, probabilities, randomise, tiny_config
+
+from discriminator import FAKE, REAL
+from model import SeqGAN
+from oracle import OracleData
+
+
+def tiny_model(*flags: str, random: bool = True) -> SeqGAN:
+    """V = 4, T = 3; with `random`, networks whose laws are far from uniform."""
+    model = SeqGAN(tiny_config(*flags), vocab_size=4)
+    if random:
+        randomise(model.generator, seed=1)
+        randomise(model.discriminator, seed=2)
+        model.follow_policy(lag=0.0)
+    return model
+
+
+def flat(gradients) -> np.ndarray:
+    return np.concatenate([tf.convert_to_tensor(g).numpy().ravel() for g in gradients]).astype(np.float64)
+
+
+def exact_gradient(model: SeqGAN, scores: np.ndarray) -> np.ndarray:
+    """The gradient of -J(θ) = -Σ_Y G_θ(Y) · score(Y), by enumeration and automatic differentiation."""
+    sequences = tf.constant(all_sequences(4, 3))
+    with tf.GradientTape() as tape:
+        probs = tf.exp(tf.reduce_sum(model.generator.log_probs(sequences), axis=1))
+        loss = -tf.reduce_sum(probs * scores)
+    return flat(tape.gradient(loss, model.generator.trainable_variables))
+
+
+def assert_same_gradient(estimate: np.ndarray, exact: np.ndarray) -> None:
+    cosine = estimate @ exact / np.linalg.norm(estimate) / np.linalg.norm(exact)
+    assert cosine >= 0.99
+    assert np.linalg.norm(estimate) == pytest.approx(np.linalg.norm(exact), rel=0.05)
+
+
+def opinions(model: SeqGAN) -> np.ndarray:
+    return model.discriminator.real_prob(tf.constant(all_sequences(4, 3))).numpy()
+
+
+# ---- policy gradient
+
+
+@pytest.mark.parametrize("baseline", ["none", "batch"])
+@pytest.mark.parametrize("jit", ["True", "False"])
+def test_the_policy_gradient_step_follows_the_exact_gradient(baseline, jit, monkeypatch):
+    model = tiny_model("--batch_size", "60000", "--rollout_num", "2", "--baseline", baseline, "--jit", jit)
+    exact = exact_gradient(model, opinions(model))
+    assert opinions(model).std() > 0.05
+    seen = []
+    variables = [tf.Variable(tf.zeros_like(v)) for v in model.generator.trainable_variables]
+
+    def record(optimizer, gradients):
+        assert optimizer is model.g_optimizer
+        for variable, gradient in zip(variables, gradients, strict=True):
+            variable.assign(tf.convert_to_tensor(gradient))
+        seen.append(optimizer)
+
+    monkeypatch.setattr(model, "_update_generator", record)
+    step = model.g_step(tf.constant(0))
+    assert len(seen) == 1
+    assert_same_gradient(flat(variables), exact)
+    np.testing.assert_allclose(step.rewards[:, -1], model.discriminator.real_prob(step.tokens), atol=1e-6)
+
+
+@pytest.mark.parametrize("baseline", ["none", "batch"])
+def test_the_estimate_from_two_samples_is_unbiased(baseline):
+    """The mean over every pair of samples, each weighted by its probability, is the exact gradient."""
+    model = tiny_model("--batch_size", "2", "--baseline", baseline)
+    scores, sequences = opinions(model), all_sequences(4, 3)
+    probs, values = probabilities(model.generator), action_values(model.generator, scores).astype(np.float32)
+    pairs = np.array(list(itertools.product(range(64), repeat=2)))
+    weights = probs[pairs].prod(axis=1)
+    advantages = np.stack([model.advantages(tf.constant(values[pair])).numpy() for pair in pairs])  # [64², 2, 3]
+    with tf.GradientTape() as tape:
+        log_probs = tf.gather(model.generator.log_probs(tf.constant(sequences)), pairs)  # [64², 2, 3]
+        per_pair = tf.reduce_mean(tf.reduce_sum(log_probs * advantages, axis=2), axis=1)
+        loss = -tf.reduce_sum(per_pair * weights.astype(np.float32))
+    estimate = flat(tape.gradient(loss, model.generator.trainable_variables))
+    np.testing.assert_allclose(estimate, exact_gradient(model, scores), atol=2e-5)
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 7, 32])
+@pytest.mark.parametrize("reward", [0.1, 0.3, 1.0, 1e6])
+def test_a_constant_reward_with_the_baseline_changes_nothing(batch_size, reward):
+    model = tiny_model("--batch_size", str(batch_size), "--baseline", "batch")
+    model.discriminator.real_prob = lambda tokens: tf.fill([tokens.shape[0]], tf.constant(reward, tf.float32))
+    before = model.generator.get_weights()
+    for step in range(3):
+        model.g_step(tf.constant(step))
+    for old, new in zip(before, model.generator.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_constant_reward_without_a_baseline_does_change_the_policy():
+    model = tiny_model()
+    model.discriminator.real_prob = lambda tokens: tf.ones([tokens.shape[0]])
+    before = model.generator.get_weights()
+    model.g_step(tf.constant(0))
+    assert any((old != new).any() for old, new in zip(before, model.generator.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize("baseline", ["none", "batch"])
+def test_a_known_reward_is_maximised(baseline):
+    """The reward pays a first token that only the last one, two steps later, turns to account."""
+    model = tiny_model("--batch_size", "64", "--rollout_num", "4", "--baseline", baseline, random=False)
+
+    def paid(tokens):
+        return tf.cast((tokens[:, 0] == 2) & (tokens[:, 2] == 3), tf.float32)
+
+    model.discriminator.real_prob = paid
+    scores = paid(tf.constant(all_sequences(4, 3))).numpy()
+    assert probabilities(model.generator) @ scores < 0.1
+    for step in range(150):
+        model.g_step(tf.constant(step))
+        model.follow_policy(lag=0.0)
+    assert probabilities(model.generator) @ scores > 0.95
+
+
+def test_the_loss_is_that_of_the_rewarded_tokens():
+    model = tiny_model()
+    tokens = tf.constant(all_sequences(4, 3)[[1, 20, 63]])
+    rewards = np.random.default_rng(0).random([3, 3]).astype(np.float32)
+    loss, _ = model.policy_gradient(tokens, tf.constant(rewards))
+    expected = -(model.generator.log_probs(tokens).numpy() * rewards).sum(axis=1).mean()
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+# ---- maximum likelihood
+
+
+def test_mle_reaches_the_oracles_entropy():
+    config = tiny_config("--vocab_size", "5", "--seq_len", "4", "--batch_size", "512", "--g_hidden_dim", "16")
+    data = OracleData(config)
+    model = SeqGAN(config, 5)
+    p = probabilities(data.oracle)
+    entropy = -(p * np.log(p)).sum() / 4
+    assert abs(data.entropy[0] - entropy) < 4 * data.entropy[1] + 1e-5
+
+    def divergence() -> float:
+        return (p * (np.log(p) - np.log(probabilities(model.generator)))).sum() / 4
+
+    assert divergence() > 0.1
+    for epoch in range(400):
+        if epoch == 300:
+            model.g_pretrain_optimizer.learning_rate.assign(0.001)
+        model.mle_epoch(data.mle_batches(epoch))
+    assert 0 <= divergence() < 0.005
+    figures = data.evaluate(model, epoch=0, last=True)
+    assert figures["nll_test"][0] == pytest.approx(entropy, abs=0.005 + 4 * figures["nll_test"][1])
+
+
+def test_evaluation_agrees_with_enumeration():
+    config = tiny_config("--eval_samples", "5000")
+    data, model = OracleData(config), SeqGAN(config, 4)
+    randomise(model.generator, seed=1)
+    p, g = probabilities(data.oracle), probabilities(model.generator)
+    exact = {
+        "nll": -(g * np.log(p)).sum() / 3,
+        "nll_test": -(p * np.log(g)).sum() / 3,
+        "g_entropy": -(g * np.log(g)).sum() / 3,
+        "oracle_entropy": -(p * np.log(p)).sum() / 3,
+    }
+    figures = data.evaluate(model, epoch=3, last=False)
+    assert figures.keys() == exact.keys() == set(data.evaluated)
+    for name, (value, error) in figures.items():
+        assert error < 0.05
+        assert abs(value - exact[name]) < 4 * error + 1e-5, name
+    other = data.evaluate(model, epoch=4, last=False)
+    assert other["nll"] != figures["nll"]  # fresh samples of the generator
+    assert other["nll_test"] == figures["nll_test"]  # the same held-out sequences
+
+
+def test_an_epoch_of_a_training_set_is_one_pass():
+    config = tiny_config("--train_size", "10", "--batch_size", "4", "--d_batch_size", "6")
+    data = OracleData(config)
+    passes = [data.mle_batches(epoch).numpy() for epoch in range(3)]
+    rows = {tuple(row) for row in data.training_set.sequences.tolist()}
+    for batches in passes:
+        assert batches.shape == (2, 4, 3)
+        assert {tuple(row) for row in batches.reshape(8, 3).tolist()} <= rows
+    assert any((passes[0] != other).any() for other in passes[1:])
+    np.testing.assert_array_equal(data.real(0), data.training_set.sequences)
+    np.testing.assert_array_equal(OracleData(config).mle_batches(1), passes[1])
+    every = np.sort(OracleData(tiny_config("--train_size", "8")).mle_batches(0).numpy().reshape(8, 3), axis=0)
+    np.testing.assert_array_equal(
+        every, np.sort(OracleData(tiny_config("--train_size", "8")).training_set.sequences, axis=0)
+    )
+
+
+# ---- clipping
+
+
+class Recorder:
+    """Stands for an optimizer and keeps the gradients it is given."""
+
+    def apply(self, gradients, variables):
+        self.gradients = flat(gradients)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_gradients_are_clipped_by_their_global_norm(scale):
+    model = tiny_model("--grad_clip", "0.5")
+    tokens = tf.constant([[1, 1, 1], [1, 1, 2]])  # token 1 is read repeatedly: its slices must be summed first
+    _, gradients = model.policy_gradient(tokens, tf.fill([2, 3], scale))
+    assert any(isinstance(g, tf.IndexedSlices) for g in gradients)
+    raw = flat(gradients)
+    recorder = Recorder()
+    model._update_generator(recorder, gradients)
+    norm = np.linalg.norm(raw)
+    np.testing.assert_allclose(recorder.gradients, raw * min(1.0, 0.5 / norm), rtol=1e-4, atol=1e-9)
+    assert np.linalg.norm(recorder.gradients) == pytest.approx(min(norm, 0.5), rel=1e-4)
+
+
+# ---- discriminator
+
+
+def test_minibatches_are_half_real_and_passes_cover_everything(monkeypatch):
+    model = tiny_model("--d_epochs", "2", "--d_batch_size", "6")
+    real = tf.constant(np.repeat(np.arange(12)[:, None], 3, axis=1), tf.int32)  # recognisable rows
+    fakes = tf.constant(np.repeat(100 + np.arange(12)[:, None], 3, axis=1), tf.int32)
+    monkeypatch.setattr(model, "_sample", lambda size, purpose, step: fakes[:size])
+    seen = []
+
+    def record(tokens, labels, seed):
+        seen.append((tokens.numpy()[:, 0], labels.numpy(), tuple(seed.numpy())))
+        return tf.constant(0.25), tf.constant(0.75)
+
+    monkeypatch.setattr(model, "_update_discriminator", record)
+    result = model._d_step(real, tf.constant(5))
+    assert (float(result.loss), float(result.accuracy)) == (0.25, 0.75)
+    assert len(seen) == 2 * 4
+    for tokens, labels, _ in seen:
+        np.testing.assert_array_equal(labels, np.where(tokens < 100, REAL, FAKE))
+        assert (labels == REAL).sum() == 3
+    orders = [np.concatenate([tokens for tokens, _, _ in seen[part]]) for part in (slice(0, 4), slice(4, 8))]
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.concatenate([np.arange(12), 100 + np.arange(12)]))
+    assert (orders[0] != orders[1]).any()
+    assert len({seed for _, _, seed in seen}) == 8  # dropout differs from update to update
+
+
+@pytest.mark.parametrize("jit", ["True", "False"])
+def test_the_discriminator_learns_what_can_be_learnt(jit):
+    model = tiny_model("--d_lr", "0.01", "--d_batch_size", "64", "--d_l2", "0", "--jit", jit, random=False)
+    real = tf.tile(tf.constant([[1, 2, 3]]), [64, 1])
+    first = model.d_step(real, tf.constant(0))
+    for step in range(1, 60):
+        last = model.d_step(real, tf.constant(step))
+    assert float(last.loss) < float(first.loss) / 2 and float(last.accuracy) > 0.9
+    assert float(model.discriminator.real_prob(real)[0]) > 0.8
+    fake = model._sample(64, 0, tf.constant(0))
+    assert float(tf.reduce_mean(model.discriminator.real_prob(fake))) < 0.3
+
+
+def test_the_optimizers_are_adam_with_the_flags_rates():
+    model = tiny_model("--g_pretrain_lr", "0.03", "--g_lr", "0.02", "--d_lr", "0.001")
+    for optimizer, rate in ((model.g_pretrain_optimizer, 0.03), (model.g_optimizer, 0.02), (model.d_optimizer, 0.001)):
+        assert float(optimizer.learning_rate) == pytest.approx(rate)
+    before = [w.numpy() for w in model.generator.trainable_variables]
+    model.mle_epoch(tf.constant([[[1, 2, 3]] * 4]))
+    moved = max(np.abs(w - b).max() for w, b in zip(model.generator.get_weights(), before, strict=True))
+    assert moved == pytest.approx(0.03, rel=0.01)  # Adam's first step is the rate itself
+    assert model.g_optimizer.iterations == 0
+
+
+# ---- checkpoints
+
+
+def test_a_checkpoint_holds_all_that_training_changes(tmp_path):
+    model = tiny_model()
+    real = tf.constant(all_sequences(4, 3)[:4])
+    for step in range(3):
+        model.mle_epoch(tf.constant([[[1, 2, 3]] * 4]))
+        model.g_step(tf.constant(step))
+        model.follow_policy(lag=0.5)
+        model.d_step(real, tf.constant(step))
+    path = model.checkpoint().write(str(tmp_path / "state"))
+    other = tiny_model("--seed", "9", random=False)
+    other.checkpoint().read(path).assert_consumed()
+
+    def everything(m):
+        optimizers = (m.g_pretrain_optimizer, m.g_optimizer, m.d_optimizer)
+        networks = (m.generator, m.rollout_policy, m.discriminator)
+        return [w.numpy() for part in (*networks, *optimizers) for w in part.variables]
+
+    assert len(everything(model)) == len(everything(other)) > 60
+    for mine, theirs in zip(everything(model), everything(other), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_finiteness_is_noticed():
+    model = tiny_model()
+    assert bool(model.is_finite())
+    model.discriminator.gate.bias.assign(tf.fill(model.discriminator.gate.bias.shape, np.nan))
+    assert not bool(model.is_finite())

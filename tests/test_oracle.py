@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import probabilities, tiny_config
+
+from oracle import Oracle, OracleData, mean_and_error
+from support.config import UsageError
+from support.seeds import Purpose
+
+
+def arrays(vocab_size: int = 6, emb_dim: int = 3, hidden_dim: int = 4) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    shapes = {"embedding": (vocab_size, emb_dim), "W_out": (hidden_dim, vocab_size), "b_out": (vocab_size,)}
+    for gate in "ifoc":
+        shapes |= {
+            f"W_{gate}": (emb_dim, hidden_dim),
+            f"U_{gate}": (hidden_dim, hidden_dim),
+            f"b_{gate}": (hidden_dim,),
+        }
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def test_a_file_in_the_published_layout_is_that_lstm(tmp_path):
+    content = arrays()
+    np.savez(tmp_path / "oracle.npz", **content)
+    oracle = Oracle.from_npz(tmp_path / "oracle.npz", seq_len=3)
+    tokens = np.array([[5, 0, 2], [1, 1, 4]])
+
+    def gate(name, x, h):
+        return x @ content[f"W_{name}"] + h @ content[f"U_{name}"] + content[f"b_{name}"]
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    hidden, cell, expected = np.zeros([2, 4]), np.zeros([2, 4]), []
+    for t in range(3):
+        x = content["embedding"][tokens[:, t - 1] if t else [0, 0]]  # token 0 starts a sequence
+        i, f, o = (sigmoid(gate(name, x, hidden)) for name in "ifo")
+        cell = f * cell + i * np.tanh(gate("c", x, hidden))
+        hidden = o * np.tanh(cell)
+        logits = hidden @ content["W_out"] + content["b_out"]
+        expected.append(logits[[0, 1], tokens[:, t]] - np.log(np.exp(logits).sum(axis=1)))
+    np.testing.assert_allclose(
+        oracle.log_probs(tf.constant(tokens, tf.int32)), np.transpose(expected), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_the_published_oracle_gives_its_published_nll(shared_data):
+    oracle = Oracle.from_npz(shared_data / "reference_oracle.npz", seq_len=20)
+    with np.load(shared_data / "reference_oracle_nll.npz", allow_pickle=False) as reference:
+        tokens, token_nll = reference["tokens"].astype(np.int32), reference["token_nll"]
+    assert np.abs(-oracle.log_probs(tf.constant(tokens)).numpy() - token_nll).max() < 1e-4
+
+
+def test_the_published_oracles_entropy(shared_data):
+    path = str(shared_data / "reference_oracle.npz")
+    data = OracleData(tiny_config("--oracle_params", path, "--seq_len", "20"))
+    assert data.vocab_size == 5000
+    assert data.entropy[0] == pytest.approx(5.75, abs=0.03) and data.entropy[1] < 0.02
+
+
+def test_the_default_oracle_is_standard_normal_and_seeded_by_its_own_flag():
+    make = lambda seed: Oracle(1000, 4, 20, 50, seed=seed).get_weights()  # noqa: E731
+    for values in make(32):
+        assert values.std() == pytest.approx(1.0, abs=5 / np.sqrt(2 * values.size))
+    assert all(np.array_equal(a, b) for a, b in zip(make(32), make(32), strict=True))
+    assert not any(np.array_equal(a, b) for a, b in zip(make(32), make(33), strict=True))
+    one, two = (OracleData(tiny_config("--seed", seed)).oracle.get_weights() for seed in "12")
+    assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+    assert Oracle(9, 4, 3, 3, seed=1).trainable_variables == []
+
+
+def test_the_entropy_is_the_exact_one():
+    data = OracleData(tiny_config())
+    p = probabilities(data.oracle)
+    value, error = data.entropy
+    assert abs(value + (p * np.log(p)).sum() / 3) < 4 * error + 1e-6 and error < 0.02
+
+
+def test_purposes_and_epochs_draw_different_data():
+    data = OracleData(tiny_config("--vocab_size", "500", "--batch_size", "32"))
+    draws = [data.mle_batches(0)[0], data.mle_batches(1)[0], data.real(0), data.real(1)]
+    draws = [np.asarray(d)[:4] for d in draws]
+    for i in range(4):
+        for j in range(i):
+            assert (draws[i] == draws[j]).mean() < 0.5
+    np.testing.assert_array_equal(data.mle_batches(1)[0][:4], draws[1])
+    assert data.sample(300, Purpose.TRAIN_SET).shape == (300, 3)
+    assert len(np.unique(data.sample(600, Purpose.TRAIN_SET), axis=0)) > 590  # chunks differ
+
+
+def test_mean_and_error():
+    values = np.array([1.0, 2.0, 4.0])
+    assert mean_and_error(values) == (pytest.approx(7 / 3), pytest.approx(np.sqrt(7 / 3 / 3)))
+    assert np.isnan(mean_and_error(values[:1])[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"b_f": None}, "b_f is missing"),
+        ({"W_i": np.zeros([3, 5], np.float32)}, "W_i has shape"),
+        ({"U_c": np.zeros([4], np.float32)}, "U_c has shape"),
+        ({"W_out": np.zeros([4, 7], np.float32)}, "W_out has shape"),
+        ({"embedding": np.zeros([0, 3], np.float32)}, "an array is empty"),
+        ({"b_out": np.full(6, np.nan, np.float32)}, "b_out must hold finite"),
+        ({"b_out": np.zeros(6, np.int32)}, "b_out must hold finite"),
+        ({"b_o": np.array([object()] * 4)}, "not a readable .npz file"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_line_that_names_it(tmp_path, change, message):
+    content = {name: value for name, value in (arrays() | change).items() if value is not None}
+    np.savez(tmp_path / "wrong.npz", **content)
+    with pytest.raises(UsageError, match=message) as caught:
+        Oracle.from_npz(tmp_path / "wrong.npz", seq_len=3)
+    assert "wrong.npz" in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import action_values, all_sequences, index_of, probabilities, random_generator, randomise
+from test_generator import chi_square
+
+from rollout import RolloutPolicy
+from support.seeds import Purpose, key, uniforms
+
+KEY = key(5, Purpose.ROLLOUT, 0)
+
+
+def known_scores(vocab_size: int, seq_len: int) -> np.ndarray:
+    """A reward that depends on every token, float32 [V^T]."""
+    return np.random.default_rng(9).random(vocab_size**seq_len).astype(np.float32)
+
+
+def scorer_of(scores: np.ndarray, vocab_size: int, seq_len: int):
+    powers = tf.constant(vocab_size ** np.arange(seq_len)[::-1], tf.int32)
+    return lambda tokens: tf.gather(tf.constant(scores), tf.reduce_sum(tokens * powers, axis=1))
+
+
+@pytest.fixture(params=[True, False], ids=["jit", "no-jit"])
+def policy_and_function(request):
+    policy = RolloutPolicy(random_generator(4, 4, seed=3))
+    return policy, lambda f: tf.function(f, jit_compile=request.param)
+
+
+@pytest.mark.parametrize("prefix_len", [1, 2, 3])
+def test_rollouts_keep_their_prefix_and_follow_the_conditional_law(policy_and_function, prefix_len):
+    policy, function = policy_and_function
+    tokens = tf.constant(all_sequences(4, 4)[[7, 100, 255, 31]])
+    complete = function(
+        lambda tokens, n: policy.complete(tokens, policy.states(tokens), n, uniforms([4, 20_000, 4], KEY))
+    )
+    rollouts = complete(tokens, tf.constant(prefix_len)).numpy()
+    assert rollouts.shape == (20_000, 4, 4)
+    np.testing.assert_array_equal(
+        rollouts[:, :, :prefix_len], np.broadcast_to(tokens[:, :prefix_len], [20_000, 4, prefix_len])
+    )
+    probs = probabilities(policy).reshape(4**prefix_len, -1)
+    for b in range(4):
+        prefix = index_of(tokens[b, :prefix_len].numpy(), 4)
+        counts = np.bincount(index_of(rollouts[:, b, prefix_len:], 4), minlength=probs.shape[1])
+        assert chi_square(counts, probs[prefix]) > 1e-4
+
+
+def test_rewards_converge_to_the_action_values_at_every_step(policy_and_function):
+    policy, function = policy_and_function
+    scores = known_scores(4, 4)
+    sequences = all_sequences(4, 4)[::5]
+    exact = action_values(policy, scores)[::5]
+    n = 8000
+    rewards = function(lambda tokens: policy.rewards(tokens, scorer_of(scores, 4, 4), n, KEY))(tf.constant(sequences))
+    assert rewards.shape == exact.shape
+    error = 0.5 / np.sqrt(n)  # scores lie in [0, 1]: their standard deviation is at most 0.5
+    np.testing.assert_allclose(rewards, exact, atol=4.5 * error)
+    np.testing.assert_allclose(rewards[:, -1], scores[::5], rtol=1e-6)  # Q(T) is the score itself
+    assert (np.abs(np.diff(exact, axis=1)).max(axis=0) > 3 * 4.5 * error).all()  # an entry of another step would show
+
+
+def test_rewards_of_one_rollout_are_unbiased():
+    policy, scores = RolloutPolicy(random_generator(4, 4, seed=3)), known_scores(4, 4)
+    tokens = tf.constant(np.repeat(all_sequences(4, 4)[[77]], 5000, axis=0))
+    rewards = policy.rewards(tokens, scorer_of(scores, 4, 4), 1, KEY).numpy().astype(np.float64)
+    error = rewards.std(axis=0) / np.sqrt(5000)
+    assert (np.abs(rewards.mean(axis=0) - action_values(policy, scores)[77]) < 4.5 * error + 1e-6).all()
+
+
+def test_prefix_lengths_and_rollouts_draw_independent_numbers():
+    policy = RolloutPolicy(random_generator(4, 4, seed=3))
+    seen = []
+    policy.rewards(
+        tf.zeros([3, 4], tf.int32), lambda tokens: seen.append(tokens.numpy()) or tf.zeros(len(tokens)), 500, KEY
+    )
+    last = [batch.reshape(-1, 3, 4)[:, :, 3] for batch in seen if len(batch) == 1500]  # drawn for each prefix length
+    assert len(last) == 3
+    for first, second in ((last[0], last[1]), (last[1], last[2])):
+        assert (first == second).mean() < 0.9
+    assert (last[2][:, 0] == last[2][:, 1]).mean() < 0.9
+
+
+@pytest.mark.parametrize("lag", [0.0, 0.8, 1.0])
+def test_the_rollout_policy_lags(lag):
+    policy = random_generator(seed=1)
+    rollout_policy = RolloutPolicy(policy)
+    before = [w.numpy() for w in rollout_policy.weights]
+    for mine, theirs in zip(before, policy.weights, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    randomise(policy, seed=2)
+    tf.function(lambda: rollout_policy.follow(policy, lag), jit_compile=True)()
+    for old, theta, beta in zip(before, policy.weights, rollout_policy.weights, strict=True):
+        np.testing.assert_allclose(beta, lag * old + (1 - lag) * theta.numpy(), rtol=1e-6, atol=1e-7)
+
+
+def test_the_rollouts_are_the_lagging_policys():
+    policy = random_generator(seed=1)
+    rollout_policy = RolloutPolicy(policy)
+    scores = known_scores(4, 3)
+    before = action_values(policy, scores)
+    randomise(policy, seed=2)
+    sequences = tf.constant(all_sequences(4, 3))
+    rewards = rollout_policy.rewards(sequences, scorer_of(scores, 4, 3), 2000, KEY)
+    np.testing.assert_allclose(rewards, before, atol=4.5 * 0.5 / np.sqrt(2000))
+    rollout_policy.follow(policy, 0.0)
+    rewards = rollout_policy.rewards(sequences, scorer_of(scores, 4, 3), 2000, KEY)
+    np.testing.assert_allclose(rewards, action_values(policy, scores), atol=4.5 * 0.5 / np.sqrt(2000))
+    assert np.abs(before - action_values(policy, scores)).max() > 3 * 4.5 * 0.5 / np.sqrt(2000)  # it can tell
