@@ -7,9 +7,11 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
+import contextlib
 import math
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -20,9 +22,9 @@ from tqdm import tqdm
 from data import Dataset
 from model import SeqGAN
 from oracle import OracleData
-from support.checkpoints import Checkpoints
+from support.checkpoints import Checkpoints, first_line
 from support.config import Config, UsageError, parse
-from support.directories import CHECKPOINTS, RunDirectory
+from support.directories import CHECKPOINTS, RunDirectory, claim
 from support.logs import RunLog, description
 
 PRETRAIN_G, PRETRAIN_D, ADVERSARIAL = "pretrain_g", "pretrain_d", "adversarial"
@@ -40,37 +42,68 @@ class Step(NamedTuple):
     last: bool  # of its epoch
 
 
-def schedule(config: Config) -> list[Step]:
+class Schedule(Sequence[Step]):
     """All steps of a run: MLE pretraining, discriminator pretraining, then g-steps and d-steps in turn."""
-    steps = [Step(PRETRAIN_G, epoch, "mle", epoch, True) for epoch in range(config.pretrain_g_epochs)]
-    if config.total_epochs:  # the discriminator is of no use without an adversarial phase
-        steps += [Step(PRETRAIN_D, epoch, "d", epoch, True) for epoch in range(config.pretrain_d_epochs)]
-    kinds = ["g"] * config.g_steps + ["d"] * config.d_steps
-    numbers = {"g": 0, "d": config.pretrain_d_epochs}
-    for epoch in range(config.total_epochs):
-        for i, kind in enumerate(kinds):
-            steps.append(Step(ADVERSARIAL, epoch, kind, numbers[kind], i == len(kinds) - 1))
-            numbers[kind] += 1
-    return steps
+
+    def __init__(self, config: Config):
+        """Works the steps out when they are asked for: a long run has millions."""
+        self.config = config
+        # The discriminator is of no use without an adversarial phase.
+        self.pretraining = config.pretrain_g_epochs + (config.pretrain_d_epochs if config.total_epochs else 0)
+        self.per_epoch = config.g_steps + config.d_steps
+
+    def __len__(self) -> int:
+        return self.pretraining + self.config.total_epochs * self.per_epoch
+
+    def __getitem__(self, i: int) -> Step:
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        config, pretrain_g = self.config, self.config.pretrain_g_epochs
+        if i < pretrain_g:
+            return Step(PRETRAIN_G, i, "mle", i, True)
+        if i < self.pretraining:
+            return Step(PRETRAIN_D, i - pretrain_g, "d", i - pretrain_g, True)
+        epoch, turn = divmod(i - self.pretraining, self.per_epoch)
+        last = turn == self.per_epoch - 1
+        if turn < config.g_steps:
+            return Step(ADVERSARIAL, epoch, "g", epoch * config.g_steps + turn, last)
+        number = config.pretrain_d_epochs + epoch * config.d_steps + turn - config.g_steps
+        return Step(ADVERSARIAL, epoch, "d", number, last)
 
 
 class Interrupt:
-    """Remembers SIGINT or SIGTERM, so that the step under way can end; a second SIGINT ends the process at once."""
+    """Remembers SIGINT or SIGTERM, so that the step under way can end; a second SIGINT ends the process at once.
 
-    def __init__(self):
-        """Takes over both signals, until `restore`."""
+    A Python signal handler would have to wait for the step. So a thread reads what the interpreter's own handler
+    writes to a pipe.
+    """
+
+    def __enter__(self) -> "Interrupt":
+        """Takes over both signals, in the main thread."""
         self.signal: int | None = None
-        self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._before = {n: signal.signal(n, lambda *_: None) for n in (signal.SIGINT, signal.SIGTERM)}
+        self._pipe_before = signal.set_wakeup_fd(self._writer)
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
 
-    def _receive(self, number: int, frame: Any) -> None:
-        if self.signal is not None and number == signal.SIGINT:
-            os._exit(128 + number)
-        self.signal = number
+    def _watch(self) -> None:
+        while received := os.read(self._reader, 1):
+            number = received[0]
+            if self.signal is not None and number == signal.SIGINT:
+                os._exit(128 + number)
+            if self.signal is None and number in self._before:
+                print("interrupted: ends this step and saves; Ctrl-C once more stops at once", file=sys.stderr)
+                self.signal = number
+        os.close(self._reader)
 
-    def restore(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Gives the signals back."""
+        signal.set_wakeup_fd(self._pipe_before)
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        os.close(self._writer)  # which ends the thread
 
 
 class Diverged(RuntimeError):
@@ -83,7 +116,7 @@ class Run:
     def __init__(self, config: Config, data: Dataset, model: SeqGAN, checkpoints: Checkpoints):
         """Resumes from the newest good checkpoint, if there is one."""
         self.config, self.data, self.model, self.checkpoints = config, data, model, checkpoints
-        self.steps = schedule(config)
+        self.steps = Schedule(config)
         self.epochs = {PRETRAIN_G: config.pretrain_g_epochs, PRETRAIN_D: config.pretrain_d_epochs}
         self.epochs[ADVERSARIAL] = config.total_epochs
         restored = checkpoints.restore()
@@ -113,11 +146,18 @@ class Run:
             for log in logs:
                 log.write_hyperparameters(described)
 
+    def close_logs(self) -> None:
+        """Closes the logs that are open."""
+        for log in (self.train_log, self.eval_log):
+            if log:
+                log.close()
+
     def train(self, interrupt: Interrupt) -> None:
         """Takes the steps that are left, until the end or an interrupt, and saves.
 
         Raises:
             Diverged: a loss or weight is not finite; the last good checkpoint stays.
+            OSError: a log or checkpoint can't be written; earlier checkpoints stay.
         """
         while not self.finished and interrupt.signal is None:
             self._phase(self.steps[self.taken].phase, interrupt)
@@ -164,8 +204,15 @@ class Run:
         figures = {name: float(value) for name, value in figures.items()}
         for name, value in figures.items():
             if not math.isfinite(value):
-                raise Diverged(f"{name} is {value} at {describe(step)}")
+                raise self._diverged(f"{name} is {value} at {describe(step)}")
+        # In pretraining the next loss would tell. Here it may be the other network's, which need not.
+        if step.phase == ADVERSARIAL and not self.model.is_finite():
+            raise self._diverged(f"a weight is not finite after {describe(step)}")
         return figures
+
+    def _diverged(self, what: str) -> Diverged:
+        kept = self.checkpoints.newest
+        return Diverged(f"{what}; " + (f"the last good checkpoint is {kept}" if kept else "no checkpoint yet"))
 
     def _end_epoch(self, step: Step, seconds: float) -> None:
         """Writes the epoch's row and, where it is due, evaluates."""
@@ -203,7 +250,7 @@ class Run:
             Diverged: a weight is not finite.
         """
         if not self.model.is_finite():
-            raise Diverged(f"a weight is not finite after {describe(self.steps[self.taken - 1])}")
+            raise self._diverged(f"a weight is not finite after {describe(self.steps[self.taken - 1])}")
         self.positions = {"train": self.train_log.position()}
         if self.eval_log:
             self.positions["eval"] = self.eval_log.position()
@@ -246,35 +293,49 @@ def configure_tensorflow() -> None:
 
 
 def run(config: Config) -> int:
-    """Trains, or evaluates what was trained; returns the exit status."""
+    """Trains, or evaluates what was trained; returns the exit status.
+
+    Raises:
+        UsageError: the flags, the data or what the directories hold can't be used.
+        Diverged: a loss or weight is not finite.
+        OSError: a log or checkpoint can't be written or read.
+    """
     started = time.perf_counter()
     configure_tensorflow()
     data: Dataset = DATASETS[config.dataset](config)
     model = SeqGAN(config, data.vocab_size, data.start_token)
     print(data.introduction())
-    directories = [RunDirectory(config.log_dir, "--log_dir")]
-    if config.evaluate:
-        directories.append(RunDirectory(config.eval_log_dir, "--eval_log_dir"))
-    interrupt = Interrupt()
-    try:
-        described = description(config)
-        for directory in directories:
-            directory.claim(config, described)
+    with contextlib.ExitStack() as held:
+        directories = [RunDirectory(config.log_dir, "--log_dir", make=config.is_train)]
+        held.callback(directories[0].release)
+        if config.evaluate and config.is_train:
+            directories.append(RunDirectory(config.eval_log_dir, "--eval_log_dir"))
+            held.callback(directories[1].release)
         checkpoints = Checkpoints(directories[0].path / CHECKPOINTS, model.checkpoint(), config.keep_checkpoints)
+        if config.overwrite:
+            checkpoints.remove_all()
+            for directory in directories:
+                directory.wipe()
+        run_id = claim(directories, config)
         training = Run(config, data, model, checkpoints)
         if not config.is_train:
-            if not training.taken:
+            if not checkpoints.newest:
                 raise UsageError(f"--no-is_train: no checkpoint in --log_dir {config.log_dir}")
             print(summary(data.evaluate(model, epoch=0, last=True)))
             return 0
         if training.finished:
             print(f"finished before: {summary(training.evaluation)}; {where(config)}")
             return 0
-        training.open_logs(described)
-        training.train(interrupt)
+        described = description(config) | {"run": run_id}
+        for directory in directories:
+            directory.describe(described)
+        with Interrupt() as interrupt:
+            held.callback(training.close_logs)
+            training.open_logs(described)
+            training.train(interrupt)
         if interrupt.signal is not None and not training.finished:
             print(
-                f"interrupted after {describe(training.steps[training.taken - 1])}; saved in {checkpoints.directory}; "
+                f"interrupted after {training.taken} of {len(training.steps)} steps; saved in {checkpoints.newest}; "
                 "the same command goes on from there"
             )
             return 128 + interrupt.signal
@@ -284,10 +345,15 @@ def run(config: Config) -> int:
             f"them evaluation; {where(config)}"
         )
         return 0
-    finally:
-        interrupt.restore()
-        for directory in directories:
-            directory.release()
+
+
+def in_one_line(error: Exception, config: Config) -> str:
+    """What a user can do something about, in one line."""
+    if isinstance(error, OSError):
+        return f"{error.filename or config.log_dir}: {error.strerror or error}"
+    if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
+        return f"out of memory ({first_line(error)}); --batch_size and --rollout_num are the first to reduce"
+    return str(error)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -298,16 +364,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = parse(argv)
     try:
         return run(config)
-    except (UsageError, Diverged) as error:
+    except (UsageError, Diverged, OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:
         if config.debug:
             raise
-        print(f"main.py: error: {error}", file=sys.stderr)
+        print(f"main.py: error: {in_one_line(error, config)}", file=sys.stderr)
         return 2
-    except OSError as error:
-        if config.debug:
-            raise
-        print(f"main.py: error: {error.filename or config.log_dir}: {error.strerror or error}", file=sys.stderr)
-        return 2
+    except KeyboardInterrupt:
+        print("main.py: interrupted before training", file=sys.stderr)
+        return 128 + signal.SIGINT
     except Exception as error:
         error.add_note(f"log directory: {config.log_dir}")
         raise

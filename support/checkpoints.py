@@ -1,5 +1,6 @@
 """Checkpoints that are whole or absent: a directory each, renamed into place, with a manifest of checksums."""
 
+import errno
 import hashlib
 import json
 import os
@@ -11,10 +12,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from support.directories import fsync
+from support.config import UsageError
+from support.directories import fsync, naming
 
 MANIFEST, WEIGHTS = "manifest.txt", "weights"  # the manifest: its own checksum, then a line of JSON
+MAX_MANIFEST = 2**24  # bytes; one of a long run has thousands
 NAME = re.compile(r"step-\d{9}")  # the number of steps taken
+LEFT_BY_US = re.compile(rf"(damaged-)?{NAME.pattern}|partial")
 
 
 class Checkpoints:
@@ -25,35 +29,52 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | Path, state: tf.train.Checkpoint, keep: int):
-        """Keeps the newest `keep` checkpoints of `state`."""
+        """Keeps the newest `keep` checkpoints of `state`; `save` and `restore` are for one process at a time."""
         self.directory, self.state, self.keep = Path(directory), state, keep
+        self.newest: Path | None = None  # the last one saved or restored
 
     def save(self, step: int, details: dict[str, Any]) -> Path:
         """Writes the state after `step` steps, and `details` (what JSON can hold) with it; returns its directory.
 
+        The state is a function of the step: where that checkpoint is the newest already, nothing is written.
+
         Raises:
-            OSError, tf.errors.OpError: it could not be written; earlier checkpoints are as they were.
+            OSError: it could not be written; earlier checkpoints are as they were.
         """
         final = self.directory / f"step-{step:09d}"
+        if final == self.newest:
+            return final
+        if not self.directory.exists():
+            self.directory.mkdir(parents=True)
+            fsync(self.directory.parent)
         partial = self.directory / "partial"
-        if partial.exists():
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True)
-        self.state.write(str(partial / WEIGHTS))
-        sums = {path.name: sha256(path) for path in sorted(partial.iterdir())}
+        remove(partial)
+        try:
+            self._write(partial, step, details)
+            os.rename(partial, final)
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)  # the disk may be full
+            raise
+        fsync(self.directory)
+        self.newest = final
+        for old in self.all()[: -self.keep]:
+            remove(old)
+        return final
+
+    def _write(self, directory: Path, step: int, details: dict[str, Any]) -> None:
+        directory.mkdir()
+        try:
+            self.state.write(str(directory / WEIGHTS))
+        except tf.errors.OpError as error:
+            raise OSError(errno.EIO, first_line(error), str(directory)) from None
+        sums = {path.name: sha256(path) for path in sorted(directory.iterdir())}
         content = json.dumps({"step": step, "sha256": sums, "details": details})
         checksum = hashlib.sha256(content.encode()).hexdigest()
-        (partial / MANIFEST).write_text(f"{checksum}\n{content}\n", encoding="utf-8")
-        for path in partial.iterdir():
+        with naming(directory):
+            (directory / MANIFEST).write_text(f"{checksum}\n{content}\n", encoding="utf-8")
+        for path in directory.iterdir():
             fsync(path)
-        fsync(partial)
-        if final.exists():  # a damaged one of the same step, or a second save at it
-            shutil.rmtree(final)
-        os.rename(partial, final)
-        fsync(self.directory)
-        for old in self.all()[: -self.keep]:
-            shutil.rmtree(old, ignore_errors=True)
-        return final
+        fsync(directory)
 
     def all(self) -> list[Path]:
         """The checkpoints' directories, oldest first."""
@@ -64,27 +85,37 @@ class Checkpoints:
     def restore(self) -> tuple[int, dict[str, Any]] | None:
         """Loads the newest good checkpoint; each bad one that is passed over is named in a warning on stderr.
 
+        Those are renamed, to damaged-..., lest a later `restore` or the rotation of `save` take them for the newest.
+
         Returns:
             (steps taken, details), or None where there is no checkpoint at all.
 
         Raises:
-            ValueError: there are checkpoints and none is good; one line.
+            UsageError: there are checkpoints and none is good.
+            OSError: a bad one can't be renamed.
         """
-        checkpoints = self.all()
-        for path in reversed(checkpoints):
+        damaged = []
+        for path in reversed(self.all()):
             try:
                 step, details = self._load(path)
             except (OSError, ValueError, KeyError, TypeError, AssertionError, tf.errors.OpError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                print(f"warning: {path}: damaged checkpoint passed over ({reason})", file=sys.stderr)
-            else:
-                return step, details
-        if checkpoints:
-            raise ValueError(f"{self.directory}: all {len(checkpoints)} checkpoints are damaged")
+                print(f"warning: {path}: damaged checkpoint passed over ({first_line(error)})", file=sys.stderr)
+                damaged.append(path)
+                continue
+            for bad in damaged:
+                aside = bad.with_name(f"damaged-{bad.name}")
+                remove(aside)
+                bad.rename(aside)
+                fsync(self.directory)
+            self.newest = path
+            return step, details
+        if damaged:
+            raise UsageError(f"{self.directory}: all {len(damaged)} checkpoints are damaged; --overwrite starts afresh")
         return None
 
     def _load(self, path: Path) -> tuple[int, dict[str, Any]]:
-        checksum, _, content = (path / MANIFEST).read_text(encoding="utf-8").rstrip("\n").partition("\n")
+        with open(path / MANIFEST, encoding="utf-8") as file:
+            checksum, _, content = file.read(MAX_MANIFEST).rstrip("\n").partition("\n")
         if hashlib.sha256(content.encode()).hexdigest() != checksum:
             raise ValueError(f"{MANIFEST} differs from its checksum")
         manifest = json.loads(content)
@@ -96,8 +127,33 @@ class Checkpoints:
         self.state.read(str(path / WEIGHTS)).assert_consumed()
         return manifest["step"], manifest["details"]
 
+    def remove_all(self) -> None:
+        """Removes the checkpoints, oldest first, and nothing else.
+
+        Raises:
+            OSError: one can't be removed.
+        """
+        if self.directory.is_dir():
+            for path in sorted(self.directory.iterdir()):
+                if LEFT_BY_US.fullmatch(path.name):
+                    remove(path)
+        self.newest = None
+
+
+def remove(path: Path) -> None:
+    """Removes a directory with its content, or a file; one that is not there is no error."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
 
 def sha256(path: Path) -> str:
     """The checksum of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def first_line(error: Exception) -> str:
+    """An error in one line."""
+    return str(error).strip().split("\n")[0] or type(error).__name__

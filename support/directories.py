@@ -5,7 +5,7 @@ import dataclasses
 import fcntl
 import json
 import os
-import shutil
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from support.config import Config, UsageError
 
 CHECKPOINTS, CONFIG, METRICS = "checkpoints", "config.json", "metrics.csv"
+MAX_CONFIG = 2**20  # characters; one has a few thousand
 FREE_TO_CHANGE = {"preset", "is_train", "checkpoint_every", "keep_checkpoints", "overwrite", "debug"}
 
 
@@ -39,7 +40,8 @@ def fsync(path: Path) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Writes a text file whole or not at all: beside it, to disk, then renamed."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    with naming(partial):
+        partial.write_text(text, encoding="utf-8")
     fsync(partial)
     os.replace(partial, path)
     fsync(path.parent)
@@ -53,62 +55,66 @@ def record_files(directory: Path) -> list[Path]:
 class RunDirectory:
     """A directory that one run, and one process at a time, may write to."""
 
-    def __init__(self, path: str, flag: str):
-        """Makes the directory where it is missing and locks it until this process ends, however it ends.
+    def __init__(self, path: str, flag: str, make: bool = True):
+        """Locks the directory until `release`, or until this process ends, however it ends.
 
         Args:
             path: the directory.
             flag: the flag that named it, for messages.
+            make: make it where it is missing.
 
         Raises:
             UsageError: it can't be written, or another process holds it.
         """
         self.path, self.flag = Path(path), flag
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            if make:
+                self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / "lock", "a", encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"{flag} {path}: {error.strerror}") from None
-        try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self._lock.close()
             raise UsageError(f"{flag} {path}: another process is training there") from None
+        except OSError as error:
+            raise UsageError(f"{flag} {path}: {error.strerror}") from None
 
-    def claim(self, config: Config, described: dict[str, Any]) -> bool:
-        """Makes sure that the directory is this configuration's.
-
-        Args:
-            config: the run's flags; --overwrite removes an earlier run's files first.
-            described: what becomes config.json.
-
-        Returns:
-            whether it already was, so that there may be something to resume.
+    def recorded_run(self, config: Config) -> str | None:
+        """The identifier of the run whose records the directory holds, or None where it holds none.
 
         Raises:
-            UsageError: it holds another configuration's run, or files of an unknown one.
+            UsageError: that run has another configuration, or an unknown one.
         """
-        written = self.path / CONFIG
-        if config.overwrite:
-            self._wipe()
-        if not written.exists():
-            if record_files(self.path) or (self.path / CHECKPOINTS).exists():
+        path = self.path / CONFIG
+        if not path.exists():
+            if record_files(self.path) or any((self.path / CHECKPOINTS).glob("step-*")):
                 raise UsageError(f"{self.flag} {self.path}: holds records of an unknown run; --overwrite removes them")
-            write_whole(written, json.dumps(described, indent=2) + "\n")
-            return False
-        differing = differences(written, config)
+            return None
+        before, run = read_config(path)
+        differing = differences(before, config)
         if differing:
             raise UsageError(
                 f"{self.flag} {self.path}: holds a run with other values of {', '.join(differing)}; "
                 "choose another directory, or --overwrite"
             )
-        write_whole(written, json.dumps(described, indent=2) + "\n")  # total_epochs may have grown
-        return True
+        return run
 
-    def _wipe(self) -> None:
-        # config.json goes last: a run killed in between is still known by it.
-        shutil.rmtree(self.path / CHECKPOINTS, ignore_errors=True)
-        for path in [*record_files(self.path), self.path / CONFIG]:
+    def describe(self, described: dict[str, Any]) -> None:
+        """Writes config.json, where it does not hold just this; from then on the directory is this run's.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        path, text = self.path / CONFIG, json.dumps(described, indent=2) + "\n"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_whole(path, text)
+
+    def wipe(self) -> None:
+        """Removes the records of an earlier run, and nothing else.
+
+        Raises:
+            OSError: one can't be removed.
+        """
+        for path in [*record_files(self.path), self.path / CONFIG]:  # the configuration last: it tells whose they are
             path.unlink(missing_ok=True)
 
     def release(self) -> None:
@@ -116,17 +122,54 @@ class RunDirectory:
         self._lock.close()
 
 
-def differences(written: Path, config: Config) -> list[str]:
-    """The flags whose values in a config.json differ from `config`; more --total_epochs than before are no difference.
+def claim(directories: list[RunDirectory], config: Config) -> str:
+    """Makes sure that directories hold one run, this configuration's, or nothing; writes nothing.
+
+    Returns:
+        the run's identifier, for config.json: it tells two runs of one configuration apart.
+
+    Raises:
+        UsageError: they hold something else.
+    """
+    first, *others = directories
+    run = first.recorded_run(config)
+    for other in others:
+        if other.recorded_run(config) not in (run, None):
+            raise UsageError(
+                f"{other.flag} {other.path}: holds records of another run than {first.flag} {first.path}; "
+                "choose another directory, or --overwrite"
+            )
+    return run or secrets.token_hex(8)
+
+
+def read_config(path: Path) -> tuple[dict[str, Any], str]:
+    """The flags and the run's identifier in a config.json.
 
     Raises:
         UsageError: the file can't be read.
     """
     try:
-        before = json.loads(written.read_text(encoding="utf-8"))["flags"]
-        now = json.loads(json.dumps(dataclasses.asdict(config)))
-        changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
-        grown = before["total_epochs"] <= now["total_epochs"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UsageError(f"{written}: not a readable configuration; --overwrite starts afresh") from None
-    return [f"--{name}" for name in changed if name not in FREE_TO_CHANGE and not (name == "total_epochs" and grown)]
+        with open(path, encoding="utf-8") as file:
+            content = json.loads(file.read(MAX_CONFIG))
+        flags, run = content["flags"], content["run"]
+        if not isinstance(flags["total_epochs"], int) or not isinstance(run, str):
+            raise TypeError
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise UsageError(f"{path}: not a readable configuration; --overwrite starts afresh") from None
+    return flags, run
+
+
+def differences(before: dict[str, Any], config: Config) -> list[str]:
+    """The flags whose values differ between a config.json's and `config`.
+
+    More --total_epochs than before are no difference; two spellings of one path are none either.
+    """
+    now = json.loads(json.dumps(dataclasses.asdict(config)))  # tuples become lists
+
+    def differs(name: str) -> bool:
+        old, new = before.get(name), now.get(name)
+        if name.endswith("_dir") and isinstance(old, str) and isinstance(new, str):
+            return os.path.normpath(old) != os.path.normpath(new)
+        return new < old if name == "total_epochs" else new != old
+
+    return [f"--{name}" for name in sorted(before.keys() | now.keys()) if name not in FREE_TO_CHANGE and differs(name)]
