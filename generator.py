@@ -67,6 +67,42 @@ def first_above(below: tf.Tensor, mass: tf.Tensor, target: tf.Tensor) -> tf.Tens
     return tf.reduce_min(tf.where((below > target[..., None]) & (mass > 0), positions, last), axis=-1)
 
 
+@tf.custom_gradient
+def chosen_log_probs(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, tokens: tf.Tensor):
+    """The entries at `tokens` of log softmax(hidden · kernel + bias), with a gradient that saves memory traffic.
+
+    The gradient multiplies the exponentials as they are and divides by their sums afterwards, so no [R, V] matrix of
+    probabilities or of logit gradients is made. (PLACEHOLDER)
+
+    Args:
+        hidden: float32 [R, H].
+        kernel: float32 [H, V].
+        bias: float32 [V].
+        tokens: int32 [R].
+
+    Returns:
+        float32 [R], and the function that carries a gradient back, as `tf.custom_gradient` wants it.
+    """
+    logits = hidden @ kernel + bias
+    largest = tf.reduce_max(logits, axis=1)
+    exps = tf.exp(logits - largest[:, None])  # [R, V]
+    total = tf.reduce_sum(exps, axis=1)
+    columns = tf.transpose(kernel)  # [V, H]
+    chosen = tf.reduce_sum(hidden * tf.gather(columns, tokens), axis=1) + tf.gather(bias, tokens)
+
+    def gradient(upstream: tf.Tensor):
+        # Row by row, d log p(token) / d logits = one-hot(token) - exps / total.
+        scale = upstream / total
+        of_hidden = upstream[:, None] * tf.gather(columns, tokens) - scale[:, None] * (exps @ columns)
+        with_one = tf.concat([hidden, tf.ones_like(hidden[:, :1])], axis=1)  # the bias is the kernel of a constant 1
+        pulled = tf.math.unsorted_segment_sum(with_one * upstream[:, None], tokens, kernel.shape[1])  # [V, H + 1]
+        pushed = tf.matmul(with_one * scale[:, None], exps, transpose_a=True)  # [H + 1, V]
+        of_output = tf.transpose(pulled) - pushed
+        return of_hidden, of_output[:-1], of_output[-1], None
+
+    return chosen - largest - tf.math.log(total), gradient
+
+
 class Generator(keras.layers.Layer):
     """Token embedding → LSTM → linear → softmax.
 
@@ -140,18 +176,23 @@ class Generator(keras.layers.Layer):
             State of float32 [T, B, H]; entry t is the state after the start token and the first t tokens, so that
             logits(hidden[t]) is the law of tokens[:, t].
         """
-        state = self.first_state(tokens.shape[0])
-        states = [state]
-        for t in range(tokens.shape[1] - 1):
-            state = self.next_state(tokens[:, t], state)
-            states.append(state)
+        batch_size, seq_len = tokens.shape
+        start = tf.fill([1, batch_size], self.start_token)
+        embedded = self.embedding(tf.concat([start, tf.transpose(tokens)[:-1]], axis=0))  # [T, B, E]
+        hidden = cell = tf.zeros([batch_size, self.hidden_dim])
+        states = []
+        for t in range(seq_len):
+            _, (hidden, cell) = self.cell(embedded[t], [hidden, cell])
+            states.append(State(hidden, cell))
         return State(tf.stack([s.hidden for s in states]), tf.stack([s.cell for s in states]))
 
     def log_probs(self, tokens: tf.Tensor) -> tf.Tensor:
         """Log-probabilities log G(y_t | y_<t) of the given tokens, in nats: int32 [B, T] → float32 [B, T]."""
-        logits = self.logits(self.states(tokens).hidden)  # [T, B, V]
-        nll = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.transpose(tokens), logits=logits)
-        return -tf.transpose(nll)
+        batch_size, seq_len = tokens.shape
+        hidden = tf.reshape(self.states(tokens).hidden, [seq_len * batch_size, self.hidden_dim])
+        kernel, bias = (tf.convert_to_tensor(w) for w in (self.output_layer.kernel, self.output_layer.bias))
+        chosen = chosen_log_probs(hidden, kernel, bias, tf.reshape(tf.transpose(tokens), [-1]))
+        return tf.transpose(tf.reshape(chosen, [seq_len, batch_size]))
 
     def sample(self, uniforms: tf.Tensor) -> tf.Tensor:
         """Draws sequences from the policy; float32 [T, B] uniform numbers in [0, 1) → tokens, int32 [B, T]."""

@@ -4,7 +4,7 @@ import scipy.stats
 import tensorflow as tf
 from conftest import all_sequences, index_of, probabilities, random_generator
 
-from generator import Generator, block_shape, sample_tokens
+from generator import Generator, block_shape, chosen_log_probs, sample_tokens
 from support.seeds import Purpose, key, permutation, uniforms
 
 ALMOST_ONE = np.float32(1 - 2**-24)  # the largest uniform number
@@ -90,6 +90,34 @@ def test_entropy_counts_impossible_tokens_as_nothing():
     generator.output_layer.bias.assign([0.0, -np.inf, 0.0, -1e30])
     _, entropy, cross_entropy = generator.sample_and_compare(uniforms([3, 10], key(1, Purpose.EVALUATE)), generator)
     assert np.isfinite(entropy).all() and np.isfinite(cross_entropy).all()
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_chosen_log_probs_and_their_gradient_are_those_of_log_softmax(jit):
+    rng = np.random.default_rng(0)
+    hidden, kernel, bias = (tf.constant(rng.normal(0, 2, shape), tf.float32) for shape in ([9, 3], [3, 7], [7]))
+    tokens = tf.constant([0, 6, 6, 2, 2, 2, 5, 1, 0])  # some twice, some never
+    weights = tf.constant(rng.normal(size=9), tf.float32)
+
+    def plain(hidden, kernel, bias, tokens):
+        return tf.gather(tf.nn.log_softmax(hidden @ kernel + bias), tokens, batch_dims=1)
+
+    def with_gradient(function):
+        with tf.GradientTape() as tape:
+            tape.watch([hidden, kernel, bias])
+            values = function(hidden, kernel, bias, tokens)
+            total = tf.reduce_sum(values * weights)
+        return values, *tape.gradient(total, [hidden, kernel, bias])
+
+    ours = tf.function(lambda: with_gradient(chosen_log_probs), jit_compile=jit)()
+    for mine, theirs in zip(ours, with_gradient(plain), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_log_probs_of_extreme_logits_are_finite():
+    kernel = tf.constant([[1e4, -1e4, 0.0]])
+    values = chosen_log_probs(tf.constant([[1.0], [1.0]]), kernel, tf.zeros(3), tf.constant([0, 1]))
+    np.testing.assert_allclose(values, [0.0, -2e4], atol=1e-3)
 
 
 # ---- the sampler

@@ -135,8 +135,10 @@ def test_runs_of_other_lengths_share_their_beginning(finished, tmp_path):
     assert ours[-1]["nll"] != theirs[-1]["nll"]
     assert rows(finished / "train")[:4] == rows(tmp_path / "train")[:4]
     assert run(tmp_path, "--total_epochs", "5", "--overwrite") == 0
-    longer = rows(tmp_path / "eval")
-    assert longer[: len(ours)] == ours and len(longer) > len(ours)
+    longer = {row["epoch"]: row for row in rows(tmp_path / "eval")}
+    assert len(longer) == 7
+    for row in ours[:-1]:  # the last one is there for being the last
+        assert longer[row["epoch"]] == row
 
 
 def test_evaluating_costs_the_training_nothing(finished, tmp_path):
@@ -150,7 +152,17 @@ def test_evaluating_costs_the_training_nothing(finished, tmp_path):
     [
         ["--train_size", "9", "--baseline", "batch", "--rollout_lag", "0.8", "--g_steps", "2"],
         ["--no-jit", "--pretrain_g_epochs", "0", "--d_steps", "0"],
-        ["--pretrain_d_epochs", "0", "--rollout_num", "1", "--eval_samples", "300", "--dropout_keep_prob", "1"],
+        [
+            "--no-jit",
+            "--pretrain_d_epochs",
+            "0",
+            "--rollout_num",
+            "1",
+            "--eval_samples",
+            "300",
+            "--dropout_keep_prob",
+            "1",
+        ],
     ],
 )
 def test_other_settings_run(tmp_path, flags):
@@ -158,16 +170,22 @@ def test_other_settings_run(tmp_path, flags):
     assert np.isfinite(list(scalars(tmp_path / "eval")["nll"].values())).all()
 
 
-def test_jit_on_and_off_agree(finished, tmp_path):
-    """The draws are the same; rounding may differ."""
-    assert run(tmp_path, "--no-jit") == 0
-    ours, theirs = rows(finished / "eval")[0], rows(tmp_path / "eval")[0]
-    assert float(ours["nll_test"]) == pytest.approx(float(theirs["nll_test"]), abs=1e-3)
-    assert float(ours["oracle_entropy"]) == pytest.approx(float(theirs["oracle_entropy"]), abs=1e-3)
+def test_jit_on_and_off_agree(tmp_path):
+    """XLA draws other numbers from a key, so they agree in law: within four standard errors where both are right."""
+    figures = []
+    for folder, jit in (("on", "True"), ("off", "False")):
+        flags = ["--pretrain_g_epochs", "60", "--total_epochs", "0", "--batch_size", "256", "--eval_samples", "4000"]
+        assert run(tmp_path / folder, "--jit", jit, *flags) == 0
+        figures.append(rows(tmp_path / folder / "eval")[-1])
+    for name in ("nll", "nll_test", "g_entropy", "oracle_entropy"):
+        difference = float(figures[0][name]) - float(figures[1][name])
+        error = np.hypot(*(float(row[f"{name}_se"]) for row in figures))
+        learning = 0.02 if name != "oracle_entropy" else 0.0  # two generators that learnt from different samples
+        assert abs(difference) < 4 * error + learning, name
 
 
 def test_the_last_line_tells_the_figures(tmp_path, capsys):
-    assert run(tmp_path) == 0
+    assert run(tmp_path, "--no-jit") == 0
     captured = capsys.readouterr()
     first, last = captured.out.strip().splitlines()
     assert first.startswith("oracle: 4 tokens") and "floor" in first
@@ -179,12 +197,12 @@ def test_the_last_line_tells_the_figures(tmp_path, capsys):
 
 
 def test_a_finished_run_says_so_and_is_evaluated_on_request(tmp_path, capsys):
-    assert run(tmp_path) == 0
+    assert run(tmp_path, "--no-jit") == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     capsys.readouterr()
-    assert run(tmp_path) == 0
+    assert run(tmp_path, "--no-jit") == 0
     assert "finished" in capsys.readouterr().out
-    assert run(tmp_path, "--no-is_train") == 0
+    assert run(tmp_path, "--no-jit", "--no-is_train") == 0
     assert re.search(r"nll \d", capsys.readouterr().out)
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
@@ -266,11 +284,12 @@ def test_help_tells_every_flag_its_meaning_and_default(capsys):
     with pytest.raises(SystemExit) as stop:
         parse(["--help"])
     assert stop.value.code == 0
-    text = re.sub(r"\s+", " ", capsys.readouterr().out)
+    entries = re.split(r"\n  --", capsys.readouterr().out)
+    entries = {entry.split()[0]: " ".join(entry.split()) for entry in entries}
     for name, value in vars(parse([])).items():
         shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
-        part = text[text.rindex(f" --{name} ") :]
-        assert f"(default: {shown if shown != '' else 'none'})" in part[: part.index(")") + 1], name
+        assert entries[name].endswith(f"(default: {shown if shown != '' else 'none'})")
+        assert len(entries[name].split("(default")[0].split()) > 2
 
 
 # ---- the picture

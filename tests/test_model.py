@@ -28,7 +28,9 @@ def exact_gradient(model: SeqGAN, scores: np.ndarray) -> np.ndarray:
     """The gradient of -J(θ) = -Σ_Y G_θ(Y) · score(Y), by enumeration and automatic differentiation."""
     sequences = tf.constant(all_sequences(4, 3))
     with tf.GradientTape() as tape:
-        probs = tf.exp(tf.reduce_sum(model.generator.log_probs(sequences), axis=1))
+        log_probs = tf.nn.log_softmax(model.generator.logits(model.generator.states(sequences).hidden))  # [T, 64, V]
+        chosen = tf.gather(log_probs, tf.transpose(sequences), batch_dims=2)
+        probs = tf.exp(tf.reduce_sum(chosen, axis=0))
         loss = -tf.reduce_sum(probs * scores)
     return flat(tape.gradient(loss, model.generator.trainable_variables))
 
@@ -285,9 +287,9 @@ def test_a_checkpoint_holds_all_that_training_changes(tmp_path):
     other.checkpoint().read(path).assert_consumed()
 
     def everything(m):
-        optimizers = (m.g_pretrain_optimizer, m.g_optimizer, m.d_optimizer)
-        networks = (m.generator, m.rollout_policy, m.discriminator)
-        return [w.numpy() for part in (*networks, *optimizers) for w in part.variables]
+        weights = [w for net in (m.generator, m.rollout_policy, m.discriminator) for w in net.weights]
+        slots = [v for opt in (m.g_pretrain_optimizer, m.g_optimizer, m.d_optimizer) for v in opt.variables]
+        return [variable.numpy() for variable in weights + slots]
 
     assert len(everything(model)) == len(everything(other)) > 60
     for mine, theirs in zip(everything(model), everything(other), strict=True):
