@@ -1,0 +1,119 @@
+"""What the machine can do and what a step must do: peaks measured in this process, operations counted from shapes."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from support.config import Config
+
+
+class Peaks(NamedTuple):
+    """Measured limits: `flops`, float32 operations a second of a matrix product; `bandwidth`, bytes a second copied."""
+
+    flops: float
+    bandwidth: float
+
+
+class Work(NamedTuple):
+    """What a step must do.
+
+    `flops` are float32 operations, a multiplication and an addition counting 2; `traffic` the bytes moved where memory
+    bounds the step.
+    """
+
+    flops: float
+    traffic: float = 0.0
+
+    def floor(self, peaks: Peaks) -> float:
+        """The least time it can take, seconds."""
+        return self.flops / peaks.flops + self.traffic / peaks.bandwidth
+
+
+class Timing(NamedTuple):
+    """`first` call, with compilation, and `median`, `low` and `high` of the later ones; seconds."""
+
+    first: float
+    median: float
+    low: float
+    high: float
+
+
+def time_calls(step: Callable[[], object], repeats: int) -> Timing:
+    """Times `step` once cold, once more to warm up, then `repeats` times; waits for the results of each."""
+
+    def once() -> float:
+        start = time.perf_counter()
+        for result in tf.nest.flatten(step()):
+            np.asarray(result)
+        return time.perf_counter() - start
+
+    first = once()
+    once()
+    times = [once() for _ in range(repeats)]
+    return Timing(first, float(np.median(times)), min(times), max(times))
+
+
+def measure_peaks() -> Peaks:
+    """The device's own limits, the best of several trials: a product of 2048² matrices, a copy of 256 MiB."""
+    matrix = tf.random.stateless_normal([2048, 2048], [1, 2])
+    product = time_calls(tf.function(lambda: tf.matmul(matrix, matrix)), 20)
+    block = tf.Variable(tf.zeros([64 * 2**20]))
+    copy = time_calls(tf.function(lambda: block.assign(block + 1.0)[0], jit_compile=True), 20)
+    return Peaks(2 * 2048**3 / product.low, 2 * 4 * 64 * 2**20 / copy.low)
+
+
+def policy_step(emb_dim: int, hidden_dim: int, vocab_size: int) -> float:
+    """Operations of one token of one sequence: the LSTM's gates and the vocabulary projection."""
+    return 2 * (emb_dim + hidden_dim) * 4 * hidden_dim + 2 * hidden_dim * vocab_size
+
+
+def opinion(config: Config) -> float:
+    """Operations of the discriminator's forward pass over one sequence."""
+    features = sum(config.d_num_filters)
+    convolutions = sum(
+        2 * width * config.d_emb_dim * filters * (config.seq_len - width + 1)
+        for width, filters in zip(config.d_filter_sizes, config.d_num_filters, strict=True)
+    )
+    return convolutions + 2 * 2 * features**2 + 2 * features * 2
+
+
+def adam_traffic(variables: list) -> float:
+    """Bytes that Adam must move: it reads weight, gradient and two moments, and writes weight and moments."""
+    return 7 * 4 * sum(int(np.prod(v.shape)) for v in variables)
+
+
+def work_of_steps(config: Config, model, oracle) -> dict[str, Work]:
+    """What each step must do, without tricks."""
+    batch, seq_len, rollouts = config.batch_size, config.seq_len, config.rollout_num
+    policy = policy_step(config.g_emb_dim, config.g_hidden_dim, model.generator.vocab_size)
+    real = policy_step(oracle.embedding.output_dim, oracle.hidden_dim, oracle.vocab_size)
+    g_adam = adam_traffic(model.generator.trainable_variables)
+    update = Work(3 * batch * seq_len * policy, g_adam)  # backward: two products for each forward one
+    rewards = Work(
+        rollouts * batch * seq_len * (seq_len - 1) / 2 * policy
+        + batch * (rollouts * (seq_len - 1) + 1) * opinion(config)
+    )
+    d_update = Work(3 * config.d_batch_size * opinion(config), adam_traffic(model.discriminator.trainable_variables))
+    half = config.d_batch_size // 2
+    passes = config.d_steps * config.d_epochs
+    epoch = Work(
+        batch * seq_len * policy
+        + rewards.flops
+        + update.flops
+        + passes * d_update.flops
+        + config.d_steps * half * seq_len * (policy + real),
+        update.traffic + passes * d_update.traffic,
+    )
+    evaluation = Work(2 * config.eval_samples * seq_len * (policy + real))
+    return {
+        "mle_step": update,
+        "sample_batch": Work(batch * seq_len * policy),
+        "reward_pass": rewards,
+        "policy_gradient_step": update,
+        "d_step": d_update,
+        "evaluation": evaluation,
+        "adversarial_epoch": epoch,
+    }
