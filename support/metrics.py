@@ -1,0 +1,77 @@
+"""Figures of generated token sequences that need no model: n-gram overlap, copying, and means with their errors."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+
+
+def mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """(mean, standard error of the mean) of independent values, [n] with n >= 1; the error of a single one is NaN."""
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    return float(values.mean()), float(error)
+
+
+def bleu(samples: np.ndarray, references: np.ndarray, orders: Sequence[int] = (2, 3, 4)) -> np.ndarray:
+    """BLEU-n of each sample, all references being its references.
+
+    nltk's `sentence_bleu` (Papineni et al., ACL 2002): the geometric mean, for n-grams of 1 to n tokens, of the share
+    of a sample's n-grams that occur in a reference, an n-gram counting at most as often as in the one reference that
+    has it most often. A count of 0 is taken for 0.1 (Chen and Cherry, 2014, method 1), so that one order without a
+    match does not make the whole 0. The figure grows with the number of references: compare only at equal references.
+
+    Args:
+        samples: int [n, T].
+        references: int [m, T], m >= 1.
+        orders: the orders n.
+
+    Returns:
+        float64 [n, len(orders)], in 0..1.
+    """
+    hypotheses, sentences = np.asarray(samples).tolist(), np.asarray(references).tolist()
+    return np.array([_sentence_bleu(sentences, hypothesis, orders) for hypothesis in hypotheses])
+
+
+def self_bleu(samples: np.ndarray, orders: Sequence[int] = (2, 3, 4)) -> np.ndarray:
+    """BLEU-n of each sample with the others as its references (Zhu et al., "Texygen", SIGIR 2018): high is uniform.
+
+    A sample is never its own reference, but its duplicates are. The figure grows with the number of samples.
+
+    Args:
+        samples: int [n, T], n >= 2.
+        orders: the orders n.
+
+    Returns:
+        float64 [n, len(orders)], in 0..1.
+    """
+    sentences = np.asarray(samples).tolist()
+    others = ([*sentences[:i], *sentences[i + 1 :]] for i in range(len(sentences)))
+    return np.array([_sentence_bleu(o, sentence, orders) for o, sentence in zip(others, sentences, strict=True)])
+
+
+def _sentence_bleu(references: list[list[int]], hypothesis: list[int], orders: Sequence[int]) -> list[float]:
+    weights = [(1 / order,) * order for order in orders]  # several at once share the counting
+    scores = sentence_bleu(references, hypothesis, weights, smoothing_function=SmoothingFunction().method1)
+    return [scores] if len(orders) == 1 else scores
+
+
+def copies(samples: np.ndarray, corpus: Iterable[np.ndarray], length: int) -> np.ndarray:
+    """Whether each sample has `length` or more consecutive tokens of some sequence of the corpus in it.
+
+    Args:
+        samples: int [n, T]; with T < `length` none is a copy.
+        corpus: int arrays [any length].
+        length: tokens, at least 1.
+
+    Returns:
+        bool [n].
+    """
+    known = {gram for sequence in corpus for gram in _grams(sequence, length)}
+    return np.array([not known.isdisjoint(_grams(sample, length)) for sample in samples], bool)
+
+
+def _grams(sequence: np.ndarray, length: int) -> list[bytes]:
+    """Every run of `length` tokens of a sequence, as bytes."""
+    if len(sequence) < length:
+        return []
+    return [gram.tobytes() for gram in np.lib.stride_tricks.sliding_window_view(sequence.astype(np.int32), length)]
