@@ -20,6 +20,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from data import Dataset
+from data.nottingham import NottinghamData
 from model import SeqGAN
 from oracle import OracleData
 from support.checkpoints import Checkpoints, first_line
@@ -28,7 +29,7 @@ from support.directories import CHECKPOINTS, RunDirectory, claim
 from support.logs import RunLog, description
 
 PRETRAIN_G, PRETRAIN_D, ADVERSARIAL = "pretrain_g", "pretrain_d", "adversarial"
-DATASETS = {"LSTM": OracleData}
+DATASETS = {"LSTM": OracleData, "Nottingham": NottinghamData}
 TRAIN_COLUMNS = ("g_pretrain_loss", "d_pretrain_loss", "d_pretrain_acc", "g_loss", "g_reward", "d_loss", "d_acc")
 
 
@@ -264,8 +265,9 @@ def mean(values: list[float]) -> float:
 
 
 def with_errors(figures: dict[str, Sequence[float]]) -> dict[str, float]:
-    """{name: (mean, standard error)} → {name: mean, name_se: standard error}."""
-    return {key: x for name, pair in figures.items() for key, x in zip((name, f"{name}_se"), pair, strict=True)}
+    """{name: (mean, standard error)} → {name: mean, name_se: standard error}; an unknown error, NaN, is left out."""
+    errors = {f"{name}_se": error for name, (_, error) in figures.items() if not math.isnan(error)}
+    return {name: value for name, (value, _) in figures.items()} | errors
 
 
 def describe(step: Step) -> str:
@@ -277,7 +279,8 @@ def summary(evaluation: dict[str, Sequence[float]]) -> str:
     """The final figures in one line."""
     if not evaluation:
         return "not evaluated"
-    return ", ".join(f"{name} {value:.3f} ± {error:.3f}" for name, (value, error) in evaluation.items())
+    errors = {name: "" if math.isnan(error) else f" ± {error:.3f}" for name, (_, error) in evaluation.items()}
+    return ", ".join(f"{name} {value:.3f}{errors[name]}" for name, (value, _) in evaluation.items())
 
 
 def where(config: Config) -> str:
@@ -341,8 +344,8 @@ def run(config: Config) -> int:
             return 128 + interrupt.signal
         seconds = time.perf_counter() - started
         print(
-            f"{summary(training.evaluation)} (nats a token); {seconds:.0f} s, {training.evaluation_seconds:.0f} s of "
-            f"them evaluation; {where(config)}"
+            f"{summary(training.evaluation)} (NLL and entropy in nats a token); {seconds:.0f} s, "
+            f"{training.evaluation_seconds:.0f} s of them evaluation; {where(config)}"
         )
         return 0
 

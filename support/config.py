@@ -46,6 +46,16 @@ class Config:
     train_size: int = flag(
         0, "size of a fixed training set, an epoch being a pass over it; 0: each epoch is a fresh batch", low=0
     )
+    data_dir: str = flag("data/Nottingham", "Nottingham: folder of MIDI files, in train, valid and test or not")
+    frame_seconds: float = flag(0.4, "Nottingham: duration of a token, seconds", low=0.01, high=10)
+    window_stride: int = flag(
+        1,
+        "Nottingham: tokens between the starts of training windows; 1, so that training sees every place in a bar, as "
+        "the windows of the test split begin anywhere",
+        low=1,
+    )
+    sample_every: int = flag(100, "Nottingham: epochs between samples one can see, hear and open", low=1)
+    save_media: bool = flag(False, "Nottingham: also write these samples as PNG and WAV, to media/ in --log_dir")
 
     # schedule
     batch_size: int = flag(32, "B, sequences a generator batch", low=1)

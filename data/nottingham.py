@@ -1,0 +1,305 @@
+"""Tunes as real data: the music experiment of SeqGAN (Yu et al., AAAI 2017, section 5.3) on a folder of MIDI files."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pretty_midi
+import tensorflow as tf
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from data import DataError
+from data.midi import (
+    HIGHEST_PITCH,
+    LOWEST_PITCH,
+    REST,
+    SPLITS,
+    START,
+    VOCAB_SIZE,
+    Tunes,
+    load_tunes,
+    to_pretty_midi,
+    windows,
+    write_midi,
+)
+from data.training_set import TrainingSet
+from support.config import Config
+from support.logs import RunLog
+from support.metrics import bleu, copies, mean_and_error, self_bleu
+from support.seeds import Purpose
+
+SAMPLES = 5  # tunes shown, played and written to files at a time
+SAMPLE_RATE = 16_000  # Hz; the highest of the 88 keys has 4,186 Hz
+MAX_HELD_OUT = 1024  # windows of valid, and of test, that are used; Nottingham has 813 and 794
+COPY_LENGTH = 16  # tokens; the shortest stretch of a training tune that counts as copied
+
+_log = logging.getLogger(__name__)
+
+
+class NottinghamData:
+    """A folder of tunes: what training reads, and how far what is generated is from tunes that training never saw.
+
+    Training draws its windows of --seq_len tokens at random from all those of the train split. As with the oracle, an
+    epoch of pretraining is one such batch, and with --train_size it is a pass over a fixed set of windows. One batch is
+    enough: on Nottingham the likelihood of held-out tunes is best after some 1,000 batches of 32 and falls afterwards.
+    """
+
+    vocab_size, start_token = VOCAB_SIZE, START
+    compared = ("bleu2", "bleu3", "bleu4", "self_bleu4", "mse", "rest_share", "pitch_range", "copied_share")
+    evaluated = ("nll_test", "nll_valid", "g_entropy", *compared, *(f"real_{name}" for name in compared))
+
+    def __init__(self, config: Config):
+        """Reads the tunes of --data_dir.
+
+        Raises:
+            DataError: there is none to train on, or --train_size is more than there is.
+        """
+        self.config, seq_len = config, config.seq_len
+        self.tunes = load(config)
+        self.windows = windows(self.tunes.train, seq_len, config.window_stride)
+        self.valid = spread(windows(self.tunes.valid, seq_len, seq_len), MAX_HELD_OUT)
+        self.test = spread(windows(self.tunes.test, seq_len, seq_len), MAX_HELD_OUT)
+        self.training_set = None
+        if config.train_size:
+            if config.train_size > len(self.windows):
+                raise DataError(
+                    f"--train_size: {config.train_size} is more than the {len(self.windows)} windows of --data_dir "
+                    f"{config.data_dir}"
+                )
+            chosen = self._random(Purpose.TRAIN_SET).permutation(len(self.windows))[: config.train_size]
+            self.training_set = TrainingSet(self.windows[chosen], config.batch_size, config.seed)
+        # Where there are no splits, the next run would read a file at the top of the folder as a tune to train on.
+        self.sample_dir = Path(config.data_dir if (Path(config.data_dir) / "train").is_dir() else config.log_dir)
+        self._real_figures: dict[str, tuple[float, float]] | None = None
+
+    def _random(self, purpose: Purpose, step: int = 0) -> np.random.Generator:
+        """The random numbers of (seed, purpose, step), and of nothing else."""
+        return np.random.default_rng([self.config.seed, int(purpose), step])
+
+    def _draw(self, size: int, purpose: Purpose, step: int) -> np.ndarray:
+        """Training windows, with replacement: int32 [size, T]."""
+        return self.windows[self._random(purpose, step).integers(len(self.windows), size=size)]
+
+    def introduction(self) -> str:
+        """The line a run begins with."""
+        config, tunes = self.config, self.tunes
+        counts = ", ".join(f"{len(getattr(tunes, split))} {split}" for split in SPLITS)
+        skipped = f", {len(tunes.skipped)} skipped" if tunes.skipped else ""
+        return (
+            f"{config.data_dir}: tunes: {counts}{skipped}; {len(self.windows)} training windows of {config.seq_len} "
+            f"tokens ({config.seq_len * config.frame_seconds:g} s); samples go to {self.sample_dir}/sample*.mid"
+        )
+
+    def mle_batches(self, epoch: int) -> tf.Tensor:
+        """What the generator learns from in an epoch: int32 [n, B, T], with n = 1 unless there is a training set."""
+        if self.training_set:
+            return self.training_set.mle_batches(epoch)
+        return tf.constant(self._draw(self.config.batch_size, Purpose.MLE_BATCH, epoch)[None])
+
+    def real(self, step: int) -> tf.Tensor:
+        """The real sequences of the d-step numbered `step`, int32 [n, T]; half a minibatch, or the fixed set."""
+        if self.training_set:
+            return self.training_set.real(step)
+        return tf.constant(self._draw(self.config.d_batch_size // 2, Purpose.D_REAL, step))
+
+    def evaluate(self, model, epoch: int, last: bool) -> dict[str, tuple[float, float]]:
+        """Measures a `model.SeqGAN` on held-out tunes; `epoch` picks the random numbers of its samples.
+
+        Where valid or test is empty, the figures that need it are left out.
+
+        Returns:
+            (mean, standard error of the mean) of `nll_test` and `nll_valid`, -log G(Y) / T of windows that lie side by
+            side in the split's tunes (at most 1,024 of them, always the same; their errors take no account of windows
+            sharing a tune); and `g_entropy`, the same of --eval_samples generated sequences. Nats a token.
+            With `last`, the figures of `compare` for the generated sequences and, named `real_...`, for as many
+            windows of valid: what real tunes reach, which are no copies either.
+        """
+        generated = model.sample(self.config.eval_samples, Purpose.EVALUATE, tf.constant(epoch)).numpy()
+        measured = {"g_entropy": generated, "nll_valid": self.valid, "nll_test": self.test}
+        # All in one call, as each shape would be compiled on its own.
+        nll = model.nll(tf.constant(np.concatenate(list(measured.values())))).numpy()
+        parts = np.split(nll, np.cumsum([len(tokens) for tokens in measured.values()])[:-1])
+        figures = {name: mean_and_error(part) for name, part in zip(measured, parts, strict=True) if len(part)}
+        if last:
+            figures |= self.compare(generated)
+            if self._real_figures is None:
+                real = spread(self.valid, len(generated))
+                self._real_figures = {f"real_{name}": pair for name, pair in self.compare(real).items()}
+            figures |= self._real_figures
+        return figures
+
+    def compare(self, samples: np.ndarray) -> dict[str, tuple[float, float]]:
+        """Compares sequences, int32 [n, T], with real tunes.
+
+        The paper reports BLEU-4 and MSE for music and says neither what the references are nor between what pairs it
+        takes the MSE, so its figures can't be compared with these.
+
+        Returns:
+            (mean over the sequences, standard error of the mean) of
+            - `bleu2`, `bleu3`, `bleu4`: `metrics.bleu` with all windows of test as references;
+            - `self_bleu4`: `metrics.self_bleu` among the sequences, whose errors it takes for independent;
+            - `mse`: `nearest_squared_difference` to the windows of test, semitones²;
+            - `rest_share`: share of tokens that are rests;
+            - `pitch_range`: highest less lowest pitch of a sequence, semitones;
+            - `copied_share`: share of sequences with 16 or more consecutive tokens of a training tune in them.
+            What needs test is left out where it is empty; self-BLEU needs two sequences, and all figures one. A
+            sequence of rests alone counts in neither `mse` nor `pitch_range`.
+        """
+        if not len(samples):
+            return {}
+        values: dict[str, np.ndarray] = {}
+        if len(self.test):
+            values |= dict(zip(("bleu2", "bleu3", "bleu4"), bleu(samples, self.test).T, strict=True))
+            values["mse"] = nearest_squared_difference(samples, self.test)
+        if len(samples) > 1:
+            values["self_bleu4"] = self_bleu(samples, orders=(4,))[:, 0]
+        values["rest_share"] = (samples == REST).mean(axis=1)
+        values["pitch_range"] = pitch_range(samples)
+        values["copied_share"] = copies(samples, self.tunes.train, COPY_LENGTH)
+        defined = {name: values[name][~np.isnan(values[name])] for name in self.compared if name in values}
+        return {name: mean_and_error(numbers) for name, numbers in defined.items() if len(numbers)}
+
+    def log_samples(self, model, epoch: int, due: bool, last: bool, log: RunLog) -> None:
+        """Every --sample_every epochs and at a phase's end: tunes to see and hear, and sample*.mid written anew."""
+        del due  # --eval_every has no say in it
+        if not last and (epoch + 1) % self.config.sample_every:
+            return
+        generated = model.sample(SAMPLES, Purpose.IMAGES, tf.constant(epoch)).numpy()
+        self._write_songs(generated)
+        frame_seconds = self.config.frame_seconds
+        for name, tunes in (("generated", generated), ("real", self._draw(SAMPLES, Purpose.IMAGES, epoch))):
+            picture = piano_roll(tunes, frame_seconds, f"{name}, epoch {epoch}")
+            clips = np.stack([audio(tokens, frame_seconds) for tokens in tunes])
+            log.image(epoch, f"piano_roll/{name}", picture)
+            log.audio(epoch, f"audio/{name}", clips, SAMPLE_RATE)
+            if self.config.save_media:
+                save_media(Path(self.config.log_dir) / "media", f"epoch{epoch:05d}_{name}", picture, clips)
+
+    def _write_songs(self, tunes: np.ndarray) -> None:
+        """Writes sample0.mid and so on, a tune each; to --log_dir instead if --data_dir can't be written."""
+        try:
+            for i, tokens in enumerate(tunes):
+                write_midi(tokens, self.sample_dir / f"sample{i}.mid", self.config.frame_seconds)
+        except OSError as error:
+            if self.sample_dir == Path(self.config.log_dir):
+                raise
+            _log.warning("%s: %s; sample*.mid go to --log_dir %s", self.sample_dir, error, self.config.log_dir)
+            self.sample_dir = Path(self.config.log_dir)
+            self._write_songs(tunes)
+
+
+def load(config: Config) -> Tunes:
+    """The tunes of --data_dir, none of them shorter than --seq_len.
+
+    Raises:
+        DataError: there is none to train on; the message says what to do.
+    """
+    try:
+        return load_tunes(config.data_dir, config.frame_seconds, min_len=config.seq_len)
+    except DataError as error:
+        if "too short" in str(error):
+            advice = f"a smaller --seq_len than {config.seq_len} may do"
+        else:
+            advice = "`bash train_nottingham.sh` gets the Nottingham tunes; any folder of .mid files will do"
+        raise DataError(f"--data_dir {error}; {advice}") from None
+
+
+def spread(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of the rows, evenly spread over them."""
+    return rows[np.linspace(0, len(rows) - 1, most).round().astype(int)] if len(rows) > most else rows
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Figures
+
+
+def nearest_squared_difference(samples: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Mean squared difference of pitch between each sample and the reference it is nearest to, semitones².
+
+    The mean is over the frames in which both sound; a rest has no pitch. The nearest reference, and not the mean over
+    all, because a single held note is closer to all tunes on average than another real tune is (on Nottingham 23
+    against 48).
+
+    Args:
+        samples: int [n, T], tokens 0..88.
+        references: int [m, T], m >= 1.
+
+    Returns:
+        float64 [n]; NaN where a sample sounds at no time together with any reference.
+    """
+    ours, theirs = samples.astype(np.float64), references.astype(np.float64)  # REST is 0: rests add nothing
+    we_sound, they_sound = np.sign(ours), np.sign(theirs)
+    total = ours**2 @ they_sound.T + we_sound @ (theirs**2).T - 2 * ours @ theirs.T  # [n, m]
+    frames = we_sound @ they_sound.T  # [n, m]
+    differences = np.divide(total, frames, out=np.full_like(total, np.nan), where=frames > 0)
+    return np.fmin.reduce(differences, axis=1)
+
+
+def pitch_range(samples: np.ndarray) -> np.ndarray:
+    """Highest less lowest pitch of each sample, semitones: int [n, T] → float64 [n], NaN where all is silent."""
+    pitches = np.where(samples == REST, np.nan, samples)
+    return np.fmax.reduce(pitches, axis=1) - np.fmin.reduce(pitches, axis=1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tunes to see and to hear
+
+
+def piano_roll(tunes: Sequence[np.ndarray], frame_seconds: float, title: str) -> np.ndarray:
+    """Draws tunes below each other, time to the right and pitch upwards.
+
+    Args:
+        tunes: int [n, T], tokens 0..88.
+        frame_seconds: duration of a token, seconds.
+        title: of the picture.
+
+    Returns:
+        uint8 [height, width, 3], red, green and blue.
+    """
+    figure = Figure(figsize=(8, 1 + 1.2 * len(tunes)), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    songs = [to_pretty_midi(tokens, frame_seconds).instruments[0].notes for tokens in tunes]
+    pitches = [note.pitch for notes in songs for note in notes] or [LOWEST_PITCH, HIGHEST_PITCH]
+    octaves = range(24, HIGHEST_PITCH + 1, 12)  # C1 to C8
+    for axes, notes in zip(figure.subplots(len(tunes), sharex=True, squeeze=False)[:, 0], songs, strict=True):
+        lengths, starts = [note.end - note.start for note in notes], [note.start for note in notes]
+        axes.barh([note.pitch for note in notes], lengths, left=starts, height=1, edgecolor="white", linewidth=0.5)
+        axes.set_yticks(octaves, [pretty_midi.note_number_to_name(pitch) for pitch in octaves])
+        axes.set(xlim=(0, len(tunes[0]) * frame_seconds), ylim=(min(pitches) - 1, max(pitches) + 1))
+        axes.grid(axis="y", alpha=0.3)
+        axes.set_axisbelow(True)
+    axes.set_xlabel("seconds")
+    figure.suptitle(title)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+
+
+def audio(tokens: np.ndarray, frame_seconds: float) -> np.ndarray:
+    """Plays a tune: with FluidSynth and pretty_midi's SoundFont if pyfluidsynth is installed, else as sine tones.
+
+    Args:
+        tokens: int [T], tokens 0..88.
+        frame_seconds: duration of a token, seconds.
+
+    Returns:
+        float32 [T · frame_seconds · SAMPLE_RATE] in -1..1.
+    """
+    clip = np.zeros(round(len(tokens) * frame_seconds * SAMPLE_RATE), np.float32)
+    song = to_pretty_midi(tokens, frame_seconds)
+    if song.instruments[0].notes:  # silence can't be normalised
+        try:
+            wave = song.fluidsynth(fs=SAMPLE_RATE)
+        except ImportError:
+            wave = song.synthesize(fs=SAMPLE_RATE)
+        clip[: len(wave)] = wave[: len(clip)]
+    return clip
+
+
+def save_media(folder: Path, name: str, picture: np.ndarray, clips: np.ndarray) -> None:
+    """Writes `<name>.png` from uint8 [height, width, 3], and `<name>_<i>.wav` from float32 [n, samples] in -1..1."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.png").write_bytes(tf.io.encode_png(picture).numpy())
+    for i, clip in enumerate(clips):
+        (folder / f"{name}_{i}.wav").write_bytes(tf.audio.encode_wav(clip[:, None], SAMPLE_RATE).numpy())

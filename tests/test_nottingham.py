@@ -1,0 +1,504 @@
+"""data/nottingham.py and train_nottingham.sh: what trains, what is measured, what one can see, hear and open."""
+
+import csv
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import wave
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pretty_midi
+import pytest
+import tensorflow as tf
+from conftest import ROOT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import main as program
+from data import DataError, nottingham
+from data.midi import HIGHEST_PITCH, LOWEST_PITCH, REST, START, VOCAB_SIZE, read_tokens
+from data.nottingham import (
+    SAMPLE_RATE,
+    SAMPLES,
+    NottinghamData,
+    audio,
+    nearest_squared_difference,
+    piano_roll,
+    pitch_range,
+    save_media,
+    spread,
+)
+from model import SeqGAN
+from support.config import parse
+
+SET = ["--dataset", "Nottingham", "--seq_len", "8"]
+SMALL = shlex.split(
+    "--batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 --d_filter_sizes 1 3 "
+    "--d_num_filters 4 3 --d_batch_size 8 --pretrain_g_epochs 3 --pretrain_d_epochs 1 --total_epochs 2 --d_steps 1 "
+    "--d_epochs 1 --eval_samples 6 --sample_every 2"
+)
+TINY = [*SET, *SMALL]
+FRAME = 0.4  # seconds
+
+
+@pytest.fixture(autouse=True)
+def cache_home(tmp_path_factory, monkeypatch) -> None:
+    """Keep the user's own cache out of the tests."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+def write_song(path: Path, pitches: list[int]) -> None:
+    """A melody of a note a frame, a millisecond of silence before each, and a chord below it."""
+    song, melody, chords = pretty_midi.PrettyMIDI(), pretty_midi.Instrument(0), pretty_midi.Instrument(24)
+    for i, pitch in enumerate(pitches):
+        melody.notes.append(pretty_midi.Note(90, pitch, i * FRAME, (i + 1) * FRAME - 0.001))
+    for pitch in (36, 40, 43):
+        chords.notes.append(pretty_midi.Note(75, pitch, 0, len(pitches) * FRAME))
+    song.instruments += [melody, chords]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    song.write(str(path))
+
+
+# Each split has pitches of its own, so that it shows where a token comes from.
+PITCHES = {"train": range(60, 70), "valid": range(70, 80), "test": range(80, 90)}
+COUNTS = {"train": 5, "valid": 3, "test": 2}
+LENGTH = 20  # tokens a tune
+
+
+@pytest.fixture
+def split_folder(tmp_path) -> Path:
+    rng = np.random.default_rng(0)
+    for split, pitches in PITCHES.items():
+        for number in range(COUNTS[split]):
+            write_song(tmp_path / "tunes" / split / f"{number}.mid", rng.choice(pitches, LENGTH).tolist())
+    return tmp_path / "tunes"
+
+
+@pytest.fixture
+def plain_folder(tmp_path) -> Path:
+    rng = np.random.default_rng(0)
+    for number in range(4):  # dealt out as 2 train, 1 valid, 1 test
+        write_song(tmp_path / "mine" / f"{number}.mid", rng.choice(PITCHES["train"], LENGTH).tolist())
+    return tmp_path / "mine"
+
+
+def config_of(folder: Path, *flags: str):
+    return parse([*TINY, "--data_dir", str(folder), "--log_dir", str(folder.parent / "log"), *flags])
+
+
+def split_of(tokens) -> set[str]:
+    """The splits whose pitches occur."""
+    pitches = set((np.asarray(tokens).ravel() + 20).tolist())
+    return {split for split, own in PITCHES.items() if pitches & set(own)}
+
+
+# --- what trains
+
+
+def test_only_the_train_split_trains(split_folder):
+    data = NottinghamData(config_of(split_folder))
+    for epoch in range(5):
+        assert split_of(data.mle_batches(epoch)) == split_of(data.real(epoch)) == {"train"}
+    assert (split_of(data.valid), split_of(data.test)) == ({"valid"}, {"test"})
+    assert (data.vocab_size, data.start_token) == (VOCAB_SIZE, START)
+
+
+def test_an_epoch_is_one_batch_and_held_out_windows_lie_side_by_side(split_folder):
+    data = NottinghamData(config_of(split_folder))
+    assert data.mle_batches(0).shape == (1, 4, 8) and data.mle_batches(0).dtype == tf.int32
+    assert data.real(0).shape == (4, 8) and data.real(0).dtype == tf.int32
+    assert (data.valid.shape, data.test.shape) == ((6, 8), (4, 8))  # two in each tune of 20 tokens
+
+
+def test_training_windows_begin_anywhere_and_lie_in_one_tune(split_folder):
+    data = NottinghamData(config_of(split_folder))
+    every = {tune[i : i + 8].tobytes() for tune in data.tunes.train for i in range(LENGTH - 8 + 1)}
+    drawn = {row.tobytes() for epoch in range(200) for row in data.mle_batches(epoch).numpy().reshape(-1, 8)}
+    assert drawn == every  # 65 windows, 800 draws
+    assert len(NottinghamData(config_of(split_folder, "--window_stride", "4")).windows) == 5 * 4
+
+
+def test_draws_follow_from_seed_and_step_alone(split_folder):
+    data, again = (NottinghamData(config_of(split_folder)) for _ in range(2))
+    other = NottinghamData(config_of(split_folder, "--seed", "2"))
+    for draw in (lambda d, i: d.mle_batches(i), lambda d, i: d.real(i)):
+        again_5 = draw(again, 5).numpy()  # asked for first, and out of order
+        np.testing.assert_array_equal([draw(data, i).numpy() for i in range(6)][5], again_5)
+        assert np.any(draw(data, 4).numpy() != again_5)
+        assert np.any(draw(other, 5).numpy() != again_5)
+
+
+def test_one_window_is_enough(tmp_path):
+    write_song(tmp_path / "mine" / "a.mid", list(range(60, 68)))
+    data = NottinghamData(config_of(tmp_path / "mine"))
+    assert np.all(data.mle_batches(0).numpy() == np.arange(40, 48))
+    assert data.mle_batches(0).shape == (1, 4, 8)
+
+
+def test_train_size_fixes_the_windows(split_folder):
+    data = NottinghamData(config_of(split_folder, "--train_size", "9"))
+    passes = [data.mle_batches(epoch).numpy().reshape(-1, 8) for epoch in range(30)]
+    assert passes[0].shape == (8, 8)  # two batches of 4
+    chosen = {row.tobytes() for row in data.real(0).numpy()}
+    assert len(data.real(0)) == 9 and {row.tobytes() for rows in passes for row in rows} == chosen
+
+
+def test_train_size_beyond_what_there_is(split_folder):
+    with pytest.raises(DataError, match=r"^--train_size: 66 is more than the 65 windows of --data_dir "):
+        NottinghamData(config_of(split_folder, "--train_size", "66"))
+
+
+def test_the_introduction_counts(split_folder):
+    (split_folder / "train" / "text.mid").write_text("not MIDI")
+    line = NottinghamData(config_of(split_folder)).introduction()
+    assert "5 train, 3 valid, 2 test, 1 skipped; 65 training windows of 8 tokens (3.2 s)" in line
+    assert "\n" not in line
+
+
+def test_spread():
+    assert spread(np.arange(10), 4).tolist() == [0, 3, 6, 9]
+    assert spread(np.arange(3), 4).tolist() == [0, 1, 2]
+
+
+# --- what the user can get wrong
+
+
+def error_line(capsys, *flags: str) -> str:
+    assert program.main([*TINY, *flags]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    errors = [line for line in lines if line.startswith("main.py: error: ")]
+    assert len(errors) == 1 and lines[-1] == errors[0]
+    return errors[0]
+
+
+@pytest.mark.parametrize("present", [False, True])
+def test_no_tunes(tmp_path, capsys, present):
+    folder = tmp_path / "none"
+    if present:
+        folder.mkdir()
+    line = error_line(capsys, "--data_dir", str(folder), "--log_dir", str(tmp_path / "log"))
+    assert f"--data_dir {folder}" in line and "bash train_nottingham.sh" in line
+    assert not (tmp_path / "log").exists()
+
+
+def test_a_sequence_longer_than_the_tunes(plain_folder, capsys):
+    line = error_line(capsys, "--data_dir", str(plain_folder), "--seq_len", "21")
+    assert f"--data_dir {plain_folder}" in line and "a smaller --seq_len than 21" in line
+
+
+# --- what is measured
+
+
+def test_nearest_squared_difference_by_hand():
+    references = np.array([[40, 40, 40, 40], [50, 50, REST, 50]])
+    samples = np.array([[41, 42, 40, 40], [47, 47, 47, 47], [REST, REST, 43, REST], [REST] * 4])
+    # (1 + 4) / 4; 9 to the second, whose rest does not count; the second is silent where the third sample sounds.
+    np.testing.assert_allclose(nearest_squared_difference(samples, references), [1.25, 9, 9, np.nan])
+
+
+def test_nearest_squared_difference_against_loops():
+    rng = np.random.default_rng(3)
+    samples, references = (rng.integers(30, 60, size=(n, 6)) * rng.integers(2, size=(n, 6)) for n in (7, 5))
+    for sample, value in zip(samples, nearest_squared_difference(samples, references), strict=True):
+        pairs = [(sample - r)[(sample != REST) & (r != REST)] for r in references]
+        assert value == pytest.approx(min(np.mean(pair**2) for pair in pairs if len(pair)))
+
+
+def test_pitch_range_by_hand():
+    np.testing.assert_array_equal(pitch_range(np.array([[40, 52, REST], [40, 40, 40], [REST] * 3])), [12, 0, np.nan])
+
+
+def test_tunes_of_test_compare_perfectly_with_test(split_folder):
+    data = NottinghamData(config_of(split_folder))
+    figures = data.compare(data.test)
+    assert tuple(figures) == data.compared
+    assert [figures[name][0] for name in ("bleu2", "bleu3", "bleu4", "mse", "copied_share")] == [1, 1, 1, 0, 0]
+    assert figures["self_bleu4"][0] < 1
+
+
+def test_windows_of_train_are_copies(split_folder):
+    data = NottinghamData(config_of(split_folder, "--seq_len", "16"))
+    samples = data.windows[:4].copy()
+    samples[0, 8] = 1  # breaks the 16 tokens
+    samples[1, :4] = REST
+    figures = data.compare(samples)
+    assert figures["copied_share"] == (0.5, pytest.approx(0.288675, abs=1e-6))  # sqrt(0.25 · 4 / 3 / 4)
+    assert figures["rest_share"][0] == 4 / 64
+
+
+def test_sequences_of_rests_have_no_pitch(split_folder):
+    figures = NottinghamData(config_of(split_folder)).compare(np.zeros((3, 8), np.int32))
+    assert figures["rest_share"] == (1, 0) and not {"mse", "pitch_range"} & set(figures)
+
+
+@pytest.fixture
+def model(split_folder) -> SeqGAN:
+    return SeqGAN(config_of(split_folder), VOCAB_SIZE, START)
+
+
+def test_evaluate(split_folder, model):
+    data = NottinghamData(config_of(split_folder))
+    figures = data.evaluate(model, epoch=7, last=False)
+    assert set(figures) == {"g_entropy", "nll_valid", "nll_test"}
+    for name, held_out in (("nll_valid", data.valid), ("nll_test", data.test)):
+        nll = model.nll(tf.constant(held_out)).numpy()
+        assert figures[name] == pytest.approx((nll.mean(), nll.std(ddof=1) / np.sqrt(len(nll))), rel=1e-4)
+    assert figures["g_entropy"][0] == pytest.approx(np.log(VOCAB_SIZE), abs=0.2)  # untrained: nearly uniform
+
+    full = data.evaluate(model, epoch=7, last=True)
+    assert set(full) == set(data.evaluated) and {name: full[name] for name in figures} == figures
+    real = data.compare(data.valid)  # six windows, as many as --eval_samples
+    assert {name: full[f"real_{name}"] for name in data.compared} == real
+    assert full["bleu4"] != full["real_bleu4"]
+
+
+def test_evaluate_without_valid_and_test(tmp_path):
+    write_song(tmp_path / "mine" / "a.mid", list(range(60, 80)))
+    config = config_of(tmp_path / "mine")
+    data = NottinghamData(config)
+    figures = data.evaluate(SeqGAN(config, VOCAB_SIZE, START), epoch=0, last=True)
+    assert set(figures) == {"g_entropy", "self_bleu4", "rest_share", "pitch_range", "copied_share"}
+
+
+# --- what one can see and hear
+
+
+def test_audio_has_the_pitch_and_the_duration():
+    clip = audio(np.array([49, 49, 49, REST, REST]), FRAME)  # the A of 440 Hz for 1.2 s, then 0.8 s of silence
+    assert clip.dtype == np.float32 and len(clip) == 2 * SAMPLE_RATE and np.abs(clip).max() <= 1
+    tone = clip[: int(1.2 * SAMPLE_RATE)]
+    assert np.argmax(np.abs(np.fft.rfft(tone))) / 1.2 == pytest.approx(440, abs=1)
+    assert np.abs(tone).max() > 0.5 and np.abs(clip[int(1.3 * SAMPLE_RATE) :]).max() == 0
+
+
+def test_audio_of_silence():
+    clip = audio(np.full(5, REST), FRAME)
+    assert len(clip) == 2 * SAMPLE_RATE and not clip.any()
+
+
+def test_audio_takes_fluidsynth_where_it_is_installed(monkeypatch):
+    asked = []
+
+    def fluidsynth(self, fs):
+        asked.append(fs)
+        return np.full(10 * fs, 0.25)  # longer than the tune, as a note that dies away is
+
+    monkeypatch.setattr(pretty_midi.PrettyMIDI, "fluidsynth", fluidsynth)
+    clip = audio(np.array([49, 49]), FRAME)
+    assert asked == [SAMPLE_RATE] and np.all(clip == 0.25) and len(clip) == 0.8 * SAMPLE_RATE
+
+
+def test_piano_roll_draws_higher_pitches_higher_and_later_ones_to_the_right():
+    low_then_high = piano_roll(np.array([[40, 40, 50, 50]]), FRAME, "a tune")
+    assert low_then_high.dtype == np.uint8 and low_then_high.ndim == 3 and low_then_high.shape[2] == 3
+    blue = low_then_high[:, :, 2].astype(int) - low_then_high[:, :, 0] > 100
+    rows, columns = np.nonzero(blue)
+    middle = (columns.min() + columns.max()) / 2
+    assert rows[columns < middle - 2].min() > rows[columns > middle + 2].max() + 20
+
+
+def test_piano_roll_of_silence():
+    assert piano_roll(np.zeros((2, 4), int), FRAME, "silence").shape[2] == 3
+
+
+def test_save_media(tmp_path):
+    picture = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    clips = np.array([[0, 0.5, -0.5, 1], [0, 0, 0, 0]], np.float32)
+    save_media(tmp_path / "media", "a", picture, clips)
+    assert sorted(path.name for path in (tmp_path / "media").iterdir()) == ["a.png", "a_0.wav", "a_1.wav"]
+    np.testing.assert_array_equal(tf.io.decode_png((tmp_path / "media" / "a.png").read_bytes()), picture)
+    with wave.open(str(tmp_path / "media" / "a_0.wav")) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (SAMPLE_RATE, 1, 2)
+        heard = np.frombuffer(file.readframes(4), "<i2") / 32768
+    np.testing.assert_allclose(heard, clips[0], atol=1e-4)
+
+
+class Log:
+    """Remembers what it is given."""
+
+    def __init__(self):
+        self.images, self.clips = [], []
+
+    def image(self, step, name, pixels):
+        self.images.append((step, name))
+
+    def audio(self, step, name, clips, sample_rate):
+        self.clips.append((step, name, clips.shape, sample_rate))
+
+
+def test_samples_appear_every_so_often_and_at_a_phases_end(split_folder, model):
+    data, log, songs = NottinghamData(config_of(split_folder)), Log(), []
+    for epoch in range(5):
+        data.log_samples(model, epoch, due=True, last=epoch == 4, log=log)
+        if (split_folder / "sample0.mid").exists():
+            songs.append((split_folder / "sample0.mid").read_bytes())
+    due = [1, 3, 4]  # the second, the fourth, the last
+    assert log.images == [(e, f"piano_roll/{kind}") for e in due for kind in ("generated", "real")]
+    shape = (SAMPLES, round(8 * FRAME * SAMPLE_RATE))
+    assert log.clips == [(e, f"audio/{kind}", shape, SAMPLE_RATE) for e in due for kind in ("generated", "real")]
+    assert songs[0] == songs[1] and len(set(songs)) == 3  # of epochs 1 to 4: written anew where due
+
+
+def test_a_folder_that_cannot_be_written_gives_a_warning_and_samples_elsewhere(split_folder, model, caplog):
+    (split_folder / "sample0.mid").mkdir()  # in the way
+    data, log = NottinghamData(config_of(split_folder)), Log()
+    (split_folder.parent / "log").mkdir()
+    for epoch in range(2):
+        data.log_samples(model, epoch, due=False, last=True, log=log)
+    assert len(list((split_folder.parent / "log").glob("sample*.mid"))) == SAMPLES
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert str(split_folder) in message and "--log_dir" in message
+
+
+def test_nowhere_to_write_is_an_error(plain_folder):
+    config = config_of(plain_folder)
+    data = NottinghamData(config)
+    with pytest.raises(OSError):  # there is no --log_dir
+        data.log_samples(SeqGAN(config, VOCAB_SIZE, START), 0, due=False, last=True, log=Log())
+
+
+# --- whole runs
+
+
+def check_songs(folder: Path, seq_len: int) -> None:
+    """Each sample file is one song of one instrument, in the piano's range, at the right tempo and duration."""
+    paths = sorted(folder.glob("sample*.mid"))
+    assert [path.name for path in paths] == [f"sample{i}.mid" for i in range(SAMPLES)]
+    for path in paths:
+        tokens, song = read_tokens(path, FRAME), pretty_midi.PrettyMIDI(str(path))
+        assert len(tokens) == seq_len and len(song.instruments) == 1
+        assert song.get_tempo_changes()[1].tolist() == [120]
+        notes = song.instruments[0].notes
+        assert sum(n.end - n.start for n in notes) == pytest.approx(FRAME * np.sum(tokens != REST), abs=1e-2)
+        assert all(LOWEST_PITCH <= note.pitch <= HIGHEST_PITCH for note in notes)
+        for note in notes:  # the middle of each note
+            assert tokens[int((note.start + note.end) / 2 / FRAME)] == note.pitch - 20
+
+
+def check_events(folder: Path, seq_len: int) -> None:
+    """TensorBoard's files hold pictures and clips that can be decoded."""
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    events.Reload()
+    for kind in ("generated", "real"):
+        for event in events.Tensors(f"piano_roll/{kind}"):
+            width, height, png = tf.make_ndarray(event.tensor_proto)
+            assert tf.io.decode_png(png).shape == (int(height), int(width), 3)
+        for event in events.Tensors(f"audio/{kind}"):
+            clips = tf.make_ndarray(event.tensor_proto)
+            assert clips.shape == (SAMPLES, 2)  # a WAV and a label each
+            for wav, _ in clips:
+                sound, rate = tf.audio.decode_wav(wav)
+                assert rate == SAMPLE_RATE and len(sound) == round(seq_len * FRAME * SAMPLE_RATE)
+                assert np.abs(sound).max() > 0.1
+    plugins = {tag: events.SummaryMetadata(tag).plugin_data.plugin_name for tag in events.Tags()["tensors"]}
+    assert plugins["piano_roll/generated"] == "images" and plugins["audio/generated"] == "audio"
+    assert len(events.Tensors("audio/generated")) == len(events.Tensors("audio/real")) > 0
+
+
+def eval_rows(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "metrics.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_whole_run_on_a_folder_with_splits(split_folder, tmp_path, capsys):
+    train, evaluation = tmp_path / "train", tmp_path / "eval"
+    flags = ["--data_dir", str(split_folder), "--log_dir", str(train), "--eval_log_dir", str(evaluation)]
+    assert program.main([*TINY, *flags, "--save_media"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert all(f"{name} " in line for name in NottinghamData.evaluated) and "nan" not in line
+
+    check_songs(split_folder, seq_len=8)
+    check_events(train, seq_len=8)
+    rows = eval_rows(evaluation)
+    assert [row["epoch"] for row in rows] == ["0", "2", "3", "4"]  # the first and the last of each phase
+    for row in rows:
+        ends_a_phase = row["epoch"] in "24"
+        assert all(row[name] for name in ("nll_test", "nll_test_se", "nll_valid", "g_entropy"))
+        assert bool(row["bleu4"]) == bool(row["real_bleu4"]) == bool(row["copied_share"]) == ends_a_phase
+    names = [f"epoch{epoch:05d}_{kind}" for epoch in (1, 2, 3, 4) for kind in ("generated", "real")]
+    files = [f"{name}{end}" for name in names for end in (".png", *(f"_{i}.wav" for i in range(SAMPLES)))]
+    assert sorted(path.name for path in (train / "media").iterdir()) == sorted(files)
+
+    assert program.main([*TINY, *flags, "--save_media"]) == 0  # its own samples are no tunes to train on
+    assert "finished before" in capsys.readouterr().out
+    assert len(NottinghamData(config_of(split_folder)).tunes.train) == COUNTS["train"]
+    assert program.main([*TINY, *flags, "--save_media", "--no-is_train"]) == 0
+    assert "real_bleu4" in capsys.readouterr().out
+
+
+def test_a_whole_run_on_ones_own_tunes(plain_folder, tmp_path):
+    before = {path.name for path in plain_folder.iterdir()}
+    logs = ["--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval")]
+    assert program.main([*TINY, "--data_dir", str(plain_folder), *logs, "--no-jit"]) == 0
+    check_songs(tmp_path / "train", seq_len=8)
+    check_events(tmp_path / "train", seq_len=8)
+    assert not (tmp_path / "train" / "media").exists()
+    after = {path.name for path in plain_folder.iterdir()}
+    assert after - before <= {".tokens-0.4s.npz"}  # a sample there would be a tune of the next run
+
+
+# --- the script
+
+
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    """A copy of the program, so that a run of the script leaves this one alone."""
+    copy = tmp_path / "copy of the tree"
+    copy.mkdir()
+    for name in ("data", "support"):
+        (copy / name).mkdir()
+        for path in (ROOT / name).glob("*.py"):
+            shutil.copy(path, copy / name)
+    for path in [*ROOT.glob("*.py"), ROOT / "train_nottingham.sh"]:
+        shutil.copy(path, copy)
+    return copy
+
+
+def run_script(tree: Path, zip_path: Path, *flags: str) -> subprocess.CompletedProcess:
+    """The script, from another directory, with the zip named relative to it."""
+    environment = {**os.environ, "PYTHON": sys.executable, "NOTTINGHAM_ZIP": os.path.relpath(zip_path, tree.parent)}
+    command = ["bash", f"{tree.name}/train_nottingham.sh", *flags]
+    return subprocess.run(command, cwd=tree.parent, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def tiny_zip(split_folder: Path, path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for tune in sorted(split_folder.rglob("*.mid")):
+            archive.write(tune, Path("Nottingham") / tune.relative_to(split_folder))
+    return path
+
+
+def test_the_script_from_zip_to_songs(tree, split_folder, tmp_path):
+    flags = [*SMALL, "--no-jit", "--seq_len", "12"]  # later flags win
+    done = run_script(tree, tiny_zip(split_folder, tmp_path / "tiny.zip"), *flags)
+    assert done.returncode == 0, done.stderr
+    check_songs(tree / "data" / "Nottingham", seq_len=12)
+    assert [row["epoch"] for row in eval_rows(tree / "logs" / "eval" / "nottingham")] == ["0", "2", "3", "4"]
+    again = run_script(tree, tmp_path / "gone.zip", *flags)  # the folder is there, so the zip is not needed
+    assert again.returncode == 0 and "finished before" in again.stdout
+
+
+def test_the_script_stops_where_there_is_no_data(tree, tmp_path):
+    done = run_script(tree, tmp_path / "missing.zip")
+    assert done.returncode == 2 and "NOTTINGHAM_ZIP" in done.stderr
+    assert not (tree / "logs").exists()
+
+
+def test_the_script_on_the_real_tunes(tree, shared_data):
+    done = run_script(tree, shared_data / "Nottingham.zip", *SMALL, "--no-jit", "--train_size", "64")
+    assert done.returncode == 0, done.stderr
+    assert "694 train, 173 valid, 170 test MIDI files" in done.stdout
+    assert "tunes: 692 train, 173 valid, 170 test, 2 skipped; 88580 training windows of 32 tokens" in done.stdout
+    check_songs(tree / "data" / "Nottingham", seq_len=32)
+    check_events(tree / "logs" / "train" / "nottingham", seq_len=32)
+    assert eval_rows(tree / "logs" / "eval" / "nottingham")[-1]["real_bleu4"]
+
+
+def test_what_a_run_costs_is_bounded(split_folder, monkeypatch):
+    """Large folders of one's own: held-out windows are a spread of those there are."""
+    monkeypatch.setattr(nottingham, "MAX_HELD_OUT", 3)
+    data = NottinghamData(config_of(split_folder))
+    assert len(data.valid) == len(data.test) == 3

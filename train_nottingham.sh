@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Gets the Nottingham folk tunes, trains on them and leaves data/Nottingham/sample*.mid. Flags given to this script go on
+# to main.py and win over those below. Run it again after an interruption: it goes on from the last checkpoint.
+#
+#   PYTHON          the interpreter (default: python)
+#   NOTTINGHAM_ZIP  a Nottingham.zip to use instead of a download
+set -euo pipefail
+
+if [[ -n "${NOTTINGHAM_ZIP:-}" && "$NOTTINGHAM_ZIP" != /* ]]; then
+    export NOTTINGHAM_ZIP="$PWD/$NOTTINGHAM_ZIP" # as the next line would change what it means
+fi
+cd "$(dirname "${BASH_SOURCE[0]}")"
+python=${PYTHON:-python}
+
+TF_CPP_MIN_LOG_LEVEL=3 "$python" -m data.fetch_nottingham
+
+# Sequence length and batch are the paper's. The rest keeps the adversarial phase from harming what pretraining learnt:
+# with the default rates and no baseline, 30 adversarial epochs take nll_test from 2.06 to 2.37 and the entropy from
+# 1.84 to 1.61, while the discriminator still guesses; with these, 100 leave nll_test at 2.02 and it is right 4 in 5.
+exec "$python" main.py \
+    --dataset Nottingham --data_dir data/Nottingham \
+    --seq_len 32 --batch_size 64 \
+    --pretrain_g_epochs 500 --pretrain_d_epochs 200 --total_epochs 500 \
+    --g_lr 0.001 --d_lr 0.001 --baseline batch \
+    --log_dir logs/train/nottingham --eval_log_dir logs/eval/nottingham \
+    "$@"
