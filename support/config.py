@@ -3,10 +3,12 @@
 import argparse
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
+
+MOST = 10**6  # of anything counted, unless a flag says otherwise
 
 
 class UsageError(ValueError):
@@ -36,7 +38,7 @@ class Config:
     eval_samples: int = flag(256, "sequences an evaluation draws from generator and oracle each", low=2)
     checkpoint_every: int = flag(100, "epochs between checkpoints; the end of a phase always has one", low=1)
     keep_checkpoints: int = flag(3, "newest checkpoints kept", low=1)
-    overwrite: bool = flag(False, "remove what an earlier run left in the log directories, and start afresh")
+    overwrite: bool = flag(False, "remove an earlier run's files from the log directories and start afresh")
     debug: bool = flag(False, "show the traceback of an error")
 
     # data
@@ -126,7 +128,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Prints the line and exits with status 2."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
 def truth(text: str) -> bool:
@@ -138,19 +140,21 @@ def truth(text: str) -> bool:
 
 
 def number(kind: type, low: float | None, high: float | None):
-    """A reader of integers or finite real numbers within bounds, for argparse."""
+    """A reader of integers (at most MOST unless `high` says otherwise) or finite real numbers, for argparse."""
+    if kind is int and high is None:
+        high = MOST
 
     def read(text: str) -> int | float:
         try:
             value = kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not {'an integer' if kind is int else 'a number'}") from None
-        if not math.isfinite(value):
+        if kind is float and not math.isfinite(value):
             raise argparse.ArgumentTypeError(f"{text} is not finite")
         if low is not None and value < low:
-            raise argparse.ArgumentTypeError(f"{text} is less than {low:g}")
+            raise argparse.ArgumentTypeError(f"{text} is less than {low}")
         if high is not None and value > high:
-            raise argparse.ArgumentTypeError(f"{text} is more than {high:g}")
+            raise argparse.ArgumentTypeError(f"{text} is more than {high}")
         return value
 
     return read
@@ -218,7 +222,12 @@ def check(config: Config) -> None:
     if config.train_size and config.train_size < max(config.batch_size, config.d_batch_size // 2):
         least = max(config.batch_size, config.d_batch_size // 2)
         raise UsageError(f"--train_size: {config.train_size} is less than one batch ({least})")
-    if config.evaluate and Path(config.log_dir).resolve() == Path(config.eval_log_dir).resolve():
+    for name in ("log_dir", "eval_log_dir"):
+        if not getattr(config, name):
+            raise UsageError(f"--{name} is empty")
+    if config.overwrite and not config.is_train:
+        raise UsageError("--overwrite and --no-is_train: nothing would be left to evaluate")
+    if config.evaluate and os.path.realpath(config.log_dir) == os.path.realpath(config.eval_log_dir):
         raise UsageError(f"--log_dir and --eval_log_dir are both {config.log_dir}")
     if config.is_train and not config.pretrain_g_epochs and not config.total_epochs:
         raise UsageError("--pretrain_g_epochs and --total_epochs are both 0: nothing to do")
