@@ -234,6 +234,7 @@ class Run:
         self.evaluation = self.data.evaluate(self.model, self._axis(step), last)
         self.evaluation_seconds += time.perf_counter() - started
         self.eval_log.row(self._axis(step), step.phase, with_errors(self.evaluation))
+        self.eval_log.scalars(self._axis(step), {"adversarial": float(step.phase == ADVERSARIAL)})
 
     def _evaluation_due(self, step: Step) -> bool:
         """The first and the last epoch of a phase, and every --eval_every-th."""

@@ -10,6 +10,7 @@ from data.training_set import TrainingSet
 from generator import Generator
 from support.config import Config, UsageError
 from support.logs import RunLog
+from support.metrics import mean_and_error
 from support.seeds import Purpose, key, uniforms
 
 GATES = "ifco"  # the order in which Keras' LSTMCell stacks its gates; c is the candidate
@@ -153,12 +154,6 @@ class OracleData:
         measured = {"nll": nll_oracle, "nll_test": nll_test, "g_entropy": g_entropy}
         figures = {name: mean_and_error(values) for name, values in measured.items()}
         return {**figures, "oracle_entropy": self.entropy}
-
-
-def mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    """(mean, standard error of the mean) of independent values; the error of fewer than two is NaN."""
-    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-    return float(values.mean()), float(error)
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:

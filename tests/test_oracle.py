@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from conftest import probabilities, tiny_config
 
-from oracle import Oracle, OracleData, mean_and_error
+from oracle import Oracle, OracleData
 from support.config import UsageError
 from support.seeds import Purpose
 
@@ -87,12 +87,6 @@ def test_purposes_and_epochs_draw_different_data():
     np.testing.assert_array_equal(data.mle_batches(1)[0][:4], draws[1])
     assert data.sample(300, Purpose.TRAIN_SET).shape == (300, 3)
     assert len(np.unique(data.sample(600, Purpose.TRAIN_SET), axis=0)) > 590  # chunks differ
-
-
-def test_mean_and_error():
-    values = np.array([1.0, 2.0, 4.0])
-    assert mean_and_error(values) == (pytest.approx(7 / 3), pytest.approx(np.sqrt(7 / 3 / 3)))
-    assert np.isnan(mean_and_error(values[:1])[1])
 
 
 @pytest.mark.parametrize(
