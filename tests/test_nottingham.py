@@ -263,6 +263,12 @@ def test_evaluate_without_valid_and_test(tmp_path):
     assert set(figures) == {"g_entropy", "self_bleu4", "rest_share", "pitch_range", "copied_share"}
 
 
+def test_an_unknown_error_is_neither_recorded_nor_printed():
+    figures = {"nll_test": (2.0, 0.125), "pitch_range": (7.0, float("nan"))}
+    assert program.with_errors(figures) == {"nll_test": 2, "nll_test_se": 0.125, "pitch_range": 7}
+    assert program.summary(figures) == "nll_test 2.000 ± 0.125, pitch_range 7.000"
+
+
 # --- what one can see and hear
 
 
@@ -484,6 +490,7 @@ def test_the_script_from_zip_to_songs(tree, split_folder, tmp_path):
 def test_the_script_stops_where_there_is_no_data(tree, tmp_path):
     done = run_script(tree, tmp_path / "missing.zip")
     assert done.returncode == 2 and "NOTTINGHAM_ZIP" in done.stderr
+    assert "main.py" not in done.stderr  # it was not started
     assert not (tree / "logs").exists()
 
 
