@@ -222,7 +222,7 @@ def check(config: Config) -> None:
     if config.train_size and config.train_size < max(config.batch_size, config.d_batch_size // 2):
         least = max(config.batch_size, config.d_batch_size // 2)
         raise UsageError(f"--train_size: {config.train_size} is less than one batch ({least})")
-    for name in ("log_dir", "eval_log_dir"):
+    for name in ("log_dir", "eval_log_dir", "data_dir"):
         if not getattr(config, name):
             raise UsageError(f"--{name} is empty")
     if config.overwrite and not config.is_train:

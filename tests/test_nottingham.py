@@ -189,6 +189,12 @@ def test_a_sequence_longer_than_the_tunes(plain_folder, capsys):
     assert f"--data_dir {plain_folder}" in line and "a smaller --seq_len than 21" in line
 
 
+def test_an_empty_folder_name_is_not_the_current_folder(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        program.main([*TINY, "--data_dir", ""])
+    assert capsys.readouterr().err == "main.py: error: --data_dir is empty\n"
+
+
 # --- what is measured
 
 
