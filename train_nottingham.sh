@@ -12,7 +12,7 @@ fi
 cd "$(dirname "${BASH_SOURCE[0]}")"
 python=${PYTHON:-python}
 
-TF_CPP_MIN_LOG_LEVEL=3 "$python" -m data.fetch_nottingham
+TF_CPP_MIN_LOG_LEVEL=3 TF_ENABLE_ONEDNN_OPTS=0 "$python" -m data.fetch_nottingham
 
 # Sequence length and batch are the paper's. The rest keeps the adversarial phase from harming what pretraining learnt:
 # with the default rates and no baseline, 30 adversarial epochs take nll_test from 2.06 to 2.37 and the entropy from
