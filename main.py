@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
@@ -231,7 +232,11 @@ class Run:
 
     def _evaluate(self, step: Step, last: bool) -> None:
         started = time.perf_counter()
-        self.evaluation = self.data.evaluate(self.model, self._axis(step), last)
+        with np.errstate(all="ignore"):
+            self.evaluation = self.data.evaluate(self.model, self._axis(step), last)
+        for name, (value, _) in self.evaluation.items():
+            if not math.isfinite(value):  # weights too large, if finite
+                raise self._diverged(f"{name} is {value} after {describe(step)}")
         self.evaluation_seconds += time.perf_counter() - started
         self.eval_log.row(self._axis(step), step.phase, with_errors(self.evaluation))
         self.eval_log.scalars(self._axis(step), {"adversarial": float(step.phase == ADVERSARIAL)})

@@ -71,7 +71,7 @@ class Checkpoints:
         content = json.dumps({"step": step, "sha256": sums, "details": details})
         checksum = hashlib.sha256(content.encode()).hexdigest()
         with naming(directory):
-            (directory / MANIFEST).write_text(f"{checksum}\n{content}\n", encoding="utf-8")
+            (directory / MANIFEST).write_text(f"{checksum}\n{content}", encoding="utf-8")
         for path in directory.iterdir():
             fsync(path)
         fsync(directory)
@@ -115,7 +115,7 @@ class Checkpoints:
 
     def _load(self, path: Path) -> tuple[int, dict[str, Any]]:
         with open(path / MANIFEST, encoding="utf-8") as file:
-            checksum, _, content = file.read(MAX_MANIFEST).rstrip("\n").partition("\n")
+            checksum, _, content = file.read(MAX_MANIFEST).partition("\n")
         if hashlib.sha256(content.encode()).hexdigest() != checksum:
             raise ValueError(f"{MANIFEST} differs from its checksum")
         manifest = json.loads(content)

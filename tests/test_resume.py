@@ -1,0 +1,378 @@
+"""Runs that are killed, interrupted, starved or continued. SEQGAN_KILLS=n: kills at random moments (default: 30)."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fault_injection import ROOT, Trainer, differing, fault_at_each_call, flags, kill_at_random, outcome
+
+THOROUGH = "SEQGAN_KILLS" in os.environ
+KILLS = int(os.environ.get("SEQGAN_KILLS", "30"))
+STEPS = 23  # of a tiny run
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    trainer = Trainer()
+    yield trainer
+    trainer.close()
+
+
+@pytest.fixture(scope="module")
+def toy(trainer, tmp_path_factory) -> Path:
+    """A finished toy run."""
+    folder = tmp_path_factory.mktemp("toy")
+    assert trainer.run(flags(folder), toy=True).status == 0
+    return folder
+
+
+def snapshot(folder: Path) -> dict[Path, tuple[bytes, int]]:
+    """Every file's content and time of change."""
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    return sorted((folder / "train" / "checkpoints").glob("step-*"))
+
+
+def refused(ended, *words: str) -> None:
+    """One line with all the words."""
+    assert ended.status == 2 and ended.err.count("\n") == 1 and "Traceback" not in ended.err, ended
+    assert all(word in ended.err for word in words), (words, ended.err)
+
+
+def resumes(trainer, run: Path, toy: Path, **job) -> None:
+    """The same command again ends as if nothing had happened."""
+    ended = trainer.run(flags(run), toy=True, **job)
+    assert ended.status == 0 and not ended.err, ended
+    assert not differing(outcome(run), outcome(toy))
+
+
+# ---- kills
+
+
+def test_killed_at_random_moments(trainer, tmp_path):
+    assert kill_at_random(trainer, tmp_path, KILLS, seed=1) >= 1
+
+
+def test_killed_at_each_call_that_changes_a_file(trainer, tmp_path):
+    assert fault_at_each_call(trainer, tmp_path, "SIGKILL", stride=1 if THOROUGH else 2) > 100
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signalled_at_random_moments(trainer, tmp_path, number):
+    kill_at_random(trainer, tmp_path / "toy", 15, seed=2, number=number, toy=True)
+    kill_at_random(trainer, tmp_path / "real", 2, seed=3, number=number)
+
+
+def test_compiled_by_xla(trainer, tmp_path):
+    """The other tests don't compile, which is faster."""
+    runs = {}
+    for name, send in (("whole", []), ("killed", [(0.75, signal.SIGKILL)])):
+        whole = runs.get("whole")
+        ended = trainer.run(
+            flags(tmp_path / name, "--jit"), send=[(share * whole.seconds, number) for share, number in send]
+        )
+        runs[name] = ended
+    assert [ended.status for ended in runs.values()] == [0, -signal.SIGKILL]
+    assert trainer.run(flags(tmp_path / "killed", "--jit")).status == 0
+    assert not differing(outcome(tmp_path / "killed"), outcome(tmp_path / "whole"))
+
+
+# ---- signals
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_ends_the_step_saves_and_says_where(trainer, toy, tmp_path, name, status):
+    ended = trainer.run(flags(tmp_path), toy=True, at=100, action=name)
+    assert ended.status == status
+    taken = int(re.search(rf"interrupted after (\d+) of {STEPS} steps", ended.out)[1])
+    assert 0 < taken < STEPS and checkpoints(tmp_path)[-1].name == f"step-{taken:09d}"
+    assert str(checkpoints(tmp_path)[-1]) in ended.out
+    assert ended.err.startswith("interrupted:") and ended.err.count("\n") == 1
+    resumes(trainer, tmp_path, toy)
+
+
+@pytest.fixture
+def endless(tmp_path):
+    """A real run, as a user starts it, inside a step that never ends."""
+    command = [sys.executable, ROOT / "main.py", *flags(tmp_path, "--pretrain_g_epochs", "1", "--d_epochs", "1000000")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if checkpoints(tmp_path) or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    time.sleep(0.5)  # until it is inside the compiled loop
+    assert process.poll() is None
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_second_sigint_exits_at_once(endless):
+    endless.send_signal(signal.SIGINT)
+    assert endless.stderr.readline().startswith("interrupted:")
+    time.sleep(0.3)
+    assert endless.poll() is None  # the step is still under way
+    endless.send_signal(signal.SIGINT)
+    assert endless.wait(timeout=3) == 130
+
+
+def test_one_process_a_directory_and_the_lock_dies_with_its_owner(endless, trainer, tmp_path):
+    before = snapshot(tmp_path)
+    for more, flag in (([], "--log_dir"), (["--log_dir", str(tmp_path / "other")], "--eval_log_dir")):
+        refused(trainer.run(flags(tmp_path, *more), toy=True), flag, "another process is training there")
+    assert {path: before[path] for path in before} == {path: snapshot(tmp_path)[path] for path in before}
+    endless.kill()
+    endless.wait()
+    refused(trainer.run(flags(tmp_path), toy=True), "--d_epochs", "--pretrain_g_epochs")  # it got past the lock
+
+
+# ---- going on, and not
+
+
+def test_a_finished_run_says_so_and_changes_nothing(trainer, toy):
+    before = snapshot(toy)
+    ended = trainer.run(flags(toy, "--checkpoint_every", "7", "--debug"), toy=True)
+    assert (ended.status, ended.err) == (0, "") and "finished before" in ended.out
+    assert snapshot(toy) == before
+
+
+def test_more_epochs_are_a_continuation_and_fewer_are_refused(trainer, toy, tmp_path):
+    for total in ("0", "3", "5"):
+        assert trainer.run(flags(tmp_path, "--total_epochs", total), toy=True).status == 0
+        for kind in ("train", "eval"):
+            described = json.loads((tmp_path / kind / "config.json").read_text())
+            assert described["flags"]["total_epochs"] == int(total)
+    left, expected = outcome(tmp_path), outcome(toy)
+    # The shorter run's last epoch was evaluated; nothing else tells of it.
+    extra = differing(left, expected)
+    assert all(name.startswith("eval ") or "g_reward_at_step" in name for name in extra), extra
+    assert left["train metrics.csv"] == expected["train metrics.csv"]
+    assert set(expected["eval nll"]) < set(left["eval nll"])
+    before = snapshot(tmp_path)
+    refused(trainer.run(flags(tmp_path, "--total_epochs", "4"), toy=True), "--total_epochs")
+    assert snapshot(tmp_path) == before
+
+
+def test_another_configuration_is_refused_by_name(trainer, toy):
+    before = snapshot(toy)
+    ended = trainer.run(flags(toy, "--seed", "9", "--d_filter_sizes", "1", "2", "--g_lr", "0.5"), toy=True)
+    refused(ended, "--d_filter_sizes, --g_lr, --seed;")
+    refused(trainer.run(flags(toy, "--eval_log_dir", "elsewhere"), toy=True, cwd=str(toy)), "--eval_log_dir")
+    shutil.rmtree(toy / "elsewhere")
+    assert snapshot(toy) == before
+
+
+def test_two_spellings_of_one_directory(trainer, toy, tmp_path):
+    shutil.copytree(toy, tmp_path / "copy")
+    job = {"toy": True, "cwd": str(tmp_path)}
+    logs = ["--log_dir", "run/train", "--eval_log_dir", "run/eval"]
+    assert trainer.run(flags(tmp_path, *logs), **job).status == 0
+    ended = trainer.run(flags(tmp_path, "--log_dir", "./run//train/", "--eval_log_dir", "run/x/../eval/"), **job)
+    assert ended.status == 0 and "finished before" in ended.out
+
+
+def test_overwrite_starts_afresh_and_removes_nothing_else(trainer, toy, tmp_path):
+    run = tmp_path / "run"
+    assert trainer.run(flags(run, "--seed", "9", "--checkpoint_every", "1"), toy=True).status == 0
+    foreign = [run / "train" / "notes.txt", run / "train" / "checkpoints" / "best.h5"]
+    for path in foreign:
+        path.write_text("mine")
+    assert trainer.run(flags(run, "--overwrite"), toy=True).status == 0
+    assert not differing(outcome(run), outcome(toy))
+    assert all(path.read_text() == "mine" for path in foreign)
+    assert len(checkpoints(run)) == 2
+
+
+def test_records_of_another_run_are_never_deleted(trainer, toy, tmp_path):
+    """Two runs with one --eval_log_dir: told apart by path, and where the paths read alike by the run's identifier."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    shared = ["--log_dir", "train", "--eval_log_dir", str(tmp_path / "shared")]
+    assert trainer.run(flags(tmp_path, *shared), toy=True, cwd=str(first)).status == 0
+    before = snapshot(tmp_path)
+    refused(trainer.run(flags(tmp_path, *shared, "--log_dir", "other"), toy=True, cwd=str(first)), "--log_dir")
+    refused(trainer.run(flags(tmp_path, *shared), toy=True, cwd=str(second)), "--eval_log_dir", "another run")
+    shutil.move(first / "train", first / "moved")
+    refused(trainer.run(flags(tmp_path, *shared), toy=True, cwd=str(first)), "--eval_log_dir", "another run")
+    shutil.rmtree(first / "train")
+    shutil.move(first / "moved", first / "train")
+    after = snapshot(tmp_path)
+    assert {path: after[path] for path in before} == before
+
+
+def test_records_without_a_configuration_are_not_touched(trainer, tmp_path):
+    for name in (
+        "train/metrics.csv",
+        "train/events.out.tfevents.1.x",
+        "eval/metrics.csv",
+        "train/checkpoints/step-1/x",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("precious")
+        flag = f"--{'eval_' if 'eval/' in name else ''}log_dir"
+        refused(trainer.run(flags(tmp_path), toy=True), flag, "unknown run")
+        assert path.read_text() == "precious"
+        shutil.rmtree(tmp_path / name.split("/")[0])
+
+
+def test_logs_cut_short_are_an_error(trainer, toy, tmp_path):
+    for kind, pattern in (("train", "metrics.csv"), ("eval", "*.tfevents.*")):
+        run = tmp_path / kind
+        assert trainer.run(flags(run), toy=True, at=150, action="SIGTERM").status == 143
+        path = next((run / kind).glob(pattern))
+        os.truncate(path, path.stat().st_size - 1)
+        refused(trainer.run(flags(run), toy=True), str(path), "cut short")
+
+
+# ---- full disks and read-only directories
+
+
+@pytest.mark.parametrize("action", ["ENOSPC", "EROFS"])
+def test_a_call_that_fails_is_one_line(trainer, tmp_path, action):
+    assert fault_at_each_call(trainer, tmp_path, action, stride=1 if THOROUGH else 7) > 30
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function that gives a tmpfs another size or mode, in KiB; skips where there are no rights to mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def mount(*options: str) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", disk]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no rights to mount a tmpfs: {done.stderr.strip()}")
+
+    if not shutil.which("mount"):
+        pytest.skip("no mount program")
+    mount("size=64k")
+    yield disk, lambda options: mount("remount", options)
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_disk(trainer, toy, small_disk):
+    disk, remount = small_disk
+    where, failures = set(), 0
+    for size in range(24, 200, 4):
+        remount(f"size={size}k")
+        run = disk / "run"
+        ended = trainer.run(flags(run), toy=True)
+        if ended.status == 0:
+            break
+        failures += 1
+        refused(ended, "No space left on device", str(disk))
+        where.add(re.sub(r"[\d]+", "N", ended.err))
+        remount("size=1m")
+        resumes(trainer, run, toy)
+        shutil.rmtree(run)
+    assert failures > 10 and len(where) > 2, where
+    assert ended.status == 0
+
+
+def test_a_disk_that_turns_read_only(trainer, toy, small_disk):
+    disk, remount = small_disk
+    remount("size=1m")
+    run = disk / "run"
+    assert trainer.run(flags(run), toy=True, at=150, action="SIGTERM").status == 143
+    kept = snapshot(run)
+    remount("ro")
+    refused(trainer.run(flags(run), toy=True), "Read-only file system", str(disk))
+    refused(trainer.run(flags(disk / "new"), toy=True), "--log_dir", "Read-only file system")
+    assert snapshot(run) == kept
+    remount("rw")
+    resumes(trainer, run, toy)
+
+
+# ---- damaged checkpoints
+
+
+def damages(path: Path):
+    """(name, what becomes of the file's content) of a file: cut short, and single bits flipped."""
+    size = path.stat().st_size
+    for length in sorted({0, 1, size // 2, size - 1}):
+        yield f"cut to {length}", lambda content, length=length: content[:length]
+    for place in sorted({0, size // 3, size // 2, size - 2, size - 1}):
+        flipped = lambda content, place=place: content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :]  # noqa: E731
+        yield f"bit flipped at {place}", flipped
+
+
+def test_a_damaged_checkpoint_is_passed_over(trainer, toy, tmp_path):
+    count = 0
+    for name in sorted(path.name for path in checkpoints(toy)[-1].iterdir()):
+        for what, damage in damages(checkpoints(toy)[-1] / name):
+            run = tmp_path / "run"
+            shutil.copytree(toy, run)
+            described = (toy / "train" / "config.json").read_text().replace(str(toy), str(run))
+            for kind in ("train", "eval"):
+                (run / kind / "config.json").write_text(described)
+            newest = checkpoints(run)[-1]
+            (newest / name).write_bytes(damage((newest / name).read_bytes()))
+            ended = trainer.run(flags(run), toy=True)
+            assert ended.status == 0 and "finished before" not in ended.out, (name, what, ended)
+            assert ended.err.startswith(f"warning: {newest}: damaged") and ended.err.count("\n") == 1, (
+                name,
+                what,
+                ended,
+            )
+            assert not differing(outcome(run), outcome(toy)), (name, what)
+            assert len(checkpoints(run)) == 2
+            shutil.rmtree(run)
+            count += 1
+    assert count == 27
+
+
+def test_all_checkpoints_damaged(trainer, tmp_path):
+    assert trainer.run(flags(tmp_path), toy=True).status == 0
+    before = checkpoints(tmp_path)
+    shutil.rmtree(before[0])
+    before[0].write_text("a file")
+    (before[1] / "weights.index").unlink()
+    for _ in range(2):  # the second time, too
+        ended = trainer.run(flags(tmp_path), toy=True)
+        *warnings, error = ended.err.splitlines()
+        assert ended.status == 2 and [str(path) in line for path, line in zip(reversed(before), warnings, strict=True)]
+        assert "all 2 checkpoints are damaged" in error and str(tmp_path) in error
+    assert trainer.run(flags(tmp_path, "--overwrite"), toy=True).status == 0
+
+
+# ---- numbers that are none, and bugs
+
+
+@pytest.mark.parametrize(
+    ("more", "phase", "kept"),
+    [
+        (["--g_pretrain_lr", "1e38"], "pretrain_g epoch", None),
+        (["--d_lr", "1e38"], "pretrain_d epoch", 5),
+        (["--g_lr", "1e38", "--pretrain_d_epochs", "0"], "adversarial epoch", 5),
+        (["--d_l2", "1e38"], "pretrain_d epoch", 5),
+    ],
+)
+def test_what_diverges_stops(trainer, tmp_path, more, phase, kept):
+    argv = flags(tmp_path, *more, "--checkpoint_every", "100")
+    for _ in range(2):  # it resumes from the last good checkpoint, and ends there again
+        refused(trainer.run(argv), phase, "-step", str(checkpoints(tmp_path)[-1]) if kept else "no checkpoint yet")
+        assert [path.name for path in checkpoints(tmp_path)] == ([f"step-{kept:09d}"] if kept else [])
+
+
+def test_an_unexpected_error_keeps_its_traceback_and_names_the_log_directory(trainer, toy, tmp_path):
+    ended = trainer.run(flags(tmp_path), toy=True, at=120, action="BUG")
+    assert ended.status == 1 and "Traceback" in ended.err and "ZeroDivisionError: a bug" in ended.err
+    assert f"log directory: {tmp_path / 'train'}" in ended.err
+    resumes(trainer, tmp_path, toy)
+
+
+def test_debug_shows_the_traceback_of_a_users_error(trainer, toy):
+    ended = trainer.run(flags(toy, "--seed", "9", "--debug"), toy=True)
+    assert "Traceback" in ended.err and "UsageError" in ended.err and ended.status != 0
