@@ -1,8 +1,10 @@
 """The discriminator: a convolutional network's opinion D_φ(Y) = P(Y is real) (SeqGAN, "Discriminative model")."""
 
 import itertools
+from collections.abc import Callable
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from support.seeds import Purpose, variable_seed
@@ -74,22 +76,30 @@ class Discriminator(keras.layers.Layer):
         self.built = True
 
     def features(self, tokens: tf.Tensor) -> tf.Tensor:
-        """Max over time of every filter: int32 [B, T] → float32 [B, F].
+        """Max over time of every filter (taken first, as it commutes with ReLU): int32 [B, T] → float32 [B, F]."""
+        return self.activated([tf.reduce_max(response, axis=1) for response in self.responses(tokens)])
+
+    def responses(self, tokens: tf.Tensor) -> list[tf.Tensor]:
+        """What each filter makes of each window, before bias and ReLU: one float32 [B, T - width + 1, filters] a width.
 
         A convolution of width w is a linear layer on each window of w embeddings. Laying the windows out and
         multiplying once a width takes 1.8 ms a training step where XLA's own convolution takes 35 (default size, inside
-        a compiled loop). The max is taken first, since it commutes with bias and ReLU.
+        a compiled loop).
         """
         embedded = self.embedding(tokens)  # [B, T, E]
         batch_size, seq_len = tokens.shape
-        pooled = []
+        responses = []
         for width, layer in zip(self.filter_sizes, self.convolutions, strict=True):
             steps = seq_len - width + 1
             windows = tf.concat([embedded[:, i : i + steps] for i in range(width)], axis=2)  # [B, steps, w·E]
             flat = tf.reshape(windows, [batch_size * steps, width * self.emb_dim])
-            responses = tf.reshape(tf.matmul(flat, layer.kernel), [batch_size, steps, layer.units])
-            pooled.append(tf.nn.relu(tf.reduce_max(responses, axis=1) + layer.bias))
-        return tf.concat(pooled, axis=1)
+            responses.append(tf.reshape(tf.matmul(flat, layer.kernel), [batch_size, steps, layer.units]))
+        return responses
+
+    def activated(self, maxima: list[tf.Tensor]) -> tf.Tensor:
+        """Adds the bias to each width's largest responses, [..., filters], and applies ReLU: float32 [..., F]."""
+        biased = [tf.nn.relu(best + layer.bias) for best, layer in zip(maxima, self.convolutions, strict=True)]
+        return tf.concat(biased, axis=-1)
 
     def logits(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """Scores of the classes (FAKE, REAL): int32 [B, T] → float32 [B, 2].
@@ -98,7 +108,10 @@ class Discriminator(keras.layers.Layer):
             tokens: the sequences.
             dropout_seed: a key of `support.seeds`; None applies no dropout.
         """
-        features = self.features(tokens)
+        return self.classify(self.features(tokens), dropout_seed)
+
+    def classify(self, features: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Highway layer, dropout and output layer: float32 [B, F] → scores of (FAKE, REAL), float32 [B, 2]."""
         gate = self.gate(features)
         highway = gate * self.transform(features) + (1.0 - gate) * features
         if dropout_seed is not None and self.dropout_rate > 0.0:
@@ -108,6 +121,47 @@ class Discriminator(keras.layers.Layer):
     def real_prob(self, tokens: tf.Tensor) -> tf.Tensor:
         """D(Y), the probability that each sequence is real, without dropout: int32 [B, T] → float32 [B]."""
         return tf.nn.softmax(self.logits(tokens))[:, REAL]
+
+    def completion_scorer(self, tokens: tf.Tensor) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        """D of many completions of the same sequences' prefixes, each window inside a prefix being looked at once.
+
+        With it a reward pass of the paper's size takes 1.7 s, with `real_prob` 2.5 (2-core CPU).
+
+        Args:
+            tokens: int32 [B, T].
+
+        Returns:
+            a function of rollouts, int32 [N, B, T], and the int32 number n of tokens that they share with `tokens`,
+            1..T; it returns their `real_prob`, float32 [N, B].
+        """
+        batch_size, seq_len = tokens.shape
+        lengths = tf.range(seq_len + 1)[:, None]
+        known = []  # a width: the largest response inside each prefix, [T + 1, B, filters]; -inf where no window fits
+        for width, response in zip(self.filter_sizes, self.responses(tokens), strict=True):
+            inside = tf.range(seq_len - width + 1) + width <= lengths  # [T + 1, steps]
+            masked = tf.where(inside[:, None, :, None], response[None], -np.inf)
+            known.append(tf.reduce_max(masked, axis=2))
+
+        def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
+            rollout_num = rollouts.shape[0]
+            rows = rollout_num * batch_size
+            embedded = tf.reshape(self.embedding(rollouts), [rows, seq_len * self.emb_dim])
+            maxima = []
+            for width, layer, inside in zip(self.filter_sizes, self.convolutions, known, strict=True):
+
+                def look(i, best, width=width, kernel=layer.kernel):
+                    window = tf.slice(embedded, [0, i * self.emb_dim], [rows, width * self.emb_dim])
+                    return i + 1, tf.maximum(best, tf.matmul(window, kernel))
+
+                last = seq_len - width  # where the last window begins; those from `first` on reach beyond the prefix
+                first = tf.maximum(prefix_len - width + 1, 0)
+                start = (first, tf.tile(inside[prefix_len], [rollout_num, 1]))
+                loop = tf.while_loop(lambda i, _, last=last: i <= last, look, start, maximum_iterations=seq_len)
+                maxima.append(loop[1])
+            real_prob = tf.nn.softmax(self.classify(self.activated(maxima)))[:, REAL]
+            return tf.reshape(real_prob, [rollout_num, batch_size])
+
+        return score
 
     def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
         """Cross-entropy plus the L2 penalty of the output layer, l2 · (‖W‖² + ‖b‖²) / 2, as in the authors' code.

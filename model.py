@@ -158,7 +158,10 @@ class SeqGAN:
         seed = key(config.seed, Purpose.G_SAMPLE, step)
         tokens = self.generator.sample(uniforms([config.seq_len, config.batch_size], seed))
         rewards = self.rollout_policy.rewards(
-            tokens, self.discriminator.real_prob, config.rollout_num, key(config.seed, Purpose.ROLLOUT, step)
+            tokens,
+            self.discriminator.completion_scorer(tokens),
+            config.rollout_num,
+            key(config.seed, Purpose.ROLLOUT, step),
         )
         loss, gradients = self.policy_gradient(tokens, rewards)
         self._update_generator(self.g_optimizer, gradients)

@@ -7,7 +7,9 @@ import tensorflow as tf
 from generator import Generator, State, sample_tokens
 from support.seeds import fold, uniforms
 
-Scorer = Callable[[tf.Tensor], tf.Tensor]  # tokens int32 [R, T] → score of each sequence, float32 [R]
+# The reward of whole sequences: (rollouts int32 [N, B, T], how many first tokens they share with the sample they
+# complete, int32) → float32 [N, B]. The number is only there to save work.
+Scorer = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 class RolloutPolicy(Generator):
@@ -46,16 +48,16 @@ class RolloutPolicy(Generator):
             rollouts, int32 [N, B, T].
         """
         seq_len, rollout_num, batch_size = uniforms.shape
-        rows = rollout_num * batch_size
+        rows, projection = rollout_num * batch_size, self.projection()
         rollouts = tf.tile(tf.transpose(tokens)[:, None], [1, rollout_num, 1])  # [T, N, B]
         # The N siblings share the law of their first token: one softmax for B rows, not for N·B.
-        token = sample_tokens(self.logits(states.hidden[prefix_len]), uniforms[prefix_len])  # [N, B]
+        token = sample_tokens(self.logits(states.hidden[prefix_len], projection), uniforms[prefix_len])  # [N, B]
         rollouts = tf.tensor_scatter_nd_update(rollouts, [[prefix_len]], token[None])
         tiled = State(*(tf.tile(s[prefix_len], [rollout_num, 1]) for s in states))  # [N·B, H]
 
         def draw(t, token, state, rollouts):
             state = self.next_state(tf.reshape(token, [rows]), state)
-            token = sample_tokens(self.logits(state.hidden), tf.reshape(uniforms[t], [rows]))
+            token = sample_tokens(self.logits(state.hidden, projection), tf.reshape(uniforms[t], [rows]))
             token = tf.reshape(token, [rollout_num, batch_size])
             return t + 1, token, state, tf.tensor_scatter_nd_update(rollouts, [[t]], token[None])
 
@@ -70,7 +72,7 @@ class RolloutPolicy(Generator):
 
         Args:
             tokens: the samples, int32 [B, T].
-            scorer: the reward of whole sequences, such as `Discriminator.real_prob`.
+            scorer: the reward of whole sequences, such as `Discriminator.completion_scorer(tokens)`.
             rollout_num: N.
             seed: a key of `support.seeds`.
 
@@ -83,10 +85,10 @@ class RolloutPolicy(Generator):
         def value(prefix_len, values):
             numbers = uniforms([seq_len, rollout_num, batch_size], fold(seed, prefix_len))
             rollouts = self.complete(tokens, states, prefix_len, numbers)
-            scores = scorer(tf.reshape(rollouts, [rollout_num * batch_size, seq_len]))
-            mean = tf.reduce_mean(tf.reshape(scores, [rollout_num, batch_size]), axis=0)
+            mean = tf.reduce_mean(scorer(rollouts, prefix_len), axis=0)
             return prefix_len + 1, tf.tensor_scatter_nd_update(values, [[prefix_len - 1]], mean[None])
 
-        values = tf.tensor_scatter_nd_update(tf.zeros([seq_len, batch_size]), [[seq_len - 1]], scorer(tokens)[None])
+        finished = scorer(tokens[None], tf.constant(seq_len))  # [1, B]
+        values = tf.tensor_scatter_nd_update(tf.zeros([seq_len, batch_size]), [[seq_len - 1]], finished)
         _, values = tf.while_loop(lambda n, _: n < seq_len, value, (1, values), maximum_iterations=seq_len)
         return tf.transpose(values)

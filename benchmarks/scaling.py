@@ -45,8 +45,8 @@ def measure(sizes: dict[str, int], repeats: int = 5) -> dict[str, float]:
 
     @tf.function(jit_compile=config.jit, autograph=False)
     def rewards() -> tf.Tensor:
-        opinions, seed = model.discriminator.real_prob, key(1, Purpose.ROLLOUT, 0)
-        return model.rollout_policy.rewards(tokens, opinions, config.rollout_num, seed)
+        scorer = model.discriminator.completion_scorer(tokens)
+        return model.rollout_policy.rewards(tokens, scorer, config.rollout_num, key(1, Purpose.ROLLOUT, 0))
 
     median = time_calls(rewards, repeats).median
     return {"seconds": median, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}

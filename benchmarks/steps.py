@@ -41,8 +41,8 @@ def steps_of(config: Config) -> tuple[SeqGAN, OracleData, dict[str, Callable[[],
         return model.generator.sample(uniforms([config.seq_len, config.batch_size], key(1, Purpose.G_SAMPLE, 0)))
 
     def rewards() -> tf.Tensor:
-        opinions, seed = model.discriminator.real_prob, key(1, Purpose.ROLLOUT, 0)
-        return model.rollout_policy.rewards(batch[0], opinions, config.rollout_num, seed)
+        scorer = model.discriminator.completion_scorer(batch[0])
+        return model.rollout_policy.rewards(batch[0], scorer, config.rollout_num, key(1, Purpose.ROLLOUT, 0))
 
     def policy_gradient() -> tf.Tensor:
         loss, gradients = model.policy_gradient(batch[0], tf.ones([config.batch_size, config.seq_len]))

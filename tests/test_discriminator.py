@@ -53,6 +53,21 @@ def test_a_convolution_agrees_with_tensorflows():
         start += filters
 
 
+@pytest.mark.parametrize("jit", [True, False])
+def test_completions_are_scored_as_whole_sequences(jit):
+    """Whatever the prefix: every token after it differs from the sample's, and none of those before."""
+    network = discriminator()
+    network.embedding.embeddings.assign(network.embedding.embeddings * 3)  # opinions far apart
+    tokens = tf.constant(TOKENS)
+    score = tf.function(lambda r, n: network.completion_scorer(tokens)(r, n), jit_compile=jit)
+    for prefix_len in range(1, 6):
+        rollouts = np.repeat(TOKENS[None], 4, axis=0)
+        rollouts[:, :, prefix_len:] = np.random.default_rng(prefix_len).integers(0, 7, [4, 6, 5 - prefix_len])
+        whole = network.real_prob(rollouts.reshape(24, 5)).numpy().reshape(4, 6)
+        assert whole.std() > 0.05
+        np.testing.assert_allclose(score(tf.constant(rollouts), tf.constant(prefix_len)), whole, atol=1e-5)
+
+
 def test_the_loss_is_cross_entropy_plus_the_penalty_of_the_output_layer():
     labels = np.array([REAL, FAKE, REAL, FAKE, FAKE, REAL])
     for l2 in (0.0, 0.2, 3.0):

@@ -95,19 +95,19 @@ def test_entropy_counts_impossible_tokens_as_nothing():
 @pytest.mark.parametrize("jit", [True, False])
 def test_chosen_log_probs_and_their_gradient_are_those_of_log_softmax(jit):
     rng = np.random.default_rng(0)
-    hidden, kernel, bias = (tf.constant(rng.normal(0, 2, shape), tf.float32) for shape in ([9, 3], [3, 7], [7]))
+    hidden, projection = (tf.constant(rng.normal(0, 2, shape), tf.float32) for shape in ([9, 3], [4, 7]))
     tokens = tf.constant([0, 6, 6, 2, 2, 2, 5, 1, 0])  # some twice, some never
     weights = tf.constant(rng.normal(size=9), tf.float32)
 
-    def plain(hidden, kernel, bias, tokens):
-        return tf.gather(tf.nn.log_softmax(hidden @ kernel + bias), tokens, batch_dims=1)
+    def plain(hidden, projection, tokens):
+        return tf.gather(tf.nn.log_softmax(hidden @ projection[:-1] + projection[-1]), tokens, batch_dims=1)
 
     def with_gradient(function):
         with tf.GradientTape() as tape:
-            tape.watch([hidden, kernel, bias])
-            values = function(hidden, kernel, bias, tokens)
+            tape.watch([hidden, projection])
+            values = function(hidden, projection, tokens)
             total = tf.reduce_sum(values * weights)
-        return values, *tape.gradient(total, [hidden, kernel, bias])
+        return values, *tape.gradient(total, [hidden, projection])
 
     ours = tf.function(lambda: with_gradient(chosen_log_probs), jit_compile=jit)()
     for mine, theirs in zip(ours, with_gradient(plain), strict=True):
@@ -115,8 +115,8 @@ def test_chosen_log_probs_and_their_gradient_are_those_of_log_softmax(jit):
 
 
 def test_log_probs_of_extreme_logits_are_finite():
-    kernel = tf.constant([[1e4, -1e4, 0.0]])
-    values = chosen_log_probs(tf.constant([[1.0], [1.0]]), kernel, tf.zeros(3), tf.constant([0, 1]))
+    projection = tf.constant([[1e4, -1e4, 0.0], [0.0, 0.0, 0.0]])
+    values = chosen_log_probs(tf.constant([[1.0], [1.0]]), projection, tf.constant([0, 1]))
     np.testing.assert_allclose(values, [0.0, -2e4], atol=1e-3)
 
 

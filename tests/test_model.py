@@ -45,6 +45,11 @@ def opinions(model: SeqGAN) -> np.ndarray:
     return model.discriminator.real_prob(tf.constant(all_sequences(4, 3))).numpy()
 
 
+def reward_instead(model: SeqGAN, reward) -> None:
+    """Pays `reward`, a function of tokens [..., T], in place of the discriminator's opinion."""
+    model.discriminator.completion_scorer = lambda tokens: lambda rollouts, prefix_len: reward(rollouts)
+
+
 # ---- policy gradient
 
 
@@ -91,7 +96,7 @@ def test_the_estimate_from_two_samples_is_unbiased(baseline):
 @pytest.mark.parametrize("reward", [0.1, 0.3, 1.0, 1e6])
 def test_a_constant_reward_with_the_baseline_changes_nothing(batch_size, reward):
     model = tiny_model("--batch_size", str(batch_size), "--baseline", "batch")
-    model.discriminator.real_prob = lambda tokens: tf.fill([tokens.shape[0]], tf.constant(reward, tf.float32))
+    reward_instead(model, lambda tokens: tf.fill(tokens.shape[:-1], tf.constant(reward, tf.float32)))
     before = model.generator.get_weights()
     for step in range(3):
         model.g_step(tf.constant(step))
@@ -101,7 +106,7 @@ def test_a_constant_reward_with_the_baseline_changes_nothing(batch_size, reward)
 
 def test_a_constant_reward_without_a_baseline_does_change_the_policy():
     model = tiny_model()
-    model.discriminator.real_prob = lambda tokens: tf.ones([tokens.shape[0]])
+    reward_instead(model, lambda tokens: tf.ones(tokens.shape[:-1]))
     before = model.generator.get_weights()
     model.g_step(tf.constant(0))
     assert any((old != new).any() for old, new in zip(before, model.generator.get_weights(), strict=True))
@@ -113,9 +118,9 @@ def test_a_known_reward_is_maximised(baseline):
     model = tiny_model("--batch_size", "64", "--rollout_num", "4", "--baseline", baseline, random=False)
 
     def paid(tokens):
-        return tf.cast((tokens[:, 0] == 2) & (tokens[:, 2] == 3), tf.float32)
+        return tf.cast((tokens[..., 0] == 2) & (tokens[..., 2] == 3), tf.float32)
 
-    model.discriminator.real_prob = paid
+    reward_instead(model, paid)
     scores = paid(tf.constant(all_sequences(4, 3))).numpy()
     assert probabilities(model.generator) @ scores < 0.1
     for step in range(150):

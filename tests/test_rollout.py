@@ -17,7 +17,7 @@ def known_scores(vocab_size: int, seq_len: int) -> np.ndarray:
 
 def scorer_of(scores: np.ndarray, vocab_size: int, seq_len: int):
     powers = tf.constant(vocab_size ** np.arange(seq_len)[::-1], tf.int32)
-    return lambda tokens: tf.gather(tf.constant(scores), tf.reduce_sum(tokens * powers, axis=1))
+    return lambda rollouts, _: tf.gather(tf.constant(scores), tf.reduce_sum(rollouts * powers, axis=-1))
 
 
 @pytest.fixture(params=[True, False], ids=["jit", "no-jit"])
@@ -70,10 +70,14 @@ def test_rewards_of_one_rollout_are_unbiased():
 def test_prefix_lengths_and_rollouts_draw_independent_numbers():
     policy = RolloutPolicy(random_generator(4, 4, seed=3))
     seen = []
-    policy.rewards(
-        tf.zeros([3, 4], tf.int32), lambda tokens: seen.append(tokens.numpy()) or tf.zeros(len(tokens)), 500, KEY
-    )
-    last = [batch.reshape(-1, 3, 4)[:, :, 3] for batch in seen if len(batch) == 1500]  # drawn for each prefix length
+
+    def record(rollouts, prefix_len):
+        seen.append((int(prefix_len), rollouts.numpy()))
+        return tf.zeros(rollouts.shape[:2])
+
+    policy.rewards(tf.zeros([3, 4], tf.int32), record, 500, KEY)
+    assert [(n, r.shape) for n, r in seen] == [(4, (1, 3, 4)), (1, (500, 3, 4)), (2, (500, 3, 4)), (3, (500, 3, 4))]
+    last = [rollouts[:, :, 3] for _, rollouts in seen[1:]]  # drawn for each prefix length
     assert len(last) == 3
     for first, second in ((last[0], last[1]), (last[1], last[2])):
         assert (first == second).mean() < 0.9
