@@ -1,0 +1,337 @@
+"""Bad command lines and bad files: each is one line that names what is wrong, and status 2, before any training."""
+
+import io
+import json
+import os
+import pickle
+import shlex
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fault_injection import TINY
+
+import main as program
+from data.nottingham import NottinghamData  # noqa: F401, imported before output is captured
+from support.config import Config
+
+COUNTS = [name for name, field in Config.__dataclass_fields__.items() if field.type is int]
+REALS = [name for name, field in Config.__dataclass_fields__.items() if field.type is float]
+LISTS = ["d_filter_sizes", "d_num_filters"]
+BOOLEANS = [name for name, field in Config.__dataclass_fields__.items() if field.type is bool]
+MAY_BE_ZERO = {
+    *("seed", "oracle_seed", "train_size", "pretrain_g_epochs", "pretrain_d_epochs", "total_epochs", "d_steps"),
+    *("g_pretrain_lr", "g_lr", "d_lr", "d_l2", "rollout_lag"),
+}
+
+
+def one_line(capsys, argv: list[str], *words: str) -> None:
+    """Runs the program and checks that it ends as it should."""
+    try:
+        status = program.main(argv)
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status == 2 and error.count("\n") == 1 and error.startswith("main.py: error: "), (status, error)
+    assert all(word in error for word in words), (words, error)
+
+
+# ---- single flags
+
+OF_NUMBERS = [
+    *((f"--{name} -1", "less than") for name in COUNTS + REALS + LISTS),
+    *((f"--{name} 0", "less than") for name in COUNTS + REALS + LISTS if name not in MAY_BE_ZERO),
+    *((f"--{name} x", "is not a") for name in COUNTS + REALS + LISTS),
+    *((f"--{name} 99999999999", "more than") for name in COUNTS + LISTS),
+    *((f"--{name} 1.5", "not an integer") for name in COUNTS),
+    *((f"--{name} nan", "not finite") for name in REALS),
+    *((f"--{name} inf", "not finite") for name in REALS),
+    *((f"--{name} perhaps", "neither true nor false") for name in BOOLEANS),
+    *((f"--{name}", "expected") for name in COUNTS + REALS + LISTS),
+]
+OF_ONE_FLAG = [
+    ("--seq_len 1", "less than 2"),
+    ("--vocab_size 1", "less than 2"),
+    ("--eval_samples 1", "less than 2"),
+    ("--seed 2147483648", "more than"),
+    ("--seed ''", "not an integer"),
+    (f"--seed {'9' * 400}", "more than"),
+    (f"--seed {'9' * 5000}", "not an integer"),
+    ("--seed '7\n8'", "not an integer"),
+    ("--seed ' -7\n'", "less than 0"),
+    ("--g_lr 1e999", "not finite"),
+    ("--dropout_keep_prob 1.01", "more than 1"),
+    ("--rollout_lag 1.5", "more than 1"),
+    ("--frame_seconds 11", "more than 10"),
+    ("--d_filter_sizes 1 2 x", "not an integer"),
+    ("--d_num_filters 5 0", "less than 1"),
+    ("--dataset MNIST", "invalid choice"),
+    ("--dataset nottingham", "invalid choice"),
+    ("--preset large", "invalid choice"),
+    ("--baseline mean", "invalid choice"),
+    ("--evaluate maybe", "neither true nor false"),
+    ("--jit 2", "neither true nor false"),
+    ("--learning_rate 1", "unrecognized"),
+    ("--batch 5", "unrecognized"),  # no abbreviations
+    ("--no-seed", "unrecognized"),
+    ("extra", "unrecognized"),
+    ("'two\nlines'", "unrecognized"),
+    ("--log_dir ''", "is empty"),
+    ("--eval_log_dir ''", "is empty"),
+    ("--log_dir", "expected one argument"),
+]
+
+
+@pytest.mark.parametrize(("words", "why"), OF_NUMBERS + OF_ONE_FLAG)
+def test_a_flag_that_cannot_be(capsys, words, why):
+    argv = shlex.split(words)
+    one_line(capsys, [*TINY, *argv], argv[0].split("\n")[0], why)
+
+
+# ---- flags that contradict each other
+
+OF_SEVERAL_FLAGS = [
+    ("--d_filter_sizes 1 2 --d_num_filters 5", "--d_filter_sizes has 2 entries and --d_num_filters 1"),
+    ("--d_filter_sizes 1 2 3", "--d_filter_sizes has 3 entries and --d_num_filters 2"),
+    ("--d_filter_sizes 1 4", "a filter of width 4 is wider than --seq_len 3"),
+    ("--preset paper --seq_len 19 --d_filter_sizes 20 --d_num_filters 2", "wider than --seq_len 19"),
+    ("--seq_len 2", "a filter of width 3 is wider than --seq_len 2"),
+    ("--d_batch_size 5", "--d_batch_size: 5 is odd"),
+    ("--baseline batch --batch_size 1", "--baseline batch needs a --batch_size of 2 or more"),
+    ("--train_size 1", "--train_size: 1 is less than one batch (2)"),
+    ("--train_size 3 --d_batch_size 10", "--train_size: 3 is less than one batch (5)"),
+    ("--pretrain_g_epochs 0 --total_epochs 0", "--pretrain_g_epochs and --total_epochs are both 0"),
+    ("--log_dir a --eval_log_dir a", "--log_dir and --eval_log_dir are both a"),
+    ("--log_dir a --eval_log_dir ./b/../a/", "--log_dir and --eval_log_dir are both a"),
+    ("--overwrite --no-is_train", "--overwrite and --no-is_train"),
+]
+
+
+@pytest.mark.parametrize(("words", "why"), OF_SEVERAL_FLAGS)
+def test_flags_that_contradict_each_other(capsys, tmp_path, monkeypatch, words, why):
+    monkeypatch.chdir(tmp_path)
+    one_line(capsys, [*TINY, *shlex.split(words)], why)
+    assert not list(tmp_path.iterdir())
+
+
+# ---- directories
+
+
+@pytest.fixture
+def logs(tmp_path, monkeypatch) -> list[str]:
+    """Flags of directories that can be used."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "lock-is-a-folder" / "lock").mkdir(parents=True)
+    return [*TINY, "--log_dir", "train", "--eval_log_dir", "eval"]
+
+
+OF_DIRECTORIES = [
+    ("file", "File exists"),
+    ("file/train", "Not a directory"),
+    ("/dev/null", "File exists"),
+    ("/dev/null/x", "Not a directory"),
+    ("/proc/nowhere/x", "No such file"),
+    ("loop/x", "symbolic links"),
+    ("x" * 300, "File name too long"),
+    ("lock-is-a-folder", "Is a directory"),
+]
+
+
+@pytest.mark.parametrize(("path", "why"), OF_DIRECTORIES)
+@pytest.mark.parametrize("flag", ["--log_dir", "--eval_log_dir"])
+def test_a_directory_that_cannot_be_used(capsys, logs, flag, path, why):
+    one_line(capsys, [*logs, flag, path], f"{flag} {path}", why)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_a_directory_without_rights(capsys, logs, tmp_path):
+    tmp_path.chmod(0o500)
+    one_line(capsys, logs, "--log_dir train", "Permission denied")
+    tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "7",
+        "[" * 100_000,
+        '{"flags": {}, "run": "a"}',
+        '{"flags": 3, "run": "a"}',
+        '{"flags": {"total_epochs": "5"}, "run": "a"}',
+        '{"flags": {"total_epochs": 5}}',
+        '{"flags": {"total_epochs": 5}, "run": 7}',
+        b"\xff\xfe\x00",
+    ],
+    ids=range(12),
+)
+def test_a_config_json_that_is_none(capsys, logs, tmp_path, content):
+    (tmp_path / "train").mkdir()
+    path = tmp_path / "train" / "config.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    one_line(capsys, logs, "config.json: not a readable configuration")
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["config.json", "lock"]
+
+
+def test_nothing_to_evaluate(capsys, logs, tmp_path):
+    one_line(capsys, [*logs, "--no-is_train"], "--log_dir train", "No such file")
+    assert not (tmp_path / "train").exists()
+    (tmp_path / "train").mkdir()
+    one_line(capsys, [*logs, "--no-is_train"], "--no-is_train", "no checkpoint", "train")
+
+
+# ---- an oracle's file
+
+
+def arrays(**changed) -> dict[str, np.ndarray]:
+    """An oracle of 4 tokens, with some arrays changed or, where None, left out."""
+    shapes = {"embedding": (4, 2), "W_out": (3, 4), "b_out": (4,)}
+    for gate in "ifoc":
+        shapes |= {f"W_{gate}": (2, 3), f"U_{gate}": (3, 3), f"b_{gate}": (3,)}
+    content = {name: np.ones(shape, np.float32) for name, shape in shapes.items()} | changed
+    return {name: array for name, array in content.items() if array is not None}
+
+
+def npz(**changed) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=True, **arrays(**changed))
+    return file.getvalue()
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def header(shape: str, dtype: str = "<f4") -> bytes:
+    """An .npy file that is all promise."""
+    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+def declaring(size: int) -> bytes:
+    """A zip file whose only member claims a size."""
+    content = bytearray(zipped({"embedding.npy": b"x"}))
+    directory = content.index(b"PK\x01\x02")
+    content[directory + 24 : directory + 28] = size.to_bytes(4, "little")
+    return bytes(content)
+
+
+class Payload:
+    """What a pickle can do."""
+
+    def __reduce__(self):
+        return (Path.touch, (Path("executed"),))
+
+
+OF_ORACLES: dict[str, tuple[Callable[[], bytes], str]] = {
+    "empty": (lambda: b"", "not a readable .npz"),
+    "text": (lambda: b"not an oracle\n" * 100, "not a readable .npz"),
+    "an npy file": (lambda: header("(2,)") + bytes(8), "not a readable .npz"),
+    "a pickle": (lambda: pickle.dumps(Payload()), "not a readable .npz"),
+    "cut short": (lambda: npz()[:-30], "not a readable .npz"),
+    "cut in half": (lambda: npz()[: len(npz()) // 2], "not a readable .npz"),
+    "a flipped bit": (lambda: npz().replace(b"\x80\x3f", b"\x80\x3e", 1), "not a readable .npz"),
+    "a flipped bit in deflated data": (lambda: zipped({"embedding.npy": npz()}).replace(b"e", b"f"), "not a readable"),
+    "objects": (lambda: npz(embedding=np.array([Payload()], object)), "not a readable .npz"),
+    "an empty zip": (lambda: zipped({}), "embedding is missing"),
+    "members that are no arrays": (lambda: zipped({"embedding": b"x", "b_i": b"y"}), "embedding has shape []"),
+    "a header of 10^12 numbers": (lambda: zipped({"embedding.npy": header("(1000000, 1000000)")}), "not a readable"),
+    "a header of 10^30 numbers": (lambda: zipped({"embedding.npy": header("(1" + "0" * 30 + ",)")}), "not a readable"),
+    "a negative shape": (lambda: zipped({"embedding.npy": header("(-1, 2)")}), "not a readable .npz"),
+    "a header that is code": (lambda: zipped({"embedding.npy": header("__import__('os').getpid()")}), "not a readable"),
+    "a header of another type": (lambda: zipped({"embedding.npy": header("(2,)", "<x9")}), "not a readable .npz"),
+    "a claim of 4 GB": (lambda: declaring(2**32 - 2), "larger than"),
+    "another shape of U_f": (lambda: npz(U_f=np.ones((3, 4), np.float32)), "U_f has shape [3, 4], not [3, 3]"),
+    "another shape of W_out": (lambda: npz(W_out=np.ones((4, 3), np.float32)), "W_out has shape [4, 3], not [3, 4]"),
+    "a flat embedding": (lambda: npz(embedding=np.ones(8, np.float32)), "embedding has shape [8]"),
+    "a scalar b_i": (lambda: npz(b_i=np.float32(1)), "b_i has shape []"),
+    "no numbers": (lambda: npz(embedding=np.ones((0, 2), np.float32)), "empty"),
+    "integers": (lambda: npz(b_out=np.ones(4, np.int64)), "b_out must hold finite floating-point numbers"),
+    "complex numbers": (lambda: npz(b_out=np.ones(4, np.complex64)), "b_out must hold"),
+    "words": (lambda: npz(b_out=np.array(["a"] * 4)), "b_out must hold"),
+    "NaN": (lambda: npz(W_c=np.full((2, 3), np.nan, np.float32)), "W_c must hold finite"),
+    "infinity": (lambda: npz(U_o=np.full((3, 3), -np.inf, np.float32)), "U_o must hold finite"),
+    "more than float32 holds": (lambda: npz(b_f=np.full(3, 1e300)), "b_f must hold finite"),
+} | {f"no {name}": (lambda name=name: npz(**{name: None}), f"{name} is missing") for name in arrays()}
+
+
+@pytest.mark.filterwarnings("error")  # a warning would be a line more
+@pytest.mark.parametrize("what", OF_ORACLES)
+def test_an_oracle_file_that_is_none(capsys, logs, tmp_path, what):
+    make, why = OF_ORACLES[what]
+    (tmp_path / "oracle.npz").write_bytes(make())
+    one_line(capsys, [*logs, "--oracle_params", "oracle.npz"], "oracle.npz", why)
+    assert not (tmp_path / "train").exists() and not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(("path", "why"), [("absent.npz", "No such file"), (".", "directory"), ("/dev/null", "zip")])
+def test_an_oracle_file_that_is_not_there(capsys, logs, path, why):
+    one_line(capsys, [*logs, "--oracle_params", path], f"--oracle_params {path}", why)
+
+
+# ---- a folder of tunes
+
+OF_TUNES = {
+    "absent": (lambda folder: None, "no such folder"),
+    "a file": (lambda folder: folder.write_text("x"), "no such folder"),
+    "empty": (lambda folder: folder.mkdir(), "no .mid"),
+    "half a split": (lambda folder: (folder / "train").mkdir(parents=True), "not all of train, valid and test"),
+}
+
+
+@pytest.mark.parametrize("what", OF_TUNES)
+def test_a_folder_of_tunes_that_is_none(capsys, logs, tmp_path, what):
+    make, why = OF_TUNES[what]
+    make(tmp_path / "tunes")
+    one_line(capsys, [*logs, "--dataset", "Nottingham", "--data_dir", "tunes"], "tunes", why)
+    assert not (tmp_path / "train").exists()
+
+
+def test_a_folder_of_damaged_tunes(capsys, logs, tmp_path):
+    for split in ("train", "valid", "test"):
+        (tmp_path / "tunes" / split).mkdir(parents=True)
+        (tmp_path / "tunes" / split / "a.mid").write_bytes(b"MThd\x00\x00\x00\x06\x00\x01")
+    one_line(capsys, [*logs, "--dataset", "Nottingham", "--data_dir", "tunes"], "tunes", "skipped")
+
+
+# ---- limits of the machine
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the size of the address space")
+def test_out_of_memory(capsys, logs, monkeypatch):
+    def exhausted(config):
+        raise MemoryError("Unable to allocate 7 TiB")
+
+    monkeypatch.setitem(program.DATASETS, "LSTM", exhausted)
+    one_line(capsys, logs, "out of memory (Unable to allocate 7 TiB)", "--batch_size")
+
+
+def test_an_interrupt_before_training(capsys, logs, monkeypatch):
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(program.DATASETS, "LSTM", interrupted)
+    assert program.main(logs) == 130
+    assert capsys.readouterr().err == "main.py: interrupted before training\n"
+
+
+def test_nothing_is_wrong_with_the_flags_that_the_others_change(capsys, logs, tmp_path):
+    """So each failure above is its own; and a number in float64 is as good as one in float32."""
+    (tmp_path / "oracle.npz").write_bytes(npz(b_f=np.ones(3)))
+    few = ["--pretrain_g_epochs", "1", "--total_epochs", "0"]
+    assert program.main([*logs, *few, "--oracle_params", "oracle.npz"]) == 0
+    described = json.loads((tmp_path / "train" / "config.json").read_text())
+    assert described["flags"]["oracle_params"] == "oracle.npz"
+    assert capsys.readouterr().err == ""
