@@ -12,7 +12,7 @@ fi
 cd "$(dirname "${BASH_SOURCE[0]}")"
 python=${PYTHON:-python}
 
-TF_CPP_MIN_LOG_LEVEL=3 TF_ENABLE_ONEDNN_OPTS=0 "$python" -m data.fetch_nottingham
+"$python" -m data.fetch_nottingham
 
 # Sequence length and batch are the paper's. The rest is to keep the adversarial phase from undoing what pretraining
 # learnt. Seen once each, one seed: with the default flags (batch 32, longer pretraining), 30 adversarial epochs took

@@ -1,10 +1,13 @@
 """Real data: what it is read from, and what training and evaluation ask of it."""
 
-from typing import Any, Protocol
+from __future__ import annotations
 
-import tensorflow as tf
+from typing import TYPE_CHECKING, Any, Protocol
 
 from support.config import UsageError
+
+if TYPE_CHECKING:  # reading files should not take TensorFlow's import
+    import tensorflow as tf
 
 
 class DataError(UsageError):
