@@ -139,20 +139,22 @@ class Run:
     def open_logs(self, described: dict[str, Any]) -> None:
         """Opens the logs where the checkpoint left them."""
         self.train_log = RunLog(self.config.log_dir, TRAIN_COLUMNS, self.positions.get("train", {}))
-        logs = [self.train_log]
         if self.config.evaluate:
             columns = tuple(c for name in self.data.evaluated for c in (name, f"{name}_se"))
             self.eval_log = RunLog(self.config.eval_log_dir, columns, self.positions.get("eval", {}))
-            logs.append(self.eval_log)
         if not self.positions:
-            for log in logs:
+            for log in self.logs:
                 log.write_hyperparameters(described)
+
+    @property
+    def logs(self) -> list[RunLog]:
+        """The logs that are open, that of training first."""
+        return [log for log in (self.train_log, self.eval_log) if log]
 
     def close_logs(self) -> None:
         """Closes the logs that are open."""
-        for log in (self.train_log, self.eval_log):
-            if log:
-                log.close()
+        for log in self.logs:
+            log.close()
 
     def train(self, interrupt: Interrupt) -> None:
         """Takes the steps that are left, until the end or an interrupt, and saves.
@@ -228,7 +230,7 @@ class Run:
         last = step.epoch == self.epochs[step.phase] - 1
         if self.config.evaluate and self._evaluation_due(step):
             self._evaluate(step, last)
-        self.data.log_samples(self.model, self._axis(step), self._evaluation_due(step), last, self.train_log)
+        self.data.log_samples(self.model, self._axis(step), self._evaluation_due(step), last, self.logs)
 
     def _evaluate(self, step: Step, last: bool) -> None:
         started = time.perf_counter()

@@ -130,12 +130,12 @@ class OracleData:
             "nats a token: the floor of nll_test"
         )
 
-    def log_samples(self, model, epoch: int, due: bool, last: bool, log: RunLog) -> None:
+    def log_samples(self, model, epoch: int, due: bool, last: bool, logs: list[RunLog]) -> None:
         """With --log_generation and where an evaluation is due, pictures of a real and a generated batch."""
         if self.config.log_generation and due:
             generated = model.sample(self.config.batch_size, Purpose.IMAGES, tf.constant(epoch))
             for name, tokens in (("generated", generated), ("real", self.mle_batches(epoch)[0])):
-                log.token_image(epoch, name, tokens.numpy(), self.vocab_size)
+                logs[0].token_image(epoch, name, tokens.numpy(), self.vocab_size)
 
     def evaluate(self, model, epoch: int, last: bool) -> dict[str, tuple[float, float]]:
         """Measures a `model.SeqGAN` against the oracle; `epoch` picks the random numbers, `last` changes nothing.

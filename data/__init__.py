@@ -15,7 +15,7 @@ class DataError(UsageError):
 
 
 class Dataset(Protocol):
-    """What main.py asks of real data. `model` is a `model.SeqGAN`, `log` a `support.logs.RunLog`."""
+    """What main.py asks of real data. `model` is a `model.SeqGAN`, a log a `support.logs.RunLog`."""
 
     vocab_size: int  # V: tokens are 0..V-1
     start_token: int  # fed before the first token
@@ -33,5 +33,8 @@ class Dataset(Protocol):
     def evaluate(self, model: Any, epoch: int, last: bool) -> dict[str, tuple[float, float]]:
         """Figures of the model after an epoch, {name: (value, standard error)}; `last` of its phase."""
 
-    def log_samples(self, model: Any, epoch: int, due: bool, last: bool, log: Any) -> None:
-        """Shows or saves what the model generates; `due`: an evaluation is due, `last`: of its phase."""
+    def log_samples(self, model: Any, epoch: int, due: bool, last: bool, logs: list[Any]) -> None:
+        """Shows or saves what the model generates; `due`: an evaluation is due, `last`: of its phase.
+
+        `logs` are the training log and, with --evaluate, the evaluation log.
+        """

@@ -161,7 +161,7 @@ class NottinghamData:
         defined = {name: values[name][~np.isnan(values[name])] for name in self.compared if name in values}
         return {name: mean_and_error(numbers) for name, numbers in defined.items() if len(numbers)}
 
-    def log_samples(self, model, epoch: int, due: bool, last: bool, log: RunLog) -> None:
+    def log_samples(self, model, epoch: int, due: bool, last: bool, logs: list[RunLog]) -> None:
         """Every --sample_every epochs and at a phase's end: tunes to see and hear, and sample*.mid written anew."""
         del due  # --eval_every has no say in it
         if not last and (epoch + 1) % self.config.sample_every:
@@ -172,8 +172,9 @@ class NottinghamData:
         for name, tunes in (("generated", generated), ("real", self._draw(SAMPLES, Purpose.IMAGES, epoch))):
             picture = piano_roll(tunes, frame_seconds, f"{name}, epoch {epoch}")
             clips = np.stack([audio(tokens, frame_seconds) for tokens in tunes])
-            log.image(epoch, f"piano_roll/{name}", picture)
-            log.audio(epoch, f"audio/{name}", clips, SAMPLE_RATE)
+            for log in logs:
+                log.image(epoch, f"piano_roll/{name}", picture)
+                log.audio(epoch, f"audio/{name}", clips, SAMPLE_RATE)
             if self.config.save_media:
                 save_media(Path(self.config.log_dir) / "media", f"epoch{epoch:05d}_{name}", picture, clips)
 

@@ -233,7 +233,7 @@ class ToyData:
     def evaluate(self, model, epoch: int, last: bool) -> dict[str, tuple[float, float]]:
         return {"nll": (float(model.weights[0]), 0.5)}
 
-    def log_samples(self, model, epoch: int, due: bool, last: bool, log) -> None:
+    def log_samples(self, model, epoch: int, due: bool, last: bool, logs) -> None:
         pass
 
 

@@ -342,15 +342,16 @@ class Log:
 
 
 def test_samples_appear_every_so_often_and_at_a_phases_end(split_folder, model):
-    data, log, songs = NottinghamData(config_of(split_folder)), Log(), []
+    data, log, other, songs = NottinghamData(config_of(split_folder)), Log(), Log(), []
     for epoch in range(5):
-        data.log_samples(model, epoch, due=True, last=epoch == 4, log=log)
+        data.log_samples(model, epoch, due=True, last=epoch == 4, logs=[log, other])
         if (split_folder / "sample0.mid").exists():
             songs.append((split_folder / "sample0.mid").read_bytes())
     due = [1, 3, 4]  # the second, the fourth, the last
     assert log.images == [(e, f"piano_roll/{kind}") for e in due for kind in ("generated", "real")]
     shape = (SAMPLES, round(8 * FRAME * SAMPLE_RATE))
     assert log.clips == [(e, f"audio/{kind}", shape, SAMPLE_RATE) for e in due for kind in ("generated", "real")]
+    assert (other.images, other.clips) == (log.images, log.clips)  # in the evaluation log too
     assert songs[0] == songs[1] and len(set(songs)) == 3  # of epochs 1 to 4: written anew where due
 
 
@@ -359,7 +360,7 @@ def test_a_folder_that_cannot_be_written_gives_a_warning_and_samples_elsewhere(s
     data, log = NottinghamData(config_of(split_folder)), Log()
     (split_folder.parent / "log").mkdir()
     for epoch in range(2):
-        data.log_samples(model, epoch, due=False, last=True, log=log)
+        data.log_samples(model, epoch, due=False, last=True, logs=[log])
     assert len(list((split_folder.parent / "log").glob("sample*.mid"))) == SAMPLES
     (message,) = [record.getMessage() for record in caplog.records]
     assert str(split_folder) in message and "--log_dir" in message
@@ -369,7 +370,7 @@ def test_nowhere_to_write_is_an_error(plain_folder):
     config = config_of(plain_folder)
     data = NottinghamData(config)
     with pytest.raises(OSError):  # there is no --log_dir
-        data.log_samples(SeqGAN(config, VOCAB_SIZE, START), 0, due=False, last=True, log=Log())
+        data.log_samples(SeqGAN(config, VOCAB_SIZE, START), 0, due=False, last=True, logs=[Log()])
 
 
 # --- whole runs
