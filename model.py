@@ -61,7 +61,8 @@ class SeqGAN:
             seed=config.seed,
             start_token=start_token,
         )
-        self.rollout_policy = RolloutPolicy(self.generator)
+        self.precision = tf.bfloat16 if config.mixed_precision else tf.float32  # of the reward pass
+        self.rollout_policy = RolloutPolicy(self.generator, self.precision)
         self.discriminator = Discriminator(
             vocab_size,
             config.seq_len,
@@ -159,7 +160,7 @@ class SeqGAN:
         tokens = self.generator.sample(uniforms([config.seq_len, config.batch_size], seed))
         rewards = self.rollout_policy.rewards(
             tokens,
-            self.discriminator.completion_scorer(tokens),
+            self.discriminator.completion_scorer(tokens, self.precision),
             config.rollout_num,
             key(config.seed, Purpose.ROLLOUT, step),
         )

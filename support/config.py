@@ -77,6 +77,7 @@ class Config:
 
     # rewards
     rollout_num: int = flag(16, "N, Monte-Carlo rollouts a prefix", low=1)
+    mixed_precision: bool = flag(False, "take the reward pass's large matrix products in bfloat16")
     rollout_lag: float = flag(
         0.0, "share of its old weights that the rollout policy keeps after the g-steps of an epoch", low=0, high=1
     )
