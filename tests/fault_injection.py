@@ -164,12 +164,18 @@ class Fault:
         def call(*args, **kwargs):
             mode = kwargs.get("mode", args[1] if len(args) > 1 else "r")
             if not only_writing or "w" in mode or "a" in mode:
-                self.calls += 1
-                if self.calls == self.at:
-                    self._act()
-            return function(*args, **kwargs)
+                self._count()
+            result = function(*args, **kwargs)
+            if only_writing and "w" in mode:  # the file is empty now
+                self._count()
+            return result
 
         return call
+
+    def _count(self) -> None:
+        self.calls += 1
+        if self.calls == self.at:
+            self._act()
 
     def _act(self) -> None:
         if self.action == "BUG":
@@ -188,6 +194,7 @@ class ToyModel:
         import tensorflow as tf
 
         self.weights = tf.Variable([0.1, 0.2, 0.3])
+        self.diverges = config.g_lr > 1e37
         self._tf = tf
 
     def checkpoint(self):
@@ -201,7 +208,10 @@ class ToyModel:
         return self._step(number, 1.1)
 
     def g_step(self, number):
-        return self._step(number, 1.3), self._tf.reshape(self.weights, [1, 3]), None
+        loss, rewards = self._step(number, 1.3), self._tf.reshape(self.weights, [1, 3])
+        if self.diverges and number == 1:
+            self.weights.assign(self.weights * float("inf"))
+        return loss, rewards, None
 
     def d_step(self, real, number):
         return self._step(number, 1.7), self._step(number, 1.9)
@@ -210,7 +220,7 @@ class ToyModel:
         self._step(0, 2.3)
 
     def is_finite(self) -> bool:
-        return True
+        return bool(self._tf.reduce_all(self._tf.math.is_finite(self.weights)))
 
 
 class ToyData:
