@@ -240,7 +240,7 @@ def test_logs_cut_short_are_an_error(trainer, toy, tmp_path):
 
 @pytest.mark.parametrize("action", ["ENOSPC", "EROFS"])
 def test_a_call_that_fails_is_one_line(trainer, tmp_path, action):
-    assert fault_at_each_call(trainer, tmp_path, action, stride=1 if THOROUGH else 7) > 30
+    assert fault_at_each_call(trainer, tmp_path, action, stride=1 if THOROUGH else 9) > 40
 
 
 @pytest.fixture
