@@ -81,7 +81,7 @@ class SeqGAN:
         self.g_step = self._compiled(self._g_step)
         self.d_step = self._compiled(self._d_step)
         self.follow_policy = self._compiled(self._follow_policy)
-        self.is_finite = self._compiled(self._is_finite)
+        self.is_finite = tf.function(self._is_finite, autograph=False)  # XLA takes a second to compile it for nothing
         self.sample = self._compiled(self._sample)
         self.nll = self._compiled(lambda tokens: -tf.reduce_mean(self.generator.log_probs(tokens), axis=1))
         self.evaluate_against = self._compiled(self._evaluate_against)

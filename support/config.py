@@ -36,7 +36,7 @@ class Config:
     log_generation: bool = flag(False, "log pictures of real and generated batches at each evaluation")
     eval_every: int = flag(50, "epochs between evaluations; the first and last epoch of a phase always count", low=1)
     eval_samples: int = flag(256, "sequences an evaluation draws from generator and oracle each", low=2)
-    checkpoint_every: int = flag(100, "epochs between checkpoints; the end of a phase always has one", low=1)
+    checkpoint_every: int = flag(200, "epochs between checkpoints; the end of a phase always has one", low=1)
     keep_checkpoints: int = flag(3, "newest checkpoints kept", low=1)
     overwrite: bool = flag(False, "remove an earlier run's files from the log directories and start afresh")
     debug: bool = flag(False, "show the traceback of an error")
