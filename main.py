@@ -325,7 +325,7 @@ def run(config: Config) -> int:
         checkpoints = Checkpoints(directories[0].path / CHECKPOINTS, model.checkpoint(), config.keep_checkpoints)
         if config.overwrite:
             checkpoints.remove_all()
-            for directory in directories:
+            for directory in reversed(directories):  # --log_dir last, as it tells whose the other's records are
                 directory.wipe()
         run_id = claim(directories, config)
         training = Run(config, data, model, checkpoints)

@@ -58,8 +58,16 @@ class Checkpoints:
         fsync(self.directory)
         self.newest = final
         for old in self.all()[: -self.keep]:
-            remove(old)
+            self._discard(old)
         return final
+
+    def _discard(self, path: Path) -> None:
+        """Removes a checkpoint, which disappears at one stroke: half of one would pass for damaged."""
+        partial = self.directory / "partial"
+        remove(partial)
+        if path != partial:
+            path.rename(partial)
+            remove(partial)
 
     def _write(self, directory: Path, step: int, details: dict[str, Any]) -> None:
         directory.mkdir()
@@ -136,7 +144,7 @@ class Checkpoints:
         if self.directory.is_dir():
             for path in sorted(self.directory.iterdir()):
                 if LEFT_BY_US.fullmatch(path.name):
-                    remove(path)
+                    self._discard(path)
         self.newest = None
 
 

@@ -23,6 +23,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 ROOT = Path(__file__).resolve().parent.parent
 TINY = shlex.split(
     "--no-jit --vocab_size 6 --seq_len 3 --batch_size 2 --g_emb_dim 2 --g_hidden_dim 3 --rollout_num 2 --d_emb_dim 2 "

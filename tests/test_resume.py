@@ -192,6 +192,15 @@ def test_overwrite_starts_afresh_and_removes_nothing_else(trainer, toy, tmp_path
     assert len(checkpoints(run)) == 2
 
 
+def test_killed_while_it_overwrites(trainer, toy, tmp_path):
+    """Whether the next command has the flag again or not."""
+    assert trainer.run(flags(tmp_path), toy=True).status == 0
+    for at in range(1, 30):
+        ended = trainer.run(flags(tmp_path, "--overwrite"), toy=True, at=at)
+        assert ended.status == -signal.SIGKILL
+        resumes(trainer, tmp_path, toy)
+
+
 def test_records_of_another_run_are_never_deleted(trainer, toy, tmp_path):
     """Two runs with one --eval_log_dir: told apart by path, and where the paths read alike by the run's identifier."""
     first, second = tmp_path / "first", tmp_path / "second"
