@@ -362,7 +362,7 @@ def test_a_folder_that_cannot_be_written_gives_a_warning_and_samples_elsewhere(s
     for epoch in range(2):
         data.log_samples(model, epoch, due=False, last=True, logs=[log])
     assert len(list((split_folder.parent / "log").glob("sample*.mid"))) == SAMPLES
-    (message,) = [record.getMessage() for record in caplog.records]
+    (message,) = [r.getMessage() for r in caplog.records if r.name == "data.nottingham"]  # TensorFlow has its own
     assert str(split_folder) in message and "--log_dir" in message
 
 
