@@ -1,6 +1,10 @@
 """SeqGAN from the command line: flags, building, the three phases, evaluation, saving."""
 
 import os
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until training has something to save
 
 # Both are read when TensorFlow is imported. Its own log is no news to the user; oneDNN's kernels, which it announces
 # there, are not used by XLA and make no difference to the speed.
@@ -9,7 +13,6 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import contextlib
 import math
-import signal
 import sys
 import threading
 import time
@@ -386,9 +389,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"main.py: error: {in_one_line(error, config)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("main.py: interrupted before training", file=sys.stderr)
-        return 128 + signal.SIGINT
     except Exception as error:
         error.add_note(f"log directory: {config.log_dir}")
         raise

@@ -89,6 +89,7 @@ def serve() -> int:
     """Reads jobs from stdin, a line of JSON each, and answers [status, seconds]."""
     sys.dont_write_bytecode = True  # these would be calls, too
     sys.path.insert(0, str(ROOT))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as main.py does where it is the program
     import main  # noqa: F401, the children need it
 
     gc.freeze()  # so that a child's collection is short
@@ -265,7 +266,8 @@ def outcome(folder: Path) -> dict[str, Any]:
             # The hyper-parameters hold the directories' names.
             timeless = tag != CLOCK and "hparams" not in tag
             left[f"{kind} {tag}"] = [
-                (e.step, tf.make_ndarray(e.tensor_proto).tobytes() if timeless else b"") for e in events.Tensors(tag)
+                (e.step, e.tensor_proto.SerializeToString(deterministic=True) if timeless else b"")
+                for e in events.Tensors(tag)
             ]
         left[f"{kind} metrics.csv"] = (directory / "metrics.csv").read_bytes()
         left[f"{kind} event files"] = len(list(directory.glob("*.tfevents.*")))

@@ -5,14 +5,17 @@ import json
 import os
 import pickle
 import shlex
+import signal
+import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fault_injection import TINY
+from fault_injection import ROOT, TINY
 
 import main as program
 from data.nottingham import NottinghamData  # noqa: F401, imported before output is captured
@@ -318,13 +321,11 @@ def test_out_of_memory(capsys, logs, monkeypatch):
     one_line(capsys, logs, "out of memory (Unable to allocate 7 TiB)", "--batch_size")
 
 
-def test_an_interrupt_before_training(capsys, logs, monkeypatch):
-    def interrupted(config):
-        raise KeyboardInterrupt
-
-    monkeypatch.setitem(program.DATASETS, "LSTM", interrupted)
-    assert program.main(logs) == 130
-    assert capsys.readouterr().err == "main.py: interrupted before training\n"
+def test_an_interrupt_while_tensorflow_is_imported(logs):
+    process = subprocess.Popen([sys.executable, ROOT / "main.py", *logs], stderr=subprocess.PIPE, text=True)
+    time.sleep(0.7)
+    process.send_signal(signal.SIGINT)
+    assert (process.wait(timeout=30), process.stderr.read()) == (-signal.SIGINT, "")
 
 
 def test_nothing_is_wrong_with_the_flags_that_the_others_change(capsys, logs, tmp_path):

@@ -63,7 +63,7 @@ def test_killed_at_random_moments(trainer, tmp_path):
 
 
 def test_killed_at_each_call_that_changes_a_file(trainer, tmp_path):
-    assert fault_at_each_call(trainer, tmp_path, "SIGKILL", stride=1 if THOROUGH else 3) > 80
+    assert fault_at_each_call(trainer, tmp_path, "SIGKILL", stride=1 if THOROUGH else 4) > 70
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -249,7 +249,7 @@ def test_logs_cut_short_are_an_error(trainer, toy, tmp_path):
 
 @pytest.mark.parametrize("action", ["ENOSPC", "EROFS"])
 def test_a_call_that_fails_is_one_line(trainer, tmp_path, action):
-    assert fault_at_each_call(trainer, tmp_path, action, stride=1 if THOROUGH else 9) > 40
+    assert fault_at_each_call(trainer, tmp_path, action, stride=1 if THOROUGH else 12) > 40
 
 
 @pytest.fixture
