@@ -1,18 +1,16 @@
 """SeqGAN from the command line: flags, building, the three phases, evaluation, saving."""
 
-import os
 import signal
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until training has something to save
 
-# Both are read when TensorFlow is imported. Its own log is no news to the user; oneDNN's kernels, which it announces
-# there, are not used by XLA and make no difference to the speed.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+import support.quiet  # noqa: F401 - before TensorFlow
 
+# isort: split
 import contextlib
 import math
+import os
 import sys
 import threading
 import time

@@ -2,17 +2,17 @@
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import support.quiet  # noqa: F401 - before TensorFlow
+
+# isort: split
 import matplotlib
 import numpy as np
 import tensorflow as tf

@@ -2,15 +2,15 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import support.quiet  # noqa: F401 - before TensorFlow
+
+# isort: split
 import tensorflow as tf
 
 from benchmarks.machine import Peaks, Timing, Work, measure_peaks, time_calls, work_of_steps

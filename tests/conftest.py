@@ -1,11 +1,10 @@
 """What the tests share: a small world in which everything can be enumerated, and the real data where it is present."""
 
-import os
+import support.quiet  # noqa: F401 - before TensorFlow
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as main.py sets them, before TensorFlow is imported
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-
+# isort: split
 import itertools
+import os
 import shlex
 from pathlib import Path
 

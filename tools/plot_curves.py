@@ -1,15 +1,16 @@
 """Draws NLL curves from TensorBoard event files: python tools/plot_curves.py LOGDIR [LOGDIR ...] -o FILE.png."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import support.quiet  # noqa: F401 - before TensorFlow
+
+# isort: split
 import matplotlib
 import tensorflow as tf
 

@@ -1,0 +1,33 @@
+"""Imports TensorFlow without the lines that it logs meanwhile; import this first, and TensorFlow as usual afterwards.
+
+Some of these lines (no CUDA driver, which instructions the CPU has) are written before any setting can stop them. Who
+wants to see the log sets TF_CPP_MIN_LOG_LEVEL to less than 3.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+# oneDNN's kernels, which TensorFlow announces at length, are not used by XLA and make no difference to the speed.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Sends what is written to file descriptor 2, by C++ too, to nowhere."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+hidden = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3"
+with _without_stderr() if hidden else contextlib.nullcontext():
+    import keras
+    import tensorflow
+
+__all__ = ["keras", "tensorflow"]
