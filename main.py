@@ -231,9 +231,9 @@ class Run:
         means = {name: mean([f[name] for f in self.results if name in f]) for name in TRAIN_COLUMNS if name in names}
         self.results, self._figures = [], {name: f"{value:.3f}" for name, value in means.items()}
         self.train_log.row(self._axis(step), step.phase, means)
-        self.train_log.scalars(self._axis(step), {"seconds_per_epoch": seconds})
-        if step.phase == PRETRAIN_D:
+        if step.phase == PRETRAIN_D:  # whose axis is its own
             return
+        self.train_log.scalars(self._axis(step), {"seconds_per_epoch": seconds})
         last = step.epoch == self.epochs[step.phase] - 1
         if self.config.evaluate and self._evaluation_due(step):
             self._evaluate(step, last)
