@@ -13,7 +13,12 @@ FAKE, REAL = 0, 1  # the classes of the softmax
 
 
 class Discriminator(keras.layers.Layer):
-    """Embedding → convolutions of several widths → ReLU → max over time → highway → dropout → linear → softmax."""
+    """Embedding → convolutions of several widths → ReLU → max over time → highway → dropout → linear → softmax.
+
+    Where sequences may be shorter than T, they end in padding, the id V, and the opinion of one is that of the tokens
+    before it alone: a window that reaches into the padding does not count, except the first of its width, which sees
+    zeros there, lest a filter wider than the sequence see nothing.
+    """
 
     def __init__(
         self,
@@ -26,6 +31,7 @@ class Discriminator(keras.layers.Layer):
         dropout_keep_prob: float,
         l2: float,
         seed: int,
+        padded: bool = False,
     ):
         """Makes and initialises the weights as the authors' code does.
 
@@ -38,6 +44,7 @@ class Discriminator(keras.layers.Layer):
             dropout_keep_prob: share of the highway layer's outputs kept in training, in (0, 1].
             l2: weight of the output layer's L2 penalty.
             seed: the run's seed.
+            padded: sequences may be shorter than T.
 
         Raises:
             ValueError: the two lists differ in length, or a width is outside 1..T.
@@ -45,7 +52,8 @@ class Discriminator(keras.layers.Layer):
         super().__init__(name="discriminator")
         if len(filter_sizes) != len(num_filters) or not all(1 <= width <= seq_len for width in filter_sizes):
             raise ValueError(f"{filter_sizes=} and {num_filters=} do not fit sequences of {seq_len} tokens")
-        self.seq_len, self.emb_dim, self.filter_sizes = seq_len, emb_dim, filter_sizes
+        self.vocab_size, self.seq_len, self.emb_dim, self.filter_sizes = vocab_size, seq_len, emb_dim, filter_sizes
+        self.padded = padded
         self.dropout_rate, self.l2 = 1.0 - dropout_keep_prob, l2
         seeds = (variable_seed(seed, Purpose.D_INIT, index) for index in itertools.count())
 
@@ -79,21 +87,36 @@ class Discriminator(keras.layers.Layer):
         """Max over time of every filter (taken first, as it commutes with ReLU): int32 [B, T] → float32 [B, F]."""
         return self.activated([tf.reduce_max(response, axis=1) for response in self.responses(tokens)])
 
+    def embedded(self, tokens: tf.Tensor) -> tf.Tensor:
+        """The tokens' embeddings, zeros for padding: int32 [..., T] → float32 [..., T, E]."""
+        if not self.padded:
+            return self.embedding(tokens)
+        real = tokens != self.vocab_size
+        return tf.where(real[..., None], self.embedding(tf.where(real, tokens, 0)), 0.0)
+
+    def lengths(self, tokens: tf.Tensor) -> tf.Tensor:
+        """Tokens before the padding: int32 [..., T] → int32 [...]."""
+        return tf.reduce_sum(tf.cast(tokens != self.vocab_size, tf.int32), axis=-1)
+
     def responses(self, tokens: tf.Tensor) -> list[tf.Tensor]:
         """What each filter makes of each window, before bias and ReLU: one float32 [B, T - width + 1, filters] a width.
 
-        A convolution of width w is a linear layer on each window of w embeddings. Laying the windows out and
-        multiplying once a width takes 1.8 ms a training step where XLA's own convolution takes 35 (default size, inside
-        a compiled loop).
+        -inf where a window does not count. A convolution of width w is a linear layer on each window of w embeddings.
+        Laying the windows out and multiplying once a width takes 1.8 ms a training step where XLA's own convolution
+        takes 35 (default size, inside a compiled loop).
         """
-        embedded = self.embedding(tokens)  # [B, T, E]
+        embedded = self.embedded(tokens)  # [B, T, E]
         batch_size, seq_len = tokens.shape
         responses = []
         for width, layer in zip(self.filter_sizes, self.convolutions, strict=True):
             steps = seq_len - width + 1
             windows = tf.concat([embedded[:, i : i + steps] for i in range(width)], axis=2)  # [B, steps, w·E]
             flat = tf.reshape(windows, [batch_size * steps, width * self.emb_dim])
-            responses.append(tf.reshape(tf.matmul(flat, layer.kernel), [batch_size, steps, layer.units]))
+            response = tf.reshape(tf.matmul(flat, layer.kernel), [batch_size, steps, layer.units])
+            if self.padded:
+                first = tf.range(steps)
+                response = tf.where(counts(first, width, self.lengths(tokens)[:, None])[:, :, None], response, -np.inf)
+            responses.append(response)
         return responses
 
     def activated(self, maxima: list[tf.Tensor]) -> tf.Tensor:
@@ -151,13 +174,17 @@ class Discriminator(keras.layers.Layer):
         def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
             rollout_num = rollouts.shape[0]
             rows = rollout_num * batch_size
-            embedded = tf.reshape(self.embedding(rollouts), [rows, seq_len * self.emb_dim])
+            embedded = tf.reshape(self.embedded(rollouts), [rows, seq_len * self.emb_dim])
+            lengths = tf.reshape(self.lengths(rollouts), [rows, 1])
             maxima = []
             for width, layer, inside in zip(self.filter_sizes, self.convolutions, known, strict=True):
 
                 def look(i, best, width=width, kernel=layer.kernel):
                     window = tf.slice(embedded, [0, i * self.emb_dim], [rows, width * self.emb_dim])
-                    return i + 1, tf.maximum(best, product(window, kernel, precision))
+                    response = product(window, kernel, precision)
+                    if self.padded:
+                        response = tf.where(counts(i, width, lengths), response, -np.inf)
+                    return i + 1, tf.maximum(best, response)
 
                 last = seq_len - width  # where the last window begins; those from `first` on reach beyond the prefix
                 first = tf.maximum(prefix_len - width + 1, 0)
@@ -185,6 +212,11 @@ class Discriminator(keras.layers.Layer):
         penalty = tf.nn.l2_loss(self.output_layer.kernel) + tf.nn.l2_loss(self.output_layer.bias)
         correct = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), labels)
         return cross_entropy + self.l2 * penalty, tf.reduce_mean(tf.cast(correct, tf.float32))
+
+
+def counts(first: tf.Tensor, width: int, lengths: tf.Tensor) -> tf.Tensor:
+    """Whether the window of `width` tokens from `first` on counts in sequences of these lengths; all broadcast."""
+    return (first + width <= lengths) | (first == 0)
 
 
 def product(left: tf.Tensor, right: tf.Tensor, precision: tf.DType) -> tf.Tensor:

@@ -111,6 +111,9 @@ class Generator(keras.layers.Layer):
     """Token embedding → LSTM → linear → softmax.
 
     A plain LSTM, without the added forget-gate bias: i, f, o = sigmoid, candidate and output through tanh.
+
+    With an end token the policy is a law of sequences of up to T tokens: one that draws the end token is finished, and
+    what is left of its T places holds padding, the id V, which is never drawn. A sequence of T tokens needs no end.
     """
 
     def __init__(
@@ -124,6 +127,7 @@ class Generator(keras.layers.Layer):
         purpose: Purpose = Purpose.G_INIT,
         stddev: float = 0.1,
         start_token: int = 0,
+        end_token: int | None = None,
         name: str = "generator",
     ):
         """Makes and initialises the weights, every one of them from N(0, stddev²).
@@ -136,16 +140,20 @@ class Generator(keras.layers.Layer):
             seed: the run's seed.
             purpose: tells the weights of several networks of one run apart.
             stddev: 0.1 is what the authors' code gives the generator, 1.0 what the paper gives the oracle.
-            start_token: the id fed before the first token; V (an id that is never generated) or one of 0..V-1.
+            start_token: the id fed before the first token; one of 0..V-1, or an id that is never generated: V, or
+                V + 1 where V is padding.
+            end_token: one of 0..V-1, or None where every sequence has T tokens.
             name: of the layer.
         """
         super().__init__(name=name)
-        self.vocab_size, self.seq_len, self.hidden_dim, self.start_token = vocab_size, seq_len, hidden_dim, start_token
+        self.vocab_size, self.seq_len, self.hidden_dim = vocab_size, seq_len, hidden_dim
+        self.start_token, self.end_token = start_token, end_token
 
         def normal(index: int) -> keras.initializers.Initializer:
             return keras.initializers.RandomNormal(stddev=stddev, seed=variable_seed(seed, purpose, index))
 
-        self.embedding = keras.layers.Embedding(max(vocab_size, start_token + 1), emb_dim, normal(0))
+        readable = max(vocab_size + (end_token is not None), start_token + 1)
+        self.embedding = keras.layers.Embedding(readable, emb_dim, normal(0))
         self.cell = keras.layers.LSTMCell(
             hidden_dim,
             kernel_initializer=normal(1),
@@ -168,6 +176,19 @@ class Generator(keras.layers.Layer):
         """Reads one token a row, int32 [B]; returns the state from which the next one is drawn."""
         _, (hidden, cell) = self.cell(self.embedding(tokens), [state.hidden, state.cell])
         return State(hidden, cell)
+
+    def after(self, previous: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
+        """What follows the tokens `previous`: what was drawn, or padding once a sequence is finished; int32, alike."""
+        if self.end_token is None:
+            return drawn
+        finished = (previous == self.end_token) | (previous == self.vocab_size)
+        return tf.where(finished, self.vocab_size, drawn)
+
+    def mask(self, tokens: tf.Tensor) -> tf.Tensor:
+        """1 for each token that the policy chose, its end token included, 0 for padding: float32 like `tokens`."""
+        if self.end_token is None:
+            return tf.ones(tokens.shape)
+        return tf.cast(tokens != self.vocab_size, tf.float32)
 
     def projection(self) -> tf.Tensor:
         """The output layer's kernel with its bias as a last row, float32 [H + 1, V].
@@ -204,10 +225,18 @@ class Generator(keras.layers.Layer):
         return State(tf.stack([s.hidden for s in states]), tf.stack([s.cell for s in states]))
 
     def log_probs(self, tokens: tf.Tensor) -> tf.Tensor:
-        """Log-probabilities log G(y_t | y_<t) of the given tokens, in nats: int32 [B, T] → float32 [B, T]."""
+        """Log-probabilities log G(y_t | y_<t) of the given tokens, in nats: int32 [B, T] → float32 [B, T].
+
+        Padding follows with certainty: its log-probability is 0.
+        """
         batch_size, seq_len = tokens.shape
         hidden = tf.reshape(self.states(tokens).hidden, [seq_len * batch_size, self.hidden_dim])
-        chosen = chosen_log_probs(hidden, self.projection(), tf.reshape(tf.transpose(tokens), [-1]))
+        flat = tf.reshape(tf.transpose(tokens), [-1])
+        if self.end_token is None:
+            chosen = chosen_log_probs(hidden, self.projection(), flat)
+        else:
+            drawn = flat != self.vocab_size
+            chosen = tf.where(drawn, chosen_log_probs(hidden, self.projection(), tf.where(drawn, flat, 0)), 0.0)
         return tf.transpose(tf.reshape(chosen, [seq_len, batch_size]))
 
     def sample(self, uniforms: tf.Tensor) -> tf.Tensor:
@@ -215,13 +244,14 @@ class Generator(keras.layers.Layer):
         seq_len, batch_size = uniforms.shape
         projection = self.projection()
 
-        def draw(t, state, tokens):
-            token = sample_tokens(self.logits(state.hidden, projection), uniforms[t])
-            return t + 1, self.next_state(token, state), tf.tensor_scatter_nd_update(tokens, [[t]], token[None])
+        def draw(t, token, state, tokens):
+            token = self.after(token, sample_tokens(self.logits(state.hidden, projection), uniforms[t]))
+            return t + 1, token, self.next_state(token, state), tf.tensor_scatter_nd_update(tokens, [[t]], token[None])
 
-        start = (0, self.first_state(batch_size), tf.zeros([seq_len, batch_size], tf.int32))
-        _, _, tokens = tf.while_loop(lambda t, *_: t < seq_len, draw, start, maximum_iterations=seq_len)
-        return tf.transpose(tokens)
+        token, tokens = tf.fill([batch_size], self.start_token), tf.zeros([seq_len, batch_size], tf.int32)
+        start = (0, token, self.first_state(batch_size), tokens)
+        loop = tf.while_loop(lambda t, *_: t < seq_len, draw, start, maximum_iterations=seq_len)
+        return tf.transpose(loop[3])
 
     def sample_and_compare(
         self, uniforms: tf.Tensor, other: "Generator | None" = None
@@ -229,37 +259,39 @@ class Generator(keras.layers.Layer):
         """Draws Y ~ G and measures, at each prefix, G's next-token law against its own and another model's.
 
         The expectation over the next token is taken in full and only prefixes are drawn. The means over rows are
-        therefore unbiased for G's entropy and for the cross-entropy -E_{Y~G}[log p_other(Y)] / T, and their standard
-        deviation is a third (against the default oracle) of that of -log p_other(Y) / T (Rao-Blackwell).
+        therefore unbiased for G's entropy and for the cross-entropy -E_{Y~G}[log p_other(Y)], and their standard
+        deviation is a third (against the default oracle) of that of -log p_other(Y) (Rao-Blackwell).
 
         Args:
             uniforms: float32 [T, B] in [0, 1).
-            other: a model over the same vocabulary; None measures the entropy alone.
+            other: a model over the same vocabulary, with the same end token; None measures the entropy alone.
 
         Returns:
-            tokens, int32 [B, T]; entropy and cross-entropy (0 without `other`), float32 [B], nats a token.
+            tokens, int32 [B, T]; entropy and cross-entropy (0 without `other`), float32 [B], nats a sequence.
         """
         seq_len, batch_size = uniforms.shape
         models = (self,) if other is None else (self, other)
         projections = [model.projection() for model in models]
 
-        def draw(t, states, tokens, entropy, cross_entropy):
+        def draw(t, token, states, tokens, entropy, cross_entropy):
             logits, *others = (m.logits(s.hidden, p) for m, s, p in zip(models, states, projections, strict=True))
-            token = sample_tokens(logits, uniforms[t])
+            token = self.after(token, sample_tokens(logits, uniforms[t]))
+            chosen = self.mask(token)  # once a sequence is finished nothing is left to expect
             log_probs = tf.nn.log_softmax(logits)
             probs = tf.exp(log_probs)
 
             def expected(log_probs):  # over the next token; a token of probability 0 counts 0
-                return -tf.reduce_sum(tf.math.multiply_no_nan(log_probs, probs), axis=1)
+                return -tf.reduce_sum(tf.math.multiply_no_nan(log_probs, probs), axis=1) * chosen
 
             for other_logits in others:  # [B, V], as logits
                 cross_entropy += expected(tf.nn.log_softmax(other_logits))
             states = tuple(m.next_state(token, s) for m, s in zip(models, states, strict=True))
             tokens = tf.tensor_scatter_nd_update(tokens, [[t]], token[None])
-            return t + 1, states, tokens, entropy + expected(log_probs), cross_entropy
+            return t + 1, token, states, tokens, entropy + expected(log_probs), cross_entropy
 
+        token, tokens = tf.fill([batch_size], self.start_token), tf.zeros([seq_len, batch_size], tf.int32)
         states = tuple(model.first_state(batch_size) for model in models)
-        start = (0, states, tf.zeros([seq_len, batch_size], tf.int32), tf.zeros([batch_size]), tf.zeros([batch_size]))
+        start = (0, token, states, tokens, tf.zeros([batch_size]), tf.zeros([batch_size]))
         loop = tf.while_loop(lambda t, *_: t < seq_len, draw, start, maximum_iterations=seq_len)
-        _, _, tokens, entropy, cross_entropy = loop
-        return tf.transpose(tokens), entropy / seq_len, cross_entropy / seq_len
+        _, _, _, tokens, entropy, cross_entropy = loop
+        return tf.transpose(tokens), entropy, cross_entropy

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from data import Dataset
 from data.nottingham import NottinghamData
+from data.text import TextData
 from model import SeqGAN
 from oracle import OracleData
 from support.checkpoints import Checkpoints, first_line
@@ -31,7 +32,7 @@ from support.directories import CHECKPOINTS, RunDirectory, claim
 from support.logs import RunLog, description
 
 PRETRAIN_G, PRETRAIN_D, ADVERSARIAL = "pretrain_g", "pretrain_d", "adversarial"
-DATASETS = {"LSTM": OracleData, "Nottingham": NottinghamData}
+DATASETS = {"LSTM": OracleData, "Nottingham": NottinghamData, "text": TextData}
 TRAIN_COLUMNS = ("g_pretrain_loss", "d_pretrain_loss", "d_pretrain_acc", "g_loss", "g_reward", "d_loss", "d_acc")
 
 
@@ -201,13 +202,15 @@ class Run:
         elif step.kind == "g":
             if step.number == 0:
                 self.model.follow_policy(lag=0.0)  # the rollouts begin with the pretrained policy
-            loss, rewards, _ = self.model.g_step(number)
+            result = self.model.g_step(number)
             if (step.number + 1) % self.config.g_steps == 0:
                 self.model.follow_policy(lag=self.config.rollout_lag)
-            figures = {"g_loss": loss, "g_reward": tf.reduce_mean(rewards)}
+            figures = {"g_loss": result.loss, "g_reward": result.reward}
             if self._evaluation_due(step):
-                for t, values in enumerate(tf.transpose(rewards).numpy(), start=1):
-                    self.train_log.histogram(self._axis(step), f"g_reward_at_step/{t:02d}", values)
+                rewards, chosen = result.rewards.numpy(), result.mask.numpy() > 0
+                for t in range(self.config.seq_len):
+                    values = rewards[chosen[:, t], t]  # no token was chosen once a sequence was finished
+                    self.train_log.histogram(self._axis(step), f"g_reward_at_step/{t + 1:02d}", values)
         else:
             loss, accuracy = self.model.d_step(self.data.real(step.number), number)
             prefix = "d_pretrain" if step.phase == PRETRAIN_D else "d"
@@ -291,11 +294,12 @@ def describe(step: Step) -> str:
 
 
 def summary(evaluation: dict[str, Sequence[float]]) -> str:
-    """The final figures in one line."""
+    """The final figures in one line; those of real data, which never change, are in the logs."""
     if not evaluation:
         return "not evaluated"
-    errors = {name: "" if math.isnan(error) else f" ± {error:.3f}" for name, (_, error) in evaluation.items()}
-    return ", ".join(f"{name} {value:.3f}{errors[name]}" for name, (value, _) in evaluation.items())
+    shown = {name: pair for name, pair in evaluation.items() if not name.startswith("real_")}
+    errors = {name: "" if math.isnan(error) else f" ± {error:.3f}" for name, (_, error) in shown.items()}
+    return ", ".join(f"{name} {value:.3f}{errors[name]}" for name, (value, _) in shown.items())
 
 
 def where(config: Config) -> str:
@@ -321,7 +325,7 @@ def run(config: Config) -> int:
     started = time.perf_counter()
     configure_tensorflow()
     data: Dataset = DATASETS[config.dataset](config)
-    model = SeqGAN(config, data.vocab_size, data.start_token)
+    model = SeqGAN(config, data.vocab_size, data.start_token, data.end_token)
     print(data.introduction())
     with contextlib.ExitStack() as held:
         directories = [RunDirectory(config.log_dir, "--log_dir", make=config.is_train)]
@@ -335,6 +339,7 @@ def run(config: Config) -> int:
             for directory in reversed(directories):  # --log_dir last, as it tells whose the other's records are
                 directory.wipe()
         run_id = claim(directories, config)
+        directories[0].check(data.files())
         training = Run(config, data, model, checkpoints)
         if not config.is_train:
             if not checkpoints.newest:
@@ -344,7 +349,9 @@ def run(config: Config) -> int:
         if training.finished:
             print(f"finished before: {summary(training.evaluation)}; {where(config)}")
             return 0
-        described = description(config) | {"run": run_id}
+        tokens = {"vocab_size": data.vocab_size, "start_token": data.start_token, "end_token": data.end_token}
+        described = description(config) | {"tokens": tokens, "run": run_id}
+        directories[0].keep(data.files())
         for directory in directories:
             directory.describe(described)
         with Interrupt() as interrupt:

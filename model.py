@@ -1,5 +1,6 @@
 """SeqGAN's updates: how one step of each kind changes the networks. When they happen is main.py's affair."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import keras
@@ -8,18 +9,26 @@ import tensorflow as tf
 from discriminator import FAKE, REAL, Discriminator
 from generator import Generator
 from rollout import RolloutPolicy
-from support.config import Config
+from support.checkpoints import Checkpoints
+from support.config import Config, UsageError, from_flags
+from support.directories import CHECKPOINTS, CONFIG, read_config
 from support.seeds import Purpose, fold, key, permutation, uniforms
 
 SAMPLE_ROWS = 256  # sequences drawn at once where many are wanted: their logits then stay in cache
 
 
 class PolicyGradientStep(NamedTuple):
-    """What one policy-gradient update saw: `loss` float32 scalar, `rewards` float32 [B, T], `tokens` int32 [B, T]."""
+    """What one policy-gradient update saw.
+
+    `loss` and `reward`, the mean over chosen tokens, are float32 scalars; `rewards` float32 [B, T]; `tokens` int32
+    [B, T]; `mask` float32 [B, T], 1 for a chosen token and 0 for padding.
+    """
 
     loss: tf.Tensor
+    reward: tf.Tensor
     rewards: tf.Tensor
     tokens: tf.Tensor
+    mask: tf.Tensor
 
 
 class DiscriminatorStep(NamedTuple):
@@ -44,13 +53,14 @@ class SeqGAN:
     weights alone.
     """
 
-    def __init__(self, config: Config, vocab_size: int, start_token: int = 0):
+    def __init__(self, config: Config, vocab_size: int, start_token: int = 0, end_token: int | None = None):
         """Builds everything that is trained.
 
         Args:
             config: the run's flags.
             vocab_size: V of the data.
             start_token: the id fed before the first token.
+            end_token: the id that ends a sequence early, or None where all sequences have T tokens.
         """
         self.config = config
         self.generator = Generator(
@@ -60,6 +70,7 @@ class SeqGAN:
             config.g_hidden_dim,
             seed=config.seed,
             start_token=start_token,
+            end_token=end_token,
         )
         self.precision = tf.bfloat16 if config.mixed_precision else tf.float32  # of the reward pass
         self.rollout_policy = RolloutPolicy(self.generator, self.precision)
@@ -72,6 +83,7 @@ class SeqGAN:
             dropout_keep_prob=config.dropout_keep_prob,
             l2=config.d_l2,
             seed=config.seed,
+            padded=end_token is not None,
         )
         self.g_pretrain_optimizer = adam(config.g_pretrain_lr, self.generator)
         self.g_optimizer = adam(config.g_lr, self.generator)
@@ -83,8 +95,30 @@ class SeqGAN:
         self.follow_policy = self._compiled(self._follow_policy)
         self.is_finite = tf.function(self._is_finite, autograph=False)  # XLA takes a second to compile it for nothing
         self.sample = self._compiled(self._sample)
-        self.nll = self._compiled(lambda tokens: -tf.reduce_mean(self.generator.log_probs(tokens), axis=1))
+        self.nll = self._compiled(lambda tokens: -tf.reduce_sum(self.generator.log_probs(tokens), axis=1))
         self.evaluate_against = self._compiled(self._evaluate_against)
+
+    @classmethod
+    def restored(cls, directory: str | Path) -> "SeqGAN":
+        """The networks of a run as its newest good checkpoint has them; the run may be under way.
+
+        Args:
+            directory: the run's --log_dir.
+
+        Raises:
+            UsageError: it holds no run, no good checkpoint, or a run of another version.
+        """
+        path = Path(directory) / CONFIG
+        if not path.is_file():
+            raise UsageError(f"{directory}: no run (there is no {CONFIG})")
+        content = read_config(path)
+        try:
+            model = cls(from_flags(content["flags"]), **content["tokens"])
+        except (UsageError, KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"{path}: {error}") from None
+        if Checkpoints(path.parent / CHECKPOINTS, model.checkpoint(), keep=1).restore(tidy=False) is None:
+            raise UsageError(f"{directory}: the run has no checkpoint yet")
+        return model
 
     def _compiled(self, step):
         return tf.function(step, jit_compile=self.config.jit, autograph=False)
@@ -103,15 +137,20 @@ class SeqGAN:
     # ---- generator, maximum likelihood
 
     def _mle_epoch(self, batches: tf.Tensor) -> tf.Tensor:
-        """One maximum-likelihood update a batch: int32 [n, B, T] → mean loss before each update, nats a token."""
+        """One maximum-likelihood update a batch: int32 [n, B, T] → mean NLL before each update, nats a token.
+
+        The gradient is that of the mean NLL of a sequence, scaled by 1/T. Dividing by the batch's own number of tokens
+        instead would give a sequence more weight among short ones.
+        """
+        count, batch_size, seq_len = batches.shape
 
         def update(i, total):
             with tf.GradientTape() as tape:
-                loss = -tf.reduce_mean(self.generator.log_probs(batches[i]))
+                nats = -tf.reduce_sum(self.generator.log_probs(batches[i]))
+                loss = nats / (batch_size * seq_len)
             self._update_generator(self.g_pretrain_optimizer, tape.gradient(loss, self.generator.trainable_variables))
-            return i + 1, total + loss
+            return i + 1, total + nats / tf.reduce_sum(self.generator.mask(batches[i]))
 
-        count = batches.shape[0]
         _, total = tf.while_loop(lambda i, _: i < count, update, (0, 0.0), maximum_iterations=count)
         return total / count
 
@@ -129,7 +168,8 @@ class SeqGAN:
 
         Args:
             tokens: int32 [B, T], drawn from the policy.
-            rewards: float32 [B, T], the action values of these same tokens; held constant.
+            rewards: float32 [B, T], the action values of these same tokens; held constant. Those of padding, which no
+                action chose and whose log-probability is 0, have no effect on the gradient.
 
         Returns:
             loss = -mean over b of Σ_t log G(y_t | y_<t) · advantage, and its gradient for each trainable variable.
@@ -143,8 +183,9 @@ class SeqGAN:
     def advantages(self, rewards: tf.Tensor) -> tf.Tensor:
         """Rewards less the baseline, float32 [B, T].
 
-        The `batch` baseline of a sample is the mean, at each time step, over the batch's other samples. Being
-        independent of the sample it leaves the gradient's expectation as it is; a constant reward gives exactly zero.
+        The `batch` baseline of a sample is the mean, at each time step, over the batch's other samples, a finished one
+        counting with its score. Being independent of the sample it leaves the gradient's expectation as it is; a
+        constant reward gives exactly zero.
         """
         if self.config.baseline == "none":
             return rewards
@@ -166,7 +207,8 @@ class SeqGAN:
         )
         loss, gradients = self.policy_gradient(tokens, rewards)
         self._update_generator(self.g_optimizer, gradients)
-        return PolicyGradientStep(loss, rewards, tokens)
+        mask = self.generator.mask(tokens)
+        return PolicyGradientStep(loss, tf.reduce_sum(rewards * mask) / tf.reduce_sum(mask), rewards, tokens, mask)
 
     def _follow_policy(self, lag: float) -> None:
         """β ← lag·β + (1 - lag)·θ."""
@@ -251,12 +293,13 @@ class SeqGAN:
             epoch: int32 scalar.
             chunk: counts the parts of one evaluation, int32 scalar.
         """
-        shape, seed = [self.config.seq_len, rows], self.config.seed
+        seq_len, seed = self.config.seq_len, self.config.seed
+        shape = [seq_len, rows]
         fresh = uniforms(shape, key(seed, Purpose.EVALUATE, epoch, chunk))
         _, g_entropy, nll_oracle = self.generator.sample_and_compare(fresh, oracle)
         held_out = uniforms(shape, key(seed, Purpose.TEST_SET, chunk))
         _, _, nll_test = oracle.sample_and_compare(held_out, self.generator)
-        return OracleEvaluation(nll_oracle, g_entropy, nll_test)
+        return OracleEvaluation(nll_oracle / seq_len, g_entropy / seq_len, nll_test / seq_len)
 
 
 def adam(learning_rate: float, network: keras.layers.Layer) -> keras.optimizers.Optimizer:

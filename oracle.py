@@ -67,7 +67,7 @@ class Oracle(Generator):
 class OracleData:
     """Real data from an oracle: what training reads, and how far the generator is from the truth."""
 
-    start_token = 0
+    start_token, end_token = 0, None
     evaluated = ("nll", "nll_test", "g_entropy", "oracle_entropy")
 
     def __init__(self, config: Config):
@@ -88,7 +88,7 @@ class OracleData:
             return self.oracle.sample(uniforms([config.seq_len, rows], seed))
 
         def entropies(rows: int, seed: tf.Tensor) -> tf.Tensor:
-            return self.oracle.sample_and_compare(uniforms([config.seq_len, rows], seed))[1]
+            return self.oracle.sample_and_compare(uniforms([config.seq_len, rows], seed))[1] / config.seq_len
 
         self._draw = tf.function(draw, jit_compile=config.jit, autograph=False)
         self._entropies = tf.function(entropies, jit_compile=config.jit, autograph=False)
@@ -121,6 +121,10 @@ class OracleData:
         chunks = range(1024 // SAMPLE_ROWS)
         parts = [self._entropies(SAMPLE_ROWS, key(0, Purpose.ORACLE_ENTROPY, chunk)).numpy() for chunk in chunks]
         return mean_and_error(np.concatenate(parts))
+
+    def files(self) -> dict[str, str]:
+        """What is kept with the run: nothing, as the flags say all."""
+        return {}
 
     def introduction(self) -> str:
         """The line a run begins with."""

@@ -25,6 +25,7 @@ class RolloutPolicy(Generator):
             policy.hidden_dim,
             seed=0,
             start_token=policy.start_token,
+            end_token=policy.end_token,
             name="rollout_policy",
         )
         self.trainable, self.precision = False, precision
@@ -38,10 +39,12 @@ class RolloutPolicy(Generator):
     def complete(self, tokens: tf.Tensor, states: State, prefix_len: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
         """Completes the first `prefix_len` tokens of each sequence N times; the prefix is kept as it is.
 
+        A sequence whose prefix holds its end token is finished: its completions are all itself.
+
         Args:
             tokens: int32 [B, T].
             states: `self.states(tokens)`.
-            prefix_len: tokens kept, 1..T-1, int32 scalar.
+            prefix_len: tokens kept, 0..T-1, int32 scalar.
             uniforms: float32 [T, N, B] in [0, 1); entry [t] draws token t, those of the prefix are not used.
 
         Returns:
@@ -50,15 +53,17 @@ class RolloutPolicy(Generator):
         seq_len, rollout_num, batch_size = uniforms.shape
         rows, projection = rollout_num * batch_size, tf.cast(self.projection(), self.precision)
         rollouts = tf.tile(tf.transpose(tokens)[:, None], [1, rollout_num, 1])  # [T, N, B]
+        last = tf.where(prefix_len > 0, tokens[:, tf.maximum(prefix_len - 1, 0)], self.start_token)  # [B]
         # The N siblings share the law of their first token: one softmax for B rows, not for N·B.
         token = sample_tokens(self.logits(states.hidden[prefix_len], projection), uniforms[prefix_len])  # [N, B]
+        token = self.after(last, token)
         rollouts = tf.tensor_scatter_nd_update(rollouts, [[prefix_len]], token[None])
         tiled = State(*(tf.tile(s[prefix_len], [rollout_num, 1]) for s in states))  # [N·B, H]
 
         def draw(t, token, state, rollouts):
             state = self.next_state(tf.reshape(token, [rows]), state)
-            token = sample_tokens(self.logits(state.hidden, projection), tf.reshape(uniforms[t], [rows]))
-            token = tf.reshape(token, [rollout_num, batch_size])
+            drawn = sample_tokens(self.logits(state.hidden, projection), tf.reshape(uniforms[t], [rows]))
+            token = self.after(token, tf.reshape(drawn, [rollout_num, batch_size]))
             return t + 1, token, state, tf.tensor_scatter_nd_update(rollouts, [[t]], token[None])
 
         start = (prefix_len + 1, token, tiled, rollouts)
@@ -68,7 +73,8 @@ class RolloutPolicy(Generator):
     def rewards(self, tokens: tf.Tensor, scorer: Scorer, rollout_num: int, seed: tf.Tensor) -> tf.Tensor:
         """The action values of finished samples, by Monte-Carlo search.
 
-        Q[b, t] is the mean score of N completions of y_1..y_t for t < T, and the score of Y itself for t = T.
+        Q[b, t] is the mean score of N completions of y_1..y_t for t < T, and the score of Y itself for t = T. From its
+        end token on, the value of a finished sequence is its score.
 
         Args:
             tokens: the samples, int32 [B, T].

@@ -16,9 +16,7 @@ import tensorflow as tf
 from benchmarks.machine import time_calls
 from main import configure_tensorflow
 from model import SeqGAN
-from support.checkpoints import Checkpoints
-from support.config import Config
-from support.directories import CHECKPOINTS, CONFIG, read_config
+from support.config import UsageError
 from support.seeds import Purpose, key, uniforms
 
 
@@ -44,12 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mixed_precision.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("logdir", type=Path, metavar="LOGDIR", help="--log_dir of a trained LSTM run")
     directory = parser.parse_args(argv).logdir
-    flags = read_config(directory / CONFIG)[0]
-    config = Config(**{name: tuple(v) if isinstance(v, list) else v for name, v in flags.items()})
     configure_tensorflow()
-    model = SeqGAN(config, config.vocab_size)
-    if Checkpoints(directory / CHECKPOINTS, model.checkpoint(), keep=1).restore() is None:
-        parser.error(f"{directory}: no checkpoint")
+    try:
+        model = SeqGAN.restored(directory)
+    except UsageError as error:
+        parser.error(str(error))
+    config = model.config
     policy, shape = model.rollout_policy, [config.seq_len, config.batch_size]
     tokens = model.generator.sample(uniforms(shape, key(config.seed, Purpose.G_SAMPLE, 0)))
 

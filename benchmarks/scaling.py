@@ -36,7 +36,7 @@ GROWTH = {
 LARGEST = {"batch_size": 64, "rollout_num": 64, "vocab_size": 10_000, "seq_len": 40}
 
 
-def measure(sizes: dict[str, int], repeats: int = 5) -> dict[str, float]:
+def measure(sizes: dict[str, int], repeats: int) -> dict[str, float]:
     """Times the reward pass at `sizes` here: `seconds`, the median, and `peak_mib`, the peak memory of this process."""
     config = parse([word for name, size in sizes.items() for word in (f"--{name}", str(size))])
     model = SeqGAN(config, config.vocab_size)
@@ -52,9 +52,9 @@ def measure(sizes: dict[str, int], repeats: int = 5) -> dict[str, float]:
     return {"seconds": median, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-def measure_apart(sizes: dict[str, int]) -> dict[str, float]:
+def measure_apart(sizes: dict[str, int], repeats: int = 5) -> dict[str, float]:
     """`measure` in a process of its own, so that the peak memory is that of these sizes."""
-    command = [sys.executable, __file__, "--one", json.dumps(sizes)]
+    command = [sys.executable, __file__, "--one", json.dumps([sizes, repeats])]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -87,10 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.one:
-        print(json.dumps(measure(json.loads(arguments.one))))
+        print(json.dumps(measure(*json.loads(arguments.one))))
         return 0
     results = {name: [measure_apart(BASE | {name: size}) for size in sizes] for name, sizes in GROWTH.items()}
-    largest = measure_apart(LARGEST)
+    largest = measure_apart(LARGEST, repeats=1)  # half a minute a call
     for name, measured in results.items():
         seconds = [m["seconds"] for m in measured]
         cells = "  ".join(f"{size}: {s:.2f} s" for size, s in zip(GROWTH[name], seconds, strict=True))

@@ -19,7 +19,11 @@ class Dataset(Protocol):
 
     vocab_size: int  # V: tokens are 0..V-1
     start_token: int  # fed before the first token
+    end_token: int | None  # ends a sequence early, what follows being the padding V; None: all have T tokens
     evaluated: tuple[str, ...]  # all names that `evaluate` may return
+
+    def files(self) -> dict[str, str]:
+        """What is kept in --log_dir beside the configuration: {file name: content}."""
 
     def introduction(self) -> str:
         """The line a run begins with."""

@@ -24,7 +24,7 @@ from data.midi import (
     windows,
     write_midi,
 )
-from data.training_set import TrainingSet
+from data.training_set import draw, spread, training_data
 from support.config import Config
 from support.logs import RunLog
 from support.metrics import bleu, copies, mean_and_error, self_bleu
@@ -46,7 +46,7 @@ class NottinghamData:
     enough: on Nottingham the likelihood of held-out tunes is best after some 1,000 batches of 32 and falls afterwards.
     """
 
-    vocab_size, start_token = VOCAB_SIZE, START
+    vocab_size, start_token, end_token = VOCAB_SIZE, START, None
     compared = ("bleu2", "bleu3", "bleu4", "self_bleu4", "mse", "rest_share", "pitch_range", "copied_share")
     evaluated = ("nll_test", "nll_valid", "g_entropy", *compared, *(f"real_{name}" for name in compared))
 
@@ -61,26 +61,14 @@ class NottinghamData:
         self.windows = windows(self.tunes.train, seq_len, config.window_stride)
         self.valid = spread(windows(self.tunes.valid, seq_len, seq_len), MAX_HELD_OUT)
         self.test = spread(windows(self.tunes.test, seq_len, seq_len), MAX_HELD_OUT)
-        self.training_set = None
-        if config.train_size:
-            if config.train_size > len(self.windows):
-                raise DataError(
-                    f"--train_size: {config.train_size} is more than the {len(self.windows)} windows of --data_dir "
-                    f"{config.data_dir}"
-                )
-            chosen = self._random(Purpose.TRAIN_SET).permutation(len(self.windows))[: config.train_size]
-            self.training_set = TrainingSet(self.windows[chosen], config.batch_size, config.seed)
+        self.training = training_data(self.windows, config, "windows")
         # Where there are no splits, the next run would read a file at the top of the folder as a tune to train on.
         self.sample_dir = Path(config.data_dir if (Path(config.data_dir) / "train").is_dir() else config.log_dir)
         self._real_figures: dict[str, tuple[float, float]] | None = None
 
-    def _random(self, purpose: Purpose, step: int = 0) -> np.random.Generator:
-        """The random numbers of (seed, purpose, step), and of nothing else."""
-        return np.random.default_rng([self.config.seed, int(purpose), step])
-
-    def _draw(self, size: int, purpose: Purpose, step: int) -> np.ndarray:
-        """Training windows, with replacement: int32 [size, T]."""
-        return self.windows[self._random(purpose, step).integers(len(self.windows), size=size)]
+    def files(self) -> dict[str, str]:
+        """What is kept with the run: nothing, as the flags say all."""
+        return {}
 
     def introduction(self) -> str:
         """The line a run begins with."""
@@ -94,15 +82,11 @@ class NottinghamData:
 
     def mle_batches(self, epoch: int) -> tf.Tensor:
         """What the generator learns from in an epoch: int32 [n, B, T], with n = 1 unless there is a training set."""
-        if self.training_set:
-            return self.training_set.mle_batches(epoch)
-        return tf.constant(self._draw(self.config.batch_size, Purpose.MLE_BATCH, epoch)[None])
+        return self.training.mle_batches(epoch)
 
     def real(self, step: int) -> tf.Tensor:
         """The real sequences of the d-step numbered `step`, int32 [n, T]; half a minibatch, or the fixed set."""
-        if self.training_set:
-            return self.training_set.real(step)
-        return tf.constant(self._draw(self.config.d_batch_size // 2, Purpose.D_REAL, step))
+        return self.training.real(step)
 
     def evaluate(self, model, epoch: int, last: bool) -> dict[str, tuple[float, float]]:
         """Measures a `model.SeqGAN` on held-out tunes; `epoch` picks the random numbers of its samples.
@@ -119,7 +103,7 @@ class NottinghamData:
         generated = model.sample(self.config.eval_samples, Purpose.EVALUATE, tf.constant(epoch)).numpy()
         measured = {"g_entropy": generated, "nll_valid": self.valid, "nll_test": self.test}
         # All in one call, as each shape would be compiled on its own.
-        nll = model.nll(tf.constant(np.concatenate(list(measured.values())))).numpy()
+        nll = model.nll(tf.constant(np.concatenate(list(measured.values())))).numpy() / self.config.seq_len
         parts = np.split(nll, np.cumsum([len(tokens) for tokens in measured.values()])[:-1])
         figures = {name: mean_and_error(part) for name, part in zip(measured, parts, strict=True) if len(part)}
         if last:
@@ -167,9 +151,10 @@ class NottinghamData:
         if not last and (epoch + 1) % self.config.sample_every:
             return
         generated = model.sample(SAMPLES, Purpose.IMAGES, tf.constant(epoch)).numpy()
+        real = draw(self.windows, SAMPLES, self.config.seed, Purpose.IMAGES, epoch)
         self._write_songs(generated)
         frame_seconds = self.config.frame_seconds
-        for name, tunes in (("generated", generated), ("real", self._draw(SAMPLES, Purpose.IMAGES, epoch))):
+        for name, tunes in (("generated", generated), ("real", real)):
             picture = piano_roll(tunes, frame_seconds, f"{name}, epoch {epoch}")
             clips = np.stack([audio(tokens, frame_seconds) for tokens in tunes])
             for log in logs:
@@ -205,11 +190,6 @@ def load(config: Config) -> Tunes:
         else:
             advice = "`bash train_nottingham.sh` gets the Nottingham tunes; any folder of .mid files will do"
         raise DataError(f"--data_dir {error}; {advice}") from None
-
-
-def spread(rows: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` of the rows, evenly spread over them."""
-    return rows[np.linspace(0, len(rows) - 1, most).round().astype(int)] if len(rows) > most else rows
 
 
 # ---------------------------------------------------------------------------------------------------------------------

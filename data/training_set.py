@@ -1,7 +1,23 @@
-"""A fixed set of real sequences, in the order and the portions that training reads them."""
+"""Real sequences in the order and the portions that training reads them."""
+
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
+
+from data import DataError
+from support.config import Config
+from support.seeds import Purpose, numpy_rng
+
+
+class Sequences(Protocol):
+    """A collection of sequences of T tokens, such as an int32 [n, T] array."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """The sequences of these numbers: int [k] → int32 [k, T]."""
 
 
 class TrainingSet:
@@ -23,3 +39,48 @@ class TrainingSet:
         """The real sequences of a d-step: all of them, int32 [n, T]."""
         del step
         return tf.constant(self.sequences)
+
+
+def draw(sequences: Sequences, size: int, seed: int, purpose: Purpose, step: int) -> np.ndarray:
+    """Sequences drawn with replacement, int32 [size, T]; the same ones for a (seed, purpose, step)."""
+    return sequences[numpy_rng(seed, purpose, step).integers(len(sequences), size=size)]
+
+
+class RandomDraws:
+    """Sequences drawn from a collection, with replacement; an epoch is one batch, a d-step reads half a minibatch."""
+
+    def __init__(self, sequences: Sequences, batch_size: int, d_batch_size: int, seed: int):
+        """Draws from `sequences`, of which there must be one; `seed` decides what."""
+        self.sequences, self.seed = sequences, seed
+        self.batch_size, self.d_batch_size = batch_size, d_batch_size
+
+    def mle_batches(self, epoch: int) -> tf.Tensor:
+        """One batch, int32 [1, B, T]."""
+        return tf.constant(draw(self.sequences, self.batch_size, self.seed, Purpose.MLE_BATCH, epoch)[None])
+
+    def real(self, step: int) -> tf.Tensor:
+        """The real sequences of a d-step, int32 [d_batch_size / 2, T]."""
+        return tf.constant(draw(self.sequences, self.d_batch_size // 2, self.seed, Purpose.D_REAL, step))
+
+
+def training_data(sequences: Sequences, config: Config, what: str) -> TrainingSet | RandomDraws:
+    """What training reads: with --train_size a fixed choice of `sequences`, without it draws from all of them.
+
+    Raises:
+        DataError: --train_size is more than there are; the message calls them `what`.
+    """
+    if not config.train_size:
+        return RandomDraws(sequences, config.batch_size, config.d_batch_size, config.seed)
+    if config.train_size > len(sequences):
+        raise DataError(
+            f"--train_size: {config.train_size} is more than the {len(sequences)} {what} of --data_dir "
+            f"{config.data_dir}"
+        )
+    chosen = numpy_rng(config.seed, Purpose.TRAIN_SET).permutation(len(sequences))[: config.train_size]
+    return TrainingSet(sequences[chosen], config.batch_size, config.seed)
+
+
+def spread(rows: Sequences, most: int) -> np.ndarray:
+    """At most `most` of the sequences, evenly spread over them."""
+    count = min(len(rows), most)
+    return rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]

@@ -90,10 +90,11 @@ class Checkpoints:
             return []
         return sorted(path for path in self.directory.iterdir() if NAME.fullmatch(path.name))
 
-    def restore(self) -> tuple[int, dict[str, Any]] | None:
+    def restore(self, tidy: bool = True) -> tuple[int, dict[str, Any]] | None:
         """Loads the newest good checkpoint; each bad one that is passed over is named in a warning on stderr.
 
         Those are renamed, to damaged-..., lest a later `restore` or the rotation of `save` take them for the newest.
+        Without `tidy` nothing is written, and another process may be saving meanwhile.
 
         Returns:
             (steps taken, details), or None where there is no checkpoint at all.
@@ -107,10 +108,12 @@ class Checkpoints:
             try:
                 step, details = self._load(path)
             except (OSError, ValueError, KeyError, TypeError, AssertionError, tf.errors.OpError) as error:
+                if not path.exists():  # the run under way has removed it, having saved a newer one
+                    return self.restore(tidy)
                 print(f"warning: {path}: damaged checkpoint passed over ({first_line(error)})", file=sys.stderr)
                 damaged.append(path)
                 continue
-            for bad in damaged:
+            for bad in damaged if tidy else ():
                 aside = bad.with_name(f"damaged-{bad.name}")
                 remove(aside)
                 bad.rename(aside)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 MOST = 10**6  # of anything counted, unless a flag says otherwise
+TUNES = "data/Nottingham"
 
 
 class UsageError(ValueError):
@@ -42,13 +43,31 @@ class Config:
     debug: bool = flag(False, "show the traceback of an error")
 
     # data
-    dataset: str = flag("LSTM", "real data: samples of the oracle LSTM, or folk tunes", choices=("LSTM", "Nottingham"))
-    seq_len: int = flag(20, "T, tokens a sequence", low=2)
-    vocab_size: int = flag(5000, "V, number of tokens (Nottingham and --oracle_params bring their own)", low=2)
+    dataset: str = flag(
+        "LSTM",
+        "real data: samples of the oracle LSTM, folk tunes, or lines of text",
+        choices=("LSTM", "Nottingham", "text"),
+    )
+    seq_len: int = flag(20, "T, tokens a sequence, or with text at most so many", low=2)
+    vocab_size: int = flag(
+        5000,
+        "V, number of tokens, or with text at most so many (Nottingham and --oracle_params bring their own)",
+        low=2,
+    )
     train_size: int = flag(
         0, "size of a fixed training set, an epoch being a pass over it; 0: each epoch is a fresh batch", low=0
     )
-    data_dir: str = flag("data/Nottingham", "Nottingham: folder of MIDI files, in train, valid and test or not")
+    data_dir: str = flag(
+        TUNES,
+        "Nottingham: folder of MIDI files, in train, valid and test or not; text: UTF-8 file, a sequence a line, or "
+        "folder of train.txt and, if you like, valid.txt and test.txt",
+    )
+    tokens: str = flag("char", "text: what a token is, a character or a word between spaces", choices=("char", "word"))
+    min_count: int = flag(1, "text: how often a token must occur in the training lines not to be unknown", low=1)
+    long_lines: str = flag(
+        "truncate", "text: what is done with lines of more than --seq_len tokens", choices=("truncate", "drop")
+    )
+    split_seed: int = flag(0, "text: seed of the rule that splits a single file in three", low=0, high=2**31 - 1)
     frame_seconds: float = flag(0.4, "Nottingham: duration of a token, seconds", low=0.01, high=10)
     window_stride: int = flag(
         1,
@@ -56,7 +75,7 @@ class Config:
         "the windows of the test split begin anywhere",
         low=1,
     )
-    sample_every: int = flag(100, "Nottingham: epochs between samples one can see, hear and open", low=1)
+    sample_every: int = flag(100, "Nottingham: epochs between samples one can see, hear and open; text: to read", low=1)
     save_media: bool = flag(False, "Nottingham: also write these samples as PNG and WAV, to media/ in --log_dir")
 
     # schedule
@@ -205,6 +224,18 @@ def parse(argv: Sequence[str] | None = None) -> Config:
     return config
 
 
+def from_flags(flags: dict[str, Any]) -> Config:
+    """The configuration whose fields a config.json holds as `flags`.
+
+    Raises:
+        UsageError: they are not this version's.
+    """
+    fields = {field.name for field in dataclasses.fields(Config)}
+    if flags.keys() != fields:
+        raise UsageError(f"a run of another version: its flags differ in {', '.join(sorted(flags.keys() ^ fields))}")
+    return Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in flags.items()})
+
+
 def check(config: Config) -> None:
     """Checks what no single flag shows.
 
@@ -226,6 +257,8 @@ def check(config: Config) -> None:
     for name in ("log_dir", "eval_log_dir", "data_dir"):
         if not getattr(config, name):
             raise UsageError(f"--{name} is empty")
+    if config.dataset == "text" and config.data_dir == TUNES:
+        raise UsageError("--dataset text: --data_dir must name a file of text, or a folder with train.txt")
     if config.overwrite and not config.is_train:
         raise UsageError("--overwrite and --no-is_train: nothing would be left to evaluate")
     if config.evaluate and os.path.realpath(config.log_dir) == os.path.realpath(config.eval_log_dir):

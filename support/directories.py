@@ -12,7 +12,7 @@ from typing import Any
 
 from support.config import Config, UsageError
 
-CHECKPOINTS, CONFIG, METRICS = "checkpoints", "config.json", "metrics.csv"
+CHECKPOINTS, CONFIG, METRICS, VOCABULARY = "checkpoints", "config.json", "metrics.csv", "vocabulary.json"
 MAX_CONFIG = 2**20  # characters; one has a few thousand
 FREE_TO_CHANGE = {"preset", "is_train", "checkpoint_every", "keep_checkpoints", "overwrite", "debug"}
 
@@ -89,14 +89,14 @@ class RunDirectory:
             if record_files(self.path) or any((self.path / CHECKPOINTS).glob("step-*")):
                 raise UsageError(f"{self.flag} {self.path}: holds records of an unknown run; --overwrite removes them")
             return None
-        before, run = read_config(path)
-        differing = differences(before, config)
+        content = read_config(path)
+        differing = differences(content["flags"], config)
         if differing:
             raise UsageError(
                 f"{self.flag} {self.path}: holds a run with other values of {', '.join(differing)}; "
                 "choose another directory, or --overwrite"
             )
-        return run
+        return content["run"]
 
     def describe(self, described: dict[str, Any]) -> None:
         """Writes config.json, where it does not hold just this; from then on the directory is this run's.
@@ -108,13 +108,37 @@ class RunDirectory:
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_whole(path, text)
 
+    def check(self, files: dict[str, str]) -> None:
+        """Makes sure that the run of this directory, if there is one, keeps just these files, {name: content}.
+
+        Raises:
+            UsageError: one differs.
+            OSError: one can't be read.
+        """
+        for name, content in files.items():
+            path = self.path / name
+            if (self.path / CONFIG).exists() and path.exists() and path.read_bytes() != content.encode():
+                raise UsageError(f"{path}: of other data than --data_dir has now; --overwrite starts afresh")
+
+    def keep(self, files: dict[str, str]) -> None:
+        """Writes files, {name: content}, that belong to the run; before `describe`, so that it finds them complete.
+
+        Raises:
+            OSError: one can't be written.
+        """
+        for name, content in files.items():
+            path = self.path / name
+            if not path.exists() or path.read_bytes() != content.encode():
+                write_whole(path, content)
+
     def wipe(self) -> None:
         """Removes the records of an earlier run, and nothing else.
 
         Raises:
             OSError: one can't be removed.
         """
-        for path in [*record_files(self.path), self.path / CONFIG]:  # the configuration last: it tells whose they are
+        # The configuration last: it tells whose the others are.
+        for path in [*record_files(self.path), self.path / VOCABULARY, self.path / CONFIG]:
             path.unlink(missing_ok=True)
 
     def release(self) -> None:
@@ -142,8 +166,8 @@ def claim(directories: list[RunDirectory], config: Config) -> str:
     return run or secrets.token_hex(8)
 
 
-def read_config(path: Path) -> tuple[dict[str, Any], str]:
-    """The flags and the run's identifier in a config.json.
+def read_config(path: Path) -> dict[str, Any]:
+    """The content of a config.json, among it `flags`, and `run`, the run's identifier.
 
     Raises:
         UsageError: the file can't be read.
@@ -151,12 +175,11 @@ def read_config(path: Path) -> tuple[dict[str, Any], str]:
     try:
         with open(path, encoding="utf-8") as file:
             content = json.loads(file.read(MAX_CONFIG))
-        flags, run = content["flags"], content["run"]
-        if not isinstance(flags["total_epochs"], int) or not isinstance(run, str):
+        if not isinstance(content["flags"]["total_epochs"], int) or not isinstance(content["run"], str):
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{path}: not a readable configuration; --overwrite starts afresh") from None
-    return flags, run
+    return content
 
 
 def differences(before: dict[str, Any], config: Config) -> list[str]:

@@ -20,6 +20,7 @@ from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.image import metadata as image_plugin
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text import metadata as text_plugin
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
@@ -143,6 +144,11 @@ class RunLog:
     def histogram(self, step: int, name: str, values: np.ndarray) -> None:
         """Writes the distribution of `values`, of any shape, to the events."""
         self._summary(step, histogram_pb(name, values))
+
+    def text(self, step: int, name: str, lines: list[str]) -> None:
+        """Writes lines of text to the events, shown as they are and not as Markdown."""
+        block = "\n".join(f"    {line}" for line in lines)  # four spaces: a block of code
+        self._strings(step, name, np.array([block.encode()], object), text_plugin.create_summary_metadata("", ""))
 
     def token_image(self, step: int, name: str, tokens: np.ndarray, vocab_size: int) -> None:
         """Writes a batch of sequences as a grey picture, int32 [B, T]: a row a sequence, black token 0, white V - 1."""

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
+Tokens = np.ndarray | Sequence[list[int]]  # sequences of token ids: int [n, T], or n lists
+
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float]:
     """(mean, standard error of the mean) of independent values, [n] with n >= 1; the error of a single one is NaN."""
@@ -12,7 +14,17 @@ def mean_and_error(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), float(error)
 
 
-def bleu(samples: np.ndarray, references: np.ndarray, orders: Sequence[int] = (2, 3, 4)) -> np.ndarray:
+def ratio_and_error(totals: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """(Σ totals / Σ counts, its standard error) of independent pairs, [n] each, n >= 1; one pair's error is NaN.
+
+    The error is that of the linearised ratio (the delta method); with equal counts this is `mean_and_error`.
+    """
+    ratio = totals.mean() / counts.mean()
+    _, error = mean_and_error(totals - ratio * counts)
+    return float(ratio), float(error / counts.mean())
+
+
+def bleu(samples: Tokens, references: Tokens, orders: Sequence[int] = (2, 3, 4)) -> np.ndarray:
     """BLEU-n of each sample, all references being its references.
 
     nltk's `sentence_bleu` (Papineni et al., ACL 2002): the geometric mean, for n-grams of 1 to n tokens, of the share
@@ -21,32 +33,36 @@ def bleu(samples: np.ndarray, references: np.ndarray, orders: Sequence[int] = (2
     match does not make the whole 0. The figure grows with the number of references: compare only at equal references.
 
     Args:
-        samples: int [n, T].
-        references: int [m, T], m >= 1.
+        samples: n sequences, of any lengths; one without a token scores 0.
+        references: m >= 1 sequences.
         orders: the orders n.
 
     Returns:
         float64 [n, len(orders)], in 0..1.
     """
-    hypotheses, sentences = np.asarray(samples).tolist(), np.asarray(references).tolist()
-    return np.array([_sentence_bleu(sentences, hypothesis, orders) for hypothesis in hypotheses])
+    sentences = _lists(references)
+    return np.array([_sentence_bleu(sentences, hypothesis, orders) for hypothesis in _lists(samples)])
 
 
-def self_bleu(samples: np.ndarray, orders: Sequence[int] = (2, 3, 4)) -> np.ndarray:
+def self_bleu(samples: Tokens, orders: Sequence[int] = (2, 3, 4)) -> np.ndarray:
     """BLEU-n of each sample with the others as its references (Zhu et al., "Texygen", SIGIR 2018): high is uniform.
 
     A sample is never its own reference, but its duplicates are. The figure grows with the number of samples.
 
     Args:
-        samples: int [n, T], n >= 2.
+        samples: n >= 2 sequences, of any lengths.
         orders: the orders n.
 
     Returns:
         float64 [n, len(orders)], in 0..1.
     """
-    sentences = np.asarray(samples).tolist()
+    sentences = _lists(samples)
     others = ([*sentences[:i], *sentences[i + 1 :]] for i in range(len(sentences)))
     return np.array([_sentence_bleu(o, sentence, orders) for o, sentence in zip(others, sentences, strict=True)])
+
+
+def _lists(sequences: Tokens) -> list[list[int]]:
+    return sequences.tolist() if isinstance(sequences, np.ndarray) else list(sequences)
 
 
 def _sentence_bleu(references: list[list[int]], hypothesis: list[int], orders: Sequence[int]) -> list[float]:

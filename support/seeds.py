@@ -25,6 +25,7 @@ class Purpose(enum.IntEnum):
     ORACLE_ENTROPY = 13
     MLE_SHUFFLE = 14
     IMAGES = 15
+    TOOL_SAMPLE = 16
 
 
 def key(seed: int, purpose: Purpose, *steps: int | tf.Tensor) -> tf.Tensor:
@@ -57,6 +58,11 @@ def uniforms(shape: tuple[int, ...] | list[int] | tf.Tensor, seed: tf.Tensor) ->
 def permutation(size: int, seed: tf.Tensor) -> tf.Tensor:
     """A random order of 0..size-1, int32 [size], from a `key` (it sorts random numbers, which XLA compiles)."""
     return tf.argsort(uniforms([size], seed), stable=True)
+
+
+def numpy_rng(seed: int, purpose: Purpose, step: int = 0) -> np.random.Generator:
+    """NumPy's random numbers of (seed, purpose, step), and of nothing else."""
+    return np.random.default_rng([seed, int(purpose), step])
 
 
 def variable_seed(seed: int, purpose: Purpose, index: int) -> int:

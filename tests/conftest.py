@@ -49,33 +49,42 @@ def randomise(network, seed: int, stddev: float = 1.0) -> None:
 
 def random_generator(vocab_size: int = 4, seq_len: int = 3, seed: int = 0, **sizes) -> Generator:
     """A generator whose law is far from uniform."""
-    generator = Generator(vocab_size, seq_len, sizes.get("emb_dim", 3), sizes.get("hidden_dim", 5), seed=0)
+    emb_dim, hidden_dim = sizes.pop("emb_dim", 3), sizes.pop("hidden_dim", 5)
+    generator = Generator(vocab_size, seq_len, emb_dim, hidden_dim, seed=0, **sizes)
     randomise(generator, seed)
     return generator
 
 
-def all_sequences(vocab_size: int, seq_len: int) -> np.ndarray:
-    """Every sequence, int32 [V^T, T], in the order of their numbers in base V."""
-    return np.array(list(itertools.product(range(vocab_size), repeat=seq_len)), np.int32)
+def all_sequences(vocab_size: int, seq_len: int, end_token: int | None = None) -> np.ndarray:
+    """Every sequence, int32 [n, T], in the order of their numbers in base V + 1; what follows an end is padding, V."""
+    rows = np.array(list(itertools.product(range(vocab_size), repeat=seq_len)), np.int32)
+    if end_token is None:
+        return rows
+    ended = np.cumsum(rows == end_token, axis=1) - (rows == end_token) > 0
+    return np.unique(np.where(ended, vocab_size, rows), axis=0).astype(np.int32)
 
 
-def index_of(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
+def index_of(tokens: np.ndarray, vocab_size: int, end_token: int | None = None) -> np.ndarray:
     """The place of each sequence in `all_sequences`."""
-    return np.asarray(tokens) @ (vocab_size ** np.arange(tokens.shape[-1])[::-1])
+    powers = (vocab_size + 1) ** np.arange(tokens.shape[-1])[::-1]
+    numbers, found = all_sequences(vocab_size, tokens.shape[-1], end_token) @ powers, np.asarray(tokens) @ powers
+    places = np.searchsorted(numbers, found)
+    np.testing.assert_array_equal(numbers[places], found)
+    return places
 
 
 def probabilities(generator: Generator) -> np.ndarray:
-    """The exact probability of every sequence, float64 [V^T]."""
-    sequences = all_sequences(generator.vocab_size, generator.seq_len)
+    """The exact probability of every sequence, float64 [n]."""
+    sequences = all_sequences(generator.vocab_size, generator.seq_len, generator.end_token)
     return np.exp(generator.log_probs(tf.constant(sequences)).numpy().astype(np.float64).sum(axis=1))
 
 
 def action_values(generator: Generator, scores: np.ndarray) -> np.ndarray:
-    """The exact Q(t) of every sequence, [V^T, T]: the mean score given its first t tokens."""
-    probs, vocab_size, seq_len = probabilities(generator), generator.vocab_size, generator.seq_len
-    values = np.empty([len(probs), seq_len])
-    for t in range(1, seq_len + 1):
-        groups = probs.reshape(vocab_size**t, -1), scores.reshape(vocab_size**t, -1)
-        mean = (groups[0] * groups[1]).sum(axis=1) / groups[0].sum(axis=1)
-        values[:, t - 1] = mean.repeat(vocab_size ** (seq_len - t))
+    """The exact Q(t) of every sequence, [n, T]: the mean score given its first t tokens."""
+    sequences = all_sequences(generator.vocab_size, generator.seq_len, generator.end_token)
+    probs, values = probabilities(generator), np.empty(sequences.shape)
+    for t in range(1, generator.seq_len + 1):
+        _, prefix = np.unique(sequences[:, :t], axis=0, return_inverse=True)
+        mean = np.bincount(prefix, probs * scores) / np.bincount(prefix, probs)
+        values[:, t - 1] = mean[prefix]
     return values

@@ -26,7 +26,16 @@ REALS = [name for name, field in Config.__dataclass_fields__.items() if field.ty
 LISTS = ["d_filter_sizes", "d_num_filters"]
 BOOLEANS = [name for name, field in Config.__dataclass_fields__.items() if field.type is bool]
 MAY_BE_ZERO = {
-    *("seed", "oracle_seed", "train_size", "pretrain_g_epochs", "pretrain_d_epochs", "total_epochs", "d_steps"),
+    *(
+        "seed",
+        "oracle_seed",
+        "split_seed",
+        "train_size",
+        "pretrain_g_epochs",
+        "pretrain_d_epochs",
+        "total_epochs",
+        "d_steps",
+    ),
     *("g_pretrain_lr", "g_lr", "d_lr", "d_l2", "rollout_lag"),
 }
 
@@ -307,6 +316,45 @@ def test_a_folder_of_damaged_tunes(capsys, logs, tmp_path):
         (tmp_path / "tunes" / split).mkdir(parents=True)
         (tmp_path / "tunes" / split / "a.mid").write_bytes(b"MThd\x00\x00\x00\x06\x00\x01")
     one_line(capsys, [*logs, "--dataset", "Nottingham", "--data_dir", "tunes"], "tunes", "skipped")
+
+
+# ---- lines of text
+
+OF_LINES = {
+    "absent": (None, "", "--data_dir lines: no such file or folder"),
+    "empty": (b"", "", "--data_dir lines: no line to train on"),
+    "blank": (b"\n \n\t\r\n", "", "--data_dir lines: no line to train on"),
+    "not UTF-8": (b"ab\ncd\n" + "é\n".encode("latin-1"), "", "lines: line 3 is not UTF-8"),
+    "UTF-16": ("ab\ncd\n".encode("utf-16"), "", "lines: line 1 is not UTF-8"),
+    "a book in a line": (b"x" * 2**21, "", "lines: line 1 is longer than 1 MiB"),
+    "one token": (b"aaa\na\naa\n" * 20, "", "a vocabulary of 1 token: nothing to choose from"),
+    "rare tokens": (b"abc\n" * 20, "--min_count 99", "--min_count 99"),
+    "a cap too low": (b"abc\n" * 20, "--vocab_size 3", "--vocab_size 3"),
+    "long lines alone": (b"abcdef\n" * 20, "--long_lines drop", "no line to train on; 20 are longer than --seq_len 3"),
+    "few lines": (b"ab\nba\n", "--train_size 50", "--train_size: 50 is more than the"),
+    "an unknown way": (b"ab\n", "--long_lines wrap", "--long_lines: invalid choice"),
+    "unknown tokens": (b"ab\n", "--tokens byte", "--tokens: invalid choice"),
+}
+
+
+@pytest.mark.parametrize("what", OF_LINES)
+def test_lines_that_cannot_be_used(capsys, logs, tmp_path, what):
+    content, flags, why = OF_LINES[what]
+    if content is not None:
+        (tmp_path / "lines").write_bytes(content)
+    one_line(capsys, [*logs, "--dataset", "text", "--data_dir", "lines", *flags.split()], why)
+    assert not (tmp_path / "train").exists()
+
+
+def test_a_folder_without_lines(capsys, logs, tmp_path):
+    (tmp_path / "lines").mkdir()
+    text = [*logs, "--dataset", "text", "--data_dir"]
+    one_line(capsys, [*text, "lines"], "--data_dir lines: the folder holds no train.txt")
+    (tmp_path / "lines" / "train.txt").write_text("ab\nba\n")
+    (tmp_path / "lines" / "valid.txt").write_text("ab\n")
+    (tmp_path / "lines" / "test.txt").write_bytes(b"ab\n\xe9\n")
+    one_line(capsys, [*text, "lines"], "test.txt: line 2 is not UTF-8")
+    one_line(capsys, [*logs, "--dataset", "text"], "--dataset text: --data_dir must name a file")
 
 
 # ---- limits of the machine

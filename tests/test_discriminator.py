@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import randomise
+from conftest import random_generator, randomise
 
 from discriminator import FAKE, REAL, Discriminator
-from support.seeds import Purpose, key
+from rollout import RolloutPolicy
+from support.seeds import Purpose, key, uniforms
 
 SIZES, FILTERS = (1, 2, 3, 3), (4, 3, 5, 2)
 TOKENS = np.random.default_rng(0).integers(0, 7, [6, 5]).astype(np.int32)
@@ -12,7 +13,7 @@ TOKENS = np.random.default_rng(0).integers(0, 7, [6, 5]).astype(np.int32)
 
 def discriminator(**changes) -> Discriminator:
     flags = {"dropout_keep_prob": 0.75, "l2": 0.2, "seed": 1} | changes
-    network = Discriminator(7, 5, 4, SIZES, FILTERS, **flags)
+    network = Discriminator(7, flags.pop("seq_len", 5), 4, SIZES, FILTERS, **flags)
     randomise(network, seed=1)
     return network
 
@@ -66,6 +67,53 @@ def test_completions_are_scored_as_whole_sequences(jit):
         whole = network.real_prob(rollouts.reshape(24, 5)).numpy().reshape(4, 6)
         assert whole.std() > 0.05
         np.testing.assert_allclose(score(tf.constant(rollouts), tf.constant(prefix_len)), whole, atol=1e-5)
+
+
+def padded(lengths, width: int = 5) -> np.ndarray:
+    """The rows of TOKENS cut to some lengths; padding is 7."""
+    rows = np.full([len(lengths), width], 7, np.int32)
+    for row, tokens, length in zip(rows, TOKENS, lengths, strict=True):
+        row[:length] = tokens[:length]
+    return rows
+
+
+def test_an_opinion_is_that_of_the_tokens_before_the_padding():
+    """By hand, whatever T is; filters wider than the sequence look at it once, with zeros behind it."""
+    lengths = [1, 2, 3, 4, 5, 4]
+    network, longer = discriminator(padded=True), discriminator(padded=True, seq_len=9)
+    embedding = network.embedding.embeddings.numpy()
+    features = []
+    for tokens, length in zip(TOKENS, lengths, strict=True):
+        embedded, row = np.zeros([5, 4]), []
+        embedded[:length] = embedding[tokens[:length]]
+        for width, layer in zip(SIZES, network.convolutions, strict=True):
+            windows = [embedded[first : first + width].ravel() for first in range(max(length - width, 0) + 1)]
+            row.append(np.maximum(np.array(windows) @ layer.kernel.numpy() + layer.bias.numpy(), 0).max(axis=0))
+        features.append(np.concatenate(row))
+    np.testing.assert_allclose(network.features(padded(lengths)), features, rtol=1e-4, atol=1e-5)
+    opinions = network.real_prob(padded(lengths))
+    assert np.std(opinions) > 0.01
+    np.testing.assert_allclose(longer.real_prob(padded(lengths, 9)), opinions, atol=1e-6)
+    np.testing.assert_allclose(network.real_prob(TOKENS), discriminator().real_prob(TOKENS), atol=1e-6)
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_completions_of_unequal_lengths_are_scored_as_whole_sequences(jit):
+    network = discriminator(padded=True)
+    network.embedding.embeddings.assign(network.embedding.embeddings * 3)
+    policy = RolloutPolicy(random_generator(7, 5, end_token=6))
+    policy.output_layer.bias.assign(policy.output_layer.bias + 1.5 * tf.one_hot(6, 7))
+    tokens = policy.sample(uniforms([5, 40], key(1, Purpose.G_SAMPLE, 0)))
+    assert set((tokens.numpy() != 7).sum(axis=1)) == {1, 2, 3, 4, 5}
+    score = tf.function(lambda r, n: network.completion_scorer(tokens)(r, n), jit_compile=jit)
+    for prefix_len in range(1, 6):
+        numbers = uniforms([5, 4, 40], key(1, Purpose.ROLLOUT, prefix_len))
+        rollouts = tokens[None]
+        if prefix_len < 5:
+            rollouts = policy.complete(tokens, policy.states(tokens), tf.constant(prefix_len), numbers)
+        whole = tf.reshape(network.real_prob(tf.reshape(rollouts, [-1, 5])), rollouts.shape[:2])
+        assert np.std(whole) > 0.05
+        np.testing.assert_allclose(score(rollouts, tf.constant(prefix_len)), whole, atol=1e-5)
 
 
 def test_the_loss_is_cross_entropy_plus_the_penalty_of_the_output_layer():

@@ -53,33 +53,57 @@ def test_weights_start_from_the_authors_law():
     assert not any(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
 
+ENDS = pytest.mark.parametrize("end_token", [None, 1], ids=["one length", "unequal lengths"])
+
+
+@ENDS
 @pytest.mark.parametrize(("vocab_size", "seq_len"), [(3, 4), (5, 3)])
-def test_probabilities_of_all_sequences_sum_to_one(vocab_size, seq_len):
-    probs = probabilities(random_generator(vocab_size, seq_len))
+def test_probabilities_of_all_sequences_sum_to_one(vocab_size, seq_len, end_token):
+    probs = probabilities(random_generator(vocab_size, seq_len, end_token=end_token))
     assert probs.sum() == pytest.approx(1.0, abs=1e-5)
     assert probs.max() > 2 * probs.min()  # far from uniform
 
 
+@pytest.mark.parametrize("end_token", [None, 3, 0])
+def test_a_shorter_sequence_is_as_likely_as_its_tokens(end_token):
+    """Padding costs nothing and changes nothing; the end token costs what any token does."""
+    padded = random_generator(4, 5, end_token=end_token)
+    plain = random_generator(4, 5)  # the same weights, but for the embedding of padding
+    for mine, theirs in zip(plain.weights, padded.weights, strict=True):
+        mine.assign(theirs[: mine.shape[0]])
+    for row in ([1, 2, end_token, 4, 4], [end_token, 4, 4, 4, 4], [1, 2, 1, 2, end_token], [2, 1, 1, 2, 2]):
+        if end_token is None and None in row:
+            continue
+        length = 5 - row.count(4)
+        log_probs = padded.log_probs(tf.constant([row]))
+        np.testing.assert_allclose(log_probs[:, :length], plain.log_probs(tf.constant([row[:length]])), rtol=1e-5)
+        np.testing.assert_array_equal(log_probs[:, length:], 0)
+        np.testing.assert_array_equal(padded.mask(tf.constant([row])), [[1] * length + [0] * (5 - length)])
+
+
 @pytest.mark.parametrize("jit", [True, False])
-@pytest.mark.parametrize("start_token", [0, 2, 4])
-def test_sampled_frequencies_match_probabilities(jit, start_token):
-    generator = Generator(4, 3, 3, 5, seed=0, stddev=1.0, start_token=start_token)
+@pytest.mark.parametrize(("start_token", "end_token"), [(0, None), (2, None), (4, None), (5, 3), (5, 0), (2, 1)])
+def test_sampled_frequencies_match_probabilities(jit, start_token, end_token):
+    generator = Generator(4, 3, 3, 5, seed=0, stddev=1.0, start_token=start_token, end_token=end_token)
     sample = tf.function(lambda seed: generator.sample(uniforms([3, 40_000], seed)), jit_compile=jit)
     tokens = sample(key(1, Purpose.G_SAMPLE, 0)).numpy()
-    counts = np.bincount(index_of(tokens, 4), minlength=64)
-    assert chi_square(counts, probabilities(generator)) > 1e-3
+    probs = probabilities(generator)
+    counts = np.bincount(index_of(tokens, 4, end_token), minlength=len(probs))
+    assert chi_square(counts, probs) > 1e-3
 
 
-def test_entropy_and_cross_entropy_match_enumeration():
-    generator, other = random_generator(seed=1), random_generator(seed=2)
+@ENDS
+def test_entropy_and_cross_entropy_match_enumeration(end_token):
+    generator, other = (random_generator(seed=seed, end_token=end_token) for seed in (1, 2))
     p, q = probabilities(generator), probabilities(other)
     numbers = uniforms([3, 20_000], key(1, Purpose.EVALUATE))
     tokens, entropy, cross_entropy = generator.sample_and_compare(numbers, other)
-    for values, exact in ((entropy, -(p * np.log(p)).sum() / 3), (cross_entropy, -(p * np.log(q)).sum() / 3)):
+    for values, exact in ((entropy, -(p * np.log(p)).sum()), (cross_entropy, -(p * np.log(q)).sum())):
         error = np.std(values) / np.sqrt(20_000)
         assert abs(np.mean(values) - exact) < 4 * error + 1e-5
-    direct = -tf.reduce_mean(other.log_probs(tokens), axis=1)
-    assert np.std(cross_entropy) < np.std(direct)  # what it is for
+    direct = -tf.reduce_sum(other.log_probs(tokens), axis=1)
+    if end_token is None:
+        assert np.std(cross_entropy) < np.std(direct)  # what it is for
     alone = generator.sample_and_compare(numbers)
     np.testing.assert_array_equal(alone[0], tokens)
     np.testing.assert_allclose(alone[1], entropy, rtol=1e-6)

@@ -16,6 +16,7 @@ from conftest import ROOT, TINY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main as program
+from model import SeqGAN
 from support.config import parse
 from tools import plot_curves
 
@@ -293,6 +294,16 @@ def test_help_tells_every_flag_its_meaning_and_default(capsys):
 
 
 # ---- the picture
+
+
+def test_rollouts_begin_with_the_pretrained_policy(tmp_path):
+    """With a lag of 1 they keep it, whatever becomes of the policy."""
+    assert run(tmp_path / "pretrained", "--total_epochs", "0") == 0
+    assert run(tmp_path / "trained", "--total_epochs", "2", "--rollout_lag", "1") == 0
+    pretrained, trained = (SeqGAN.restored(tmp_path / name / "train") for name in ("pretrained", "trained"))
+    for kept, first in zip(trained.rollout_policy.get_weights(), pretrained.generator.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, first)
+    assert (trained.generator.get_weights()[0] != pretrained.generator.get_weights()[0]).any()
 
 
 def test_the_picture_is_drawn(finished, tmp_path, capsys):

@@ -9,10 +9,12 @@ from discriminator import FAKE, REAL
 from model import SeqGAN
 from oracle import OracleData
 
+ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
 
-def tiny_model(*flags: str, random: bool = True) -> SeqGAN:
+
+def tiny_model(*flags: str, random: bool = True, end_token: int | None = None) -> SeqGAN:
     """V = 4, T = 3; with `random`, networks whose laws are far from uniform."""
-    model = SeqGAN(tiny_config(*flags), vocab_size=4)
+    model = SeqGAN(tiny_config(*flags), vocab_size=4, end_token=end_token)
     if random:
         randomise(model.generator, seed=1)
         randomise(model.discriminator, seed=2)
@@ -26,13 +28,19 @@ def flat(gradients) -> np.ndarray:
 
 def exact_gradient(model: SeqGAN, scores: np.ndarray) -> np.ndarray:
     """The gradient of -J(θ) = -Σ_Y G_θ(Y) · score(Y), by enumeration and automatic differentiation."""
-    sequences = tf.constant(all_sequences(4, 3))
+    return gradient_of(model, lambda log_probs: -tf.reduce_sum(tf.exp(log_probs) * scores))
+
+
+def gradient_of(model: SeqGAN, loss) -> np.ndarray:
+    """The gradient of a function of the log-probabilities of all sequences, [n], by automatic differentiation."""
+    generator = model.generator
+    sequences = all_sequences(4, 3, generator.end_token)
+    drawn = sequences != 4
     with tf.GradientTape() as tape:
-        log_probs = tf.nn.log_softmax(model.generator.logits(model.generator.states(sequences).hidden))  # [T, 64, V]
-        chosen = tf.gather(log_probs, tf.transpose(sequences), batch_dims=2)
-        probs = tf.exp(tf.reduce_sum(chosen, axis=0))
-        loss = -tf.reduce_sum(probs * scores)
-    return flat(tape.gradient(loss, model.generator.trainable_variables))
+        log_probs = tf.nn.log_softmax(generator.logits(generator.states(tf.constant(sequences)).hidden))  # [T, n, V]
+        chosen = tf.gather(log_probs, np.where(drawn, sequences, 0).T, batch_dims=2)
+        value = loss(tf.reduce_sum(chosen * drawn.T.astype(np.float32), axis=0))
+    return flat(tape.gradient(value, generator.trainable_variables))
 
 
 def assert_same_gradient(estimate: np.ndarray, exact: np.ndarray) -> None:
@@ -42,7 +50,7 @@ def assert_same_gradient(estimate: np.ndarray, exact: np.ndarray) -> None:
 
 
 def opinions(model: SeqGAN) -> np.ndarray:
-    return model.discriminator.real_prob(tf.constant(all_sequences(4, 3))).numpy()
+    return model.discriminator.real_prob(tf.constant(all_sequences(4, 3, model.generator.end_token))).numpy()
 
 
 def reward_instead(model: SeqGAN, reward) -> None:
@@ -53,10 +61,12 @@ def reward_instead(model: SeqGAN, reward) -> None:
 # ---- policy gradient
 
 
+@ENDS
 @pytest.mark.parametrize("baseline", ["none", "batch"])
 @pytest.mark.parametrize("jit", ["True", "False"])
-def test_the_policy_gradient_step_follows_the_exact_gradient(baseline, jit, monkeypatch):
-    model = tiny_model("--batch_size", "60000", "--rollout_num", "2", "--baseline", baseline, "--jit", jit)
+def test_the_policy_gradient_step_follows_the_exact_gradient(baseline, jit, end_token, monkeypatch):
+    flags = ["--batch_size", "60000", "--rollout_num", "2", "--baseline", baseline, "--jit", jit]
+    model = tiny_model(*flags, end_token=end_token)
     exact = exact_gradient(model, opinions(model))
     assert opinions(model).std() > 0.05
     seen = []
@@ -73,29 +83,34 @@ def test_the_policy_gradient_step_follows_the_exact_gradient(baseline, jit, monk
     assert len(seen) == 1
     assert_same_gradient(flat(variables), exact)
     np.testing.assert_allclose(step.rewards[:, -1], model.discriminator.real_prob(step.tokens), atol=1e-6)
+    chosen = step.tokens.numpy() != 4
+    assert chosen.all() == (end_token is None)
+    assert float(step.reward) == pytest.approx(step.rewards.numpy()[chosen].mean(), rel=1e-3)
 
 
+@ENDS
 @pytest.mark.parametrize("baseline", ["none", "batch"])
-def test_the_estimate_from_two_samples_is_unbiased(baseline):
+def test_the_estimate_from_two_samples_is_unbiased(baseline, end_token):
     """The mean over every pair of samples, each weighted by its probability, is the exact gradient."""
-    model = tiny_model("--batch_size", "2", "--baseline", baseline)
-    scores, sequences = opinions(model), all_sequences(4, 3)
+    model = tiny_model("--batch_size", "2", "--baseline", baseline, end_token=end_token)
+    scores, sequences = opinions(model), all_sequences(4, 3, end_token)
     probs, values = probabilities(model.generator), action_values(model.generator, scores).astype(np.float32)
-    pairs = np.array(list(itertools.product(range(64), repeat=2)))
+    pairs = np.array(list(itertools.product(range(len(sequences)), repeat=2)))
     weights = probs[pairs].prod(axis=1)
-    advantages = np.stack([model.advantages(tf.constant(values[pair])).numpy() for pair in pairs])  # [64², 2, 3]
+    advantages = np.stack([model.advantages(tf.constant(values[pair])).numpy() for pair in pairs])  # [n², 2, 3]
     with tf.GradientTape() as tape:
-        log_probs = tf.gather(model.generator.log_probs(tf.constant(sequences)), pairs)  # [64², 2, 3]
+        log_probs = tf.gather(model.generator.log_probs(tf.constant(sequences)), pairs)  # [n², 2, 3]
         per_pair = tf.reduce_mean(tf.reduce_sum(log_probs * advantages, axis=2), axis=1)
         loss = -tf.reduce_sum(per_pair * weights.astype(np.float32))
     estimate = flat(tape.gradient(loss, model.generator.trainable_variables))
     np.testing.assert_allclose(estimate, exact_gradient(model, scores), atol=2e-5)
 
 
+@ENDS
 @pytest.mark.parametrize("batch_size", [2, 3, 7, 32])
 @pytest.mark.parametrize("reward", [0.1, 0.3, 1.0, 1e6])
-def test_a_constant_reward_with_the_baseline_changes_nothing(batch_size, reward):
-    model = tiny_model("--batch_size", str(batch_size), "--baseline", "batch")
+def test_a_constant_reward_with_the_baseline_changes_nothing(batch_size, reward, end_token):
+    model = tiny_model("--batch_size", str(batch_size), "--baseline", "batch", end_token=end_token)
     reward_instead(model, lambda tokens: tf.fill(tokens.shape[:-1], tf.constant(reward, tf.float32)))
     before = model.generator.get_weights()
     for step in range(3):
@@ -146,7 +161,48 @@ def test_the_loss_is_that_of_the_rewarded_tokens():
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_length_of_a_sequence_can_be_learnt():
+    """The reward pays the sequences that end at once; then those that never do."""
+    for paid in (lambda tokens: tokens[..., 0] == 2, lambda tokens: tf.reduce_all(tokens < 2, axis=-1)):
+        model = tiny_model("--batch_size", "64", "--baseline", "batch", random=False, end_token=2)
+        reward_instead(model, lambda tokens, paid=paid: tf.cast(paid(tokens), tf.float32))
+        for step in range(100):
+            model.g_step(tf.constant(step))
+            model.follow_policy(lag=0.0)
+        assert probabilities(model.generator) @ paid(tf.constant(all_sequences(4, 3, 2))).numpy() > 0.95
+
+
 # ---- maximum likelihood
+
+
+def test_the_likelihoods_gradient_is_exact_where_lengths_differ(monkeypatch):
+    """The mean over every pair of sequences, however long, is the gradient of the mean NLL of a sequence."""
+    model = tiny_model("--batch_size", "2", end_token=2)
+    sequences = all_sequences(4, 3, 2)
+    data = np.random.default_rng(3).dirichlet(np.ones(len(sequences))).astype(np.float32)
+    some = np.array([0, 3, 7, len(data) - 1, *np.nonzero((sequences != 4).sum(axis=1) < 3)[0]])  # of every length
+    data = np.where(np.isin(np.arange(len(data)), some), data, 0) / data[some].sum()
+    assert set((sequences[some] != 4).sum(axis=1)) == {1, 2, 3}
+    pairs = np.array(list(itertools.product(some, repeat=2)))
+    seen = []
+    monkeypatch.setattr(model, "_update_generator", lambda optimizer, gradients: seen.append(flat(gradients)))
+    loss = model._mle_epoch(tf.constant(sequences[pairs]))
+    mean = data[pairs].prod(axis=1) @ np.stack(seen)
+    exact = gradient_of(model, lambda log_probs: -tf.reduce_sum(log_probs * data) / 3)
+    np.testing.assert_allclose(mean, exact, atol=1e-5)
+    nats, counts = model.nll(tf.constant(sequences)).numpy(), (sequences != 4).sum(axis=1)
+    assert float(loss) == pytest.approx((nats[pairs].sum(axis=1) / counts[pairs].sum(axis=1)).mean(), rel=1e-5)
+
+
+def test_mle_learns_a_law_of_unequal_lengths():
+    sequences = all_sequences(4, 3, 2)
+    p = np.random.default_rng(0).dirichlet(np.full(len(sequences), 0.5))
+    model = SeqGAN(tiny_config("--g_hidden_dim", "16", "--g_emb_dim", "8"), 4, start_token=5, end_token=2)
+    drawn = sequences[np.random.default_rng(1).choice(len(p), [400, 512], p=p)]
+    model.mle_epoch(tf.constant(drawn[:300]))
+    model.g_pretrain_optimizer.learning_rate.assign(0.001)
+    model.mle_epoch(tf.constant(drawn[300:]))
+    assert (p * (np.log(p) - np.log(probabilities(model.generator)))).sum() < 0.01
 
 
 def test_mle_reaches_the_oracles_entropy():

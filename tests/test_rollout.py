@@ -10,61 +10,75 @@ from support.seeds import Purpose, key, uniforms
 KEY = key(5, Purpose.ROLLOUT, 0)
 
 
-def known_scores(vocab_size: int, seq_len: int) -> np.ndarray:
-    """A reward that depends on every token, float32 [V^T]."""
-    return np.random.default_rng(9).random(vocab_size**seq_len).astype(np.float32)
+TABLE = np.random.default_rng(9).random(5**4).astype(np.float32)
+POWERS = 5 ** np.arange(4)[::-1]
 
 
-def scorer_of(scores: np.ndarray, vocab_size: int, seq_len: int):
-    powers = tf.constant(vocab_size ** np.arange(seq_len)[::-1], tf.int32)
-    return lambda rollouts, _: tf.gather(tf.constant(scores), tf.reduce_sum(rollouts * powers, axis=-1))
+def known_scorer(rollouts, prefix_len=None):
+    """A reward in 0..1 that depends on every token: of 4, or of padding."""
+    powers = tf.constant(POWERS[-rollouts.shape[-1] :], tf.int32)
+    return tf.gather(tf.constant(TABLE), tf.reduce_sum(rollouts * powers, axis=-1))
+
+
+def known_scores(policy) -> np.ndarray:
+    """The reward of every sequence of a policy, float32 [n]."""
+    return known_scorer(tf.constant(all_sequences(4, policy.seq_len, policy.end_token))).numpy()
+
+
+@pytest.fixture(params=[None, 2], ids=["one length", "unequal lengths"])
+def policy(request):
+    return RolloutPolicy(random_generator(4, 4, seed=3, end_token=request.param))
 
 
 @pytest.fixture(params=[True, False], ids=["jit", "no-jit"])
-def policy_and_function(request):
-    policy = RolloutPolicy(random_generator(4, 4, seed=3))
-    return policy, lambda f: tf.function(f, jit_compile=request.param)
+def function(request):
+    return lambda f: tf.function(f, jit_compile=request.param)
 
 
-@pytest.mark.parametrize("prefix_len", [1, 2, 3])
-def test_rollouts_keep_their_prefix_and_follow_the_conditional_law(policy_and_function, prefix_len):
-    policy, function = policy_and_function
-    tokens = tf.constant(all_sequences(4, 4)[[7, 100, 255, 31]])
+def some_sequences(policy) -> np.ndarray:
+    """Some of all sequences; where lengths differ, of every length and with and without an end."""
+    return all_sequences(4, 4, policy.end_token)[::5]
+
+
+@pytest.mark.parametrize("prefix_len", [0, 1, 2, 3])
+def test_rollouts_keep_their_prefix_and_follow_the_conditional_law(policy, function, prefix_len):
+    sequences, probs = all_sequences(4, 4, policy.end_token), probabilities(policy)
+    tokens = sequences[np.linspace(0, len(sequences) - 1, 8).astype(int)]
     complete = function(
-        lambda tokens, n: policy.complete(tokens, policy.states(tokens), n, uniforms([4, 20_000, 4], KEY))
+        lambda tokens, n: policy.complete(tokens, policy.states(tokens), n, uniforms([4, 20_000, 8], KEY))
     )
-    rollouts = complete(tokens, tf.constant(prefix_len)).numpy()
-    assert rollouts.shape == (20_000, 4, 4)
-    np.testing.assert_array_equal(
-        rollouts[:, :, :prefix_len], np.broadcast_to(tokens[:, :prefix_len], [20_000, 4, prefix_len])
-    )
-    probs = probabilities(policy).reshape(4**prefix_len, -1)
-    for b in range(4):
-        prefix = index_of(tokens[b, :prefix_len].numpy(), 4)
-        counts = np.bincount(index_of(rollouts[:, b, prefix_len:], 4), minlength=probs.shape[1])
-        assert chi_square(counts, probs[prefix]) > 1e-4
+    rollouts = complete(tf.constant(tokens), tf.constant(prefix_len)).numpy()
+    assert rollouts.shape == (20_000, 8, 4)
+    for b in range(8):
+        same = (sequences[:, :prefix_len] == tokens[b, :prefix_len]).all(axis=1)
+        counts = np.bincount(index_of(rollouts[:, b], 4, policy.end_token), minlength=len(sequences))
+        assert counts[~same].sum() == 0  # the prefix is kept
+        if same.sum() > 1:
+            assert chi_square(counts[same], probs[same]) > 1e-4
+        else:  # finished: not rolled on
+            assert policy.end_token in tokens[b, :prefix_len]
 
 
-def test_rewards_converge_to_the_action_values_at_every_step(policy_and_function):
-    policy, function = policy_and_function
-    scores = known_scores(4, 4)
-    sequences = all_sequences(4, 4)[::5]
+def test_rewards_converge_to_the_action_values_at_every_step(policy, function):
+    sequences, scores = some_sequences(policy), known_scores(policy)
     exact = action_values(policy, scores)[::5]
     n = 8000
-    rewards = function(lambda tokens: policy.rewards(tokens, scorer_of(scores, 4, 4), n, KEY))(tf.constant(sequences))
+    rewards = function(lambda tokens: policy.rewards(tokens, known_scorer, n, KEY))(tf.constant(sequences))
     assert rewards.shape == exact.shape
     error = 0.5 / np.sqrt(n)  # scores lie in [0, 1]: their standard deviation is at most 0.5
     np.testing.assert_allclose(rewards, exact, atol=4.5 * error)
     np.testing.assert_allclose(rewards[:, -1], scores[::5], rtol=1e-6)  # Q(T) is the score itself
+    ended = np.cumsum(sequences == policy.end_token, axis=1) > 0  # and so is that of a finished sequence
+    np.testing.assert_allclose(rewards[ended], np.broadcast_to(scores[::5, None], ended.shape)[ended], rtol=1e-4)
     assert (np.abs(np.diff(exact, axis=1)).max(axis=0) > 3 * 4.5 * error).all()  # an entry of another step would show
 
 
-def test_rewards_of_one_rollout_are_unbiased():
-    policy, scores = RolloutPolicy(random_generator(4, 4, seed=3)), known_scores(4, 4)
-    tokens = tf.constant(np.repeat(all_sequences(4, 4)[[77]], 5000, axis=0))
-    rewards = policy.rewards(tokens, scorer_of(scores, 4, 4), 1, KEY).numpy().astype(np.float64)
+def test_rewards_of_one_rollout_are_unbiased(policy):
+    tokens = tf.constant(np.repeat(all_sequences(4, 4, policy.end_token)[[77]], 5000, axis=0))
+    rewards = policy.rewards(tokens, known_scorer, 1, KEY).numpy().astype(np.float64)
     error = rewards.std(axis=0) / np.sqrt(5000)
-    assert (np.abs(rewards.mean(axis=0) - action_values(policy, scores)[77]) < 4.5 * error + 1e-6).all()
+    exact = action_values(policy, known_scores(policy))[77]
+    assert (np.abs(rewards.mean(axis=0) - exact) < 4.5 * error + 1e-6).all()
 
 
 def test_prefix_lengths_and_rollouts_draw_independent_numbers():
@@ -100,13 +114,13 @@ def test_the_rollout_policy_lags(lag):
 def test_the_rollouts_are_the_lagging_policys():
     policy = random_generator(seed=1)
     rollout_policy = RolloutPolicy(policy)
-    scores = known_scores(4, 3)
+    scores = known_scores(policy)
     before = action_values(policy, scores)
     randomise(policy, seed=2)
     sequences = tf.constant(all_sequences(4, 3))
-    rewards = rollout_policy.rewards(sequences, scorer_of(scores, 4, 3), 2000, KEY)
+    rewards = rollout_policy.rewards(sequences, known_scorer, 2000, KEY)
     np.testing.assert_allclose(rewards, before, atol=4.5 * 0.5 / np.sqrt(2000))
     rollout_policy.follow(policy, 0.0)
-    rewards = rollout_policy.rewards(sequences, scorer_of(scores, 4, 3), 2000, KEY)
+    rewards = rollout_policy.rewards(sequences, known_scorer, 2000, KEY)
     np.testing.assert_allclose(rewards, action_values(policy, scores), atol=4.5 * 0.5 / np.sqrt(2000))
     assert np.abs(before - action_values(policy, scores)).max() > 3 * 4.5 * 0.5 / np.sqrt(2000)  # it can tell

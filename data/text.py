@@ -1,0 +1,390 @@
+"""Lines of text as real data: read as a stream, turned into tokens and back, and compared with what is generated."""
+
+import hashlib
+import json
+import os
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from data import DataError
+from data.training_set import draw, spread, training_data
+from support.config import Config, UsageError
+from support.directories import VOCABULARY
+from support.logs import RunLog
+from support.metrics import bleu, mean_and_error, ratio_and_error, self_bleu
+from support.seeds import Purpose
+
+SPLITS = ("train", "valid", "test")
+MAX_HELD_OUT = 2000  # lines of valid, and of test, that are used
+MAX_LINE = 2**20  # bytes
+SAMPLES = 10  # lines shown at a time
+NLL_ROWS = 64  # sequences whose likelihoods are computed at once: their logits are the largest tensor
+ORDERS = (2, 3, 4, 5)  # of BLEU
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Lines
+
+
+def tokenise(line: str, tokens: str) -> Sequence[str]:
+    """The tokens of a line: its characters as they are (`char`), or what white space separates (`word`)."""
+    return line.split() if tokens == "word" else line
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file, without their ends; a byte order mark is skipped. Holds one line at a time.
+
+    Raises:
+        DataError: a line is not UTF-8 or is longer than 1 MiB; the message has its number.
+        OSError: the file can't be read.
+    """
+    with (
+        open(path, "rb") as file,
+        tqdm(
+            total=os.fstat(file.fileno()).st_size, desc=path.name, unit="B", unit_scale=True, leave=False, disable=None
+        ) as bar,
+    ):
+        number = 0
+        while raw := file.readline(MAX_LINE):
+            number += 1
+            if len(raw) == MAX_LINE and not raw.endswith(b"\n"):
+                raise DataError(f"{path}: line {number} is longer than 1 MiB; there should be one sequence a line")
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}: line {number} is not UTF-8 (byte {error.start + 1} of it)") from None
+            yield line.rstrip("\r\n")
+            if number % 2**14 == 0:
+                bar.update(file.tell() - bar.n)
+
+
+def split_of(line: str, seed: int) -> str:
+    """The part that a line of a single file belongs to: of ten, eight are for training, one each for valid and test.
+
+    A keyed hash of the line decides, so that equal lines are never on both sides, wherever they are in the file.
+    """
+    digest = hashlib.blake2b(line.encode(), digest_size=8, key=seed.to_bytes(8, "little")).digest()
+    return {0: "valid", 1: "test"}.get(int.from_bytes(digest, "little") % 10, "train")
+
+
+def split_files(data_dir: str) -> dict[str, Path | None]:
+    """The file of each part: {split: path}, None for a part without one; only `train` where one file is to be split.
+
+    Raises:
+        DataError: there is no such file, or the folder has no train.txt.
+    """
+    path = Path(data_dir)
+    if path.is_dir():
+        files = {split: path / f"{split}.txt" for split in SPLITS}
+        if not files["train"].is_file():
+            raise DataError(f"--data_dir {data_dir}: the folder holds no train.txt")
+        held_out = {split: file if file.is_file() else None for split, file in files.items()}
+        return held_out if held_out["valid"] or held_out["test"] else {"train": files["train"]}
+    if not path.is_file():
+        raise DataError(f"--data_dir {data_dir}: no such file or folder")
+    return {"train": path}
+
+
+class Source:
+    """The lines of --data_dir that are used, as tokens, with counts of those that are not used whole."""
+
+    def __init__(self, config: Config):
+        """Finds the files; raises DataError where there are none."""
+        self.config, self.files = config, split_files(config.data_dir)
+        self.empty = self.long = 0
+        self.used: Counter[str] = Counter()  # lines of each split
+
+    def __iter__(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """(split, at most --seq_len tokens) of each line that has any; reads the files anew and counts anew."""
+        config, by_rule = self.config, len(self.files) == 1
+        self.empty = self.long = 0
+        self.used.clear()
+        for split, path in self.files.items():
+            for line in read_lines(path) if path else ():
+                tokens = tokenise(line, config.tokens) if line.strip() else ()
+                if not tokens:
+                    self.empty += 1
+                    continue
+                if len(tokens) > config.seq_len:
+                    self.long += 1
+                    if config.long_lines == "drop":
+                        continue
+                    tokens = tokens[: config.seq_len]
+                part = split_of(line, config.split_seed) if by_rule else split
+                self.used[part] += 1
+                yield part, tokens
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tokens
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Token ids: those of `entries` in their order, then unknown and end, which are generated too; padding and start.
+
+    `kind` is `char` or `word`.
+    """
+
+    kind: str
+    entries: tuple[str, ...]
+
+    @property
+    def unknown(self) -> int:
+        """Stands for every token that is not an entry."""
+        return len(self.entries)
+
+    @property
+    def end(self) -> int:
+        """Follows the last token of a sequence that is shorter than T."""
+        return len(self.entries) + 1
+
+    @property
+    def size(self) -> int:
+        """V: ids 0..V-1 are generated; V itself is padding, which follows the end."""
+        return len(self.entries) + 2
+
+    @property
+    def start(self) -> int:
+        """Fed before the first token, never generated."""
+        return len(self.entries) + 3
+
+    @classmethod
+    def count(cls, lines: Iterable[Sequence[str]], kind: str, most: int, min_count: int) -> "Vocabulary":
+        """The most frequent tokens, at most `most` of them and each found `min_count` times or more; ties in order."""
+        found: Counter[str] = Counter()
+        for tokens in lines:
+            found.update(tokens)
+        frequent = sorted((-count, token) for token, count in found.items() if count >= min_count)
+        return cls(kind, tuple(token for _, token in frequent[:most]))
+
+    def encode(self, tokens: Sequence[str]) -> list[int]:
+        """Their ids, without an end; those that are not entries become unknown."""
+        ids = {token: i for i, token in enumerate(self.entries)}
+        return [ids.get(token, self.unknown) for token in tokens]
+
+    def strip(self, rows: np.ndarray) -> list[list[int]]:
+        """What comes before the end: int [n, T] → n lists of ids."""
+        return [row[:n].tolist() for row, n in zip(rows, (rows < self.end).sum(axis=1), strict=True)]
+
+    def decode(self, rows: np.ndarray) -> list[str]:
+        """The text of sequences, int [n, T]; an unknown token is shown as \ufffd or, among words, as <unk>."""
+        gap, unknown = (" ", "<unk>") if self.kind == "word" else ("", "\ufffd")
+        shown = [*self.entries, unknown]
+        return [gap.join(shown[i] for i in ids) for ids in self.strip(rows)]
+
+    def to_json(self, **more) -> str:
+        """The content of a vocabulary file."""
+        return json.dumps({"kind": self.kind, "entries": self.entries, **more}, ensure_ascii=False, indent=0) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> "Vocabulary":
+        """Reads a vocabulary file.
+
+        Raises:
+            UsageError: it is none.
+            OSError: it can't be read.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            vocabulary = cls(content["kind"], tuple(content["entries"]))
+            if vocabulary.kind not in ("char", "word") or not all(isinstance(e, str) for e in vocabulary.entries):
+                raise TypeError
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise UsageError(f"{path}: not a vocabulary") from None
+        return vocabulary
+
+
+class Lines:
+    """Sequences of unequal length, packed: 2 bytes a token below 65,536 tokens, and 8 a line."""
+
+    def __init__(self, vocabulary: Vocabulary, seq_len: int):
+        """An empty collection of sequences of at most `seq_len` tokens."""
+        self.vocabulary, self.seq_len = vocabulary, seq_len
+        self._tokens, self._ends = array("H" if vocabulary.size < 2**16 else "I"), array("q")
+        self._hashes: np.ndarray | None = None
+
+    def append(self, ids: list[int]) -> None:
+        """Adds a sequence, without an end."""
+        self._tokens.extend(ids)
+        self._ends.append(len(self._tokens))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """The sequences of these numbers, each followed by its end and padding: int [k] → int32 [k, T]."""
+        if not len(rows):
+            return np.zeros([0, self.seq_len], np.int32)
+        flat, ends = np.frombuffer(self._tokens, self._tokens.typecode), np.frombuffer(self._ends, "q")
+        starts = np.where(rows > 0, ends[rows - 1], 0)
+        lengths, places = (ends[rows] - starts)[:, None], np.arange(self.seq_len)
+        tokens = flat[np.minimum(starts[:, None] + places, len(flat) - 1)]
+        after = np.where(places == lengths, self.vocabulary.end, self.vocabulary.size)
+        return np.where(places < lengths, tokens, after).astype(np.int32)
+
+    def contains(self, sequences: list[list[int]]) -> np.ndarray:
+        """Whether each sequence is one of these, whole: bool [n]. By 64-bit hashes, so wrong once in 10^13 or less."""
+        kind = self._tokens.typecode
+        if self._hashes is None:  # sorted, as a set of as many integers takes twelve times the memory
+            bounds = zip(chain((0,), self._ends), self._ends, strict=False)
+            self._hashes = np.sort(np.fromiter((hash(self._tokens[a:b].tobytes()) for a, b in bounds), "q", len(self)))
+        hashes = np.array([hash(array(kind, ids).tobytes()) for ids in sequences], "q")
+        places = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
+        return self._hashes[places] == hashes
+
+    def digest(self) -> str:
+        """A checksum of all sequences and their order."""
+        digest = hashlib.sha256(self._tokens)
+        digest.update(self._ends)
+        return digest.hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What main.py asks for
+
+
+class TextData:
+    """Lines of text: what training reads, and how far what is generated is from lines that training never saw.
+
+    The files are read twice, once for the vocabulary and once for the lines, which stay in memory as token ids. As with
+    the oracle, an epoch of pretraining is one batch, drawn at random, and with --train_size it is a pass over a fixed
+    choice of lines.
+    """
+
+    compared = (*(f"{kind}{n}" for kind in ("bleu", "self_bleu") for n in ORDERS), "copied_share", "length")
+    evaluated = ("nll_test", "nll_valid", "g_entropy", *compared, *(f"real_{name}" for name in compared))
+
+    def __init__(self, config: Config):
+        """Reads the lines of --data_dir.
+
+        Raises:
+            DataError: they can't be used; the message names the file.
+            OSError: a file can't be read.
+        """
+        self.config, self.source = config, Source(config)
+        lines = (tokens for split, tokens in self.source if split == "train")
+        self.vocabulary = Vocabulary.count(lines, config.tokens, config.vocab_size - 2, config.min_count)
+        self.vocab_size, self.start_token = self.vocabulary.size, self.vocabulary.start
+        self.end_token = self.vocabulary.end
+        self.lines = {split: Lines(self.vocabulary, config.seq_len) for split in SPLITS}
+        self._check()
+        ids, unknown = {token: i for i, token in enumerate(self.vocabulary.entries)}, self.vocabulary.unknown
+        for split, tokens in self.source:
+            self.lines[split].append([ids.get(token, unknown) for token in tokens])
+        self.valid, self.test = (spread(self.lines[split], MAX_HELD_OUT) for split in ("valid", "test"))
+        self.training = training_data(self.lines["train"], config, "training lines")
+        self._real_figures: dict[str, tuple[float, float]] | None = None
+
+    def _check(self) -> None:
+        """Raises DataError where nothing can be learnt from what was counted."""
+        config, entries = self.config, len(self.vocabulary.entries)
+        if entries > 1:
+            return
+        if not self.source.used["train"]:
+            why = "no line to train on"
+            if config.long_lines == "drop" and self.source.long:
+                why += f"; {self.source.long} are longer than --seq_len {config.seq_len}"
+        else:
+            only = f"--tokens {config.tokens}, --min_count {config.min_count} and --vocab_size {config.vocab_size}"
+            why = f"{only} leave a vocabulary of {entries} token{'s' * (entries != 1)}: nothing to choose from"
+        raise DataError(f"--data_dir {config.data_dir}: {why}")
+
+    def files(self) -> dict[str, str]:
+        """What is kept with the run: {file name: content}. It differs where the lines do."""
+        checksums = {split: lines.digest() for split, lines in self.lines.items()}
+        return {VOCABULARY: self.vocabulary.to_json(sha256_of_tokens=checksums)}
+
+    def introduction(self) -> str:
+        """The line a run begins with."""
+        config, source = self.config, self.source
+        counts = ", ".join(f"{len(self.lines[split]):,} {split}" for split in SPLITS)
+        long = f"; {source.long:,} longer than {config.seq_len} tokens "
+        long += "dropped" if config.long_lines == "drop" else "truncated"
+        empty = f"; {source.empty:,} empty ones skipped" if source.empty else ""
+        return (
+            f"{config.data_dir}: lines: {counts}{long if source.long else ''}{empty}; {self.vocab_size:,} tokens "
+            f"(each a {config.tokens}), unknown and end among them"
+        )
+
+    def mle_batches(self, epoch: int) -> tf.Tensor:
+        """What the generator learns from in an epoch: int32 [n, B, T], with n = 1 unless there is a training set."""
+        return self.training.mle_batches(epoch)
+
+    def real(self, step: int) -> tf.Tensor:
+        """The real sequences of the d-step numbered `step`, int32 [n, T]; half a minibatch, or the fixed set."""
+        return self.training.real(step)
+
+    def evaluate(self, model, epoch: int, last: bool) -> dict[str, tuple[float, float]]:
+        """Measures a `model.SeqGAN` on held-out lines; `epoch` picks the random numbers of its samples.
+
+        Where valid or test is empty, the figures that need it are left out.
+
+        Returns:
+            (value, standard error) of `nll_test` and `nll_valid`, the NLL of at most 2,000 lines of the split, always
+            the same ones, and `g_entropy`, that of --eval_samples generated ones: all their nats over all their tokens,
+            a line's end being one. With `last`, and every --sample_every epochs, since they take some 15 s, also the
+            figures of `compare` for the generated lines and, named `real_...`, for as many lines of valid: what real
+            lines reach.
+        """
+        generated = model.sample(self.config.eval_samples, Purpose.EVALUATE, tf.constant(epoch)).numpy()
+        figures = {}
+        for name, rows in (("g_entropy", generated), ("nll_valid", self.valid), ("nll_test", self.test)):
+            if len(rows):
+                figures[name] = ratio_and_error(self._nats(model, rows), (rows != self.vocab_size).sum(axis=1))
+        if not last and (epoch + 1) % self.config.sample_every:
+            return figures
+        if self._real_figures is None:
+            real = spread(self.valid, len(generated))
+            self._real_figures = {f"real_{name}": pair for name, pair in self.compare(real).items()}
+        return figures | self.compare(generated) | self._real_figures
+
+    def _nats(self, model, rows: np.ndarray) -> np.ndarray:
+        """-log G of each sequence, int32 [n, T] → float32 [n], nats."""
+        count = -len(rows) % NLL_ROWS
+        rows = np.concatenate([rows, np.full([count, rows.shape[1]], self.vocab_size, np.int32)])  # one shape for all
+        parts = [model.nll(tf.constant(rows[i : i + NLL_ROWS])).numpy() for i in range(0, len(rows), NLL_ROWS)]
+        return np.concatenate(parts)[: len(rows) - count]
+
+    def compare(self, rows: np.ndarray) -> dict[str, tuple[float, float]]:
+        """Compares sequences, int32 [n, T], with real lines; ends and padding are no tokens here.
+
+        Returns:
+            (mean over the sequences, standard error of the mean) of
+            - `bleu2` to `bleu5`: `metrics.bleu` with the lines of test (at most 2,000) as references;
+            - `self_bleu2` to `self_bleu5`: `metrics.self_bleu` among the sequences, whose errors it takes for
+              independent;
+            - `copied_share`: share of sequences that are, whole, a line of train;
+            - `length`: tokens a sequence.
+            What needs test is left out where it is empty; self-BLEU needs two sequences, and all figures one.
+        """
+        if not len(rows):
+            return {}
+        sequences, references = self.vocabulary.strip(rows), self.vocabulary.strip(self.test)
+        values: dict[str, np.ndarray] = {}
+        if references:
+            values |= dict(zip((f"bleu{n}" for n in ORDERS), bleu(sequences, references, ORDERS).T, strict=True))
+        if len(sequences) > 1:
+            values |= dict(zip((f"self_bleu{n}" for n in ORDERS), self_bleu(sequences, ORDERS).T, strict=True))
+        values["copied_share"] = self.lines["train"].contains(sequences)
+        values["length"] = np.array([len(sequence) for sequence in sequences])
+        return {name: mean_and_error(numbers) for name, numbers in values.items()}
+
+    def log_samples(self, model, epoch: int, due: bool, last: bool, logs: list[RunLog]) -> None:
+        """Every --sample_every epochs and at a phase's end: some generated and some real lines, as text."""
+        del due  # --eval_every has no say in it
+        if not last and (epoch + 1) % self.config.sample_every:
+            return
+        generated = model.sample(SAMPLES, Purpose.IMAGES, tf.constant(epoch)).numpy()
+        real = draw(self.lines["train"], SAMPLES, self.config.seed, Purpose.IMAGES, epoch)
+        for log in logs:
+            log.text(epoch, "lines/generated", self.vocabulary.decode(generated))
+            log.text(epoch, "lines/real", self.vocabulary.decode(real))

@@ -1,0 +1,350 @@
+"""data/text.py: lines in, tokens and back, splits, what is measured, and whole runs."""
+
+import csv
+import json
+import shlex
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import main as program
+from data import DataError
+from data.text import Lines, TextData, Vocabulary, read_lines, split_of
+from model import SeqGAN
+from support.config import Config, parse
+from support.metrics import ratio_and_error
+
+SMALL = shlex.split(
+    "--batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 --d_filter_sizes 1 3 "
+    "--d_num_filters 4 3 --d_batch_size 8 --pretrain_g_epochs 3 --pretrain_d_epochs 1 --total_epochs 2 --d_steps 1 "
+    "--d_epochs 1 --eval_samples 6 --sample_every 2 --seq_len 6"
+)
+
+
+def config_of(path: Path, *flags: str) -> Config:
+    return parse(["--dataset", "text", "--data_dir", str(path), *SMALL, *flags])
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8", newline="")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Lines of 1 to 6 characters, split in three."""
+    folder = tmp_path / "lines"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 60), ("valid", 9), ("test", 12)):
+        lines = ["".join(rng.choice(list("abcde"), rng.integers(1, 7))) for _ in range(count)]
+        write(folder / f"{split}.txt", "\n".join(lines) + "\n")
+    return folder
+
+
+# ---- lines
+
+
+def test_lines_are_read_whatever_their_ends(tmp_path):
+    path = tmp_path / "lines.txt"
+    path.write_bytes("\ufeffab\r\ncd\n\n詩 x\u2028y\nlast".encode())
+    assert list(read_lines(path)) == ["ab", "cd", "", "詩 x\u2028y", "last"]
+
+
+def test_a_line_that_is_not_utf8_is_named(tmp_path):
+    path = tmp_path / "lines.txt"
+    path.write_bytes(b"fine\n" * 3 + b"ab\xffc\n")
+    with pytest.raises(DataError, match=r"lines.txt: line 4 is not UTF-8 \(byte 3 of it\)"):
+        list(read_lines(path))
+
+
+def test_a_book_in_one_line_is_refused(tmp_path):
+    path = write(tmp_path / "book.txt", "x" * (2**20 + 5))
+    with pytest.raises(DataError, match="line 1 is longer than 1 MiB"):
+        list(read_lines(path))
+    assert len(next(read_lines(write(path, "x" * (2**20 - 1) + "\n")))) == 2**20 - 1
+
+
+def test_a_single_file_is_split_by_its_lines_alone(tmp_path):
+    lines = [f"line {i}" for i in range(5000)]
+    parts = {line: split_of(line, seed=3) for line in lines}
+    shares = Counter(parts.values())
+    for split, share in (("train", 0.8), ("valid", 0.1), ("test", 0.1)):
+        assert abs(shares[split] / 5000 - share) < 4.5 * np.sqrt(share * (1 - share) / 5000)
+    again = {line: split_of(line, seed=3) for line in reversed(lines)}
+    assert parts == again
+    assert sum(parts[line] != split_of(line, seed=4) for line in lines) > 1000
+    path = write(tmp_path / "lines.txt", "\n".join([*lines, *reversed(lines)]))  # each twice
+    data = TextData(config_of(path, "--split_seed", "3", "--seq_len", "9"))
+    assert {split: len(part) for split, part in data.lines.items()} == {s: 2 * n for s, n in shares.items()}
+    train = data.vocabulary.decode(data.lines["train"][np.arange(len(data.lines["train"]))])
+    assert set(train) == {line for line, split in parts.items() if split == "train"}
+
+
+@pytest.mark.parametrize("absent", [(), ("valid",), ("test",), ("valid", "test")])
+def test_a_folder_of_parts(folder, absent):
+    for split in absent:
+        (folder / f"{split}.txt").unlink()
+    counts = {split: len(lines) for split, lines in TextData(config_of(folder)).lines.items()}
+    if len(absent) < 2:
+        assert counts == {s: 0 if s in absent else n for s, n in (("train", 60), ("valid", 9), ("test", 12))}
+    else:  # one file, split by the rule
+        assert sum(counts.values()) == 60 and min(counts.values()) > 0
+
+
+def test_long_and_empty_lines_are_counted(folder):
+    write(folder / "train.txt", "abc\n\nabcdefg\n  \nabcdefgh\n")
+    truncated, dropped = (TextData(config_of(folder, "--long_lines", how)) for how in ("truncate", "drop"))
+    assert truncated.vocabulary.decode(truncated.lines["train"][np.arange(3)]) == ["abc", "abcdef", "abcdef"]
+    assert dropped.vocabulary.decode(dropped.lines["train"][np.arange(1)]) == ["abc"]
+    assert (len(truncated.lines["train"]), len(dropped.lines["train"])) == (3, 1)
+    assert "3 train, 9 valid, 12 test; 2 longer than 6 tokens truncated; 2 empty ones" in truncated.introduction()
+    assert "1 train, 9 valid, 12 test; 2 longer than 6 tokens dropped; 2 empty ones" in dropped.introduction()
+    assert set(dropped.vocabulary.entries) == set("abc")  # what is not trained on is not counted
+
+
+def test_a_large_file_is_streamed(tmp_path):
+    """Besides the packed tokens (2 bytes each, 8 a line), less than a tenth of the file is held at any time."""
+    path = tmp_path / "large.txt"
+    line = "".join(map(chr, range(0x4E00, 0x4E14)))  # 20 characters, 60 bytes
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(f"{line[i % 20 :]}{line[: i % 20]}\n" for i in range(100_000))
+    tracemalloc.start()
+    data = TextData(config_of(path, "--seq_len", "20"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sum(len(lines) for lines in data.lines.values()) == 100_000
+    assert peak < 100_000 * (20 * 2 + 8) * 1.3 + path.stat().st_size / 10
+
+
+# ---- tokens
+
+
+def test_the_vocabulary_is_the_most_frequent_tokens():
+    lines = ["aab", "bac", "d"]
+    assert Vocabulary.count(lines, "char", 9, 1).entries == ("a", "b", "c", "d")  # ties in their own order
+    assert Vocabulary.count(lines, "char", 2, 1).entries == ("a", "b")
+    assert Vocabulary.count(lines, "char", 9, 2).entries == ("a", "b")
+    vocabulary = Vocabulary("char", ("a", "b"))
+    assert (vocabulary.unknown, vocabulary.end, vocabulary.size, vocabulary.start) == (2, 3, 4, 5)
+    assert vocabulary.encode("bxa") == [1, 2, 0]
+    assert vocabulary.decode(np.array([[1, 2, 0, 3, 4], [3, 4, 4, 4, 4], [0, 0, 0, 0, 0]])) == ["b\ufffda", "", "aaaaa"]
+    assert Vocabulary("word", ("to", "be")).decode(np.array([[0, 1, 2, 3]])) == ["to be <unk>"]
+
+
+def test_flags_cap_the_vocabulary(folder):
+    data = TextData(config_of(folder, "--vocab_size", "5"))
+    assert data.vocab_size == 5 and len(data.vocabulary.entries) == 3  # unknown and end are two of them
+    counts = Counter("".join((folder / "train.txt").read_text().split()))
+    assert data.vocabulary.entries == tuple(sorted(counts, key=lambda token: (-counts[token], token))[:3])
+    least = str(sorted(counts.values())[2])
+    kept = {token for token, count in counts.items() if count >= int(least)}
+    assert set(TextData(config_of(folder, "--min_count", least)).vocabulary.entries) == kept
+    assert 2 <= len(kept) < 5
+
+
+def test_words_are_what_white_space_separates(folder):
+    for split in ("train", "valid", "test"):
+        write(folder / f"{split}.txt", "to be  or\tnot to be\nto be\n")
+    data = TextData(config_of(folder, "--tokens", "word"))
+    assert data.vocabulary.entries == ("be", "to", "not", "or")
+    np.testing.assert_array_equal(data.test, [[1, 0, 3, 2, 1, 0], [1, 0, 5, 6, 6, 6]])
+    assert data.vocabulary.decode(data.test) == ["to be or not to be", "to be"]
+
+
+@given(st.lists(st.text("abcé詩 \u2028", min_size=1, max_size=6), min_size=1))
+def test_lines_come_back_as_they_were(lines):
+    vocabulary = Vocabulary.count(lines, "char", 100, 1)
+    packed = Lines(vocabulary, 6)
+    for line in lines:
+        packed.append(vocabulary.encode(line))
+    rows = packed[np.arange(len(lines))]
+    assert rows.shape == (len(lines), 6) and rows.dtype == np.int32
+    assert vocabulary.decode(rows) == lines
+    for row, line in zip(rows, lines, strict=True):
+        after = [vocabulary.end] + [vocabulary.size] * 6
+        np.testing.assert_array_equal(row[len(line) :], after[: 6 - len(line)])
+    np.testing.assert_array_equal(packed[np.array([len(lines) - 1, 0])], rows[[-1, 0]])
+
+
+@pytest.mark.parametrize("entries", [3, 70_000])
+def test_whole_lines_are_found_again(entries):
+    packed = Lines(Vocabulary("word", tuple(map(str, range(entries)))), 4)
+    for ids in ([0, 1, 2], [entries - 1], [2, 2, 2, 2]):
+        packed.append(ids)
+    asked = [[0, 1, 2], [0, 1], [1, 2], [entries - 1], [2, 2, 2, 2], [2, 2, 2], [], [0, 1, 2, 0]]
+    assert packed.contains(asked).tolist() == [True, False, False, True, True, False, False, False]
+    assert packed[np.array([1])][0, 0] == entries - 1
+
+
+def test_a_vocabulary_file_is_read_as_it_was_written(tmp_path):
+    vocabulary = Vocabulary("char", ("a", "詩", '"', "\\", "\u2028", "\t"))
+    path = write(tmp_path / "vocabulary.json", vocabulary.to_json())
+    assert Vocabulary.read(path) == vocabulary
+
+
+# ---- what is trained on
+
+
+def test_batches_are_lines_of_the_training_part(folder):
+    data = TextData(config_of(folder))
+    train = {tuple(row) for row in data.lines["train"][np.arange(60)].tolist()}
+    batches = [data.mle_batches(epoch).numpy() for epoch in range(40)]
+    assert {batch.shape for batch in batches} == {(1, 4, 6)} and data.real(3).shape == (4, 6)
+    seen = {tuple(row) for batch in batches for row in batch[0].tolist()}
+    assert seen <= train and len(seen) > 0.8 * len(train)
+    np.testing.assert_array_equal(TextData(config_of(folder)).mle_batches(7), batches[7])
+    fixed = TextData(config_of(folder, "--train_size", "9"))
+    assert fixed.mle_batches(0).shape == (2, 4, 6) and fixed.real(0).shape == (9, 6)
+    with pytest.raises(DataError, match="--train_size: 61 is more than the 60 training lines of --data_dir"):
+        TextData(config_of(folder, "--train_size", "61"))
+
+
+def test_the_law_of_lines_of_unequal_length_is_learnt(tmp_path):
+    """From a file of a known law to its entropy a token, ends included, on lines that were not trained on."""
+    law = {"a": 0.3, "ab": 0.2, "abba": 0.2, "bbbbbb": 0.2, "b": 0.1}
+    folder = tmp_path / "law"
+    folder.mkdir()
+    for seed, (split, count) in enumerate((("train", 4000), ("test", 2000))):
+        lines = np.random.default_rng(seed).choice(list(law), count, p=list(law.values()))
+        write(folder / f"{split}.txt", "\n".join(lines))
+    flags = "--batch_size 128 --g_hidden_dim 16 --g_emb_dim 8 --eval_samples 2000 --pretrain_g_epochs 300"
+    config = config_of(folder, *flags.split())
+    data = TextData(config)
+    model = SeqGAN(config, data.vocab_size, data.start_token, data.end_token)
+    for epoch in range(300):
+        model.mle_epoch(data.mle_batches(epoch))
+    figures = data.evaluate(model, epoch=0, last=True)
+    p = np.array(list(law.values()))
+    tokens = np.array([min(len(line) + 1, 6) for line in law])
+    entropy = -(p * np.log(p)).sum() / (p @ tokens)
+    for name in ("nll_test", "g_entropy"):
+        value, error = figures[name]
+        assert 0 < error < 0.02 and abs(value - entropy) < 4 * error + 0.02, name
+    length, error = figures["length"]
+    assert abs(length - p @ [len(line) for line in law]) < 4 * error + 0.1
+    samples = data.vocabulary.decode(model.sample(2000, 0, tf.constant(0)).numpy())
+    assert sum(line in law for line in samples) > 0.97 * 2000
+
+
+# ---- what is measured
+
+
+def test_ratio_and_error():
+    rng = np.random.default_rng(0)
+    counts = rng.integers(1, 6, [4000, 50])
+    totals = counts * 2.0 + rng.normal(0, 1, counts.shape)
+    found = np.array([ratio_and_error(t, c) for t, c in zip(totals, counts, strict=True)])
+    assert found[:, 0].mean() == pytest.approx(2.0, abs=0.01)
+    assert found[:, 1].mean() == pytest.approx(found[:, 0].std(), rel=0.05)  # the error is the spread
+    assert ratio_and_error(np.array([3.0, 5.0]), np.array([2, 2])) == pytest.approx((2.0, 0.5))
+
+
+def test_evaluation_by_hand(folder):
+    config = config_of(folder, "--tokens", "char")
+    data = TextData(config)
+    model = SeqGAN(config, data.vocab_size, data.start_token, data.end_token)
+    figures = data.evaluate(model, epoch=5, last=False)
+    assert set(figures) == set(data.evaluated)
+    for name, rows in (("nll_valid", data.valid), ("nll_test", data.test)):
+        tokens = [row[row != data.vocab_size] for row in rows]  # ends included
+        nats = [-tf.reduce_sum(model.generator.log_probs(tf.constant(row[None]))).numpy() for row in tokens]
+        assert figures[name][0] == pytest.approx(sum(nats) / sum(map(len, tokens)), rel=1e-5)
+    lines = (folder / "valid.txt").read_text().split()
+    compared = np.linspace(0, 8, 6).round().astype(int)  # as many as --eval_samples
+    assert figures["real_length"][0] == pytest.approx(np.mean([len(lines[i]) for i in compared]))
+
+
+def test_comparison_by_hand(folder):
+    write(folder / "train.txt", "abcd\nabc\nbcd\n")
+    write(folder / "test.txt", "abcde\ncd\n")
+    data = TextData(config_of(folder))
+    lines = ["abcd", "ab", "dcbabc", "abcd", ""]
+    packed = Lines(data.vocabulary, 6)
+    for line in lines:
+        packed.append(data.vocabulary.encode(line))
+    figures = data.compare(packed[np.arange(5)])
+    unknown = data.vocabulary.unknown  # e, in the first line of test
+    references = [[*data.vocabulary.encode("abcd"), unknown], data.vocabulary.encode("cd")]
+    for n in (2, 3, 4, 5):
+        weights, smooth = (1 / n,) * n, SmoothingFunction().method1
+        ids = [data.vocabulary.encode(line) for line in lines]
+        scores = [sentence_bleu(references, row, weights, smooth) for row in ids]
+        assert figures[f"bleu{n}"][0] == pytest.approx(np.mean(scores))
+        others = [sentence_bleu(ids[:i] + ids[i + 1 :], row, weights, smooth) for i, row in enumerate(ids)]
+        assert figures[f"self_bleu{n}"][0] == pytest.approx(np.mean(others))
+    assert figures["copied_share"][0] == 0.4  # abcd, twice
+    assert figures["length"][0] == np.mean([4, 2, 6, 4, 0])
+
+
+def test_without_held_out_lines(folder):
+    for split in ("valid", "test"):
+        write(folder / f"{split}.txt", "")
+    config = config_of(folder)
+    data = TextData(config)
+    model = SeqGAN(config, data.vocab_size, data.start_token, data.end_token)
+    figures = data.evaluate(model, epoch=0, last=True)
+    assert set(figures) == {"g_entropy", "copied_share", "length", *(f"self_bleu{n}" for n in (2, 3, 4, 5))}
+
+
+# ---- whole runs
+
+
+def run(folder: Path, logs: Path, *flags: str) -> int:
+    directories = ["--log_dir", str(logs / "train"), "--eval_log_dir", str(logs / "eval")]
+    return program.main(["--dataset", "text", "--data_dir", str(folder), *SMALL, *directories, *flags])
+
+
+def test_a_run_leaves_its_figures_its_lines_and_its_vocabulary(folder, tmp_path):
+    assert run(folder, tmp_path / "logs") == 0
+    with open(tmp_path / "logs" / "eval" / "metrics.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "2", "3", "4"]
+    for row in rows:
+        assert np.isfinite([float(row[name]) for name in ("nll_test", "nll_valid", "g_entropy")]).all()
+        compared = row["epoch"] != "0"  # the phases' ends, and every second epoch
+        for name in TextData.compared:
+            assert np.isfinite(float(row[name])) if compared else not row[name], name
+    events = EventAccumulator(str(tmp_path / "logs" / "eval"), size_guidance={"tensors": 0})
+    events.Reload()
+    assert events.SummaryMetadata("lines/generated").plugin_data.plugin_name == "text"
+    shown = {e.step: tf.make_ndarray(e.tensor_proto)[0].decode() for e in events.Tensors("lines/real")}
+    assert list(shown) == [1, 2, 3, 4]
+    real = set((folder / "train.txt").read_text().split())
+    assert all(line.startswith("    ") and line.strip() in real for line in shown[1].split("\n"))
+    generated = tf.make_ndarray(events.Tensors("lines/generated")[0].tensor_proto)[0].decode()
+    assert len(generated.split("\n")) == 10 and set(generated) <= set("abcde\ufffd \n")
+    vocabulary = json.loads((tmp_path / "logs" / "train" / "vocabulary.json").read_text(encoding="utf-8"))
+    assert sorted(vocabulary["entries"]) == list("abcde") and vocabulary["kind"] == "char"
+    assert not (tmp_path / "logs" / "eval" / "vocabulary.json").exists()
+
+
+def test_a_run_goes_on_with_its_own_lines_only(folder, tmp_path, capsys):
+    assert run(folder, tmp_path / "logs") == 0
+    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    lines = (folder / "train.txt").read_text().split()
+    write(folder / "train.txt", "\n".join([lines[1], lines[0], *lines[2:]]))  # the same lines in another order
+    capsys.readouterr()
+    assert run(folder, tmp_path / "logs", "--total_epochs", "3") == 2
+    error = capsys.readouterr().err
+    assert "vocabulary.json: of other data than --data_dir has now" in error and error.count("\n") == 1
+    del before[folder / "train.txt"]
+    assert {path: path.read_bytes() for path in before} == before
+    assert run(folder, tmp_path / "logs", "--overwrite") == 0
+    assert run(folder, tmp_path / "logs", "--total_epochs", "3") == 0
+    assert "nll_test" in capsys.readouterr().out
+
+
+def test_words_and_a_fixed_training_set(folder, tmp_path):
+    for split in ("train", "valid", "test"):
+        text = (folder / f"{split}.txt").read_text()
+        write(folder / f"{split}.txt", "\n".join(" ".join(line) for line in text.split()))
+    assert run(folder, tmp_path / "logs", "--tokens", "word", "--train_size", "20", "--baseline", "batch") == 0
