@@ -339,7 +339,8 @@ def run(config: Config) -> int:
             for directory in reversed(directories):  # --log_dir last, as it tells whose the other's records are
                 directory.wipe()
         run_id = claim(directories, config)
-        directories[0].check(data.files())
+        files = data.files()
+        directories[0].check(files)
         training = Run(config, data, model, checkpoints)
         if not config.is_train:
             if not checkpoints.newest:
@@ -351,7 +352,7 @@ def run(config: Config) -> int:
             return 0
         tokens = {"vocab_size": data.vocab_size, "start_token": data.start_token, "end_token": data.end_token}
         described = description(config) | {"tokens": tokens, "run": run_id}
-        directories[0].keep(data.files())
+        directories[0].keep(files)
         for directory in directories:
             directory.describe(described)
         with Interrupt() as interrupt:

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Makes data/quatrains.txt and trains on these Chinese poems. Flags given to this script go on to main.py and
+# win over those below. Run it again after an interruption: it goes on from the last checkpoint. Three seeds:
+#
+#   for seed in 1 2 3; do
+#       bash train_poems.sh --seed $seed --log_dir logs/train/poems_$seed --eval_log_dir logs/eval/poems_$seed
+#   done
+#
+#   PYTHON         the interpreter (default: python)
+#   QUATRAINS_TGZ  the package's .tgz file, to use instead of fetching it with npm
+set -euo pipefail
+
+if [[ -n "${QUATRAINS_TGZ:-}" && "$QUATRAINS_TGZ" != /* ]]; then
+    QUATRAINS_TGZ="$PWD/$QUATRAINS_TGZ" # as the next line would change what it means
+fi
+cd "$(dirname "${BASH_SOURCE[0]}")"
+python=${PYTHON:-python}
+
+"$python" -m data.prepare_quatrains -o data/quatrains.txt ${QUATRAINS_TGZ:+--tgz "$QUATRAINS_TGZ"}
+
+# Every poem has 20 characters; the vocabulary is all of those in the training part. Sizes, rates and the length of
+# pretraining were chosen by nll_valid with seed 0, which is not among the seeds reported.
+exec "$python" main.py \
+    --dataset text --data_dir data/quatrains.txt --tokens char --seq_len 20 --vocab_size 10000 --batch_size 64 \
+    --g_emb_dim 128 --g_hidden_dim 128 --g_pretrain_lr 0.005 --pretrain_g_epochs 700 \
+    --pretrain_d_epochs 200 --d_lr 0.001 --total_epochs 200 --g_lr 0.001 \
+    --log_dir logs/train/poems --eval_log_dir logs/eval/poems \
+    "$@"
