@@ -1,7 +1,10 @@
 """What the machine can do and what a step must do: peaks measured in this process, operations counted from shapes."""
 
+import os
+import platform
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +57,17 @@ def time_calls(step: Callable[[], object], repeats: int) -> Timing:
     once()
     times = [once() for _ in range(repeats)]
     return Timing(first, float(np.median(times)), min(times), max(times))
+
+
+def machine_name() -> str:
+    """The device that TensorFlow uses, and how many processors there are."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        return ", ".join(tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else platform.processor()}, {os.cpu_count()} logical processors"
 
 
 def measure_peaks() -> Peaks:

@@ -20,7 +20,7 @@ import tensorflow as tf
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from benchmarks.machine import time_calls
+from benchmarks.machine import machine_name, time_calls
 from model import SeqGAN
 from support.config import parse
 from support.seeds import Purpose, key
@@ -97,7 +97,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{SYMBOLS[name]}  {cells}  exponent {exponent(GROWTH[name], seconds):.2f}")
     print(f"B 64, N 64, V 10000, T 40: {largest['seconds']:.1f} s, peak memory {largest['peak_mib']:.0f} MiB")
     if arguments.json:
-        content = {"base": BASE, "growth": {k: [GROWTH[k], v] for k, v in results.items()}, "largest": largest}
+        content = {
+            "machine": machine_name(),
+            "base": BASE,
+            "growth": {k: [GROWTH[k], v] for k, v in results.items()},
+            "largest": largest,
+        }
         arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if arguments.output:
         draw(results, arguments.output)

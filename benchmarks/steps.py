@@ -13,7 +13,7 @@ import support.quiet  # noqa: F401 - before TensorFlow
 # isort: split
 import tensorflow as tf
 
-from benchmarks.machine import Peaks, Timing, Work, measure_peaks, time_calls, work_of_steps
+from benchmarks.machine import Peaks, Timing, Work, machine_name, measure_peaks, time_calls, work_of_steps
 from main import configure_tensorflow
 from model import SeqGAN
 from oracle import OracleData
@@ -78,6 +78,7 @@ def steps_of(config: Config) -> tuple[SeqGAN, OracleData, dict[str, Callable[[],
 def table(timings: dict[str, Timing], works: dict[str, Work], peaks: Peaks) -> str:
     """The results as text, a line a step."""
     lines = [
+        machine_name(),
         f"matrix product {peaks.flops / 1e9:.0f} GFLOP/s, memory {peaks.bandwidth / 1e9:.1f} GB/s",
         f"{'step':<22}{'median ms':>11}{'low':>9}{'high':>9}{'GFLOP':>9}{'MB':>8}{'floor ms':>10}{'ratio':>7}"
         f"{'first call s':>14}",
@@ -114,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(table(timings, works, peaks))
     if arguments.json:
         content = {
+            "machine": machine_name(),
             "configuration": description(config),
             "peaks": peaks._asdict(),
             "steps": {

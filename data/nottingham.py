@@ -61,7 +61,8 @@ class NottinghamData:
         self.windows = windows(self.tunes.train, seq_len, config.window_stride)
         self.valid = spread(windows(self.tunes.valid, seq_len, seq_len), MAX_HELD_OUT)
         self.test = spread(windows(self.tunes.test, seq_len, seq_len), MAX_HELD_OUT)
-        self.training = training_data(self.windows, config, "windows")
+        training = training_data(self.windows, config, "windows")
+        self.mle_batches, self.real = training.mle_batches, training.real
         # Where there are no splits, the next run would read a file at the top of the folder as a tune to train on.
         self.sample_dir = Path(config.data_dir if (Path(config.data_dir) / "train").is_dir() else config.log_dir)
         self._real_figures: dict[str, tuple[float, float]] | None = None
@@ -79,14 +80,6 @@ class NottinghamData:
             f"{config.data_dir}: tunes: {counts}{skipped}; {len(self.windows)} training windows of {config.seq_len} "
             f"tokens ({config.seq_len * config.frame_seconds:g} s); samples go to {self.sample_dir}/sample*.mid"
         )
-
-    def mle_batches(self, epoch: int) -> tf.Tensor:
-        """What the generator learns from in an epoch: int32 [n, B, T], with n = 1 unless there is a training set."""
-        return self.training.mle_batches(epoch)
-
-    def real(self, step: int) -> tf.Tensor:
-        """The real sequences of the d-step numbered `step`, int32 [n, T]; half a minibatch, or the fixed set."""
-        return self.training.real(step)
 
     def evaluate(self, model, epoch: int, last: bool) -> dict[str, tuple[float, float]]:
         """Measures a `model.SeqGAN` on held-out tunes; `epoch` picks the random numbers of its samples.

@@ -281,7 +281,8 @@ class TextData:
         for split, tokens in self.source:
             self.lines[split].append([ids.get(token, unknown) for token in tokens])
         self.valid, self.test = (spread(self.lines[split], MAX_HELD_OUT) for split in ("valid", "test"))
-        self.training = training_data(self.lines["train"], config, "training lines")
+        training = training_data(self.lines["train"], config, "training lines")
+        self.mle_batches, self.real = training.mle_batches, training.real
         self._real_figures: dict[str, tuple[float, float]] | None = None
 
     def _check(self) -> None:
@@ -314,14 +315,6 @@ class TextData:
             f"{config.data_dir}: lines: {counts}{long if source.long else ''}{empty}; {self.vocab_size:,} tokens "
             f"(each a {config.tokens}), unknown and end among them"
         )
-
-    def mle_batches(self, epoch: int) -> tf.Tensor:
-        """What the generator learns from in an epoch: int32 [n, B, T], with n = 1 unless there is a training set."""
-        return self.training.mle_batches(epoch)
-
-    def real(self, step: int) -> tf.Tensor:
-        """The real sequences of the d-step numbered `step`, int32 [n, T]; half a minibatch, or the fixed set."""
-        return self.training.real(step)
 
     def evaluate(self, model, epoch: int, last: bool) -> dict[str, tuple[float, float]]:
         """Measures a `model.SeqGAN` on held-out lines; `epoch` picks the random numbers of its samples.

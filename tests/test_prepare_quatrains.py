@@ -4,10 +4,14 @@ import hashlib
 import io
 import json
 import os
+import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from data import prepare_quatrains as program
 from data.text import TextData
@@ -131,3 +135,26 @@ def test_the_real_quatrains(shared_data, capsys):
     assert data.source.long == data.source.empty == 0
     batch = data.mle_batches(0).numpy()
     assert batch.shape == (1, 32, 20) and batch.max() < data.vocabulary.end  # no line needs an end
+
+
+def test_the_script_from_poems_to_samples(shared_data, tmp_path):
+    """In a copy of the tree, from another directory, with data that is there already, and without npm."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for folder in ("data", "support", "tools"):
+        shutil.copytree(
+            ROOT / folder, tree / folder, ignore=lambda _, names: {n for n in names if not n.endswith(".py")}
+        )
+    for path in [*ROOT.glob("*.py"), ROOT / "train_poems.sh"]:
+        shutil.copy(path, tree)
+    shutil.copy(shared_data / "quatrains.txt", tree / "data")
+    few = "--pretrain_g_epochs 2 --pretrain_d_epochs 1 --total_epochs 1 --g_hidden_dim 8 --eval_samples 4 --no-jit"
+    environment = {**os.environ, "PYTHON": sys.executable}
+    command = ["bash", "tree/train_poems.sh", *few.split(), "--batch_size", "4", "--rollout_num", "2"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "16,842 quatrains" in done.stdout and "bleu2" in done.stdout
+    command = [sys.executable, "tree/tools/sample.py", "tree/logs/train/poems", "-n", "3", "--prefix", "春風"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
+    lines = done.stdout.split()
+    assert len(lines) == 3 and all(line.startswith("春風") and len(line) <= 20 for line in lines)
