@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from data import Dataset
+from data import Dataset, Due
 from data.nottingham import NottinghamData
 from data.text import TextData
 from model import SeqGAN
@@ -238,14 +238,15 @@ class Run:
             return
         self.train_log.scalars(self._axis(step), {"seconds_per_epoch": seconds})
         last = step.epoch == self.epochs[step.phase] - 1
-        if self.config.evaluate and self._evaluation_due(step):
-            self._evaluate(step, last)
-        self.data.log_samples(self.model, self._axis(step), self._evaluation_due(step), last, self.logs)
+        due = Due(self._evaluation_due(step), last or (step.epoch + 1) % self.config.sample_every == 0, last)
+        if self.config.evaluate and due.evaluation:
+            self._evaluate(step, due)
+        self.data.log_samples(self.model, self._axis(step), due, self.logs)
 
-    def _evaluate(self, step: Step, last: bool) -> None:
+    def _evaluate(self, step: Step, due: Due) -> None:
         started = time.perf_counter()
         with np.errstate(all="ignore"):
-            self.evaluation = self.data.evaluate(self.model, self._axis(step), last)
+            self.evaluation = self.data.evaluate(self.model, self._axis(step), due)
         for name, (value, _) in self.evaluation.items():
             if not math.isfinite(value):  # weights too large, if finite
                 raise self._diverged(f"{name} is {value} after {describe(step)}")
@@ -345,7 +346,7 @@ def run(config: Config) -> int:
         if not config.is_train:
             if not checkpoints.newest:
                 raise UsageError(f"--no-is_train: no checkpoint in --log_dir {config.log_dir}")
-            print(summary(data.evaluate(model, epoch=0, last=True)))
+            print(summary(data.evaluate(model, epoch=0, due=Due(True, True, True))))
             return 0
         if training.finished:
             print(f"finished before: {summary(training.evaluation)}; {where(config)}")
@@ -401,4 +402,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack ±
     sys.exit(main())

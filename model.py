@@ -107,16 +107,21 @@ class SeqGAN:
 
         Raises:
             UsageError: it holds no run, no good checkpoint, or a run of another version.
+            OSError: it can't be read.
         """
         path = Path(directory) / CONFIG
         if not path.is_file():
             raise UsageError(f"{directory}: no run (there is no {CONFIG})")
-        content = read_config(path)
         try:
-            model = cls(from_flags(content["flags"]), **content["tokens"])
-        except (UsageError, KeyError, TypeError, ValueError) as error:
-            raise UsageError(f"{path}: {error}") from None
-        if Checkpoints(path.parent / CHECKPOINTS, model.checkpoint(), keep=1).restore(tidy=False) is None:
+            content = read_config(path)
+            try:
+                model = cls(from_flags(content["flags"]), **content["tokens"])
+            except (UsageError, KeyError, TypeError, ValueError) as error:
+                raise UsageError(f"{path}: {error}") from None
+            found = Checkpoints(path.parent / CHECKPOINTS, model.checkpoint(), keep=1).restore(tidy=False)
+        except UsageError as error:  # whose advice is to someone who trains
+            raise UsageError(str(error).removesuffix("; --overwrite starts afresh")) from None
+        if found is None:
             raise UsageError(f"{directory}: the run has no checkpoint yet")
         return model
 

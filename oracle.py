@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from data import Due
 from data.training_set import TrainingSet
 from generator import Generator
 from support.config import Config, UsageError
@@ -134,15 +135,15 @@ class OracleData:
             "nats a token: the floor of nll_test"
         )
 
-    def log_samples(self, model, epoch: int, due: bool, last: bool, logs: list[RunLog]) -> None:
+    def log_samples(self, model, epoch: int, due: Due, logs: list[RunLog]) -> None:
         """With --log_generation and where an evaluation is due, pictures of a real and a generated batch."""
-        if self.config.log_generation and due:
+        if self.config.log_generation and due.evaluation:
             generated = model.sample(self.config.batch_size, Purpose.IMAGES, tf.constant(epoch))
             for name, tokens in (("generated", generated), ("real", self.mle_batches(epoch)[0])):
                 logs[0].token_image(epoch, name, tokens.numpy(), self.vocab_size)
 
-    def evaluate(self, model, epoch: int, last: bool) -> dict[str, tuple[float, float]]:
-        """Measures a `model.SeqGAN` against the oracle; `epoch` picks the random numbers, `last` changes nothing.
+    def evaluate(self, model, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
+        """Measures a `model.SeqGAN` against the oracle; `epoch` picks the random numbers, `due` changes nothing.
 
         Returns:
             (mean, standard error of the mean), nats a token, of `nll` = NLL_oracle, `nll_test` and `g_entropy` over

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from support.config import UsageError
 
@@ -12,6 +12,14 @@ if TYPE_CHECKING:  # reading files should not take TensorFlow's import
 
 class DataError(UsageError):
     """A user's data cannot be used; the message is one line that names the file or flag."""
+
+
+class Due(NamedTuple):
+    """What an epoch is due for: an `evaluation`, `samples` to look at; and whether it is the `last` of its phase."""
+
+    evaluation: bool
+    samples: bool
+    last: bool
 
 
 class Dataset(Protocol):
@@ -34,11 +42,11 @@ class Dataset(Protocol):
     def real(self, step: int) -> tf.Tensor:
         """The real sequences of a d-step, int32 [n, T]; always the same n."""
 
-    def evaluate(self, model: Any, epoch: int, last: bool) -> dict[str, tuple[float, float]]:
-        """Figures of the model after an epoch, {name: (value, standard error)}; `last` of its phase."""
+    def evaluate(self, model: Any, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
+        """Figures of the model after an epoch, {name: (value, standard error)}; called where an evaluation is due."""
 
-    def log_samples(self, model: Any, epoch: int, due: bool, last: bool, logs: list[Any]) -> None:
-        """Shows or saves what the model generates; `due`: an evaluation is due, `last`: of its phase.
+    def log_samples(self, model: Any, epoch: int, due: Due, logs: list[Any]) -> None:
+        """Shows or saves what the model generates, in the training log and, with --evaluate, the evaluation log.
 
-        `logs` are the training log and, with --evaluate, the evaluation log.
+        Called after each epoch of a generator's phase.
         """

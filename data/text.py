@@ -1,5 +1,6 @@
 """Lines of text as real data: read as a stream, turned into tokens and back, and compared with what is generated."""
 
+import functools
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from data import DataError
+from data import DataError, Due
 from data.training_set import draw, spread, training_data
 from support.config import Config, UsageError
 from support.directories import VOCABULARY
@@ -53,25 +54,26 @@ def read_lines(path: Path) -> Iterator[str]:
         ) as bar,
     ):
         number = 0
-        while raw := file.readline(MAX_LINE):
+        while raw := file.readline(MAX_LINE + 1):
             number += 1
-            if len(raw) == MAX_LINE and not raw.endswith(b"\n"):
+            if len(raw) > MAX_LINE:
                 raise DataError(f"{path}: line {number} is longer than 1 MiB; there should be one sequence a line")
             try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                line = raw.decode()
             except UnicodeDecodeError as error:
                 raise DataError(f"{path}: line {number} is not UTF-8 (byte {error.start + 1} of it)") from None
-            yield line.rstrip("\r\n")
+            yield (line.removeprefix("\ufeff") if number == 1 else line).rstrip("\r\n")
             if number % 2**14 == 0:
                 bar.update(file.tell() - bar.n)
 
 
-def split_of(line: str, seed: int) -> str:
+def split_of(tokens: Sequence[str], seed: int) -> str:
     """The part that a line of a single file belongs to: of ten, eight are for training, one each for valid and test.
 
-    A keyed hash of the line decides, so that equal lines are never on both sides, wherever they are in the file.
+    A keyed hash of its tokens decides, so that equal sequences are never on both sides, wherever they are in the file.
     """
-    digest = hashlib.blake2b(line.encode(), digest_size=8, key=seed.to_bytes(8, "little")).digest()
+    text = " ".join(tokens) if isinstance(tokens, list) else tokens
+    digest = hashlib.blake2b(text.encode(), digest_size=8, key=seed.to_bytes(8, "little")).digest()
     return {0: "valid", 1: "test"}.get(int.from_bytes(digest, "little") % 10, "train")
 
 
@@ -89,7 +91,7 @@ def split_files(data_dir: str) -> dict[str, Path | None]:
         held_out = {split: file if file.is_file() else None for split, file in files.items()}
         return held_out if held_out["valid"] or held_out["test"] else {"train": files["train"]}
     if not path.is_file():
-        raise DataError(f"--data_dir {data_dir}: no such file or folder")
+        raise DataError(f"--data_dir {data_dir}: neither a file nor a folder")
     return {"train": path}
 
 
@@ -103,7 +105,11 @@ class Source:
         self.used: Counter[str] = Counter()  # lines of each split
 
     def __iter__(self) -> Iterator[tuple[str, Sequence[str]]]:
-        """(split, at most --seq_len tokens) of each line that has any; reads the files anew and counts anew."""
+        """(split, at most --seq_len tokens) of each line that has any; reads the files anew and counts anew.
+
+        Raises:
+            DataError, OSError: as `read_lines` does.
+        """
         config, by_rule = self.config, len(self.files) == 1
         self.empty = self.long = 0
         self.used.clear()
@@ -118,7 +124,7 @@ class Source:
                     if config.long_lines == "drop":
                         continue
                     tokens = tokens[: config.seq_len]
-                part = split_of(line, config.split_seed) if by_rule else split
+                part = split_of(tokens, config.split_seed) if by_rule else split
                 self.used[part] += 1
                 yield part, tokens
 
@@ -166,10 +172,15 @@ class Vocabulary:
         frequent = sorted((-count, token) for token, count in found.items() if count >= min_count)
         return cls(kind, tuple(token for _, token in frequent[:most]))
 
+    @functools.cached_property
+    def ids(self) -> dict[str, int]:
+        """The id of each entry."""
+        return {token: i for i, token in enumerate(self.entries)}
+
     def encode(self, tokens: Sequence[str]) -> list[int]:
         """Their ids, without an end; those that are not entries become unknown."""
-        ids = {token: i for i, token in enumerate(self.entries)}
-        return [ids.get(token, self.unknown) for token in tokens]
+        ids, unknown = self.ids, len(self.entries)
+        return [ids.get(token, unknown) for token in tokens]
 
     def strip(self, rows: np.ndarray) -> list[list[int]]:
         """What comes before the end: int [n, T] → n lists of ids."""
@@ -232,7 +243,10 @@ class Lines:
         return np.where(places < lengths, tokens, after).astype(np.int32)
 
     def contains(self, sequences: list[list[int]]) -> np.ndarray:
-        """Whether each sequence is one of these, whole: bool [n]. By 64-bit hashes, so wrong once in 10^13 or less."""
+        """Whether each sequence is one of these, whole: bool [n].
+
+        By 64-bit hashes: among 10^7 lines one in 10^12 answers is wrong.
+        """
         kind = self._tokens.typecode
         if self._hashes is None:  # sorted, as a set of as many integers takes twelve times the memory
             bounds = zip(chain((0,), self._ends), self._ends, strict=False)
@@ -277,9 +291,8 @@ class TextData:
         self.end_token = self.vocabulary.end
         self.lines = {split: Lines(self.vocabulary, config.seq_len) for split in SPLITS}
         self._check()
-        ids, unknown = {token: i for i, token in enumerate(self.vocabulary.entries)}, self.vocabulary.unknown
         for split, tokens in self.source:
-            self.lines[split].append([ids.get(token, unknown) for token in tokens])
+            self.lines[split].append(self.vocabulary.encode(tokens))
         self.valid, self.test = (spread(self.lines[split], MAX_HELD_OUT) for split in ("valid", "test"))
         training = training_data(self.lines["train"], config, "training lines")
         self.mle_batches, self.real = training.mle_batches, training.real
@@ -292,6 +305,8 @@ class TextData:
             return
         if not self.source.used["train"]:
             why = "no line to train on"
+            if self.source.used:
+                why += f"; --split_seed {config.split_seed} leaves none of {self.source.used.total()} for training"
             if config.long_lines == "drop" and self.source.long:
                 why += f"; {self.source.long} are longer than --seq_len {config.seq_len}"
         else:
@@ -316,7 +331,7 @@ class TextData:
             f"(each a {config.tokens}), unknown and end among them"
         )
 
-    def evaluate(self, model, epoch: int, last: bool) -> dict[str, tuple[float, float]]:
+    def evaluate(self, model, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
         """Measures a `model.SeqGAN` on held-out lines; `epoch` picks the random numbers of its samples.
 
         Where valid or test is empty, the figures that need it are left out.
@@ -324,16 +339,15 @@ class TextData:
         Returns:
             (value, standard error) of `nll_test` and `nll_valid`, the NLL of at most 2,000 lines of the split, always
             the same ones, and `g_entropy`, that of --eval_samples generated ones: all their nats over all their tokens,
-            a line's end being one. With `last`, and every --sample_every epochs, since they take some 15 s, also the
-            figures of `compare` for the generated lines and, named `real_...`, for as many lines of valid: what real
-            lines reach.
+            a line's end being one. Where samples are due as well, since they take some 15 s, also the figures of
+            `compare` for the generated lines and, named `real_...`, for as many lines of valid: what real lines reach.
         """
         generated = model.sample(self.config.eval_samples, Purpose.EVALUATE, tf.constant(epoch)).numpy()
         figures = {}
         for name, rows in (("g_entropy", generated), ("nll_valid", self.valid), ("nll_test", self.test)):
             if len(rows):
                 figures[name] = ratio_and_error(self._nats(model, rows), (rows != self.vocab_size).sum(axis=1))
-        if not last and (epoch + 1) % self.config.sample_every:
+        if not due.samples:
             return figures
         if self._real_figures is None:
             real = spread(self.valid, len(generated))
@@ -371,10 +385,9 @@ class TextData:
         values["length"] = np.array([len(sequence) for sequence in sequences])
         return {name: mean_and_error(numbers) for name, numbers in values.items()}
 
-    def log_samples(self, model, epoch: int, due: bool, last: bool, logs: list[RunLog]) -> None:
+    def log_samples(self, model, epoch: int, due: Due, logs: list[RunLog]) -> None:
         """Every --sample_every epochs and at a phase's end: some generated and some real lines, as text."""
-        del due  # --eval_every has no say in it
-        if not last and (epoch + 1) % self.config.sample_every:
+        if not due.samples:
             return
         generated = model.sample(SAMPLES, Purpose.IMAGES, tf.constant(epoch)).numpy()
         real = draw(self.lines["train"], SAMPLES, self.config.seed, Purpose.IMAGES, epoch)

@@ -108,7 +108,7 @@ class Checkpoints:
             try:
                 step, details = self._load(path)
             except (OSError, ValueError, KeyError, TypeError, AssertionError, tf.errors.OpError) as error:
-                if not path.exists():  # the run under way has removed it, having saved a newer one
+                if not tidy and not os.path.lexists(path):  # the run under way has removed it, having saved a newer one
                     return self.restore(tidy)
                 print(f"warning: {path}: damaged checkpoint passed over ({first_line(error)})", file=sys.stderr)
                 damaged.append(path)

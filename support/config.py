@@ -34,7 +34,7 @@ class Config:
     jit: bool = flag(True, "compile the steps with XLA")
     log_dir: str = flag("logs/train/", "directory of the training curves, the configuration and the weights")
     eval_log_dir: str = flag("logs/eval/", "directory of the evaluation curves")
-    log_generation: bool = flag(False, "log pictures of real and generated batches at each evaluation")
+    log_generation: bool = flag(False, "LSTM: log pictures of real and generated batches at each evaluation")
     eval_every: int = flag(50, "epochs between evaluations; the first and last epoch of a phase always count", low=1)
     eval_samples: int = flag(256, "sequences an evaluation draws from generator and oracle each", low=2)
     checkpoint_every: int = flag(200, "epochs between checkpoints; the end of a phase always has one", low=1)
@@ -51,7 +51,8 @@ class Config:
     seq_len: int = flag(20, "T, tokens a sequence, or with text at most so many", low=2)
     vocab_size: int = flag(
         5000,
-        "V, number of tokens, or with text at most so many (Nottingham and --oracle_params bring their own)",
+        "V, number of tokens, or with text at most so many, unknown and end among them (Nottingham and --oracle_params "
+        "bring their own)",
         low=2,
     )
     train_size: int = flag(
@@ -254,9 +255,12 @@ def check(config: Config) -> None:
     if config.train_size and config.train_size < max(config.batch_size, config.d_batch_size // 2):
         least = max(config.batch_size, config.d_batch_size // 2)
         raise UsageError(f"--train_size: {config.train_size} is less than one batch ({least})")
-    for name in ("log_dir", "eval_log_dir", "data_dir"):
-        if not getattr(config, name):
+    for name in ("log_dir", "eval_log_dir", "data_dir", "oracle_params"):
+        value = getattr(config, name)
+        if not value and name != "oracle_params":
             raise UsageError(f"--{name} is empty")
+        if any("\ud800" <= letter <= "\udfff" for letter in value):  # what argv has in place of such bytes
+            raise UsageError(f"--{name}: {value!r} is not UTF-8")
     if config.dataset == "text" and config.data_dir == TUNES:
         raise UsageError("--dataset text: --data_dir must name a file of text, or a folder with train.txt")
     if config.overwrite and not config.is_train:

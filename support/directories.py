@@ -112,12 +112,17 @@ class RunDirectory:
         """Makes sure that the run of this directory, if there is one, keeps just these files, {name: content}.
 
         Raises:
-            UsageError: one differs.
+            UsageError: one differs, or is missing though the run has checkpoints.
             OSError: one can't be read.
         """
+        if not (self.path / CONFIG).exists():
+            return
         for name, content in files.items():
             path = self.path / name
-            if (self.path / CONFIG).exists() and path.exists() and path.read_bytes() != content.encode():
+            if not path.exists():
+                if any((self.path / CHECKPOINTS).glob("step-*")):
+                    raise UsageError(f"{path}: missing; --overwrite starts afresh")
+            elif path.read_bytes() != content.encode():
                 raise UsageError(f"{path}: of other data than --data_dir has now; --overwrite starts afresh")
 
     def keep(self, files: dict[str, str]) -> None:
@@ -137,8 +142,9 @@ class RunDirectory:
         Raises:
             OSError: one can't be removed.
         """
+        kept = [self.path / VOCABULARY] if self.flag == "--log_dir" else []
         # The configuration last: it tells whose the others are.
-        for path in [*record_files(self.path), self.path / VOCABULARY, self.path / CONFIG]:
+        for path in [*record_files(self.path), *kept, self.path / CONFIG]:
             path.unlink(missing_ok=True)
 
     def release(self) -> None:

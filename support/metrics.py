@@ -29,7 +29,8 @@ def bleu(samples: Tokens, references: Tokens, orders: Sequence[int] = (2, 3, 4))
 
     nltk's `sentence_bleu` (Papineni et al., ACL 2002): the geometric mean, for n-grams of 1 to n tokens, of the share
     of a sample's n-grams that occur in a reference, an n-gram counting at most as often as in the one reference that
-    has it most often. A count of 0 is taken for 0.1 (Chen and Cherry, 2014, method 1), so that one order without a
+    has it most often; times exp(1 - r/c) if the sample's c tokens are fewer than the r of the reference that is nearest
+    to it in length. A count of 0 is taken for 0.1 (Chen and Cherry, 2014, method 1), so that one order without a
     match does not make the whole 0. The figure grows with the number of references: compare only at equal references.
 
     Args:

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from data import Due
 from generator import Generator
 from support.config import parse
 
 tf.get_logger().setLevel("ERROR")  # it warns of retracing, which many small models in one process are bound to cause
 
+NOW, END = Due(evaluation=True, samples=False, last=False), Due(evaluation=True, samples=True, last=True)
 ROOT = Path(__file__).resolve().parent.parent
 TINY = shlex.split(
     "--vocab_size 4 --seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 "

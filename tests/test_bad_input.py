@@ -92,6 +92,7 @@ OF_ONE_FLAG = [
     ("extra", "unrecognized"),
     ("'two\nlines'", "unrecognized"),
     ("--log_dir ''", "is empty"),
+    ("--data_dir t/\udcff.txt", "'t/\\udcff.txt' is not UTF-8"),
     ("--eval_log_dir ''", "is empty"),
     ("--log_dir", "expected one argument"),
 ]
@@ -321,7 +322,8 @@ def test_a_folder_of_damaged_tunes(capsys, logs, tmp_path):
 # ---- lines of text
 
 OF_LINES = {
-    "absent": (None, "", "--data_dir lines: no such file or folder"),
+    "absent": (None, "", "--data_dir lines: neither a file nor a folder"),
+    "all held out": (b"ab\n", "--split_seed 3", "no line to train on; --split_seed 3 leaves none of 1"),
     "empty": (b"", "", "--data_dir lines: no line to train on"),
     "blank": (b"\n \n\t\r\n", "", "--data_dir lines: no line to train on"),
     "not UTF-8": (b"ab\ncd\n" + "é\n".encode("latin-1"), "", "lines: line 3 is not UTF-8"),

@@ -79,6 +79,15 @@ def test_a_damaged_checkpoint_does_not_outlive_good_ones(tmp_path, capsys):
     assert names(tmp_path) == ["damaged-step-000000200", "step-000000170"]
 
 
+def test_a_link_to_nowhere_is_a_damaged_checkpoint(tmp_path, capsys):
+    counter = Counter(tmp_path)
+    counter.save(5)
+    (tmp_path / "step-000000007").symlink_to("nowhere")
+    for tidy in (False, True):
+        assert Counter(tmp_path).checkpoints.restore(tidy)[0] == 5
+        assert "step-000000007: damaged checkpoint passed over" in capsys.readouterr().err
+
+
 def test_a_manifest_that_agrees_with_itself_but_not_with_its_place(tmp_path, capsys):
     Counter(tmp_path).save(1)
     shutil.copytree(tmp_path / "step-000000001", tmp_path / "step-000000002")

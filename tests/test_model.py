@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import action_values, all_sequences, probabilities, randomise, tiny_config
+from conftest import END, NOW, action_values, all_sequences, probabilities, randomise, tiny_config
 
 from discriminator import FAKE, REAL
 from model import SeqGAN
@@ -222,7 +222,7 @@ def test_mle_reaches_the_oracles_entropy():
             model.g_pretrain_optimizer.learning_rate.assign(0.001)
         model.mle_epoch(data.mle_batches(epoch))
     assert 0 <= divergence() < 0.005
-    figures = data.evaluate(model, epoch=0, last=True)
+    figures = data.evaluate(model, epoch=0, due=END)
     assert figures["nll_test"][0] == pytest.approx(entropy, abs=0.005 + 4 * figures["nll_test"][1])
 
 
@@ -237,12 +237,12 @@ def test_evaluation_agrees_with_enumeration():
         "g_entropy": -(g * np.log(g)).sum() / 3,
         "oracle_entropy": -(p * np.log(p)).sum() / 3,
     }
-    figures = data.evaluate(model, epoch=3, last=False)
+    figures = data.evaluate(model, epoch=3, due=NOW)
     assert figures.keys() == exact.keys() == set(data.evaluated)
     for name, (value, error) in figures.items():
         assert error < 0.05
         assert abs(value - exact[name]) < 4 * error + 1e-5, name
-    other = data.evaluate(model, epoch=4, last=False)
+    other = data.evaluate(model, epoch=4, due=NOW)
     assert other["nll"] != figures["nll"]  # fresh samples of the generator
     assert other["nll_test"] == figures["nll_test"]  # the same held-out sequences
 

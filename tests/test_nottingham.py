@@ -14,11 +14,11 @@ import numpy as np
 import pretty_midi
 import pytest
 import tensorflow as tf
-from conftest import ROOT
+from conftest import END, NOW, ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main as program
-from data import DataError, nottingham
+from data import DataError, Due, nottingham
 from data.midi import HIGHEST_PITCH, LOWEST_PITCH, REST, START, VOCAB_SIZE, read_tokens
 from data.nottingham import (
     SAMPLE_RATE,
@@ -247,14 +247,14 @@ def model(split_folder) -> SeqGAN:
 
 def test_evaluate(split_folder, model):
     data = NottinghamData(config_of(split_folder))
-    figures = data.evaluate(model, epoch=7, last=False)
+    figures = data.evaluate(model, epoch=7, due=NOW)
     assert set(figures) == {"g_entropy", "nll_valid", "nll_test"}
     for name, held_out in (("nll_valid", data.valid), ("nll_test", data.test)):
         nll = model.nll(tf.constant(held_out)).numpy() / 8
         assert figures[name] == pytest.approx((nll.mean(), nll.std(ddof=1) / np.sqrt(len(nll))), rel=1e-4)
     assert figures["g_entropy"][0] == pytest.approx(np.log(VOCAB_SIZE), abs=0.2)  # untrained: nearly uniform
 
-    full = data.evaluate(model, epoch=7, last=True)
+    full = data.evaluate(model, epoch=7, due=END)
     assert set(full) == set(data.evaluated) and {name: full[name] for name in figures} == figures
     real = data.compare(data.valid)  # six windows, as many as --eval_samples
     assert {name: full[f"real_{name}"] for name in data.compared} == real
@@ -265,7 +265,7 @@ def test_evaluate_without_valid_and_test(tmp_path):
     write_song(tmp_path / "mine" / "a.mid", list(range(60, 80)))
     config = config_of(tmp_path / "mine")
     data = NottinghamData(config)
-    figures = data.evaluate(SeqGAN(config, VOCAB_SIZE, START), epoch=0, last=True)
+    figures = data.evaluate(SeqGAN(config, VOCAB_SIZE, START), epoch=0, due=END)
     assert set(figures) == {"g_entropy", "self_bleu4", "rest_share", "pitch_range", "copied_share"}
 
 
@@ -344,7 +344,7 @@ class Log:
 def test_samples_appear_every_so_often_and_at_a_phases_end(split_folder, model):
     data, log, other, songs = NottinghamData(config_of(split_folder)), Log(), Log(), []
     for epoch in range(5):
-        data.log_samples(model, epoch, due=True, last=epoch == 4, logs=[log, other])
+        data.log_samples(model, epoch, Due(True, epoch in (1, 3, 4), epoch == 4), [log, other])
         if (split_folder / "sample0.mid").exists():
             songs.append((split_folder / "sample0.mid").read_bytes())
     due = [1, 3, 4]  # the second, the fourth, the last
@@ -360,7 +360,7 @@ def test_a_folder_that_cannot_be_written_gives_a_warning_and_samples_elsewhere(s
     data, log = NottinghamData(config_of(split_folder)), Log()
     (split_folder.parent / "log").mkdir()
     for epoch in range(2):
-        data.log_samples(model, epoch, due=False, last=True, logs=[log])
+        data.log_samples(model, epoch, END, [log])
     assert len(list((split_folder.parent / "log").glob("sample*.mid"))) == SAMPLES
     (message,) = [r.getMessage() for r in caplog.records if r.name == "data.nottingham"]  # TensorFlow has its own
     assert str(split_folder) in message and "--log_dir" in message
@@ -370,7 +370,7 @@ def test_nowhere_to_write_is_an_error(plain_folder):
     config = config_of(plain_folder)
     data = NottinghamData(config)
     with pytest.raises(OSError):  # there is no --log_dir
-        data.log_samples(SeqGAN(config, VOCAB_SIZE, START), 0, due=False, last=True, logs=[Log()])
+        data.log_samples(SeqGAN(config, VOCAB_SIZE, START), 0, END, [Log()])
 
 
 # --- whole runs

@@ -140,6 +140,7 @@ BAD = [
     ("words", ["--prefix", "to bee"], "--prefix: not in the run's vocabulary: 'bee'"),
     ("ids", ["--prefix", "1 4"], "--prefix: not in the run's vocabulary: '4'"),
     ("ids", ["--prefix", "1 x -2 1.0"], "--prefix: not in the run's vocabulary: 'x' '-2' '1.0'"),
+    ("ids", ["--prefix", "9" * 5000], "--prefix: not in the run's vocabulary: '999"),
     ("tunes", ["--prefix", "89"], "--prefix: not in the run's vocabulary: '89'"),
     ("text", ["--prefix", "abc"], "--prefix: 3 tokens leave none to draw of the run's 3"),
     ("text", ["--temperature", "0"], "argument --temperature: 0 is less than"),
@@ -168,6 +169,7 @@ def test_what_cannot_be_sampled(runs, capsys, run, flags, why):
     [
         ("vocabulary.json", "{", "vocabulary.json: not a vocabulary"),
         ("vocabulary.json", '{"kind": "char", "entries": [1]}', "vocabulary.json: not a vocabulary"),
+        ("vocabulary.json", '{"kind": "char", "entries": ["a", "b"]}', "vocabulary.json: not this run's vocabulary"),
         ("vocabulary.json", None, "vocabulary.json: No such file"),
         ("config.json", "{", "config.json: not a readable configuration"),
         (

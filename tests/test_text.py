@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import END
 from hypothesis import given
 from hypothesis import strategies as st
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
@@ -64,18 +65,22 @@ def test_a_line_that_is_not_utf8_is_named(tmp_path):
     path.write_bytes(b"fine\n" * 3 + b"ab\xffc\n")
     with pytest.raises(DataError, match=r"lines.txt: line 4 is not UTF-8 \(byte 3 of it\)"):
         list(read_lines(path))
+    path.write_bytes("\ufeffab".encode() + b"\xff")
+    with pytest.raises(DataError, match=r"line 1 is not UTF-8 \(byte 6 of it\)"):
+        list(read_lines(path))
 
 
 def test_a_book_in_one_line_is_refused(tmp_path):
     path = write(tmp_path / "book.txt", "x" * (2**20 + 5))
     with pytest.raises(DataError, match="line 1 is longer than 1 MiB"):
         list(read_lines(path))
-    assert len(next(read_lines(write(path, "x" * (2**20 - 1) + "\n")))) == 2**20 - 1
+    for text in ("x" * 2**20, "x" * (2**20 - 1) + "\n"):
+        assert next(read_lines(write(path, text))) == text.strip()
 
 
 def test_a_single_file_is_split_by_its_lines_alone(tmp_path):
     lines = [f"line {i}" for i in range(5000)]
-    parts = {line: split_of(line, seed=3) for line in lines}
+    parts = {line: split_of(line, seed=3) for line in lines}  # characters
     shares = Counter(parts.values())
     for split, share in (("train", 0.8), ("valid", 0.1), ("test", 0.1)):
         assert abs(shares[split] / 5000 - share) < 4.5 * np.sqrt(share * (1 - share) / 5000)
@@ -87,6 +92,17 @@ def test_a_single_file_is_split_by_its_lines_alone(tmp_path):
     assert {split: len(part) for split, part in data.lines.items()} == {s: 2 * n for s, n in shares.items()}
     train = data.vocabulary.decode(data.lines["train"][np.arange(len(data.lines["train"]))])
     assert set(train) == {line for line, split in parts.items() if split == "train"}
+
+
+@pytest.mark.parametrize("tokens", ["char", "word"])
+def test_equal_sequences_are_on_one_side(tmp_path, tokens):
+    """Lines that differ only in white space, or behind --seq_len, are the same to what is trained."""
+    gap = " " if tokens == "word" else ""
+    lines = [gap.join(f"{i:03d}") for i in range(1000)]
+    path = write(tmp_path / "lines.txt", "\n".join([*lines, *(f"{line}{gap}xyz" for line in lines)]))
+    data = TextData(config_of(path, "--tokens", tokens, "--seq_len", "3"))
+    parts = [set(data.vocabulary.decode(part[np.arange(len(part))])) for part in data.lines.values()]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 1000 and min(map(len, parts)) > 50
 
 
 @pytest.mark.parametrize("absent", [(), ("valid",), ("test",), ("valid", "test")])
@@ -222,7 +238,7 @@ def test_the_law_of_lines_of_unequal_length_is_learnt(tmp_path):
     model = SeqGAN(config, data.vocab_size, data.start_token, data.end_token)
     for epoch in range(300):
         model.mle_epoch(data.mle_batches(epoch))
-    figures = data.evaluate(model, epoch=0, last=True)
+    figures = data.evaluate(model, epoch=0, due=END)
     p = np.array(list(law.values()))
     tokens = np.array([min(len(line) + 1, 6) for line in law])
     entropy = -(p * np.log(p)).sum() / (p @ tokens)
@@ -252,7 +268,7 @@ def test_evaluation_by_hand(folder):
     config = config_of(folder, "--tokens", "char")
     data = TextData(config)
     model = SeqGAN(config, data.vocab_size, data.start_token, data.end_token)
-    figures = data.evaluate(model, epoch=5, last=False)
+    figures = data.evaluate(model, epoch=5, due=END)
     assert set(figures) == set(data.evaluated)
     for name, rows in (("nll_valid", data.valid), ("nll_test", data.test)):
         tokens = [row[row != data.vocab_size] for row in rows]  # ends included
@@ -291,7 +307,7 @@ def test_without_held_out_lines(folder):
     config = config_of(folder)
     data = TextData(config)
     model = SeqGAN(config, data.vocab_size, data.start_token, data.end_token)
-    figures = data.evaluate(model, epoch=0, last=True)
+    figures = data.evaluate(model, epoch=0, due=END)
     assert set(figures) == {"g_entropy", "copied_share", "length", *(f"self_bleu{n}" for n in (2, 3, 4, 5))}
 
 
@@ -310,14 +326,14 @@ def test_a_run_leaves_its_figures_its_lines_and_its_vocabulary(folder, tmp_path)
     assert [row["epoch"] for row in rows] == ["0", "2", "3", "4"]
     for row in rows:
         assert np.isfinite([float(row[name]) for name in ("nll_test", "nll_valid", "g_entropy")]).all()
-        compared = row["epoch"] != "0"  # the phases' ends, and every second epoch
+        compared = row["epoch"] in ("2", "4")  # where samples are due: every second epoch of a phase, and its end
         for name in TextData.compared:
             assert np.isfinite(float(row[name])) if compared else not row[name], name
     events = EventAccumulator(str(tmp_path / "logs" / "eval"), size_guidance={"tensors": 0})
     events.Reload()
     assert events.SummaryMetadata("lines/generated").plugin_data.plugin_name == "text"
     shown = {e.step: tf.make_ndarray(e.tensor_proto)[0].decode() for e in events.Tensors("lines/real")}
-    assert list(shown) == [1, 2, 3, 4]
+    assert list(shown) == [1, 2, 4]
     real = set((folder / "train.txt").read_text().split())
     assert all(line.startswith("    ") and line.strip() in real for line in shown[1].split("\n"))
     generated = tf.make_ndarray(events.Tensors("lines/generated")[0].tensor_proto)[0].decode()
@@ -338,6 +354,9 @@ def test_a_run_goes_on_with_its_own_lines_only(folder, tmp_path, capsys):
     assert "vocabulary.json: of other data than --data_dir has now" in error and error.count("\n") == 1
     del before[folder / "train.txt"]
     assert {path: path.read_bytes() for path in before} == before
+    (tmp_path / "logs" / "train" / "vocabulary.json").unlink()
+    assert run(folder, tmp_path / "logs", "--total_epochs", "3") == 2
+    assert "vocabulary.json: missing" in capsys.readouterr().err
     assert run(folder, tmp_path / "logs", "--overwrite") == 0
     assert run(folder, tmp_path / "logs", "--total_epochs", "3") == 0
     assert "nll_test" in capsys.readouterr().out

@@ -63,7 +63,7 @@ def read_prefix(text: str, model: SeqGAN, vocabulary: Vocabulary | None) -> list
         prefix = vocabulary.encode(tokens)
     else:
         tokens = text.split()
-        prefix = [int(token) if token.isascii() and token.isdecimal() else -1 for token in tokens]
+        prefix = [int(token) if token.isascii() and token.isdecimal() and len(token) < 10 else -1 for token in tokens]
         unknown = [t for t, i in zip(tokens, prefix, strict=True) if not 0 <= i < model.generator.vocab_size]
     if unknown:
         raise UsageError(f"--prefix: not in the run's vocabulary: {' '.join(map(repr, unknown))}")
@@ -83,6 +83,7 @@ def write(samples: np.ndarray, model: SeqGAN, vocabulary: Vocabulary | None, out
         folder.mkdir(parents=True, exist_ok=True)
         for i, tokens in enumerate(samples):
             write_midi(tokens, folder / f"sample{i}.mid", model.config.frame_seconds)
+        sys.stdout.reconfigure(errors="backslashreplace")
         print(f"{len(samples)} tunes in {folder}/sample*.mid")
         return
     lines = vocabulary.decode(samples) if vocabulary else [" ".join(map(str, tokens)) for tokens in samples.tolist()]
@@ -115,6 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = SeqGAN.restored(arguments.logdir)
         text = model.config.dataset == "text"
         vocabulary = Vocabulary.read(arguments.logdir / VOCABULARY) if text else None
+        if vocabulary and vocabulary.size != model.generator.vocab_size:
+            raise UsageError(f"{arguments.logdir / VOCABULARY}: not this run's vocabulary")
         prefix = read_prefix(arguments.prefix, model, vocabulary)
         samples = draw(model, arguments.n, prefix, arguments.temperature, arguments.seed)
         write(samples, model, vocabulary, arguments.output, arguments.logdir)
