@@ -295,12 +295,11 @@ def describe(step: Step) -> str:
 
 
 def summary(evaluation: dict[str, Sequence[float]]) -> str:
-    """The final figures in one line; those of real data, which never change, are in the logs."""
+    """The figures of an evaluation in one line."""
     if not evaluation:
         return "not evaluated"
-    shown = {name: pair for name, pair in evaluation.items() if not name.startswith("real_")}
-    errors = {name: "" if math.isnan(error) else f" ± {error:.3f}" for name, (_, error) in shown.items()}
-    return ", ".join(f"{name} {value:.3f}{errors[name]}" for name, (value, _) in shown.items())
+    errors = {name: "" if math.isnan(error) else f" ± {error:.3f}" for name, (_, error) in evaluation.items()}
+    return ", ".join(f"{name} {value:.3f}{errors[name]}" for name, (value, _) in evaluation.items())
 
 
 def where(config: Config) -> str:

@@ -76,7 +76,9 @@ class Config:
         "the windows of the test split begin anywhere",
         low=1,
     )
-    sample_every: int = flag(100, "Nottingham: epochs between samples one can see, hear and open; text: to read", low=1)
+    sample_every: int = flag(
+        100, "Nottingham: epochs of a phase between samples one can see, hear and open; text: to read", low=1
+    )
     save_media: bool = flag(False, "Nottingham: also write these samples as PNG and WAV, to media/ in --log_dir")
 
     # schedule

@@ -431,7 +431,8 @@ def test_a_whole_run_on_a_folder_with_splits(split_folder, tmp_path, capsys):
         ends_a_phase = row["epoch"] in "24"
         assert all(row[name] for name in ("nll_test", "nll_test_se", "nll_valid", "g_entropy"))
         assert bool(row["bleu4"]) == bool(row["real_bleu4"]) == bool(row["copied_share"]) == ends_a_phase
-    names = [f"epoch{epoch:05d}_{kind}" for epoch in (1, 2, 3, 4) for kind in ("generated", "real")]
+    sampled = (1, 2, 4)  # every second epoch of a phase, and its last
+    names = [f"epoch{epoch:05d}_{kind}" for epoch in sampled for kind in ("generated", "real")]
     files = [f"{name}{end}" for name in names for end in (".png", *(f"_{i}.wav" for i in range(SAMPLES)))]
     assert sorted(path.name for path in (train / "media").iterdir()) == sorted(files)
 
