@@ -192,7 +192,7 @@ class Fault:
 class ToyModel:
     """Stands for model.SeqGAN: every step, its number and its place change the only weights."""
 
-    def __init__(self, config, vocab_size: int, start_token: int):
+    def __init__(self, config, vocab_size: int, start_token: int, end_token: int | None):
         import tensorflow as tf
 
         self.weights = tf.Variable([0.1, 0.2, 0.3])
@@ -210,10 +210,13 @@ class ToyModel:
         return self._step(number, 1.1)
 
     def g_step(self, number):
+        from model import PolicyGradientStep
+
         loss, rewards = self._step(number, 1.3), self._tf.reshape(self.weights, [1, 3])
         if self.diverges and number == 1:
             self.weights.assign(self.weights * float("inf"))
-        return loss, rewards, None
+        reward, mask = self._tf.reduce_mean(rewards), self._tf.ones_like(rewards)
+        return PolicyGradientStep(loss, reward, rewards, self._tf.zeros([1, 3], self._tf.int32), mask)
 
     def d_step(self, real, number):
         return self._step(number, 1.7), self._step(number, 1.9)
