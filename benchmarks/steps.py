@@ -14,6 +14,7 @@ import support.quiet  # noqa: F401 - before TensorFlow
 import tensorflow as tf
 
 from benchmarks.machine import Peaks, Timing, Work, machine_name, measure_peaks, time_calls, work_of_steps
+from data import Due
 from main import configure_tensorflow
 from model import SeqGAN
 from oracle import OracleData
@@ -69,7 +70,7 @@ def steps_of(config: Config) -> tuple[SeqGAN, OracleData, dict[str, Callable[[],
         "reward_pass": compiled(rewards),
         "policy_gradient_step": compiled(policy_gradient),
         "d_step": compiled(discriminator),
-        "evaluation": lambda: list(data.evaluate(model, 0, False).values()),
+        "evaluation": lambda: list(data.evaluate(model, 0, Due(True, False, False)).values()),
         "adversarial_epoch": adversarial_epoch,
     }
     return model, data, steps, {"d_step": LOOP}
