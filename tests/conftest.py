@@ -6,6 +6,7 @@ import support.quiet  # noqa: F401 - before TensorFlow
 import itertools
 import os
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +29,17 @@ TINY = shlex.split(
 )
 
 
-@pytest.fixture
-def shared_data() -> Path:
-    """The folder of real data, or a skip that says where it would be."""
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """A function that finds a file of real data by its name, or skips, saying where it would be."""
     folder = Path(os.environ.get("SEQGAN_SHARED_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no real data: {folder} is absent (SEQGAN_SHARED_DATA names another place)")
-    return folder
+
+    def find(name: str) -> Path:
+        if not (folder / name).is_file():
+            pytest.skip(f"no real data: {folder / name} is absent (SEQGAN_SHARED_DATA names another folder)")
+        return folder / name
+
+    return find
 
 
 def tiny_config(*flags: str):

@@ -362,7 +362,6 @@ def test_a_folder_without_lines(capsys, logs, tmp_path):
 # ---- limits of the machine
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the size of the address space")
 def test_out_of_memory(capsys, logs, monkeypatch):
     def exhausted(config):
         raise MemoryError("Unable to allocate 7 TiB")

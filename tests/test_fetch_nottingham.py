@@ -129,7 +129,7 @@ def test_the_named_zip_is_unpacked_and_nothing_else_is_written(dest, named_zip):
     assert run(dest) == 0
 
 
-@pytest.mark.skipif(os.name != "posix", reason="POSIX file modes")
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX file modes")
 def test_others_may_read_the_folder(dest, named_zip):
     named_zip(zip_bytes())
     assert run(dest) == 0
@@ -356,11 +356,7 @@ def test_damaged_zips_end_in_one_line(dest, named_zip, capsys):
     assert refused > 150
 
 
-def test_the_real_zip(dest, monkeypatch):
-    shared = os.environ.get("SEQGAN_SHARED_DATA")
-    real = Path(shared) / "Nottingham.zip" if shared else ROOT.parent / "shared" / "data" / "Nottingham.zip"
-    if not real.is_file():
-        pytest.skip(f"the real Nottingham.zip is not at {real} (set SEQGAN_SHARED_DATA to its folder)")
-    monkeypatch.setenv("NOTTINGHAM_ZIP", str(real))
+def test_the_real_zip(dest, monkeypatch, shared_data):
+    monkeypatch.setenv("NOTTINGHAM_ZIP", str(shared_data("Nottingham.zip")))
     assert run(dest) == 0
     assert count_tunes(dest) == {"train": 694, "valid": 173, "test": 170}

@@ -30,7 +30,6 @@ from data.midi import (
     write_midi,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
 TICKS = 480  # a beat
 BEAT = 500_000  # microseconds: 120 a minute, so a tick is 1/960 s and a frame of 0.4 s has 384 ticks
 
@@ -673,13 +672,9 @@ def test_an_hour_in_frames_of_10_ms_is_read(tmp_path, bounded):
 
 
 @pytest.fixture(scope="module")
-def nottingham(tmp_path_factory) -> Path:
-    shared = os.environ.get("SEQGAN_SHARED_DATA")
-    real = Path(shared) / "Nottingham.zip" if shared else ROOT.parent / "shared" / "data" / "Nottingham.zip"
-    if not real.is_file():
-        pytest.skip(f"the real Nottingham.zip is not at {real} (set SEQGAN_SHARED_DATA to its folder)")
+def nottingham(tmp_path_factory, shared_data) -> Path:
     place = tmp_path_factory.mktemp("real")
-    with zipfile.ZipFile(real) as archive:
+    with zipfile.ZipFile(shared_data("Nottingham.zip")) as archive:
         archive.extractall(place)
     return place / "Nottingham"
 

@@ -503,7 +503,7 @@ def test_the_script_stops_where_there_is_no_data(tree, tmp_path):
 
 
 def test_the_script_on_the_real_tunes(tree, shared_data):
-    done = run_script(tree, shared_data / "Nottingham.zip", *SMALL, "--no-jit", "--train_size", "64")
+    done = run_script(tree, shared_data("Nottingham.zip"), *SMALL, "--no-jit", "--train_size", "64")
     assert done.returncode == 0, done.stderr
     assert "694 train, 173 valid, 170 test MIDI files" in done.stdout
     assert "tunes: 692 train, 173 valid, 170 test, 2 skipped; 88580 training windows of 32 tokens" in done.stdout

@@ -46,14 +46,14 @@ def test_a_file_in_the_published_layout_is_that_lstm(tmp_path):
 
 
 def test_the_published_oracle_gives_its_published_nll(shared_data):
-    oracle = Oracle.from_npz(shared_data / "reference_oracle.npz", seq_len=20)
-    with np.load(shared_data / "reference_oracle_nll.npz", allow_pickle=False) as reference:
+    oracle = Oracle.from_npz(shared_data("reference_oracle.npz"), seq_len=20)
+    with np.load(shared_data("reference_oracle_nll.npz"), allow_pickle=False) as reference:
         tokens, token_nll = reference["tokens"].astype(np.int32), reference["token_nll"]
     assert np.abs(-oracle.log_probs(tf.constant(tokens)).numpy() - token_nll).max() < 1e-4
 
 
 def test_the_published_oracles_entropy(shared_data):
-    path = str(shared_data / "reference_oracle.npz")
+    path = str(shared_data("reference_oracle.npz"))
     data = OracleData(tiny_config("--oracle_params", path, "--seq_len", "20"))
     assert data.vocab_size == 5000
     assert data.entropy[0] == pytest.approx(5.75, abs=0.03) and data.entropy[1] < 0.02

@@ -121,7 +121,7 @@ def test_what_cannot_be_prepared(known, tmp_path, monkeypatch, capsys):
 
 def test_the_real_quatrains(shared_data, capsys):
     """The file that is known to be right has the checksum that the program asks for, and it trains."""
-    path = shared_data / "quatrains.txt"
+    path = shared_data("quatrains.txt")
     assert program.main(["-o", str(path)]) == 0
     assert "16,842 quatrains" in capsys.readouterr().out
     data = TextData(parse(["--dataset", "text", "--data_dir", str(path), "--vocab_size", "10000"]))
@@ -141,7 +141,7 @@ def test_the_script_from_poems_to_samples(shared_data, tmp_path):
         )
     for path in [*ROOT.glob("*.py"), ROOT / "train_poems.sh"]:
         shutil.copy(path, tree)
-    shutil.copy(shared_data / "quatrains.txt", tree / "data")
+    shutil.copy(shared_data("quatrains.txt"), tree / "data")
     few = "--pretrain_g_epochs 2 --pretrain_d_epochs 1 --total_epochs 1 --g_hidden_dim 8 --eval_samples 4 --no-jit"
     environment = {**os.environ, "PYTHON": sys.executable}
     command = ["bash", "tree/train_poems.sh", *few.split(), "--batch_size", "4", "--rollout_num", "2"]
