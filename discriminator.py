@@ -144,11 +144,15 @@ class Discriminator(keras.layers.Layer):
             highway = tf.nn.experimental.stateless_dropout(highway, self.dropout_rate, dropout_seed, rng_alg="philox")
         return self.output_layer(highway)
 
+    def log_odds(self, tokens: tf.Tensor) -> tf.Tensor:
+        """log D(Y) - log(1 - D(Y)) of each sequence, without dropout: int32 [B, T] → float32 [B]."""
+        return odds(self.logits(tokens))
+
     def real_prob(self, tokens: tf.Tensor) -> tf.Tensor:
         """D(Y), the probability that each sequence is real, without dropout: int32 [B, T] → float32 [B]."""
-        return tf.nn.softmax(self.logits(tokens))[:, REAL]
+        return tf.sigmoid(self.log_odds(tokens))
 
-    def completion_scorer(
+    def completion_log_odds(
         self, tokens: tf.Tensor, precision: tf.DType = tf.float32
     ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         """D of many completions of the same sequences' prefixes, each window inside a prefix being looked at once.
@@ -161,7 +165,7 @@ class Discriminator(keras.layers.Layer):
 
         Returns:
             a function of rollouts, int32 [N, B, T], and the int32 number n of tokens that they share with `tokens`,
-            1..T; it returns their `real_prob`, float32 [N, B].
+            1..T; it returns their `log_odds`, float32 [N, B].
         """
         batch_size, seq_len = tokens.shape
         lengths = tf.range(seq_len + 1)[:, None]
@@ -191,10 +195,17 @@ class Discriminator(keras.layers.Layer):
                 start = (first, tf.tile(inside[prefix_len], [rollout_num, 1]))
                 loop = tf.while_loop(lambda i, _, last=last: i <= last, look, start, maximum_iterations=seq_len)
                 maxima.append(loop[1])
-            real_prob = tf.nn.softmax(self.classify(self.activated(maxima), precision=precision))[:, REAL]
-            return tf.reshape(real_prob, [rollout_num, batch_size])
+            log_odds = odds(self.classify(self.activated(maxima), precision=precision))
+            return tf.reshape(log_odds, [rollout_num, batch_size])
 
         return score
+
+    def completion_scorer(
+        self, tokens: tf.Tensor, precision: tf.DType = tf.float32
+    ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        """D of completions, `real_prob` instead of `log_odds`; otherwise as `completion_log_odds`."""
+        score = self.completion_log_odds(tokens, precision)
+        return lambda rollouts, prefix_len: tf.sigmoid(score(rollouts, prefix_len))
 
     def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
         """Cross-entropy plus the L2 penalty of the output layer, l2 · (‖W‖² + ‖b‖²) / 2, as in the authors' code.
@@ -212,6 +223,11 @@ class Discriminator(keras.layers.Layer):
         penalty = tf.nn.l2_loss(self.output_layer.kernel) + tf.nn.l2_loss(self.output_layer.bias)
         correct = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), labels)
         return cross_entropy + self.l2 * penalty, tf.reduce_mean(tf.cast(correct, tf.float32))
+
+
+def odds(logits: tf.Tensor) -> tf.Tensor:
+    """The log-odds of REAL from scores of (FAKE, REAL): float32 [..., 2] → float32 [...]."""
+    return logits[..., REAL] - logits[..., FAKE]
 
 
 def counts(first: tf.Tensor, width: int, lengths: tf.Tensor) -> tf.Tensor:
