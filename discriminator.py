@@ -145,7 +145,7 @@ class Discriminator(keras.layers.Layer):
         return self.output_layer(highway)
 
     def log_odds(self, tokens: tf.Tensor) -> tf.Tensor:
-        """log D(Y) - log(1 - D(Y)) of each sequence, without dropout: int32 [B, T] → float32 [B]."""
+        """Log-odds, log D(Y) - log(1 - D(Y)), of each sequence, without dropout: int32 [B, T] → float32 [B]."""
         return odds(self.logits(tokens))
 
     def real_prob(self, tokens: tf.Tensor) -> tf.Tensor:
