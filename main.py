@@ -10,12 +10,10 @@ import support.quiet  # noqa: F401 - before TensorFlow
 # isort: split
 import contextlib
 import math
-import os
 import sys
-import threading
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -26,94 +24,17 @@ from data.nottingham import NottinghamData
 from data.text import TextData
 from model import SeqGAN
 from oracle import OracleData
-from support.checkpoints import Checkpoints, first_line
+from support.checkpoints import Checkpoints
 from support.config import Config, UsageError, parse
+from support.console import in_one_line, summary, where
+from support.device import configure_tensorflow
 from support.directories import CHECKPOINTS, RunDirectory, claim
-from support.logs import RunLog, description
+from support.logs import RunLog, description, means, with_errors
+from support.schedule import ADVERSARIAL, PRETRAIN_D, Schedule, Step
+from support.signals import Interrupt
 
-PRETRAIN_G, PRETRAIN_D, ADVERSARIAL = "pretrain_g", "pretrain_d", "adversarial"
 DATASETS = {"LSTM": OracleData, "Nottingham": NottinghamData, "text": TextData}
 TRAIN_COLUMNS = ("g_pretrain_loss", "d_pretrain_loss", "d_pretrain_acc", "g_loss", "g_reward", "d_loss", "d_acc")
-
-
-class Step(NamedTuple):
-    """One update in the order of training; a run can be resumed between any two."""
-
-    phase: str
-    epoch: int  # within the phase
-    kind: str  # mle, d or g
-    number: int  # counts the steps of this kind
-    last: bool  # of its epoch
-
-
-class Schedule(Sequence[Step]):
-    """All steps of a run: MLE pretraining, discriminator pretraining, then g-steps and d-steps in turn."""
-
-    def __init__(self, config: Config):
-        """Works the steps out when they are asked for: a long run has millions."""
-        self.config = config
-        # The discriminator is of no use without an adversarial phase.
-        self.pretraining = config.pretrain_g_epochs + (config.pretrain_d_epochs if config.total_epochs else 0)
-        self.per_epoch = config.g_steps + config.d_steps
-
-    def __len__(self) -> int:
-        return self.pretraining + self.config.total_epochs * self.per_epoch
-
-    def __getitem__(self, i: int) -> Step:
-        if not 0 <= i < len(self):
-            raise IndexError(i)
-        config, pretrain_g = self.config, self.config.pretrain_g_epochs
-        if i < pretrain_g:
-            return Step(PRETRAIN_G, i, "mle", i, True)
-        if i < self.pretraining:
-            return Step(PRETRAIN_D, i - pretrain_g, "d", i - pretrain_g, True)
-        epoch, turn = divmod(i - self.pretraining, self.per_epoch)
-        last = turn == self.per_epoch - 1
-        if turn < config.g_steps:
-            return Step(ADVERSARIAL, epoch, "g", epoch * config.g_steps + turn, last)
-        number = config.pretrain_d_epochs + epoch * config.d_steps + turn - config.g_steps
-        return Step(ADVERSARIAL, epoch, "d", number, last)
-
-
-class Interrupt:
-    """Remembers SIGINT or SIGTERM, so that the step under way can end; a second SIGINT ends the process at once.
-
-    A Python signal handler has to wait until the step has ended, too. So a thread reads what the interpreter's own
-    handler writes to a pipe.
-    """
-
-    def __enter__(self) -> "Interrupt":
-        """Takes over both signals, in the main thread."""
-        self.signal: int | None = None
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._writer, False)
-        self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
-        self._pipe_before = signal.set_wakeup_fd(self._writer)
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def _receive(self, number: int, frame: Any) -> None:
-        self.signal = self.signal or number
-
-    def _watch(self) -> None:
-        told = False
-        while received := os.read(self._reader, 1):
-            number = received[0]
-            if told and number == signal.SIGINT:
-                os._exit(128 + number)
-            if not told and number in self._before:
-                print("interrupted: ends this step and saves; Ctrl-C once more stops at once", file=sys.stderr)
-                told = True
-
-    def __exit__(self, *_: object) -> None:
-        """Gives the signals back."""
-        signal.set_wakeup_fd(self._pipe_before)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        os.close(self._writer)  # which ends the thread
-        self._thread.join()
-        os.close(self._reader)
 
 
 class Diverged(RuntimeError):
@@ -127,8 +48,6 @@ class Run:
         """Resumes from the newest good checkpoint, if there is one."""
         self.config, self.data, self.model, self.checkpoints = config, data, model, checkpoints
         self.steps = Schedule(config)
-        self.epochs = {PRETRAIN_G: config.pretrain_g_epochs, PRETRAIN_D: config.pretrain_d_epochs}
-        self.epochs[ADVERSARIAL] = config.total_epochs
         restored = checkpoints.restore()
         self.taken, details = restored or (0, {})
         self.results: list[dict[str, float]] = details.get("results", [])  # of the epoch under way
@@ -138,6 +57,108 @@ class Run:
         self._figures: dict[str, str] = {}
         self.train_log: RunLog | None = None
         self.eval_log: RunLog | None = None
+
+    def train(self, interrupt: Interrupt) -> None:
+        """Takes the steps that are left, until the end or an interrupt, and saves.
+
+        Raises:
+            Diverged: a loss or weight is not finite; the last good checkpoint stays.
+            OSError: a log or checkpoint can't be written; earlier checkpoints stay.
+        """
+        while not self.finished and interrupt.signal is None:
+            self._phase(self.steps[self.taken].phase, interrupt)
+        self.save()
+
+    def _phase(self, phase: str, interrupt: Interrupt) -> None:
+        """Takes the steps of one phase, with a progress bar of its epochs."""
+        epochs, first = self.steps.epochs[phase], self.steps[self.taken].epoch
+        with tqdm(total=epochs, initial=first, desc=phase, unit="epoch", disable=None) as bar:
+            started = time.perf_counter()
+            while not self.finished and self.steps[self.taken].phase == phase and interrupt.signal is None:
+                step = self.steps[self.taken]
+                self.results.append(self._take(step))
+                self.taken += 1
+                if step.last:
+                    self._end_epoch(step, time.perf_counter() - started)
+                    bar.update()
+                    bar.set_postfix(self._figures, refresh=False)
+                    if self.steps.checkpoint_due(step):
+                        self.save()
+                    started = time.perf_counter()
+        if not self.finished and self.steps[self.taken].phase != phase:
+            self.save()
+
+    def _take(self, step: Step) -> dict[str, float]:
+        """One update; returns its figures."""
+        number = tf.constant(step.number)
+        if step.kind == "mle":
+            figures = {"g_pretrain_loss": self.model.mle_epoch(self.data.mle_batches(step.epoch))}
+        elif step.kind == "g":
+            if step.number == 0:
+                self.model.follow_policy(lag=0.0)  # the rollouts begin with the pretrained policy
+            result = self.model.g_step(number)
+            if (step.number + 1) % self.config.g_steps == 0:
+                self.model.follow_policy(lag=self.config.rollout_lag)
+            figures = {"g_loss": result.loss, "g_reward": result.reward}
+            if self.steps.evaluation_due(step):
+                rewards, chosen = result.rewards.numpy(), result.mask.numpy() > 0
+                for t in range(self.config.seq_len):
+                    values = rewards[chosen[:, t], t]  # no token was chosen once a sequence was finished
+                    self.train_log.histogram(self.steps.axis(step), f"g_reward_at_step/{t + 1:02d}", values)
+        else:
+            loss, accuracy = self.model.d_step(self.data.real(step.number), number)
+            prefix = "d_pretrain" if step.phase == PRETRAIN_D else "d"
+            figures = {f"{prefix}_loss": loss, f"{prefix}_acc": accuracy}
+        figures = {name: float(value) for name, value in figures.items()}
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise self._diverged(f"{name} is {value} at {step}")
+        # In pretraining the next loss would tell. Here it may be the other network's, which need not.
+        if step.phase == ADVERSARIAL and not self.model.is_finite():
+            raise self._diverged(f"a weight is not finite after {step}")
+        return figures
+
+    def _diverged(self, what: str) -> Diverged:
+        kept = self.checkpoints.newest
+        return Diverged(f"{what}; " + (f"the last good checkpoint is {kept}" if kept else "no checkpoint yet"))
+
+    def _end_epoch(self, step: Step, seconds: float) -> None:
+        """Writes the epoch's row and, where it is due, evaluates."""
+        figures = means(self.results)
+        self.results, self._figures = [], {name: f"{value:.3f}" for name, value in figures.items()}
+        self.train_log.row(self.steps.axis(step), step.phase, figures)
+        if step.phase == PRETRAIN_D:  # whose axis is its own
+            return
+        self.train_log.scalars(self.steps.axis(step), {"seconds_per_epoch": seconds})
+        due = Due(self.steps.evaluation_due(step), self.steps.samples_due(step), self.steps.ends_phase(step))
+        if self.config.evaluate and due.evaluation:
+            self._evaluate(step, due)
+        self.data.log_samples(self.model, self.steps.axis(step), due, self.logs)
+
+    def _evaluate(self, step: Step, due: Due) -> None:
+        started = time.perf_counter()
+        with np.errstate(all="ignore"):
+            self.evaluation = self.data.evaluate(self.model, self.steps.axis(step), due)
+        for name, (value, _) in self.evaluation.items():
+            if not math.isfinite(value):  # weights too large, if finite
+                raise self._diverged(f"{name} is {value} after {step}")
+        self.evaluation_seconds += time.perf_counter() - started
+        self.eval_log.row(self.steps.axis(step), step.phase, with_errors(self.evaluation))
+        self.eval_log.scalars(self.steps.axis(step), {"adversarial": float(step.phase == ADVERSARIAL)})
+
+    def save(self) -> None:
+        """Saves the state after the steps taken so far.
+
+        Raises:
+            Diverged: a weight is not finite.
+        """
+        if not self.model.is_finite():
+            raise self._diverged(f"a weight is not finite after {self.steps[self.taken - 1]}")
+        self.positions = {"train": self.train_log.position()}
+        if self.eval_log:
+            self.positions["eval"] = self.eval_log.position()
+        details = {"results": self.results, "positions": self.positions, "evaluation": self.evaluation}
+        self.checkpoints.save(self.taken, details)
 
     @property
     def finished(self) -> bool:
@@ -163,155 +184,6 @@ class Run:
         """Closes the logs that are open."""
         for log in self.logs:
             log.close()
-
-    def train(self, interrupt: Interrupt) -> None:
-        """Takes the steps that are left, until the end or an interrupt, and saves.
-
-        Raises:
-            Diverged: a loss or weight is not finite; the last good checkpoint stays.
-            OSError: a log or checkpoint can't be written; earlier checkpoints stay.
-        """
-        while not self.finished and interrupt.signal is None:
-            self._phase(self.steps[self.taken].phase, interrupt)
-        self.save()
-
-    def _phase(self, phase: str, interrupt: Interrupt) -> None:
-        """Takes the steps of one phase, with a progress bar of its epochs."""
-        epochs, first = self.epochs[phase], self.steps[self.taken].epoch
-        with tqdm(total=epochs, initial=first, desc=phase, unit="epoch", disable=None) as bar:
-            started = time.perf_counter()
-            while not self.finished and self.steps[self.taken].phase == phase and interrupt.signal is None:
-                step = self.steps[self.taken]
-                self.results.append(self._take(step))
-                self.taken += 1
-                if step.last:
-                    self._end_epoch(step, time.perf_counter() - started)
-                    bar.update()
-                    bar.set_postfix(self._figures, refresh=False)
-                    if (step.epoch + 1) % self.config.checkpoint_every == 0 and step.epoch + 1 != epochs:
-                        self.save()
-                    started = time.perf_counter()
-        if not self.finished and self.steps[self.taken].phase != phase:
-            self.save()
-
-    def _take(self, step: Step) -> dict[str, float]:
-        """One update; returns its figures."""
-        number = tf.constant(step.number)
-        if step.kind == "mle":
-            figures = {"g_pretrain_loss": self.model.mle_epoch(self.data.mle_batches(step.epoch))}
-        elif step.kind == "g":
-            if step.number == 0:
-                self.model.follow_policy(lag=0.0)  # the rollouts begin with the pretrained policy
-            result = self.model.g_step(number)
-            if (step.number + 1) % self.config.g_steps == 0:
-                self.model.follow_policy(lag=self.config.rollout_lag)
-            figures = {"g_loss": result.loss, "g_reward": result.reward}
-            if self._evaluation_due(step):
-                rewards, chosen = result.rewards.numpy(), result.mask.numpy() > 0
-                for t in range(self.config.seq_len):
-                    values = rewards[chosen[:, t], t]  # no token was chosen once a sequence was finished
-                    self.train_log.histogram(self._axis(step), f"g_reward_at_step/{t + 1:02d}", values)
-        else:
-            loss, accuracy = self.model.d_step(self.data.real(step.number), number)
-            prefix = "d_pretrain" if step.phase == PRETRAIN_D else "d"
-            figures = {f"{prefix}_loss": loss, f"{prefix}_acc": accuracy}
-        figures = {name: float(value) for name, value in figures.items()}
-        for name, value in figures.items():
-            if not math.isfinite(value):
-                raise self._diverged(f"{name} is {value} at {describe(step)}")
-        # In pretraining the next loss would tell. Here it may be the other network's, which need not.
-        if step.phase == ADVERSARIAL and not self.model.is_finite():
-            raise self._diverged(f"a weight is not finite after {describe(step)}")
-        return figures
-
-    def _diverged(self, what: str) -> Diverged:
-        kept = self.checkpoints.newest
-        return Diverged(f"{what}; " + (f"the last good checkpoint is {kept}" if kept else "no checkpoint yet"))
-
-    def _end_epoch(self, step: Step, seconds: float) -> None:
-        """Writes the epoch's row and, where it is due, evaluates."""
-        names = {name for figures in self.results for name in figures}
-        means = {name: mean([f[name] for f in self.results if name in f]) for name in TRAIN_COLUMNS if name in names}
-        self.results, self._figures = [], {name: f"{value:.3f}" for name, value in means.items()}
-        self.train_log.row(self._axis(step), step.phase, means)
-        if step.phase == PRETRAIN_D:  # whose axis is its own
-            return
-        self.train_log.scalars(self._axis(step), {"seconds_per_epoch": seconds})
-        last = step.epoch == self.epochs[step.phase] - 1
-        due = Due(self._evaluation_due(step), last or (step.epoch + 1) % self.config.sample_every == 0, last)
-        if self.config.evaluate and due.evaluation:
-            self._evaluate(step, due)
-        self.data.log_samples(self.model, self._axis(step), due, self.logs)
-
-    def _evaluate(self, step: Step, due: Due) -> None:
-        started = time.perf_counter()
-        with np.errstate(all="ignore"):
-            self.evaluation = self.data.evaluate(self.model, self._axis(step), due)
-        for name, (value, _) in self.evaluation.items():
-            if not math.isfinite(value):  # weights too large, if finite
-                raise self._diverged(f"{name} is {value} after {describe(step)}")
-        self.evaluation_seconds += time.perf_counter() - started
-        self.eval_log.row(self._axis(step), step.phase, with_errors(self.evaluation))
-        self.eval_log.scalars(self._axis(step), {"adversarial": float(step.phase == ADVERSARIAL)})
-
-    def _evaluation_due(self, step: Step) -> bool:
-        """The first and the last epoch of a phase, and every --eval_every-th."""
-        epochs = self.epochs[step.phase]
-        return step.epoch in (0, epochs - 1) or (step.epoch + 1) % self.config.eval_every == 0
-
-    def _axis(self, step: Step) -> int:
-        """The epoch that the curves show: adversarial epochs follow those of pretraining."""
-        return step.epoch + (self.config.pretrain_g_epochs if step.phase == ADVERSARIAL else 0)
-
-    def save(self) -> None:
-        """Saves the state after the steps taken so far.
-
-        Raises:
-            Diverged: a weight is not finite.
-        """
-        if not self.model.is_finite():
-            raise self._diverged(f"a weight is not finite after {describe(self.steps[self.taken - 1])}")
-        self.positions = {"train": self.train_log.position()}
-        if self.eval_log:
-            self.positions["eval"] = self.eval_log.position()
-        details = {"results": self.results, "positions": self.positions, "evaluation": self.evaluation}
-        self.checkpoints.save(self.taken, details)
-
-
-def mean(values: list[float]) -> float:
-    """The arithmetic mean."""
-    return sum(values) / len(values)
-
-
-def with_errors(figures: dict[str, Sequence[float]]) -> dict[str, float]:
-    """{name: (mean, standard error)} → {name: mean, name_se: standard error}; an unknown error, NaN, is left out."""
-    errors = {f"{name}_se": error for name, (_, error) in figures.items() if not math.isnan(error)}
-    return {name: value for name, (value, _) in figures.items()} | errors
-
-
-def describe(step: Step) -> str:
-    """A step in words."""
-    return f"{step.phase} epoch {step.epoch}, {step.kind}-step {step.number}"
-
-
-def summary(evaluation: dict[str, Sequence[float]]) -> str:
-    """The figures of an evaluation in one line."""
-    if not evaluation:
-        return "not evaluated"
-    errors = {name: "" if math.isnan(error) else f" ± {error:.3f}" for name, (_, error) in evaluation.items()}
-    return ", ".join(f"{name} {value:.3f}{errors[name]}" for name, (value, _) in evaluation.items())
-
-
-def where(config: Config) -> str:
-    """Where the curves are."""
-    return f"curves: tensorboard --logdir {config.eval_log_dir if config.evaluate else config.log_dir}"
-
-
-def configure_tensorflow() -> None:
-    """Makes every op repeatable and takes GPU memory as it is needed."""
-    tf.config.experimental.enable_op_determinism()
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
 
 
 def run(config: Config) -> int:
@@ -371,15 +243,6 @@ def run(config: Config) -> int:
             f"{training.evaluation_seconds:.0f} s of them evaluation; {where(config)}"
         )
         return 0
-
-
-def in_one_line(error: Exception, config: Config) -> str:
-    """What a user can do something about, in one line."""
-    if isinstance(error, OSError):
-        return f"{error.filename or config.log_dir}: {error.strerror or error}"
-    if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
-        return f"out of memory ({first_line(error)}); --batch_size and --rollout_num are the first to reduce"
-    return str(error)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

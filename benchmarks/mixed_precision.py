@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.machine import time_calls
-from main import configure_tensorflow
 from model import SeqGAN
 from support.config import UsageError
+from support.device import configure_tensorflow
 from support.seeds import Purpose, key, uniforms
 
 

@@ -15,10 +15,10 @@ import tensorflow as tf
 
 from benchmarks.machine import Peaks, Timing, Work, machine_name, measure_peaks, time_calls, work_of_steps
 from data import Due
-from main import configure_tensorflow
 from model import SeqGAN
 from oracle import OracleData
 from support.config import PRESETS, Config, parse
+from support.device import configure_tensorflow
 from support.logs import description
 from support.seeds import Purpose, key, uniforms
 

@@ -3,10 +3,12 @@
 import contextlib
 import csv
 import dataclasses
+import math
 import os
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,18 @@ def git_commit() -> str:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
+
+
+def means(rows: list[dict[str, float]]) -> dict[str, float]:
+    """The arithmetic mean of each name over the rows that have it."""
+    values = {name: [row[name] for row in rows if name in row] for names in rows for name in names}
+    return {name: sum(found) / len(found) for name, found in values.items()}
+
+
+def with_errors(figures: dict[str, Sequence[float]]) -> dict[str, float]:
+    """{name: (mean, standard error)} → {name: mean, name_se: standard error}; an unknown error, NaN, is left out."""
+    errors = {f"{name}_se": error for name, (_, error) in figures.items() if not math.isnan(error)}
+    return {name: value for name, (value, _) in figures.items()} | errors
 
 
 class RunLog:

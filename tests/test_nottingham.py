@@ -33,6 +33,8 @@ from data.nottingham import (
 )
 from model import SeqGAN
 from support.config import parse
+from support.console import summary
+from support.logs import with_errors
 
 SET = ["--dataset", "Nottingham", "--seq_len", "8"]
 SMALL = shlex.split(
@@ -271,8 +273,8 @@ def test_evaluate_without_valid_and_test(tmp_path):
 
 def test_an_unknown_error_is_neither_recorded_nor_printed():
     figures = {"nll_test": (2.0, 0.125), "pitch_range": (7.0, float("nan"))}
-    assert program.with_errors(figures) == {"nll_test": 2, "nll_test_se": 0.125, "pitch_range": 7}
-    assert program.summary(figures) == "nll_test 2.000 ± 0.125, pitch_range 7.000"
+    assert with_errors(figures) == {"nll_test": 2, "nll_test_se": 0.125, "pitch_range": 7}
+    assert summary(figures) == "nll_test 2.000 ± 0.125, pitch_range 7.000"
 
 
 # --- what one can see and hear

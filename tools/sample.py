@@ -14,11 +14,11 @@ import tensorflow as tf
 
 from data.midi import write_midi
 from data.text import Vocabulary, tokenise
-from main import configure_tensorflow
 from model import SeqGAN
 from rollout import RolloutPolicy
 from support.checkpoints import first_line
 from support.config import Parser, UsageError, number
+from support.device import configure_tensorflow
 from support.directories import VOCABULARY
 from support.seeds import Purpose, key, uniforms
 

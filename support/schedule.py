@@ -1,0 +1,72 @@
+"""The order of training: every step of a run, and what its epochs are due for."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from support.config import Config
+
+PRETRAIN_G, PRETRAIN_D, ADVERSARIAL = "pretrain_g", "pretrain_d", "adversarial"
+
+
+class Step(NamedTuple):
+    """One update in the order of training; a run can be resumed between any two."""
+
+    phase: str
+    epoch: int  # within the phase
+    kind: str  # mle, d or g
+    number: int  # counts the steps of this kind
+    last: bool  # of its epoch
+
+    def __str__(self) -> str:
+        return f"{self.phase} epoch {self.epoch}, {self.kind}-step {self.number}"
+
+
+class Schedule(Sequence[Step]):
+    """All steps of a run: MLE pretraining, discriminator pretraining, then g-steps and d-steps in turn."""
+
+    def __init__(self, config: Config):
+        """Works the steps out when they are asked for: a long run has millions."""
+        self.config = config
+        self.epochs = {PRETRAIN_G: config.pretrain_g_epochs, PRETRAIN_D: config.pretrain_d_epochs}
+        self.epochs[ADVERSARIAL] = config.total_epochs
+        # The discriminator is of no use without an adversarial phase.
+        self.pretraining = config.pretrain_g_epochs + (config.pretrain_d_epochs if config.total_epochs else 0)
+        self.per_epoch = config.g_steps + config.d_steps
+
+    def __len__(self) -> int:
+        return self.pretraining + self.config.total_epochs * self.per_epoch
+
+    def __getitem__(self, i: int) -> Step:
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        config, pretrain_g = self.config, self.config.pretrain_g_epochs
+        if i < pretrain_g:
+            return Step(PRETRAIN_G, i, "mle", i, True)
+        if i < self.pretraining:
+            return Step(PRETRAIN_D, i - pretrain_g, "d", i - pretrain_g, True)
+        epoch, turn = divmod(i - self.pretraining, self.per_epoch)
+        last = turn == self.per_epoch - 1
+        if turn < config.g_steps:
+            return Step(ADVERSARIAL, epoch, "g", epoch * config.g_steps + turn, last)
+        number = config.pretrain_d_epochs + epoch * config.d_steps + turn - config.g_steps
+        return Step(ADVERSARIAL, epoch, "d", number, last)
+
+    def ends_phase(self, step: Step) -> bool:
+        """Whether the step's epoch is the last of its phase."""
+        return step.epoch == self.epochs[step.phase] - 1
+
+    def evaluation_due(self, step: Step) -> bool:
+        """The first and the last epoch of a phase, and every --eval_every-th."""
+        return step.epoch == 0 or self.ends_phase(step) or (step.epoch + 1) % self.config.eval_every == 0
+
+    def samples_due(self, step: Step) -> bool:
+        """The last epoch of a phase, and every --sample_every-th."""
+        return self.ends_phase(step) or (step.epoch + 1) % self.config.sample_every == 0
+
+    def checkpoint_due(self, step: Step) -> bool:
+        """Every --checkpoint_every-th epoch of a phase; the end of a phase, which always has one, is not meant here."""
+        return not self.ends_phase(step) and (step.epoch + 1) % self.config.checkpoint_every == 0
+
+    def axis(self, step: Step) -> int:
+        """The epoch that the curves show: adversarial epochs follow those of pretraining."""
+        return step.epoch + (self.config.pretrain_g_epochs if step.phase == ADVERSARIAL else 0)

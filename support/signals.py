@@ -1,0 +1,48 @@
+"""Signals that end a run: the step under way is finished first."""
+
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+
+class Interrupt:
+    """Remembers SIGINT or SIGTERM, so that the step under way can end; a second SIGINT ends the process at once.
+
+    A Python signal handler has to wait until the step has ended, too. So a thread reads what the interpreter's own
+    handler writes to a pipe.
+    """
+
+    def __enter__(self) -> "Interrupt":
+        """Takes over both signals, in the main thread."""
+        self.signal: int | None = None
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._pipe_before = signal.set_wakeup_fd(self._writer)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _receive(self, number: int, frame: Any) -> None:
+        self.signal = self.signal or number
+
+    def _watch(self) -> None:
+        told = False
+        while received := os.read(self._reader, 1):
+            number = received[0]
+            if told and number == signal.SIGINT:
+                os._exit(128 + number)
+            if not told and number in self._before:
+                print("interrupted: ends this step and saves; Ctrl-C once more stops at once", file=sys.stderr)
+                told = True
+
+    def __exit__(self, *_: object) -> None:
+        """Gives the signals back."""
+        signal.set_wakeup_fd(self._pipe_before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self._writer)  # which ends the thread
+        self._thread.join()
+        os.close(self._reader)
