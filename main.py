@@ -10,6 +10,7 @@ import support.quiet  # noqa: F401 - before TensorFlow
 # isort: split
 import contextlib
 import math
+import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ from support.config import Config, UsageError, parse
 from support.console import in_one_line, summary, where
 from support.device import configure_tensorflow
 from support.directories import CHECKPOINTS, RunDirectory, claim
-from support.logs import RunLog, description, means, with_errors
+from support.logs import RunLog, description, means, other_versions, with_errors
 from support.schedule import ADVERSARIAL, PRETRAIN_D, Schedule, Step
 from support.signals import Interrupt
 
@@ -171,9 +172,8 @@ class Run:
         if self.config.evaluate:
             columns = tuple(c for name in self.data.evaluated for c in (name, f"{name}_se"))
             self.eval_log = RunLog(self.config.eval_log_dir, columns, self.positions.get("eval", {}))
-        if not self.positions:
-            for log in self.logs:
-                log.write_hyperparameters(described)
+        for log in self.logs:
+            log.write_hyperparameters(described)
 
     @property
     def logs(self) -> list[RunLog]:
@@ -210,7 +210,7 @@ def run(config: Config) -> int:
             checkpoints.remove_all()
             for directory in reversed(directories):  # --log_dir last, as it tells whose the other's records are
                 directory.wipe()
-        run_id = claim(directories, config)
+        recorded = claim(directories, config)
         files = data.files()
         directories[0].check(files)
         training = Run(config, data, model, checkpoints)
@@ -223,7 +223,9 @@ def run(config: Config) -> int:
             print(f"finished before: {summary(training.evaluation)}; {where(config)}")
             return 0
         tokens = {"vocab_size": data.vocab_size, "start_token": data.start_token, "end_token": data.end_token}
-        described = description(config) | {"tokens": tokens, "run": run_id}
+        described = description(config) | {"tokens": tokens, "run": recorded.get("run") or secrets.token_hex(8)}
+        if checkpoints.newest and (changed := other_versions(recorded, described)):
+            print(f"warning: {changed}: the run will not be bitwise that of one version", file=sys.stderr)
         directories[0].keep(files)
         for directory in directories:
             directory.describe(described)

@@ -145,6 +145,12 @@ PAPER = {
 }
 PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER}
 
+# Runs outlive versions of the program. A config.json that lacks a flag which was added later means what the program did
+# before: the flag's default, unless there is a value here.
+BEFORE_ADDED: dict[str, Any] = {}
+# Flags that are gone: {name: the value with which an older run is still the same run}.
+REMOVED: dict[str, Any] = {}
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
@@ -228,15 +234,26 @@ def parse(argv: Sequence[str] | None = None) -> Config:
 
 
 def from_flags(flags: dict[str, Any]) -> Config:
-    """The configuration whose fields a config.json holds as `flags`.
+    """The configuration whose fields a config.json, of this version or an older one, holds as `flags`.
 
     Raises:
-        UsageError: they are not this version's.
+        UsageError: a flag is unknown or its value is none, or one that is gone had an effect.
     """
-    fields = {field.name for field in dataclasses.fields(Config)}
-    if flags.keys() != fields:
-        raise UsageError(f"a run of another version: its flags differ in {', '.join(sorted(flags.keys() ^ fields))}")
-    return Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in flags.items()})
+    kept = dict(flags)
+    for name, value in REMOVED.items():
+        if kept.pop(name, value) != value:
+            raise UsageError(f"a run of an older version: --{name} {flags[name]} is no longer possible")
+    fields = {field.name: field for field in dataclasses.fields(Config)}
+    if unknown := sorted(kept.keys() - fields.keys()):
+        raise UsageError(f"a run of another version, with unknown flags: {', '.join(f'--{name}' for name in unknown)}")
+    values = {}
+    for name, field in fields.items():
+        value = kept.get(name, BEFORE_ADDED.get(name, field.default))
+        values[name] = tuple(value) if isinstance(value, list) else value
+        wanted = type(field.default)
+        if type(values[name]) is not wanted and not (wanted is float and type(value) is int):
+            raise UsageError(f"--{name}: {value!r} is no value of it")
+    return Config(**values)
 
 
 def check(config: Config) -> None:

@@ -2,17 +2,24 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
-import secrets
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from support.config import Config, UsageError
+from support.config import Config, UsageError, from_flags
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 CHECKPOINTS, CONFIG, METRICS, VOCABULARY = "checkpoints", "config.json", "metrics.csv", "vocabulary.json"
+MEDIA = "media"
+SONG, MEDIUM = re.compile(r"sample\d+\.mid"), re.compile(r"epoch\d+_.*\.(png|wav)")  # what runs on music leave
+FORMAT = 2  # of config.json; the first had no number
 MAX_CONFIG = 2**20  # characters; one has a few thousand
 FREE_TO_CHANGE = {"preset", "is_train", "checkpoint_every", "keep_checkpoints", "overwrite", "debug"}
 
@@ -37,11 +44,11 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all: beside it, to disk, then renamed."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file, text as UTF-8, whole or not at all: beside it, to disk, then renamed."""
     partial = path.with_name(path.name + ".partial")
-    with naming(partial):
-        partial.write_text(text, encoding="utf-8")
+    with naming(partial), open(partial, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
     fsync(partial)
     os.replace(partial, path)
     fsync(path.parent)
@@ -67,6 +74,8 @@ class RunDirectory:
             UsageError: it can't be written, or another process holds it.
         """
         self.path, self.flag = Path(path), flag
+        if not fcntl:
+            raise UsageError("training needs Linux, macOS or WSL: this system's Python has no fcntl")
         try:
             if make:
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -78,8 +87,8 @@ class RunDirectory:
         except OSError as error:
             raise UsageError(f"{flag} {path}: {error.strerror}") from None
 
-    def recorded_run(self, config: Config) -> str | None:
-        """The identifier of the run whose records the directory holds, or None where it holds none.
+    def recorded(self, config: Config) -> dict[str, Any]:
+        """The config.json of the run whose records the directory holds, {} where it holds none.
 
         Raises:
             UsageError: that run has another configuration, or an unknown one.
@@ -88,15 +97,18 @@ class RunDirectory:
         if not path.exists():
             if record_files(self.path) or any((self.path / CHECKPOINTS).glob("step-*")):
                 raise UsageError(f"{self.flag} {self.path}: holds records of an unknown run; --overwrite removes them")
-            return None
+            return {}
         content = read_config(path)
-        differing = differences(content["flags"], config)
+        try:
+            differing = differences(from_flags(content["flags"]), config)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}; --overwrite starts afresh") from None
         if differing:
             raise UsageError(
                 f"{self.flag} {self.path}: holds a run with other values of {', '.join(differing)}; "
                 "choose another directory, or --overwrite"
             )
-        return content["run"]
+        return content
 
     def describe(self, described: dict[str, Any]) -> None:
         """Writes config.json, where it does not hold just this; from then on the directory is this run's.
@@ -142,41 +154,46 @@ class RunDirectory:
         Raises:
             OSError: one can't be removed.
         """
-        kept = [self.path / VOCABULARY] if self.flag == "--log_dir" else []
+        kept, media = [], self.path / MEDIA
+        if self.flag == "--log_dir":
+            kept = [self.path / VOCABULARY, *(path for path in self.path.iterdir() if SONG.fullmatch(path.name))]
+            kept += [path for path in media.glob("*") if MEDIUM.fullmatch(path.name)]
         # The configuration last: it tells whose the others are.
         for path in [*record_files(self.path), *kept, self.path / CONFIG]:
             path.unlink(missing_ok=True)
+        if any(path.parent == media for path in kept) and not any(media.iterdir()):
+            media.rmdir()
 
     def release(self) -> None:
         """Lets the next process in."""
         self._lock.close()
 
 
-def claim(directories: list[RunDirectory], config: Config) -> str:
+def claim(directories: list[RunDirectory], config: Config) -> dict[str, Any]:
     """Makes sure that directories hold one run, this configuration's, or nothing; writes nothing.
 
     Returns:
-        the run's identifier, for config.json: it tells two runs of one configuration apart.
+        the run's config.json, {} where there is none yet. Its `run` tells two runs of one configuration apart.
 
     Raises:
         UsageError: they hold something else.
     """
     first, *others = directories
-    run = first.recorded_run(config)
+    content = first.recorded(config)
     for other in others:
-        if other.recorded_run(config) not in (run, None):
+        if other.recorded(config).get("run", content.get("run")) != content.get("run"):
             raise UsageError(
                 f"{other.flag} {other.path}: holds records of another run than {first.flag} {first.path}; "
                 "choose another directory, or --overwrite"
             )
-    return run or secrets.token_hex(8)
+    return content
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """The content of a config.json, among it `flags`, and `run`, the run's identifier.
 
     Raises:
-        UsageError: the file can't be read.
+        UsageError: the file can't be read, or a newer version of the program wrote it.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -185,20 +202,22 @@ def read_config(path: Path) -> dict[str, Any]:
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{path}: not a readable configuration; --overwrite starts afresh") from None
+    if content.get("format", 1) not in range(1, FORMAT + 1):
+        raise UsageError(f"{path}: of format {content['format']}, which a newer version of the program wrote")
     return content
 
 
-def differences(before: dict[str, Any], config: Config) -> list[str]:
-    """The flags whose values differ between a config.json's and `config`.
+def differences(before: Config, now: Config) -> list[str]:
+    """The flags whose values differ between a run's configuration and another.
 
     More --total_epochs than before are no difference; two spellings of one path are none either.
     """
-    now = json.loads(json.dumps(dataclasses.asdict(config)))  # tuples become lists
 
     def differs(name: str) -> bool:
-        old, new = before.get(name), now.get(name)
-        if name.endswith("_dir") and isinstance(old, str) and isinstance(new, str):
+        old, new = getattr(before, name), getattr(now, name)
+        if name.endswith("_dir"):
             return os.path.normpath(old) != os.path.normpath(new)
         return new < old if name == "total_epochs" else new != old
 
-    return [f"--{name}" for name in sorted(before.keys() | now.keys()) if name not in FREE_TO_CHANGE and differs(name)]
+    names = sorted(field.name for field in dataclasses.fields(Config))
+    return [f"--{name}" for name in names if name not in FREE_TO_CHANGE and differs(name)]

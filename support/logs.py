@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import io
 import math
 import os
 import platform
@@ -27,13 +28,16 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from support.config import Config, UsageError
-from support.directories import METRICS, fsync, naming, record_files
+from support.directories import FORMAT, METRICS, fsync, naming, record_files, write_whole
+
+HPARAMS = "events.out.tfevents.0.hparams"  # TensorBoard reads a directory's event files in the order of their names
 
 
 def description(config: Config) -> dict[str, Any]:
     """The whole configuration of a run: flags, versions, device and git commit."""
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return {
+        "format": FORMAT,
         "flags": dataclasses.asdict(config),
         "versions": {
             "python": platform.python_version(),
@@ -44,6 +48,13 @@ def description(config: Config) -> dict[str, Any]:
         "device": [device.device_type for device in devices],
         "git_commit": git_commit(),
     }
+
+
+def other_versions(recorded: dict[str, Any], described: dict[str, Any]) -> str:
+    """What of TensorFlow and Keras is another version in one run `description` than in a later one, in words, or ""."""
+    before, now = recorded.get("versions", {}), described["versions"]
+    changed = [name for name in ("tensorflow", "keras") if before.get(name) != now[name]]
+    return ", ".join(f"{name} {before.get(name, 'unknown')} is now {now[name]}" for name in changed)
 
 
 def git_commit() -> str:
@@ -97,14 +108,17 @@ class RunLog:
         for path in record_files(self.directory):
             if path.name in position:
                 os.truncate(path, position[path.name])
-            else:
+            elif path.name != HPARAMS:
                 path.unlink()
         events = f"events.out.tfevents.{int(time.time())}.seqgan"
         events = next((name for name in position if name != METRICS), events)
         self._event_file = open(self.directory / events, "ab")
         self._events = RecordWriter(self._event_file)
         self._csv_file = open(self.directory / METRICS, "a", newline="", encoding="utf-8")
-        self._csv = csv.DictWriter(self._csv_file, self.columns, lineterminator="\n")
+        if position:  # an older version's run keeps the columns that it began with
+            with open(self.directory / METRICS, newline="", encoding="utf-8") as file:
+                self.columns = tuple(next(csv.reader(file), self.columns))
+        self._csv = csv.DictWriter(self._csv_file, self.columns, extrasaction="ignore", lineterminator="\n")
         if not position:
             self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
             with naming(self.directory):
@@ -113,10 +127,11 @@ class RunLog:
     def position(self) -> dict[str, int]:
         """The present position, once all that was written is on disk."""
         self.flush()
-        for path in record_files(self.directory):
+        files = [path for path in record_files(self.directory) if path.name != HPARAMS]
+        for path in files:
             fsync(path)
         fsync(self.directory)
-        return {path.name: path.stat().st_size for path in record_files(self.directory)}
+        return {path.name: path.stat().st_size for path in files}
 
     def flush(self) -> None:
         """Hands all that was written to the operating system."""
@@ -137,11 +152,19 @@ class RunLog:
         self._summary(step, Summary(value=[Summary.Value(tag=name, tensor=tensor, metadata=metadata)]))
 
     def write_hyperparameters(self, described: dict[str, Any]) -> None:
-        """Hands a run's `description` to TensorBoard's hyper-parameter page."""
+        """Hands a run's `description` to TensorBoard's hyper-parameter page, in place of an earlier one.
+
+        They have a file of their own, as TensorBoard takes the first that it finds.
+        """
         plain = (bool, int, float, str)  # hparams raises TypeError on anything else
         flags = {name: v if isinstance(v, plain) else " ".join(map(str, v)) for name, v in described["flags"].items()}
         flags["git_commit"] = described["git_commit"]
-        self._summary(0, hparams_pb(flags, trial_id=self.directory.name))
+        file = io.BytesIO()
+        records, now = RecordWriter(file), time.time()
+        records.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+        summary = hparams_pb(flags, trial_id=self.directory.name)
+        records.write(Event(wall_time=now, step=0, summary=summary).SerializeToString())
+        write_whole(self.directory / HPARAMS, file.getvalue())
 
     def row(self, epoch: int, phase: str, values: dict[str, float]) -> None:
         """Writes scalars of one epoch to the events and to metrics.csv; those that are missing stay empty there."""

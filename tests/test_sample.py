@@ -174,8 +174,8 @@ def test_what_cannot_be_sampled(runs, capsys, run, flags, why):
         ("config.json", "{", "config.json: not a readable configuration"),
         (
             "config.json",
-            lambda flags: flags.pop("seed"),
-            "config.json: a run of another version: its flags differ in seed",
+            lambda flags: flags.update(gone=1),
+            "config.json: a run of another version, with unknown flags: --gone",
         ),
         ("config.json", lambda flags: flags.update(g_hidden_dim="x"), "config.json: "),
         ("checkpoints", None, "no checkpoint yet"),

@@ -1,0 +1,182 @@
+"""Runs outlive versions of the program: one that an older program left is sampled, evaluated and continued."""
+
+import csv
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+import main as program
+from support import config as flags_module
+from support import directories, logs
+from support.config import Config, UsageError, from_flags
+from support.directories import differences
+from tools import sample
+
+# tests/fixtures/old_run: what the program of commit 1f560d8 left when it was started so, and the evaluations that it
+# went on to with --total_epochs 5. Each later change has to keep this test as it is, or say in `support/config.py` what
+# an older run means.
+OLD_RUN = ROOT / "tests" / "fixtures" / "old_run"
+FLAGS = shlex.split(
+    "--vocab_size 20 --seq_len 6 --batch_size 8 --g_emb_dim 4 --g_hidden_dim 6 --rollout_num 3 --d_emb_dim 4 "
+    "--d_filter_sizes 1 3 --d_num_filters 4 3 --d_batch_size 8 --oracle_emb_dim 4 --oracle_hidden_dim 5 "
+    "--pretrain_g_epochs 6 --pretrain_d_epochs 2 --d_steps 2 --d_epochs 2 --eval_samples 32 --eval_every 1 "
+    "--checkpoint_every 100 --keep_checkpoints 1 --rollout_lag 0.5 --seed 5 --log_dir train --eval_log_dir eval"
+)
+
+
+@pytest.fixture
+def old_run(tmp_path, monkeypatch) -> Path:
+    """A copy of the older program's run, in the working directory."""
+    shutil.copytree(OLD_RUN, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def change(path: Path, **changed) -> dict:
+    """Changes entries of a config.json, those of `flags` one by one; returns what it then holds."""
+    content = json.loads(path.read_text())
+    for name, value in changed.items():
+        content[name] = content[name] | value if name == "flags" else value
+    path.write_text(json.dumps(content))
+    return content
+
+
+def test_an_older_run_goes_on_as_it_would_have(old_run, capsys):
+    """Numbers may differ by rounding, as compiled code changes; other draws or another law would be far off."""
+    assert program.main([*FLAGS, "--total_epochs", "5"]) == 0
+    assert "Traceback" not in capsys.readouterr().err
+    expected, found = rows(OLD_RUN / "expected.csv"), rows(old_run / "eval" / "metrics.csv")
+    assert [row["epoch"] for row in found] == [row["epoch"] for row in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours["phase"] == theirs["phase"]
+        for name in ("nll", "nll_test", "g_entropy", "oracle_entropy"):
+            np.testing.assert_allclose(float(ours[name]), float(theirs[name]), rtol=2e-3, err_msg=name)
+    assert found[:9] == rows(OLD_RUN / "eval" / "metrics.csv")  # the older program's own, untouched
+    assert len(rows(old_run / "train" / "metrics.csv")) == 6 + 2 + 5
+    described = json.loads((old_run / "train" / "config.json").read_text())
+    assert described["format"] == directories.FORMAT and described["flags"]["total_epochs"] == 5
+    assert described["run"] == json.loads((OLD_RUN / "train" / "config.json").read_text())["run"]
+
+
+def test_an_older_run_is_finished_and_is_evaluated(old_run, capsys):
+    assert program.main([*FLAGS, "--total_epochs", "3"]) == 0
+    assert "finished before" in capsys.readouterr().out
+    assert program.main([*FLAGS, "--total_epochs", "3", "--no-is_train"]) == 0
+    out = capsys.readouterr().out
+    measured = float(out[out.index("nll_test ") :].split()[1])
+    assert measured == pytest.approx(float(rows(old_run / "eval" / "metrics.csv")[-1]["nll_test"]), abs=0.01)
+
+
+def test_an_older_run_is_sampled(old_run, capsysbinary):
+    assert sample.main(["train", "-n", "300"]) == 0
+    tokens = np.array([line.split() for line in capsysbinary.readouterr().out.decode().splitlines()], int)
+    assert tokens.shape == (300, 6) and tokens.min() >= 0 and tokens.max() < 20
+
+
+def test_a_flag_added_later_means_what_the_older_program_did(monkeypatch):
+    flags = json.loads((OLD_RUN / "train" / "config.json").read_text())["flags"]
+    assert from_flags(flags).seq_len == 6
+    del flags["baseline"], flags["d_filter_sizes"]
+    assert from_flags(flags).baseline == "none" and from_flags(flags).d_filter_sizes == (3, 5, 5, 5)
+    monkeypatch.setitem(flags_module.BEFORE_ADDED, "baseline", "batch")
+    assert from_flags(flags).baseline == "batch"
+    assert differences(from_flags(flags), from_flags(flags | {"baseline": "none"})) == ["--baseline"]
+
+
+def test_a_flag_that_is_gone(monkeypatch):
+    flags = json.loads((OLD_RUN / "train" / "config.json").read_text())["flags"]
+    with pytest.raises(UsageError, match="another version, with unknown flags: --gone$"):
+        from_flags(flags | {"gone": False})
+    monkeypatch.setitem(flags_module.REMOVED, "gone", False)
+    assert from_flags(flags | {"gone": False}) == from_flags(flags)
+    with pytest.raises(UsageError, match="an older version: --gone True is no longer possible"):
+        from_flags(flags | {"gone": True})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("seed", "x"), ("seed", 1.5), ("seed", None), ("jit", 1), ("g_lr", "1"), ("dataset", 3), ("d_filter_sizes", 3)],
+)
+def test_a_value_that_is_none(name, value):
+    with pytest.raises(UsageError, match=f"--{name}: "):
+        from_flags({name: value})
+    assert from_flags({"g_lr": 1}).g_lr == 1  # JSON of another hand may write 1.0 so
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"flags": {"temperature": 2}}, "config.json: a run of another version, with unknown flags: --temperature"),
+        ({"flags": {"seed": 6}}, "--log_dir train: holds a run with other values of --seed"),
+        ({"format": directories.FORMAT + 1}, f"of format {directories.FORMAT + 1}, which a newer version"),
+        ({"format": "x"}, "of format x, which a newer version"),
+    ],
+)
+def test_what_is_no_older_run(old_run, capsys, changed, why):
+    change(old_run / "train" / "config.json", **changed)
+    before = {path: path.read_bytes() for path in old_run.rglob("*") if path.is_file()}
+    assert program.main([*FLAGS, "--total_epochs", "5"]) == 2
+    error = capsys.readouterr().err
+    assert why in error and error.count("\n") == 1
+    assert before.items() <= {path: path.read_bytes() for path in old_run.rglob("*") if path.is_file()}.items()
+
+
+def test_another_version_of_tensorflow_is_warned_of(old_run, capsys):
+    versions = {"tensorflow": "2.20.0", "keras": "3.15.1"}
+    for kind in ("train", "eval"):
+        change(old_run / kind / "config.json", versions=versions)
+    assert program.main([*FLAGS, "--total_epochs", "4"]) == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 1 and "tensorflow 2.20.0 is now " in warnings[0] and "bitwise" in warnings[0]
+    assert program.main([*FLAGS, "--total_epochs", "5"]) == 0  # by the version that is now the run's
+    assert "tensorflow" not in capsys.readouterr().err
+
+
+def test_the_page_of_hyperparameters_shows_the_newest_flags(old_run):
+    assert program.main([*FLAGS, "--total_epochs", "5"]) == 0
+    for kind in ("train", "eval"):
+        events = EventAccumulator(str(old_run / kind))
+        events.Reload()
+        (content,) = events.PluginTagToContent("hparams").values()
+        told = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+        assert told["total_epochs"].number_value == 5 and told["d_filter_sizes"].string_value == "1 3"
+        assert (old_run / kind / logs.HPARAMS).is_file()
+
+
+def test_every_flag_has_a_value_that_the_older_program_could_have(monkeypatch):
+    """What the tables name are flags, or were; the fixture's program had neither."""
+    fields = set(Config.__dataclass_fields__)
+    assert flags_module.BEFORE_ADDED.keys() <= fields and not flags_module.REMOVED.keys() & fields
+
+
+def test_a_system_without_locks(old_run, capsys, monkeypatch):
+    monkeypatch.setattr(directories, "fcntl", None)
+    assert program.main([*FLAGS, "--total_epochs", "5"]) == 2
+    error = capsys.readouterr().err
+    assert "needs Linux, macOS or WSL" in error and error.count("\n") == 1
+
+
+def test_overwrite_removes_what_a_run_on_music_leaves(tmp_path):
+    train = tmp_path / "train"
+    (train / "media").mkdir(parents=True)
+    for name in ("sample0.mid", "media/epoch00003_real.png", "media/epoch00003_real_0.wav", "media/mine.wav", "my.mid"):
+        (train / name).write_bytes(b"x")
+    directory = directories.RunDirectory(str(train), "--log_dir")
+    directory.wipe()
+    assert sorted(path.name for path in train.rglob("*")) == ["lock", "media", "mine.wav", "my.mid"]
+    (train / "media" / "mine.wav").rename(train / "media" / "epoch00003_real.png")
+    directory.wipe()
+    directory.release()
+    assert sorted(path.name for path in train.rglob("*")) == ["lock", "my.mid"]
