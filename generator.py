@@ -201,11 +201,11 @@ class Generator(keras.layers.Layer):
     def logits(self, hidden: tf.Tensor, projection: tf.Tensor | None = None) -> tf.Tensor:
         """The policy's unnormalised log-probabilities of the next token: [..., H] → float32 [..., V].
 
-        `projection` is that of `projection()`, where a loop needs it many times; the product is taken in its type.
+        `projection` is that of `projection()`, where a loop needs it many times.
         """
         if projection is None:
             projection = self.projection()
-        return tf.cast(tf.matmul(tf.cast(with_one(hidden), projection.dtype), projection), tf.float32)
+        return with_one(hidden) @ projection
 
     def states(self, tokens: tf.Tensor) -> State:
         """Teacher forcing: the states that predict each token of `tokens`, int32 [B, T].

@@ -72,8 +72,7 @@ class SeqGAN:
             start_token=start_token,
             end_token=end_token,
         )
-        self.precision = tf.bfloat16 if config.mixed_precision else tf.float32  # of the reward pass
-        self.rollout_policy = RolloutPolicy(self.generator, self.precision)
+        self.rollout_policy = RolloutPolicy(self.generator)
         self.discriminator = Discriminator(
             vocab_size,
             config.seq_len,
@@ -206,7 +205,7 @@ class SeqGAN:
         tokens = self.generator.sample(uniforms([config.seq_len, config.batch_size], seed))
         rewards = self.rollout_policy.rewards(
             tokens,
-            self.discriminator.completion_scorer(tokens, self.precision),
+            self.discriminator.completion_scorer(tokens),
             config.rollout_num,
             key(config.seed, Purpose.ROLLOUT, step),
         )

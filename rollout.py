@@ -15,8 +15,8 @@ Scorer = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 class RolloutPolicy(Generator):
     """The rollout policy G_β: a copy of the policy that completes its prefixes and may lag behind it."""
 
-    def __init__(self, policy: Generator, precision: tf.DType = tf.float32):
-        """Copies the sizes and the weights of `policy`; rollouts project to the vocabulary in `precision`."""
+    def __init__(self, policy: Generator):
+        """Copies the sizes and the weights of `policy`."""
         emb_dim = policy.embedding.output_dim
         super().__init__(
             policy.vocab_size,
@@ -28,7 +28,7 @@ class RolloutPolicy(Generator):
             end_token=policy.end_token,
             name="rollout_policy",
         )
-        self.trainable, self.precision = False, precision
+        self.trainable = False
         self.follow(policy, lag=0.0)
 
     def follow(self, policy: Generator, lag: float) -> None:
@@ -51,7 +51,7 @@ class RolloutPolicy(Generator):
             rollouts, int32 [N, B, T].
         """
         seq_len, rollout_num, batch_size = uniforms.shape
-        rows, projection = rollout_num * batch_size, tf.cast(self.projection(), self.precision)
+        rows, projection = rollout_num * batch_size, self.projection()
         rollouts = tf.tile(tf.transpose(tokens)[:, None], [1, rollout_num, 1])  # [T, N, B]
         last = tf.where(prefix_len > 0, tokens[:, tf.maximum(prefix_len - 1, 0)], self.start_token)  # [B]
         # The N siblings share the law of their first token: one softmax for B rows, not for N·B.

@@ -99,7 +99,6 @@ class Config:
 
     # rewards
     rollout_num: int = flag(16, "N, Monte-Carlo rollouts a prefix", low=1)
-    mixed_precision: bool = flag(False, "take the reward pass's large matrix products in bfloat16")
     rollout_lag: float = flag(
         0.0, "share of its old weights that the rollout policy keeps after the g-steps of an epoch", low=0, high=1
     )
@@ -149,7 +148,7 @@ PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER}
 # before: the flag's default, unless there is a value here.
 BEFORE_ADDED: dict[str, Any] = {}
 # Flags that are gone: {name: the value with which an older run is still the same run}.
-REMOVED: dict[str, Any] = {}
+REMOVED: dict[str, Any] = {"mixed_precision": False}
 
 
 class Parser(argparse.ArgumentParser):

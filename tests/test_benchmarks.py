@@ -8,8 +8,7 @@ import pytest
 import tensorflow as tf
 from conftest import TINY
 
-import main as program
-from benchmarks import mixed_precision, scaling, steps
+from benchmarks import scaling, steps
 from benchmarks.machine import Peaks, Work, opinion, policy_step, work_of_steps
 from model import SeqGAN
 from oracle import Oracle
@@ -40,16 +39,6 @@ def test_operations_are_counted_as_the_shapes_have_them():
     assert 585e9 < works["reward_pass"].flops < 600e9
     assert works["mle_step"].flops == 3 * works["sample_batch"].flops == 3 * 64 * 20 * policy_step(32, 32, 5000)
     assert Work(3e9, 2e9).floor(Peaks(1e9, 1e9)) == 5.0
-
-
-def test_mixed_precision(tmp_path, capsys):
-    few = ["--total_epochs", "0", "--no-evaluate", "--log_dir", str(tmp_path / "run")]
-    assert program.main([*TINY, *few]) == 0
-    capsys.readouterr()
-    assert mixed_precision.main([str(tmp_path / "run")]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 6
-    with pytest.raises(SystemExit, match="2"):
-        mixed_precision.main([str(tmp_path / "absent")])
 
 
 def test_scaling(tmp_path):

@@ -55,7 +55,7 @@ def opinions(model: SeqGAN) -> np.ndarray:
 
 def reward_instead(model: SeqGAN, reward) -> None:
     """Pays `reward`, a function of tokens [..., T], in place of the discriminator's opinion."""
-    model.discriminator.completion_scorer = lambda tokens, precision: lambda rollouts, prefix_len: reward(rollouts)
+    model.discriminator.completion_scorer = lambda tokens: lambda rollouts, prefix_len: reward(rollouts)
 
 
 # ---- policy gradient
@@ -142,14 +142,6 @@ def test_a_known_reward_is_maximised(baseline):
         model.g_step(tf.constant(step))
         model.follow_policy(lag=0.0)
     assert probabilities(model.generator) @ scores > 0.95
-
-
-def test_mixed_precision_rounds_but_stays_near():
-    half, full = tiny_model("--mixed_precision", "--rollout_num", "2000"), tiny_model("--rollout_num", "2000")
-    mine, theirs = half.g_step(tf.constant(0)), full.g_step(tf.constant(0))
-    np.testing.assert_array_equal(mine.tokens, theirs.tokens)
-    np.testing.assert_allclose(mine.rewards, theirs.rewards, atol=0.03)  # bfloat16 keeps 8 bits
-    assert (mine.rewards[:, -1].numpy() != theirs.rewards[:, -1].numpy()).any()
 
 
 def test_the_loss_is_that_of_the_rewarded_tokens():
