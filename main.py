@@ -195,7 +195,7 @@ def run(config: Config) -> int:
         OSError: a log or checkpoint can't be written or read.
     """
     started = time.perf_counter()
-    configure_tensorflow()
+    configure_tensorflow(config.threads)
     data: Dataset = DATASETS[config.dataset](config)
     model = SeqGAN(config, data.vocab_size, data.start_token, data.end_token)
     print(data.introduction())

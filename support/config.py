@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import math
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -32,6 +33,12 @@ class Config:
     is_train: bool = flag(True, "train; without it, evaluate the weights saved in --log_dir and stop")
     evaluate: bool = flag(True, "measure NLL and entropy during the run, into --eval_log_dir")
     jit: bool = flag(True, "compile the steps with XLA")
+    threads: int = flag(
+        0,
+        "threads that share the work of a step, on which its rounding depends; 0: as many as there are cores",
+        low=0,
+        high=1024,
+    )
     log_dir: str = flag("logs/train/", "directory of the training curves, the configuration and the weights")
     eval_log_dir: str = flag("logs/eval/", "directory of the evaluation curves")
     log_generation: bool = flag(False, "LSTM: log pictures of real and generated batches at each evaluation")
@@ -150,6 +157,13 @@ BEFORE_ADDED: dict[str, Any] = {}
 # Flags that are gone: {name: the value with which an older run is still the same run}.
 REMOVED: dict[str, Any] = {"mixed_precision": False}
 
+# What the generator's pretraining does not depend on: runs that differ in nothing else can share it.
+AFTER_PRETRAINING = {
+    *("pretrain_d_epochs", "total_epochs", "g_steps", "d_steps", "d_epochs", "g_lr"),
+    *("rollout_num", "mixed_precision", "rollout_lag", "baseline"),
+    *("d_emb_dim", "d_filter_sizes", "d_num_filters", "dropout_keep_prob", "d_l2", "d_lr", "d_batch_size"),
+}
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
@@ -157,6 +171,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Prints the line and exits with status 2."""
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+
+class RaisingParser(Parser):
+    """A parser for command lines that come from a file."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UsageError."""
+        raise UsageError(" ".join(message.split()))
 
 
 def truth(text: str) -> bool:
@@ -188,10 +210,10 @@ def number(kind: type, low: float | None, high: float | None):
     return read
 
 
-def make_parser(prog: str = "main.py") -> Parser:
+def make_parser(kind: type[Parser] = Parser) -> Parser:
     """The parser of all flags of `Config`."""
-    parser = Parser(
-        prog=prog,
+    parser = kind(
+        prog="main.py",
         description="SeqGAN: sequence generation by policy gradient against a discriminator (Yu et al., AAAI 2017).",
         allow_abbrev=False,
     )
@@ -220,16 +242,39 @@ def parse(argv: Sequence[str] | None = None) -> Config:
 
     A wrong command line ends the process with status 2 and one line on stderr that names the flag.
     """
-    parser = make_parser()
-    preset = parser.parse_args(argv).preset
-    parser.set_defaults(**PRESETS[preset])
+    try:
+        return read_flags(sys.argv[1:] if argv is None else argv)
+    except UsageError as error:
+        make_parser().error(str(error))
+
+
+def read_flags(argv: Sequence[str]) -> Config:
+    """The configuration that a command line means.
+
+    Raises:
+        UsageError: it is wrong; the message names the flag.
+    """
+    parser = make_parser(RaisingParser)
+    parser.set_defaults(**PRESETS[parser.parse_args(argv).preset])
     values = vars(parser.parse_args(argv))
     config = Config(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
-    try:
-        check(config)
-    except UsageError as error:
-        parser.error(str(error))
+    check(config)
     return config
+
+
+def explicit_flags(argv: Sequence[str]) -> dict[str, Any]:
+    """The flags that a command line gives itself, {name: value}; raises UsageError where one is wrong."""
+    parser = make_parser(RaisingParser)
+    parser.set_defaults(**{field.name: argparse.SUPPRESS for field in dataclasses.fields(Config)})
+    return vars(parser.parse_args(argv))
+
+
+def words_of(flags: dict[str, Any]) -> list[str]:
+    """A command line that gives these flags: {name: value} → words."""
+    words = []
+    for name, value in flags.items():
+        words += [f"--{name}", *map(str, value if isinstance(value, (list, tuple)) else [value])]
+    return words
 
 
 def from_flags(flags: dict[str, Any]) -> Config:

@@ -51,6 +51,11 @@ class Schedule(Sequence[Step]):
         number = config.pretrain_d_epochs + epoch * config.d_steps + turn - config.g_steps
         return Step(ADVERSARIAL, epoch, "d", number, last)
 
+    @property
+    def all_epochs(self) -> int:
+        """Epochs of all phases: rows of the training log."""
+        return self.pretraining + self.config.total_epochs
+
     def ends_phase(self, step: Step) -> bool:
         """Whether the step's epoch is the last of its phase."""
         return step.epoch == self.epochs[step.phase] - 1
