@@ -28,6 +28,7 @@ BOOLEANS = [name for name, field in Config.__dataclass_fields__.items() if field
 MAY_BE_ZERO = {
     *(
         "seed",
+        "threads",
         "oracle_seed",
         "split_seed",
         "train_size",
