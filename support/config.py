@@ -160,7 +160,7 @@ REMOVED: dict[str, Any] = {"mixed_precision": False}
 # What the generator's pretraining does not depend on: runs that differ in nothing else can share it.
 AFTER_PRETRAINING = {
     *("pretrain_d_epochs", "total_epochs", "g_steps", "d_steps", "d_epochs", "g_lr"),
-    *("rollout_num", "mixed_precision", "rollout_lag", "baseline"),
+    *("rollout_num", "rollout_lag", "baseline"),
     *("d_emb_dim", "d_filter_sizes", "d_num_filters", "dropout_keep_prob", "d_l2", "d_lr", "d_batch_size"),
 }
 
@@ -265,8 +265,8 @@ def read_flags(argv: Sequence[str]) -> Config:
 def explicit_flags(argv: Sequence[str]) -> dict[str, Any]:
     """The flags that a command line gives itself, {name: value}; raises UsageError where one is wrong."""
     parser = make_parser(RaisingParser)
-    parser.set_defaults(**{field.name: argparse.SUPPRESS for field in dataclasses.fields(Config)})
-    return vars(parser.parse_args(argv))
+    parser.set_defaults(**{field.name: None for field in dataclasses.fields(Config)})
+    return {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
 
 
 def words_of(flags: dict[str, Any]) -> list[str]:
