@@ -2,14 +2,18 @@
 
 import argparse
 import dataclasses
+import difflib
 import math
 import os
+import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+VERSION = "1.0.0"
 MOST = 10**6  # of anything counted, unless a flag says otherwise
+ABOVE_ZERO = "above 0"  # any such value, in a flag's `needs`
 TUNES = "data/Nottingham"
 
 
@@ -17,9 +21,37 @@ class UsageError(ValueError):
     """Something the user gave can't be used; the message is one line that names the flag or file."""
 
 
-def flag(default: Any, help: str, *, low: float | None = None, high: float | None = None, **extra: Any) -> Any:
-    """A dataclass field that is a flag: its default, its help text, and the bounds (inclusive) of its numbers."""
-    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, **extra})
+def flag(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    needs: tuple[Any, ...] = (),
+) -> Any:
+    """A dataclass field that is a flag.
+
+    Args:
+        default: its value where neither the command line nor the preset has one; its type is the flag's.
+        help: its meaning, and unit, in a line.
+        low: the least number that it may be.
+        high: the largest.
+        choices: the words that it may be.
+        needs: without which it has no effect: another flag and the values of it that will do, such as
+            `("dataset", "text")`, `("dataset", "Nottingham", "text")`, `("kl_weight", ABOVE_ZERO)` or, with "" for a
+            flag that must not be given, `("oracle_params", "")`; or several of these, all of which must hold. A flag
+            given on the command line in vain is then refused, naming the flag that would give it an effect. The values
+            of presets, which are for several purposes, are not. It is for flags that another one turns on, not for
+            those of a phase or step of which there happen to be none.
+    """
+    if needs and isinstance(needs[0], str):
+        needs = (needs,)
+    metadata = {"help": help, "low": low, "high": high, "choices": choices, "needs": needs}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+RANDOM_ORACLE = (("dataset", "LSTM"), ("oracle_params", ""))  # what the flags of its weights need
 
 
 @dataclass(frozen=True)
@@ -41,7 +73,9 @@ class Config:
     )
     log_dir: str = flag("logs/train/", "directory of the training curves, the configuration and the weights")
     eval_log_dir: str = flag("logs/eval/", "directory of the evaluation curves")
-    log_generation: bool = flag(False, "LSTM: log pictures of real and generated batches at each evaluation")
+    log_generation: bool = flag(
+        False, "LSTM: log pictures of real and generated batches at each evaluation", needs=("dataset", "LSTM")
+    )
     eval_every: int = flag(50, "epochs between evaluations; the first and last epoch of a phase always count", low=1)
     eval_samples: int = flag(256, "sequences an evaluation draws from generator and oracle each", low=2)
     checkpoint_every: int = flag(200, "epochs between checkpoints; the end of a phase always has one", low=1)
@@ -61,6 +95,7 @@ class Config:
         "V, number of tokens, or with text at most so many, unknown and end among them (Nottingham and --oracle_params "
         "bring their own)",
         low=2,
+        needs=(("dataset", "LSTM", "text"), ("oracle_params", "")),
     )
     train_size: int = flag(
         0, "size of a fixed training set, an epoch being a pass over it; 0: each epoch is a fresh batch", low=0
@@ -69,24 +104,54 @@ class Config:
         TUNES,
         "Nottingham: folder of MIDI files, in train, valid and test or not; text: UTF-8 file, a sequence a line, or "
         "folder of train.txt and, if you like, valid.txt and test.txt",
+        needs=("dataset", "Nottingham", "text"),
     )
-    tokens: str = flag("char", "text: what a token is, a character or a word between spaces", choices=("char", "word"))
-    min_count: int = flag(1, "text: how often a token must occur in the training lines not to be unknown", low=1)
+    tokens: str = flag(
+        "char",
+        "text: what a token is, a character or a word between spaces",
+        choices=("char", "word"),
+        needs=("dataset", "text"),
+    )
+    min_count: int = flag(
+        1,
+        "text: how often a token must occur in the training lines not to be unknown",
+        low=1,
+        needs=("dataset", "text"),
+    )
     long_lines: str = flag(
-        "truncate", "text: what is done with lines of more than --seq_len tokens", choices=("truncate", "drop")
+        "truncate",
+        "text: what is done with lines of more than --seq_len tokens",
+        choices=("truncate", "drop"),
+        needs=("dataset", "text"),
     )
-    split_seed: int = flag(0, "text: seed of the rule that splits a single file in three", low=0, high=2**31 - 1)
-    frame_seconds: float = flag(0.4, "Nottingham: duration of a token, seconds", low=0.01, high=10)
+    split_seed: int = flag(
+        0,
+        "text: seed of the rule that splits a single file in three",
+        low=0,
+        high=2**31 - 1,
+        needs=("dataset", "text"),
+    )
+    frame_seconds: float = flag(
+        0.4, "Nottingham: duration of a token, seconds", low=0.01, high=10, needs=("dataset", "Nottingham")
+    )
     window_stride: int = flag(
         1,
         "Nottingham: tokens between the starts of training windows; 1, so that training sees every place in a bar, as "
         "the windows of the test split begin anywhere",
         low=1,
+        needs=("dataset", "Nottingham"),
     )
     sample_every: int = flag(
-        100, "Nottingham: epochs of a phase between samples one can see, hear and open; text: to read", low=1
+        100,
+        "Nottingham: epochs of a phase between samples one can see, hear and open; text: to read",
+        low=1,
+        needs=("dataset", "Nottingham", "text"),
     )
-    save_media: bool = flag(False, "Nottingham: also write these samples as PNG and WAV, to media/ in --log_dir")
+    save_media: bool = flag(
+        False,
+        "Nottingham: also write these samples as PNG and WAV, to media/ in --log_dir",
+        needs=("dataset", "Nottingham"),
+    )
 
     # schedule
     batch_size: int = flag(32, "B, sequences a generator batch", low=1)
@@ -123,11 +188,25 @@ class Config:
     d_batch_size: int = flag(64, "sequences a discriminator minibatch, half of them real (an even number)", low=2)
 
     # oracle
-    oracle_seed: int = flag(32, "seed of the oracle's weights", low=0, high=2**31 - 1)
-    oracle_emb_dim: int = flag(20, "size of the oracle's token embedding", low=1)
-    oracle_hidden_dim: int = flag(50, "LSTM units of the oracle", low=1)
-    oracle_params: str = flag("", "an .npz file with the oracle's weights, instead of random ones")
+    oracle_seed: int = flag(32, "seed of the oracle's weights", low=0, high=2**31 - 1, needs=RANDOM_ORACLE)
+    oracle_emb_dim: int = flag(20, "size of the oracle's token embedding", low=1, needs=RANDOM_ORACLE)
+    oracle_hidden_dim: int = flag(50, "LSTM units of the oracle", low=1, needs=RANDOM_ORACLE)
+    oracle_params: str = flag(
+        "", "an .npz file with the oracle's weights, instead of random ones", needs=("dataset", "LSTM")
+    )
 
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+# The groups of --help: {title: its first flag}; those after it belong to it, too.
+SECTIONS = {
+    "the run": "preset",
+    "data": "dataset",
+    "schedule": "batch_size",
+    "generator": "g_emb_dim",
+    "rewards": "rollout_num",
+    "discriminator": "d_emb_dim",
+    "oracle": "oracle_seed",
+}
 
 # SeqGAN's synthetic experiment: sizes from the paper and its appendix, the schedule from the authors' code.
 PAPER = {
@@ -166,7 +245,18 @@ AFTER_PRETRAINING = {
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors are one line, and which guesses what an unknown flag was to be."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """As argparse does it; an unknown flag is an error that names the most similar one."""
+        values, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            name = unknown[0].split("=")[0].lower().replace("-", "_").lstrip("_")
+            known = {option.lstrip("-"): option for option in self._option_string_actions if option.startswith("--")}
+            close = difflib.get_close_matches(name, known, n=1) if unknown[0].startswith("-") else []
+            guess = f"; did you mean {known[close[0]]}?" if close else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{guess}")
+        return values
 
     def error(self, message: str) -> NoReturn:
         """Prints the line and exits with status 2."""
@@ -214,26 +304,31 @@ def make_parser(kind: type[Parser] = Parser) -> Parser:
     """The parser of all flags of `Config`."""
     parser = kind(
         prog="main.py",
+        usage="%(prog)s [--FLAG VALUE ...]",
         description="SeqGAN: sequence generation by policy gradient against a discriminator (Yu et al., AAAI 2017).",
         allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,  # what is not given is not there
     )
-    for field in dataclasses.fields(Config):
+    version = f"SeqGAN {VERSION}, Python {platform.python_version()}"
+    parser.add_argument("--version", action="version", version=version, help="show the version and exit")
+    titles = {first: title for title, first in SECTIONS.items()}
+    for field in FIELDS.values():
+        if field.name in titles:
+            group = parser.add_argument_group(titles[field.name])
         meta, name, default = field.metadata, f"--{field.name}", field.default
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
         text = f"{meta['help']} (default: {shown if shown != '' else 'none'})".replace("%", "%%")
         if field.type is bool:
-            parser.add_argument(
-                name, nargs="?", const=True, default=default, type=truth, metavar="True|False", help=text
-            )
-            parser.add_argument(f"--no-{field.name}", dest=field.name, action="store_false", help=argparse.SUPPRESS)
+            group.add_argument(name, nargs="?", const=True, type=truth, metavar="True|False", help=text)
+            group.add_argument(f"--no-{field.name}", dest=field.name, action="store_false", help=argparse.SUPPRESS)
         elif field.type is str:
-            parser.add_argument(name, default=default, choices=meta.get("choices"), help=text)
+            group.add_argument(name, choices=meta["choices"], help=text)
         elif field.type in (int, float):
             read = number(field.type, meta["low"], meta["high"])
-            parser.add_argument(name, type=read, default=default, metavar=field.type.__name__.upper(), help=text)
+            group.add_argument(name, type=read, metavar=field.type.__name__.upper(), help=text)
         else:
             read = number(int, meta["low"], meta["high"])
-            parser.add_argument(name, type=read, nargs="+", default=default, metavar="INT", help=text)
+            group.add_argument(name, type=read, nargs="+", metavar="INT", help=text)
     return parser
 
 
@@ -254,19 +349,17 @@ def read_flags(argv: Sequence[str]) -> Config:
     Raises:
         UsageError: it is wrong; the message names the flag.
     """
-    parser = make_parser(RaisingParser)
-    parser.set_defaults(**PRESETS[parser.parse_args(argv).preset])
-    values = vars(parser.parse_args(argv))
-    config = Config(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    given = explicit_flags(argv)
+    config = Config(**PRESETS[given.get("preset", "default")] | given)
     check(config)
+    check_effect(config, given)
     return config
 
 
 def explicit_flags(argv: Sequence[str]) -> dict[str, Any]:
     """The flags that a command line gives itself, {name: value}; raises UsageError where one is wrong."""
-    parser = make_parser(RaisingParser)
-    parser.set_defaults(**{field.name: None for field in dataclasses.fields(Config)})
-    return {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+    values = vars(make_parser(RaisingParser).parse_args(argv))
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def words_of(flags: dict[str, Any]) -> list[str]:
@@ -287,11 +380,10 @@ def from_flags(flags: dict[str, Any]) -> Config:
     for name, value in REMOVED.items():
         if kept.pop(name, value) != value:
             raise UsageError(f"a run of an older version: --{name} {flags[name]} is no longer possible")
-    fields = {field.name: field for field in dataclasses.fields(Config)}
-    if unknown := sorted(kept.keys() - fields.keys()):
+    if unknown := sorted(kept.keys() - FIELDS.keys()):
         raise UsageError(f"a run of another version, with unknown flags: {', '.join(f'--{name}' for name in unknown)}")
     values = {}
-    for name, field in fields.items():
+    for name, field in FIELDS.items():
         value = kept.get(name, BEFORE_ADDED.get(name, field.default))
         values[name] = tuple(value) if isinstance(value, list) else value
         wanted = type(field.default)
@@ -332,3 +424,18 @@ def check(config: Config) -> None:
         raise UsageError(f"--log_dir and --eval_log_dir are both {config.log_dir}")
     if config.is_train and not config.pretrain_g_epochs and not config.total_epochs:
         raise UsageError("--pretrain_g_epochs and --total_epochs are both 0: nothing to do")
+
+
+def check_effect(config: Config, given: Iterable[str]) -> None:
+    """Checks that each flag of the command line has an effect, by the flags' `needs`.
+
+    Raises:
+        UsageError: one has none; the message names the flag that would give it one.
+    """
+    for name in given:
+        for other, *values in FIELDS[name].metadata["needs"]:
+            value = getattr(config, other)
+            if not any(value > 0 if wanted is ABOVE_ZERO else value == wanted for wanted in values):
+                lacking = "with" if values == [""] else "without"
+                shown = " or ".join(str(wanted) for wanted in (values if values != [""] else [value]))
+                raise UsageError(f"--{name} has no effect {lacking} --{other} {shown}")

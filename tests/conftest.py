@@ -21,12 +21,13 @@ tf.get_logger().setLevel("ERROR")  # it warns of retracing, which many small mod
 
 NOW, END = Due(evaluation=True, samples=False, last=False), Due(evaluation=True, samples=True, last=True)
 ROOT = Path(__file__).resolve().parent.parent
-TINY = shlex.split(
-    "--vocab_size 4 --seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 "
-    "--d_filter_sizes 1 3 --d_num_filters 4 3 --d_batch_size 8 --oracle_emb_dim 3 --oracle_hidden_dim 4 "
+SIZES = shlex.split(
+    "--seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 "
+    "--d_filter_sizes 1 3 --d_num_filters 4 3 --d_batch_size 8 "
     "--pretrain_g_epochs 4 --pretrain_d_epochs 2 --total_epochs 3 --d_steps 2 --d_epochs 2 --eval_samples 16 "
     "--eval_every 2"
 )
+TINY = [*SIZES, *shlex.split("--vocab_size 4 --oracle_emb_dim 3 --oracle_hidden_dim 4")]
 
 
 @pytest.fixture(scope="session")

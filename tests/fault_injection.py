@@ -25,12 +25,13 @@ from typing import Any, NamedTuple, NoReturn
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 ROOT = Path(__file__).resolve().parent.parent
-TINY = shlex.split(
-    "--no-jit --vocab_size 6 --seq_len 3 --batch_size 2 --g_emb_dim 2 --g_hidden_dim 3 --rollout_num 2 --d_emb_dim 2 "
-    "--d_filter_sizes 1 3 --d_num_filters 2 2 --d_batch_size 4 --oracle_emb_dim 2 --oracle_hidden_dim 3 "
+SIZES = shlex.split(
+    "--no-jit --seq_len 3 --batch_size 2 --g_emb_dim 2 --g_hidden_dim 3 --rollout_num 2 --d_emb_dim 2 "
+    "--d_filter_sizes 1 3 --d_num_filters 2 2 --d_batch_size 4 "
     "--pretrain_g_epochs 5 --pretrain_d_epochs 3 --total_epochs 5 --d_steps 2 --d_epochs 2 --eval_samples 4 "
     "--eval_every 2 --checkpoint_every 2 --keep_checkpoints 2"
 )
+TINY = [*SIZES, *shlex.split("--vocab_size 6 --oracle_emb_dim 2 --oracle_hidden_dim 3")]
 CLOCK = "seconds_per_epoch"  # the one scalar that measures time
 FILE_CALLS = ("mkdir", "rename", "replace", "unlink", "rmdir", "truncate", "fsync")
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fault_injection import ROOT, TINY
+from fault_injection import ROOT, SIZES, TINY
 
 import main as program
 from data.nottingham import NottinghamData  # noqa: F401, imported before output is captured
-from support.config import Config
+from support.config import ABOVE_ZERO, Config, UsageError, check_effect, parse
 
 COUNTS = [name for name, field in Config.__dataclass_fields__.items() if field.type is int]
 REALS = [name for name, field in Config.__dataclass_fields__.items() if field.type is float]
@@ -96,6 +96,9 @@ OF_ONE_FLAG = [
     ("--data_dir t/\udcff.txt", "'t/\\udcff.txt' is not UTF-8"),
     ("--eval_log_dir ''", "is empty"),
     ("--log_dir", "expected one argument"),
+    ("--batchsize 5", "did you mean --batch_size?"),
+    ("--roll-out-num=5", "did you mean --rollout_num?"),
+    ("--Seq_Len 3", "did you mean --seq_len?"),
 ]
 
 
@@ -131,7 +134,68 @@ def test_flags_that_contradict_each_other(capsys, tmp_path, monkeypatch, words, 
     assert not list(tmp_path.iterdir())
 
 
+# ---- flags without effect
+
+IN_VAIN = [
+    ("--data_dir lines.txt", "--data_dir has no effect without --dataset Nottingham or text"),
+    ("--tokens char", "--tokens has no effect without --dataset text"),  # though it is the default's value
+    ("--min_count 2", "without --dataset text"),
+    ("--long_lines drop", "without --dataset text"),
+    ("--split_seed 2", "without --dataset text"),
+    ("--dataset Nottingham --split_seed 2", "without --dataset text"),
+    ("--dataset text --data_dir x --frame_seconds 0.5", "--frame_seconds has no effect without --dataset Nottingham"),
+    ("--window_stride 2", "without --dataset Nottingham"),
+    ("--save_media", "without --dataset Nottingham"),
+    ("--no-save_media", "without --dataset Nottingham"),
+    ("--sample_every 5", "--sample_every has no effect without --dataset Nottingham or text"),
+    ("--dataset Nottingham --log_generation", "--log_generation has no effect without --dataset LSTM"),
+    ("--dataset Nottingham --vocab_size 9", "--vocab_size has no effect without --dataset LSTM or text"),
+    ("--oracle_params x.npz --vocab_size 9", "--vocab_size has no effect with --oracle_params x.npz"),
+    ("--oracle_params x.npz --oracle_seed 9", "--oracle_seed has no effect with --oracle_params x.npz"),
+    ("--dataset Nottingham --oracle_seed 9", "--oracle_seed has no effect without --dataset LSTM"),
+    ("--oracle_emb_dim 9 --oracle_params x.npz", "--oracle_emb_dim has no effect with --oracle_params x.npz"),
+    ("--oracle_hidden_dim 9 --oracle_params x.npz", "--oracle_hidden_dim has no effect with"),
+    ("--dataset text --data_dir x --oracle_params x.npz", "--oracle_params has no effect without --dataset LSTM"),
+]
+
+
+@pytest.mark.parametrize(("words", "why"), IN_VAIN)
+def test_a_flag_without_effect(capsys, tmp_path, monkeypatch, words, why):
+    monkeypatch.chdir(tmp_path)
+    one_line(capsys, [*SIZES, *shlex.split(words)], why)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_flag_needs_is_a_flag_and_a_value_of_it():
+    for field in Config.__dataclass_fields__.values():
+        for other, *values in field.metadata["needs"]:
+            choices = Config.__dataclass_fields__[other].metadata["choices"]
+            assert all(choices is None or value in choices for value in values), field.name
+
+
+def test_a_number_that_another_flag_needs(monkeypatch):
+    """A flag may need another to be above 0, whatever it is."""
+    needs = {"needs": (("rollout_lag", ABOVE_ZERO), ("baseline", "batch"))}
+    monkeypatch.setattr(Config.__dataclass_fields__["g_lr"], "metadata", needs)
+    check_effect(Config(rollout_lag=0.1, baseline="batch"), ["g_lr", "seed"])
+    check_effect(Config(), ["seed"])
+    for config, why in (
+        (Config(baseline="batch"), "--g_lr has no effect without --rollout_lag above 0$"),
+        (Config(rollout_lag=0.1), "--g_lr has no effect without --baseline batch$"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            check_effect(config, ["g_lr"])
+
+
+def test_presets_have_values_for_several_purposes():
+    assert parse(["--preset", "paper", "--oracle_params", "x.npz"]).oracle_params == "x.npz"
+
+
 # ---- directories
+
+
+DIRECTORIES = ["--log_dir", "train", "--eval_log_dir", "eval"]
+NO_ORACLE = [*SIZES, *DIRECTORIES]  # flags for data of other kinds
 
 
 @pytest.fixture
@@ -141,7 +205,7 @@ def logs(tmp_path, monkeypatch) -> list[str]:
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "lock-is-a-folder" / "lock").mkdir(parents=True)
-    return [*TINY, "--log_dir", "train", "--eval_log_dir", "eval"]
+    return [*TINY, *DIRECTORIES]
 
 
 OF_DIRECTORIES = [
@@ -286,13 +350,13 @@ OF_ORACLES: dict[str, tuple[Callable[[], bytes], str]] = {
 def test_an_oracle_file_that_is_none(capsys, logs, tmp_path, what):
     make, why = OF_ORACLES[what]
     (tmp_path / "oracle.npz").write_bytes(make())
-    one_line(capsys, [*logs, "--oracle_params", "oracle.npz"], "oracle.npz", why)
+    one_line(capsys, [*NO_ORACLE, "--oracle_params", "oracle.npz"], "oracle.npz", why)
     assert not (tmp_path / "train").exists() and not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize(("path", "why"), [("absent.npz", "No such file"), (".", "directory"), ("/dev/null", "zip")])
 def test_an_oracle_file_that_is_not_there(capsys, logs, path, why):
-    one_line(capsys, [*logs, "--oracle_params", path], f"--oracle_params {path}", why)
+    one_line(capsys, [*NO_ORACLE, "--oracle_params", path], f"--oracle_params {path}", why)
 
 
 # ---- a folder of tunes
@@ -309,7 +373,7 @@ OF_TUNES = {
 def test_a_folder_of_tunes_that_is_none(capsys, logs, tmp_path, what):
     make, why = OF_TUNES[what]
     make(tmp_path / "tunes")
-    one_line(capsys, [*logs, "--dataset", "Nottingham", "--data_dir", "tunes"], "tunes", why)
+    one_line(capsys, [*NO_ORACLE, "--dataset", "Nottingham", "--data_dir", "tunes"], "tunes", why)
     assert not (tmp_path / "train").exists()
 
 
@@ -317,7 +381,7 @@ def test_a_folder_of_damaged_tunes(capsys, logs, tmp_path):
     for split in ("train", "valid", "test"):
         (tmp_path / "tunes" / split).mkdir(parents=True)
         (tmp_path / "tunes" / split / "a.mid").write_bytes(b"MThd\x00\x00\x00\x06\x00\x01")
-    one_line(capsys, [*logs, "--dataset", "Nottingham", "--data_dir", "tunes"], "tunes", "skipped")
+    one_line(capsys, [*NO_ORACLE, "--dataset", "Nottingham", "--data_dir", "tunes"], "tunes", "skipped")
 
 
 # ---- lines of text
@@ -345,19 +409,19 @@ def test_lines_that_cannot_be_used(capsys, logs, tmp_path, what):
     content, flags, why = OF_LINES[what]
     if content is not None:
         (tmp_path / "lines").write_bytes(content)
-    one_line(capsys, [*logs, "--dataset", "text", "--data_dir", "lines", *flags.split()], why)
+    one_line(capsys, [*NO_ORACLE, "--dataset", "text", "--data_dir", "lines", *flags.split()], why)
     assert not (tmp_path / "train").exists()
 
 
 def test_a_folder_without_lines(capsys, logs, tmp_path):
     (tmp_path / "lines").mkdir()
-    text = [*logs, "--dataset", "text", "--data_dir"]
+    text = [*NO_ORACLE, "--dataset", "text", "--data_dir"]
     one_line(capsys, [*text, "lines"], "--data_dir lines: the folder holds no train.txt")
     (tmp_path / "lines" / "train.txt").write_text("ab\nba\n")
     (tmp_path / "lines" / "valid.txt").write_text("ab\n")
     (tmp_path / "lines" / "test.txt").write_bytes(b"ab\n\xe9\n")
     one_line(capsys, [*text, "lines"], "test.txt: line 2 is not UTF-8")
-    one_line(capsys, [*logs, "--dataset", "text"], "--dataset text: --data_dir must name a file")
+    one_line(capsys, [*NO_ORACLE, "--dataset", "text"], "--dataset text: --data_dir must name a file")
 
 
 # ---- limits of the machine
@@ -382,7 +446,7 @@ def test_nothing_is_wrong_with_the_flags_that_the_others_change(capsys, logs, tm
     """So each failure above is its own; and a number in float64 is as good as one in float32."""
     (tmp_path / "oracle.npz").write_bytes(npz(b_f=np.ones(3)))
     few = ["--pretrain_g_epochs", "1", "--total_epochs", "0"]
-    assert program.main([*logs, *few, "--oracle_params", "oracle.npz"]) == 0
+    assert program.main([*NO_ORACLE, *few, "--oracle_params", "oracle.npz"]) == 0
     described = json.loads((tmp_path / "train" / "config.json").read_text())
     assert described["flags"]["oracle_params"] == "oracle.npz"
     assert capsys.readouterr().err == ""

@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import main as program
 from model import SeqGAN
+from support import config
 from support.config import parse
 from tools import plot_curves
 
@@ -291,6 +292,33 @@ def test_help_tells_every_flag_its_meaning_and_default(capsys):
         shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
         assert entries[name].endswith(f"(default: {shown if shown != '' else 'none'})")
         assert len(entries[name].split("(default")[0].split()) > 2
+
+
+def test_help_comes_in_groups(capsys):
+    """Those of the comments between the fields."""
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    shown = re.findall(r"^(?:(\w[\w ]*):$|  --(\w+))", capsys.readouterr().out, re.MULTILINE)
+    written = re.findall(r"^    (?:# (.+)|(\w+): \w.* = flag\()", Path(config.__file__).read_text(), re.MULTILINE)
+    groups: dict[str, list[str]] = {}
+    for title, name in written:
+        if title:
+            groups[title] = groups.pop("", [])  # --preset comes before the first
+        groups.setdefault(title or next(reversed(groups), ""), []).extend([name] if name else [])
+    found: dict[str, list[str]] = {}
+    for title, name in shown:
+        if title:
+            found[title] = []
+        elif found:
+            found[next(reversed(found))].append(name)
+    found.pop("options", None)
+    assert found == groups and len(groups) == 7 and set(sum(groups.values(), [])) == set(config.FIELDS)
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(["--version"])
+    assert stop.value.code == 0 and re.fullmatch(r"SeqGAN \d+\.\d+\.\d+, Python 3\.\S+\n", capsys.readouterr().out)
 
 
 # ---- the picture

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import probabilities, tiny_config
+from conftest import SIZES, probabilities, tiny_config
 
 from oracle import Oracle, OracleData
-from support.config import UsageError
+from support.config import UsageError, parse
 from support.seeds import Purpose
 
 
@@ -54,7 +54,7 @@ def test_the_published_oracle_gives_its_published_nll(shared_data):
 
 def test_the_published_oracles_entropy(shared_data):
     path = str(shared_data("reference_oracle.npz"))
-    data = OracleData(tiny_config("--oracle_params", path, "--seq_len", "20"))
+    data = OracleData(parse([*SIZES, "--oracle_params", path, "--seq_len", "20"]))
     assert data.vocab_size == 5000
     assert data.entropy[0] == pytest.approx(5.75, abs=0.03) and data.entropy[1] < 0.02
 

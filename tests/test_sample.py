@@ -12,7 +12,7 @@ import numpy as np
 import pretty_midi
 import pytest
 import tensorflow as tf
-from conftest import ROOT, TINY, all_sequences, index_of, probabilities
+from conftest import ROOT, SIZES, all_sequences, index_of, probabilities
 from test_generator import chi_square
 from test_nottingham import write_song
 
@@ -34,12 +34,12 @@ def runs(tmp_path_factory) -> Path:
     for i in range(3):
         write_song(folder / "tunes" / f"{i}.mid", [60 + i, 62, 64, 65, 67, 69, 71, 72])
     for name, flags in (
-        ("ids", []),
+        ("ids", ["--vocab_size", "4", "--oracle_emb_dim", "3", "--oracle_hidden_dim", "4"]),
         ("text", [*text, "--data_dir", str(folder / "lines.txt")]),
         ("words", [*text, "--tokens", "word", "--data_dir", str(folder / "words.txt")]),
         ("tunes", ["--dataset", "Nottingham", "--data_dir", str(folder / "tunes")]),
     ):
-        assert program.main([*TINY, *FEW, *flags, "--log_dir", str(folder / name)]) == 0
+        assert program.main([*SIZES, *FEW, *flags, "--log_dir", str(folder / name)]) == 0
     shutil.rmtree(folder / "tunes" / "train", ignore_errors=True)
     (folder / "lines.txt").unlink()  # the run's own directory is all that is needed
     (folder / "words.txt").unlink()
