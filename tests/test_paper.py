@@ -1,0 +1,107 @@
+"""The map from the paper to the code: each name in docs/paper.md exists, and the order of Algorithm 1 is the run's."""
+
+import ast
+import re
+
+import pytest
+from conftest import ROOT, TINY
+
+import main
+from model import SeqGAN
+
+PAGE = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+NAME = re.compile(r"`([\w/]+\.py)::([\w.]+)`")
+
+
+def defined(body) -> dict[str, ast.AST]:
+    """What a module or a class defines, by name."""
+    names = {node.name: node for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    for node in body:
+        for target in node.targets if isinstance(node, ast.Assign) else ():
+            names |= {target.id: node} if isinstance(target, ast.Name) else {}
+    return names
+
+
+def exists(file: str, dotted: str) -> bool:
+    path = ROOT / ("tests" if file.startswith("test_") else "") / file
+    if not path.is_file():
+        return False
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    for name in dotted.split("."):
+        node = defined(body).get(name)
+        if node is None:
+            return False
+        body = getattr(node, "body", [])
+    return True
+
+
+def entries() -> list[str]:
+    """The sections of equations and the rows of Algorithm 1."""
+    sections = [part.split("\n## ")[0] for part in re.split(r"^### ", PAGE, flags=re.MULTILINE)[1:]]
+    return sections + re.findall(r"^\| \d.*", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("file", "name"), sorted(set(NAME.findall(PAGE))))
+def test_every_name_exists(file, name):
+    assert exists(file, name)
+
+
+@pytest.mark.parametrize("name", ["SeqGAN.no_such", "no_such", "SeqGAN._d_step.no_such", "adam.x"])
+def test_a_name_that_is_gone_is_noticed(name):
+    assert not exists("model.py", name) and not exists("no_such.py", "adam")
+
+
+@pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.split("\n")[0].strip("| ")[:20])
+def test_every_entry_names_code_and_tests(entry):
+    files = [file for file, _ in NAME.findall(entry)]
+    assert {file.startswith("test_") for file in files} == {True, False}
+    assert entry.count("::") == len(files)  # none is misspelt beyond recognition
+
+
+def test_the_whole_paper_is_there():
+    titles = "\n".join(entry.split("\n")[0] for entry in entries())
+    assert [int(n) for n in re.findall(r"^\((\d+)\)", titles, re.MULTILINE)] == list(range(1, 13))
+    lines = [n for first in re.findall(r"^\| ([\d–, ]+) \|", PAGE, re.MULTILINE) for n in spread(first)]
+    assert lines == list(range(1, 20))
+
+
+def spread(numbers: str) -> list[int]:
+    """'8' → 8; '9–11' → 9, 10, 11; '12, 13' → 12, 13."""
+    ends = [int(n) for n in re.findall(r"\d+", numbers)]
+    return list(range(ends[0], ends[-1] + 1))
+
+
+def test_updates_come_in_the_order_of_algorithm_1(tmp_path, monkeypatch):
+    calls = []
+
+    class Recorded(SeqGAN):
+        """Notes each update in the order of training."""
+
+        def __init__(self, *args):
+            super().__init__(*args)
+            for name in ("mle_epoch", "g_step", "d_step", "follow_policy"):
+                setattr(self, name, self.noting(name, getattr(self, name)))
+
+        def noting(self, name, update):
+            def call(*args, **kwargs):
+                number = () if name == "mle_epoch" else tuple(int(a) for a in args[-1:])
+                calls.append((name, *number, *kwargs.values()))
+                return update(*args, **kwargs)
+
+            return call
+
+    monkeypatch.setattr(main, "SeqGAN", Recorded)
+    flags = "--jit False --evaluate False --pretrain_g_epochs 2 --pretrain_d_epochs 2 --total_epochs 2 --g_steps 2"
+    directories = ["--log_dir", str(tmp_path / "train"), "--rollout_lag", "0.5"]
+    assert main.main([*TINY, *flags.split(), "--d_steps", "3", *directories]) == 0
+    assert calls == [
+        *[("mle_epoch",)] * 2,
+        *[("d_step", n) for n in (0, 1)],
+        ("follow_policy", 0.0),  # β ← θ
+        *[("g_step", n) for n in (0, 1)],
+        ("follow_policy", 0.5),
+        *[("d_step", n) for n in (2, 3, 4)],
+        *[("g_step", n) for n in (2, 3)],
+        ("follow_policy", 0.5),
+        *[("d_step", n) for n in (5, 6, 7)],
+    ]
