@@ -224,13 +224,15 @@ class Generator(keras.layers.Layer):
             states.append(State(hidden, cell))
         return State(tf.stack([s.hidden for s in states]), tf.stack([s.cell for s in states]))
 
-    def log_probs(self, tokens: tf.Tensor) -> tf.Tensor:
+    def log_probs(self, tokens: tf.Tensor, fed: tf.Tensor | None = None) -> tf.Tensor:
         """Log-probabilities log G(y_t | y_<t) of the given tokens, in nats: int32 [B, T] → float32 [B, T].
 
-        Padding follows with certainty: its log-probability is 0.
+        Padding follows with certainty: its log-probability is 0. With `fed`, int32 [B, T], they are those of `tokens`
+        where the policy has read that instead.
         """
         batch_size, seq_len = tokens.shape
-        hidden = tf.reshape(self.states(tokens).hidden, [seq_len * batch_size, self.hidden_dim])
+        states = self.states(tokens if fed is None else fed)
+        hidden = tf.reshape(states.hidden, [seq_len * batch_size, self.hidden_dim])
         flat = tf.reshape(tf.transpose(tokens), [-1])
         if self.end_token is None:
             chosen = chosen_log_probs(hidden, self.projection(), flat)
@@ -238,6 +240,32 @@ class Generator(keras.layers.Layer):
             drawn = flat != self.vocab_size
             chosen = tf.where(drawn, chosen_log_probs(hidden, self.projection(), tf.where(drawn, flat, 0)), 0.0)
         return tf.transpose(tf.reshape(chosen, [seq_len, batch_size]))
+
+    def fed(self, tokens: tf.Tensor, own: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
+        """What scheduled sampling has the policy read (Bengio et al., NIPS 2015): here and there its own token.
+
+        An own token is drawn from the policy after all that it has read so far, own and real, and is a constant to the
+        gradient. Where it is the end token it is read like any other, as the real sequence goes on.
+
+        Args:
+            tokens: the real sequences, int32 [B, T].
+            own: whether the policy reads its own token in this place, bool [T, B].
+            uniforms: float32 [T, B] in [0, 1).
+
+        Returns:
+            int32 [B, T], for `log_probs`; the last tokens, which nothing follows, stay as they are.
+        """
+        batch_size, seq_len = tokens.shape
+        real, projection = tf.transpose(tokens), self.projection()
+
+        def read(t, state, fed):
+            drawn = sample_tokens(self.logits(state.hidden, projection), uniforms[t])
+            token = tf.where(own[t], drawn, real[t])
+            return t + 1, self.next_state(token, state), tf.tensor_scatter_nd_update(fed, [[t]], token[None])
+
+        start = (0, self.first_state(batch_size), real)
+        loop = tf.while_loop(lambda t, *_: t < seq_len - 1, read, start, maximum_iterations=seq_len - 1)
+        return tf.transpose(loop[2])
 
     def sample(self, uniforms: tf.Tensor) -> tf.Tensor:
         """Draws sequences from the policy; float32 [T, B] uniform numbers in [0, 1) → tokens, int32 [B, T]."""

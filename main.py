@@ -31,7 +31,7 @@ from support.console import in_one_line, summary, where
 from support.device import configure_tensorflow
 from support.directories import CHECKPOINTS, RunDirectory, claim
 from support.logs import RunLog, description, means, other_versions, with_errors
-from support.schedule import ADVERSARIAL, PRETRAIN_D, Schedule, Step
+from support.schedule import ADVERSARIAL, PRETRAIN_D, PRETRAIN_G, Schedule, Step
 from support.signals import Interrupt
 
 DATASETS = {"LSTM": OracleData, "Nottingham": NottinghamData, "text": TextData}
@@ -49,6 +49,7 @@ class Run:
         """Resumes from the newest good checkpoint, if there is one."""
         self.config, self.data, self.model, self.checkpoints = config, data, model, checkpoints
         self.steps = Schedule(config)
+        self.columns = (*TRAIN_COLUMNS, "g_mle_loss") if config.mle_steps else TRAIN_COLUMNS
         restored = checkpoints.restore()
         self.taken, details = restored or (0, {})
         self.results: list[dict[str, float]] = details.get("results", [])  # of the epoch under way
@@ -92,14 +93,18 @@ class Run:
     def _take(self, step: Step) -> dict[str, float]:
         """One update; returns its figures."""
         number = tf.constant(step.number)
-        if step.kind == "mle":
-            figures = {"g_pretrain_loss": self.model.mle_epoch(self.data.mle_batches(step.epoch))}
+        if step.phase == PRETRAIN_G:
+            figures = {"g_pretrain_loss": self.model.mle_epoch(self.data.mle_batches(step.epoch), number)}
+            if self.config.average and self.steps.ends_phase(step):
+                self.model.end_pretraining()
+        elif step.kind == "mle":
+            passes, place = divmod(step.number, self.config.mle_batches)  # the batches after those of pretraining
+            batches = self.data.mle_batches(self.config.pretrain_g_epochs + passes)
+            figures = {"g_mle_loss": self.model.mle_step(batches[place])}
         elif step.kind == "g":
             if step.number == 0:
                 self.model.follow_policy(lag=0.0)  # the rollouts begin with the pretrained policy
             result = self.model.g_step(number)
-            if (step.number + 1) % self.config.g_steps == 0:
-                self.model.follow_policy(lag=self.config.rollout_lag)
             figures = {"g_loss": result.loss, "g_reward": result.reward}
             if self.steps.evaluation_due(step):
                 rewards, chosen = result.rewards.numpy(), result.mask.numpy() > 0
@@ -110,6 +115,8 @@ class Run:
             loss, accuracy = self.model.d_step(self.data.real(step.number), number)
             prefix = "d_pretrain" if step.phase == PRETRAIN_D else "d"
             figures = {f"{prefix}_loss": loss, f"{prefix}_acc": accuracy}
+        if step.policy_done:
+            self.model.follow_policy(lag=self.config.rollout_lag)
         figures = {name: float(value) for name, value in figures.items()}
         for name, value in figures.items():
             if not math.isfinite(value):
@@ -168,7 +175,7 @@ class Run:
 
     def open_logs(self, described: dict[str, Any]) -> None:
         """Opens the logs where the checkpoint left them."""
-        self.train_log = RunLog(self.config.log_dir, TRAIN_COLUMNS, self.positions.get("train", {}))
+        self.train_log = RunLog(self.config.log_dir, self.columns, self.positions.get("train", {}))
         if self.config.evaluate:
             columns = tuple(c for name in self.data.evaluated for c in (name, f"{name}_se"))
             self.eval_log = RunLog(self.config.eval_log_dir, columns, self.positions.get("eval", {}))

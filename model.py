@@ -84,17 +84,27 @@ class SeqGAN:
             seed=config.seed,
             padded=end_token is not None,
         )
-        self.g_pretrain_optimizer = adam(config.g_pretrain_lr, self.generator)
-        self.g_optimizer = adam(config.g_lr, self.generator)
-        self.d_optimizer = adam(config.d_lr, self.discriminator)
+        updates = config.updates
+        self.g_pretrain_optimizer = adam(
+            rate(config.g_pretrain_lr, config.g_pretrain_schedule, updates.mle_pretraining), self.generator
+        )
+        self.g_optimizer = adam(rate(config.g_lr, config.g_schedule, updates.g), self.generator)
+        self.d_optimizer = adam(rate(config.d_lr, config.d_schedule, updates.d), self.discriminator)
+        # What the flags do not ask for is not made: the checkpoints of runs without it stay as they are.
+        self.mle_optimizer = None
+        if config.mle_steps:
+            self.mle_optimizer = adam(rate(config.mle_lr, config.g_schedule, updates.mle), self.generator)
+        self.averaged = RolloutPolicy(self.generator) if config.average else self.generator  # what is evaluated
 
         self.mle_epoch = self._compiled(self._mle_epoch)
+        self.mle_step = self._compiled(self._mle_step)
         self.g_step = self._compiled(self._g_step)
         self.d_step = self._compiled(self._d_step)
         self.follow_policy = self._compiled(self._follow_policy)
+        self.end_pretraining = self._compiled(self._end_pretraining)
         self.is_finite = tf.function(self._is_finite, autograph=False)  # XLA takes a second to compile it for nothing
-        self.sample = self._compiled(self._sample)
-        self.nll = self._compiled(lambda tokens: -tf.reduce_sum(self.generator.log_probs(tokens), axis=1))
+        self.sample = self._compiled(lambda *arguments: self._sample(*arguments, self.averaged))
+        self.nll = self._compiled(lambda tokens: -tf.reduce_sum(self.averaged.log_probs(tokens), axis=1))
         self.evaluate_against = self._compiled(self._evaluate_against)
 
     @classmethod
@@ -129,6 +139,9 @@ class SeqGAN:
 
     def checkpoint(self) -> tf.train.Checkpoint:
         """All that training changes; everything else follows from the flags."""
+        asked_for = {"averaged": self.averaged} if self.config.average else {}
+        if self.mle_optimizer:
+            asked_for["mle_optimizer"] = self.mle_optimizer
         return tf.train.Checkpoint(
             generator=self.generator,
             rollout_policy=self.rollout_policy,
@@ -136,34 +149,87 @@ class SeqGAN:
             g_pretrain_optimizer=self.g_pretrain_optimizer,
             g_optimizer=self.g_optimizer,
             d_optimizer=self.d_optimizer,
+            **asked_for,
         )
 
     # ---- generator, maximum likelihood
 
-    def _mle_epoch(self, batches: tf.Tensor) -> tf.Tensor:
-        """One maximum-likelihood update a batch: int32 [n, B, T] → mean NLL before each update, nats a token.
+    def _mle_epoch(self, batches: tf.Tensor, epoch: tf.Tensor | int = 0) -> tf.Tensor:
+        """One maximum-likelihood update a batch, in pretraining.
 
-        The gradient is that of the mean NLL of a sequence, scaled by 1/T. Dividing by the batch's own number of tokens
-        instead would give a sequence more weight among short ones.
+        Args:
+            batches: int32 [n, B, T].
+            epoch: decides the share of own tokens that --scheduled_sampling feeds, and their random numbers; int32
+                scalar.
+
+        Returns:
+            the mean NLL before each update, nats a token: float32 scalar.
         """
-        count, batch_size, seq_len = batches.shape
+        config, count = self.config, batches.shape[0]
 
         def update(i, total):
-            with tf.GradientTape() as tape:
-                nats = -tf.reduce_sum(self.generator.log_probs(batches[i]))
-                loss = nats / (batch_size * seq_len)
-            self._update_generator(self.g_pretrain_optimizer, tape.gradient(loss, self.generator.trainable_variables))
-            return i + 1, total + nats / tf.reduce_sum(self.generator.mask(batches[i]))
+            fed = None
+            if config.scheduled_sampling:
+                fed = self._fed(batches[i], key(config.seed, Purpose.SCHEDULED_SAMPLING, epoch, i), epoch)
+            return i + 1, total + self._mle_update(self.g_pretrain_optimizer, batches[i], fed)
 
         _, total = tf.while_loop(lambda i, _: i < count, update, (0, 0.0), maximum_iterations=count)
         return total / count
 
+    def _fed(self, tokens: tf.Tensor, seed: tf.Tensor, epoch: tf.Tensor | int) -> tf.Tensor:
+        """What the policy reads in place of `tokens`, int32 [B, T]: by a coin a token, its own ones or the real ones.
+
+        `seed` is a key. The share of own tokens grows from 0 by --scheduled_sampling an epoch, until it is 1.
+        """
+        share = self.config.scheduled_sampling * tf.cast(epoch, tf.float32)
+        coins, numbers = tf.unstack(uniforms([2, *tokens.shape[::-1]], seed))
+        return self.generator.fed(tokens, coins < share, numbers)
+
+    def _mle_step(self, tokens: tf.Tensor) -> tf.Tensor:
+        """One maximum-likelihood update of an adversarial epoch, int32 [B, T] → NLL before it, nats a token."""
+        return self._mle_update(self.mle_optimizer, tokens)
+
+    def _mle_update(
+        self, optimizer: keras.optimizers.Optimizer, tokens: tf.Tensor, fed: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """One update on a batch, int32 [B, T], of which the policy has read `fed`: its NLL before, nats a token.
+
+        The gradient is that of the mean NLL of a sequence, scaled by 1/T. Dividing by the batch's own number of tokens
+        instead would give a sequence more weight among short ones.
+        """
+        batch_size, seq_len = tokens.shape
+        with tf.GradientTape() as tape:
+            nats = -tf.reduce_sum(self.generator.log_probs(tokens, fed))
+            loss = nats / (batch_size * seq_len)
+        self._update_generator(optimizer, tape.gradient(loss, self.generator.trainable_variables))
+        return nats / tf.reduce_sum(self.generator.mask(tokens))
+
     def _update_generator(self, optimizer: keras.optimizers.Optimizer, gradients: list) -> None:
-        """Clips by global norm and applies."""
+        """Clips by global norm and applies; the average, if there is one, takes the new weights in."""
         # The embedding's gradient comes as one slice a token read; the norm is that of their sum.
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
         clipped, _ = tf.clip_by_global_norm(gradients, self.config.grad_clip)
         optimizer.apply(clipped, self.generator.trainable_variables)
+        if self.config.average:
+            self.averaged.follow(self.generator, self._average_lag())
+
+    def _average_lag(self) -> tf.Tensor:
+        """The share of the old average in the new one, after the last of t updates: float32 scalar.
+
+        For a decay of a the weights after update i count in proportion to a^(t-i), as in Keras' average. But Keras'
+        gives the first ones, from which it begins, the weight of all that there could have been before them: a third of
+        the whole after 1,000 updates at a decay of 0.999. Here they have no more than their own: the correction of
+        Adam's averages.
+        """
+        optimizers = (self.g_pretrain_optimizer, self.g_optimizer, self.mle_optimizer)
+        taken = tf.cast(sum(tf.convert_to_tensor(o.iterations) for o in optimizers if o), tf.float32)
+        decay = tf.constant(self.config.average)
+        return decay * (1 - decay ** (taken - 1)) / (1 - decay**taken)
+
+    def _end_pretraining(self) -> None:
+        """The policy takes on its average: so what begins the adversarial phase is what was evaluated."""
+        for weight, average in zip(self.generator.weights, self.averaged.weights, strict=True):
+            weight.assign(average)
 
     # ---- generator, policy gradient
 
@@ -274,15 +340,16 @@ class SeqGAN:
 
     # ---- sampling and evaluation
 
-    def _sample(self, size: int, purpose: Purpose, step: tf.Tensor) -> tf.Tensor:
-        """Draws `size` sequences from the policy: int32 [size, T]."""
+    def _sample(self, size: int, purpose: Purpose, step: tf.Tensor, policy: Generator | None = None) -> tf.Tensor:
+        """Draws `size` sequences from a policy, None being the one that is trained: int32 [size, T]."""
+        policy = policy or self.generator
         rows = min(size, SAMPLE_ROWS)
         chunks = -(-size // rows)
         seq_len = self.config.seq_len
 
         def draw(i, tokens):
             numbers = uniforms([seq_len, rows], key(self.config.seed, purpose, step, i))
-            return i + 1, tf.tensor_scatter_nd_update(tokens, [[i]], self.generator.sample(numbers)[None])
+            return i + 1, tf.tensor_scatter_nd_update(tokens, [[i]], policy.sample(numbers)[None])
 
         start = (0, tf.zeros([chunks, rows, seq_len], tf.int32))
         _, tokens = tf.while_loop(lambda i, _: i < chunks, draw, start, maximum_iterations=chunks)
@@ -300,13 +367,22 @@ class SeqGAN:
         seq_len, seed = self.config.seq_len, self.config.seed
         shape = [seq_len, rows]
         fresh = uniforms(shape, key(seed, Purpose.EVALUATE, epoch, chunk))
-        _, g_entropy, nll_oracle = self.generator.sample_and_compare(fresh, oracle)
+        _, g_entropy, nll_oracle = self.averaged.sample_and_compare(fresh, oracle)
         held_out = uniforms(shape, key(seed, Purpose.TEST_SET, chunk))
-        _, _, nll_test = oracle.sample_and_compare(held_out, self.generator)
+        _, _, nll_test = oracle.sample_and_compare(held_out, self.averaged)
         return OracleEvaluation(nll_oracle / seq_len, g_entropy / seq_len, nll_test / seq_len)
 
 
-def adam(learning_rate: float, network: keras.layers.Layer) -> keras.optimizers.Optimizer:
+def rate(start: float, schedule: str, updates: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """A learning rate that stays at `start`, or with the schedule `cosine` falls to 0 over so many updates."""
+    if schedule == "constant":
+        return start
+    return keras.optimizers.schedules.CosineDecay(start, max(updates, 1))
+
+
+def adam(
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule, network: keras.layers.Layer
+) -> keras.optimizers.Optimizer:
     """Adam with the epsilon of the authors' TensorFlow, its slots made at once so that a checkpoint can fill them."""
     optimizer = keras.optimizers.Adam(learning_rate, epsilon=1e-8)
     optimizer.build(network.trainable_variables)

@@ -3,6 +3,7 @@
 import zipfile
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -12,7 +13,7 @@ from generator import Generator
 from support.config import Config, UsageError
 from support.logs import RunLog
 from support.metrics import mean_and_error
-from support.seeds import Purpose, key, uniforms
+from support.seeds import Purpose, key, uniforms, variable_seed
 
 GATES = "ifco"  # the order in which Keras' LSTMCell stacks its gates; c is the candidate
 SAMPLE_ROWS = 256  # sequences drawn at once where many are wanted: their logits then stay in cache
@@ -20,14 +21,33 @@ MAX_BYTES = 2**31  # more than any oracle file; a longer one is not read
 
 
 class Oracle(Generator):
-    """An LSTM of the generator's kind, never trained, every weight from N(0, 1) (SeqGAN, "Synthetic data")."""
+    """An LSTM of the generator's kind, never trained (SeqGAN, "Synthetic data")."""
 
-    def __init__(self, vocab_size: int, seq_len: int, emb_dim: int, hidden_dim: int, *, seed: int):
-        """Sizes as in `Generator`; `seed` is the oracle's own, so that runs of many seeds can share one oracle."""
+    def __init__(
+        self, vocab_size: int, seq_len: int, emb_dim: int, hidden_dim: int, *, seed: int, init: str = "glorot"
+    ):
+        """Makes and initialises the weights.
+
+        Args:
+            vocab_size: V; this and the other sizes are as in `Generator`.
+            seq_len: T.
+            emb_dim: E.
+            hidden_dim: H.
+            seed: the oracle's own, so that runs of many seeds can share one oracle.
+            init: `normal`: every weight from N(0, 1), as the paper has it. `glorot`: only embedding, output kernel and
+                output bias; the LSTM is that of TensorFlow 1, whose kernels are one matrix [E + H, 4H], uniform within
+                Glorot's limit, and whose biases are 1 for the forget gate and 0 else.
+        """
         purpose = Purpose.ORACLE_INIT
         super().__init__(
             vocab_size, seq_len, emb_dim, hidden_dim, seed=seed, purpose=purpose, stddev=1.0, name="oracle"
         )
+        if init == "glorot":
+            shape = (emb_dim + hidden_dim, 4 * hidden_dim)
+            joint = keras.initializers.GlorotUniform(variable_seed(seed, purpose, 1))(shape)
+            self.cell.kernel.assign(joint[:emb_dim])
+            self.cell.recurrent_kernel.assign(joint[emb_dim:])
+            self.cell.bias.assign(np.repeat([float(gate == "f") for gate in GATES], hidden_dim))
         self.trainable = False
 
     @classmethod
@@ -82,7 +102,7 @@ class OracleData:
             self.oracle = Oracle.from_npz(config.oracle_params, config.seq_len)
         else:
             sizes = (config.vocab_size, config.seq_len, config.oracle_emb_dim, config.oracle_hidden_dim)
-            self.oracle = Oracle(*sizes, seed=config.oracle_seed)
+            self.oracle = Oracle(*sizes, seed=config.oracle_seed, init=config.oracle_init)
         self.vocab_size = self.oracle.vocab_size
 
         def draw(rows: int, seed: tf.Tensor) -> tf.Tensor:

@@ -31,10 +31,10 @@ class RolloutPolicy(Generator):
         self.trainable = False
         self.follow(policy, lag=0.0)
 
-    def follow(self, policy: Generator, lag: float) -> None:
+    def follow(self, policy: Generator, lag: float | tf.Tensor) -> None:
         """β ← lag·β + (1 - lag)·θ, weight by weight; lag 0 makes G_β equal to the policy."""
         for beta, theta in zip(self.weights, policy.weights, strict=True):
-            beta.assign(lag * beta + (1.0 - lag) * theta if lag else theta)
+            beta.assign(lag * beta + (1.0 - lag) * theta)
 
     def complete(self, tokens: tf.Tensor, states: State, prefix_len: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
         """Completes the first `prefix_len` tokens of each sequence N times; the prefix is kept as it is.

@@ -9,7 +9,7 @@ import platform
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 VERSION = "1.0.0"
 MOST = 10**6  # of anything counted, unless a flag says otherwise
@@ -52,6 +52,15 @@ def flag(
 
 
 RANDOM_ORACLE = (("dataset", "LSTM"), ("oracle_params", ""))  # what the flags of its weights need
+
+
+class Updates(NamedTuple):
+    """Updates of a whole run, by optimizer."""
+
+    mle_pretraining: int
+    g: int
+    mle: int
+    d: int
 
 
 @dataclass(frozen=True)
@@ -159,6 +168,9 @@ class Config:
     pretrain_d_epochs: int = flag(50, "d-steps of discriminator pretraining", low=0)
     total_epochs: int = flag(1000, "adversarial epochs, each of --g_steps and --d_steps", low=0)
     g_steps: int = flag(1, "policy-gradient updates an adversarial epoch", low=1)
+    mle_steps: int = flag(
+        0, "maximum-likelihood updates after the g-steps of an adversarial epoch, a batch each", low=0
+    )
     d_steps: int = flag(5, "d-steps an adversarial epoch; each draws fresh generated sequences", low=0)
     d_epochs: int = flag(3, "passes over the sequences of a d-step", low=1)
 
@@ -166,7 +178,32 @@ class Config:
     g_emb_dim: int = flag(32, "size of the generator's token embedding", low=1)
     g_hidden_dim: int = flag(50, "H, LSTM units of the generator", low=1)
     g_pretrain_lr: float = flag(0.01, "Adam's learning rate in pretraining", low=0)
+    g_pretrain_schedule: str = flag(
+        "constant",
+        "the rate of pretraining stays as it is, or falls to 0 along a cosine over --pretrain_g_epochs",
+        choices=("constant", "cosine"),
+    )
+    scheduled_sampling: float = flag(
+        0.0,
+        "share of own tokens, instead of real ones, that the generator reads in pretraining: grows by so much an epoch "
+        "(the paper's scheduled sampling: 0.002)",
+        low=0,
+        high=1,
+    )
     g_lr: float = flag(0.01, "Adam's learning rate of the policy gradient", low=0)
+    mle_lr: float = flag(0.01, "Adam's learning rate of --mle_steps", low=0, needs=("mle_steps", ABOVE_ZERO))
+    g_schedule: str = flag(
+        "constant",
+        "--g_lr and --mle_lr stay as they are, or fall to 0 along a cosine over --total_epochs",
+        choices=("constant", "cosine"),
+    )
+    average: float = flag(
+        0.0,
+        "decay of a moving average of the generator's weights, over about the last 1 / (1 - decay) updates, which "
+        "evaluation and samples use; 0: none",
+        low=0,
+        high=0.999999,
+    )
     grad_clip: float = flag(5.0, "largest global norm of a generator gradient", low=1e-12)
 
     # rewards
@@ -185,15 +222,44 @@ class Config:
     dropout_keep_prob: float = flag(0.75, "share of features kept by the discriminator's dropout", low=1e-12, high=1)
     d_l2: float = flag(0.2, "weight of the L2 penalty on the discriminator's output layer", low=0)
     d_lr: float = flag(1e-4, "Adam's learning rate of the discriminator", low=0)
+    d_schedule: str = flag(
+        "constant",
+        "--d_lr stays as it is, or falls to 0 along a cosine over all d-steps, those of pretraining included",
+        choices=("constant", "cosine"),
+    )
     d_batch_size: int = flag(64, "sequences a discriminator minibatch, half of them real (an even number)", low=2)
 
     # oracle
     oracle_seed: int = flag(32, "seed of the oracle's weights", low=0, high=2**31 - 1, needs=RANDOM_ORACLE)
     oracle_emb_dim: int = flag(20, "size of the oracle's token embedding", low=1, needs=RANDOM_ORACLE)
     oracle_hidden_dim: int = flag(50, "LSTM units of the oracle", low=1, needs=RANDOM_ORACLE)
+    oracle_init: str = flag(
+        "glorot",
+        "the oracle's weights: glorot, from N(0, 1) but for its LSTM, which is Glorot-uniform with a forget bias of 1; "
+        "normal, all from N(0, 1), as in the paper",
+        choices=("glorot", "normal"),
+        needs=RANDOM_ORACLE,
+    )
     oracle_params: str = flag(
         "", "an .npz file with the oracle's weights, instead of random ones", needs=("dataset", "LSTM")
     )
+
+    @property
+    def mle_batches(self) -> int:
+        """Batches that an epoch of maximum likelihood reads: those of a pass over a fixed training set, or one."""
+        return max(self.train_size // self.batch_size, 1)
+
+    @property
+    def updates(self) -> Updates:
+        """How often each optimizer updates in the whole run."""
+        half = self.d_batch_size // 2
+        d_steps = self.pretrain_d_epochs + self.total_epochs * self.d_steps
+        return Updates(
+            mle_pretraining=self.pretrain_g_epochs * self.mle_batches,
+            g=self.total_epochs * self.g_steps,
+            mle=self.total_epochs * self.mle_steps,
+            d=d_steps * self.d_epochs * max(self.train_size // half, 1),
+        )
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
@@ -222,6 +288,7 @@ PAPER = {
     "g_hidden_dim": 32,
     "oracle_emb_dim": 32,
     "oracle_hidden_dim": 32,
+    "oracle_init": "normal",
     "d_emb_dim": 64,
     "d_filter_sizes": (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20),  # for sequences of 20
     "d_num_filters": (100, 200, 200, 200, 200, 100, 100, 100, 100, 100, 160, 160),
@@ -232,7 +299,7 @@ PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER}
 
 # Runs outlive versions of the program. A config.json that lacks a flag which was added later means what the program did
 # before: the flag's default, unless there is a value here.
-BEFORE_ADDED: dict[str, Any] = {}
+BEFORE_ADDED: dict[str, Any] = {"oracle_init": "normal"}
 # Flags that are gone: {name: the value with which an older run is still the same run}.
 REMOVED: dict[str, Any] = {"mixed_precision": False}
 

@@ -21,6 +21,12 @@ MEDIA = "media"
 SONG, MEDIUM = re.compile(r"sample\d+\.mid"), re.compile(r"epoch\d+_.*\.(png|wav)")  # what runs on music leave
 FORMAT = 2  # of config.json; the first had no number
 MAX_CONFIG = 2**20  # characters; one has a few thousand
+# The schedules of rates that can fall over the epochs that a flag counts.
+FALLING = {
+    "pretrain_g_epochs": ("g_pretrain_schedule",),
+    "pretrain_d_epochs": ("d_schedule",),
+    "total_epochs": ("g_schedule", "d_schedule"),
+}
 FREE_TO_CHANGE = {"preset", "is_train", "checkpoint_every", "keep_checkpoints", "overwrite", "debug"}
 
 
@@ -104,8 +110,10 @@ class RunDirectory:
         except UsageError as error:
             raise UsageError(f"{path}: {error}; --overwrite starts afresh") from None
         if differing:
+            falling = any(falls(flag.removeprefix("--"), config) for flag in differing)
+            why = " (a rate that falls does so over all epochs: another number is another run)" if falling else ""
             raise UsageError(
-                f"{self.flag} {self.path}: holds a run with other values of {', '.join(differing)}; "
+                f"{self.flag} {self.path}: holds a run with other values of {', '.join(differing)}{why}; "
                 "choose another directory, or --overwrite"
             )
         return content
@@ -207,17 +215,25 @@ def read_config(path: Path) -> dict[str, Any]:
     return content
 
 
+def falls(name: str, config: Config) -> bool:
+    """Whether a learning rate falls over the epochs of this flag."""
+    return any(getattr(config, schedule) == "cosine" for schedule in FALLING.get(name, ()))
+
+
 def differences(before: Config, now: Config) -> list[str]:
     """The flags whose values differ between a run's configuration and another.
 
-    More --total_epochs than before are no difference; two spellings of one path are none either.
+    More --total_epochs than before are no difference, unless a rate falls over them: then there must have been none.
+    Two spellings of one path are no difference either.
     """
 
     def differs(name: str) -> bool:
         old, new = getattr(before, name), getattr(now, name)
         if name.endswith("_dir"):
             return os.path.normpath(old) != os.path.normpath(new)
-        return new < old if name == "total_epochs" else new != old
+        if name == "total_epochs":
+            return new < old or (new > old > 0 and falls(name, now))
+        return new != old
 
     names = sorted(field.name for field in dataclasses.fields(Config))
     return [f"--{name}" for name in names if name not in FREE_TO_CHANGE and differs(name)]

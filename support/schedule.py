@@ -14,15 +14,16 @@ class Step(NamedTuple):
     phase: str
     epoch: int  # within the phase
     kind: str  # mle, d or g
-    number: int  # counts the steps of this kind
+    number: int  # counts the steps of this kind, the mle-steps of adversarial epochs from 0 again
     last: bool  # of its epoch
+    policy_done: bool = False  # the last of an adversarial epoch that changes the policy
 
     def __str__(self) -> str:
         return f"{self.phase} epoch {self.epoch}, {self.kind}-step {self.number}"
 
 
 class Schedule(Sequence[Step]):
-    """All steps of a run: MLE pretraining, discriminator pretraining, then g-steps and d-steps in turn."""
+    """All steps of a run: MLE pretraining, discriminator pretraining, then g-steps, mle-steps and d-steps in turn."""
 
     def __init__(self, config: Config):
         """Works the steps out when they are asked for: a long run has millions."""
@@ -31,7 +32,8 @@ class Schedule(Sequence[Step]):
         self.epochs[ADVERSARIAL] = config.total_epochs
         # The discriminator is of no use without an adversarial phase.
         self.pretraining = config.pretrain_g_epochs + (config.pretrain_d_epochs if config.total_epochs else 0)
-        self.per_epoch = config.g_steps + config.d_steps
+        self.policy_steps = config.g_steps + config.mle_steps  # of an adversarial epoch
+        self.per_epoch = self.policy_steps + config.d_steps
 
     def __len__(self) -> int:
         return self.pretraining + self.config.total_epochs * self.per_epoch
@@ -45,10 +47,12 @@ class Schedule(Sequence[Step]):
         if i < self.pretraining:
             return Step(PRETRAIN_D, i - pretrain_g, "d", i - pretrain_g, True)
         epoch, turn = divmod(i - self.pretraining, self.per_epoch)
-        last = turn == self.per_epoch - 1
+        last, policy_done = turn == self.per_epoch - 1, turn == self.policy_steps - 1
         if turn < config.g_steps:
-            return Step(ADVERSARIAL, epoch, "g", epoch * config.g_steps + turn, last)
-        number = config.pretrain_d_epochs + epoch * config.d_steps + turn - config.g_steps
+            return Step(ADVERSARIAL, epoch, "g", epoch * config.g_steps + turn, last, policy_done)
+        if turn < self.policy_steps:
+            return Step(ADVERSARIAL, epoch, "mle", epoch * config.mle_steps + turn - config.g_steps, last, policy_done)
+        number = config.pretrain_d_epochs + epoch * config.d_steps + turn - self.policy_steps
         return Step(ADVERSARIAL, epoch, "d", number, last)
 
     @property

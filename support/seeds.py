@@ -26,6 +26,7 @@ class Purpose(enum.IntEnum):
     MLE_SHUFFLE = 14
     IMAGES = 15
     TOOL_SAMPLE = 16
+    SCHEDULED_SAMPLING = 17
 
 
 def key(seed: int, purpose: Purpose, *steps: int | tf.Tensor) -> tf.Tensor:

@@ -207,8 +207,14 @@ class ToyModel:
         self.weights.assign(self._tf.sin(self.weights * scale + self._tf.cast(number, self._tf.float32)))
         return self._tf.reduce_sum(self.weights)
 
-    def mle_epoch(self, number):
-        return self._step(number, 1.1)
+    def mle_epoch(self, batches, epoch):
+        return self._step(batches[0], 1.1)
+
+    def mle_step(self, tokens):
+        return self._step(tokens, 1.2)
+
+    def end_pretraining(self) -> None:
+        self._step(0, 2.1)
 
     def g_step(self, number):
         from model import PolicyGradientStep
@@ -243,8 +249,8 @@ class ToyData:
     def introduction(self) -> str:
         return "toy"
 
-    def mle_batches(self, epoch: int) -> int:
-        return epoch
+    def mle_batches(self, epoch: int) -> list[int]:
+        return [epoch]
 
     def real(self, step: int) -> None:
         return None

@@ -59,13 +59,34 @@ def test_the_published_oracles_entropy(shared_data):
     assert data.entropy[0] == pytest.approx(5.75, abs=0.03) and data.entropy[1] < 0.02
 
 
-def test_the_default_oracle_is_standard_normal_and_seeded_by_its_own_flag():
-    make = lambda seed: Oracle(1000, 4, 20, 50, seed=seed).get_weights()  # noqa: E731
-    for values in make(32):
+def test_the_papers_oracle_is_standard_normal():
+    for values in Oracle(1000, 4, 20, 50, seed=32, init="normal").get_weights():
         assert values.std() == pytest.approx(1.0, abs=5 / np.sqrt(2 * values.size))
+    assert parse(["--preset", "paper"]).oracle_init == "normal"
+
+
+def test_the_default_oracles_lstm_is_one_glorot_matrix_with_a_forget_bias():
+    embedding, kernel, recurrent, bias, *output = Oracle(1000, 4, 20, 50, seed=32).get_weights()
+    for values in (embedding, *output):
+        assert values.std() == pytest.approx(1.0, abs=5 / np.sqrt(2 * values.size))
+    limit = np.sqrt(6 / (20 + 50 + 4 * 50))
+    for values in (kernel, recurrent):
+        assert 0.99 * limit < np.abs(values).max() <= limit
+        assert values.std() == pytest.approx(limit / np.sqrt(3), abs=5 * limit / np.sqrt(values.size))
+    assert not np.isin(recurrent, kernel).all()
+    np.testing.assert_array_equal(bias, np.repeat([0, 1, 0, 0], 50))  # i, f, c, o
+    data = OracleData(parse([]))
+    assert data.entropy[0] == pytest.approx(7.65, abs=0.03)
+    np.testing.assert_array_equal(data.oracle.cell.kernel, Oracle(5000, 20, 20, 50, seed=32).cell.kernel)
+
+
+@pytest.mark.parametrize("init", ["glorot", "normal"])
+def test_the_oracle_is_seeded_by_its_own_flag(init):
+    make = lambda seed: Oracle(1000, 4, 20, 50, seed=seed, init=init).get_weights()  # noqa: E731
     assert all(np.array_equal(a, b) for a, b in zip(make(32), make(32), strict=True))
-    assert not any(np.array_equal(a, b) for a, b in zip(make(32), make(33), strict=True))
-    one, two = (OracleData(tiny_config("--seed", seed)).oracle.get_weights() for seed in "12")
+    same = [np.array_equal(a, b) for a, b in zip(make(32), make(33), strict=True)]
+    assert same == [False, False, False, init == "glorot", False, False]  # the constant biases
+    one, two = (OracleData(tiny_config("--seed", s, "--oracle_init", init)).oracle.get_weights() for s in "12")
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
     assert Oracle(9, 4, 3, 3, seed=1).trainable_variables == []
 

@@ -27,7 +27,8 @@ FLAGS = shlex.split(
     "--vocab_size 20 --seq_len 6 --batch_size 8 --g_emb_dim 4 --g_hidden_dim 6 --rollout_num 3 --d_emb_dim 4 "
     "--d_filter_sizes 1 3 --d_num_filters 4 3 --d_batch_size 8 --oracle_emb_dim 4 --oracle_hidden_dim 5 "
     "--pretrain_g_epochs 6 --pretrain_d_epochs 2 --d_steps 2 --d_epochs 2 --eval_samples 32 --eval_every 1 "
-    "--checkpoint_every 100 --keep_checkpoints 1 --rollout_lag 0.5 --seed 5 --log_dir train --eval_log_dir eval"
+    "--checkpoint_every 100 --keep_checkpoints 1 --rollout_lag 0.5 --seed 5 --log_dir train --eval_log_dir eval "
+    "--oracle_init normal"  # the only one there was, and the default then
 )
 
 

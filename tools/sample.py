@@ -38,9 +38,9 @@ def draw(model: SeqGAN, count: int, prefix: Sequence[int], temperature: float, s
     Returns:
         int32 [n, T].
     """
-    for weight in (model.generator.output_layer.kernel, model.generator.output_layer.bias):
+    for weight in (model.averaged.output_layer.kernel, model.averaged.output_layer.bias):
         weight.assign(weight / temperature)  # logits are linear in both
-    policy, seq_len = RolloutPolicy(model.generator), model.generator.seq_len
+    policy, seq_len = RolloutPolicy(model.averaged), model.averaged.seq_len
     tokens = tf.constant([[*prefix, *[0] * (seq_len - len(prefix))]])
 
     def complete(chunk: tf.Tensor) -> tf.Tensor:
