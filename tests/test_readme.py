@@ -4,7 +4,7 @@ import shlex
 import pytest
 from conftest import ROOT
 
-from support.config import FIELDS, read_flags
+from support.config import FIELDS, VERSION, read_flags
 from tools.flag_table import page
 
 README = ROOT / "README.md"
@@ -80,3 +80,7 @@ def test_what_is_looked_for_is_found():
     assert len(files_named(text(README))) > 15 and len(relative_links(text(README))) > 10
     assert sum(len(commands(text(path), "python main.py")) for path in PAGES) >= 6
     assert all(f"| `--{name}` |" in page() for name in FIELDS)
+
+
+def test_the_version_that_is_cited_is_the_programs():
+    assert f"\nversion: {VERSION}\n" in text(ROOT / "CITATION.cff")
