@@ -1,21 +1,38 @@
-"""What the tests share: a small world in which everything can be enumerated, and the real data where it is present."""
+"""What the tests share: a small world in which everything can be enumerated, and the real data where it is present.
+
+XLA takes some 20 seconds to compile the steps of one model, however small. So where it is not the compiling that is
+tested:
+
+- `train(argv)` is `main.main(argv)`, but runs of one shape (of the same flags, lengths and directories aside) share
+  their compiled steps;
+- `shared_model(config, vocab_size)` is `SeqGAN(config, vocab_size)` as it is made from these arguments, with what was
+  compiled for them before. Not where a part of the model is to be replaced, nor for two of the same arguments at once;
+- `--no-jit` does without XLA: the first run of a shape takes 7 seconds.
+
+Each worker of pytest-xdist takes whole files and is renewed after a few, as compiled programs stay in memory.
+"""
 
 import support.quiet  # noqa: F401 - before TensorFlow
 
 # isort: split
+import dataclasses
+import functools
 import itertools
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import main as program
 from data import Due
 from generator import Generator
-from support.config import parse
+from model import SeqGAN
+from oracle import OracleData
+from support.config import Config, parse
 
 tf.get_logger().setLevel("ERROR")  # it warns of retracing, which many small models in one process are bound to cause
 
@@ -28,6 +45,55 @@ SIZES = shlex.split(
     "--eval_every 2"
 )
 TINY = [*SIZES, *shlex.split("--vocab_size 4 --oracle_emb_dim 3 --oracle_hidden_dim 4")]
+# When, where and how often: what no step is compiled from.
+NOT_COMPILED = (
+    *("is_train", "evaluate", "log_dir", "eval_log_dir", "log_generation", "eval_every", "checkpoint_every"),
+    *("keep_checkpoints", "overwrite", "debug", "sample_every", "save_media", "data_dir"),
+    *("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs"),
+)
+
+
+# Files that take long; the first to start, so that no worker is left with one at the end.
+LONGEST = ("test_kills.py", "test_resume.py", "test_model.py", "test_benchmarks.py", "test_main.py", "test_versions.py")
+WORKERS = 8  # at most: each may take 2 GiB
+FILES = 4  # a worker
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A worker a core; none where a single file is asked for, which then begins sooner."""
+    files = {argument.split("::")[0] for argument in config.args}
+    if len(files) == 1 and files.pop().endswith(".py"):
+        return 0
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, WORKERS)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Whole files to a worker, and no more than FILES."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _reschedule(self, node) -> None:
+            if self.workqueue and len(self.assigned_work[node]) >= FILES:
+                node.shutdown()  # once it has done what it was given
+            elif node in self.registered_collections:  # and not a new one that is still collecting
+                super()._reschedule(node)
+
+    return Scheduling(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error: object | None) -> None:
+    """Renews a worker that ended while files are left."""
+    session = node.config.pluginmanager.get_plugin("dsession")
+    if error is None and session.sched.workqueue and not session.shouldstop and not session.shuttingdown:
+        session._clone_node(node)
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +112,51 @@ def shared_data() -> Callable[[str], Path]:
 def tiny_config(*flags: str):
     """The tiny configuration, changed by `flags`."""
     return parse([*TINY, *flags])
+
+
+def train(argv: Sequence[str]) -> int:
+    """`main.main(argv)` with the compiled steps of earlier runs of its shape in this file; see above."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program, "SeqGAN", shared_model)
+        patch.setitem(program.DATASETS, "LSTM", shared_oracle)
+        return program.main(argv)
+
+
+def shared_model(config: Config, vocab_size: int, start_token: int = 0, end_token: int | None = None) -> SeqGAN:
+    """A `SeqGAN` as these arguments make it, with what was compiled for them before; see above."""
+    model, parts, values = _model_of(_compiled_from(config), vocab_size, start_token, end_token)
+    changed = [name for name, part in vars(model).items() if name != "config" and parts.get(name) is not part]
+    assert not changed, f"a shared model was changed: {changed}"
+    model.config = config
+    for variable, value in values:
+        variable.assign(value)
+    return model
+
+
+def shared_oracle(config: Config) -> OracleData:
+    """An `OracleData` of these flags, with what was compiled for them before."""
+    data = _oracle_of(_compiled_from(config))
+    data.config = config
+    return data
+
+
+def _compiled_from(config: Config) -> Config:
+    """The flags that a step may depend on: all but those known to be of no account."""
+    return dataclasses.replace(config, **{name: getattr(Config, name) for name in NOT_COMPILED})
+
+
+@functools.cache
+def _model_of(*arguments) -> tuple[SeqGAN, dict[str, object], list[tuple[tf.Variable, np.ndarray]]]:
+    """A model, its parts, and the values that its variables had at first."""
+    model = SeqGAN(*arguments)
+    checkpoint = model.checkpoint()  # of which the view keeps no reference
+    parts = tf.train.TrackableView(checkpoint).descendants()
+    return model, dict(vars(model)), [(part, part.numpy()) for part in parts if isinstance(part, tf.Variable)]
+
+
+@functools.cache
+def _oracle_of(config: Config) -> OracleData:
+    return OracleData(config)
 
 
 def randomise(network, seed: int, stddev: float = 1.0) -> None:

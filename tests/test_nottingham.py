@@ -14,7 +14,7 @@ import numpy as np
 import pretty_midi
 import pytest
 import tensorflow as tf
-from conftest import END, NOW, ROOT
+from conftest import END, NOW, ROOT, shared_model, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main as program
@@ -244,7 +244,7 @@ def test_sequences_of_rests_have_no_pitch(split_folder):
 
 @pytest.fixture
 def model(split_folder) -> SeqGAN:
-    return SeqGAN(config_of(split_folder), VOCAB_SIZE, START)
+    return shared_model(config_of(split_folder), VOCAB_SIZE, START)
 
 
 def test_evaluate(split_folder, model):
@@ -267,7 +267,7 @@ def test_evaluate_without_valid_and_test(tmp_path):
     write_song(tmp_path / "mine" / "a.mid", list(range(60, 80)))
     config = config_of(tmp_path / "mine")
     data = NottinghamData(config)
-    figures = data.evaluate(SeqGAN(config, VOCAB_SIZE, START), epoch=0, due=END)
+    figures = data.evaluate(shared_model(config, VOCAB_SIZE, START), epoch=0, due=END)
     assert set(figures) == {"g_entropy", "self_bleu4", "rest_share", "pitch_range", "copied_share"}
 
 
@@ -372,7 +372,7 @@ def test_nowhere_to_write_is_an_error(plain_folder):
     config = config_of(plain_folder)
     data = NottinghamData(config)
     with pytest.raises(OSError):  # there is no --log_dir
-        data.log_samples(SeqGAN(config, VOCAB_SIZE, START), 0, END, [Log()])
+        data.log_samples(shared_model(config, VOCAB_SIZE, START), 0, END, [Log()])
 
 
 # --- whole runs
@@ -419,14 +419,14 @@ def eval_rows(folder: Path) -> list[dict[str, str]]:
 
 
 def test_a_whole_run_on_a_folder_with_splits(split_folder, tmp_path, capsys):
-    train, evaluation = tmp_path / "train", tmp_path / "eval"
-    flags = ["--data_dir", str(split_folder), "--log_dir", str(train), "--eval_log_dir", str(evaluation)]
-    assert program.main([*TINY, *flags, "--save_media"]) == 0
+    logs, evaluation = tmp_path / "train", tmp_path / "eval"
+    flags = ["--data_dir", str(split_folder), "--log_dir", str(logs), "--eval_log_dir", str(evaluation)]
+    assert train([*TINY, *flags, "--save_media"]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     assert all(f"{name} " in line for name in NottinghamData.evaluated) and "nan" not in line
 
     check_songs(split_folder, seq_len=8)
-    check_events(train, seq_len=8)
+    check_events(logs, seq_len=8)
     rows = eval_rows(evaluation)
     assert [row["epoch"] for row in rows] == ["0", "2", "3", "4"]  # the first and the last of each phase
     for row in rows:
@@ -436,12 +436,12 @@ def test_a_whole_run_on_a_folder_with_splits(split_folder, tmp_path, capsys):
     sampled = (1, 2, 4)  # every second epoch of a phase, and its last
     names = [f"epoch{epoch:05d}_{kind}" for epoch in sampled for kind in ("generated", "real")]
     files = [f"{name}{end}" for name in names for end in (".png", *(f"_{i}.wav" for i in range(SAMPLES)))]
-    assert sorted(path.name for path in (train / "media").iterdir()) == sorted(files)
+    assert sorted(path.name for path in (logs / "media").iterdir()) == sorted(files)
 
-    assert program.main([*TINY, *flags, "--save_media"]) == 0  # its own samples are no tunes to train on
+    assert train([*TINY, *flags, "--save_media"]) == 0  # its own samples are no tunes to train on
     assert "finished before" in capsys.readouterr().out
     assert len(NottinghamData(config_of(split_folder)).tunes.train) == COUNTS["train"]
-    assert program.main([*TINY, *flags, "--save_media", "--no-is_train"]) == 0
+    assert train([*TINY, *flags, "--save_media", "--no-is_train"]) == 0
     assert "real_bleu4" in capsys.readouterr().out
 
 

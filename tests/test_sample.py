@@ -12,11 +12,10 @@ import numpy as np
 import pretty_midi
 import pytest
 import tensorflow as tf
-from conftest import ROOT, SIZES, all_sequences, index_of, probabilities
+from conftest import ROOT, SIZES, all_sequences, index_of, probabilities, train
 from test_generator import chi_square
 from test_nottingham import write_song
 
-import main as program
 from model import SeqGAN
 from tools import sample
 
@@ -39,7 +38,7 @@ def runs(tmp_path_factory) -> Path:
         ("words", [*text, "--tokens", "word", "--data_dir", str(folder / "words.txt")]),
         ("tunes", ["--dataset", "Nottingham", "--data_dir", str(folder / "tunes")]),
     ):
-        assert program.main([*SIZES, *FEW, *flags, "--log_dir", str(folder / name)]) == 0
+        assert train([*SIZES, *FEW, *flags, "--log_dir", str(folder / name)]) == 0
     shutil.rmtree(folder / "tunes" / "train", ignore_errors=True)
     (folder / "lines.txt").unlink()  # the run's own directory is all that is needed
     (folder / "words.txt").unlink()

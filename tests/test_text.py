@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import END
+from conftest import END, shared_model, train
 from hypothesis import given
 from hypothesis import strategies as st
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import main as program
 from data import DataError
 from data.text import Lines, TextData, Vocabulary, read_lines, split_of
 from model import SeqGAN
@@ -267,7 +266,7 @@ def test_ratio_and_error():
 def test_evaluation_by_hand(folder):
     config = config_of(folder, "--tokens", "char")
     data = TextData(config)
-    model = SeqGAN(config, data.vocab_size, data.start_token, data.end_token)
+    model = shared_model(config, data.vocab_size, data.start_token, data.end_token)
     figures = data.evaluate(model, epoch=5, due=END)
     assert set(figures) == set(data.evaluated)
     for name, rows in (("nll_valid", data.valid), ("nll_test", data.test)):
@@ -306,7 +305,7 @@ def test_without_held_out_lines(folder):
         write(folder / f"{split}.txt", "")
     config = config_of(folder)
     data = TextData(config)
-    model = SeqGAN(config, data.vocab_size, data.start_token, data.end_token)
+    model = shared_model(config, data.vocab_size, data.start_token, data.end_token)
     figures = data.evaluate(model, epoch=0, due=END)
     assert set(figures) == {"g_entropy", "copied_share", "length", *(f"self_bleu{n}" for n in (2, 3, 4, 5))}
 
@@ -316,7 +315,7 @@ def test_without_held_out_lines(folder):
 
 def run(folder: Path, logs: Path, *flags: str) -> int:
     directories = ["--log_dir", str(logs / "train"), "--eval_log_dir", str(logs / "eval")]
-    return program.main(["--dataset", "text", "--data_dir", str(folder), *SMALL, *directories, *flags])
+    return train(["--dataset", "text", "--data_dir", str(folder), *SMALL, *directories, *flags])
 
 
 def test_a_run_leaves_its_figures_its_lines_and_its_vocabulary(folder, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
@@ -72,9 +72,9 @@ def test_an_older_run_goes_on_as_it_would_have(old_run, capsys):
 
 
 def test_an_older_run_is_finished_and_is_evaluated(old_run, capsys):
-    assert program.main([*FLAGS, "--total_epochs", "3"]) == 0
+    assert train([*FLAGS, "--total_epochs", "3"]) == 0
     assert "finished before" in capsys.readouterr().out
-    assert program.main([*FLAGS, "--total_epochs", "3", "--no-is_train"]) == 0
+    assert train([*FLAGS, "--total_epochs", "3", "--no-is_train"]) == 0
     out = capsys.readouterr().out
     measured = float(out[out.index("nll_test ") :].split()[1])
     assert measured == pytest.approx(float(rows(old_run / "eval" / "metrics.csv")[-1]["nll_test"]), abs=0.01)
@@ -128,7 +128,7 @@ def test_a_value_that_is_none(name, value):
 def test_what_is_no_older_run(old_run, capsys, changed, why):
     change(old_run / "train" / "config.json", **changed)
     before = {path: path.read_bytes() for path in old_run.rglob("*") if path.is_file()}
-    assert program.main([*FLAGS, "--total_epochs", "5"]) == 2
+    assert train([*FLAGS, "--total_epochs", "5"]) == 2
     error = capsys.readouterr().err
     assert why in error and error.count("\n") == 1
     assert before.items() <= {path: path.read_bytes() for path in old_run.rglob("*") if path.is_file()}.items()
@@ -138,15 +138,15 @@ def test_another_version_of_tensorflow_is_warned_of(old_run, capsys):
     versions = {"tensorflow": "2.20.0", "keras": "3.15.1"}
     for kind in ("train", "eval"):
         change(old_run / kind / "config.json", versions=versions)
-    assert program.main([*FLAGS, "--total_epochs", "4"]) == 0
+    assert train([*FLAGS, "--total_epochs", "4"]) == 0
     warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert len(warnings) == 1 and "tensorflow 2.20.0 is now " in warnings[0] and "bitwise" in warnings[0]
-    assert program.main([*FLAGS, "--total_epochs", "5"]) == 0  # by the version that is now the run's
+    assert train([*FLAGS, "--total_epochs", "5"]) == 0  # by the version that is now the run's
     assert "tensorflow" not in capsys.readouterr().err
 
 
 def test_the_page_of_hyperparameters_shows_the_newest_flags(old_run):
-    assert program.main([*FLAGS, "--total_epochs", "5"]) == 0
+    assert train([*FLAGS, "--total_epochs", "5"]) == 0
     for kind in ("train", "eval"):
         events = EventAccumulator(str(old_run / kind))
         events.Reload()
@@ -164,7 +164,7 @@ def test_every_flag_has_a_value_that_the_older_program_could_have(monkeypatch):
 
 def test_a_system_without_locks(old_run, capsys, monkeypatch):
     monkeypatch.setattr(directories, "fcntl", None)
-    assert program.main([*FLAGS, "--total_epochs", "5"]) == 2
+    assert train([*FLAGS, "--total_epochs", "5"]) == 2
     error = capsys.readouterr().err
     assert "needs Linux, macOS or WSL" in error and error.count("\n") == 1
 
