@@ -20,12 +20,13 @@ import functools
 import itertools
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from fault_injection import Trainer
 
 import main as program
 from data import Due
@@ -55,6 +56,11 @@ NOT_COMPILED = (
 
 # Files that take long; the first to start, so that no worker is left with one at the end.
 LONGEST = ("test_kills.py", "test_resume.py", "test_model.py", "test_benchmarks.py", "test_main.py", "test_versions.py")
+# Files that take seconds, for `-m quick`.
+QUICK = (
+    *("test_bad_input.py", "test_checkpoints.py", "test_discriminator.py", "test_fetch_nottingham.py"),
+    *("test_metrics.py", "test_midi.py", "test_oracle.py", "test_prepare_quatrains.py", "test_readme.py"),
+)
 WORKERS = 8  # at most: each may take 2 GiB
 FILES = 4  # a worker
 
@@ -68,8 +74,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, WORKERS)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the longest files first."""
+    """Puts the longest files first and marks the quick ones."""
+    for item in items:
+        if item.path.name in QUICK:
+            item.add_marker("quick")
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
@@ -107,6 +117,14 @@ def shared_data() -> Callable[[str], Path]:
         return folder / name
 
     return find
+
+
+@pytest.fixture(scope="module")
+def trainer() -> Iterator[Trainer]:
+    """Trains in processes that can be killed."""
+    trainer = Trainer()
+    yield trainer
+    trainer.close()
 
 
 def tiny_config(*flags: str):

@@ -1,0 +1,43 @@
+"""Runs that are killed, or starved, at many moments. SEQGAN_KILLS=n: kills at random moments (default: 30)."""
+
+import os
+import signal
+
+import pytest
+from fault_injection import differing, fault_at_each_call, flags, kill_at_random, outcome
+
+THOROUGH = "SEQGAN_KILLS" in os.environ
+KILLS = int(os.environ.get("SEQGAN_KILLS", "30"))
+
+
+def test_killed_at_random_moments(trainer, tmp_path):
+    assert kill_at_random(trainer, tmp_path, KILLS, seed=1) >= 1
+
+
+def test_killed_at_each_call_that_changes_a_file(trainer, tmp_path):
+    assert fault_at_each_call(trainer, tmp_path, "SIGKILL", stride=1 if THOROUGH else 4) > 70
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signalled_at_random_moments(trainer, tmp_path, number):
+    kill_at_random(trainer, tmp_path / "toy", 15, seed=2, number=number, toy=True)
+    kill_at_random(trainer, tmp_path / "real", 2, seed=3, number=number)
+
+
+def test_compiled_by_xla(trainer, tmp_path):
+    """The other tests don't compile, which is faster."""
+    runs = {}
+    for name, send in (("whole", []), ("killed", [(0.75, signal.SIGKILL)])):
+        whole = runs.get("whole")
+        ended = trainer.run(
+            flags(tmp_path / name, "--jit"), send=[(share * whole.seconds, number) for share, number in send]
+        )
+        runs[name] = ended
+    assert [ended.status for ended in runs.values()] == [0, -signal.SIGKILL]
+    assert trainer.run(flags(tmp_path / "killed", "--jit")).status == 0
+    assert not differing(outcome(tmp_path / "killed"), outcome(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("action", ["ENOSPC", "EROFS"])
+def test_a_call_that_fails_is_one_line(trainer, tmp_path, action):
+    assert fault_at_each_call(trainer, tmp_path, action, stride=1 if THOROUGH else 12) > 40
