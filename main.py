@@ -13,7 +13,7 @@ import math
 import secrets
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ from support.logs import RunLog, description, means, other_versions, with_errors
 from support.schedule import ADVERSARIAL, PRETRAIN_D, PRETRAIN_G, Schedule, Step
 from support.signals import Interrupt
 
-DATASETS = {"LSTM": OracleData, "Nottingham": NottinghamData, "text": TextData}
+DATASETS: dict[str, Callable[[Config], Dataset]] = {"LSTM": OracleData, "Nottingham": NottinghamData, "text": TextData}
 TRAIN_COLUMNS = ("g_pretrain_loss", "d_pretrain_loss", "d_pretrain_acc", "g_loss", "g_reward", "d_loss", "d_acc")
 
 
@@ -54,11 +54,10 @@ class Run:
         self.taken, details = restored or (0, {})
         self.results: list[dict[str, float]] = details.get("results", [])  # of the epoch under way
         self.positions: dict[str, dict[str, int]] = details.get("positions", {})  # of the logs
-        self.evaluation: dict[str, list[float]] = details.get("evaluation", {})  # the newest
+        self.evaluation: Mapping[str, Sequence[float]] = details.get("evaluation", {})  # the newest
         self.evaluation_seconds = 0.0
         self._figures: dict[str, str] = {}
-        self.train_log: RunLog | None = None
-        self.eval_log: RunLog | None = None
+        self.logs: list[RunLog] = []  # those open: of training, and with --evaluate of evaluation
 
     def train(self, interrupt: Interrupt) -> None:
         """Takes the steps that are left, until the end or an interrupt, and saves.
@@ -110,7 +109,7 @@ class Run:
                 rewards, chosen = result.rewards.numpy(), result.mask.numpy() > 0
                 for t in range(self.config.seq_len):
                     values = rewards[chosen[:, t], t]  # no token was chosen once a sequence was finished
-                    self.train_log.histogram(self.steps.axis(step), f"g_reward_at_step/{t + 1:02d}", values)
+                    self.logs[0].histogram(self.steps.axis(step), f"g_reward_at_step/{t + 1:02d}", values)
         else:
             loss, accuracy = self.model.d_step(self.data.real(step.number), number)
             prefix = "d_pretrain" if step.phase == PRETRAIN_D else "d"
@@ -134,10 +133,10 @@ class Run:
         """Writes the epoch's row and, where it is due, evaluates."""
         figures = means(self.results)
         self.results, self._figures = [], {name: f"{value:.3f}" for name, value in figures.items()}
-        self.train_log.row(self.steps.axis(step), step.phase, figures)
+        self.logs[0].row(self.steps.axis(step), step.phase, figures)
         if step.phase == PRETRAIN_D:  # whose axis is its own
             return
-        self.train_log.scalars(self.steps.axis(step), {"seconds_per_epoch": seconds})
+        self.logs[0].scalars(self.steps.axis(step), {"seconds_per_epoch": seconds})
         due = Due(self.steps.evaluation_due(step), self.steps.samples_due(step), self.steps.ends_phase(step))
         if self.config.evaluate and due.evaluation:
             self._evaluate(step, due)
@@ -151,8 +150,8 @@ class Run:
             if not math.isfinite(value):  # weights too large, if finite
                 raise self._diverged(f"{name} is {value} after {step}")
         self.evaluation_seconds += time.perf_counter() - started
-        self.eval_log.row(self.steps.axis(step), step.phase, with_errors(self.evaluation))
-        self.eval_log.scalars(self.steps.axis(step), {"adversarial": float(step.phase == ADVERSARIAL)})
+        self.logs[1].row(self.steps.axis(step), step.phase, with_errors(self.evaluation))
+        self.logs[1].scalars(self.steps.axis(step), {"adversarial": float(step.phase == ADVERSARIAL)})
 
     def save(self) -> None:
         """Saves the state after the steps taken so far.
@@ -162,9 +161,7 @@ class Run:
         """
         if not self.model.is_finite():
             raise self._diverged(f"a weight is not finite after {self.steps[self.taken - 1]}")
-        self.positions = {"train": self.train_log.position()}
-        if self.eval_log:
-            self.positions["eval"] = self.eval_log.position()
+        self.positions = {name: log.position() for name, log in zip(("train", "eval"), self.logs, strict=False)}
         details = {"results": self.results, "positions": self.positions, "evaluation": self.evaluation}
         self.checkpoints.save(self.taken, details)
 
@@ -175,17 +172,12 @@ class Run:
 
     def open_logs(self, described: dict[str, Any]) -> None:
         """Opens the logs where the checkpoint left them."""
-        self.train_log = RunLog(self.config.log_dir, self.columns, self.positions.get("train", {}))
+        self.logs = [RunLog(self.config.log_dir, self.columns, self.positions.get("train", {}))]
         if self.config.evaluate:
             columns = tuple(c for name in self.data.evaluated for c in (name, f"{name}_se"))
-            self.eval_log = RunLog(self.config.eval_log_dir, columns, self.positions.get("eval", {}))
+            self.logs.append(RunLog(self.config.eval_log_dir, columns, self.positions.get("eval", {})))
         for log in self.logs:
             log.write_hyperparameters(described)
-
-    @property
-    def logs(self) -> list[RunLog]:
-        """The logs that are open, that of training first."""
-        return [log for log in (self.train_log, self.eval_log) if log]
 
     def close_logs(self) -> None:
         """Closes the logs that are open."""
@@ -273,5 +265,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack ±
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal may lack ±
     sys.exit(main())

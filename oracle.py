@@ -88,8 +88,9 @@ class Oracle(Generator):
 class OracleData:
     """Real data from an oracle: what training reads, and how far the generator is from the truth."""
 
-    start_token, end_token = 0, None
-    evaluated = ("nll", "nll_test", "g_entropy", "oracle_entropy")
+    start_token = 0
+    end_token: int | None = None
+    evaluated: tuple[str, ...] = ("nll", "nll_test", "g_entropy", "oracle_entropy")
 
     def __init__(self, config: Config):
         """Makes the oracle of the flags and, for --train_size, draws the training set.

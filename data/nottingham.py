@@ -46,7 +46,8 @@ class NottinghamData:
     enough: on Nottingham the likelihood of held-out tunes is best after some 1,000 batches of 32 and falls afterwards.
     """
 
-    vocab_size, start_token, end_token = VOCAB_SIZE, START, None
+    vocab_size, start_token = VOCAB_SIZE, START
+    end_token: int | None = None
     compared = ("bleu2", "bleu3", "bleu4", "self_bleu4", "mse", "rest_share", "pitch_range", "copied_share")
     evaluated = ("nll_test", "nll_valid", "g_entropy", *compared, *(f"real_{name}" for name in compared))
 
@@ -220,7 +221,7 @@ def pitch_range(samples: np.ndarray) -> np.ndarray:
 # Tunes to see and to hear
 
 
-def piano_roll(tunes: Sequence[np.ndarray], frame_seconds: float, title: str) -> np.ndarray:
+def piano_roll(tunes: np.ndarray | Sequence[np.ndarray], frame_seconds: float, title: str) -> np.ndarray:
     """Draws tunes below each other, time to the right and pitch upwards.
 
     Args:

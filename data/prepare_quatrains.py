@@ -43,9 +43,10 @@ def quatrains(package: Path) -> list[str]:
     """
     found: dict[str, None] = {}
     with tarfile.open(package, "r:gz") as archive:
-        members = {member.name: member for member in archive if MEMBER.fullmatch(member.name)}
-        for name in sorted(members, key=lambda name: (COLLECTIONS.index(MEMBER.fullmatch(name)[1]), name)):
-            for poem in json.load(archive.extractfile(members[name])):
+        matches = ((MEMBER.fullmatch(member.name), member) for member in archive)
+        members = {(COLLECTIONS.index(match[1]), match[0]): member for match, member in matches if match}
+        for _, member in sorted(members.items()):
+            for poem in json.load(archive.extractfile(member)):  # type: ignore[arg-type]  # a regular file
                 verses = [verse for verse in BETWEEN_VERSES.split("".join(poem["paragraphs"])) if verse]
                 if len(verses) == 4 and all(VERSE.fullmatch(verse) for verse in verses):
                     found.setdefault("".join(verses))

@@ -72,7 +72,7 @@ def split_of(tokens: Sequence[str], seed: int) -> str:
 
     A keyed hash of its tokens decides, so that equal sequences are never on both sides, wherever they are in the file.
     """
-    text = " ".join(tokens) if isinstance(tokens, list) else tokens
+    text = tokens if isinstance(tokens, str) else " ".join(tokens)
     digest = hashlib.blake2b(text.encode(), digest_size=8, key=seed.to_bytes(8, "little")).digest()
     return {0: "valid", 1: "test"}.get(int.from_bytes(digest, "little") % 10, "train")
 
@@ -288,7 +288,7 @@ class TextData:
         lines = (tokens for split, tokens in self.source if split == "train")
         self.vocabulary = Vocabulary.count(lines, config.tokens, config.vocab_size - 2, config.min_count)
         self.vocab_size, self.start_token = self.vocabulary.size, self.vocabulary.start
-        self.end_token = self.vocabulary.end
+        self.end_token: int | None = self.vocabulary.end
         self.lines = {split: Lines(self.vocabulary, config.seq_len) for split in SPLITS}
         self._check()
         for split, tokens in self.source:

@@ -314,7 +314,7 @@ AFTER_PRETRAINING = {
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, and which guesses what an unknown flag was to be."""
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """As argparse does it; an unknown flag is an error that names the most similar one."""
         values, unknown = self.parse_known_args(args, namespace)
         if unknown:
@@ -449,7 +449,7 @@ def from_flags(flags: dict[str, Any]) -> Config:
             raise UsageError(f"a run of an older version: --{name} {flags[name]} is no longer possible")
     if unknown := sorted(kept.keys() - FIELDS.keys()):
         raise UsageError(f"a run of another version, with unknown flags: {', '.join(f'--{name}' for name in unknown)}")
-    values = {}
+    values: dict[str, Any] = {}
     for name, field in FIELDS.items():
         value = kept.get(name, BEFORE_ADDED.get(name, field.default))
         values[name] = tuple(value) if isinstance(value, list) else value

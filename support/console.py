@@ -1,7 +1,7 @@
 """What a run tells its user, in lines."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
@@ -9,7 +9,7 @@ from support.checkpoints import first_line
 from support.config import Config
 
 
-def summary(evaluation: dict[str, Sequence[float]]) -> str:
+def summary(evaluation: Mapping[str, Sequence[float]]) -> str:
     """The figures of an evaluation in one line."""
     if not evaluation:
         return "not evaluated"

@@ -14,7 +14,7 @@ from support.config import Config, UsageError, from_flags
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 CHECKPOINTS, CONFIG, METRICS, VOCABULARY = "checkpoints", "config.json", "metrics.csv", "vocabulary.json"
 MEDIA = "media"

@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def means(rows: list[dict[str, float]]) -> dict[str, float]:
     return {name: sum(found) / len(found) for name, found in values.items()}
 
 
-def with_errors(figures: dict[str, Sequence[float]]) -> dict[str, float]:
+def with_errors(figures: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """{name: (mean, standard error)} → {name: mean, name_se: standard error}; an unknown error, NaN, is left out."""
     errors = {f"{name}_se": error for name, (_, error) in figures.items() if not math.isnan(error)}
     return {name: value for name, (value, _) in figures.items()} | errors

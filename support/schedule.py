@@ -38,7 +38,7 @@ class Schedule(Sequence[Step]):
     def __len__(self) -> int:
         return self.pretraining + self.config.total_epochs * self.per_epoch
 
-    def __getitem__(self, i: int) -> Step:
+    def __getitem__(self, i: int) -> Step:  # type: ignore[override]  # no slices
         if not 0 <= i < len(self):
             raise IndexError(i)
         config, pretrain_g = self.config, self.config.pretrain_g_epochs

@@ -83,7 +83,7 @@ def write(samples: np.ndarray, model: SeqGAN, vocabulary: Vocabulary | None, out
         folder.mkdir(parents=True, exist_ok=True)
         for i, tokens in enumerate(samples):
             write_midi(tokens, folder / f"sample{i}.mid", model.config.frame_seconds)
-        sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         print(f"{len(samples)} tunes in {folder}/sample*.mid")
         return
     lines = vocabulary.decode(samples) if vocabulary else [" ".join(map(str, tokens)) for tokens in samples.tolist()]
