@@ -339,23 +339,45 @@ def test_the_optimizers_are_adam_with_the_flags_rates():
 # ---- checkpoints
 
 
-def test_a_checkpoint_holds_all_that_training_changes(tmp_path):
-    model = tiny_model(make=shared_model)
+def take_steps(model: SeqGAN) -> None:
+    """Three of each kind."""
     real = tf.constant(all_sequences(4, 3)[:4])
     for step in range(3):
         model.mle_epoch(tf.constant([[[1, 2, 3]] * 4]))
         model.g_step(tf.constant(step))
         model.follow_policy(lag=0.5)
         model.d_step(real, tf.constant(step))
+
+
+def everything(model: SeqGAN) -> list[np.ndarray]:
+    """All weights and all that the optimizers keep."""
+    weights = [w for net in (model.generator, model.rollout_policy, model.discriminator) for w in net.weights]
+    optimizers = (model.g_pretrain_optimizer, model.g_optimizer, model.d_optimizer)
+    return [variable.numpy() for variable in weights + [v for o in optimizers for v in o.variables]]
+
+
+def test_a_shared_model_is_as_it_was_made():
+    """The tests' own: what an earlier test did to it is gone."""
+    model = shared_model(tiny_config(), 4)
+    take_steps(model)
+    after = everything(model)
+    assert shared_model(tiny_config("--total_epochs", "9"), 4) is model and model.config.total_epochs == 9
+    for mine, fresh in zip(everything(model), everything(SeqGAN(tiny_config(), 4)), strict=True):
+        np.testing.assert_array_equal(mine, fresh)
+    assert all((mine != old).any() for mine, old in zip(everything(model)[:6], after, strict=False))
+    assert shared_model(tiny_config("--seed", "2"), 4) is not model
+    step, model.g_step = model.g_step, model.d_step
+    with pytest.raises(AssertionError, match=r"a shared model was changed: \['g_step'\]"):
+        shared_model(tiny_config(), 4)
+    model.g_step = step
+
+
+def test_a_checkpoint_holds_all_that_training_changes(tmp_path):
+    model = tiny_model(make=shared_model)
+    take_steps(model)
     path = model.checkpoint().write(str(tmp_path / "state"))
     other = tiny_model("--seed", "9", random=False)
     other.checkpoint().read(path).assert_consumed()
-
-    def everything(m):
-        weights = [w for net in (m.generator, m.rollout_policy, m.discriminator) for w in net.weights]
-        slots = [v for opt in (m.g_pretrain_optimizer, m.g_optimizer, m.d_optimizer) for v in opt.variables]
-        return [variable.numpy() for variable in weights + slots]
-
     assert len(everything(model)) == len(everything(other)) > 60
     for mine, theirs in zip(everything(model), everything(other), strict=True):
         np.testing.assert_array_equal(mine, theirs)
