@@ -22,6 +22,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -142,12 +143,11 @@ def train(argv: Sequence[str]) -> int:
 
 def shared_model(config: Config, vocab_size: int, start_token: int = 0, end_token: int | None = None) -> SeqGAN:
     """A `SeqGAN` as these arguments make it, with what was compiled for them before; see above."""
-    model, parts, values = _model_of(_compiled_from(config), vocab_size, start_token, end_token)
+    model, parts, folder = _model_of(_compiled_from(config), vocab_size, start_token, end_token)
     changed = [name for name, part in vars(model).items() if name != "config" and parts.get(name) is not part]
     assert not changed, f"a shared model was changed: {changed}"
     model.config = config
-    for variable, value in values:
-        variable.assign(value)
+    model.checkpoint().read(f"{folder.name}/first").assert_consumed()
     return model
 
 
@@ -164,12 +164,11 @@ def _compiled_from(config: Config) -> Config:
 
 
 @functools.cache
-def _model_of(*arguments) -> tuple[SeqGAN, dict[str, object], list[tuple[tf.Variable, np.ndarray]]]:
-    """A model, its parts, and the values that its variables had at first."""
-    model = SeqGAN(*arguments)
-    checkpoint = model.checkpoint()  # of which the view keeps no reference
-    parts = tf.train.TrackableView(checkpoint).descendants()
-    return model, dict(vars(model)), [(part, part.numpy()) for part in parts if isinstance(part, tf.Variable)]
+def _model_of(*arguments) -> tuple[SeqGAN, dict[str, object], TemporaryDirectory]:
+    """A model, its parts, and where it is saved as it was at first."""
+    model, folder = SeqGAN(*arguments), TemporaryDirectory()
+    model.checkpoint().write(f"{folder.name}/first")
+    return model, dict(vars(model)), folder
 
 
 @functools.cache
