@@ -103,7 +103,7 @@ class SeqGAN:
         self.follow_policy = self._compiled(self._follow_policy)
         self.end_pretraining = self._compiled(self._end_pretraining)
         self.is_finite = tf.function(self._is_finite, autograph=False)  # XLA takes a second to compile it for nothing
-        self.sample = self._compiled(lambda *arguments: self._sample(*arguments, self.averaged))
+        self.sample = self._compiled(lambda size, purpose, step: self._sample(size, purpose, step, self.averaged))
         self.nll = self._compiled(lambda tokens: -tf.reduce_sum(self.averaged.log_probs(tokens), axis=1))
         self.evaluate_against = self._compiled(self._evaluate_against)
 

@@ -51,8 +51,8 @@ TINY = [*SIZES, *shlex.split("--vocab_size 4 --oracle_emb_dim 3 --oracle_hidden_
 NOT_COMPILED = (
     *("is_train", "evaluate", "log_dir", "eval_log_dir", "log_generation", "eval_every", "checkpoint_every"),
     *("keep_checkpoints", "overwrite", "debug", "sample_every", "save_media", "data_dir"),
-    *("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs"),
 )
+LENGTHS = ("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs")
 
 
 # Files that take long; the first to start, so that no worker is left with one at the end.
@@ -134,7 +134,7 @@ def tiny_config(*flags: str):
 
 
 def train(argv: Sequence[str]) -> int:
-    """`main.main(argv)` with the compiled steps of earlier runs of its shape in this file; see above."""
+    """`main.main(argv)` with the compiled steps of earlier runs of its shape; see above."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(program, "SeqGAN", shared_model)
         patch.setitem(program.DATASETS, "LSTM", shared_oracle)
@@ -160,7 +160,9 @@ def shared_oracle(config: Config) -> OracleData:
 
 def _compiled_from(config: Config) -> Config:
     """The flags that a step may depend on: all but those known to be of no account."""
-    return dataclasses.replace(config, **{name: getattr(Config, name) for name in NOT_COMPILED})
+    constant = {config.g_pretrain_schedule, config.g_schedule, config.d_schedule} == {"constant"}
+    free = (*NOT_COMPILED, *(LENGTHS if constant else ()))  # a rate falls over the length of its phase
+    return dataclasses.replace(config, **{name: getattr(Config, name) for name in free})
 
 
 @functools.cache
