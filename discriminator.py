@@ -11,6 +11,9 @@ from support.seeds import Purpose, variable_seed
 
 FAKE, REAL = 0, 1  # the classes of the softmax
 
+PAIRS_A_LOOKUP = 16  # looking up and adding a number takes as long as multiplying and adding so many pairs (measured)
+MOST_TABLES = 2**30  # bytes of all tables together
+
 
 class Discriminator(keras.layers.Layer):
     """Embedding → convolutions of several widths → ReLU → max over time → highway → dropout → linear → softmax.
@@ -150,19 +153,62 @@ class Discriminator(keras.layers.Layer):
         """D(Y), the probability that each sequence is real, without dropout: int32 [B, T] → float32 [B]."""
         return tf.sigmoid(self.log_odds(tokens))
 
-    def completion_log_odds(self, tokens: tf.Tensor) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    def worth_a_table(self, sequences: int) -> list[bool]:
+        """Which convolutions of a reward pass are worth a table, from the shapes alone.
+
+        A table of width w holds (V + 1)·w·F numbers, each a product of E pairs; then each of the M windows of w tokens
+        that the completions of all prefixes add costs w·F lookups instead of w·F products of E pairs. So there is one
+        where M·(E - PAIRS_A_LOOKUP) > (V + 1)·E, whatever w and F, and as long as all fit in MOST_TABLES bytes: those
+        of the narrowest widths first, which have the most windows.
+
+        Args:
+            sequences: N·B, completions of each prefix length that are scored.
+        """
+        rows, kept, left = self.vocab_size + 1, [False] * len(self.filter_sizes), MOST_TABLES
+        for index in sorted(range(len(kept)), key=lambda i: self.filter_sizes[i]):
+            width, filters = self.filter_sizes[index], self.convolutions[index].units
+            windows = sequences * sum(min(self.seq_len - width + 1, self.seq_len - n) for n in range(1, self.seq_len))
+            size = 4 * rows * width * filters
+            if windows * (self.emb_dim - PAIRS_A_LOOKUP) > rows * self.emb_dim and size <= left:
+                kept[index], left = True, left - size
+        return kept
+
+    def table(self, width: int, kernel: tf.Tensor) -> tf.Tensor:
+        """What each token adds to the responses of a convolution from each place of a window.
+
+        A convolution is linear: the response of a window is the sum of `width` rows, that of token k in place i being
+        row k·width + i. Padding, token V, adds zeros. float32 [(V + 1)·width, filters].
+        """
+        places = tf.reshape(kernel, [width, self.emb_dim, -1])  # [w, E, F]
+        filters = places.shape[2]
+        beside = tf.reshape(tf.transpose(places, [1, 0, 2]), [self.emb_dim, width * filters])
+        padding = tf.zeros([1, self.emb_dim])
+        rows = tf.matmul(tf.concat([self.embedding.embeddings, padding], axis=0), beside)  # [V + 1, w·F]
+        return tf.reshape(rows, [(self.vocab_size + 1) * width, filters])
+
+    def completion_log_odds(
+        self, tokens: tf.Tensor, rollout_num: int = 1
+    ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         """D of many completions of the same sequences' prefixes, each window inside a prefix being looked at once.
 
-        With it a reward pass of the paper's size takes 1.7 s, with `real_prob` 2.5 (2-core CPU).
+        The other windows' responses are sums of rows of tables that are made here, once for all prefixes, or products
+        where `worth_a_table` finds that a table costs more than it saves.
 
         Args:
             tokens: int32 [B, T].
+            rollout_num: N, completions of each prefix that are going to be scored; the opinions do not depend on it.
 
         Returns:
             a function of rollouts, int32 [N, B, T], and the int32 number n of tokens that they share with `tokens`,
             1..T; it returns their `log_odds`, float32 [N, B].
         """
         batch_size, seq_len = tokens.shape
+        tables = [
+            self.table(width, layer.kernel) if worth else None
+            for width, layer, worth in zip(
+                self.filter_sizes, self.convolutions, self.worth_a_table(rollout_num * batch_size), strict=True
+            )
+        ]
         lengths = tf.range(seq_len + 1)[:, None]
         known = []  # a width: the largest response inside each prefix, [T + 1, B, filters]; -inf where no window fits
         for width, response in zip(self.filter_sizes, self.responses(tokens), strict=True):
@@ -176,11 +222,16 @@ class Discriminator(keras.layers.Layer):
             embedded = tf.reshape(self.embedded(rollouts), [rows, seq_len * self.emb_dim])
             lengths = tf.reshape(self.lengths(rollouts), [rows, 1])
             maxima = []
-            for width, layer, inside in zip(self.filter_sizes, self.convolutions, known, strict=True):
+            flat = tf.reshape(rollouts, [rows, seq_len])
+            for width, layer, inside, table in zip(self.filter_sizes, self.convolutions, known, tables, strict=True):
 
-                def look(i, best, width=width, kernel=layer.kernel):
-                    window = tf.slice(embedded, [0, i * self.emb_dim], [rows, width * self.emb_dim])
-                    response = tf.matmul(window, kernel)
+                def look(i, best, width=width, kernel=layer.kernel, table=table):
+                    if table is None:
+                        window = tf.slice(embedded, [0, i * self.emb_dim], [rows, width * self.emb_dim])
+                        response = tf.matmul(window, kernel)
+                    else:
+                        window = tf.slice(flat, [0, i], [rows, width]) * width
+                        response = tf.add_n([tf.gather(table, window[:, place] + place) for place in range(width)])
                     if self.padded:
                         response = tf.where(counts(i, width, lengths), response, -np.inf)
                     return i + 1, tf.maximum(best, response)
@@ -195,9 +246,9 @@ class Discriminator(keras.layers.Layer):
 
         return score
 
-    def completion_scorer(self, tokens: tf.Tensor) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    def completion_scorer(self, tokens: tf.Tensor, rollout_num: int = 1) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         """D of completions, `real_prob` instead of `log_odds`; otherwise as `completion_log_odds`."""
-        score = self.completion_log_odds(tokens)
+        score = self.completion_log_odds(tokens, rollout_num)
         return lambda rollouts, prefix_len: tf.sigmoid(score(rollouts, prefix_len))
 
     def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:

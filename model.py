@@ -271,7 +271,7 @@ class SeqGAN:
         tokens = self.generator.sample(uniforms([config.seq_len, config.batch_size], seed))
         rewards = self.rollout_policy.rewards(
             tokens,
-            self.discriminator.completion_scorer(tokens),
+            self.discriminator.completion_scorer(tokens, config.rollout_num),
             config.rollout_num,
             key(config.seed, Purpose.ROLLOUT, step),
         )

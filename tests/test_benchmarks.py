@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from conftest import TINY
 
-from benchmarks import scaling, steps
+from benchmarks import scaling, steps, tables
 from benchmarks.machine import Peaks, Work, opinion, policy_step, work_of_steps
 from model import SeqGAN
 from oracle import Oracle
@@ -50,3 +50,20 @@ def test_scaling(tmp_path):
     scaling.draw(rising, tmp_path / "growth.png")
     pixels = tf.io.decode_png((tmp_path / "growth.png").read_bytes()).numpy()
     assert np.unique(pixels).size > 10
+
+
+def test_the_tables_are_those_of_the_results():
+    text = tables.PAGE.read_text(encoding="utf-8")
+    assert tables.page(text) == text, "python benchmarks/tables.py"
+    with pytest.raises(ValueError, match="0 tables between <!-- peers -->"):
+        tables.page(text.replace("<!-- peers -->", ""))
+
+
+def test_the_tables_by_hand():
+    step = {"median": 0.02, "floor": 0.01}
+    paper = {"machine": "M", "peaks": {"flops": 100e9, "bandwidth": 20e9}, "steps": dict.fromkeys(tables.STEPS, step)}
+    default = paper | {"steps": dict.fromkeys(tables.STEPS, {"median": 1.5, "floor": 1.0})}
+    lines = tables.steps_table({"default": default, "paper": paper}).splitlines()
+    assert lines[2] == "| MLE step | 1.50 s | 1.50 | 20.0 ms | 2.00 |" and len(lines) == 2 + 7
+    assert tables.peers_table(paper).splitlines()[3] == "| D step | 112 | 15.5 | 11.1 | 2.00 |"
+    assert [tables.shown(t) for t in (1.234, 0.1234, 0.01234, 0.00123)] == ["1.23 s", "123 ms", "12.3 ms", "1.23 ms"]

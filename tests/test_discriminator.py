@@ -13,7 +13,7 @@ TOKENS = np.random.default_rng(0).integers(0, 7, [6, 5]).astype(np.int32)
 
 def discriminator(**changes) -> Discriminator:
     flags = {"dropout_keep_prob": 0.75, "l2": 0.2, "seed": 1} | changes
-    network = Discriminator(7, flags.pop("seq_len", 5), 4, SIZES, FILTERS, **flags)
+    network = Discriminator(7, flags.pop("seq_len", 5), 4, flags.pop("sizes", SIZES), FILTERS, **flags)
     randomise(network, seed=1)
     return network
 
@@ -54,10 +54,20 @@ def test_a_convolution_agrees_with_tensorflows():
         start += filters
 
 
+FORMS = pytest.mark.parametrize(
+    "worth",
+    [[True] * 4, [False] * 4, [False, True, False, True]],
+    ids=["tables", "products", "some of both"],
+)
+WIDTHS = (1, 2, 3, 5)  # of one token, and of whole sequences
+
+
+@FORMS
 @pytest.mark.parametrize("jit", [True, False])
-def test_completions_are_scored_as_whole_sequences(jit):
+def test_completions_are_scored_as_whole_sequences(jit, worth, monkeypatch):
     """Whatever the prefix: every token after it differs from the sample's, and none of those before."""
-    network = discriminator()
+    network = discriminator(sizes=WIDTHS)
+    monkeypatch.setattr(network, "worth_a_table", lambda sequences: worth)
     network.embedding.embeddings.assign(network.embedding.embeddings * 3)  # opinions far apart
     tokens = tf.constant(TOKENS)
     score = tf.function(lambda r, n: network.completion_scorer(tokens)(r, n), jit_compile=jit)
@@ -97,9 +107,11 @@ def test_an_opinion_is_that_of_the_tokens_before_the_padding():
     np.testing.assert_allclose(network.real_prob(TOKENS), discriminator().real_prob(TOKENS), atol=1e-6)
 
 
+@FORMS
 @pytest.mark.parametrize("jit", [True, False])
-def test_completions_of_unequal_lengths_are_scored_as_whole_sequences(jit):
-    network = discriminator(padded=True)
+def test_completions_of_unequal_lengths_are_scored_as_whole_sequences(jit, worth, monkeypatch):
+    network = discriminator(padded=True, sizes=WIDTHS)
+    monkeypatch.setattr(network, "worth_a_table", lambda sequences: worth)
     network.embedding.embeddings.assign(network.embedding.embeddings * 3)
     policy = RolloutPolicy(random_generator(7, 5, end_token=6))
     policy.output_layer.bias.assign(policy.output_layer.bias + 1.5 * tf.one_hot(6, 7))
@@ -114,6 +126,44 @@ def test_completions_of_unequal_lengths_are_scored_as_whole_sequences(jit):
         whole = tf.reshape(network.real_prob(tf.reshape(rollouts, [-1, 5])), rollouts.shape[:2])
         assert np.std(whole) > 0.05
         np.testing.assert_allclose(score(rollouts, tf.constant(prefix_len)), whole, atol=1e-5)
+
+
+def test_a_response_is_the_sum_of_rows_of_its_table():
+    """By hand, in integers, where both sides are exact; padding adds zeros."""
+    network = discriminator()
+    rng = np.random.default_rng(3)
+    embedding, kernel = rng.integers(-9, 9, [7, 4]), rng.integers(-9, 9, [3 * 4, 5])
+    network.embedding.embeddings.assign(embedding)
+    table = network.table(3, tf.constant(kernel, tf.float32)).numpy()
+    assert table.shape == (8 * 3, 5)
+    windows = rng.integers(0, 8, [100, 3])
+    vectors = np.concatenate([embedding, np.zeros([1, 4])])[windows].reshape(100, 12)
+    np.testing.assert_array_equal(table[windows * 3 + np.arange(3)].sum(axis=1), vectors @ kernel)
+
+
+def test_a_table_is_made_where_it_saves_more_than_it_costs(monkeypatch):
+    """The windows that completions add, counted one by one; memory is bounded, and narrow widths come first."""
+
+    def network(vocab_size: int, emb_dim: int, sizes=(5, 2, 1), filters=(3, 4, 6)) -> Discriminator:
+        return Discriminator(vocab_size, 5, emb_dim, sizes, filters, dropout_keep_prob=1.0, l2=0.0, seed=1)
+
+    monkeypatch.setattr("discriminator.PAIRS_A_LOOKUP", 16)
+    added = {
+        width: sum(first + width > n for n in range(1, 5) for first in range(5 - width + 1)) for width in (1, 2, 5)
+    }
+    assert added == {1: 10, 2: 10, 5: 4}
+    saved = {width: 12 * windows * (32 - 16) for width, windows in added.items()}  # of 12 completions a prefix
+    for vocab_size in (1, 22, 23, 24, 58, 59, 60, 61, 200):
+        expected = [saved[width] > (vocab_size + 1) * 32 for width in (5, 2, 1)]
+        assert network(vocab_size, 32).worth_a_table(12) == expected
+    assert network(22, 32).worth_a_table(12) == [True] * 3 and network(60, 32).worth_a_table(12) == [False] * 3
+    assert network(40, 32).worth_a_table(12) == [False, True, True]
+    assert network(1, 16).worth_a_table(10**6) == [False] * 3  # a product of few pairs is no dearer than a lookup
+    rows = 10 + 1
+    monkeypatch.setattr("discriminator.MOST_TABLES", 4 * rows * (1 * 6 + 2 * 4))
+    assert network(10, 32).worth_a_table(10**6) == [False, True, True]
+    monkeypatch.setattr("discriminator.MOST_TABLES", 4 * rows * (1 * 6 + 2 * 4) - 1)
+    assert network(10, 32).worth_a_table(10**6) == [False, False, True]
 
 
 def test_the_loss_is_cross_entropy_plus_the_penalty_of_the_output_layer():
