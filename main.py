@@ -195,23 +195,23 @@ def run(config: Config) -> int:
     """
     started = time.perf_counter()
     configure_tensorflow(config.threads)
-    data: Dataset = DATASETS[config.dataset](config)
-    model = SeqGAN(config, data.vocab_size, data.start_token, data.end_token)
-    print(data.introduction())
     with contextlib.ExitStack() as held:
         directories = [RunDirectory(config.log_dir, "--log_dir", make=config.is_train)]
         held.callback(directories[0].release)
         if config.evaluate and config.is_train:
             directories.append(RunDirectory(config.eval_log_dir, "--eval_log_dir"))
             held.callback(directories[1].release)
+        recorded = {} if config.overwrite else claim(directories, config)
+        data: Dataset = DATASETS[config.dataset](config)
+        print(data.introduction())
+        model = SeqGAN(config, data.vocab_size, data.start_token, data.end_token)
         checkpoints = Checkpoints(directories[0].path / CHECKPOINTS, model.checkpoint(), config.keep_checkpoints)
-        if config.overwrite:
+        if config.overwrite:  # not earlier, as data that can't be used shall cost nothing
             checkpoints.remove_all()
             for directory in reversed(directories):  # --log_dir last, as it tells whose the other's records are
                 directory.wipe()
-        recorded = claim(directories, config)
-        files = data.files()
-        directories[0].check(files)
+        files, digests = data.files(), data.digests()
+        directories[0].check(recorded, data.origin, digests, files)
         training = Run(config, data, model, checkpoints)
         if not config.is_train:
             if not checkpoints.newest:
@@ -222,7 +222,8 @@ def run(config: Config) -> int:
             print(f"finished before: {summary(training.evaluation)}; {where(config)}")
             return 0
         tokens = {"vocab_size": data.vocab_size, "start_token": data.start_token, "end_token": data.end_token}
-        described = description(config) | {"tokens": tokens, "run": recorded.get("run") or secrets.token_hex(8)}
+        described = description(config) | {"data": digests, "tokens": tokens}
+        described["run"] = recorded.get("run") or secrets.token_hex(8)
         if checkpoints.newest and (changed := other_versions(recorded, described)):
             print(f"warning: {changed}: the run will not be bitwise that of one version", file=sys.stderr)
         directories[0].keep(files)

@@ -10,8 +10,8 @@ from discriminator import FAKE, REAL, Discriminator
 from generator import Generator
 from rollout import RolloutPolicy
 from support.checkpoints import Checkpoints
-from support.config import Config, UsageError, from_flags
-from support.directories import CHECKPOINTS, CONFIG, read_config
+from support.config import CONFIG, Config, UsageError, from_flags, read_config
+from support.directories import CHECKPOINTS
 from support.seeds import Purpose, fold, key, permutation, uniforms
 
 SAMPLE_ROWS = 256  # sequences drawn at once where many are wanted: their logits then stay in cache

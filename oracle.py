@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from data import Due
+from data import Due, checksum
 from data.training_set import TrainingSet
 from generator import Generator
 from support.config import Config, UsageError
@@ -101,9 +101,11 @@ class OracleData:
         self.config = config
         if config.oracle_params:
             self.oracle = Oracle.from_npz(config.oracle_params, config.seq_len)
+            self.origin = f"--oracle_params {config.oracle_params}"
         else:
             sizes = (config.vocab_size, config.seq_len, config.oracle_emb_dim, config.oracle_hidden_dim)
             self.oracle = Oracle(*sizes, seed=config.oracle_seed, init=config.oracle_init)
+            self.origin = f"--oracle_seed {config.oracle_seed}"
         self.vocab_size = self.oracle.vocab_size
 
         def draw(rows: int, seed: tf.Tensor) -> tf.Tensor:
@@ -144,8 +146,12 @@ class OracleData:
         parts = [self._entropies(SAMPLE_ROWS, key(0, Purpose.ORACLE_ENTROPY, chunk)).numpy() for chunk in chunks]
         return mean_and_error(np.concatenate(parts))
 
+    def digests(self) -> dict[str, str]:
+        """The checksum of the weights that --oracle_params names; random ones follow from the flags."""
+        return {"the oracle's weights": checksum(self.oracle.get_weights())} if self.config.oracle_params else {}
+
     def files(self) -> dict[str, str]:
-        """What is kept with the run: nothing, as the flags say all."""
+        """What is kept with the run: nothing, as the flags and --oracle_params say all."""
         return {}
 
     def introduction(self) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
 
 from support.config import UsageError
 
@@ -22,6 +26,15 @@ class Due(NamedTuple):
     last: bool
 
 
+def checksum(arrays: Iterable[np.ndarray]) -> str:
+    """The SHA-256 of arrays of numbers: of their values, shapes and order, whatever their type."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(repr(array.shape).encode())
+        digest.update(np.ascontiguousarray(array, np.float64 if array.dtype.kind == "f" else np.int64).data)
+    return digest.hexdigest()
+
+
 class Dataset(Protocol):
     """What main.py asks of real data. `model` is a `model.SeqGAN`, a log a `support.logs.RunLog`."""
 
@@ -29,6 +42,10 @@ class Dataset(Protocol):
     start_token: int  # fed before the first token
     end_token: int | None  # ends a sequence early, what follows being the padding V; None: all have T tokens
     evaluated: tuple[str, ...]  # all names that `evaluate` may return
+    origin: str  # where it comes from, for messages: the flag and its value
+
+    def digests(self) -> dict[str, str]:
+        """Checksums of the parts of what is read from files, {name of the part: checksum}; recorded with the run."""
 
     def files(self) -> dict[str, str]:
         """What is kept in --log_dir beside the configuration: {file name: content}."""

@@ -10,7 +10,7 @@ import tensorflow as tf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from data import DataError, Due
+from data import DataError, Due, checksum
 from data.midi import (
     HIGHEST_PITCH,
     LOWEST_PITCH,
@@ -58,6 +58,7 @@ class NottinghamData:
             DataError: there is none to train on, or --train_size is more than there is.
         """
         self.config, seq_len = config, config.seq_len
+        self.origin = f"--data_dir {config.data_dir}"
         self.tunes = load(config)
         self.windows = windows(self.tunes.train, seq_len, config.window_stride)
         self.valid = spread(windows(self.tunes.valid, seq_len, seq_len), MAX_HELD_OUT)
@@ -68,8 +69,12 @@ class NottinghamData:
         self.sample_dir = Path(config.data_dir if (Path(config.data_dir) / "train").is_dir() else config.log_dir)
         self._real_figures: dict[str, tuple[float, float]] | None = None
 
+    def digests(self) -> dict[str, str]:
+        """A checksum of the tokens of each split."""
+        return {f"tunes of {split}": checksum(getattr(self.tunes, split)) for split in SPLITS}
+
     def files(self) -> dict[str, str]:
-        """What is kept with the run: nothing, as the flags say all."""
+        """What is kept with the run: nothing, as the flags and the tunes say all."""
         return {}
 
     def introduction(self) -> str:

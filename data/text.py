@@ -284,7 +284,7 @@ class TextData:
             DataError: they can't be used; the message names the file.
             OSError: a file can't be read.
         """
-        self.config, self.source = config, Source(config)
+        self.config, self.source, self.origin = config, Source(config), f"--data_dir {config.data_dir}"
         lines = (tokens for split, tokens in self.source if split == "train")
         self.vocabulary = Vocabulary.count(lines, config.tokens, config.vocab_size - 2, config.min_count)
         self.vocab_size, self.start_token = self.vocabulary.size, self.vocabulary.start
@@ -313,6 +313,12 @@ class TextData:
             only = f"--tokens {config.tokens}, --min_count {config.min_count} and --vocab_size {config.vocab_size}"
             why = f"{only} leave a vocabulary of {entries} token{'s' * (entries != 1)}: nothing to choose from"
         raise DataError(f"--data_dir {config.data_dir}: {why}")
+
+    def digests(self) -> dict[str, str]:
+        """A checksum of the tokens of each split, and of the vocabulary."""
+        digests = {f"lines of {split}": lines.digest() for split, lines in self.lines.items()}
+        entries = "\n".join(self.vocabulary.entries)
+        return digests | {"the vocabulary": hashlib.sha256(entries.encode()).hexdigest()}
 
     def files(self) -> dict[str, str]:
         """What is kept with the run: {file name: content}. It differs where the lines do."""

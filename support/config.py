@@ -3,15 +3,20 @@
 import argparse
 import dataclasses
 import difflib
+import json
 import math
 import os
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 VERSION = "1.0.0"
+CONFIG = "config.json"  # a run's record of its flags, in each of its directories
+FORMAT = 2  # of that file; the first had no number
+MAX_CONFIG = 2**20  # characters; one has a few thousand
 MOST = 10**6  # of anything counted, unless a flag says otherwise
 ABOVE_ZERO = "above 0"  # any such value, in a flag's `needs`
 TUNES = "data/Nottingham"
@@ -302,6 +307,12 @@ PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER}
 BEFORE_ADDED: dict[str, Any] = {"oracle_init": "normal"}
 # Flags that are gone: {name: the value with which an older run is still the same run}.
 REMOVED: dict[str, Any] = {"mixed_precision": False}
+# Flags that a run may be continued or evaluated with another value of: its weights do not depend on them.
+FREE_TO_CHANGE = {
+    *("preset", "is_train", "overwrite", "debug", "log_dir", "eval_log_dir", "log_generation", "save_media"),
+    *("eval_every", "eval_samples", "sample_every", "checkpoint_every", "keep_checkpoints"),
+}
+READ_FROM = {"data_dir", "oracle_params"}  # may be found elsewhere, if what they hold is recorded and the same
 
 # What the generator's pretraining does not depend on: runs that differ in nothing else can share it.
 AFTER_PRETRAINING = {
@@ -411,13 +422,16 @@ def parse(argv: Sequence[str] | None = None) -> Config:
 
 
 def read_flags(argv: Sequence[str]) -> Config:
-    """The configuration that a command line means.
+    """The configuration that a command line means; without --is_train, the run's in --log_dir that was trained.
 
     Raises:
         UsageError: it is wrong; the message names the flag.
     """
     given = explicit_flags(argv)
-    config = Config(**PRESETS[given.get("preset", "default")] | given)
+    if given.get("is_train", True):
+        config = Config(**PRESETS[given.get("preset", "default")] | given)
+    else:
+        config = trained(given)
     check(config)
     check_effect(config, given)
     return config
@@ -459,6 +473,69 @@ def from_flags(flags: dict[str, Any]) -> Config:
     return Config(**values)
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """The content of a config.json, among it `flags`, and `run`, the run's identifier.
+
+    Raises:
+        UsageError: the file can't be read, or a newer version of the program wrote it.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.loads(file.read(MAX_CONFIG))
+        if not isinstance(content["flags"]["total_epochs"], int) or not isinstance(content["run"], str):
+            raise TypeError
+        if not isinstance(content.get("data", {}), dict):
+            raise TypeError
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise UsageError(f"{path}: not a readable configuration") from None
+    if content.get("format", 1) not in range(1, FORMAT + 1):
+        raise UsageError(f"{path}: of format {content['format']}, which a newer version of the program wrote")
+    return content
+
+
+def trained(given: dict[str, Any]) -> Config:
+    """The configuration to evaluate a run with: its own, and of `given`, the command line's, what may differ from it.
+
+    Raises:
+        UsageError: --log_dir holds no run, or a flag contradicts it.
+    """
+    if given.get("overwrite"):
+        raise UsageError("--overwrite and --no-is_train: nothing would be left to evaluate")
+    log_dir = given.get("log_dir", Config.log_dir)
+    path = Path(log_dir) / CONFIG
+    if not path.is_file():
+        raise UsageError(f"--no-is_train: no run to evaluate in --log_dir {log_dir} (there is no {CONFIG})")
+    content = read_config(path)
+    try:
+        recorded = from_flags(content["flags"])
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    config = dataclasses.replace(recorded, **{"overwrite": False, "debug": False, "log_dir": log_dir} | given)
+    free = FREE_TO_CHANGE | (READ_FROM if "data" in content else set())
+    if differing := differences(recorded, config, free):
+        raise UsageError(f"--no-is_train: the run in --log_dir {log_dir} has {'; '.join(differing)}")
+    return config
+
+
+def differences(before: Config, now: Config, free: Set[str]) -> list[str]:
+    """The flags, but for those of `free`, in which a configuration differs from that of a run, with both values.
+
+    Two spellings of one path are no difference; with and without --oracle_params is one, whatever `free` says.
+    """
+
+    def differs(name: str) -> bool:
+        old, new = getattr(before, name), getattr(now, name)
+        if name in READ_FROM and old and new:
+            return name not in free and os.path.normpath(old) != os.path.normpath(new)
+        return old != new and name not in free - READ_FROM
+
+    def shown(value: Any) -> str:
+        return " ".join(map(str, value)) if isinstance(value, tuple) else str(value) if value != "" else "none"
+
+    differing = [name for name in sorted(FIELDS) if differs(name)]
+    return [f"--{name} {shown(getattr(before, name))}, not {shown(getattr(now, name))}" for name in differing]
+
+
 def check(config: Config) -> None:
     """Checks what no single flag shows.
 
@@ -485,8 +562,6 @@ def check(config: Config) -> None:
             raise UsageError(f"--{name}: {value!r} is not UTF-8")
     if config.dataset == "text" and config.data_dir == TUNES:
         raise UsageError("--dataset text: --data_dir must name a file of text, or a folder with train.txt")
-    if config.overwrite and not config.is_train:
-        raise UsageError("--overwrite and --no-is_train: nothing would be left to evaluate")
     if config.evaluate and os.path.realpath(config.log_dir) == os.path.realpath(config.eval_log_dir):
         raise UsageError(f"--log_dir and --eval_log_dir are both {config.log_dir}")
     if config.is_train and not config.pretrain_g_epochs and not config.total_epochs:

@@ -1,7 +1,6 @@
 """A run's directories: locked while it runs, claimed by its configuration, and written so as to survive a crash."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import re
@@ -9,25 +8,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from support.config import Config, UsageError, from_flags
+from support.config import CONFIG, FREE_TO_CHANGE, READ_FROM, Config, UsageError, differences, from_flags, read_config
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-CHECKPOINTS, CONFIG, METRICS, VOCABULARY = "checkpoints", "config.json", "metrics.csv", "vocabulary.json"
+CHECKPOINTS, METRICS, VOCABULARY = "checkpoints", "metrics.csv", "vocabulary.json"
 MEDIA = "media"
 SONG, MEDIUM = re.compile(r"sample\d+\.mid"), re.compile(r"epoch\d+_.*\.(png|wav)")  # what runs on music leave
-FORMAT = 2  # of config.json; the first had no number
-MAX_CONFIG = 2**20  # characters; one has a few thousand
+STEP = re.compile(r"step-\d{9}")  # a checkpoint's directory: the number of steps taken
 # The schedules of rates that can fall over the epochs that a flag counts.
 FALLING = {
     "pretrain_g_epochs": ("g_pretrain_schedule",),
     "pretrain_d_epochs": ("d_schedule",),
     "total_epochs": ("g_schedule", "d_schedule"),
 }
-FREE_TO_CHANGE = {"preset", "is_train", "checkpoint_every", "keep_checkpoints", "overwrite", "debug"}
 
 
 @contextlib.contextmanager
@@ -80,43 +77,63 @@ class RunDirectory:
             UsageError: it can't be written, or another process holds it.
         """
         self.path, self.flag = Path(path), flag
+        self._made: list[Path] = []  # by this process, deepest first; not to stay where the command is refused
+        self._used = False
         if not fcntl:
             raise UsageError("training needs Linux, macOS or WSL: this system's Python has no fcntl")
         try:
             if make:
+                self._made = [each for each in (self.path, *self.path.parents) if not os.path.lexists(each)]
                 self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / "lock", "a", encoding="utf-8")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._take_lock()
         except BlockingIOError:
-            self._lock.close()
             raise UsageError(f"{flag} {path}: another process is training there") from None
         except OSError as error:
+            self._unmake()
             raise UsageError(f"{flag} {path}: {error.strerror}") from None
 
-    def recorded(self, config: Config) -> dict[str, Any]:
+    def _take_lock(self) -> None:
+        path = self.path / "lock"
+        while True:
+            made = not os.path.lexists(path)
+            self._lock = open(path, "a", encoding="utf-8")
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(self._lock.fileno())):
+                    break
+            except BlockingIOError:
+                self._lock.close()
+                raise
+            self._lock.close()  # the process that had made it was refused, and has removed it
+        if made:
+            self._made.insert(0, path)
+
+    def _unmake(self) -> None:
+        """Removes what this process made, as far as it is empty."""
+        with contextlib.suppress(OSError):
+            for path in self._made:
+                path.unlink() if path.name == "lock" and not path.is_dir() else path.rmdir()
+
+    def recorded(self) -> dict[str, Any]:
         """The config.json of the run whose records the directory holds, {} where it holds none.
 
         Raises:
-            UsageError: that run has another configuration, or an unknown one.
+            UsageError: the run is unknown.
         """
         path = self.path / CONFIG
         if not path.exists():
             if record_files(self.path) or any((self.path / CHECKPOINTS).glob("step-*")):
                 raise UsageError(f"{self.flag} {self.path}: holds records of an unknown run; --overwrite removes them")
             return {}
-        content = read_config(path)
         try:
-            differing = differences(from_flags(content["flags"]), config)
+            return read_config(path)
         except UsageError as error:
-            raise UsageError(f"{path}: {error}; --overwrite starts afresh") from None
-        if differing:
-            falling = any(falls(flag.removeprefix("--"), config) for flag in differing)
-            why = " (a rate that falls does so over all epochs: another number is another run)" if falling else ""
-            raise UsageError(
-                f"{self.flag} {self.path}: holds a run with other values of {', '.join(differing)}{why}; "
-                "choose another directory, or --overwrite"
-            )
-        return content
+            raise UsageError(f"{error}; --overwrite starts afresh") from None
+
+    def steps_taken(self) -> int:
+        """How many steps the newest checkpoint has behind it; 0 where there is none."""
+        names = (path.name for path in (self.path / CHECKPOINTS).glob("step-*"))
+        return max((int(name[5:]) for name in names if STEP.fullmatch(name)), default=0)
 
     def describe(self, described: dict[str, Any]) -> None:
         """Writes config.json, where it does not hold just this; from then on the directory is this run's.
@@ -124,26 +141,39 @@ class RunDirectory:
         Raises:
             OSError: it can't be written.
         """
+        self._used = True
         path, text = self.path / CONFIG, json.dumps(described, indent=2) + "\n"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_whole(path, text)
 
-    def check(self, files: dict[str, str]) -> None:
-        """Makes sure that the run of this directory, if there is one, keeps just these files, {name: content}.
+    def check(self, recorded: dict[str, Any], origin: str, digests: dict[str, str], files: dict[str, str]) -> None:
+        """Makes sure that a run reads what it has always read.
+
+        Args:
+            recorded: its config.json; {} for a new run, which has read nothing yet.
+            origin: the flag and the file that it reads, for messages.
+            digests: checksums of the parts of what it read now, by name. Older versions' runs have none on record.
+            files: what it keeps in this directory, {name: content}.
 
         Raises:
-            UsageError: one differs, or is missing though the run has checkpoints.
+            UsageError: something differs, or a file is missing though the run has checkpoints.
             OSError: one can't be read.
         """
-        if not (self.path / CONFIG).exists():
+        if not recorded:
             return
+        before = recorded.get("data", digests)
+        if changed := sorted(name for name in before.keys() | digests.keys() if before.get(name) != digests.get(name)):
+            raise UsageError(
+                f"{origin}: {' and '.join(changed)} changed since the run in {self.flag} {self.path} began; "
+                "choose another directory, or --overwrite"
+            )
         for name, content in files.items():
             path = self.path / name
             if not path.exists():
-                if any((self.path / CHECKPOINTS).glob("step-*")):
+                if self.steps_taken():
                     raise UsageError(f"{path}: missing; --overwrite starts afresh")
             elif path.read_bytes() != content.encode():
-                raise UsageError(f"{path}: of other data than --data_dir has now; --overwrite starts afresh")
+                raise UsageError(f"{path}: of other data than {origin} has now; --overwrite starts afresh")
 
     def keep(self, files: dict[str, str]) -> None:
         """Writes files, {name: content}, that belong to the run; before `describe`, so that it finds them complete.
@@ -173,7 +203,9 @@ class RunDirectory:
             media.rmdir()
 
     def release(self) -> None:
-        """Lets the next process in."""
+        """Lets the next process in; what was made for nothing goes."""
+        if not self._used:
+            self._unmake()
         self._lock.close()
 
 
@@ -187,31 +219,24 @@ def claim(directories: list[RunDirectory], config: Config) -> dict[str, Any]:
         UsageError: they hold something else.
     """
     first, *others = directories
-    content = first.recorded(config)
+    content, advice = first.recorded(), "choose another directory, or --overwrite"
+    if content:
+        try:
+            before = from_flags(content["flags"])
+        except UsageError as error:
+            raise UsageError(f"{first.path / CONFIG}: {error}; --overwrite starts afresh") from None
+        if differing := differences(before, config, changeable(first, content, before, config)):
+            falling = any(falls(name, config) and getattr(before, name) != getattr(config, name) for name in FALLING)
+            why = " (a rate that falls does so over all epochs: another number is another run)" if falling else ""
+            raise UsageError(f"{first.flag} {first.path}: holds a run with {'; '.join(differing)}{why}; {advice}")
     for other in others:
-        if other.recorded(config).get("run", content.get("run")) != content.get("run"):
+        found = other.recorded()
+        if found.get("run", content.get("run")) != content.get("run"):
             raise UsageError(
-                f"{other.flag} {other.path}: holds records of another run than {first.flag} {first.path}; "
-                "choose another directory, or --overwrite"
+                f"{other.flag} {other.path}: holds records of another run than {first.flag} {first.path}; {advice}"
             )
-    return content
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The content of a config.json, among it `flags`, and `run`, the run's identifier.
-
-    Raises:
-        UsageError: the file can't be read, or a newer version of the program wrote it.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.loads(file.read(MAX_CONFIG))
-        if not isinstance(content["flags"]["total_epochs"], int) or not isinstance(content["run"], str):
-            raise TypeError
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise UsageError(f"{path}: not a readable configuration; --overwrite starts afresh") from None
-    if content.get("format", 1) not in range(1, FORMAT + 1):
-        raise UsageError(f"{path}: of format {content['format']}, which a newer version of the program wrote")
+        if not found and first.steps_taken():
+            raise UsageError(f"{other.flag} {other.path}: holds no records of the run in {first.flag} {first.path}")
     return content
 
 
@@ -220,20 +245,15 @@ def falls(name: str, config: Config) -> bool:
     return any(getattr(config, schedule) == "cosine" for schedule in FALLING.get(name, ()))
 
 
-def differences(before: Config, now: Config) -> list[str]:
-    """The flags whose values differ between a run's configuration and another.
-
-    More --total_epochs than before are no difference, unless a rate falls over them: then there must have been none.
-    Two spellings of one path are no difference either.
-    """
-
-    def differs(name: str) -> bool:
-        old, new = getattr(before, name), getattr(now, name)
-        if name.endswith("_dir"):
-            return os.path.normpath(old) != os.path.normpath(new)
-        if name == "total_epochs":
-            return new < old or (new > old > 0 and falls(name, now))
-        return new != old
-
-    names = sorted(field.name for field in dataclasses.fields(Config))
-    return [f"--{name}" for name in names if name not in FREE_TO_CHANGE and differs(name)]
+def changeable(directory: RunDirectory, content: dict[str, Any], before: Config, now: Config) -> set[str]:
+    """The flags that a run may be continued with other values of."""
+    free = set(FREE_TO_CHANGE)
+    if "data" in content or before.dataset == "text":  # whose vocabulary.json tells, too
+        free |= READ_FROM
+    # More epochs are more of the same, unless a rate falls over them.
+    if now.total_epochs >= before.total_epochs and not (before.total_epochs and falls("total_epochs", now)):
+        free.add("total_epochs")
+    most = before.pretrain_g_epochs - bool(before.average)  # steps, before the average is taken over
+    if now.pretrain_g_epochs >= before.pretrain_g_epochs and not falls("pretrain_g_epochs", now):
+        free |= {"pretrain_g_epochs"} if directory.steps_taken() <= most else set()
+    return free

@@ -27,8 +27,8 @@ from tensorboard.plugins.text import metadata as text_plugin
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from support.config import Config, UsageError
-from support.directories import FORMAT, METRICS, fsync, naming, record_files, write_whole
+from support.config import FORMAT, Config, UsageError
+from support.directories import METRICS, fsync, naming, record_files, write_whole
 
 HPARAMS = "events.out.tfevents.0.hparams"  # TensorBoard reads a directory's event files in the order of their names
 

@@ -208,6 +208,26 @@ def logs(tmp_path, monkeypatch) -> list[str]:
     return [*TINY, *DIRECTORIES]
 
 
+@pytest.mark.parametrize("path", ["train", "a/b/train"])
+def test_directories_come_before_data_and_are_not_left_behind(capsys, logs, tmp_path, monkeypatch, path):
+    read = []
+
+    def unreadable(config):
+        read.append((tmp_path / path).is_dir())
+        raise UsageError("--data_dir: unreadable")
+
+    monkeypatch.setitem(program.DATASETS, "LSTM", unreadable)
+    one_line(capsys, [*logs, "--log_dir", path, "--eval_log_dir", "file"], "--eval_log_dir file: File exists")
+    assert not read
+    before = sorted(tmp_path.rglob("*"))
+    one_line(capsys, [*logs, "--log_dir", path], "unreadable")
+    assert read == [True] and sorted(tmp_path.rglob("*")) == before
+    (tmp_path / path).mkdir(parents=True)
+    (tmp_path / path / "notes.txt").write_text("mine")
+    one_line(capsys, [*logs, "--log_dir", path], "unreadable")
+    assert [entry.name for entry in (tmp_path / path).iterdir()] == ["notes.txt"]
+
+
 OF_DIRECTORIES = [
     ("file", "File exists"),
     ("file/train", "Not a directory"),
@@ -247,23 +267,24 @@ def test_a_directory_without_rights(capsys, logs, tmp_path):
         '{"flags": {"total_epochs": "5"}, "run": "a"}',
         '{"flags": {"total_epochs": 5}}',
         '{"flags": {"total_epochs": 5}, "run": 7}',
+        '{"flags": {"total_epochs": 5}, "run": "a", "data": 7}',
         b"\xff\xfe\x00",
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_a_config_json_that_is_none(capsys, logs, tmp_path, content):
     (tmp_path / "train").mkdir()
     path = tmp_path / "train" / "config.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     one_line(capsys, logs, "config.json: not a readable configuration")
-    assert sorted(entry.name for entry in path.parent.iterdir()) == ["config.json", "lock"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["config.json"]
 
 
 def test_nothing_to_evaluate(capsys, logs, tmp_path):
-    one_line(capsys, [*logs, "--no-is_train"], "--log_dir train", "No such file")
-    assert not (tmp_path / "train").exists()
-    (tmp_path / "train").mkdir()
-    one_line(capsys, [*logs, "--no-is_train"], "--no-is_train", "no checkpoint", "train")
+    for _ in range(2):
+        one_line(capsys, [*logs, "--no-is_train"], "--no-is_train: no run to evaluate in --log_dir train")
+        (tmp_path / "train").mkdir(exist_ok=True)
+    assert not list((tmp_path / "train").iterdir())
 
 
 # ---- an oracle's file

@@ -92,7 +92,7 @@ def test_one_process_a_directory_and_the_lock_dies_with_its_owner(endless, train
     assert {path: before[path] for path in before} == {path: snapshot(tmp_path)[path] for path in before}
     endless.kill()
     endless.wait()
-    refused(trainer.run(flags(tmp_path), toy=True), "--d_epochs", "--pretrain_g_epochs")  # it got past the lock
+    refused(trainer.run(flags(tmp_path), toy=True), "--d_epochs 1000000, not 2")  # it got past the lock
 
 
 # ---- going on, and not
@@ -125,10 +125,39 @@ def test_more_epochs_are_a_continuation_and_fewer_are_refused(trainer, toy, tmp_
 def test_another_configuration_is_refused_by_name(trainer, toy):
     before = snapshot(toy)
     ended = trainer.run(flags(toy, "--seed", "9", "--d_filter_sizes", "1", "2", "--g_lr", "0.5"), toy=True)
-    refused(ended, "--d_filter_sizes, --g_lr, --seed;")
-    refused(trainer.run(flags(toy, "--eval_log_dir", "elsewhere"), toy=True, cwd=str(toy)), "--eval_log_dir")
-    shutil.rmtree(toy / "elsewhere")
+    refused(ended, "holds a run with --d_filter_sizes 1 3, not 1 2; --g_lr 0.01, not 0.5; --seed 1, not 9; choose")
+    refused(trainer.run(flags(toy, "--eval_log_dir", "elsewhere"), toy=True, cwd=str(toy)), "--eval_log_dir elsewhere")
     assert snapshot(toy) == before
+
+
+def test_a_run_that_was_moved_goes_on(trainer, toy, tmp_path):
+    """Where a run lies is no part of it, nor is how often it is looked at."""
+    assert trainer.run(flags(tmp_path / "old"), toy=True, at=150, action="SIGTERM").status == 143
+    shutil.move(tmp_path / "old" / "train", tmp_path / "train")
+    shutil.move(tmp_path / "old" / "eval", tmp_path / "eval")
+    resumes(trainer, tmp_path, toy)
+    assert json.loads((tmp_path / "eval" / "config.json").read_text())["flags"]["log_dir"] == str(tmp_path / "train")
+
+
+def test_how_often_a_run_is_looked_at_may_change(trainer, toy, tmp_path):
+    assert trainer.run(flags(tmp_path, "--total_epochs", "2"), toy=True).status == 0
+    more = ["--eval_every", "1", "--eval_samples", "6", "--log_generation"]
+    assert trainer.run(flags(tmp_path, *more), toy=True).status == 0
+    assert (tmp_path / "train" / "metrics.csv").read_bytes() == (toy / "train" / "metrics.csv").read_bytes()
+    epochs = [row.split(",")[0] for row in (tmp_path / "eval" / "metrics.csv").read_text().splitlines()[1:]]
+    assert epochs == ["0", "1", "3", "4", "5", "6", "7", "8", "9"]
+
+
+def test_pretraining_may_grow_until_the_discriminator_is_trained(trainer, toy, tmp_path):
+    assert trainer.run(flags(tmp_path, "--pretrain_g_epochs", "3", "--total_epochs", "0"), toy=True).status == 0
+    refused(trainer.run(flags(tmp_path, "--pretrain_g_epochs", "2"), toy=True), "--pretrain_g_epochs 3, not 2")
+    assert trainer.run(flags(tmp_path), toy=True).status == 0
+    left, expected = outcome(tmp_path), outcome(toy)
+    assert left["train metrics.csv"] == expected["train metrics.csv"]  # the shorter run's last epoch was evaluated
+    assert all(left[name] == expected[name] for name in left if name.startswith("weights "))
+    before = snapshot(tmp_path)
+    refused(trainer.run(flags(tmp_path, "--pretrain_g_epochs", "6"), toy=True), "--pretrain_g_epochs 5, not 6")
+    assert snapshot(tmp_path) == before
 
 
 def test_two_spellings_of_one_directory(trainer, toy, tmp_path):

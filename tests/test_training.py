@@ -177,12 +177,12 @@ def test_a_longer_run_is_another_where_a_rate_falls(trainer, tmp_path):
             assert trainer.run(flags(folder, *cosine, "--total_epochs", epochs), toy=True).status == 0
         ended = trainer.run(flags(folder, *cosine, "--total_epochs", "3"), toy=True)
         assert ended.status == 2 and ended.err.count("\n") == 1
-        assert re.search(r"other values of --total_epochs \(a rate that falls", ended.err), ended.err
+        assert re.search(r"--total_epochs 2, not 3 \(a rate that falls", ended.err), ended.err
     cosine = ["--g_pretrain_schedule", "cosine"]
     assert trainer.run(flags(tmp_path, *cosine, "--total_epochs", "1"), toy=True).status == 0
     assert trainer.run(flags(tmp_path, *cosine, "--total_epochs", "2"), toy=True).status == 0
     ended = trainer.run(flags(tmp_path, *cosine, "--pretrain_g_epochs", "6"), toy=True)
-    assert re.search(r"other values of --pretrain_g_epochs \(a rate that falls", ended.err), ended.err
+    assert re.search(r"--pretrain_g_epochs 5, not 6 \(a rate that falls", ended.err), ended.err
 
 
 # ---- averaged weights

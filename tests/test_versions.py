@@ -15,8 +15,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 import main as program
 from support import config as flags_module
 from support import directories, logs
-from support.config import Config, UsageError, from_flags
-from support.directories import differences
+from support.config import FORMAT, Config, UsageError, differences, from_flags
 from tools import sample
 
 # tests/fixtures/old_run: what the program of commit 1f560d8 left when it was started so, and the evaluations that it
@@ -67,7 +66,7 @@ def test_an_older_run_goes_on_as_it_would_have(old_run, capsys):
     assert found[:9] == rows(OLD_RUN / "eval" / "metrics.csv")  # the older program's own, untouched
     assert len(rows(old_run / "train" / "metrics.csv")) == 6 + 2 + 5
     described = json.loads((old_run / "train" / "config.json").read_text())
-    assert described["format"] == directories.FORMAT and described["flags"]["total_epochs"] == 5
+    assert described["format"] == FORMAT and described["flags"]["total_epochs"] == 5
     assert described["run"] == json.loads((OLD_RUN / "train" / "config.json").read_text())["run"]
 
 
@@ -93,7 +92,8 @@ def test_a_flag_added_later_means_what_the_older_program_did(monkeypatch):
     assert from_flags(flags).baseline == "none" and from_flags(flags).d_filter_sizes == (3, 5, 5, 5)
     monkeypatch.setitem(flags_module.BEFORE_ADDED, "baseline", "batch")
     assert from_flags(flags).baseline == "batch"
-    assert differences(from_flags(flags), from_flags(flags | {"baseline": "none"})) == ["--baseline"]
+    other = from_flags(flags | {"baseline": "none"})
+    assert differences(from_flags(flags), other, set()) == ["--baseline batch, not none"]
 
 
 def test_a_flag_that_is_gone(monkeypatch):
@@ -120,8 +120,8 @@ def test_a_value_that_is_none(name, value):
     ("changed", "why"),
     [
         ({"flags": {"temperature": 2}}, "config.json: a run of another version, with unknown flags: --temperature"),
-        ({"flags": {"seed": 6}}, "--log_dir train: holds a run with other values of --seed"),
-        ({"format": directories.FORMAT + 1}, f"of format {directories.FORMAT + 1}, which a newer version"),
+        ({"flags": {"seed": 6}}, "--log_dir train: holds a run with --seed 6, not 5; choose"),
+        ({"format": FORMAT + 1}, f"of format {FORMAT + 1}, which a newer version"),
         ({"format": "x"}, "of format x, which a newer version"),
     ],
 )

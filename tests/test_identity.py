@@ -1,0 +1,170 @@
+"""What a run is: the flags that change its weights, and what it reads; not where it lies."""
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SIZES
+from test_bad_input import npz
+from test_nottingham import cache_home, write_song  # noqa: F401, a fixture
+
+import main as program
+from data import checksum
+from support.config import parse
+
+FEW = shlex.split("--no-jit --pretrain_g_epochs 1 --total_epochs 0 --no-evaluate --log_dir train")
+SCALE = [60, 62, 64, 65, 67, 69, 71, 72]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """The working directory, with an oracle's weights, lines and tunes to read."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "oracle.npz").write_bytes(npz())
+    (tmp_path / "lines").mkdir()
+    for split in ("train", "valid", "test"):
+        (tmp_path / "lines" / f"{split}.txt").write_text("\n".join(["ab", "ba", "abb"] * 5) + split[0])
+        (tmp_path / "tunes" / split).mkdir(parents=True)
+        write_song(tmp_path / "tunes" / split / "a.mid", SCALE if split != "test" else SCALE[::-1])
+    return tmp_path
+
+
+KINDS = {
+    "oracle": (["--oracle_params", "oracle.npz"], "oracle.npz"),
+    "text": (["--dataset", "text", "--data_dir", "lines"], "lines"),
+    "music": (["--dataset", "Nottingham", "--data_dir", "tunes"], "tunes"),
+}
+
+
+def start(*flags: str) -> int:
+    return program.main([*SIZES, *FEW, *flags])
+
+
+def change_oracle(here: Path) -> None:
+    (here / "oracle.npz").write_bytes(npz(b_out=np.zeros(4, np.float32)))
+
+
+def change_lines(here: Path) -> None:
+    (here / "lines" / "test.txt").write_text("bb\n")
+
+
+def change_vocabulary(here: Path) -> None:
+    """Another letter for one, so that the tokens are the same numbers."""
+    for path in (here / "lines").iterdir():
+        path.write_text(path.read_text().replace("a", "c"))
+
+
+def change_tunes(here: Path) -> None:
+    write_song(here / "tunes" / "valid" / "b.mid", SCALE)
+    shutil.move(here / "tunes" / "train" / "a.mid", here / "tunes" / "train" / "c.mid")  # a name is no tune
+
+
+CHANGES = [
+    (
+        "oracle",
+        change_oracle,
+        "--oracle_params oracle.npz: the oracle's weights changed since the run in --log_dir train",
+    ),
+    ("text", change_lines, "--data_dir lines: lines of test changed since the run"),
+    ("text", change_vocabulary, "--data_dir lines: the vocabulary changed since the run"),
+    ("music", change_tunes, "--data_dir tunes: tunes of valid changed since the run"),
+]
+
+
+@pytest.mark.parametrize(("kind", "change", "why"), CHANGES)
+def test_what_a_run_reads_is_part_of_it(here, capsys, kind, change, why):
+    flags, _ = KINDS[kind]
+    assert start(*flags) == 0
+    before = {path: path.read_bytes() for path in (here / "train").rglob("*") if path.is_file()}
+    change(here)
+    capsys.readouterr()
+    for argv in ([*SIZES, *FEW, *flags, "--pretrain_g_epochs", "2"], ["--no-is_train", "--log_dir", "train"]):
+        status = program.main(argv)
+        error = capsys.readouterr().err
+        assert status == 2 and why in error and error.count("\n") == 1, error
+    assert before == {path: path.read_bytes() for path in (here / "train").rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_run_reads_may_lie_elsewhere(here, capsys, kind):
+    flags, name = KINDS[kind]
+    assert start(*flags) == 0
+    (here / name).rename(here / "moved")
+    moved = [*flags[:-1], "moved"]
+    assert start(*moved, "--pretrain_g_epochs", "2") == 0
+    recorded = json.loads((here / "train" / "config.json").read_text())
+    assert recorded["flags"][flags[-2].removeprefix("--")] == "moved" and recorded["data"]
+    assert capsys.readouterr().err == ""
+
+
+def test_an_older_run_has_no_checksums(here, capsys):
+    flags, _ = KINDS["oracle"]
+    assert start(*flags) == 0
+    path = here / "train" / "config.json"
+    content = json.loads(path.read_text())
+    digests = content.pop("data")
+    path.write_text(json.dumps(content))
+    shutil.copy(here / "oracle.npz", here / "copy.npz")
+    assert start("--oracle_params", "copy.npz", "--pretrain_g_epochs", "2") == 2  # nothing shows that it is the same
+    assert "--oracle_params oracle.npz, not copy.npz" in capsys.readouterr().err
+    assert start(*flags, "--pretrain_g_epochs", "2") == 0
+    assert json.loads(path.read_text())["data"] == digests
+
+
+def test_with_a_file_or_without(here, capsys):
+    assert start(*KINDS["oracle"][0]) == 0
+    assert start() == 2
+    assert "--oracle_params oracle.npz, not none" in capsys.readouterr().err
+
+
+def test_a_checksum_is_of_numbers():
+    arrays = [np.arange(6), np.zeros(2)]
+    assert checksum(arrays) == checksum([np.arange(6, dtype=np.int16), np.zeros(2, np.float32)])
+    others = ([np.arange(6).reshape(2, 3), np.zeros(2)], [np.arange(3), np.arange(3, 6), np.zeros(2)], arrays[::-1])
+    assert len({checksum(each) for each in (arrays, *others, arrays[:1])}) == 5
+
+
+# ---- evaluating
+
+
+def test_a_run_is_evaluated_with_its_own_flags(here, capsys):
+    assert start("--seed", "7", *KINDS["text"][0]) == 0
+    capsys.readouterr()
+    assert program.main(["--no-is_train", "--log_dir", "train"]) == 0
+    first = capsys.readouterr().out
+    assert re.search(r"nll_test +\d", first)
+    assert program.main(["--is_train", "False", "--log_dir", "train", "--seed", "7", "--eval_samples", "40"]) == 0
+    assert capsys.readouterr().out != first  # more samples may be drawn
+    (here / "lines").rename(here / "moved")
+    assert program.main(["--no-is_train", "--log_dir", "train", "--data_dir", "moved"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        ("--seed 8", "the run in --log_dir train has --seed 7, not 8"),
+        ("--seed 7 --g_lr 0.5 --seq_len 9", "has --g_lr 0.01, not 0.5; --seq_len 3, not 9"),
+        ("--total_epochs 5", "has --total_epochs 0, not 5"),
+        ("--dataset LSTM", "has --dataset text, not LSTM"),
+        ("--save_media", "--save_media has no effect without --dataset Nottingham"),
+        ("--overwrite", "nothing would be left"),
+        ("--log_dir elsewhere", "no run to evaluate in --log_dir elsewhere"),
+    ],
+)
+def test_flags_that_contradict_the_run(here, capsys, flags, why):
+    assert start("--seed", "7", *KINDS["text"][0]) == 0
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        parse(["--no-is_train", "--log_dir", "train", *shlex.split(flags)])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and why in error and error.count("\n") == 1
+
+
+def test_a_run_that_overwrote_another_is_evaluated(here):
+    assert start(*KINDS["oracle"][0]) == 0
+    assert start(*KINDS["oracle"][0], "--overwrite") == 0
+    assert program.main(["--no-is_train", "--log_dir", "train"]) == 0
