@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from support.seeds import Purpose, variable_seed
 
+UNROLLED = 40  # steps of teacher forcing that are compiled one by one; for more, XLA takes minutes
+
 
 class State(NamedTuple):
     """The LSTM's memory after some tokens: `hidden` and `cell`, float32 [B, H] (or [T, B, H] where stacked)."""
@@ -218,6 +220,8 @@ class Generator(keras.layers.Layer):
         start = tf.fill([1, batch_size], self.start_token)
         embedded = self.embedding(tf.concat([start, tf.transpose(tokens)[:-1]], axis=0))  # [T, B, E]
         hidden = cell = tf.zeros([batch_size, self.hidden_dim])
+        if seq_len > UNROLLED:
+            return tf.scan(lambda state, x: State(*self.cell(x, list(state))[1]), embedded, State(hidden, cell))
         states = []
         for t in range(seq_len):
             _, (hidden, cell) = self.cell(embedded[t], [hidden, cell])

@@ -2,8 +2,11 @@
 
 import signal
 
+from support import streams
+
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until training has something to save
+    streams.open_all()
 
 import support.quiet  # noqa: F401 - before TensorFlow
 
@@ -13,12 +16,11 @@ import math
 import secrets
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from data import Dataset, Due
 from data.nottingham import NottinghamData
@@ -27,7 +29,7 @@ from model import SeqGAN
 from oracle import OracleData
 from support.checkpoints import Checkpoints
 from support.config import Config, UsageError, parse
-from support.console import in_one_line, summary, where
+from support.console import Figures, Progress, in_one_line, table, where
 from support.device import configure_tensorflow
 from support.directories import CHECKPOINTS, RunDirectory, claim
 from support.logs import RunLog, description, means, other_versions, with_errors
@@ -35,7 +37,11 @@ from support.schedule import ADVERSARIAL, PRETRAIN_D, PRETRAIN_G, Schedule, Step
 from support.signals import Interrupt
 
 DATASETS: dict[str, Callable[[Config], Dataset]] = {"LSTM": OracleData, "Nottingham": NottinghamData, "text": TextData}
-TRAIN_COLUMNS = ("g_pretrain_loss", "d_pretrain_loss", "d_pretrain_acc", "g_loss", "g_reward", "d_loss", "d_acc")
+UNITS = "NLL and entropy in nats a token, ± one standard error"
+TRAIN_COLUMNS = (
+    *("g_pretrain_loss", "d_pretrain_loss", "d_pretrain_acc", "g_loss", "g_reward", "d_loss", "d_acc"),
+    "seconds_per_epoch",
+)
 
 
 class Diverged(RuntimeError):
@@ -54,9 +60,8 @@ class Run:
         self.taken, details = restored or (0, {})
         self.results: list[dict[str, float]] = details.get("results", [])  # of the epoch under way
         self.positions: dict[str, dict[str, int]] = details.get("positions", {})  # of the logs
-        self.evaluation: Mapping[str, Sequence[float]] = details.get("evaluation", {})  # the newest
+        self.evaluation: Figures = details.get("evaluation", {})  # the newest
         self.evaluation_seconds = 0.0
-        self._figures: dict[str, str] = {}
         self.logs: list[RunLog] = []  # those open: of training, and with --evaluate of evaluation
 
     def train(self, interrupt: Interrupt) -> None:
@@ -72,17 +77,15 @@ class Run:
 
     def _phase(self, phase: str, interrupt: Interrupt) -> None:
         """Takes the steps of one phase, with a progress bar of its epochs."""
-        epochs, first = self.steps.epochs[phase], self.steps[self.taken].epoch
-        with tqdm(total=epochs, initial=first, desc=phase, unit="epoch", disable=None) as bar:
+        with Progress(phase, self.steps.epochs[phase], self.steps[self.taken].epoch) as progress:
             started = time.perf_counter()
             while not self.finished and self.steps[self.taken].phase == phase and interrupt.signal is None:
                 step = self.steps[self.taken]
                 self.results.append(self._take(step))
                 self.taken += 1
                 if step.last:
-                    self._end_epoch(step, time.perf_counter() - started)
-                    bar.update()
-                    bar.set_postfix(self._figures, refresh=False)
+                    figures, evaluation = self._end_epoch(step, time.perf_counter() - started)
+                    progress.update(step.epoch, figures, evaluation)
                     if self.steps.checkpoint_due(step):
                         self.save()
                     started = time.perf_counter()
@@ -109,7 +112,7 @@ class Run:
                 rewards, chosen = result.rewards.numpy(), result.mask.numpy() > 0
                 for t in range(self.config.seq_len):
                     values = rewards[chosen[:, t], t]  # no token was chosen once a sequence was finished
-                    self.logs[0].histogram(self.steps.axis(step), f"g_reward_at_step/{t + 1:02d}", values)
+                    self.logs[0].histogram(self.steps.axis(step), f"reward_at_step/{t + 1:02d}", values)
         else:
             loss, accuracy = self.model.d_step(self.data.real(step.number), number)
             prefix = "d_pretrain" if step.phase == PRETRAIN_D else "d"
@@ -129,18 +132,19 @@ class Run:
         kept = self.checkpoints.newest
         return Diverged(f"{what}; " + (f"the last good checkpoint is {kept}" if kept else "no checkpoint yet"))
 
-    def _end_epoch(self, step: Step, seconds: float) -> None:
-        """Writes the epoch's row and, where it is due, evaluates."""
-        figures = means(self.results)
-        self.results, self._figures = [], {name: f"{value:.3f}" for name, value in figures.items()}
-        self.logs[0].row(self.steps.axis(step), step.phase, figures)
+    def _end_epoch(self, step: Step, seconds: float) -> tuple[dict[str, float], Figures | None]:
+        """Writes the epoch's row and, where it is due, evaluates; returns its figures and those of the evaluation."""
+        figures, axis, evaluated = means(self.results), self.steps.axis(step), self.steps.evaluation_due(step)
+        self.results = []
         if step.phase == PRETRAIN_D:  # whose axis is its own
-            return
-        self.logs[0].scalars(self.steps.axis(step), {"seconds_per_epoch": seconds})
-        due = Due(self.steps.evaluation_due(step), self.steps.samples_due(step), self.steps.ends_phase(step))
+            self.logs[0].row(axis, step.phase, figures)
+            return figures, {} if evaluated else None
+        self.logs[0].row(axis, step.phase, figures | {"seconds_per_epoch": seconds})
+        due = Due(evaluated, self.steps.samples_due(step), self.steps.ends_phase(step))
         if self.config.evaluate and due.evaluation:
             self._evaluate(step, due)
-        self.data.log_samples(self.model, self.steps.axis(step), due, self.logs)
+        self.data.log_samples(self.model, axis, due, self.logs[-1:])
+        return figures, (self.evaluation if self.config.evaluate else {}) if evaluated else None
 
     def _evaluate(self, step: Step, due: Due) -> None:
         started = time.perf_counter()
@@ -151,7 +155,6 @@ class Run:
                 raise self._diverged(f"{name} is {value} after {step}")
         self.evaluation_seconds += time.perf_counter() - started
         self.logs[1].row(self.steps.axis(step), step.phase, with_errors(self.evaluation))
-        self.logs[1].scalars(self.steps.axis(step), {"adversarial": float(step.phase == ADVERSARIAL)})
 
     def save(self) -> None:
         """Saves the state after the steps taken so far.
@@ -172,10 +175,10 @@ class Run:
 
     def open_logs(self, described: dict[str, Any]) -> None:
         """Opens the logs where the checkpoint left them."""
-        self.logs = [RunLog(self.config.log_dir, self.columns, self.positions.get("train", {}))]
+        self.logs = [RunLog(self.config.log_dir, self.columns, self.positions.get("train", {}), "training")]
         if self.config.evaluate:
             columns = tuple(c for name in self.data.evaluated for c in (name, f"{name}_se"))
-            self.logs.append(RunLog(self.config.eval_log_dir, columns, self.positions.get("eval", {})))
+            self.logs.append(RunLog(self.config.eval_log_dir, columns, self.positions.get("eval", {}), "samples"))
         for log in self.logs:
             log.write_hyperparameters(described)
 
@@ -194,6 +197,8 @@ def run(config: Config) -> int:
         OSError: a log or checkpoint can't be written or read.
     """
     started = time.perf_counter()
+    if sys.stderr.isatty():
+        print("compiling: the first steps come within half a minute", file=sys.stderr)
     configure_tensorflow(config.threads)
     with contextlib.ExitStack() as held:
         directories = [RunDirectory(config.log_dir, "--log_dir", make=config.is_train)]
@@ -203,7 +208,7 @@ def run(config: Config) -> int:
             held.callback(directories[1].release)
         recorded = {} if config.overwrite else claim(directories, config)
         data: Dataset = DATASETS[config.dataset](config)
-        print(data.introduction())
+        print(data.introduction(), flush=True)
         model = SeqGAN(config, data.vocab_size, data.start_token, data.end_token)
         checkpoints = Checkpoints(directories[0].path / CHECKPOINTS, model.checkpoint(), config.keep_checkpoints)
         if config.overwrite:  # not earlier, as data that can't be used shall cost nothing
@@ -216,11 +221,14 @@ def run(config: Config) -> int:
         if not config.is_train:
             if not checkpoints.newest:
                 raise UsageError(f"--no-is_train: no checkpoint in --log_dir {config.log_dir}")
-            print(summary(data.evaluate(model, epoch=0, due=Due(True, True, True))))
+            print(f"{table(data.evaluate(model, epoch=0, due=Due(True, True, True)))}\n{UNITS}")
             return 0
         if training.finished:
-            print(f"finished before: {summary(training.evaluation)}; {where(config)}")
+            print(f"{table(training.evaluation)}\n{UNITS}; finished before; {where(config)}")
             return 0
+        if checkpoints.newest:
+            taken = f"{training.taken} of {len(training.steps)} steps"
+            print(f"resumed from {checkpoints.newest}, after {taken}", flush=True)
         tokens = {"vocab_size": data.vocab_size, "start_token": data.start_token, "end_token": data.end_token}
         described = description(config) | {"data": digests, "tokens": tokens}
         described["run"] = recorded.get("run") or secrets.token_hex(8)
@@ -241,7 +249,7 @@ def run(config: Config) -> int:
             return 128 + interrupt.signal
         seconds = time.perf_counter() - started
         print(
-            f"{summary(training.evaluation)} (NLL and entropy in nats a token); {seconds:.0f} s, "
+            f"{table(training.evaluation)}\n{UNITS}; {seconds:.0f} s, "
             f"{training.evaluation_seconds:.0f} s of them evaluation; {where(config)}"
         )
         return 0
@@ -266,5 +274,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal may lack ±
+    streams.keep_writing()
     sys.exit(main())

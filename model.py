@@ -11,7 +11,7 @@ from generator import Generator
 from rollout import RolloutPolicy
 from support.checkpoints import Checkpoints
 from support.config import CONFIG, Config, UsageError, from_flags, read_config
-from support.directories import CHECKPOINTS
+from support.directories import CHECKPOINTS, holds_evaluations
 from support.seeds import Purpose, fold, key, permutation, uniforms
 
 SAMPLE_ROWS = 256  # sequences drawn at once where many are wanted: their logits then stay in cache
@@ -131,6 +131,9 @@ class SeqGAN:
         except UsageError as error:  # whose advice is to someone who trains
             raise UsageError(str(error).removesuffix("; --overwrite starts afresh")) from None
         if found is None:
+            if holds_evaluations(path.parent):
+                its = f"its --log_dir, {content['flags']['log_dir']}"
+                raise UsageError(f"{directory}: the evaluations of a run; its weights are in {its}")
             raise UsageError(f"{directory}: the run has no checkpoint yet")
         return model
 

@@ -13,6 +13,7 @@ from generator import Generator
 from support.config import Config, UsageError
 from support.logs import RunLog
 from support.metrics import mean_and_error
+from support.pictures import likelihoods
 from support.seeds import Purpose, key, uniforms, variable_seed
 
 GATES = "ifco"  # the order in which Keras' LSTMCell stacks its gates; c is the candidate
@@ -114,6 +115,7 @@ class OracleData:
         def entropies(rows: int, seed: tf.Tensor) -> tf.Tensor:
             return self.oracle.sample_and_compare(uniforms([config.seq_len, rows], seed))[1] / config.seq_len
 
+        self._log_probs = tf.function(self.oracle.log_probs, jit_compile=config.jit, autograph=False)
         self._draw = tf.function(draw, jit_compile=config.jit, autograph=False)
         self._entropies = tf.function(entropies, jit_compile=config.jit, autograph=False)
         self.training_set = None
@@ -163,11 +165,14 @@ class OracleData:
         )
 
     def log_samples(self, model, epoch: int, due: Due, logs: list[RunLog]) -> None:
-        """With --log_generation and where an evaluation is due, pictures of a real and a generated batch."""
+        """With --log_generation, at evaluations: what the oracle thinks of a generated and a real batch."""
         if self.config.log_generation and due.evaluation:
             generated = model.sample(self.config.batch_size, Purpose.IMAGES, tf.constant(epoch))
-            for name, tokens in (("generated", generated), ("real", self.mle_batches(epoch)[0])):
-                logs[0].token_image(epoch, name, tokens.numpy(), self.vocab_size)
+            batches = {"generated": generated, "real": self.mle_batches(epoch)[0]}
+            log_probs = {name: self._log_probs(tokens).numpy() for name, tokens in batches.items()}
+            picture = likelihoods(log_probs, self.vocab_size)
+            for log in logs:
+                log.image(epoch, "samples/likelihoods", picture)
 
     def evaluate(self, model, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
         """Measures a `model.SeqGAN` against the oracle; `epoch` picks the random numbers, `due` changes nothing.

@@ -63,7 +63,7 @@ class Dataset(Protocol):
         """Figures of the model after an epoch, {name: (value, standard error)}; called where an evaluation is due."""
 
     def log_samples(self, model: Any, epoch: int, due: Due, logs: list[Any]) -> None:
-        """Shows or saves what the model generates, in the training log and, with --evaluate, the evaluation log.
+        """Shows or saves what the model generates, in the evaluation log or, with --no-evaluate, that of training.
 
         Called after each epoch of a generator's phase.
         """

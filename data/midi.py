@@ -375,21 +375,32 @@ def load_tunes(data_dir: str | os.PathLike, frame_seconds: float = 0.4, min_len:
     tunes = Tunes([], [], [], [])
     used = 0
     parsed = _parse_cached(root, paths, names, frame_seconds, cache)
-    for path, name, (tokens, reason) in zip(paths, names, parsed, strict=True):
+    for name, (tokens, reason) in zip(names, parsed, strict=True):
         if not reason and len(tokens) < min_len:
             reason = f"too short: {len(tokens)} tokens of {frame_seconds:g} s, {min_len} needed"
         if reason:
-            _log.warning("skipped %s: %s", path, reason)
             tunes.skipped.append((name, reason))
             continue
         split = name.split("/")[0] if present else {1: "valid", 2: "test"}.get(used % 10, "train")
         getattr(tunes, split).append(tokens)
         used += 1
+    _tell_skipped(root, tunes.skipped)
     if not tunes.train:
         what = f"{root / 'train'}: no usable tune" if present else f"{root}: no usable tune"
         first = "; {}: {}".format(*tunes.skipped[0]) if tunes.skipped else ""
         raise DataError(f"{what} ({len(tunes.skipped)} of {len(paths)} files skipped{first})")
     return tunes
+
+
+def _tell_skipped(root: Path, skipped: list[tuple[str, str]]) -> None:
+    """A line a reason, with an example; reasons that differ in a number alone are one."""
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for name, reason in skipped:
+        kinds.setdefault(re.sub(r"\d+(\.\d+)?", "#", reason), []).append((name, reason))
+    for found in kinds.values():
+        name, reason = found[0]
+        others = f" and {len(found) - 1:,} more" if len(found) > 1 else ""
+        _log.warning("skipped %s%s: %s", root / name, others, reason)
 
 
 def windows(tunes: Sequence[np.ndarray], seq_len: int, stride: int) -> np.ndarray:

@@ -72,7 +72,9 @@ class Updates(NamedTuple):
 class Config:
     """The configuration of a run. A default is the paper's or the authors' value unless its help text says why not."""
 
-    preset: str = flag("default", "set of values that the other flags start from", choices=("default", "paper"))
+    preset: str = flag(
+        "default", "set of values that the other flags start from", choices=("default", "paper", "quick")
+    )
 
     # the run
     seed: int = flag(1, "seed of every random draw but the oracle's weights", low=0, high=2**31 - 1)
@@ -85,8 +87,8 @@ class Config:
         low=0,
         high=1024,
     )
-    log_dir: str = flag("logs/train/", "directory of the training curves, the configuration and the weights")
-    eval_log_dir: str = flag("logs/eval/", "directory of the evaluation curves")
+    log_dir: str = flag("logs/train/default", "directory of the training curves, the configuration and the weights")
+    eval_log_dir: str = flag("logs/eval/default", "directory of the evaluation curves")
     log_generation: bool = flag(
         False, "LSTM: log pictures of real and generated batches at each evaluation", needs=("dataset", "LSTM")
     )
@@ -103,7 +105,12 @@ class Config:
         "real data: samples of the oracle LSTM, folk tunes, or lines of text",
         choices=("LSTM", "Nottingham", "text"),
     )
-    seq_len: int = flag(20, "T, tokens a sequence, or with text at most so many", low=2)
+    seq_len: int = flag(
+        20,
+        "T, tokens a sequence, or with text at most so many; 1000 at most, as a reward pass takes some T² steps",
+        low=2,
+        high=1000,
+    )
     vocab_size: int = flag(
         5000,
         "V, number of tokens, or with text at most so many, unknown and end among them (Nottingham and --oracle_params "
@@ -281,6 +288,8 @@ SECTIONS = {
 
 # SeqGAN's synthetic experiment: sizes from the paper and its appendix, the schedule from the authors' code.
 PAPER = {
+    "log_dir": "logs/train/paper",
+    "eval_log_dir": "logs/eval/paper",
     "batch_size": 64,
     "train_size": 10_000,  # the paper's training set; 156 batches a pass
     "pretrain_g_epochs": 120,  # passes, as in the authors' code
@@ -300,7 +309,22 @@ PAPER = {
     "eval_every": 1,  # an epoch is a pass over 10,000 sequences: an evaluation is a small part of it
     "checkpoint_every": 5,
 }
-PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER}
+# All three phases within a minute on two cores, the program's start and compilation included; to look at, not to cite.
+QUICK = {
+    "log_dir": "logs/train/quick",
+    "eval_log_dir": "logs/eval/quick",
+    "vocab_size": 200,
+    "pretrain_g_epochs": 300,
+    "pretrain_d_epochs": 30,
+    "total_epochs": 100,
+    "g_lr": 0.001,  # with a baseline, since without one the curves would show drift rather than learning
+    "baseline": "batch",
+    "rollout_num": 8,
+    "d_filter_sizes": (2, 3, 5),
+    "d_num_filters": (50, 50, 50),
+    "eval_every": 10,
+}
+PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER, "quick": QUICK}
 
 # Runs outlive versions of the program. A config.json that lacks a flag which was added later means what the program did
 # before: the flag's default, unless there is a value here.
@@ -501,7 +525,7 @@ def trained(given: dict[str, Any]) -> Config:
     """
     if given.get("overwrite"):
         raise UsageError("--overwrite and --no-is_train: nothing would be left to evaluate")
-    log_dir = given.get("log_dir", Config.log_dir)
+    log_dir = (PRESETS[given.get("preset", "default")] | given).get("log_dir", Config.log_dir)
     path = Path(log_dir) / CONFIG
     if not path.is_file():
         raise UsageError(f"--no-is_train: no run to evaluate in --log_dir {log_dir} (there is no {CONFIG})")

@@ -1,25 +1,91 @@
 """What a run tells its user, in lines."""
 
+import datetime
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import tensorflow as tf
+from tqdm import tqdm
 
 from support.checkpoints import first_line
 from support.config import Config
 
+Figures = Mapping[str, Sequence[float]]  # {name: (value, standard error)}
 
-def summary(evaluation: Mapping[str, Sequence[float]]) -> str:
-    """The figures of an evaluation in one line."""
+
+def by_importance(names: Iterable[str]) -> list[str]:
+    """The names of an evaluation's figures: NLLs first, then entropies."""
+    return sorted(names, key=lambda name: (not name.startswith("nll"), not name.endswith("entropy")))
+
+
+def table(evaluation: Figures) -> str:
+    """The figures of an evaluation, a line each, and what real data has beside it; an unknown error is left out."""
     if not evaluation:
         return "not evaluated"
-    errors = {name: "" if math.isnan(error) else f" ± {error:.3f}" for name, (_, error) in evaluation.items()}
-    return ", ".join(f"{name} {value:.3f}{errors[name]}" for name, (value, _) in evaluation.items())
+
+    def shown(name: str) -> str:
+        value, error = evaluation.get(name, (math.nan, math.nan))
+        return "" if math.isnan(value) else f"{value:.3f}" if math.isnan(error) else f"{value:.3f} ± {error:.3f}"
+
+    of_real = {name: name.removeprefix("real_") for name in evaluation if name.startswith("real_")}
+    of_real |= {"oracle_entropy": "g_entropy"}
+    beside = {name: real for real, name in of_real.items()}
+    names = by_importance(dict.fromkeys(of_real.get(name, name) for name in evaluation))
+    rows = [("", "generated", "real"), *((name, shown(name), shown(beside.get(name, ""))) for name in names)]
+    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    widths = [max(map(len, column)) for column in columns]
+    lines = ((cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in zip(*columns, strict=True))
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+class Progress:
+    """Shows how far a phase is: on a terminal by a bar, elsewhere in a line where an epoch is evaluated."""
+
+    def __init__(self, phase: str, epochs: int, first: int):
+        """A phase of `epochs` from the epoch numbered `first` on."""
+        self.phase, self.epochs = phase, epochs
+        self.bar = tqdm(total=epochs, initial=first, desc=phase, unit="epoch", disable=None)
+        self.bar.set_postfix_str("compiling, which takes some seconds")
+        self._since: tuple[int, float] | None = None  # the first epoch, which compiled, and when it ended
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def update(self, epoch: int, figures: dict[str, float], evaluation: Figures | None) -> None:
+        """Tells of an epoch of training that has ended.
+
+        Args:
+            epoch: its number within the phase.
+            figures: of its training.
+            evaluation: its figures, {} with --no-evaluate; None where none was due.
+        """
+        self.bar.update()
+        self.bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()}, refresh=False)
+        self._since = self._since or (epoch, time.perf_counter())
+        if self.bar.disable and evaluation is not None:
+            print(self._line(epoch, figures, evaluation), flush=True)
+
+    def _line(self, epoch: int, figures: dict[str, float], evaluation: Figures) -> str:
+        main = [name for name in by_importance(evaluation) if name.startswith("nll") or name.endswith("entropy")]
+        told = {name: evaluation[name][0] for name in main} or figures
+        line = f"{self.phase} {epoch + 1}/{self.epochs}: {', '.join(f'{name} {told[name]:.3f}' for name in told)}"
+        first, since = self._since or (epoch, 0.0)
+        taken, seconds, left = epoch - first, time.perf_counter() - since, self.epochs - epoch - 1
+        if not taken or not left:
+            return line
+        pace = f"{taken / seconds:.1f} epochs/s" if taken > seconds else f"{seconds / taken:.1f} s an epoch"
+        return f"{line}; {pace}, {datetime.timedelta(seconds=round(left * seconds / taken))} left of this phase"
 
 
 def where(config: Config) -> str:
-    """Where the curves are."""
-    return f"curves: tensorboard --logdir {config.eval_log_dir if config.evaluate else config.log_dir}"
+    """Where the curves are: one level up, so that TensorBoard has a name for the run."""
+    directory = Path(config.eval_log_dir if config.evaluate else config.log_dir)
+    return f"curves: tensorboard --logdir {directory.parent if directory.parent.name else directory}"
 
 
 def in_one_line(error: Exception, config: Config) -> str:

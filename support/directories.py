@@ -62,6 +62,12 @@ def record_files(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.name == METRICS or ".tfevents." in path.name)
 
 
+def holds_evaluations(directory: Path) -> bool:
+    """Whether a run's directory is an --eval_log_dir, by what is measured there."""
+    path = directory / METRICS
+    return path.is_file() and "nll" in path.read_text(encoding="utf-8").partition("\n")[0]
+
+
 class RunDirectory:
     """A directory that one run, and one process at a time, may write to."""
 

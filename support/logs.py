@@ -70,6 +70,25 @@ def git_commit() -> str:
         return ""
 
 
+def tag_of(name: str, group: str) -> str:
+    """The tag that TensorBoard shows a scalar under.
+
+    It makes a group of what has the same beginning up to a stroke, and sorts the groups: NLLs and entropies come first,
+    `nll` by its plain name, then the rest of the `group`, and standard errors have a group of their own.
+    """
+    if name.endswith("_se"):
+        return f"se/{name.removesuffix('_se')}"
+    if name.startswith("nll") or name.endswith("entropy"):
+        return name if name == "nll" else f"nll/{name}"
+    return f"{group}/{name}"
+
+
+def name_of(tag: str) -> str:
+    """The name, as in metrics.csv, of the scalar with a tag; older runs' tags are their names."""
+    group, _, name = tag.rpartition("/")
+    return f"{name}_se" if group == "se" else name
+
+
 def means(rows: list[dict[str, float]]) -> dict[str, float]:
     """The arithmetic mean of each name over the rows that have it."""
     values = {name: [row[name] for row in rows if name in row] for names in rows for name in names}
@@ -92,14 +111,20 @@ class RunLog:
     the disk is full, and which starts another file in each process.
     """
 
-    def __init__(self, directory: str | Path, columns: tuple[str, ...], position: dict[str, int]):
-        """Opens `directory` at `position` ({}: from the start); `columns` are a row's scalars, after epoch and phase.
+    def __init__(self, directory: str | Path, columns: tuple[str, ...], position: dict[str, int], group: str):
+        """Opens `directory` at `position` ({}: from the start).
+
+        Args:
+            directory: where the files are.
+            columns: a row's scalars, after epoch and phase.
+            position: how long the files were.
+            group: what TensorBoard shows the scalars under, see `tag_of`.
 
         Raises:
             UsageError: a file is shorter than `position` says.
             OSError: a file can't be written; so do all the methods that write.
         """
-        self.directory = Path(directory)
+        self.directory, self.group = Path(directory), group
         self.columns = ("epoch", "phase", *columns)
         for name, size in position.items():
             path = self.directory / Path(name).name
@@ -152,9 +177,10 @@ class RunLog:
         self._summary(step, Summary(value=[Summary.Value(tag=name, tensor=tensor, metadata=metadata)]))
 
     def write_hyperparameters(self, described: dict[str, Any]) -> None:
-        """Hands a run's `description` to TensorBoard's hyper-parameter page, in place of an earlier one.
+        """Hands what config.json holds to TensorBoard's hyper-parameter page, in place of what it was.
 
-        They have a file of their own, as TensorBoard takes the first that it finds.
+        The trial is named after the end of the directory's path and the run's identifier, so that runs are told apart
+        whatever they are called. They have a file of their own, as TensorBoard takes the first that it finds.
         """
         plain = (bool, int, float, str)  # hparams raises TypeError on anything else
         flags = {name: v if isinstance(v, plain) else " ".join(map(str, v)) for name, v in described["flags"].items()}
@@ -162,7 +188,8 @@ class RunLog:
         file = io.BytesIO()
         records, now = RecordWriter(file), time.time()
         records.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
-        summary = hparams_pb(flags, trial_id=self.directory.name)
+        place = "/".join(self.directory.resolve().parts[-2:])
+        summary = hparams_pb(flags, trial_id=f"{place} {described['run'][:6]}")
         records.write(Event(wall_time=now, step=0, summary=summary).SerializeToString())
         write_whole(self.directory / HPARAMS, file.getvalue())
 
@@ -170,28 +197,18 @@ class RunLog:
         """Writes scalars of one epoch to the events and to metrics.csv; those that are missing stay empty there."""
         with naming(self.directory):
             self._csv.writerow({"epoch": epoch, "phase": phase, **{name: repr(float(v)) for name, v in values.items()}})
-        self.scalars(epoch, values)
-
-    def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Writes scalars to the events alone."""
         for name, value in values.items():
-            self._summary(step, scalar_pb(name, value))
+            self._summary(epoch, scalar_pb(tag_of(name, self.group), value))
         self.flush()  # the curves can be watched
 
     def histogram(self, step: int, name: str, values: np.ndarray) -> None:
         """Writes the distribution of `values`, of any shape, to the events."""
-        self._summary(step, histogram_pb(name, values))
+        self._summary(step, histogram_pb(f"{self.group}/{name}", values))
 
     def text(self, step: int, name: str, lines: list[str]) -> None:
         """Writes lines of text to the events, shown as they are and not as Markdown."""
         block = "\n".join(f"    {line}" for line in lines)  # four spaces: a block of code
         self._strings(step, name, np.array([block.encode()], object), text_plugin.create_summary_metadata("", ""))
-
-    def token_image(self, step: int, name: str, tokens: np.ndarray, vocab_size: int) -> None:
-        """Writes a batch of sequences as a grey picture, int32 [B, T]: a row a sequence, black token 0, white V - 1."""
-        grey = np.rint(np.asarray(tokens) * (255 / max(vocab_size - 1, 1))).astype(np.uint8)
-        enlarged = grey.repeat(8, axis=0).repeat(8, axis=1)
-        self.image(step, name, enlarged[:, :, None])
 
     def image(self, step: int, name: str, pixels: np.ndarray) -> None:
         """Writes a picture to the events: uint8 [height, width, 1] (grey) or [height, width, 3] (red, green, blue)."""

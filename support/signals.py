@@ -8,18 +8,21 @@ from typing import Any
 
 
 class Interrupt:
-    """Remembers SIGINT or SIGTERM, so that the step under way can end; a second SIGINT ends the process at once.
+    """Remembers SIGINT, SIGTERM or SIGHUP, so that the step under way can end; a second SIGINT exits at once.
 
     A Python signal handler has to wait until the step has ended, too. So a thread reads what the interpreter's own
     handler writes to a pipe.
     """
 
     def __enter__(self) -> "Interrupt":
-        """Takes over both signals, in the main thread."""
+        """Takes over the signals, in the main thread; but SIGHUP not where it is ignored, as under nohup."""
         self.signal: int | None = None
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
-        self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        self._before = {number: signal.signal(number, self._receive) for number in numbers}
         self._pipe_before = signal.set_wakeup_fd(self._writer)
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()

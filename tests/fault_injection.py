@@ -6,6 +6,7 @@ each call that changes a file, resumes them until they are finished, and compare
 
 import argparse
 import builtins
+import csv
 import errno
 import gc
 import io
@@ -268,8 +269,14 @@ class ToyData:
 # ---- what a run leaves
 
 
+def timeless_rows(directory: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv without the time they took."""
+    with open(directory / "metrics.csv", newline="", encoding="utf-8") as file:
+        return [{name: value for name, value in row.items() if name != CLOCK} for row in csv.DictReader(file)]
+
+
 def outcome(folder: Path) -> dict[str, Any]:
-    """All that a run in `folder` leaves but times: event values, metrics.csv and the newest weights, as bytes."""
+    """All that a run in `folder` leaves but times: event values, metrics.csv and the newest weights."""
     import tensorflow as tf
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -280,12 +287,12 @@ def outcome(folder: Path) -> dict[str, Any]:
         events.Reload()
         for tag in events.Tags()["tensors"]:
             # The hyper-parameters hold the directories' names.
-            timeless = tag != CLOCK and "hparams" not in tag
+            timeless = not tag.endswith(CLOCK) and "hparams" not in tag
             left[f"{kind} {tag}"] = [
                 (e.step, e.tensor_proto.SerializeToString(deterministic=True) if timeless else b"")
                 for e in events.Tensors(tag)
             ]
-        left[f"{kind} metrics.csv"] = (directory / "metrics.csv").read_bytes()
+        left[f"{kind} metrics.csv"] = timeless_rows(directory)
         left[f"{kind} event files"] = len(list(directory.glob("*.tfevents.*")))
     newest = max((folder / "train" / "checkpoints").glob("step-*"))
     reader = tf.train.load_checkpoint(str(newest / "weights"))

@@ -67,6 +67,7 @@ OF_NUMBERS = [
 ]
 OF_ONE_FLAG = [
     ("--seq_len 1", "less than 2"),
+    ("--seq_len 100000", "more than 1000"),
     ("--vocab_size 1", "less than 2"),
     ("--eval_samples 1", "less than 2"),
     ("--seed 2147483648", "more than"),

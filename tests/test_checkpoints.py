@@ -151,30 +151,30 @@ def events(folder: Path) -> list[tuple[str, int]]:
 
 
 def test_a_log_reopened_at_a_position_forgets_what_followed(tmp_path):
-    log = RunLog(tmp_path, ("a",), {})
+    log = RunLog(tmp_path, ("a",), {}, "g")
     log.row(0, "p", {"a": 1.0})
     position = log.position()
     for epoch in (1, 2):
         log.row(epoch, "p", {"a": 0.5})
         log.histogram(epoch, "h", np.arange(3))
     log.close()
-    log = RunLog(tmp_path, ("a",), position)
+    log = RunLog(tmp_path, ("a",), position, "g")
     log.row(1, "p", {"a": 0.1})
     log.close()
     assert (tmp_path / METRICS).read_text() == "epoch,phase,a\n0,p,1.0\n1,p,0.1\n"
-    assert events(tmp_path) == [("a", 0), ("a", 1)]
+    assert events(tmp_path) == [("g/a", 0), ("g/a", 1)]
 
 
 def test_a_log_opened_without_a_position_begins_anew(tmp_path):
-    RunLog(tmp_path, ("a",), {}).row(0, "p", {"a": 1.0})
+    RunLog(tmp_path, ("a",), {}, "g").row(0, "p", {"a": 1.0})
     (tmp_path / "events.out.tfevents.0.other").write_bytes(b"x")
-    log = RunLog(tmp_path, ("a",), {})
+    log = RunLog(tmp_path, ("a",), {}, "g")
     log.close()
     assert (tmp_path / METRICS).read_text() == "epoch,phase,a\n" and events(tmp_path) == []
 
 
 def test_a_log_cut_short_is_left_as_it_is(tmp_path):
-    log = RunLog(tmp_path, ("a",), {})
+    log = RunLog(tmp_path, ("a",), {}, "g")
     log.row(0, "p", {"a": 1.0})
     position = log.position()
     log.row(1, "p", {"a": 1.0})
@@ -182,20 +182,20 @@ def test_a_log_cut_short_is_left_as_it_is(tmp_path):
     (tmp_path / METRICS).write_text("epoch")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(UsageError, match="metrics.csv: missing or cut short"):
-        RunLog(tmp_path, ("a",), position)
+        RunLog(tmp_path, ("a",), position, "g")
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 def test_rows_can_be_read_while_the_run_goes_on(tmp_path):
-    log = RunLog(tmp_path, ("a",), {})
+    log = RunLog(tmp_path, ("a",), {}, "g")
     log.row(3, "p", {"a": 1.0})
-    assert "3,p,1.0" in (tmp_path / METRICS).read_text() and events(tmp_path) == [("a", 3)]
+    assert "3,p,1.0" in (tmp_path / METRICS).read_text() and events(tmp_path) == [("g/a", 3)]
     log.close()
 
 
 def test_a_full_disk_is_an_error_that_names_the_directory(tmp_path):
     """/dev/full takes nothing."""
-    log = RunLog(tmp_path, ("a",), {})
+    log = RunLog(tmp_path, ("a",), {}, "g")
     log.close()
     log._event_file = open("/dev/full", "ab")
     log._events = type(log._events)(log._event_file)

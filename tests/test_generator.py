@@ -236,3 +236,24 @@ def test_permutations_are_permutations_and_uniform():
 def test_enumeration_helper_lists_every_sequence_once():
     sequences = all_sequences(3, 4)
     np.testing.assert_array_equal(index_of(sequences, 3), np.arange(81))
+
+
+def test_many_steps_of_teacher_forcing_are_a_loop(monkeypatch):
+    """Which gives the same states and gradients; compiled one by one, a hundred steps take minutes."""
+    generator, tokens = random_generator(seq_len=6), tf.constant(all_sequences(2, 6))
+
+    def nll_and_gradients(tokens: tf.Tensor):
+        with tf.GradientTape() as tape:
+            nll = -tf.reduce_sum(generator.log_probs(tokens))
+        return [nll, *map(tf.convert_to_tensor, tape.gradient(nll, generator.trainable_variables))]
+
+    found = []
+    for most in (6, 5):
+        monkeypatch.setattr("generator.UNROLLED", most)
+        compiled = tf.function(nll_and_gradients, jit_compile=True, autograph=False)
+        kinds = {op.type for op in compiled.get_concrete_function(tokens).graph.get_operations()}
+        assert ("While" in kinds) == (most < 6)
+        found.append([*generator.states(tokens), *compiled(tokens)])
+    assert len(found[0]) == 2 + 1 + 6
+    for one_by_one, looped in zip(*found, strict=True):
+        np.testing.assert_allclose(looped, one_by_one, rtol=1e-4, atol=1e-4)

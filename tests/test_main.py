@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,11 +15,14 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT, TINY, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 import main as program
 from model import SeqGAN
-from support import config
-from support.config import parse
+from support import config, pictures
+from support.config import UsageError, parse
+from support.console import where
+from support.logs import RunLog, name_of
 from tools import plot_curves
 
 CLOCK = "seconds_per_epoch"  # the one scalar that measures time
@@ -30,14 +34,14 @@ def run(folder: Path, *flags: str, main=train) -> int:
 
 
 def scalars(folder: Path) -> dict[str, dict[int, float]]:
-    return {tag: curve for tag, curve in plot_curves.read_scalars(folder).items() if tag != CLOCK}
+    return {name: curve for name, curve in plot_curves.read_scalars(folder).items() if name != CLOCK}
 
 
 def tensors(folder: Path) -> dict[tuple[str, int], np.ndarray]:
     """Everything in the event files but the clock and the hyper-parameters, which hold the directories' names."""
     events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
     events.Reload()
-    tags = [tag for tag in events.Tags()["tensors"] if tag != CLOCK and "hparams" not in tag]
+    tags = [tag for tag in events.Tags()["tensors"] if name_of(tag) != CLOCK and "hparams" not in tag]
     return {(tag, e.step): tf.make_ndarray(e.tensor_proto) for tag in tags for e in events.Tensors(tag)}
 
 
@@ -49,8 +53,9 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv without the time they took."""
     with open(folder / "metrics.csv", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        return [{name: value for name, value in row.items() if name != CLOCK} for row in csv.DictReader(file)]
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +74,35 @@ def test_every_phase_leaves_its_scalars(finished):
         assert set(train[tag]) == {4, 5, 6}
         assert np.isfinite(list(train[tag].values())).all()
     assert set(plot_curves.read_scalars(finished / "train")[CLOCK]) == {0, 1, 2, 3, 4, 5, 6}
+    with open(finished / "train" / "metrics.csv", encoding="utf-8") as file:
+        seconds = [row[CLOCK] for row in csv.DictReader(file) if row["phase"] != "pretrain_d"]
+    assert len(seconds) == 7 and all(float(value) > 0 for value in seconds)
     for name in ("nll", "nll_test", "g_entropy", "oracle_entropy"):
         assert list(evaluation[name]) == [0, 1, 3, 4, 5, 6]  # the first and the last of each phase, and every second
         assert all(error > 0 for error in evaluation[f"{name}_se"].values())
-    assert evaluation["adversarial"] == {0: 0, 1: 0, 3: 0, 4: 1, 5: 1, 6: 1}
+    assert [row["phase"] for row in rows(finished / "eval")] == 3 * ["pretrain_g"] + 3 * ["adversarial"]
+
+
+def test_tensorboard_shows_first_what_a_reader_wants(finished):
+    """It groups tags by what comes before a stroke and sorts the groups; the first are open."""
+    shown = {}
+    for kind in ("train", "eval"):
+        events = EventAccumulator(str(finished / kind))
+        events.Reload()
+        plugins = {tag: events.SummaryMetadata(tag).plugin_data.plugin_name for tag in events.Tags()["tensors"]}
+        for tag in plugins:
+            if not tag.startswith("_"):
+                shown.setdefault(tag.split("/")[0], []).append(tag)
+    groups = sorted(shown)
+    assert groups == ["nll", "samples", "se", "training"]
+    assert sorted(shown["nll"]) == ["nll", "nll/g_entropy", "nll/nll_test", "nll/oracle_entropy"]
+    assert all(tag.endswith(("_loss", "_acc", "_reward", CLOCK)) or "reward_at" in tag for tag in shown["training"])
+    assert {name_of(tag) for tag in shown["se"]} == {f"{name_of(tag)}_se" for tag in shown["nll"]}
 
 
 def test_metrics_csv_holds_the_same_rows(finished):
     for kind in ("train", "eval"):
         logged = scalars(finished / kind)
-        logged.pop("adversarial", None)
         from_csv: dict[str, dict[int, float]] = {}
         for row in rows(finished / kind):
             for name, value in row.items():
@@ -88,13 +112,26 @@ def test_metrics_csv_holds_the_same_rows(finished):
 
 
 def test_histograms_and_pictures(finished):
-    events = EventAccumulator(str(finished / "train"))
-    events.Reload()
-    tags = set(events.Tags()["tensors"])
-    assert {f"g_reward_at_step/{t:02d}" for t in (1, 2, 3)} <= tags
-    assert {"real", "generated"} <= tags
-    picture = events.Tensors("real")[0].tensor_proto.string_val
-    assert picture[2].startswith(b"\x89PNG")
+    events = {kind: EventAccumulator(str(finished / kind)) for kind in ("train", "eval")}
+    for kind in events:
+        events[kind].Reload()
+    tags = {kind: events[kind].Tags()["tensors"] for kind in events}
+    assert {f"training/reward_at_step/{t:02d}" for t in (1, 2, 3)} <= set(tags["train"])
+    assert "samples/likelihoods" not in tags["train"]  # once is enough
+    pictures = events["eval"].Tensors("samples/likelihoods")
+    assert [picture.step for picture in pictures] == [0, 1, 3, 4, 5, 6]
+    width, height, png = pictures[-1].tensor_proto.string_val
+    assert tf.io.decode_png(png).shape == (int(height), int(width), 3)
+
+
+def test_a_picture_of_likelihoods_has_the_colour_of_each_token():
+    """The likelier, the brighter, on one scale for all batches; both batches are in it."""
+    likely, unlikely = np.full((4, 3), -0.1), np.full((4, 3), -3.5)
+    picture = pictures.likelihoods({"generated": unlikely, "real": likely}, vocab_size=4).astype(int)
+    dark, bright = (picture[picture.shape[0] // 2, int(picture.shape[1] * share)] for share in (0.2, 0.6))
+    assert dark.sum() < bright.sum() - 100
+    swapped = pictures.likelihoods({"generated": likely, "real": unlikely}, vocab_size=4).astype(int)
+    np.testing.assert_array_equal(swapped[picture.shape[0] // 2, int(picture.shape[1] * 0.2)], bright)
 
 
 def test_the_configuration_is_kept(finished):
@@ -108,6 +145,35 @@ def test_the_configuration_is_kept(finished):
     assert events.PluginTagToContent("hparams")
 
 
+def test_hparams_tell_runs_apart(tmp_path):
+    """Each has a trial of its own, whatever its directories are called."""
+    trials = set()
+    for run_id in ("aaaaaa", "bbbbbb"):
+        for place in ("one/eval", "two/eval"):
+            (tmp_path / place).mkdir(parents=True)
+            log = RunLog(tmp_path / place, ("a",), {}, "samples")
+            log.write_hyperparameters({"flags": {"seed": 1}, "git_commit": "", "run": run_id})
+            log.close()
+            events = EventAccumulator(str(tmp_path / place))
+            events.Reload()
+            (content,) = events.PluginTagToContent("hparams").values()
+            trials.add(plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.group_name)
+            shutil.rmtree(tmp_path / place)
+    assert trials == {f"{place}/eval {run_id}" for place in ("one", "two") for run_id in ("aaaaaa", "bbbbbb")}
+
+
+def test_where_the_curves_are():
+    """TensorBoard calls the run by the last part of its path, which the directory to start it in must not hide."""
+    assert where(parse([])) == "curves: tensorboard --logdir logs/eval"
+    assert where(parse(["--no-evaluate"])) == "curves: tensorboard --logdir logs/train"
+    assert where(parse(["--eval_log_dir", "mine"])) == "curves: tensorboard --logdir mine"
+
+
+def test_the_weights_are_not_in_the_evaluation_directory(finished):
+    with pytest.raises(UsageError, match=f"its weights are in its --log_dir, {finished / 'train'}"):
+        SeqGAN.restored(finished / "eval")
+
+
 def test_two_runs_of_one_command_are_bitwise_equal(finished, tmp_path):
     assert run(tmp_path, "--log_generation", main=program.main) == 0  # which compiles everything anew
     for kind in ("train", "eval"):
@@ -115,7 +181,7 @@ def test_two_runs_of_one_command_are_bitwise_equal(finished, tmp_path):
         assert ours.keys() == theirs.keys() and len(ours) > 20
         for name, value in ours.items():
             np.testing.assert_array_equal(value, theirs[name], err_msg=str(name))
-        assert (finished / kind / "metrics.csv").read_bytes() == (tmp_path / kind / "metrics.csv").read_bytes()
+        assert rows(finished / kind) == rows(tmp_path / kind)
     ours, theirs = weights(finished), weights(tmp_path)
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
@@ -189,12 +255,29 @@ def test_jit_on_and_off_agree(tmp_path):
 def test_the_last_line_tells_the_figures(tmp_path, capsys):
     assert run(tmp_path, "--no-jit") == 0
     captured = capsys.readouterr()
-    first, last = captured.out.strip().splitlines()
+    first, *progress = captured.out.strip().splitlines()
     assert first.startswith("oracle: 4 tokens") and "floor" in first
-    final = rows(tmp_path / "eval")[-1]
-    for name in ("nll", "nll_test", "oracle_entropy"):
-        assert f"{name} {float(final[name]):.3f} ± {float(final[f'{name}_se']):.3f}" in last
-    assert str(tmp_path / "eval") in last
+    *progress, head, nll, nll_test, entropy, last = progress
+    final = {name: f"{float(value):.3f}" for name, value in rows(tmp_path / "eval")[-1].items() if name != "phase"}
+    assert head.split() == ["generated", "real"]
+    assert nll.split() == ["nll", final["nll"], "±", final["nll_se"]]
+    assert nll_test.split() == ["nll_test", final["nll_test"], "±", final["nll_test_se"]]
+    both = [final["g_entropy"], "±", final["g_entropy_se"], final["oracle_entropy"], "±", final["oracle_entropy_se"]]
+    assert entropy.split() == ["g_entropy", *both]
+    assert {head.index("generated"), *(line.index(line.split()[1]) for line in (nll, nll_test, entropy))} == {11}
+    assert head.index("real") == entropy.index(final["oracle_entropy"])
+    assert "nats a token" in last and last.endswith(f"curves: tensorboard --logdir {tmp_path}")
+    # A line an evaluation; of the discriminator's pretraining, where one would be due.
+    assert [line.split(":")[0] for line in progress] == [
+        *(f"pretrain_g {n}/4" for n in (1, 2, 4)),
+        *(f"pretrain_d {n}/2" for n in (1, 2)),
+        *(f"adversarial {n}/3" for n in (1, 2, 3)),
+    ]
+    evaluated = rows(tmp_path / "eval")[1]
+    for name in ("nll", "nll_test", "g_entropy"):
+        assert f"{name} {float(evaluated[name]):.3f}" in progress[1]
+    assert "d_pretrain_loss " in progress[3]
+    assert re.search(r"; \d+\.\d (epochs/s|s an epoch), 0:00:\d\d left of this phase$", progress[1])
     assert captured.err == ""  # no progress bar where stderr is no terminal
 
 
@@ -205,7 +288,7 @@ def test_a_finished_run_says_so_and_is_evaluated_on_request(tmp_path, capsys):
     assert run(tmp_path, "--no-jit") == 0
     assert "finished" in capsys.readouterr().out
     assert run(tmp_path, "--no-jit", "--no-is_train") == 0
-    assert re.search(r"nll \d", capsys.readouterr().out)
+    assert re.search(r"nll +\d", capsys.readouterr().out)
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
@@ -247,7 +330,22 @@ def test_the_program_runs_as_a_script(tmp_path):
         [sys.executable, ROOT / "main.py", *TINY, *logs], capture_output=True, text=True, cwd=tmp_path
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("\n") == 2
+    assert done.stdout.count("\n") == 1 + 3 + 2 + 1 + 4 + 1  # oracle, progress, table, last line
+
+
+def test_a_run_whose_output_nobody_takes(tmp_path):
+    """Closed streams, a broken pipe, a full disk: that is not the run's fault, and its files are what they would be."""
+    seen, status = {}, tmp_path / "status"
+    ways = {"open": "", "closed": ">&- 2>&- <&-", "pipe": "| head -c 1", "full": ">/dev/full"}
+    for name, way in ways.items():
+        logs = ["--log_dir", str(tmp_path / name / "train"), "--eval_log_dir", str(tmp_path / name / "eval")]
+        words = [sys.executable, str(ROOT / "main.py"), *TINY, *logs, "--no-jit", "--total_epochs", "1"]
+        command = f"{shlex.join(words)} {way}; echo ${{PIPESTATUS[0]}} > {shlex.quote(str(status))}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+        assert (status.read_text(), done.stderr) == ("0\n", ""), (name, done)
+        seen[name] = [rows(tmp_path / name / kind) for kind in ("train", "eval")]
+        assert len(done.stdout) == {"open": len(done.stdout), "pipe": 1}.get(name, 0)
+    assert all(left == seen["open"] for left in seen.values())
 
 
 # ---- flags
@@ -282,11 +380,16 @@ def test_presets_and_explicit_flags():
     assert parse(["--preset", "paper", "--d_filter_sizes", "1", "--d_num_filters", "2"]).d_filter_sizes == (1,)
 
 
+@pytest.mark.parametrize("name", config.PRESETS)
+def test_a_preset_is_made_of_flags_that_go_together(name):
+    assert parse(["--preset", name]).preset == name and config.PRESETS[name].keys() <= config.FIELDS.keys()
+
+
 def test_help_tells_every_flag_its_meaning_and_default(capsys):
     with pytest.raises(SystemExit) as stop:
         parse(["--help"])
     assert stop.value.code == 0
-    entries = re.split(r"\n  --", capsys.readouterr().out)
+    entries = re.split(r"\n\n|\n  --", capsys.readouterr().out)
     entries = {entry.split()[0]: " ".join(entry.split()) for entry in entries}
     for name, value in vars(parse([])).items():
         shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
@@ -340,7 +443,7 @@ def test_the_picture_is_drawn(finished, tmp_path, capsys):
     logged = plot_curves.read_scalars(finished / "eval")
     drawn = plot_curves.curve(logged, "nll")
     assert drawn.epochs == [0, 1, 3, 4, 5, 6] and drawn.values == list(logged["nll"].values()) and min(drawn.errors) > 0
-    assert plot_curves.phase_line(logged) == 4
+    assert plot_curves.phase_line(finished / "eval") == 4
 
 
 def test_the_picture_needs_events(tmp_path, capsys):

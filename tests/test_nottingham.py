@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -33,7 +34,7 @@ from data.nottingham import (
 )
 from model import SeqGAN
 from support.config import parse
-from support.console import summary
+from support.console import table
 from support.logs import with_errors
 
 SET = ["--dataset", "Nottingham", "--seq_len", "8"]
@@ -274,7 +275,7 @@ def test_evaluate_without_valid_and_test(tmp_path):
 def test_an_unknown_error_is_neither_recorded_nor_printed():
     figures = {"nll_test": (2.0, 0.125), "pitch_range": (7.0, float("nan"))}
     assert with_errors(figures) == {"nll_test": 2, "nll_test_se": 0.125, "pitch_range": 7}
-    assert summary(figures) == "nll_test 2.000 ± 0.125, pitch_range 7.000"
+    assert table(figures).splitlines()[1:] == ["nll_test     2.000 ± 0.125", "pitch_range  7.000"]
 
 
 # --- what one can see and hear
@@ -422,11 +423,13 @@ def test_a_whole_run_on_a_folder_with_splits(split_folder, tmp_path, capsys):
     logs, evaluation = tmp_path / "train", tmp_path / "eval"
     flags = ["--data_dir", str(split_folder), "--log_dir", str(logs), "--eval_log_dir", str(evaluation)]
     assert train([*TINY, *flags, "--save_media"]) == 0
-    line = capsys.readouterr().out.splitlines()[-1]
-    assert all(f"{name} " in line for name in NottinghamData.evaluated) and "nan" not in line
+    out = capsys.readouterr().out
+    shown = {line.split()[0]: line for line in out[out.index("generated  ") :].splitlines()[1:-1]}
+    assert set(shown) == {name for name in NottinghamData.evaluated if not name.startswith("real_")}
+    assert all(shown[name].count(".") >= 2 for name in NottinghamData.compared) and "nan" not in out  # beside real
 
     check_songs(split_folder, seq_len=8)
-    check_events(logs, seq_len=8)
+    check_events(evaluation, seq_len=8)
     rows = eval_rows(evaluation)
     assert [row["epoch"] for row in rows] == ["0", "2", "3", "4"]  # the first and the last of each phase
     for row in rows:
@@ -442,7 +445,7 @@ def test_a_whole_run_on_a_folder_with_splits(split_folder, tmp_path, capsys):
     assert "finished before" in capsys.readouterr().out
     assert len(NottinghamData(config_of(split_folder)).tunes.train) == COUNTS["train"]
     assert train([*TINY, *flags, "--save_media", "--no-is_train"]) == 0
-    assert "real_bleu4" in capsys.readouterr().out
+    assert re.search(r"^bleu4 +\d\S+ ± \S+ +\d", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_whole_run_on_ones_own_tunes(plain_folder, tmp_path):
@@ -450,7 +453,7 @@ def test_a_whole_run_on_ones_own_tunes(plain_folder, tmp_path):
     logs = ["--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval")]
     assert program.main([*TINY, "--data_dir", str(plain_folder), *logs, "--no-jit"]) == 0
     check_songs(tmp_path / "train", seq_len=8)
-    check_events(tmp_path / "train", seq_len=8)
+    check_events(tmp_path / "eval", seq_len=8)
     assert not (tmp_path / "train" / "media").exists()
     after = {path.name for path in plain_folder.iterdir()}
     assert after - before <= {".tokens-0.4s.npz"}  # a sample there would be a tune of the next run

@@ -1,6 +1,7 @@
 """Draws NLL curves from TensorBoard event files: python tools/plot_curves.py LOGDIR [LOGDIR ...] -o FILE.png."""
 
 import argparse
+import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,10 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from support.directories import METRICS
+from support.logs import name_of
+from support.schedule import ADVERSARIAL
+
 PANELS = (("nll", "NLL_oracle"), ("nll_test", "NLL_test"))  # the tag of a scalar, and its name in the picture
 SIZE = (8.0, 7.0)  # inches
 
@@ -31,7 +36,7 @@ class Curve(NamedTuple):
 
 
 def read_scalars(directory: Path) -> dict[str, dict[int, float]]:
-    """All scalars of a directory's event files: {tag: {step: value}}.
+    """All scalars of a directory's event files: {name: {step: value}}.
 
     Raises:
         FileNotFoundError: it holds no event file.
@@ -43,7 +48,7 @@ def read_scalars(directory: Path) -> dict[str, dict[int, float]]:
     scalars = {}
     for tag in events.Tags()["tensors"]:
         if events.SummaryMetadata(tag).plugin_data.plugin_name == "scalars":
-            scalars[tag] = {e.step: float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)}
+            scalars[name_of(tag)] = {e.step: float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)}
     return scalars
 
 
@@ -54,10 +59,12 @@ def curve(scalars: dict[str, dict[int, float]], tag: str) -> Curve:
     return Curve(epochs, [values[e] for e in epochs], [errors.get(e, 0.0) for e in epochs])
 
 
-def phase_line(scalars: dict[str, dict[int, float]]) -> int | None:
-    """The first adversarial epoch, or None where there was none."""
-    adversarial = [epoch for epoch, flag in scalars.get("adversarial", {}).items() if flag]
-    return min(adversarial, default=None)
+def phase_line(directory: Path) -> int | None:
+    """The first adversarial epoch that metrics.csv has a row of, or None where there was none."""
+    if not (directory / METRICS).is_file():
+        return None
+    with open(directory / METRICS, newline="", encoding="utf-8") as file:
+        return min((int(row["epoch"]) for row in csv.DictReader(file) if row["phase"] == ADVERSARIAL), default=None)
 
 
 def draw(directories: Sequence[Path], output: Path) -> None:
@@ -79,7 +86,7 @@ def draw(directories: Sequence[Path], output: Path) -> None:
         for i, floor in enumerate(sorted(set(floors))):
             label = "entropy of the oracle (floor)" if i == 0 else None
             panel.axhline(floor, color="black", linestyle="--", linewidth=1, label=label)
-        boundaries = {line for scalars in runs.values() if (line := phase_line(scalars)) is not None}
+        boundaries = {line for directory in directories if (line := phase_line(directory)) is not None}
         for i, boundary in enumerate(sorted(boundaries)):
             label = "adversarial training begins" if i == 0 else None
             panel.axvline(boundary, color="grey", linestyle=":", linewidth=1, label=label)
