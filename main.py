@@ -29,7 +29,7 @@ from model import SeqGAN
 from oracle import OracleData
 from support.checkpoints import Checkpoints
 from support.config import Config, UsageError, parse
-from support.console import Figures, Progress, in_one_line, table, where
+from support.console import Figures, Progress, in_one_line, report, where
 from support.device import configure_tensorflow
 from support.directories import CHECKPOINTS, RunDirectory, claim
 from support.logs import RunLog, description, means, other_versions, with_errors
@@ -37,7 +37,6 @@ from support.schedule import ADVERSARIAL, PRETRAIN_D, PRETRAIN_G, Schedule, Step
 from support.signals import Interrupt
 
 DATASETS: dict[str, Callable[[Config], Dataset]] = {"LSTM": OracleData, "Nottingham": NottinghamData, "text": TextData}
-UNITS = "NLL and entropy in nats a token, ± one standard error"
 TRAIN_COLUMNS = (
     *("g_pretrain_loss", "d_pretrain_loss", "d_pretrain_acc", "g_loss", "g_reward", "d_loss", "d_acc"),
     "seconds_per_epoch",
@@ -201,11 +200,9 @@ def run(config: Config) -> int:
         print("compiling: the first steps come within half a minute", file=sys.stderr)
     configure_tensorflow(config.threads)
     with contextlib.ExitStack() as held:
-        directories = [RunDirectory(config.log_dir, "--log_dir", make=config.is_train)]
-        held.callback(directories[0].release)
+        directories = [held.enter_context(RunDirectory(config.log_dir, "--log_dir", make=config.is_train))]
         if config.evaluate and config.is_train:
-            directories.append(RunDirectory(config.eval_log_dir, "--eval_log_dir"))
-            held.callback(directories[1].release)
+            directories.append(held.enter_context(RunDirectory(config.eval_log_dir, "--eval_log_dir")))
         recorded = {} if config.overwrite else claim(directories, config)
         data: Dataset = DATASETS[config.dataset](config)
         print(data.introduction(), flush=True)
@@ -221,10 +218,10 @@ def run(config: Config) -> int:
         if not config.is_train:
             if not checkpoints.newest:
                 raise UsageError(f"--no-is_train: no checkpoint in --log_dir {config.log_dir}")
-            print(f"{table(data.evaluate(model, epoch=0, due=Due(True, True, True)))}\n{UNITS}")
+            print(report(data.evaluate(model, epoch=0, due=Due(True, True, True))))
             return 0
         if training.finished:
-            print(f"{table(training.evaluation)}\n{UNITS}; finished before; {where(config)}")
+            print(report(training.evaluation, "finished before", where(config)))
             return 0
         if checkpoints.newest:
             taken = f"{training.taken} of {len(training.steps)} steps"
@@ -248,10 +245,8 @@ def run(config: Config) -> int:
             )
             return 128 + interrupt.signal
         seconds = time.perf_counter() - started
-        print(
-            f"{table(training.evaluation)}\n{UNITS}; {seconds:.0f} s, "
-            f"{training.evaluation_seconds:.0f} s of them evaluation; {where(config)}"
-        )
+        took = f"{seconds:.0f} s, {training.evaluation_seconds:.0f} s of them evaluation"
+        print(report(training.evaluation, took, where(config)))
         return 0
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from support.checkpoints import first_line
 from support.config import Config
 
-Figures = Mapping[str, Sequence[float]]  # {name: (value, standard error)}
+Figures = Mapping[str, Sequence[float]]  # {name: (value, standard error)}; an unknown error is NaN
 
 
 def by_importance(names: Iterable[str]) -> list[str]:
@@ -38,6 +38,13 @@ def table(evaluation: Figures) -> str:
     widths = [max(map(len, column)) for column in columns]
     lines = ((cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in zip(*columns, strict=True))
     return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def report(evaluation: Figures, *remarks: str) -> str:
+    """What a run ends with: the table of an evaluation, and a line of remarks."""
+    return "\n".join(
+        [table(evaluation), "; ".join(["NLL and entropy in nats a token, ± one standard error", *remarks])]
+    )
 
 
 class Progress:

@@ -208,6 +208,12 @@ class RunDirectory:
         if any(path.parent == media for path in kept) and not any(media.iterdir()):
             media.rmdir()
 
+    def __enter__(self) -> "RunDirectory":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def release(self) -> None:
         """Lets the next process in; what was made for nothing goes."""
         if not self._used:
