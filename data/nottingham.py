@@ -1,6 +1,8 @@
 """Tunes as real data: the music experiment of SeqGAN (Yu et al., AAAI 2017, section 5.3) on a folder of MIDI files."""
 
-import logging
+import json
+import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from data import DataError, Due, checksum
 from data.midi import (
     HIGHEST_PITCH,
     LOWEST_PITCH,
+    MAX_TEMPO,
+    MIN_TEMPO,
     REST,
     SPLITS,
     START,
@@ -25,7 +29,8 @@ from data.midi import (
     write_midi,
 )
 from data.training_set import draw, spread, training_data
-from support.config import Config
+from support.config import Config, UsageError
+from support.directories import TEMPO
 from support.logs import RunLog
 from support.metrics import bleu, copies, mean_and_error, self_bleu
 from support.seeds import Purpose
@@ -34,8 +39,6 @@ SAMPLES = 5  # tunes shown, played and written to files at a time
 SAMPLE_RATE = 16_000  # Hz; the highest of the 88 keys has 4,186 Hz
 MAX_HELD_OUT = 1024  # windows of valid, and of test, that are used; Nottingham has 813 and 794
 COPY_LENGTH = 16  # tokens; the shortest stretch of a training tune that counts as copied
-
-_log = logging.getLogger(__name__)
 
 
 class NottinghamData:
@@ -65,8 +68,7 @@ class NottinghamData:
         self.test = spread(windows(self.tunes.test, seq_len, seq_len), MAX_HELD_OUT)
         training = training_data(self.windows, config, "windows")
         self.mle_batches, self.real = training.mle_batches, training.real
-        # Where there are no splits, the next run would read a file at the top of the folder as a tune to train on.
-        self.sample_dir = Path(config.data_dir if (Path(config.data_dir) / "train").is_dir() else config.log_dir)
+        self.frame_seconds = frame_seconds(config, self.tunes.tempo)
         self._real_figures: dict[str, tuple[float, float]] | None = None
 
     def digests(self) -> dict[str, str]:
@@ -74,17 +76,22 @@ class NottinghamData:
         return {f"tunes of {split}": checksum(getattr(self.tunes, split)) for split in SPLITS}
 
     def files(self) -> dict[str, str]:
-        """What is kept with the run: nothing, as the flags and the tunes say all."""
-        return {}
+        """What is kept with the run: with --frame_beats the tempo of what is written; the flags and the tunes say the rest."""
+        if not self.config.frame_beats:
+            return {}
+        return {TEMPO: json.dumps({"beats_per_minute": self.tunes.tempo}) + "\n"}
 
     def introduction(self) -> str:
         """The line a run begins with."""
         config, tunes = self.config, self.tunes
         counts = ", ".join(f"{len(getattr(tunes, split))} {split}" for split in SPLITS)
         skipped = f", {len(tunes.skipped)} skipped" if tunes.skipped else ""
+        length = f"{config.seq_len * self.frame_seconds:g} s"
+        if config.frame_beats:
+            length = f"{config.seq_len * config.frame_beats:g} beats, {length} at the tunes' median of {tunes.tempo:g}"
         return (
             f"{config.data_dir}: tunes: {counts}{skipped}; {len(self.windows)} training windows of {config.seq_len} "
-            f"tokens ({config.seq_len * config.frame_seconds:g} s); samples go to {self.sample_dir}/sample*.mid"
+            f"tokens ({length}); samples go to {Path(config.log_dir)}/sample*.mid"
         )
 
     def evaluate(self, model, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
@@ -150,28 +157,38 @@ class NottinghamData:
             return
         generated = model.sample(SAMPLES, Purpose.IMAGES, tf.constant(epoch)).numpy()
         real = draw(self.windows, SAMPLES, self.config.seed, Purpose.IMAGES, epoch)
-        self._write_songs(generated)
-        frame_seconds = self.config.frame_seconds
+        folder = Path(self.config.log_dir)
+        for i, tokens in enumerate(generated):
+            write_midi(tokens, folder / f"sample{i}.mid", self.frame_seconds, self.config.frame_beats)
         for name, tunes in (("generated", generated), ("real", real)):
-            picture = piano_roll(tunes, frame_seconds, f"{name}, epoch {epoch}")
-            clips = np.stack([audio(tokens, frame_seconds) for tokens in tunes])
+            picture = piano_roll(tunes, self.frame_seconds, f"{name}, epoch {epoch}")
+            clips = np.stack([audio(tokens, self.frame_seconds) for tokens in tunes])
             for log in logs:
                 log.image(epoch, f"piano_roll/{name}", picture)
                 log.audio(epoch, f"audio/{name}", clips, SAMPLE_RATE)
             if self.config.save_media:
-                save_media(Path(self.config.log_dir) / "media", f"epoch{epoch:05d}_{name}", picture, clips)
+                save_media(folder / "media", f"epoch{epoch:05d}_{name}", picture, clips)
 
-    def _write_songs(self, tunes: np.ndarray) -> None:
-        """Writes sample0.mid and so on, a tune each; to --log_dir instead if --data_dir can't be written."""
-        try:
-            for i, tokens in enumerate(tunes):
-                write_midi(tokens, self.sample_dir / f"sample{i}.mid", self.config.frame_seconds)
-        except OSError as error:
-            if self.sample_dir == Path(self.config.log_dir):
-                raise
-            _log.warning("%s: %s; sample*.mid go to --log_dir %s", self.sample_dir, error, self.config.log_dir)
-            self.sample_dir = Path(self.config.log_dir)
-            self._write_songs(tunes)
+
+def frame_seconds(config: Config, tempo: float) -> float:
+    """How long a token lasts where it is played or written, in seconds; `tempo` of the tunes is in beats a minute."""
+    return config.frame_beats * 60 / tempo if config.frame_beats else config.frame_seconds
+
+
+def recorded_tempo(path: Path) -> float:
+    """The tempo that a run has kept, beats a minute.
+
+    Raises:
+        UsageError: the file is not what `NottinghamData.files` made.
+        OSError: it can't be read.
+    """
+    try:
+        tempo = float(json.loads(path.read_text(encoding="utf-8"))["beats_per_minute"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        tempo = math.nan
+    if not MIN_TEMPO <= tempo <= MAX_TEMPO:
+        raise UsageError(f"{path}: not a run's tempo")
+    return tempo
 
 
 def load(config: Config) -> Tunes:
@@ -180,8 +197,12 @@ def load(config: Config) -> Tunes:
     Raises:
         DataError: there is none to train on; the message says what to do.
     """
+    folder, logs = Path(config.data_dir), config.log_dir
+    read = [folder / split for split in SPLITS] if (folder / "train").is_dir() else [folder]
+    if os.path.realpath(logs) in map(os.path.realpath, read):
+        raise DataError(f"--log_dir {logs}: the tunes of --data_dir are there, and samples would be among them")
     try:
-        return load_tunes(config.data_dir, config.frame_seconds, min_len=config.seq_len)
+        return load_tunes(folder, config.frame_seconds, config.frame_beats, min_len=config.seq_len, besides=logs)
     except DataError as error:
         if "too short" in str(error):
             advice = f"a smaller --seq_len than {config.seq_len} may do"

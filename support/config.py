@@ -44,8 +44,8 @@ def flag(
         high: the largest.
         choices: the words that it may be.
         needs: without which it has no effect: another flag and the values of it that will do, such as
-            `("dataset", "text")`, `("dataset", "Nottingham", "text")`, `("kl_weight", ABOVE_ZERO)` or, with "" for a
-            flag that must not be given, `("oracle_params", "")`; or several of these, all of which must hold. A flag
+            `("dataset", "text")`, `("dataset", "Nottingham", "text")`, `("kl_weight", ABOVE_ZERO)` or, with "" or 0 for
+            a flag that must not be given, `("oracle_params", "")`; or several of these, all of which must hold. A flag
             given on the command line in vain is then refused, naming the flag that would give it an effect. The values
             of presets, which are for several purposes, are not. It is for flags that another one turns on, not for
             those of a phase or step of which there happen to be none.
@@ -95,7 +95,7 @@ class Config:
     eval_every: int = flag(50, "epochs between evaluations; the first and last epoch of a phase always count", low=1)
     eval_samples: int = flag(256, "sequences an evaluation draws from generator and oracle each", low=2)
     checkpoint_every: int = flag(200, "epochs between checkpoints; the end of a phase always has one", low=1)
-    keep_checkpoints: int = flag(3, "newest checkpoints kept", low=1)
+    keep_checkpoints: int = flag(3, "newest checkpoints kept; on real data also the one of least NLL of valid", low=1)
     overwrite: bool = flag(False, "remove an earlier run's files from the log directories and start afresh")
     debug: bool = flag(False, "show the traceback of an error")
 
@@ -153,7 +153,19 @@ class Config:
         needs=("dataset", "text"),
     )
     frame_seconds: float = flag(
-        0.4, "Nottingham: duration of a token, seconds", low=0.01, high=10, needs=("dataset", "Nottingham")
+        0.4,
+        "Nottingham: duration of a token, seconds",
+        low=0.01,
+        high=10,
+        needs=(("dataset", "Nottingham"), ("frame_beats", 0.0)),
+    )
+    frame_beats: float = flag(
+        0.0,
+        "Nottingham: instead of --frame_seconds, a token's duration in beats of each file's own tempo, from 0.0625 to "
+        "4: an eighth is 0.5; 0: by the second",
+        low=0,
+        high=4,
+        needs=("dataset", "Nottingham"),
     )
     window_stride: int = flag(
         1,
@@ -584,6 +596,8 @@ def check(config: Config) -> None:
             raise UsageError(f"--{name} is empty")
         if any("\ud800" <= letter <= "\udfff" for letter in value):  # what argv has in place of such bytes
             raise UsageError(f"--{name}: {value!r} is not UTF-8")
+    if 0 < config.frame_beats < 0.0625:
+        raise UsageError(f"--frame_beats: {config.frame_beats:g} is neither 0 nor 0.0625 or more")
     if config.dataset == "text" and config.data_dir == TUNES:
         raise UsageError("--dataset text: --data_dir must name a file of text, or a folder with train.txt")
     if config.evaluate and os.path.realpath(config.log_dir) == os.path.realpath(config.eval_log_dir):
@@ -602,6 +616,6 @@ def check_effect(config: Config, given: Iterable[str]) -> None:
         for other, *values in FIELDS[name].metadata["needs"]:
             value = getattr(config, other)
             if not any(value > 0 if wanted is ABOVE_ZERO else value == wanted for wanted in values):
-                lacking = "with" if values == [""] else "without"
-                shown = " or ".join(str(wanted) for wanted in (values if values != [""] else [value]))
+                lacking = "without" if any(values) else "with"
+                shown = " or ".join(str(wanted) for wanted in (values if any(values) else [value]))
                 raise UsageError(f"--{name} has no effect {lacking} --{other} {shown}")

@@ -16,7 +16,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 CHECKPOINTS, METRICS, VOCABULARY = "checkpoints", "metrics.csv", "vocabulary.json"
-MEDIA = "media"
+MEDIA, TEMPO = "media", "tempo.json"
 SONG, MEDIUM = re.compile(r"sample\d+\.mid"), re.compile(r"epoch\d+_.*\.(png|wav)")  # what runs on music leave
 STEP = re.compile(r"step-\d{9}")  # a checkpoint's directory: the number of steps taken
 # The schedules of rates that can fall over the epochs that a flag counts.
@@ -200,7 +200,8 @@ class RunDirectory:
         """
         kept, media = [], self.path / MEDIA
         if self.flag == "--log_dir":
-            kept = [self.path / VOCABULARY, *(path for path in self.path.iterdir() if SONG.fullmatch(path.name))]
+            kept = [self.path / VOCABULARY, self.path / TEMPO]
+            kept += [path for path in self.path.iterdir() if SONG.fullmatch(path.name)]
             kept += [path for path in media.glob("*") if MEDIUM.fullmatch(path.name)]
         # The configuration last: it tells whose the others are.
         for path in [*record_files(self.path), *kept, self.path / CONFIG]:

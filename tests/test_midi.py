@@ -98,6 +98,52 @@ def test_tokens_to_midi_to_tokens_is_the_identity(tmp_path_factory, tokens, fram
     assert back.dtype == np.int32 and back.tolist() == tokens
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    tokens=st.lists(st.sampled_from([0, 1, 45, 88]), max_size=80),
+    beats=st.sampled_from([0.0625, 0.25, 1 / 3, 0.5, 1.0, 1.5, 4.0]),
+    tempo=st.sampled_from([midi.MIN_TEMPO, 75.0, 97.3, 120.0, 1000 / 6, midi.MAX_TEMPO]),
+)
+def test_tokens_of_beats_come_back_at_any_tempo(tmp_path_factory, tokens, beats, tempo):
+    path = tmp_path_factory.getbasetemp() / "round_trip.mid"
+    write_midi(tokens, path, beats * 60 / tempo, beats)
+    assert read_tokens(path, frame_beats=beats).tolist() == tokens
+    assert read_tokens(path, beats * 60 / tempo).tolist() == tokens  # they last as long as they should
+
+
+@pytest.mark.parametrize(
+    ("frame_seconds", "frame_beats", "value", "tempo"),
+    [
+        (0.4, 0, 0.5, 75),
+        (0.25, 0, 0.5, 120),
+        (0.5, 0, 1, 120),
+        (0.7, 0, 1, 60 / 0.7),
+        (1 / 3, 0, 0.5, 90),
+        (0.01, 0, 1 / 64, 93.75),
+        (10, 0, 16, 96),
+        (0.125, 0.25, 0.25, 120),
+        (1, 0.5, 0.5, 30),
+        (0.0125, 0.0625, 0.0625, 300),
+    ],
+)
+def test_a_token_is_a_note_value_on_the_grid(tmp_path, frame_seconds, frame_beats, value, tempo):
+    """No onset lies between two ticks of the notation's grid, even after a thousand tokens or an hour."""
+    count = min(1000, int(3600 / frame_seconds))
+    tokens = np.arange(count) % 88 + 1
+    write_midi(tokens, tmp_path / "a.mid", frame_seconds, frame_beats)
+    file = mido.MidiFile(tmp_path / "a.mid")
+    (mark,) = (message.tempo for message in file.tracks[0] if message.type == "set_tempo")
+    assert mark == round(6e7 / tempo)
+    ticks, onsets = 0, []
+    for message in file.tracks[1]:
+        ticks += message.time
+        if message.type == "note_on" and message.velocity:
+            onsets.append(ticks)
+    assert onsets == [i * value * file.ticks_per_beat for i in range(count)]
+    notes = pretty_midi.PrettyMIDI(str(tmp_path / "a.mid")).instruments[0].notes
+    assert notes[-1].end == pytest.approx(count * frame_seconds, rel=2e-6)
+
+
 def test_every_pitch_survives(tmp_path):
     tokens = np.arange(VOCAB_SIZE)
     write_midi(tokens, tmp_path / "a.mid")
@@ -107,14 +153,14 @@ def test_every_pitch_survives(tmp_path):
 
 
 def test_pitch_and_time_are_right_in_the_file(tmp_path):
-    """Middle C for two tokens, a rest, the A above: 0-0.8 s and 1.2-1.6 s, one instrument, 120 beats a minute."""
+    """Middle C for two tokens, a rest, the A above: 0-0.8 s and 1.2-1.6 s, one instrument, eighths at 75 a minute."""
     write_midi([40, 40, 0, 49], tmp_path / "a.mid", frame_seconds=0.4)
     song = pretty_midi.PrettyMIDI(str(tmp_path / "a.mid"))
     assert len(song.instruments) == 1
     notes = [(note.pitch, note.start, note.end) for note in song.instruments[0].notes]
     np.testing.assert_allclose(notes, [(60, 0, 0.8), (69, 1.2, 1.6)], atol=1e-9)
     file = mido.MidiFile(tmp_path / "a.mid")
-    assert [message.tempo for message in file.tracks[0] if message.type == "set_tempo"] == [BEAT]
+    assert [message.tempo for message in file.tracks[0] if message.type == "set_tempo"] == [800_000]
     np.testing.assert_allclose(file.length, 1.6, atol=0.002)  # the end of the track is a tick later
 
 
@@ -138,6 +184,17 @@ def test_frame_seconds_is_bounded(tmp_path, frame_seconds):
         to_pretty_midi([1], frame_seconds)
     with pytest.raises(DataError, match=r"frame_seconds must be in 0\.01\.\.10\.0"):
         load_tunes(tmp_path, frame_seconds)
+
+
+@pytest.mark.parametrize("frame_beats", [-1, 0.06, 4.1, float("nan"), float("inf")])
+def test_frame_beats_is_bounded(tmp_path, frame_beats):
+    for attempt in (
+        lambda: to_pretty_midi([1], 0.4, frame_beats),
+        lambda: load_tunes(tmp_path, frame_beats=frame_beats),
+        lambda: read_tokens(tmp_path / "a.mid", frame_beats=frame_beats),
+    ):
+        with pytest.raises(DataError, match=r"frame_beats must be 0 or in 0\.0625\.\.4\.0"):
+            attempt()
 
 
 def test_a_file_is_written_as_a_whole(tmp_path, monkeypatch):
@@ -205,6 +262,39 @@ def test_tempo_changes_count(tmp_path, where):
 def test_tempo_changes_in_several_tracks_are_put_in_order(tmp_path):
     late, early = track(extra=[tempo(TICKS, 250_000)]), track((0, 2 * TICKS, 60), extra=[tempo(0, 1_000_000)])
     assert len(read_tokens(save(tmp_path / "a.mid", late, early), 0.05)) == 25
+
+
+def test_beats_are_those_of_the_file(tmp_path):
+    """Eighths and sixteenths, whatever the tempo and its changes; by the second the same file is another tune."""
+    notes = [(0, 240, 60), (240, 480, 62), (480, 600, 64), (600, 720, 65), (720, 960, 64), (960, 1440, 60)]
+    path = save(
+        tmp_path / "a.mid", track(*notes, extra=[tempo(0, 1_000_000), tempo(480, 300_000), tempo(777, 450_000)])
+    )
+    assert read_tokens(path, frame_beats=0.25).tolist() == [40, 40, 42, 42, 44, 45, 44, 44, 40, 40, 40, 40]
+    assert read_tokens(path, frame_beats=0.5).tolist() == [40, 42, 45, 44, 40, 40]  # a tie goes to the higher pitch
+    assert read_tokens(path, frame_beats=1).tolist() == [42, 44, 40]
+    assert len(read_tokens(path, 0.25)) == 7  # 1 s, 0.3 · 297 / 480 s and 0.45 · 663 / 480 s
+
+
+def test_ticks_that_are_no_whole_millionths_of_a_beat(tmp_path):
+    mido.MidiFile(ticks_per_beat=96, tracks=[track(*((32 * i, 32 * i + 31, 60 + i % 2) for i in range(300)))]).save(
+        tmp_path / "a.mid"
+    )
+    assert read_tokens(tmp_path / "a.mid", frame_beats=1 / 3).tolist() == [40, 41] * 150
+
+
+def test_the_tempo_of_tunes_is_the_median_of_those_that_train(folder):
+    """A tune's own is beats over minutes: here 2 beats of 1 s and 6 of 0.5 s make 96 a minute."""
+    for number, changes in enumerate(([tempo(0, 1_000_000), tempo(960, 500_000)], [tempo(0, 400_000)], [])):
+        notes = track(*((480 * i, 480 * i + 480, 60 + i) for i in range(8)), extra=changes)
+        save(folder / "train" / f"{number}.mid", notes)
+    for cached in (False, False, True):
+        assert load_tunes(folder, min_len=8, cache=cached).tempo == 120  # of 96, 150, 120
+    (folder / "train" / "2.mid").unlink()
+    assert load_tunes(folder, frame_beats=1, min_len=8).tempo == 123
+    save(folder / "train" / "0.mid", track(*((480 * i, 480 * i + 480, 60 + i) for i in range(8)), extra=[tempo(0, 9)]))
+    (folder / "train" / "1.mid").unlink()
+    assert load_tunes(folder, frame_beats=1, min_len=8).tempo == midi.MAX_TEMPO
 
 
 def test_resolution_and_default_tempo(tmp_path):
@@ -288,7 +378,7 @@ def folder(tmp_path) -> Path:
 
 def same(a: midi.Tunes, b: midi.Tunes) -> bool:
     pairs = [pair for split in midi.SPLITS for pair in zip(getattr(a, split), getattr(b, split), strict=True)]
-    return a.skipped == b.skipped and all(np.array_equal(x, y) for x, y in pairs)
+    return (a.skipped, a.tempo) == (b.skipped, b.tempo) and all(np.array_equal(x, y) for x, y in pairs)
 
 
 def test_splits_are_read_as_they_are_and_in_order(folder):
@@ -328,6 +418,21 @@ def test_only_midi_files_that_show_are_read(folder):
     (folder / "train" / "folder.mid").mkdir()
     tunes = load_tunes(folder)
     assert len(tunes.train) == 6 and tunes.skipped == []
+
+
+def test_what_runs_have_written_is_not_read(folder):
+    """Their directories may lie among the tunes: told by what is in them, or named before there is anything."""
+    good = (folder / "train" / "0.mid").read_bytes()
+    run, new, mine = folder / "train" / "logs" / "run", folder / "train" / "logs" / "new", folder / "train" / "mine"
+    for place in (run, run / "samples", new, mine):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "sample0.mid").write_bytes(good)
+    for name in ("config.json", "metrics.csv"):
+        (run / name).touch()
+    (mine / "config.json").touch()  # of something else
+    assert len(load_tunes(folder).train) == 5
+    assert len(load_tunes(folder, besides=folder / "train" / "mine" / ".." / "logs" / "new").train) == 4
+    assert len(load_tunes(run, min_len=1).train) == 1  # asked for, they are
 
 
 def test_what_cannot_be_used_is_skipped_with_a_warning_that_says_why(folder, caplog):
@@ -446,9 +551,9 @@ def parsed(monkeypatch) -> list[Path]:
     seen = []
     plain = midi._parse
 
-    def counted(path, frame_seconds):
+    def counted(path, frame):
         seen.append(path)
-        return plain(path, frame_seconds)
+        return plain(path, frame)
 
     monkeypatch.setattr(midi, "_parse", counted)
     return seen
@@ -477,6 +582,7 @@ def test_whatever_the_tokens_depend_on_makes_them_parsed_again(folder, parsed, m
     assert not parsed_again()
     assert parsed_again(frame_seconds=0.2)
     assert not parsed_again() and not parsed_again(frame_seconds=0.2)
+    assert parsed_again(frame_beats=0.2) and not parsed_again(frame_beats=0.2) and not parsed_again(frame_seconds=0.2)
     path = folder / "train" / "0.mid"
     content = path.read_bytes()
     path.write_bytes(content.replace(bytes([50]), bytes([51])))  # the same size

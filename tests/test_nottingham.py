@@ -1,12 +1,15 @@
 """data/nottingham.py and train_nottingham.sh: what trains, what is measured, what one can see, hear and open."""
 
 import csv
+import json
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import wave
 import zipfile
 from pathlib import Path
@@ -346,27 +349,18 @@ class Log:
 
 def test_samples_appear_every_so_often_and_at_a_phases_end(split_folder, model):
     data, log, other, songs = NottinghamData(config_of(split_folder)), Log(), Log(), []
+    logs = split_folder.parent / "log"
+    logs.mkdir()
     for epoch in range(5):
         data.log_samples(model, epoch, Due(True, epoch in (1, 3, 4), epoch == 4), [log, other])
-        if (split_folder / "sample0.mid").exists():
-            songs.append((split_folder / "sample0.mid").read_bytes())
+        if (logs / "sample0.mid").exists():
+            songs.append((logs / "sample0.mid").read_bytes())
     due = [1, 3, 4]  # the second, the fourth, the last
     assert log.images == [(e, f"piano_roll/{kind}") for e in due for kind in ("generated", "real")]
     shape = (SAMPLES, round(8 * FRAME * SAMPLE_RATE))
     assert log.clips == [(e, f"audio/{kind}", shape, SAMPLE_RATE) for e in due for kind in ("generated", "real")]
     assert (other.images, other.clips) == (log.images, log.clips)  # in the evaluation log too
     assert songs[0] == songs[1] and len(set(songs)) == 3  # of epochs 1 to 4: written anew where due
-
-
-def test_a_folder_that_cannot_be_written_gives_a_warning_and_samples_elsewhere(split_folder, model, caplog):
-    (split_folder / "sample0.mid").mkdir()  # in the way
-    data, log = NottinghamData(config_of(split_folder)), Log()
-    (split_folder.parent / "log").mkdir()
-    for epoch in range(2):
-        data.log_samples(model, epoch, END, [log])
-    assert len(list((split_folder.parent / "log").glob("sample*.mid"))) == SAMPLES
-    (message,) = [r.getMessage() for r in caplog.records if r.name == "data.nottingham"]  # TensorFlow has its own
-    assert str(split_folder) in message and "--log_dir" in message
 
 
 def test_nowhere_to_write_is_an_error(plain_folder):
@@ -386,7 +380,7 @@ def check_songs(folder: Path, seq_len: int) -> None:
     for path in paths:
         tokens, song = read_tokens(path, FRAME), pretty_midi.PrettyMIDI(str(path))
         assert len(tokens) == seq_len and len(song.instruments) == 1
-        assert song.get_tempo_changes()[1].tolist() == [120]
+        assert song.get_tempo_changes()[1] == pytest.approx([75])  # a token is an eighth
         notes = song.instruments[0].notes
         assert sum(n.end - n.start for n in notes) == pytest.approx(FRAME * np.sum(tokens != REST), abs=1e-2)
         assert all(LOWEST_PITCH <= note.pitch <= HIGHEST_PITCH for note in notes)
@@ -428,7 +422,8 @@ def test_a_whole_run_on_a_folder_with_splits(split_folder, tmp_path, capsys):
     assert set(shown) == {name for name in NottinghamData.evaluated if not name.startswith("real_")}
     assert all(shown[name].count(".") >= 2 for name in NottinghamData.compared) and "nan" not in out  # beside real
 
-    check_songs(split_folder, seq_len=8)
+    check_songs(logs, seq_len=8)
+    assert not list(split_folder.glob("sample*"))  # there are other runs on these tunes
     check_events(evaluation, seq_len=8)
     rows = eval_rows(evaluation)
     assert [row["epoch"] for row in rows] == ["0", "2", "3", "4"]  # the first and the last of each phase
@@ -457,6 +452,40 @@ def test_a_whole_run_on_ones_own_tunes(plain_folder, tmp_path):
     assert not (tmp_path / "train" / "media").exists()
     after = {path.name for path in plain_folder.iterdir()}
     assert after - before <= {".tokens-0.4s.npz"}  # a sample there would be a tune of the next run
+
+
+def test_a_log_dir_among_the_tunes(plain_folder, tmp_path, capsys):
+    """The same command again finds the same tunes, and a second run does not train on the samples of the first."""
+    logs, counted = plain_folder / "logs", "tunes: 2 train, 1 valid, 1 test;"
+    flags = [*TINY, "--data_dir", str(plain_folder), "--no-evaluate", "--no-jit", "--log_dir"]
+    for name in ("first", "first", "second"):
+        assert program.main([*flags, str(logs / name)]) == 0
+        assert counted in capsys.readouterr().out
+    check_songs(logs / "first", seq_len=8)
+    assert program.main([*flags, str(logs / "first"), "--overwrite"]) == 0
+    assert counted in capsys.readouterr().out
+    line = error_line(capsys, *flags[len(TINY) :], str(plain_folder / "logs" / ".."))
+    assert "--log_dir" in line and "the tunes of --data_dir are there" in line
+
+
+def test_a_whole_run_by_the_beat(split_folder, tmp_path, capsys):
+    """The tunes' 0.4 s are 0.8 beats at their 120 a minute, and so are the samples' tokens."""
+    for tune in split_folder.glob("*/*.mid"):
+        assert pretty_midi.PrettyMIDI(str(tune)).get_tempo_changes()[1].tolist() == [120]
+    flags = [*TINY, "--data_dir", str(split_folder), "--log_dir", str(tmp_path / "train"), "--frame_beats", "0.8"]
+    assert program.main([*flags, "--no-evaluate", "--no-jit"]) == 0
+    assert "8 tokens (6.4 beats, 3.2 s at the tunes' median of 120)" in capsys.readouterr().out
+    assert json.loads((tmp_path / "train" / "tempo.json").read_text()) == {"beats_per_minute": 120}
+    for i in range(SAMPLES):
+        path = tmp_path / "train" / f"sample{i}.mid"
+        song = pretty_midi.PrettyMIDI(str(path))
+        assert song.get_tempo_changes()[1] == pytest.approx([120])
+        tokens = read_tokens(path, frame_beats=0.8)
+        assert len(tokens) == 8 and tokens.tolist() == read_tokens(path, 0.4).tolist()
+    by_second, by_beat = (NottinghamData(config_of(split_folder, *more)) for more in ([], ["--frame_beats", "0.8"]))
+    np.testing.assert_array_equal(by_second.windows, by_beat.windows)
+    assert by_beat.frame_seconds == pytest.approx(0.4) and by_second.frame_seconds == 0.4
+    check_events(tmp_path / "train", seq_len=8)
 
 
 # --- the script
@@ -495,9 +524,38 @@ def test_the_script_from_zip_to_songs(tree, split_folder, tmp_path):
     done = run_script(tree, tiny_zip(split_folder, tmp_path / "tiny.zip"), *flags)
     assert done.returncode == 0, done.stderr
     check_songs(tree / "data" / "Nottingham", seq_len=12)
+    check_songs(tree / "logs" / "train" / "nottingham", seq_len=12)
     assert [row["epoch"] for row in eval_rows(tree / "logs" / "eval" / "nottingham")] == ["0", "2", "3", "4"]
     again = run_script(tree, tmp_path / "gone.zip", *flags)  # the folder is there, so the zip is not needed
     assert again.returncode == 0 and "finished before" in again.stdout
+
+
+def test_the_script_interrupted_leaves_songs_too(tree, split_folder, tmp_path):
+    """A signal to the script alone, as `timeout` or a service manager sends it, ends the training with a checkpoint."""
+    zip_path, logs = tiny_zip(split_folder, tmp_path / "tiny.zip"), tree / "logs of mine"
+    flags = [*SMALL, "--no-jit", "--no-evaluate", "--log_dir", str(logs), "--pretrain_g_epochs", "1000000"]
+    environment = {**os.environ, "PYTHON": sys.executable, "NOTTINGHAM_ZIP": str(zip_path)}
+    script = subprocess.Popen(["bash", str(tree / "train_nottingham.sh"), *flags], env=environment)
+    end = time.monotonic() + 120
+    while not (logs / f"sample{SAMPLES - 1}.mid").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    script.send_signal(signal.SIGTERM)
+    assert script.wait(60) == 143
+    assert list((logs / "checkpoints").glob("step-*"))
+    songs = [path.name for path in sorted((tree / "data" / "Nottingham").glob("sample*.mid"))]
+    assert songs == [f"sample{i}.mid" for i in range(SAMPLES)]
+    for name in songs:
+        assert (tree / "data" / "Nottingham" / name).read_bytes() == (logs / name).read_bytes()
+
+
+def test_the_script_refused_leaves_what_there_was(tree, split_folder, tmp_path):
+    assert run_script(tree, tiny_zip(split_folder, tmp_path / "tiny.zip"), "--batch_size", "0").returncode == 2
+    songs = tree / "data" / "Nottingham"
+    for folder in (songs, tree / "logs" / "train" / "nottingham"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "sample0.mid").write_text(str(folder))
+    assert run_script(tree, tmp_path / "gone.zip", "--batch_size", "0").returncode == 2
+    assert (songs / "sample0.mid").read_text() == str(songs)
 
 
 def test_the_script_stops_where_there_is_no_data(tree, tmp_path):
