@@ -76,7 +76,7 @@ class NottinghamData:
         return {f"tunes of {split}": checksum(getattr(self.tunes, split)) for split in SPLITS}
 
     def files(self) -> dict[str, str]:
-        """What is kept with the run: with --frame_beats the tempo of what is written; the flags and the tunes say the rest."""
+        """What is kept with the run: with --frame_beats the tempo of what is written."""
         if not self.config.frame_beats:
             return {}
         return {TEMPO: json.dumps({"beats_per_minute": self.tunes.tempo}) + "\n"}

@@ -23,7 +23,6 @@ from support import config, pictures
 from support.config import UsageError, parse
 from support.console import where
 from support.logs import RunLog, name_of
-from tools import plot_curves
 
 CLOCK = "seconds_per_epoch"  # the one scalar that measures time
 
@@ -33,8 +32,19 @@ def run(folder: Path, *flags: str, main=train) -> int:
     return main([*TINY, *logs, *flags])
 
 
+def read_scalars(directory: Path) -> dict[str, dict[int, float]]:
+    """All scalars of a directory's event files: {name: {step: value}}."""
+    events = EventAccumulator(str(directory), size_guidance={"tensors": 0})
+    events.Reload()
+    return {
+        name_of(tag): {event.step: float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)}
+        for tag in events.Tags()["tensors"]
+        if events.SummaryMetadata(tag).plugin_data.plugin_name == "scalars"
+    }
+
+
 def scalars(folder: Path) -> dict[str, dict[int, float]]:
-    return {name: curve for name, curve in plot_curves.read_scalars(folder).items() if name != CLOCK}
+    return {name: curve for name, curve in read_scalars(folder).items() if name != CLOCK}
 
 
 def tensors(folder: Path) -> dict[tuple[str, int], np.ndarray]:
@@ -73,7 +83,7 @@ def test_every_phase_leaves_its_scalars(finished):
     for tag in ("g_loss", "g_reward", "d_loss", "d_acc"):
         assert set(train[tag]) == {4, 5, 6}
         assert np.isfinite(list(train[tag].values())).all()
-    assert set(plot_curves.read_scalars(finished / "train")[CLOCK]) == {0, 1, 2, 3, 4, 5, 6}
+    assert set(read_scalars(finished / "train")[CLOCK]) == {0, 1, 2, 3, 4, 5, 6}
     with open(finished / "train" / "metrics.csv", encoding="utf-8") as file:
         seconds = [row[CLOCK] for row in csv.DictReader(file) if row["phase"] != "pretrain_d"]
     assert len(seconds) == 7 and all(float(value) > 0 for value in seconds)
@@ -435,26 +445,3 @@ def test_rollouts_begin_with_the_pretrained_policy(tmp_path):
     for kept, first in zip(trained.rollout_policy.get_weights(), pretrained.generator.get_weights(), strict=True):
         np.testing.assert_array_equal(kept, first)
     assert (trained.generator.get_weights()[0] != pretrained.generator.get_weights()[0]).any()
-
-
-def test_the_picture_is_drawn(finished, tmp_path, capsys):
-    assert plot_curves.main([str(finished / "eval"), "-o", str(tmp_path / "curves.png")]) == 0
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    logged = plot_curves.read_scalars(finished / "eval")
-    drawn = plot_curves.curve(logged, "nll")
-    assert drawn.epochs == [0, 1, 3, 4, 5, 6] and drawn.values == list(logged["nll"].values()) and min(drawn.errors) > 0
-    assert plot_curves.phase_line(finished / "eval") == 4
-
-
-def test_the_picture_needs_events(tmp_path, capsys):
-    assert plot_curves.main([str(tmp_path / "absent"), "-o", str(tmp_path / "x.png")]) == 2
-    assert "absent: no event files" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as stop:
-        plot_curves.main([])
-    assert stop.value.code == 2
-
-
-def test_a_damaged_picture_folder(finished, tmp_path, capsys):
-    shutil.copytree(finished / "eval", tmp_path / "eval")
-    assert plot_curves.main([str(tmp_path / "eval"), "-o", str(tmp_path / "none" / "x.png")]) == 2
-    assert capsys.readouterr().err.count("\n") == 1

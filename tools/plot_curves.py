@@ -1,114 +1,177 @@
-"""Draws NLL curves from TensorBoard event files: python tools/plot_curves.py LOGDIR [LOGDIR ...] -o FILE.png."""
+"""Draws the evaluation curves of runs: python tools/plot_curves.py LOGDIR [LOGDIR ...] [-o FILE.png]."""
 
 import argparse
 import csv
+import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import support.quiet  # noqa: F401 - before TensorFlow
-
-# isort: split
 import matplotlib
-import tensorflow as tf
 
 matplotlib.use("Agg")
+import numpy as np
 from matplotlib import pyplot as plt
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from support.directories import METRICS
-from support.logs import name_of
-from support.schedule import ADVERSARIAL
-
-PANELS = (("nll", "NLL_oracle"), ("nll_test", "NLL_test"))  # the tag of a scalar, and its name in the picture
-SIZE = (8.0, 7.0)  # inches
+METRICS, MAX_BYTES = "metrics.csv", 1 << 28
+PANELS = {  # a column of metrics.csv, and its name in the picture
+    "nll": "NLL_oracle",
+    "nll_test": "NLL_test",
+    "nll_valid": "NLL_valid",
+    "g_entropy": "entropy of G",
+}
+FLOOR = "oracle_entropy"
+OUTPUT = Path("logs/curves.png")
+SIZE = (8.0, 3.2)  # inches, of a panel
 
 
 class Curve(NamedTuple):
-    """One scalar of one run: `epochs` ascending, `values` and their standard `errors` (0 where not logged)."""
+    """A figure over a run: `epochs` int [n], `values` and their standard `errors` float64 [n], NaN where unknown."""
 
-    epochs: list[int]
-    values: list[float]
-    errors: list[float]
+    epochs: np.ndarray
+    values: np.ndarray
+    errors: np.ndarray
 
 
-def read_scalars(directory: Path) -> dict[str, dict[int, float]]:
-    """All scalars of a directory's event files: {name: {step: value}}.
+class Run(NamedTuple):
+    """What a run's metrics.csv says.
+
+    Attributes:
+        curves: {column: its curve}, of the columns that have values; in the order of the file.
+        adversarial: the first adversarial epoch that has a row, or None.
+    """
+
+    curves: dict[str, Curve]
+    adversarial: int | None
+
+
+def read_run(directory: str | Path) -> Run:
+    """Reads the metrics.csv of a directory, whose run may be under way.
 
     Raises:
-        FileNotFoundError: it holds no event file.
+        ValueError: the file is damaged; the message names it.
+        OSError: it can't be read.
     """
-    if not directory.is_dir() or not any(".tfevents." in path.name for path in directory.iterdir()):
-        raise FileNotFoundError(f"{directory}: no event files")
-    events = EventAccumulator(str(directory), size_guidance={"tensors": 0})
-    events.Reload()
-    scalars = {}
-    for tag in events.Tags()["tensors"]:
-        if events.SummaryMetadata(tag).plugin_data.plugin_name == "scalars":
-            scalars[name_of(tag)] = {e.step: float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)}
-    return scalars
+    path = Path(directory) / METRICS
+    with open(path, "rb") as file:
+        text = file.read(MAX_BYTES + 1)
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"{path}: larger than {MAX_BYTES} bytes")
+    try:
+        whole = text[: text.rfind(b"\n") + 1].decode()  # the last row may be half written
+        rows = list(csv.DictReader(whole.splitlines(), strict=True))
+        if any(None in row or None in row.values() for row in rows):  # too many fields, or too few
+            raise ValueError
+        columns = [name for name in rows[0] if name not in ("epoch", "phase")] if rows else []
+        epochs = np.array([int(row["epoch"]) for row in rows], int)
+        table = {name: np.array([float(row[name] or "nan") for row in rows]) for name in columns}
+        first = min((int(row["epoch"]) for row in rows if row["phase"] == "adversarial"), default=None)
+    except (ValueError, KeyError, TypeError, csv.Error):
+        raise ValueError(f"{path}: not a table of epoch, phase and figures") from None
+    curves, unknown = {}, np.full(len(rows), math.nan)
+    for name, values in table.items():
+        known = ~np.isnan(values)
+        if known.any() and not (name.endswith("_se") and name.removesuffix("_se") in table):
+            curves[name] = Curve(epochs[known], values[known], table.get(f"{name}_se", unknown)[known])
+    return Run(curves, first)
 
 
-def curve(scalars: dict[str, dict[int, float]], tag: str) -> Curve:
-    """The curve of one tag with the errors logged beside it; empty where the tag is not logged."""
-    values, errors = scalars.get(tag, {}), scalars.get(f"{tag}_se", {})
-    epochs = sorted(values)
-    return Curve(epochs, [values[e] for e in epochs], [errors.get(e, 0.0) for e in epochs])
+def short_names(directories: Sequence[str | Path]) -> list[str]:
+    """A name for each run: the shortest part of its path that tells it from the others.
 
-
-def phase_line(directory: Path) -> int | None:
-    """The first adversarial epoch that metrics.csv has a row of, or None where there was none."""
-    if not (directory / METRICS).is_file():
-        return None
-    with open(directory / METRICS, newline="", encoding="utf-8") as file:
-        return min((int(row["epoch"]) for row in csv.DictReader(file) if row["phase"] == ADVERSARIAL), default=None)
+    That is the fewest last parts that differ, once those at the end that all paths share are left out: `exp1/eval` and
+    `exp2/eval` are exp1 and exp2.
+    """
+    paths = [Path(os.path.abspath(directory)).parts for directory in directories]
+    if len(set(paths)) == 1:
+        return [paths[0][-1]] * len(paths)
+    while min(map(len, paths)) > 1 and len({path[-1] for path in paths}) == 1:
+        paths = [path[:-1] for path in paths]
+    for count in range(1, max(map(len, paths)) + 1):
+        names = ["/".join(path[-count:]) for path in paths]
+        if len(set(names)) == len(set(paths)):
+            break
+    return names
 
 
 def draw(directories: Sequence[Path], output: Path) -> None:
-    """Draws NLL_oracle with the oracle's entropy as floor, and NLL_test below, over the same axis of epochs.
+    """Draws a panel for each of `PANELS` that a run has, over one axis of epochs; bands are two standard errors.
+
+    Where the oracle's entropy is known it is drawn as the floor of NLL_oracle and NLL_test, and the entropy to reach.
 
     Raises:
-        FileNotFoundError: a directory holds no event file.
-        OSError: the picture can't be written.
+        ValueError: a directory has nothing to draw, or the name of the picture has an unknown ending.
+        OSError: a directory can't be read, or the picture can't be written.
     """
-    runs = {directory.name or str(directory): read_scalars(directory) for directory in directories}
-    figure, panels = plt.subplots(len(PANELS), 1, sharex=True, figsize=SIZE, layout="constrained")
-    for panel, (tag, title) in zip(panels, PANELS, strict=True):
-        for name, scalars in runs.items():
-            epochs, values, errors = curve(scalars, tag)
-            (line,) = panel.plot(epochs, values, label=name, linewidth=1.2)
-            low, high = ([v + s * 2 * e for v, e in zip(values, errors, strict=True)] for s in (-1, 1))
-            panel.fill_between(epochs, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-        floors = [v for scalars in runs.values() for v in scalars.get("oracle_entropy", {}).values()]
-        for i, floor in enumerate(sorted(set(floors))):
-            label = "entropy of the oracle (floor)" if i == 0 else None
+    directories = list({os.path.abspath(directory): directory for directory in directories}.values())
+    runs = dict(zip(short_names(directories), map(read_run, directories), strict=True))
+    for directory, run in zip(directories, runs.values(), strict=True):
+        if not run.curves.keys() & PANELS.keys():
+            raise ValueError(f"{directory}: nothing to draw; the curves are in a run's --eval_log_dir")
+    shown = [name for name in PANELS if any(name in run.curves for run in runs.values())]
+    size = SIZE[0], SIZE[1] * len(shown)
+    figure, panels = plt.subplots(len(shown), 1, sharex=True, squeeze=False, figsize=size, layout="constrained")
+    panels = panels[:, 0]
+    colours = {name: f"C{i % 10}" for i, name in enumerate(runs)}
+    floors = {value for run in runs.values() if FLOOR in run.curves for value in run.curves[FLOOR].values}
+    boundaries = {run.adversarial for run in runs.values()} - {None}
+    for panel, column in zip(panels, shown, strict=True):
+        for name, run in runs.items():
+            if column in run.curves:
+                epochs, values, errors = run.curves[column]
+                band = 2 * np.nan_to_num(errors)
+                panel.plot(epochs, values, ".-", label=name, color=colours[name], linewidth=1.2, markersize=3)
+                panel.fill_between(epochs, values - band, values + band, color=colours[name], alpha=0.2, linewidth=0)
+        for i, floor in enumerate(sorted(floors) if column != "nll_valid" else ()):
+            label = None if i else "entropy of the oracle"
             panel.axhline(floor, color="black", linestyle="--", linewidth=1, label=label)
-        boundaries = {line for directory in directories if (line := phase_line(directory)) is not None}
         for i, boundary in enumerate(sorted(boundaries)):
-            label = "adversarial training begins" if i == 0 else None
+            label = None if i else "adversarial training begins"
             panel.axvline(boundary, color="grey", linestyle=":", linewidth=1, label=label)
-        panel.set_ylabel(f"{title} (nats a token)")
+        panel.set_ylabel(f"{PANELS[column]} (nats a token)")
         panel.grid(alpha=0.3)
-    panels[0].legend(fontsize="small")
+    labels = {}  # of all that is drawn anywhere
+    for panel in panels:
+        labels |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
+    labels = dict(sorted(labels.items(), key=lambda pair: pair[0] not in runs))  # runs first
+    panels[0].legend(labels.values(), labels.keys(), fontsize="small")
     panels[-1].set_xlabel("epoch")
-    figure.savefig(output, dpi=120)
-    plt.close(figure)
+    try:
+        figure.savefig(output, dpi=120)
+    finally:
+        plt.close(figure)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns the exit status, 2 with one line on stderr where an argument can't be used."""
     parser = argparse.ArgumentParser(prog="plot_curves.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("logdirs", nargs="+", type=Path, metavar="LOGDIR", help="evaluation directories, one a run")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.png", help="the picture")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE.png",
+        help=f"the picture, or a folder for {OUTPUT.name} (default: {OUTPUT})",
+    )
     arguments = parser.parse_args(argv)
+    output = arguments.output or OUTPUT
     try:
-        draw(arguments.logdirs, arguments.output)
-    except (OSError, ValueError) as error:
-        print(f"plot_curves.py: error: {error}", file=sys.stderr)
+        if output.is_dir():
+            output /= OUTPUT.name
+        if not output.suffix:
+            raise ValueError(f"-o {output}: a name without an ending, such as {output.name}.png")
+        if not arguments.output:
+            output.parent.mkdir(exist_ok=True)
+        draw(arguments.logdirs, output)
+    except OSError as error:
+        print(f"plot_curves.py: error: {error.filename or output}: {error.strerror or error}", file=sys.stderr)
         return 2
+    except ValueError as error:
+        print(f"plot_curves.py: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    print(output)
     return 0
 
 

@@ -1,0 +1,139 @@
+"""tools/plot_curves.py: what it reads of a run, what it calls the runs, what it draws and what it refuses."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from matplotlib import pyplot as plt
+
+from tools import plot_curves
+from tools.plot_curves import read_run, short_names
+
+HEADER = "epoch,phase,nll,nll_se,nll_test,nll_test_se,g_entropy,g_entropy_se,oracle_entropy,oracle_entropy_se\n"
+ORACLE = (
+    HEADER + "0,pretrain_g,9.5,0.1,9.25,0.2,8,0.1,5.5,\n3,pretrain_g,9,0.1,,,7.5,,5.5,\n4,adversarial,8,,8,,7,,5.5,\n"
+)
+TEXT = "epoch,phase,nll_test,nll_test_se,nll_valid,nll_valid_se,g_entropy,bleu2\n0,pretrain_g,3,.1,2.5,.1,2,\n"
+
+
+def make(directory: Path, content: str) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "metrics.csv").write_text(content)
+    return directory
+
+
+@pytest.fixture
+def pictures(monkeypatch) -> list[plt.Figure]:
+    """The figures that are drawn, left as they were saved."""
+    drawn = []
+    monkeypatch.setattr(plt, "close", drawn.append)
+    yield drawn
+    monkeypatch.undo()
+    plt.close("all")
+
+
+def test_a_run_is_read(tmp_path):
+    run = read_run(make(tmp_path, ORACLE))
+    assert list(run.curves) == ["nll", "nll_test", "g_entropy", "oracle_entropy"] and run.adversarial == 4
+    nll, nll_test = run.curves["nll"], run.curves["nll_test"]
+    assert (nll.epochs.tolist(), nll.values.tolist()) == ([0, 3, 4], [9.5, 9, 8])
+    np.testing.assert_array_equal(nll.errors, [0.1, 0.1, np.nan])
+    assert (nll_test.epochs.tolist(), nll_test.values.tolist()) == ([0, 4], [9.25, 8])
+    assert list(read_run(make(tmp_path, TEXT)).curves) == ["nll_test", "nll_valid", "g_entropy"]
+
+
+def test_a_run_under_way_may_have_half_a_row(tmp_path):
+    for half in ("5,adv", "5,adversarial,7.", "5"):
+        assert read_run(make(tmp_path, ORACLE + half)).curves["nll"].epochs.tolist() == [0, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["exp1/eval", "exp2/eval"], ["exp1", "exp2"]),
+        (["logs/eval/a", "logs/eval/b/"], ["a", "b"]),
+        (["x/1/eval", "y/1/eval", "y/2/eval"], ["x/1", "y/1", "y/2"]),
+        (["m/1/eval", "m/2/eval/../eval"], ["1", "2"]),
+        (["a/one/eval", "b/two/eval"], ["one", "two"]),
+        (["eval"], ["eval"]),
+        (["eval", "other/eval"], [os.path.basename(os.getcwd()), "other"]),
+        (["/eval", "/a/eval"], ["/", "a"]),
+        (["a/eval", "a/eval/b"], ["eval", "b"]),
+    ],
+)
+def test_runs_are_told_apart_by_what_differs(paths, names):
+    assert short_names(paths) == names
+
+
+def test_only_panels_with_data(tmp_path, pictures):
+    """An oracle run has no nll_valid, and a run on text no NLL_oracle and no floor."""
+    oracle, text = make(tmp_path / "a" / "eval", ORACLE), make(tmp_path / "b" / "eval", TEXT)
+    for runs, labels in (
+        ([oracle], ["NLL_oracle", "NLL_test", "entropy of G"]),
+        ([text], ["NLL_test", "NLL_valid", "entropy of G"]),
+        ([oracle, text, oracle], ["NLL_oracle", "NLL_test", "NLL_valid", "entropy of G"]),
+    ):
+        assert plot_curves.main([*map(str, runs), "-o", str(tmp_path / "x.png")]) == 0
+        panels = pictures.pop().axes
+        assert [panel.get_ylabel() for panel in panels] == [f"{label} (nats a token)" for label in labels]
+        assert all(panel.lines for panel in panels)
+    legend = {text.get_text() for text in panels[0].get_legend().get_texts()}
+    assert legend == {"a", "b", "entropy of the oracle", "adversarial training begins"}
+    curve, floor, boundary = panels[0].lines
+    assert curve.get_xydata().tolist() == [[0, 9.5], [3, 9], [4, 8]] and curve.get_label() == "a"
+    assert (floor.get_ydata()[0], boundary.get_xdata()[0]) == (5.5, 4)
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_where_the_picture_goes(tmp_path, monkeypatch, capsys):
+    """To a place that git ignores, unless a file or a folder is named."""
+    run = str(make(tmp_path / "run", ORACLE))
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for flags, path in (([], "logs/curves.png"), (["-o", "folder"], "folder/curves.png"), (["-o", "a.svg"], "a.svg")):
+        assert plot_curves.main([run, *flags]) == 0
+        assert capsys.readouterr().out == f"{path}\n" and (tmp_path / path).stat().st_size > 1000
+    ignored = subprocess.run(["git", "check-ignore", "-q", "logs/curves.png"], cwd=ROOT)
+    assert ignored.returncode in (0, 128)  # 128: not a repository
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.svg", "folder", "logs", "run"]
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "why"),
+    [
+        (None, [], "run/metrics.csv: No such file"),
+        ("epoch,phase,g_loss\n0,adversarial,1\n", [], "run: nothing to draw; the curves are in a run's --eval_log_dir"),
+        (HEADER, [], "run: nothing to draw"),
+        ("", [], "run: nothing to draw"),
+        ("a,b\n1,2\n", [], "run/metrics.csv: not a table"),
+        (ORACLE + "x,adversarial,,,,,,,,\n", [], "run/metrics.csv: not a table"),
+        (ORACLE + "7\n", [], "run/metrics.csv: not a table"),
+        (ORACLE + "7,adversarial" + ",1" * 20 + "\n", [], "run/metrics.csv: not a table"),
+        ("\xff\n", [], "run/metrics.csv: not a table"),
+        (ORACLE, ["-o", "none/x.png"], "none/x.png: No such file"),
+        (ORACLE, ["-o", "x.docx"], "docx"),
+        (ORACLE, ["-o", "picture"], "-o picture: a name without an ending, such as picture.png"),
+    ],
+)
+def test_what_cannot_be_drawn(tmp_path, monkeypatch, capsys, content, flags, why):
+    """Beside a run that can be."""
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "good", ORACLE)
+    if content is not None:
+        make(tmp_path / "run", "")
+        (tmp_path / "run" / "metrics.csv").write_bytes(content.encode("latin-1"))
+    assert plot_curves.main(["good", "run", *flags]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("plot_curves.py: error: ")
+    assert captured.err.count("\n") == 1 and why in captured.err
+    assert not list(tmp_path.glob("*.*")) and not list((tmp_path / "logs").glob("*"))
+
+
+def test_it_is_quick():
+    """A program that draws a few lines does not import TensorFlow."""
+    code = "import sys; from tools import plot_curves; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
