@@ -60,6 +60,7 @@ class Run:
         self.results: list[dict[str, float]] = details.get("results", [])  # of the epoch under way
         self.positions: dict[str, dict[str, int]] = details.get("positions", {})  # of the logs
         self.evaluation: Figures = details.get("evaluation", {})  # the newest
+        self.best: dict[str, float] | None = details.get("best")  # the step of least nll_valid, and that
         self.evaluation_seconds = 0.0
         self.logs: list[RunLog] = []  # those open: of training, and with --evaluate of evaluation
 
@@ -85,7 +86,7 @@ class Run:
                 if step.last:
                     figures, evaluation = self._end_epoch(step, time.perf_counter() - started)
                     progress.update(step.epoch, figures, evaluation)
-                    if self.steps.checkpoint_due(step):
+                    if self.steps.checkpoint_due(step) or (self.best and self.best["step"] == self.taken):
                         self.save()
                     started = time.perf_counter()
         if not self.finished and self.steps[self.taken].phase != phase:
@@ -152,6 +153,9 @@ class Run:
         for name, (value, _) in self.evaluation.items():
             if not math.isfinite(value):  # weights too large, if finite
                 raise self._diverged(f"{name} is {value} after {step}")
+        nll_valid, _ = self.evaluation.get("nll_valid", (math.inf, 0))
+        if nll_valid < (self.best["nll_valid"] if self.best else math.inf):
+            self.best = {"step": self.taken, "nll_valid": nll_valid}
         self.evaluation_seconds += time.perf_counter() - started
         self.logs[1].row(self.steps.axis(step), step.phase, with_errors(self.evaluation))
 
@@ -165,6 +169,7 @@ class Run:
             raise self._diverged(f"a weight is not finite after {self.steps[self.taken - 1]}")
         self.positions = {name: log.position() for name, log in zip(("train", "eval"), self.logs, strict=False)}
         details = {"results": self.results, "positions": self.positions, "evaluation": self.evaluation}
+        details |= {"best": self.best} if self.best else {}
         self.checkpoints.save(self.taken, details)
 
     @property

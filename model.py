@@ -108,11 +108,12 @@ class SeqGAN:
         self.evaluate_against = self._compiled(self._evaluate_against)
 
     @classmethod
-    def restored(cls, directory: str | Path) -> "SeqGAN":
-        """The networks of a run as its newest good checkpoint has them; the run may be under way.
+    def restored(cls, directory: str | Path, which: str | int = "newest") -> "SeqGAN":
+        """The networks of a run as one of its checkpoints has them; the run may be under way.
 
         Args:
             directory: the run's --log_dir.
+            which: the `newest` good checkpoint, the `best` by NLL of valid, or that after so many steps.
 
         Raises:
             UsageError: it holds no run, no good checkpoint, or a run of another version.
@@ -127,10 +128,10 @@ class SeqGAN:
                 model = cls(from_flags(content["flags"]), **content["tokens"])
             except (UsageError, KeyError, TypeError, ValueError) as error:
                 raise UsageError(f"{path}: {error}") from None
-            found = Checkpoints(path.parent / CHECKPOINTS, model.checkpoint(), keep=1).restore(tidy=False)
+            found = Checkpoints(path.parent / CHECKPOINTS, model.checkpoint(), keep=1).look(which)
         except UsageError as error:  # whose advice is to someone who trains
             raise UsageError(str(error).removesuffix("; --overwrite starts afresh")) from None
-        if found is None:
+        if not found:
             if holds_evaluations(path.parent):
                 its = f"its --log_dir, {content['flags']['log_dir']}"
                 raise UsageError(f"{directory}: the evaluations of a run; its weights are in {its}")

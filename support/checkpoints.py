@@ -18,6 +18,7 @@ from support.directories import fsync, naming
 MANIFEST, WEIGHTS = "manifest.txt", "weights"  # the manifest: its own checksum, then a line of JSON
 MAX_MANIFEST = 2**24  # bytes; one of a long run has thousands
 NAME = re.compile(r"step-\d{9}")  # the number of steps taken
+LOADING = (OSError, ValueError, KeyError, TypeError, AssertionError, tf.errors.OpError)  # what a damaged one raises
 LEFT_BY_US = re.compile(rf"(damaged-)?{NAME.pattern}|partial")
 
 
@@ -36,12 +37,13 @@ class Checkpoints:
     def save(self, step: int, details: dict[str, Any]) -> Path:
         """Writes the state after `step` steps, and `details` (what JSON can hold) with it; returns its directory.
 
-        The state is a function of the step: where that checkpoint is the newest already, nothing is written.
+        The state is a function of the step: where that checkpoint is the newest already, nothing is written. The one of
+        the step details["best"]["step"], if there is such, is kept besides the newest.
 
         Raises:
             OSError: it could not be written; earlier checkpoints are as they were.
         """
-        final = self.directory / f"step-{step:09d}"
+        final = self._path(step)
         if final == self.newest:
             return final
         if not self.directory.exists():
@@ -57,9 +59,14 @@ class Checkpoints:
             raise
         fsync(self.directory)
         self.newest = final
+        best = details.get("best")
         for old in self.all()[: -self.keep]:
-            self._discard(old)
+            if not best or old != self._path(best["step"]):
+                self._discard(old)
         return final
+
+    def _path(self, step: int) -> Path:
+        return self.directory / f"step-{step:09d}"
 
     def _discard(self, path: Path) -> None:
         """Removes a checkpoint, which disappears at one stroke: half of one would pass for damaged."""
@@ -107,7 +114,7 @@ class Checkpoints:
         for path in reversed(self.all()):
             try:
                 step, details = self._load(path)
-            except (OSError, ValueError, KeyError, TypeError, AssertionError, tf.errors.OpError) as error:
+            except LOADING as error:
                 if not tidy and not os.path.lexists(path):  # the run under way has removed it, having saved a newer one
                     return self.restore(tidy)
                 print(f"warning: {path}: damaged checkpoint passed over ({first_line(error)})", file=sys.stderr)
@@ -124,6 +131,33 @@ class Checkpoints:
             raise UsageError(f"{self.directory}: all {len(damaged)} checkpoints are damaged; --overwrite starts afresh")
         return None
 
+    def look(self, which: str | int) -> bool:
+        """Loads the `newest` good checkpoint, the `best`, or that of a step; another process may be saving meanwhile.
+
+        Returns:
+            whether there is any checkpoint.
+
+        Raises:
+            UsageError: there are some, and not that one, or it is damaged.
+        """
+        while found := self.restore(tidy=False):
+            if which == "newest" or found[0] == which:
+                return True
+            best = found[1].get("best")
+            if which == "best" and not best:
+                raise UsageError(f"{self.directory}: none is the best, which takes an evaluation on a valid split")
+            path = self._path(best["step"] if which == "best" else which)
+            try:
+                self._load(path)
+                return True
+            except LOADING as error:
+                if which != "best" and not path.exists():
+                    steps = ", ".join(str(int(path.name.removeprefix("step-"))) for path in self.all())
+                    raise UsageError(f"{self.directory}: none of step {which}; there are {steps}") from None
+                if path.exists() or self.restore(tidy=False) == found:  # else a better one has replaced it meanwhile
+                    raise UsageError(f"{path}: damaged ({first_line(error)})") from None
+        return False
+
     def _load(self, path: Path) -> tuple[int, dict[str, Any]]:
         with open(path / MANIFEST, encoding="utf-8") as file:
             checksum, _, content = file.read(MAX_MANIFEST).partition("\n")
@@ -133,7 +167,7 @@ class Checkpoints:
         for name, recorded in manifest["sha256"].items():
             if sha256(path / Path(name).name) != recorded:
                 raise ValueError(f"{name} differs from its checksum")
-        if path.name != f"step-{manifest['step']:09d}":
+        if path != self._path(manifest["step"]):
             raise ValueError("the manifest is another checkpoint's")
         self.state.read(str(path / WEIGHTS)).assert_consumed()
         return manifest["step"], manifest["details"]

@@ -22,9 +22,9 @@ class Counter:
         self.number = tf.Variable(0)
         self.checkpoints = Checkpoints(folder, tf.train.Checkpoint(number=self.number), keep)
 
-    def save(self, step: int) -> Path:
+    def save(self, step: int, best: int | None = None) -> Path:
         self.number.assign(step)
-        return self.checkpoints.save(step, {"step": step})
+        return self.checkpoints.save(step, {"step": step} | ({"best": {"step": best}} if best is not None else {}))
 
 
 def names(folder: Path) -> list[str]:
@@ -48,6 +48,54 @@ def test_the_newest_are_kept(tmp_path):
     for step in (1, 20, 3000):
         counter.save(step)
     assert names(tmp_path) == ["step-000000020", "step-000003000"]
+
+
+def test_the_best_is_kept_besides_the_newest(tmp_path):
+    counter = Counter(tmp_path, keep=2)
+    for step, best in ((1, 1), (2, 1), (3, 1), (4, 1)):
+        counter.save(step, best)
+    assert names(tmp_path) == [f"step-{step:09d}" for step in (1, 3, 4)]
+    counter.save(5, 5)
+    assert names(tmp_path) == [f"step-{step:09d}" for step in (4, 5)]
+    counter.save(6, 5)
+    counter.save(7, 5)
+    counter.save(8, 5)
+    assert names(tmp_path) == [f"step-{step:09d}" for step in (5, 7, 8)]
+
+
+def test_a_checkpoint_is_looked_up(tmp_path):
+    counter = Counter(tmp_path, keep=2)
+    assert not counter.checkpoints.look("newest") and not counter.checkpoints.look("best")
+    for step in (10, 20, 30):
+        counter.save(step, 10)
+    for which, step in (("best", 10), (20, 20), ("newest", 30), (30, 30), (10, 10)):
+        again = Counter(tmp_path)
+        assert again.checkpoints.look(which) and again.number.numpy() == step
+    with pytest.raises(UsageError, match="none of step 40; there are 10, 20, 30"):
+        counter.checkpoints.look(40)
+    damage(tmp_path / "step-000000010")
+    for which in ("best", 10):
+        with pytest.raises(UsageError, match="step-000000010: damaged"):
+            counter.checkpoints.look(which)
+    assert names(tmp_path) == [f"step-{step:09d}" for step in (10, 20, 30)]  # nothing was touched
+    counter.save(40)
+    with pytest.raises(UsageError, match="none is the best"):
+        counter.checkpoints.look("best")
+
+
+def test_the_best_is_replaced_while_it_is_looked_up(tmp_path, monkeypatch):
+    counter, reader = Counter(tmp_path, keep=1), Counter(tmp_path)
+    counter.save(1, 1)
+    counter.save(2, 1)
+    load = Checkpoints._load
+
+    def late(self, path):
+        if self is reader.checkpoints and path.name == "step-000000001" and path.exists():
+            counter.save(3, 3)
+        return load(self, path)
+
+    monkeypatch.setattr(Checkpoints, "_load", late)
+    assert reader.checkpoints.look("best") and reader.number.numpy() == 3
 
 
 def test_a_second_save_of_a_step_touches_nothing(tmp_path):

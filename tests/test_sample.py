@@ -16,7 +16,9 @@ from conftest import ROOT, SIZES, all_sequences, index_of, probabilities, train
 from test_generator import chi_square
 from test_nottingham import write_song
 
+from data.midi import read_tokens
 from model import SeqGAN
+from support.checkpoints import Checkpoints
 from tools import sample
 
 FEW = shlex.split("--pretrain_g_epochs 30 --total_epochs 0 --no-evaluate")
@@ -29,17 +31,16 @@ def runs(tmp_path_factory) -> Path:
     (folder / "lines.txt").write_text("\n".join(["ab", "abc", "bca", "cab", "c"] * 20), encoding="utf-8")
     (folder / "words.txt").write_text("\n".join(["to be", "or not to", "be", "not"] * 20), encoding="utf-8")
     text = ["--dataset", "text", "--vocab_size", "99"]
-    (folder / "tunes").mkdir()
     for i in range(3):
-        write_song(folder / "tunes" / f"{i}.mid", [60 + i, 62, 64, 65, 67, 69, 71, 72])
+        write_song(folder / "melodies" / f"{i}.mid", [60 + i, 62, 64, 65, 67, 69, 71, 72])
     for name, flags in (
         ("ids", ["--vocab_size", "4", "--oracle_emb_dim", "3", "--oracle_hidden_dim", "4"]),
         ("text", [*text, "--data_dir", str(folder / "lines.txt")]),
         ("words", [*text, "--tokens", "word", "--data_dir", str(folder / "words.txt")]),
-        ("tunes", ["--dataset", "Nottingham", "--data_dir", str(folder / "tunes")]),
+        ("tunes", ["--dataset", "Nottingham", "--data_dir", str(folder / "melodies")]),
     ):
         assert train([*SIZES, *FEW, *flags, "--log_dir", str(folder / name)]) == 0
-    shutil.rmtree(folder / "tunes" / "train", ignore_errors=True)
+    shutil.rmtree(folder / "melodies")
     (folder / "lines.txt").unlink()  # the run's own directory is all that is needed
     (folder / "words.txt").unlink()
     return folder
@@ -76,14 +77,92 @@ def test_ids_and_their_file(runs, capsysbinary, tmp_path):
     assert (tmp_path / "ids.txt").read_text() == "\n".join(lines) + "\n"
 
 
+def notes_of(path: Path) -> list[pretty_midi.Note]:
+    return pretty_midi.PrettyMIDI(str(path)).instruments[0].notes
+
+
 def test_tunes_are_midi_files(runs, capsysbinary, tmp_path):
+    """The prefix is a middle C and a rest, by numbers or by name."""
     lines = lines_of(capsysbinary, runs / "tunes", "-n", 3, "--prefix", "40 0", "-o", tmp_path / "songs")
     assert lines == [f"3 tunes in {tmp_path / 'songs'}/sample*.mid"]
     for i in range(3):
-        notes = pretty_midi.PrettyMIDI(str(tmp_path / "songs" / f"sample{i}.mid")).instruments[0].notes
+        notes = notes_of(tmp_path / "songs" / f"sample{i}.mid")
         assert notes[0].pitch == 60 and notes[0].start == 0 and notes[0].end == pytest.approx(0.4)
         assert all(note.start >= 0.79 for note in notes[1:])
-    assert lines_of(capsysbinary, runs / "tunes", "-n", 1) == [f"1 tunes in {runs / 'tunes' / 'samples'}/sample*.mid"]
+    lines_of(capsysbinary, runs / "tunes", "-n", 3, "--prefix", " C4 r", "-o", tmp_path / "named")
+    for i in range(3):
+        name = f"sample{i}.mid"
+        assert (tmp_path / "named" / name).read_bytes() == (tmp_path / "songs" / name).read_bytes()
+    assert lines_of(capsysbinary, runs / "tunes", "-n", 1) == [f"1 tune in {runs / 'tunes' / 'samples'}/sample0.mid"]
+
+
+def test_no_stale_tunes_among_new_ones(runs, capsysbinary, tmp_path):
+    lines_of(capsysbinary, runs / "tunes", "-n", 4, "-o", tmp_path)
+    mine = ["sample.mid", "sample4.wav", "sample5a.mid", "tune7.mid"]
+    for name in mine:
+        (tmp_path / name).touch()
+    lines_of(capsysbinary, runs / "tunes", "-n", 2, "-o", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sample.mid", "sample0.mid", "sample1.mid", *mine[1:]]
+
+
+def test_one_tune_has_the_name_it_is_given(runs, capsysbinary, tmp_path):
+    file = tmp_path / "tune.mid"
+    assert lines_of(capsysbinary, runs / "tunes", "-n", 1, "-o", file) == [f"1 tune in {file}"]
+    lines_of(capsysbinary, runs / "tunes", "-n", 1, "-o", tmp_path / "folder")
+    assert file.read_bytes() == (tmp_path / "folder" / "sample0.mid").read_bytes()
+
+
+def test_a_tune_longer_than_those_of_training(runs, capsysbinary, tmp_path):
+    """1,000 tokens of 0.4 s, of which the first are those of a shorter tune."""
+    for length in (3, 300, 1000):
+        more = ["--length", length, "--prefix", "R Eb5 D#5 R F#4", "-o", tmp_path / f"{length}.mid"]
+        lines_of(capsysbinary, runs / "tunes", "-n", 1, *(more if length > 5 else [*more[:2], *more[-2:]]))
+        song = pretty_midi.PrettyMIDI(str(tmp_path / f"{length}.mid"))
+        assert song.get_end_time() == pytest.approx(0.4 * length) and song.get_tempo_changes()[1] == pytest.approx([75])
+    first = [(note.pitch, note.start, note.end) for note in song.instruments[0].notes[:2]]
+    assert first[0] == (75, pytest.approx(0.4), pytest.approx(1.2)) and first[1][:2] == (66, pytest.approx(1.6))
+    shorter, longer = (read_tokens(tmp_path / f"{length}.mid") for length in (300, 1000))
+    assert len(longer) == 1000 and longer[:300].tolist() == shorter.tolist() and len(set(longer[700:].tolist())) > 5
+
+
+def test_a_tune_by_the_beat_has_the_tempo_of_its_run(runs, capsysbinary, tmp_path):
+    shutil.copytree(runs / "tunes", tmp_path / "run")
+    described = json.loads((tmp_path / "run" / "config.json").read_text())
+    described["flags"]["frame_beats"] = 0.5
+    (tmp_path / "run" / "config.json").write_text(json.dumps(described))
+    (tmp_path / "run" / "tempo.json").write_text('{"beats_per_minute": 90}')
+    lines_of(capsysbinary, tmp_path / "run", "-n", 1, "--prefix", "C4 R", "-o", tmp_path / "a.mid")
+    song = pretty_midi.PrettyMIDI(str(tmp_path / "a.mid"))
+    assert song.get_tempo_changes()[1] == pytest.approx([90]) and song.get_end_time() == pytest.approx(1)
+    assert song.instruments[0].notes[0].end == pytest.approx(1 / 3)
+    (tmp_path / "run" / "tempo.json").write_text('{"beats_per_minute": 9e9}')
+    with pytest.raises(SystemExit, match="2"):
+        sample.main([str(tmp_path / "run")])
+    assert "tempo.json: not a run's tempo" in capsysbinary.readouterr().err.decode()
+
+
+def test_text_goes_on_until_its_end(runs, capsysbinary):
+    lines = lines_of(capsysbinary, runs / "text", "-n", 300, "--length", 1000)
+    assert max(map(len, lines)) > 3 and max(map(len, lines)) < 1000
+    assert [line[:3] for line in lines] == lines_of(capsysbinary, runs / "text", "-n", 300)
+    ids = lines_of(capsysbinary, runs / "ids", "-n", 2, "--length", 700, "--prefix", "1 " * 600)
+    assert [len(line.split()) for line in ids] == [700, 700] and all(line.startswith("1 " * 600) for line in ids)
+
+
+def test_the_unknown_token_is_not_drawn(runs, capsysbinary):
+    """The others keep their proportions."""
+    model = SeqGAN.restored(runs / "text")
+    unknown = model.generator.vocab_size - 2
+    model.generator.output_layer.bias.assign_add(np.eye(model.generator.vocab_size, dtype=np.float32)[unknown] * 3)
+    first = [sample.draw(model, 20_000, [], 1.0, seed, never=never)[:, 0] for seed, never in ((1, []), (2, [unknown]))]
+    plain, without = (np.bincount(tokens, minlength=unknown + 2) for tokens in first)
+    assert plain[unknown] > 1000 and without[unknown] == 0
+    logits = model.generator.logits(model.generator.first_state(1).hidden).numpy()[0].astype(np.float64)
+    probs = np.delete(np.exp(logits), unknown)
+    assert chi_square(np.delete(without, unknown), probs / probs.sum()) > 1e-3
+    lines = lines_of(capsysbinary, runs / "text", "-n", 300, "--temperature", 100, "--no-unknown")
+    assert "\ufffd" not in "".join(lines)
+    assert "\ufffd" in "".join(lines_of(capsysbinary, runs / "text", "-n", 300, "--temperature", 100))
 
 
 @pytest.mark.parametrize(("run", "prefix"), [("text", "b"), ("text", "ca"), ("words", " not  be "), ("ids", "3 1")])
@@ -108,6 +187,20 @@ def test_samples_follow_the_law_of_the_temperature(runs, run, temperature):
     tokens = sample.draw(model, 20_000, [], temperature, seed=3)
     counts = np.bincount(index_of(tokens, generator.vocab_size, generator.end_token), minlength=len(probs))
     assert chi_square(counts, probs) > 1e-3
+
+
+def test_any_checkpoint_there_is(runs, capsysbinary, tmp_path):
+    """An older one gives what it gave when it was the newest."""
+    shutil.copytree(runs / "text", tmp_path / "run")
+    before = lines_of(capsysbinary, tmp_path / "run", "-n", 50)
+    assert before == lines_of(capsysbinary, tmp_path / "run", "-n", 50, "--checkpoint", 30)
+    model = SeqGAN.restored(tmp_path / "run")
+    model.generator.output_layer.bias.assign_add([5.0, *[0.0] * (model.generator.vocab_size - 1)])
+    state = Checkpoints(tmp_path / "run" / "checkpoints", model.checkpoint(), 2)
+    state.save(31, {"best": {"step": 30, "nll_valid": 1.0}})
+    newest = lines_of(capsysbinary, tmp_path / "run", "-n", 50)
+    assert newest != before == lines_of(capsysbinary, tmp_path / "run", "-n", 50, "--checkpoint", "best")
+    assert newest == lines_of(capsysbinary, tmp_path / "run", "-n", 50, "--checkpoint", "newest")
 
 
 def test_near_zero_the_likeliest_is_taken(runs, capsysbinary):
@@ -142,6 +235,17 @@ BAD = [
     ("ids", ["--prefix", "9" * 5000], "--prefix: not in the run's vocabulary: '999"),
     ("tunes", ["--prefix", "89"], "--prefix: not in the run's vocabulary: '89'"),
     ("text", ["--prefix", "abc"], "--prefix: 3 tokens leave none to draw of the run's 3"),
+    ("text", ["--prefix", "abc", "--length", "2"], "--prefix: 3 tokens leave none to draw of --length 2"),
+    ("tunes", ["--prefix", "C4 H4 C-1 C C10 b0"], "--prefix: not in the run's vocabulary: 'H4' 'C-1' 'C' 'C10'"),
+    ("tunes", ["--prefix", "G#0"], "--prefix: not in the run's vocabulary: 'G#0'"),
+    ("ids", ["--prefix", "C4"], "--prefix: not in the run's vocabulary: 'C4'"),
+    ("text", ["--length", "0"], "argument --length: 0 is less than 1"),
+    ("text", ["--length", "100001"], "argument --length: 100001 is more than 100000"),
+    ("ids", ["--checkpoint", "best"], "ids/checkpoints: none is the best, which takes an evaluation on a valid split"),
+    ("ids", ["--checkpoint", "7"], "ids/checkpoints: none of step 7; there are 30"),
+    ("ids", ["--checkpoint", "last"], "argument --checkpoint: 'last' is not an integer"),
+    ("ids", ["--no-unknown"], "so there is no unknown token"),
+    ("tunes", ["-n", "2", "-o", "tune.mid"], "-o tune.mid: -n 2 tunes need a folder, or -n 1"),
     ("text", ["--temperature", "0"], "argument --temperature: 0 is less than"),
     ("text", ["--temperature", "nan"], "argument --temperature: nan is not finite"),
     ("text", ["-n", "0"], "argument -n: 0 is less than 1"),

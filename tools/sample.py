@@ -1,7 +1,9 @@
 """Draws samples from a run, finished or not: python tools/sample.py LOGDIR -n 100 [--prefix "..."] [-o FILE]."""
 
+import contextlib
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -10,89 +12,182 @@ import support.quiet  # noqa: F401 - before TensorFlow
 
 # isort: split
 import numpy as np
+import pretty_midi
 import tensorflow as tf
 
-from data.midi import write_midi
+from data.midi import HIGHEST_PITCH, LOWEST_PITCH, REST, write_midi
+from data.nottingham import frame_seconds, recorded_tempo
 from data.text import Vocabulary, tokenise
+from generator import State, sample_tokens
 from model import SeqGAN
-from rollout import RolloutPolicy
 from support.checkpoints import first_line
 from support.config import Parser, UsageError, number
 from support.device import configure_tensorflow
-from support.directories import VOCABULARY
+from support.directories import SONG, TEMPO, VOCABULARY
 from support.seeds import Purpose, key, uniforms
 
 ROWS = 256  # samples drawn at once; the same whatever -n, so that more samples begin with the fewer
+STEPS = 256  # tokens of them that are drawn in one compiled call
+MOST_TOKENS = 100_000  # of a sample: ROWS of them fit into memory
 
 
-def draw(model: SeqGAN, count: int, prefix: Sequence[int], temperature: float, seed: int) -> np.ndarray:
-    """Draws sequences that begin with a prefix.
+def draw(
+    model: SeqGAN,
+    count: int,
+    prefix: Sequence[int],
+    temperature: float,
+    seed: int,
+    length: int | None = None,
+    never: Sequence[int] = (),
+) -> np.ndarray:
+    """Draws sequences that begin with a prefix: all portions of `portions`, int32 [n, T]."""
+    return np.concatenate(list(portions(model, count, prefix, temperature, seed, length, never)))
+
+
+def portions(
+    model: SeqGAN,
+    count: int,
+    prefix: Sequence[int],
+    temperature: float,
+    seed: int,
+    length: int | None = None,
+    never: Sequence[int] = (),
+) -> Iterator[np.ndarray]:
+    """Draws sequences that begin with a prefix, some at a time.
+
+    A token depends on the seed and on its place alone, so longer samples begin with the shorter and more with the
+    fewer.
 
     Args:
-        model: its output layer is changed by a temperature other than 1.
+        model: what is drawn from.
         count: n.
         prefix: fewer than T token ids.
         temperature: the logits are divided by it: below 1 likely tokens become likelier.
         seed: 0 <= seed < 2**31.
+        length: T; None: that of the sequences in training. The policy being recurrent it can go on, and does so until
+            an end token, if it has one.
+        never: tokens that are not drawn, the others' probabilities being scaled to a sum of 1.
 
-    Returns:
-        int32 [n, T].
+    Yields:
+        int32 [at most ROWS, T], n rows in all; what follows an end token is padding, V.
     """
-    for weight in (model.averaged.output_layer.kernel, model.averaged.output_layer.bias):
-        weight.assign(weight / temperature)  # logits are linear in both
-    policy, seq_len = RolloutPolicy(model.averaged), model.averaged.seq_len
-    tokens = tf.constant([[*prefix, *[0] * (seq_len - len(prefix))]])
+    generator, length = model.averaged, length or model.averaged.seq_len
+    steps = min(length, STEPS)
+    projection = generator.projection() / temperature  # logits are linear in it
+    allowed = np.zeros(generator.vocab_size, np.float32)
+    allowed[list(never)] = -np.inf
+    forced = np.full(-(-length // steps) * steps, -1, np.int32)  # -1: drawn
+    forced[: len(prefix)] = prefix
 
-    def complete(chunk: tf.Tensor) -> tf.Tensor:
-        numbers = uniforms([seq_len, ROWS, 1], key(seed, Purpose.TOOL_SAMPLE, chunk))
-        return policy.complete(tokens, policy.states(tokens), tf.constant(len(prefix)), numbers)[:, 0]
+    def go_on(chunk, first, forced, token, hidden, cell):
+        def step(i, token, state, tokens):
+            numbers = uniforms([ROWS], key(seed, Purpose.TOOL_SAMPLE, chunk, first + i))
+            drawn = generator.after(token, sample_tokens(generator.logits(state.hidden, projection) + allowed, numbers))
+            token = tf.where(forced[i] < 0, drawn, forced[i])
+            tokens = tf.tensor_scatter_nd_update(tokens, [[i]], token[None])
+            return i + 1, token, generator.next_state(token, state), tokens
 
-    compiled = tf.function(complete, jit_compile=model.config.jit, autograph=False)
-    return np.concatenate([compiled(tf.constant(chunk)).numpy() for chunk in range(-(-count // ROWS))])[:count]
+        start = (0, token, State(hidden, cell), tf.zeros([steps, ROWS], tf.int32))
+        _, token, state, tokens = tf.while_loop(lambda i, *_: i < steps, step, start, maximum_iterations=steps)
+        return token, *state, tf.transpose(tokens)
+
+    compiled = tf.function(go_on, jit_compile=model.config.jit, autograph=False)
+    for chunk in range(-(-count // ROWS)):
+        rows = min(ROWS, count - chunk * ROWS)
+        tokens = np.full([rows, length], generator.vocab_size, np.int32)
+        state = tf.fill([ROWS], generator.start_token), *generator.first_state(ROWS)
+        for first in range(0, length, steps):
+            *state, drawn = compiled(tf.constant(chunk), tf.constant(first), forced[first : first + steps], *state)
+            tokens[:, first : first + steps] = drawn[:rows, : length - first].numpy()
+            last = tokens[:, min(first + steps, length) - 1]
+            if generator.end_token is not None and np.isin(last, (generator.end_token, generator.vocab_size)).all():
+                break  # all have ended, and what follows is there
+        yield tokens
 
 
-def read_prefix(text: str, model: SeqGAN, vocabulary: Vocabulary | None) -> list[int]:
-    """The token ids of --prefix: text where there is a vocabulary, else numbers.
+def token_of(word: str, vocab_size: int, music: bool) -> int | None:
+    """The token id of a word of --prefix, or None: a number, or in music a note's name, such as C#4, or R, a rest."""
+    if word.isascii() and word.isdecimal() and len(word) < 10:
+        return int(word) if int(word) < vocab_size else None
+    if music and word.upper() == "R":
+        return REST
+    if music and re.fullmatch("[A-Ga-g][#b]?[0-9]", word):
+        pitch = pretty_midi.note_name_to_number(word)
+        return pitch - LOWEST_PITCH + 1 if LOWEST_PITCH <= pitch <= HIGHEST_PITCH else None
+    return None
+
+
+def read_prefix(text: str, model: SeqGAN, vocabulary: Vocabulary | None, length: int) -> list[int]:
+    """The token ids of --prefix: text where there is a vocabulary, else numbers and, in music, notes.
 
     Raises:
-        UsageError: it has unknown tokens, or so many that none is left to draw.
+        UsageError: it has unknown tokens, or so many that none of `length` is left to draw.
     """
     if vocabulary:
         tokens = tokenise(text, vocabulary.kind)
         unknown = sorted(set(tokens) - set(vocabulary.entries))
         prefix = vocabulary.encode(tokens)
     else:
-        tokens = text.split()
-        prefix = [int(token) if token.isascii() and token.isdecimal() and len(token) < 10 else -1 for token in tokens]
-        unknown = [t for t, i in zip(tokens, prefix, strict=True) if not 0 <= i < model.generator.vocab_size]
+        tokens, music = text.split(), model.config.dataset == "Nottingham"
+        prefix = [token_of(word, model.generator.vocab_size, music) for word in tokens]
+        unknown = [word for word, token in zip(tokens, prefix, strict=True) if token is None]
     if unknown:
         raise UsageError(f"--prefix: not in the run's vocabulary: {' '.join(map(repr, unknown))}")
-    if len(prefix) >= model.generator.seq_len:
-        raise UsageError(f"--prefix: {len(prefix)} tokens leave none to draw of the run's {model.generator.seq_len}")
+    if len(prefix) >= length:
+        whose = "the run's" if length == model.generator.seq_len else "--length"
+        raise UsageError(f"--prefix: {len(prefix)} tokens leave none to draw of {whose} {length}")
     return prefix
 
 
-def write(samples: np.ndarray, model: SeqGAN, vocabulary: Vocabulary | None, output: Path | None, logdir: Path) -> None:
-    """Writes samples, int32 [n, T]: a line each of text or token ids to a file or stdout, or tunes to a folder.
+class Songs:
+    """A file, or a folder of files, that tunes are written to."""
+
+    def __init__(self, output: Path | None, count: int, logdir: Path):
+        """Writes `count` tunes to `output`, or to a folder in `logdir`.
+
+        Raises:
+            UsageError: it is one file for several tunes.
+        """
+        self.folder, self.file, self.count = output or logdir / "samples", None, count
+        if output and output.suffix.lower() in (".mid", ".midi") and not output.is_dir():
+            if count > 1:
+                raise UsageError(f"-o {output}: -n {count} tunes need a folder, or -n 1")
+            self.file = output
+
+    def __str__(self) -> str:
+        where = self.file or f"{self.folder}/sample{'*' if self.count > 1 else '0'}.mid"
+        return f"{self.count} tune{'s' * (self.count != 1)} in {where}"
+
+    def write(self, portions: Iterator[np.ndarray], seconds: float, beats: float) -> None:
+        """Writes tunes, int32 [n, T] each portion, whose tokens last `seconds` and so many `beats` (0: by the second).
+
+        An earlier call's songs do not stay among those of this one.
+
+        Raises:
+            OSError: one can't be written.
+        """
+        if not self.file:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        for i, tokens in enumerate(row for rows in portions for row in rows):
+            write_midi(tokens, self.file or self.folder / f"sample{i}.mid", seconds, beats)
+        if not self.file:
+            new = {f"sample{i}.mid" for i in range(self.count)}
+            for path in self.folder.iterdir():
+                if SONG.fullmatch(path.name) and path.name not in new:
+                    path.unlink()
+
+
+def write_lines(portions: Iterator[np.ndarray], vocabulary: Vocabulary | None, output: Path | None) -> None:
+    """Writes samples, int32 [n, T] each portion, as a line each of text or of token ids, to a file or stdout.
 
     Raises:
         OSError: it can't be written.
     """
-    if model.config.dataset == "Nottingham":
-        folder = output or logdir / "samples"
-        folder.mkdir(parents=True, exist_ok=True)
-        for i, tokens in enumerate(samples):
-            write_midi(tokens, folder / f"sample{i}.mid", model.config.frame_seconds)
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-        print(f"{len(samples)} tunes in {folder}/sample*.mid")
-        return
-    lines = vocabulary.decode(samples) if vocabulary else [" ".join(map(str, tokens)) for tokens in samples.tolist()]
-    text = "".join(f"{line}\n" for line in lines)
-    if output:
-        output.write_text(text, encoding="utf-8")
-    else:
-        sys.stdout.buffer.write(text.encode())
-        sys.stdout.buffer.flush()
+    with open(output, "wb") if output else contextlib.nullcontext(sys.stdout.buffer) as file:
+        for rows in portions:
+            lines = vocabulary.decode(rows) if vocabulary else [" ".join(map(str, row)) for row in rows.tolist()]
+            file.write("".join(f"{line}\n" for line in lines).encode())
+            file.flush()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,19 +203,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="divides the logits: near 0 the likeliest token is taken (default: 1, the policy itself)",
     )
     parser.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=1, metavar="INT", help="(default: 1)")
-    parser.add_argument("--prefix", default="", help="what every sample begins with: text, or token ids with spaces")
-    parser.add_argument("-o", "--output", type=Path, help="file, or folder of tunes (default: stdout, LOGDIR/samples)")
+    parser.add_argument(
+        "--prefix",
+        default="",
+        help="what every sample begins with: text, or token ids with spaces, or for music notes, such as C4 F#4 R (a "
+        "rest), a token each",
+    )
+    parser.add_argument(
+        "--length",
+        type=number(int, 1, MOST_TOKENS),
+        metavar="INT",
+        help="tokens a sample, of text at most so many (default: --seq_len of the run; the policy can go on beyond it)",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=lambda text: text if text in ("newest", "best") else number(int, 0, 10**9 - 1)(text),
+        default="newest",
+        metavar="{newest,best,STEP}",
+        help="the newest, the one of least NLL of valid, or that of LOGDIR/checkpoints/step-STEP (default: newest)",
+    )
+    parser.add_argument("--no-unknown", action="store_true", help="text: never draw the unknown token")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="file, or of several tunes the folder (default: stdout, LOGDIR/samples)"
+    )
     arguments = parser.parse_args(argv)
+    logdir = arguments.logdir
     try:
         configure_tensorflow()
-        model = SeqGAN.restored(arguments.logdir)
-        text = model.config.dataset == "text"
-        vocabulary = Vocabulary.read(arguments.logdir / VOCABULARY) if text else None
+        model = SeqGAN.restored(logdir, arguments.checkpoint)
+        config, length = model.config, arguments.length or model.generator.seq_len
+        vocabulary = Vocabulary.read(logdir / VOCABULARY) if config.dataset == "text" else None
         if vocabulary and vocabulary.size != model.generator.vocab_size:
-            raise UsageError(f"{arguments.logdir / VOCABULARY}: not this run's vocabulary")
-        prefix = read_prefix(arguments.prefix, model, vocabulary)
-        samples = draw(model, arguments.n, prefix, arguments.temperature, arguments.seed)
-        write(samples, model, vocabulary, arguments.output, arguments.logdir)
+            raise UsageError(f"{logdir / VOCABULARY}: not this run's vocabulary")
+        if arguments.no_unknown and not vocabulary:
+            raise UsageError(f"--no-unknown: {logdir} is no run on text, so there is no unknown token")
+        prefix = read_prefix(arguments.prefix, model, vocabulary, length)
+        never = [vocabulary.unknown] if arguments.no_unknown else []
+        samples = portions(model, arguments.n, prefix, arguments.temperature, arguments.seed, length, never)
+        if config.dataset == "Nottingham":
+            songs = Songs(arguments.output, arguments.n, logdir)
+            seconds = frame_seconds(config, recorded_tempo(logdir / TEMPO) if config.frame_beats else 0)
+            songs.write(samples, seconds, config.frame_beats)
+            sys.stdout.reconfigure(errors="backslashreplace")
+            print(songs)
+        else:
+            write_lines(samples, vocabulary, arguments.output)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stderr.close()
         return 0
