@@ -1,5 +1,6 @@
 """Lines of text as real data: read as a stream, turned into tokens and back, and compared with what is generated."""
 
+import codecs
 import functools
 import hashlib
 import json
@@ -25,7 +26,8 @@ from support.seeds import Purpose
 
 SPLITS = ("train", "valid", "test")
 MAX_HELD_OUT = 2000  # lines of valid, and of test, that are used
-MAX_LINE = 2**20  # bytes
+MAX_LINE = 2**20  # characters
+HELD = 0.95  # the share of lines that a longer --seq_len should hold whole
 SAMPLES = 10  # lines shown at a time
 NLL_ROWS = 64  # sequences whose likelihoods are computed at once: their logits are the largest tensor
 ORDERS = (2, 3, 4, 5)  # of BLEU
@@ -41,30 +43,39 @@ def tokenise(line: str, tokens: str) -> Sequence[str]:
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file, without their ends; a byte order mark is skipped. Holds one line at a time.
+    """The lines of a UTF-8 file, without their ends, which are LF, CR LF or CR; holds one line at a time.
+
+    A byte order mark is skipped, also where files that have one were put together.
 
     Raises:
-        DataError: a line is not UTF-8 or is longer than 1 MiB; the message has its number.
+        DataError: a line is not UTF-8 or is longer than 1 Mi characters; the message has its number.
         OSError: the file can't be read.
     """
+    with open(path, "rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise DataError(f"{path}: UTF-16, not UTF-8; `iconv -f UTF-16 -t UTF-8` converts it")
     with (
-        open(path, "rb") as file,
+        open(path, encoding="utf-8", errors="surrogateescape") as file,  # what is not UTF-8 becomes surrogates
         tqdm(
             total=os.fstat(file.fileno()).st_size, desc=path.name, unit="B", unit_scale=True, leave=False, disable=None
         ) as bar,
     ):
         number = 0
-        while raw := file.readline(MAX_LINE + 1):
+        while line := file.readline(MAX_LINE + 1):
             number += 1
-            if len(raw) > MAX_LINE:
-                raise DataError(f"{path}: line {number} is longer than 1 MiB; there should be one sequence a line")
+            line = line.removesuffix("\n")
+            if len(line) > MAX_LINE:
+                raise DataError(
+                    f"{path}: line {number} is longer than {MAX_LINE:,} characters; there should be one sequence a line"
+                )
             try:
-                line = raw.decode()
-            except UnicodeDecodeError as error:
-                raise DataError(f"{path}: line {number} is not UTF-8 (byte {error.start + 1} of it)") from None
-            yield (line.removeprefix("\ufeff") if number == 1 else line).rstrip("\r\n")
+                line.encode()
+            except UnicodeEncodeError as error:
+                place = len(line[: error.start].encode()) + 1
+                raise DataError(f"{path}: line {number} is not UTF-8 (byte {place} of it)") from None
+            yield line.removeprefix("\ufeff")
             if number % 2**14 == 0:
-                bar.update(file.tell() - bar.n)
+                bar.update(file.buffer.tell() - bar.n)
 
 
 def split_of(tokens: Sequence[str], seed: int) -> str:
@@ -96,13 +107,20 @@ def split_files(data_dir: str) -> dict[str, Path | None]:
 
 
 class Source:
-    """The lines of --data_dir that are used, as tokens, with counts of those that are not used whole."""
+    """The lines of --data_dir that are used, as tokens, with counts of those that are not used whole.
+
+    Attributes:
+        empty: lines of white space.
+        lengths: {tokens: lines of so many}, of all others.
+        used: {split: lines}.
+    """
 
     def __init__(self, config: Config):
         """Finds the files; raises DataError where there are none."""
         self.config, self.files = config, split_files(config.data_dir)
-        self.empty = self.long = 0
-        self.used: Counter[str] = Counter()  # lines of each split
+        self.empty = 0
+        self.lengths: Counter[int] = Counter()
+        self.used: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[tuple[str, Sequence[str]]]:
         """(split, at most --seq_len tokens) of each line that has any; reads the files anew and counts anew.
@@ -111,7 +129,8 @@ class Source:
             DataError, OSError: as `read_lines` does.
         """
         config, by_rule = self.config, len(self.files) == 1
-        self.empty = self.long = 0
+        self.empty = 0
+        self.lengths.clear()
         self.used.clear()
         for split, path in self.files.items():
             for line in read_lines(path) if path else ():
@@ -119,14 +138,28 @@ class Source:
                 if not tokens:
                     self.empty += 1
                     continue
+                self.lengths[len(tokens)] += 1
                 if len(tokens) > config.seq_len:
-                    self.long += 1
                     if config.long_lines == "drop":
                         continue
                     tokens = tokens[: config.seq_len]
                 part = split_of(tokens, config.split_seed) if by_rule else split
                 self.used[part] += 1
                 yield part, tokens
+
+    @property
+    def long(self) -> int:
+        """How many lines are longer than --seq_len."""
+        return sum(count for length, count in self.lengths.items() if length > self.config.seq_len)
+
+    def sufficient(self, share: float) -> int:
+        """The least --seq_len that holds such a share of the lines, or more, whole."""
+        missing = share * self.lengths.total()
+        for length in sorted(self.lengths):
+            missing -= self.lengths[length]
+            if missing <= 0:
+                break
+        return length
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -329,11 +362,15 @@ class TextData:
         """The line a run begins with."""
         config, source = self.config, self.source
         counts = ", ".join(f"{len(self.lines[split]):,} {split}" for split in SPLITS)
-        long = f"; {source.long:,} longer than {config.seq_len} tokens "
-        long += "dropped" if config.long_lines == "drop" else "truncated"
+        long, enough = "", source.sufficient(HELD)
+        if source.long:
+            share = f"{100 * source.long / source.lengths.total():.3g} %"
+            long = f"; {source.long:,} ({share}) longer than {config.seq_len} tokens "
+            long += "dropped" if config.long_lines == "drop" else "truncated"
+            long += f", --seq_len {enough} would hold {100 * HELD:g} %" if enough > config.seq_len else ""
         empty = f"; {source.empty:,} empty ones skipped" if source.empty else ""
         return (
-            f"{config.data_dir}: lines: {counts}{long if source.long else ''}{empty}; {self.vocab_size:,} tokens "
+            f"{config.data_dir}: lines: {counts}{long}{empty}; {self.vocab_size:,} tokens "
             f"(each a {config.tokens}), unknown and end among them"
         )
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shlex
 import tracemalloc
 from collections import Counter
@@ -10,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import END, shared_model, train
+from conftest import END, NOW, shared_model, train
 from hypothesis import given
 from hypothesis import strategies as st
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data import DataError
-from data.text import Lines, TextData, Vocabulary, read_lines, split_of
+from data.text import Lines, Source, TextData, Vocabulary, read_lines, split_of
 from model import SeqGAN
 from support.config import Config, parse
 from support.metrics import ratio_and_error
@@ -59,6 +60,37 @@ def test_lines_are_read_whatever_their_ends(tmp_path):
     assert list(read_lines(path)) == ["ab", "cd", "", "詩 x\u2028y", "last"]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_one_way_to_end_a_line_is_as_good_as_another(tmp_path, end):
+    """The lines of a classic Mac are no single one; files with byte order marks may have been put together."""
+    path = tmp_path / "lines.txt"
+    expected = ["ab", "", "c\td", *("x" * n for n in range(1000, 3000)), "ef"]
+    for last in ("", end):
+        path.write_bytes("".join(f"\ufeff{line}{end}" for line in expected).removesuffix(end).encode() + last.encode())
+        assert path.stat().st_size > 2**21
+        assert list(read_lines(path)) == expected
+    path.write_bytes(f"ab{end}c".encode() + b"\xff")
+    with pytest.raises(DataError, match=r"line 2 is not UTF-8 \(byte 2 of it\)"):
+        list(read_lines(path))
+
+
+@pytest.mark.parametrize("code", ["utf-16-le", "utf-16-be"])
+def test_utf_16_is_named(tmp_path, code):
+    (tmp_path / "lines.txt").write_bytes("\ufeffab\n".encode(code))
+    with pytest.raises(DataError, match=r"lines.txt: UTF-16, not UTF-8; `iconv -f UTF-16 -t UTF-8` converts it"):
+        list(read_lines(tmp_path / "lines.txt"))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "enough"),
+    [([3] * 20 + [9], 3), ([3] * 19 + [9], 3), ([3] * 18 + [9], 9), ([1, 2, 3], 3), ([5], 5), (range(1, 101), 95)],
+)
+def test_the_length_that_holds_95_in_100(tmp_path, lengths, enough):
+    source = Source(config_of(write(tmp_path / "lines.txt", "".join("x" * n + "\n" for n in lengths))))
+    assert sum(source.used.values()) == 0 and len(list(source)) == len(lengths)
+    assert source.sufficient(0.95) == enough and source.long == sum(n > 6 for n in lengths)
+
+
 def test_a_line_that_is_not_utf8_is_named(tmp_path):
     path = tmp_path / "lines.txt"
     path.write_bytes(b"fine\n" * 3 + b"ab\xffc\n")
@@ -71,7 +103,7 @@ def test_a_line_that_is_not_utf8_is_named(tmp_path):
 
 def test_a_book_in_one_line_is_refused(tmp_path):
     path = write(tmp_path / "book.txt", "x" * (2**20 + 5))
-    with pytest.raises(DataError, match="line 1 is longer than 1 MiB"):
+    with pytest.raises(DataError, match="line 1 is longer than 1,048,576 characters"):
         list(read_lines(path))
     for text in ("x" * 2**20, "x" * (2**20 - 1) + "\n"):
         assert next(read_lines(write(path, text))) == text.strip()
@@ -121,8 +153,9 @@ def test_long_and_empty_lines_are_counted(folder):
     assert truncated.vocabulary.decode(truncated.lines["train"][np.arange(3)]) == ["abc", "abcdef", "abcdef"]
     assert dropped.vocabulary.decode(dropped.lines["train"][np.arange(1)]) == ["abc"]
     assert (len(truncated.lines["train"]), len(dropped.lines["train"])) == (3, 1)
-    assert "3 train, 9 valid, 12 test; 2 longer than 6 tokens truncated; 2 empty ones" in truncated.introduction()
-    assert "1 train, 9 valid, 12 test; 2 longer than 6 tokens dropped; 2 empty ones" in dropped.introduction()
+    for data, count, done in ((truncated, 3, "truncated"), (dropped, 1, "dropped")):
+        long = f"2 (8.33 %) longer than 6 tokens {done}, --seq_len 7 would hold 95 %"
+        assert f"{count} train, 9 valid, 12 test; {long}; 2 empty ones" in data.introduction()
     assert set(dropped.vocabulary.entries) == set("abc")  # what is not trained on is not counted
 
 
@@ -359,6 +392,60 @@ def test_a_run_goes_on_with_its_own_lines_only(folder, tmp_path, capsys):
     assert run(folder, tmp_path / "logs", "--overwrite") == 0
     assert run(folder, tmp_path / "logs", "--total_epochs", "3") == 0
     assert "nll_test" in capsys.readouterr().out
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+def test_the_best_checkpoint_survives_kills(folder, tmp_path, monkeypatch):
+    """Each write of a checkpoint is the last act of a process once; the end is that of a run left alone."""
+    more = ["--g_pretrain_lr", "0.1", "--g_lr", "0.5", "--total_epochs", "4", "--pretrain_g_epochs", "9"]
+    more += ["--eval_every", "2", "--checkpoint_every", "3", "--keep_checkpoints", "1", "--no-jit"]
+
+    def command(place: Path) -> list[str]:
+        logs = ["--log_dir", str(place / "train"), "--eval_log_dir", str(place / "eval")]
+        return ["--dataset", "text", "--data_dir", str(folder), *SMALL, *logs, *more]
+
+    def outcome(place: Path) -> list:
+        with open(place / "eval" / "metrics.csv", encoding="utf-8") as file:
+            curve = [float(row["nll_valid"]) for row in csv.DictReader(file)]
+        newest, best = (SeqGAN.restored(place / "train", which).generator.get_weights() for which in ("newest", "best"))
+        return [sorted(path.name for path in (place / "train" / "checkpoints").iterdir()), curve, *newest, *best]
+
+    assert program.main(command(tmp_path / "whole")) == 0
+    expected = outcome(tmp_path / "whole")
+    (best, last), curve = expected[:2]
+    assert best < last and min(curve) < curve[-1]
+    model = SeqGAN.restored(tmp_path / "whole" / "train", "best")
+    data = TextData(parse(command(tmp_path / "whole")))
+    assert data.evaluate(model, 0, NOW)["nll_valid"][0] == pytest.approx(min(curve), rel=1e-5)
+
+    write, rename, left = tf.train.Checkpoint.write, os.rename, [0]
+
+    def dying(function, after):
+        def call(*arguments):
+            result = function(*arguments) if after else None
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+            return result if after else function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(tf.train.Checkpoint, "write", dying(write, after=True))
+    monkeypatch.setattr(os, "rename", dying(rename, after=False))
+    for at in range(1, 40):
+        place, left[0] = tmp_path / str(at), at
+        try:
+            assert program.main(command(place)) == 0
+            break
+        except Killed:
+            left[0] = 0
+            assert program.main(command(place)) == 0
+        for one, other in zip(outcome(place), expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert at > 8
 
 
 def test_words_and_a_fixed_training_set(folder, tmp_path):
