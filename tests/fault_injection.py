@@ -66,9 +66,10 @@ class Trainer:
 
         Args:
             argv: the flags.
-            **job: `toy=True`: a model without tensors to speak of. `send=[(seconds, signal), ...]`: signals, each so
-                long after the one before, if it still runs. `at=n, action="SIGKILL"`, or another: what happens at the
-                n-th call that changes a file, see `Fault`. `cwd=folder`: the working directory.
+            **job: `toy=True`: a model without tensors to speak of; with `valid=True` its epoch 4 is the best.
+                `send=[(seconds, signal), ...]`: signals, each so long after the one before, if it still runs. `at=n,
+                action="SIGKILL"`, or another: what happens at the n-th call that changes a file, see `Fault`.
+                `cwd=folder`: the working directory.
         """
         job |= {"argv": argv, "outputs": str(self._outputs)}
         self._server.stdin.write(json.dumps(job) + "\n")
@@ -129,6 +130,8 @@ def work(job: dict[str, Any], outputs: Path) -> NoReturn:
     os.chdir(job.get("cwd", "."))
     if job.get("toy"):
         main.SeqGAN, main.DATASETS = ToyModel, {"LSTM": ToyData}
+        if job.get("valid"):
+            ToyData.evaluated = ("nll", "nll_valid")
     fault = Fault(job.get("at"), job.get("action", "SIGKILL"))
     fault.install()
     try:
@@ -260,7 +263,8 @@ class ToyData:
         return None
 
     def evaluate(self, model, epoch: int, due) -> dict[str, tuple[float, float]]:
-        return {"nll": (float(model.weights[0]), 0.5)}
+        figures = {"nll": (float(model.weights[0]), 0.5), "nll_valid": (float(abs(epoch - 4)), 0.5)}
+        return {name: figures[name] for name in self.evaluated}
 
     def log_samples(self, model, epoch: int, due, logs) -> None:
         pass
@@ -276,7 +280,7 @@ def timeless_rows(directory: Path) -> list[dict[str, str]]:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """All that a run in `folder` leaves but times: event values, metrics.csv and the newest weights."""
+    """All that a run in `folder` leaves but times: events, metrics.csv, the newest and the best weights."""
     import tensorflow as tf
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -295,11 +299,14 @@ def outcome(folder: Path) -> dict[str, Any]:
         left[f"{kind} metrics.csv"] = timeless_rows(directory)
         left[f"{kind} event files"] = len(list(directory.glob("*.tfevents.*")))
     newest = max((folder / "train" / "checkpoints").glob("step-*"))
-    reader = tf.train.load_checkpoint(str(newest / "weights"))
-    for name in reader.get_variable_to_shape_map():
-        if "OBJECT_GRAPH" not in name:
-            left[f"weights {name}"] = reader.get_tensor(name).tobytes()
-    left["steps"] = newest.name
+    best = json.loads((newest / "manifest.txt").read_text().partition("\n")[2])["details"].get("best")
+    kept = {"weights": newest} | ({"best": newest.with_name(f"step-{best['step']:09d}")} if best else {})
+    for kind, checkpoint in kept.items():
+        reader = tf.train.load_checkpoint(str(checkpoint / "weights"))
+        for name in reader.get_variable_to_shape_map():
+            if "OBJECT_GRAPH" not in name:
+                left[f"{kind} {name}"] = reader.get_tensor(name).tobytes()
+        left[f"steps of {kind}"] = checkpoint.name
     return left
 
 

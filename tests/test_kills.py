@@ -2,12 +2,17 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from fault_injection import differing, fault_at_each_call, flags, kill_at_random, outcome
 
 THOROUGH = "SEQGAN_KILLS" in os.environ
 KILLS = int(os.environ.get("SEQGAN_KILLS", "30"))
+
+
+def checkpoints(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "train" / "checkpoints").glob("step-*"))
 
 
 def test_killed_at_random_moments(trainer, tmp_path):
@@ -41,3 +46,21 @@ def test_compiled_by_xla(trainer, tmp_path):
 @pytest.mark.parametrize("action", ["ENOSPC", "EROFS"])
 def test_a_call_that_fails_is_one_line(trainer, tmp_path, action):
     assert fault_at_each_call(trainer, tmp_path, action, stride=1 if THOROUGH else 12) > 40
+
+
+def test_the_best_checkpoint_survives_kills(trainer, tmp_path):
+    """It is that of a run left alone, kept besides the newest two, and --overwrite removes it."""
+    whole = tmp_path / "whole"
+    ended = trainer.run(flags(whole), toy=True, valid=True)
+    assert ended.status == 0
+    kept, expected = checkpoints(whole), outcome(whole)
+    assert len(kept) == 3 and expected["steps of best"] == kept[0] and expected["steps of weights"] == kept[2]
+    assert expected["best weights/.ATTRIBUTES/VARIABLE_VALUE"] != expected["weights weights/.ATTRIBUTES/VARIABLE_VALUE"]
+    for at in range(2, ended.calls, 1 if THOROUGH else 13):
+        run = tmp_path / str(at)
+        assert trainer.run(flags(run), toy=True, valid=True, at=at).status == -signal.SIGKILL
+        assert trainer.run(flags(run), toy=True, valid=True).status == 0
+        assert not differing(outcome(run), expected), at
+        assert checkpoints(run) == kept
+    assert trainer.run(flags(whole, "--overwrite"), toy=True).status == 0
+    assert len(checkpoints(whole)) == 2 and "steps of best" not in outcome(whole)
