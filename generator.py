@@ -1,5 +1,7 @@
 """The generator: an LSTM policy G_θ(y_t | y_<t) over tokens (SeqGAN, Yu et al. 2017, section "Generative model")."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import keras
@@ -191,6 +193,19 @@ class Generator(keras.layers.Layer):
         if self.end_token is None:
             return tf.ones(tokens.shape)
         return tf.cast(tokens != self.vocab_size, tf.float32)
+
+    @contextlib.contextmanager
+    def at_temperature(self, temperature: float) -> Iterator[None]:
+        """Meanwhile the logits are divided by `temperature` > 0: below 1 likely tokens become likelier."""
+        weights = (self.output_layer.kernel, self.output_layer.bias)  # the logits are linear in both
+        before = [weight.numpy() for weight in weights]
+        for weight, value in zip(weights, before, strict=True):
+            weight.assign(value / np.float32(temperature))
+        try:
+            yield
+        finally:
+            for weight, value in zip(weights, before, strict=True):
+                weight.assign(value)
 
     def projection(self) -> tf.Tensor:
         """The output layer's kernel with its bias as a last row, float32 [H + 1, V].

@@ -27,7 +27,7 @@ from data.nottingham import NottinghamData
 from data.text import TextData
 from model import SeqGAN
 from oracle import OracleData
-from support.checkpoints import Checkpoints
+from support.checkpoints import BEST, MARKS, Checkpoints
 from support.config import Config, UsageError, parse
 from support.console import Figures, Progress, in_one_line, report, where
 from support.device import configure_tensorflow
@@ -136,20 +136,19 @@ class Run:
         """Writes the epoch's row and, where it is due, evaluates; returns its figures and those of the evaluation."""
         figures, axis, evaluated = means(self.results), self.steps.axis(step), self.steps.evaluation_due(step)
         self.results = []
-        if step.phase == PRETRAIN_D:  # whose axis is its own
-            self.logs[0].row(axis, step.phase, figures)
-            return figures, {} if evaluated else None
-        self.logs[0].row(axis, step.phase, figures | {"seconds_per_epoch": seconds})
+        clock = {} if step.phase == PRETRAIN_D else {"seconds_per_epoch": seconds}  # D's pretraining has its own axis
+        self.logs[0].row(axis, step.phase, figures | clock)
         due = Due(evaluated, self.steps.samples_due(step), self.steps.ends_phase(step))
         if self.config.evaluate and due.evaluation:
             self._evaluate(step, due)
-        self.data.log_samples(self.model, axis, due, self.logs[-1:])
+        if step.phase != PRETRAIN_D:  # which leaves the generator as it is
+            self.data.log_samples(self.model, axis, due, self.logs[-1:])
         return figures, (self.evaluation if self.config.evaluate else {}) if evaluated else None
 
     def _evaluate(self, step: Step, due: Due) -> None:
-        started = time.perf_counter()
+        started, epoch = time.perf_counter(), self.steps.g_epoch(step)
         with np.errstate(all="ignore"):
-            self.evaluation = self.data.evaluate(self.model, self.steps.axis(step), due)
+            self.evaluation = self.measure(step.phase, epoch, due)
         for name, (value, _) in self.evaluation.items():
             if not math.isfinite(value):  # weights too large, if finite
                 raise self._diverged(f"{name} is {value} after {step}")
@@ -157,7 +156,16 @@ class Run:
         if nll_valid < (self.best["nll_valid"] if self.best else math.inf):
             self.best = {"step": self.taken, "nll_valid": nll_valid}
         self.evaluation_seconds += time.perf_counter() - started
-        self.logs[1].row(self.steps.axis(step), step.phase, with_errors(self.evaluation))
+        self.logs[1].row(epoch, step.phase, with_errors(self.evaluation))
+
+    def measure(self, phase: str, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
+        """The figures of the networks that a phase trains, {name: (value, standard error)}."""
+        figures: dict[str, tuple[float, float]] = {}
+        if phase != PRETRAIN_D:
+            figures |= self.data.evaluate(self.model, epoch, due)
+        if phase != PRETRAIN_G and self.config.d_eval_samples:
+            figures |= self.data.evaluate_discriminator(self.model, epoch)
+        return figures
 
     def save(self) -> None:
         """Saves the state after the steps taken so far.
@@ -169,7 +177,11 @@ class Run:
             raise self._diverged(f"a weight is not finite after {self.steps[self.taken - 1]}")
         self.positions = {name: log.position() for name, log in zip(("train", "eval"), self.logs, strict=False)}
         details = {"results": self.results, "positions": self.positions, "evaluation": self.evaluation}
-        details |= {"best": self.best} if self.best else {}
+        marks = self.steps.marks(self.taken)
+        if self.best:
+            details["best"] = self.best
+            marks[BEST] = int(self.best["step"])
+        details[MARKS] = marks
         self.checkpoints.save(self.taken, details)
 
     @property
@@ -223,7 +235,8 @@ def run(config: Config) -> int:
         if not config.is_train:
             if not checkpoints.newest:
                 raise UsageError(f"--no-is_train: no checkpoint in --log_dir {config.log_dir}")
-            print(report(data.evaluate(model, epoch=0, due=Due(True, True, True))))
+            phase = ADVERSARIAL if training.taken > config.pretrain_g_epochs else PRETRAIN_G
+            print(report(training.measure(phase, epoch=0, due=Due(True, True, True))))
             return 0
         if training.finished:
             print(report(training.evaluation, "finished before", where(config)))

@@ -1,5 +1,6 @@
 """SeqGAN's updates: how one step of each kind changes the networks. When they happen is main.py's affair."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,11 +40,18 @@ class DiscriminatorStep(NamedTuple):
 
 
 class OracleEvaluation(NamedTuple):
-    """One value a sequence, float32 [n], nats a token."""
+    """One value a sequence, float32 [n], nats a token; and the sequences that the generator drew, int32 [n, T].
+
+    `kl_reverse` and `kl_forward` are KL(G ‖ oracle) and KL(oracle ‖ G) along the sequences of `nll_oracle` and of
+    `nll_test`: the laws of the next token compared at each prefix.
+    """
 
     nll_oracle: tf.Tensor
     g_entropy: tf.Tensor
     nll_test: tf.Tensor
+    kl_reverse: tf.Tensor
+    kl_forward: tf.Tensor
+    generated: tf.Tensor
 
 
 class SeqGAN:
@@ -106,6 +114,8 @@ class SeqGAN:
         self.sample = self._compiled(lambda size, purpose, step: self._sample(size, purpose, step, self.averaged))
         self.nll = self._compiled(lambda tokens: -tf.reduce_sum(self.averaged.log_probs(tokens), axis=1))
         self.evaluate_against = self._compiled(self._evaluate_against)
+        self.log_odds = self._compiled(lambda tokens: in_chunks(self.discriminator.log_odds, tokens))
+        self.optimal_log_odds = self._compiled(self._optimal_log_odds)
 
     @classmethod
     def restored(cls, directory: str | Path, which: str | int = "newest") -> "SeqGAN":
@@ -113,7 +123,8 @@ class SeqGAN:
 
         Args:
             directory: the run's --log_dir.
-            which: the `newest` good checkpoint, the `best` by NLL of valid, or that after so many steps.
+            which: the `newest` good checkpoint, a marked one (`best` by NLL of valid, just `pretrained`), or that after
+                so many steps.
 
         Raises:
             UsageError: it holds no run, no good checkpoint, or a run of another version.
@@ -371,10 +382,40 @@ class SeqGAN:
         seq_len, seed = self.config.seq_len, self.config.seed
         shape = [seq_len, rows]
         fresh = uniforms(shape, key(seed, Purpose.EVALUATE, epoch, chunk))
-        _, g_entropy, nll_oracle = self.averaged.sample_and_compare(fresh, oracle)
+        generated, g_entropy, nll_oracle = self.averaged.sample_and_compare(fresh, oracle)
         held_out = uniforms(shape, key(seed, Purpose.TEST_SET, chunk))
-        _, _, nll_test = oracle.sample_and_compare(held_out, self.averaged)
-        return OracleEvaluation(nll_oracle / seq_len, g_entropy / seq_len, nll_test / seq_len)
+        _, entropy, nll_test = oracle.sample_and_compare(held_out, self.averaged)
+        nats = tf.stack([nll_oracle, g_entropy, nll_test, nll_oracle - g_entropy, nll_test - entropy]) / seq_len
+        return OracleEvaluation(*tf.unstack(nats), generated)
+
+    def _optimal_log_odds(self, oracle: Generator, tokens: tf.Tensor) -> tf.Tensor:
+        """Log-odds of D* = p / (p + G), the best of all discriminators: log p(Y) - log G(Y), int32 [n, T] → [n].
+
+        `oracle` is the law p of the real data.
+        """
+
+        def log_ratio(part: tf.Tensor) -> tf.Tensor:
+            return tf.reduce_sum(oracle.log_probs(part) - self.averaged.log_probs(part), axis=1)
+
+        return in_chunks(log_ratio, tokens)
+
+
+def in_chunks(measure: Callable[[tf.Tensor], tf.Tensor], tokens: tf.Tensor) -> tf.Tensor:
+    """One value a sequence, taking at most SAMPLE_ROWS of them at once: int32 [n, T] → float32 [n].
+
+    `measure` does the same for [rows, T]; that the shape is always one keeps memory bounded and compiles once.
+    """
+    size, seq_len = tokens.shape
+    rows = min(size, SAMPLE_ROWS)
+    chunks = -(-size // rows)
+    parts = tf.reshape(tf.pad(tokens, [[0, chunks * rows - size], [0, 0]]), [chunks, rows, seq_len])
+
+    def fill(i, values):
+        return i + 1, tf.tensor_scatter_nd_update(values, [[i]], measure(parts[i])[None])
+
+    start = (0, tf.zeros([chunks, rows]))
+    _, values = tf.while_loop(lambda i, _: i < chunks, fill, start, maximum_iterations=chunks)
+    return tf.reshape(values, [chunks * rows])[:size]
 
 
 def rate(start: float, schedule: str, updates: int) -> float | keras.optimizers.schedules.LearningRateSchedule:

@@ -8,11 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from data import Due, checksum
+from data.held_out import D_FIGURES, what_d_knows
 from data.training_set import TrainingSet
 from generator import Generator
 from support.config import Config, UsageError
 from support.logs import RunLog
-from support.metrics import mean_and_error
+from support.metrics import balanced_accuracy, distinct, mean_and_error
 from support.pictures import likelihoods
 from support.seeds import Purpose, key, uniforms, variable_seed
 
@@ -91,7 +92,8 @@ class OracleData:
 
     start_token = 0
     end_token: int | None = None
-    evaluated: tuple[str, ...] = ("nll", "nll_test", "g_entropy", "oracle_entropy")
+    generator_figures = ("nll", "nll_test", "g_entropy", "oracle_entropy", "kl_forward", "kl_reverse", "distinct2")
+    evaluated: tuple[str, ...] = (*generator_figures, *D_FIGURES, "d_optimal_acc")
 
     def __init__(self, config: Config):
         """Makes the oracle of the flags and, for --train_size, draws the training set.
@@ -123,6 +125,7 @@ class OracleData:
             sequences = self.sample(config.train_size, Purpose.TRAIN_SET)
             self.training_set = TrainingSet(sequences, config.batch_size, config.seed)
         self.entropy = self._estimate_entropy()
+        self._unseen: np.ndarray | None = None  # for `evaluate_discriminator`
 
     def sample(self, size: int, purpose: Purpose) -> np.ndarray:
         """`size` sequences drawn for `purpose`, int32 [size, T]."""
@@ -178,8 +181,12 @@ class OracleData:
         """Measures a `model.SeqGAN` against the oracle; `epoch` picks the random numbers, `due` changes nothing.
 
         Returns:
-            (mean, standard error of the mean), nats a token, of `nll` = NLL_oracle, `nll_test` and `g_entropy` over
-            --eval_samples sequences, and `oracle_entropy` as it was estimated at the start.
+            (value, standard error) over --eval_samples sequences:
+            - `nll` = NLL_oracle, `nll_test` and `g_entropy`, nats a token;
+            - `kl_forward` = KL(oracle ‖ G) = nll_test - H(oracle) and `kl_reverse` = KL(G ‖ oracle) = nll - g_entropy,
+              nats a token; each difference is taken along the same sequences, so its error is far smaller than theirs;
+            - `distinct2`, the share of different bigrams among those of the generated sequences;
+            - `oracle_entropy` as it was estimated at the start.
         """
         size = self.config.eval_samples
         rows = min(size, SAMPLE_ROWS)
@@ -187,10 +194,28 @@ class OracleData:
             model.evaluate_against(self.oracle, rows, tf.constant(epoch), tf.constant(chunk))
             for chunk in range(-(-size // rows))
         ]
-        nll_oracle, g_entropy, nll_test = (np.concatenate(values)[:size] for values in zip(*parts, strict=True))
+        nll_oracle, g_entropy, nll_test, kl_reverse, kl_forward, generated = (
+            np.concatenate(values)[:size] for values in zip(*parts, strict=True)
+        )
         measured = {"nll": nll_oracle, "nll_test": nll_test, "g_entropy": g_entropy}
+        measured |= {"kl_forward": kl_forward, "kl_reverse": kl_reverse}
         figures = {name: mean_and_error(values) for name, values in measured.items()}
-        return {**figures, "oracle_entropy": self.entropy}
+        return {**figures, "distinct2": distinct(generated), "oracle_entropy": self.entropy}
+
+    def evaluate_discriminator(self, model, epoch: int) -> dict[str, tuple[float, float]]:
+        """What the discriminator knows of two times --d_eval_samples sequences of the oracle, always the same ones.
+
+        Returns:
+            (value, standard error) of the figures of `what_d_knows`, and `d_optimal_acc`: the accuracy, on the same
+            sequences, of the best discriminator there is, D* = p / (p + G).
+        """
+        size = self.config.d_eval_samples
+        if self._unseen is None:
+            self._unseen = self.sample(2 * size, Purpose.D_TEST_REAL)
+        choosing, measuring = np.split(self._unseen, 2)
+        figures, fakes = what_d_knows(model, choosing, measuring, epoch)
+        optimal = model.optimal_log_odds(self.oracle, tf.constant(np.concatenate([measuring, fakes]))).numpy()
+        return {**figures, "d_optimal_acc": balanced_accuracy(*np.split(optimal, 2))}
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:

@@ -41,7 +41,7 @@ class Dataset(Protocol):
     vocab_size: int  # V: tokens are 0..V-1
     start_token: int  # fed before the first token
     end_token: int | None  # ends a sequence early, what follows being the padding V; None: all have T tokens
-    evaluated: tuple[str, ...]  # all names that `evaluate` may return
+    evaluated: tuple[str, ...]  # all names that `evaluate` and `evaluate_discriminator` may return
     origin: str  # where it comes from, for messages: the flag and its value
 
     def digests(self) -> dict[str, str]:
@@ -61,6 +61,9 @@ class Dataset(Protocol):
 
     def evaluate(self, model: Any, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
         """Figures of the model after an epoch, {name: (value, standard error)}; called where an evaluation is due."""
+
+    def evaluate_discriminator(self, model: Any, epoch: int) -> dict[str, tuple[float, float]]:
+        """What the discriminator knows of sequences it never saw, as `evaluate`; called once it is pretrained."""
 
     def log_samples(self, model: Any, epoch: int, due: Due, logs: list[Any]) -> None:
         """Shows or saves what the model generates, in the evaluation log or, with --no-evaluate, that of training.

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from data import DataError, Due, checksum
+from data.held_out import D_FIGURES, what_d_knows
 from data.midi import (
     HIGHEST_PITCH,
     LOWEST_PITCH,
@@ -52,7 +53,7 @@ class NottinghamData:
     vocab_size, start_token = VOCAB_SIZE, START
     end_token: int | None = None
     compared = ("bleu2", "bleu3", "bleu4", "self_bleu4", "mse", "rest_share", "pitch_range", "copied_share")
-    evaluated = ("nll_test", "nll_valid", "g_entropy", *compared, *(f"real_{name}" for name in compared))
+    evaluated = ("nll_test", "nll_valid", "g_entropy", *compared, *(f"real_{name}" for name in compared), *D_FIGURES)
 
     def __init__(self, config: Config):
         """Reads the tunes of --data_dir.
@@ -119,6 +120,15 @@ class NottinghamData:
                 self._real_figures = {f"real_{name}": pair for name, pair in self.compare(real).items()}
             figures |= self._real_figures
         return figures
+
+    def evaluate_discriminator(self, model, epoch: int) -> dict[str, tuple[float, float]]:
+        """What the discriminator knows of held-out windows: the figures of `what_d_knows`.
+
+        At most --d_eval_samples of valid choose η, and as many of test are measured. Where test is empty there are no
+        figures, where valid is empty no gain.
+        """
+        choosing, measuring = (spread(rows, self.config.d_eval_samples) for rows in (self.valid, self.test))
+        return what_d_knows(model, choosing, measuring, epoch)[0]
 
     def compare(self, samples: np.ndarray) -> dict[str, tuple[float, float]]:
         """Compares sequences, int32 [n, T], with real tunes.

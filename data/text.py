@@ -17,6 +17,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from data import DataError, Due
+from data.held_out import D_FIGURES, what_d_knows
 from data.training_set import draw, spread, training_data
 from support.config import Config, UsageError
 from support.directories import VOCABULARY
@@ -308,7 +309,7 @@ class TextData:
     """
 
     compared = (*(f"{kind}{n}" for kind in ("bleu", "self_bleu") for n in ORDERS), "copied_share", "length")
-    evaluated = ("nll_test", "nll_valid", "g_entropy", *compared, *(f"real_{name}" for name in compared))
+    evaluated = ("nll_test", "nll_valid", "g_entropy", *compared, *(f"real_{name}" for name in compared), *D_FIGURES)
 
     def __init__(self, config: Config):
         """Reads the lines of --data_dir.
@@ -403,6 +404,15 @@ class TextData:
         rows = np.concatenate([rows, np.full([count, rows.shape[1]], self.vocab_size, np.int32)])  # one shape for all
         parts = [model.nll(tf.constant(rows[i : i + NLL_ROWS])).numpy() for i in range(0, len(rows), NLL_ROWS)]
         return np.concatenate(parts)[: len(rows) - count]
+
+    def evaluate_discriminator(self, model, epoch: int) -> dict[str, tuple[float, float]]:
+        """What the discriminator knows of held-out lines: the figures of `what_d_knows`.
+
+        At most --d_eval_samples of valid choose η, and as many of test are measured. Where test is empty there are no
+        figures, where valid is empty no gain.
+        """
+        choosing, measuring = (spread(rows, self.config.d_eval_samples) for rows in (self.valid, self.test))
+        return what_d_knows(model, choosing, measuring, epoch)[0]
 
     def compare(self, rows: np.ndarray) -> dict[str, tuple[float, float]]:
         """Compares sequences, int32 [n, T], with real lines; ends and padding are no tokens here.

@@ -13,9 +13,15 @@ from typing import Any
 import tensorflow as tf
 
 from support.config import UsageError
-from support.directories import fsync, naming
+from support.directories import PRETRAINED, fsync, naming
 
 MANIFEST, WEIGHTS = "manifest.txt", "weights"  # the manifest: its own checksum, then a line of JSON
+MARKS = "marks"  # in a checkpoint's details: {mark: step} of those that are kept besides the newest
+BEST = "best"  # the mark of the least NLL of valid
+WITHOUT = {  # the marks, and what a run lacks that has not got one
+    BEST: "that takes evaluations on a valid split",
+    PRETRAINED: "that takes a generator that was pretrained, to the end",
+}
 MAX_MANIFEST = 2**24  # bytes; one of a long run has thousands
 NAME = re.compile(r"step-\d{9}")  # the number of steps taken
 LOADING = (OSError, ValueError, KeyError, TypeError, AssertionError, tf.errors.OpError)  # what a damaged one raises
@@ -23,7 +29,7 @@ LEFT_BY_US = re.compile(rf"(damaged-)?{NAME.pattern}|partial")
 
 
 class Checkpoints:
-    """The newest checkpoints of a run, under `directory`.
+    """The newest checkpoints of a run, under `directory`, and marked ones.
 
     A checkpoint is written to a directory of another name, flushed to disk and renamed, so that a kill or a power cut
     at any moment leaves either all of it or none. `tf.train.CheckpointManager` writes in place and can't promise that.
@@ -37,8 +43,8 @@ class Checkpoints:
     def save(self, step: int, details: dict[str, Any]) -> Path:
         """Writes the state after `step` steps, and `details` (what JSON can hold) with it; returns its directory.
 
-        The state is a function of the step: where that checkpoint is the newest already, nothing is written. The one of
-        the step details["best"]["step"], if there is such, is kept besides the newest.
+        The state is a function of the step: where that checkpoint is the newest already, nothing is written. Besides
+        the newest ones those are kept whose steps `details` has under MARKS: {mark: step}.
 
         Raises:
             OSError: it could not be written; earlier checkpoints are as they were.
@@ -59,9 +65,9 @@ class Checkpoints:
             raise
         fsync(self.directory)
         self.newest = final
-        best = details.get("best")
+        marked = {self._path(kept) for kept in details.get(MARKS, {}).values()}
         for old in self.all()[: -self.keep]:
-            if not best or old != self._path(best["step"]):
+            if old not in marked:
                 self._discard(old)
         return final
 
@@ -132,7 +138,7 @@ class Checkpoints:
         return None
 
     def look(self, which: str | int) -> bool:
-        """Loads the `newest` good checkpoint, the `best`, or that of a step; another process may be saving meanwhile.
+        """Loads the `newest` good checkpoint, a marked one, or that of a step; another process may be saving meanwhile.
 
         Returns:
             whether there is any checkpoint.
@@ -143,15 +149,15 @@ class Checkpoints:
         while found := self.restore(tidy=False):
             if which == "newest" or found[0] == which:
                 return True
-            best = found[1].get("best")
-            if which == "best" and not best:
-                raise UsageError(f"{self.directory}: none is the best, which takes an evaluation on a valid split")
-            path = self._path(best["step"] if which == "best" else which)
+            step = which if isinstance(which, int) else found[1].get(MARKS, {}).get(which)
+            if step is None:
+                raise UsageError(f"{self.directory}: none is marked {which}: {WITHOUT[str(which)]}")
+            path = self._path(step)
             try:
                 self._load(path)
                 return True
             except LOADING as error:
-                if which != "best" and not path.exists():
+                if which == step and not path.exists():
                     steps = ", ".join(str(int(path.name.removeprefix("step-"))) for path in self.all())
                     raise UsageError(f"{self.directory}: none of step {which}; there are {steps}") from None
                 if path.exists() or self.restore(tidy=False) == found:  # else a better one has replaced it meanwhile

@@ -94,8 +94,19 @@ class Config:
     )
     eval_every: int = flag(50, "epochs between evaluations; the first and last epoch of a phase always count", low=1)
     eval_samples: int = flag(256, "sequences an evaluation draws from generator and oracle each", low=2)
+    d_eval_samples: int = flag(
+        1024,
+        "real sequences that training never saw, and as many generated ones, that choose how much to trust the "
+        "discriminator, and as many again that measure what it knows; 0: it is not measured",
+        low=0,
+    )
     checkpoint_every: int = flag(200, "epochs between checkpoints; the end of a phase always has one", low=1)
-    keep_checkpoints: int = flag(3, "newest checkpoints kept; on real data also the one of least NLL of valid", low=1)
+    keep_checkpoints: int = flag(
+        3,
+        "newest checkpoints kept; besides them that of the end of the generator's pretraining and, on real data, the "
+        "one of least NLL of valid",
+        low=1,
+    )
     overwrite: bool = flag(False, "remove an earlier run's files from the log directories and start afresh")
     debug: bool = flag(False, "show the traceback of an error")
 
@@ -585,6 +596,8 @@ def check(config: Config) -> None:
         raise UsageError(f"--d_filter_sizes: a filter of width {max(sizes)} is wider than --seq_len {config.seq_len}")
     if config.d_batch_size % 2:
         raise UsageError(f"--d_batch_size: {config.d_batch_size} is odd, and half of a minibatch is real")
+    if config.d_eval_samples == 1:
+        raise UsageError("--d_eval_samples: 1 has no standard error; 2 or more, or 0")
     if config.baseline == "batch" and config.batch_size < 2:
         raise UsageError("--baseline batch needs a --batch_size of 2 or more")
     if config.train_size and config.train_size < max(config.batch_size, config.d_batch_size // 2):

@@ -17,6 +17,7 @@ except ImportError:  # Windows
 
 CHECKPOINTS, METRICS, VOCABULARY = "checkpoints", "metrics.csv", "vocabulary.json"
 MEDIA, TEMPO = "media", "tempo.json"
+PRETRAINED = "pretrained"  # the mark of the checkpoint at the end of the generator's pretraining
 SONG, MEDIUM = re.compile(r"sample\d+\.mid"), re.compile(r"epoch\d+_.*\.(png|wav)")  # what runs on music leave
 STEP = re.compile(r"step-\d{9}")  # a checkpoint's directory: the number of steps taken
 # The schedules of rates that can fall over the epochs that a flag counts.

@@ -73,12 +73,13 @@ def git_commit() -> str:
 def tag_of(name: str, group: str) -> str:
     """The tag that TensorBoard shows a scalar under.
 
-    It makes a group of what has the same beginning up to a stroke, and sorts the groups: NLLs and entropies come first,
-    `nll` by its plain name, then the rest of the `group`, and standard errors have a group of their own.
+    It makes a group of what has the same beginning up to a stroke, and sorts the groups: NLLs, entropies and
+    divergences come first, `nll` by its plain name, then the rest of the `group`, and standard errors have a group of
+    their own.
     """
     if name.endswith("_se"):
         return f"se/{name.removesuffix('_se')}"
-    if name.startswith("nll") or name.endswith("entropy"):
+    if name.startswith(("nll", "kl_")) or name.endswith("entropy"):
         return name if name == "nll" else f"nll/{name}"
     return f"{group}/{name}"
 

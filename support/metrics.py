@@ -1,9 +1,15 @@
-"""Figures of generated token sequences that need no model: n-gram overlap, copying, and means with their errors."""
+"""Figures that need no model: n-gram overlap, diversity, copying, what log-odds tell; means with their errors."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+from scipy.optimize import brentq
+from scipy.special import logsumexp, softmax
+
+LARGEST_ETA = 1000.0  # of `best_eta`; what bounds it before is the number of draws that count
+EFFECTIVE_DRAWS = 10  # so many of the reweighted draws must count at least
 
 Tokens = np.ndarray | Sequence[list[int]]  # sequences of token ids: int [n, T], or n lists
 
@@ -22,6 +28,98 @@ def ratio_and_error(totals: np.ndarray, counts: np.ndarray) -> tuple[float, floa
     ratio = totals.mean() / counts.mean()
     _, error = mean_and_error(totals - ratio * counts)
     return float(ratio), float(error / counts.mean())
+
+
+def log_mean_exp(values: np.ndarray) -> tuple[float, float]:
+    """(log of the mean of exp(values), its standard error), [n] independent values with n >= 2, by the jackknife.
+
+    The logarithm of a sample's mean is too small on average, the more so the fewer draws dominate it. The jackknife
+    takes off what is of the order of 1/n (Nowozin, ICLR 2018), and its error is that of the delta method for large n.
+    """
+    count, largest = len(values), values.argmax()
+    rest = logsumexp(np.delete(values, largest))
+    total = np.logaddexp(values[largest], rest)
+    shares = np.exp(values - total)
+    shares[largest] = 0.0  # its difference would cancel
+    without = total + np.log1p(-shares)  # of each value: the sum of the others
+    without[largest] = rest
+    return mean_and_error(count * (total - np.log(count)) - (count - 1) * (without - np.log(count - 1)))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a discriminator knows, from its log-odds r = log D - log(1 - D) of sequences it never saw
+
+
+def balanced_accuracy(real: np.ndarray, fake: np.ndarray) -> tuple[float, float]:
+    """(accuracy, standard error) where real and fake sequences are equally likely, from their log-odds, [n] and [m].
+
+    Log-odds of exactly 0 are taken for fake, so that a discriminator without an opinion is right half of the time.
+    """
+    (right_on_real, real_error), (right_on_fake, fake_error) = mean_and_error(real > 0), mean_and_error(fake <= 0)
+    return (right_on_real + right_on_fake) / 2, float(np.hypot(real_error, fake_error)) / 2
+
+
+def best_eta(real: np.ndarray, fake: np.ndarray) -> float:
+    """The η >= 0 that maximises η · mean(real) - log mean exp(η · fake), log-odds [n] and [m].
+
+    The objective is concave. η stays so small that the effective number of draws, (Σ w)² / Σ w² with w = exp(η · fake),
+    is 10 or more (or half of them, where they are fewer than 20): beyond that a few draws stand for all the rest.
+    """
+
+    def slope(eta: float) -> float:
+        return real.mean() - softmax(eta * fake) @ fake
+
+    def excess(eta: float) -> float:  # falls with η
+        effective = 2 * logsumexp(eta * fake) - logsumexp(2 * eta * fake)
+        return effective - np.log(min(EFFECTIVE_DRAWS, len(fake) / 2))
+
+    if slope(0.0) <= 0:
+        return 0.0
+    largest = brentq(excess, 0.0, LARGEST_ETA) if excess(LARGEST_ETA) < 0 else LARGEST_ETA
+    return brentq(slope, 0.0, largest) if slope(largest) < 0 else largest
+
+
+def reweighting_gain(eta: float, real: np.ndarray, fake: np.ndarray, lengths: np.ndarray) -> tuple[float, float]:
+    """By how much the law G(Y) · exp(η r(Y)) / Z has a smaller NLL on real sequences than G, nats a token.
+
+    That is (η · E_real[r] - log E_G[exp(η r)]) / E_real[length]; the law is a residual energy-based model (Deng et al.,
+    ICLR 2020). At the best η it is how much of KL(real ‖ G) the discriminator knows: all of it where r = log p - log G,
+    and then the best η is 1.
+
+    Args:
+        eta: η, chosen on other sequences, as by `best_eta`.
+        real: r of real sequences, [n].
+        fake: r of draws of G, [m], m >= 2.
+        lengths: tokens of the real sequences, [n].
+
+    Returns:
+        (gain, standard error); the errors of the reals' mean and of log Z are independent.
+    """
+    log_z, log_z_error = log_mean_exp(eta * fake)
+    gain, error = ratio_and_error(eta * real - log_z, lengths)
+    return gain, float(np.hypot(error, log_z_error / lengths.mean()))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sequences of tokens
+
+
+def distinct(samples: Tokens, order: int = 2) -> tuple[float, float]:
+    """Share of different n-grams among all n-grams of the samples, and its standard error (Li et al., NAACL 2016).
+
+    The share falls as samples are added: compare only equal numbers of equal lengths. The error is the jackknife's, a
+    sample left out at a time, which on average is not too small (Efron and Stein, 1981).
+
+    Args:
+        samples: n >= 2 sequences, of any lengths, of which two or more have an n-gram.
+        order: n.
+    """
+    grams = [list(zip(*(sequence[i:] for i in range(order)), strict=False)) for sequence in _lists(samples)]
+    holders = Counter(gram for found in grams for gram in set(found))  # how many samples have it
+    counts = np.array([len(found) for found in grams])
+    own = np.array([sum(holders[gram] == 1 for gram in set(found)) for found in grams])
+    without = (len(holders) - own) / (counts.sum() - counts)  # the share, each sample left out
+    return len(holders) / float(counts.sum()), (len(grams) - 1) * mean_and_error(without)[1]
 
 
 def bleu(samples: Tokens, references: Tokens, orders: Sequence[int] = (2, 3, 4)) -> np.ndarray:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from support.config import Config
+from support.directories import PRETRAINED
 
 PRETRAIN_G, PRETRAIN_D, ADVERSARIAL = "pretrain_g", "pretrain_d", "adversarial"
 
@@ -65,7 +66,9 @@ class Schedule(Sequence[Step]):
         return step.epoch == self.epochs[step.phase] - 1
 
     def evaluation_due(self, step: Step) -> bool:
-        """The first and the last epoch of a phase, and every --eval_every-th."""
+        """The first and the last epoch of a phase, and every --eval_every-th; of D's pretraining the last alone."""
+        if step.phase == PRETRAIN_D:
+            return self.ends_phase(step)
         return step.epoch == 0 or self.ends_phase(step) or (step.epoch + 1) % self.config.eval_every == 0
 
     def samples_due(self, step: Step) -> bool:
@@ -79,3 +82,12 @@ class Schedule(Sequence[Step]):
     def axis(self, step: Step) -> int:
         """The epoch that the curves show: adversarial epochs follow those of pretraining."""
         return step.epoch + (self.config.pretrain_g_epochs if step.phase == ADVERSARIAL else 0)
+
+    def g_epoch(self, step: Step) -> int:
+        """The epoch of the generator as it is after the step, on the axis of the curves; -1: it is untrained."""
+        return self.config.pretrain_g_epochs - 1 if step.phase == PRETRAIN_D else self.axis(step)
+
+    def marks(self, taken: int) -> dict[str, int]:
+        """The checkpoints to keep for good once so many steps were taken, {name: steps taken then}."""
+        pretrained = self.config.pretrain_g_epochs
+        return {PRETRAINED: pretrained} if 0 < pretrained <= taken else {}

@@ -27,6 +27,8 @@ class Purpose(enum.IntEnum):
     IMAGES = 15
     TOOL_SAMPLE = 16
     SCHEDULED_SAMPLING = 17
+    D_TEST_REAL = 18
+    D_TEST_FAKE = 19
 
 
 def key(seed: int, purpose: Purpose, *steps: int | tf.Tensor) -> tf.Tensor:

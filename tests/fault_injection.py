@@ -242,7 +242,7 @@ class ToyModel:
 class ToyData:
     """Stands for a data.Dataset."""
 
-    vocab_size, start_token, end_token, evaluated, origin = 2, 0, None, ("nll",), "--toy"
+    vocab_size, start_token, end_token, evaluated, origin = 2, 0, None, ("nll", "d_gain"), "--toy"
 
     def __init__(self, config):
         pass
@@ -265,6 +265,9 @@ class ToyData:
     def evaluate(self, model, epoch: int, due) -> dict[str, tuple[float, float]]:
         figures = {"nll": (float(model.weights[0]), 0.5), "nll_valid": (float(abs(epoch - 4)), 0.5)}
         return {name: figures[name] for name in self.evaluated}
+
+    def evaluate_discriminator(self, model, epoch: int) -> dict[str, tuple[float, float]]:
+        return {"d_gain": (float(model.weights[1]), 0.5)}
 
     def log_samples(self, model, epoch: int, due, logs) -> None:
         pass

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from support import checkpoints as module
-from support.checkpoints import MANIFEST, Checkpoints
+from support.checkpoints import MANIFEST, MARKS, WITHOUT, Checkpoints
 from support.config import UsageError
 from support.directories import METRICS
 from support.logs import RunLog
@@ -22,9 +22,9 @@ class Counter:
         self.number = tf.Variable(0)
         self.checkpoints = Checkpoints(folder, tf.train.Checkpoint(number=self.number), keep)
 
-    def save(self, step: int, best: int | None = None) -> Path:
+    def save(self, step: int, **marks: int) -> Path:
         self.number.assign(step)
-        return self.checkpoints.save(step, {"step": step} | ({"best": {"step": best}} if best is not None else {}))
+        return self.checkpoints.save(step, {"step": step} | ({MARKS: marks} if marks else {}))
 
 
 def names(folder: Path) -> list[str]:
@@ -53,13 +53,13 @@ def test_the_newest_are_kept(tmp_path):
 def test_the_best_is_kept_besides_the_newest(tmp_path):
     counter = Counter(tmp_path, keep=2)
     for step, best in ((1, 1), (2, 1), (3, 1), (4, 1)):
-        counter.save(step, best)
+        counter.save(step, best=best)
     assert names(tmp_path) == [f"step-{step:09d}" for step in (1, 3, 4)]
-    counter.save(5, 5)
+    counter.save(5, best=5)
     assert names(tmp_path) == [f"step-{step:09d}" for step in (4, 5)]
-    counter.save(6, 5)
-    counter.save(7, 5)
-    counter.save(8, 5)
+    counter.save(6, best=5)
+    counter.save(7, best=5)
+    counter.save(8, best=5)
     assert names(tmp_path) == [f"step-{step:09d}" for step in (5, 7, 8)]
 
 
@@ -67,7 +67,7 @@ def test_a_checkpoint_is_looked_up(tmp_path):
     counter = Counter(tmp_path, keep=2)
     assert not counter.checkpoints.look("newest") and not counter.checkpoints.look("best")
     for step in (10, 20, 30):
-        counter.save(step, 10)
+        counter.save(step, best=10)
     for which, step in (("best", 10), (20, 20), ("newest", 30), (30, 30), (10, 10)):
         again = Counter(tmp_path)
         assert again.checkpoints.look(which) and again.number.numpy() == step
@@ -79,23 +79,59 @@ def test_a_checkpoint_is_looked_up(tmp_path):
             counter.checkpoints.look(which)
     assert names(tmp_path) == [f"step-{step:09d}" for step in (10, 20, 30)]  # nothing was touched
     counter.save(40)
-    with pytest.raises(UsageError, match="none is the best"):
+    with pytest.raises(UsageError, match="none is marked best"):
         counter.checkpoints.look("best")
 
 
 def test_the_best_is_replaced_while_it_is_looked_up(tmp_path, monkeypatch):
     counter, reader = Counter(tmp_path, keep=1), Counter(tmp_path)
-    counter.save(1, 1)
-    counter.save(2, 1)
+    counter.save(1, best=1)
+    counter.save(2, best=1)
     load = Checkpoints._load
 
     def late(self, path):
         if self is reader.checkpoints and path.name == "step-000000001" and path.exists():
-            counter.save(3, 3)
+            counter.save(3, best=3)
         return load(self, path)
 
     monkeypatch.setattr(Checkpoints, "_load", late)
     assert reader.checkpoints.look("best") and reader.number.numpy() == 3
+
+
+def test_marked_ones_are_kept_besides(tmp_path):
+    counter = Counter(tmp_path, keep=2)
+    for step in (1, 2):
+        counter.save(step)
+    for step in (3, 4, 5, 6):
+        counter.save(step, pretrained=2, best=min(step, 4))
+    assert names(tmp_path) == [f"step-00000000{step}" for step in (2, 4, 5, 6)]
+    for mark, step in (("pretrained", 2), ("best", 4)):
+        again = Counter(tmp_path)
+        assert again.checkpoints.look(mark) and again.number.numpy() == step
+    counter.save(7, pretrained=2, best=6)  # what is no longer marked goes
+    assert names(tmp_path) == [f"step-00000000{step}" for step in (2, 6, 7)]
+    counter.checkpoints.remove_all()
+    assert names(tmp_path) == []
+
+
+def test_a_marked_one_that_cannot_be_had(tmp_path):
+    counter = Counter(tmp_path, keep=1)
+    counter.save(1)
+    for mark in WITHOUT:
+        with pytest.raises(UsageError, match=f"none is marked {mark}: that takes"):
+            counter.checkpoints.look(mark)
+    counter.save(2, pretrained=1)  # by a program that did not keep it
+    with pytest.raises(UsageError, match="step-000000001: damaged"):
+        counter.checkpoints.look("pretrained")
+
+
+def test_the_marks_of_a_damaged_checkpoint_are_not_asked(tmp_path, capsys):
+    counter = Counter(tmp_path, keep=3)
+    for step in (1, 2, 3):
+        counter.save(step, pretrained=1)
+    (tmp_path / "step-000000003" / MANIFEST).write_text("nonsense")
+    assert counter.checkpoints.look("pretrained") and counter.number.numpy() == 1
+    assert names(tmp_path) == [f"step-00000000{step}" for step in (1, 2, 3)]  # nothing is written
 
 
 def test_a_second_save_of_a_step_touches_nothing(tmp_path):

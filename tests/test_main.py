@@ -90,7 +90,13 @@ def test_every_phase_leaves_its_scalars(finished):
     for name in ("nll", "nll_test", "g_entropy", "oracle_entropy"):
         assert list(evaluation[name]) == [0, 1, 3, 4, 5, 6]  # the first and the last of each phase, and every second
         assert all(error > 0 for error in evaluation[f"{name}_se"].values())
-    assert [row["phase"] for row in rows(finished / "eval")] == 3 * ["pretrain_g"] + 3 * ["adversarial"]
+    for name in ("d_test_acc", "d_gain", "d_optimal_acc"):
+        assert list(evaluation[name]) == [3, 4, 5, 6]  # from the discriminator's pretraining on
+    assert [(row["phase"], row["epoch"]) for row in rows(finished / "eval")] == [
+        *(("pretrain_g", epoch) for epoch in "013"),
+        ("pretrain_d", "3"),  # of the generator that four epochs have pretrained
+        *(("adversarial", epoch) for epoch in "456"),
+    ]
 
 
 def test_tensorboard_shows_first_what_a_reader_wants(finished):
@@ -105,9 +111,10 @@ def test_tensorboard_shows_first_what_a_reader_wants(finished):
                 shown.setdefault(tag.split("/")[0], []).append(tag)
     groups = sorted(shown)
     assert groups == ["nll", "samples", "se", "training"]
-    assert sorted(shown["nll"]) == ["nll", "nll/g_entropy", "nll/nll_test", "nll/oracle_entropy"]
+    likelihoods = ("g_entropy", "kl_forward", "kl_reverse", "nll_test", "oracle_entropy")
+    assert sorted(shown["nll"]) == ["nll", *(f"nll/{name}" for name in likelihoods)]
     assert all(tag.endswith(("_loss", "_acc", "_reward", CLOCK)) or "reward_at" in tag for tag in shown["training"])
-    assert {name_of(tag) for tag in shown["se"]} == {f"{name_of(tag)}_se" for tag in shown["nll"]}
+    assert {name_of(tag) for tag in shown["se"]} == {f"{name_of(tag)}_se" for tag in shown["nll"] + shown["samples"]}
 
 
 def test_metrics_csv_holds_the_same_rows(finished):
@@ -213,10 +220,10 @@ def test_runs_of_other_lengths_share_their_beginning(finished, tmp_path):
     assert ours[-1]["nll"] != theirs[-1]["nll"]
     assert rows(finished / "train")[:4] == rows(tmp_path / "train")[:4]
     assert run(tmp_path, "--total_epochs", "5", "--overwrite") == 0
-    longer = {row["epoch"]: row for row in rows(tmp_path / "eval")}
-    assert len(longer) == 7
+    longer = {(row["epoch"], row["phase"]): row for row in rows(tmp_path / "eval")}
+    assert len(longer) == 8
     for row in ours[:-1]:  # the last one is there for being the last
-        assert longer[row["epoch"]] == row
+        assert longer[row["epoch"], row["phase"]] == row
 
 
 def test_evaluating_costs_the_training_nothing(finished, tmp_path):
@@ -434,7 +441,19 @@ def test_the_version(capsys):
     assert stop.value.code == 0 and re.fullmatch(r"SeqGAN \d+\.\d+\.\d+, Python 3\.\S+\n", capsys.readouterr().out)
 
 
-# ---- the picture
+def test_the_pretrained_state_is_kept(tmp_path):
+    """As long as the run, bit for bit that of pretraining alone."""
+    few = ["--keep_checkpoints", "1", "--checkpoint_every", "1"]
+    assert run(tmp_path / "pretrained", "--total_epochs", "0") == run(tmp_path / "trained", *few) == 0
+    found = sorted(path.name for path in (tmp_path / "trained" / "train" / "checkpoints").iterdir())
+    assert found == ["step-000000004", "step-000000015"]
+    alone = SeqGAN.restored(tmp_path / "pretrained" / "train")
+    kept, trained = (SeqGAN.restored(tmp_path / "trained" / "train", which) for which in ("pretrained", "newest"))
+    for network in ("generator", "discriminator", "g_pretrain_optimizer"):
+        of_both = (getattr(model, network).variables for model in (kept, alone))
+        for ours, theirs in zip(*of_both, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert (trained.generator.get_weights()[0] != alone.generator.get_weights()[0]).any()
 
 
 def test_rollouts_begin_with_the_pretrained_policy(tmp_path):

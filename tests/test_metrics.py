@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu
 
-from support.metrics import bleu, copies, mean_and_error, self_bleu
+from support.metrics import (
+    balanced_accuracy,
+    best_eta,
+    bleu,
+    copies,
+    distinct,
+    log_mean_exp,
+    mean_and_error,
+    ratio_and_error,
+    reweighting_gain,
+    self_bleu,
+)
 
 METHOD1 = SmoothingFunction().method1
 
@@ -76,3 +87,98 @@ def test_copies_does_not_join_two_tunes():
 def test_copies_of_what_is_too_short():
     np.testing.assert_array_equal(copies(np.zeros((2, 5), int), [np.zeros(100, int)], 16), [False, False])
     np.testing.assert_array_equal(copies(np.zeros((2, 20), int), [np.zeros(5, int)], 16), [False, False])
+
+
+# ---- diversity
+
+
+def test_distinct_by_hand():
+    # Bigrams 11, 11, 11 | 12, 23, 34 | 34, 43, 34: five different ones of 9.
+    samples = np.array([[1, 1, 1, 1], [1, 2, 3, 4], [3, 4, 3, 4]])
+    share, error = distinct(samples)
+    assert share == pytest.approx(5 / 9)
+    without = np.array([4, 3, 4]) / 6  # without the first 11 goes, without the second 12 and 23, without the third 43
+    assert error == pytest.approx(np.sqrt(2 / 3 * ((without - without.mean()) ** 2).sum()))
+    assert distinct([[1, 2, 1], [5], [1, 2, 3, 1, 2]], 2)[0] == pytest.approx(4 / 6)  # 12, 21, 23, 31
+    assert distinct([[1, 2, 1], [1, 2, 1]], 1)[0] == pytest.approx(2 / 6)
+
+
+def test_the_error_of_distinct_is_its_spread():
+    rng = np.random.default_rng(0)
+    found = np.array([distinct(rng.zipf(1.5, [40, 8]) % 50) for _ in range(400)])
+    assert 0.95 < found[:, 1].mean() / found[:, 0].std() < 1.3  # rather too large than too small
+
+
+# ---- what a discriminator knows
+
+
+def test_log_mean_exp_of_equal_values_is_their_value():
+    assert log_mean_exp(np.full(7, -3.0)) == pytest.approx((-3.0, 0.0), abs=1e-12)
+    assert log_mean_exp(np.array([0.0, np.log(3)])) == pytest.approx((np.log(4) - np.log(3) / 2, np.log(3) / 2))
+
+
+@pytest.mark.parametrize("values", [[800.0, -800.0], [-1e5, -1e5 - 1], [0.0, 0.0, -1e4]])
+def test_log_mean_exp_of_extreme_values_is_finite(values):
+    assert np.isfinite(log_mean_exp(np.array(values))).all()
+
+
+def test_log_mean_exp_has_hardly_a_bias_and_an_honest_error():
+    """log E[exp(r)] = σ²/2 for r from N(0, σ²)."""
+    sigma, draws = 1.0, np.random.default_rng(0).normal(0.0, 1.0, [4000, 50])
+    found = np.array([log_mean_exp(row) for row in draws])
+    plain = np.log(np.exp(draws).mean(axis=1)).mean() - sigma**2 / 2
+    assert plain < -0.012  # of the logarithm of the mean
+    assert abs(found[:, 0].mean() - sigma**2 / 2) < 0.006
+    assert 0.85 < found[:, 1].mean() / found[:, 0].std() < 1.1
+
+
+def test_balanced_accuracy_by_hand():
+    accuracy, error = balanced_accuracy(np.array([1.0, -1.0, 2.0, 0.0]), np.array([-1.0, 0.0, 3.0]))
+    assert accuracy == pytest.approx((2 / 4 + 2 / 3) / 2)
+    assert error == pytest.approx(np.hypot(np.sqrt(1 / 3) / 2, np.sqrt(1 / 3) / np.sqrt(3)) / 2)
+    assert balanced_accuracy(np.zeros(5), np.zeros(9)) == (0.5, 0.0)  # no opinion
+
+
+def test_the_best_eta_of_normal_log_odds():
+    """η m - η² σ² / 2 is largest at η = m / σ² for reals of mean m and fakes from N(0, σ²)."""
+    rng = np.random.default_rng(1)
+    real, fake = 0.3 + rng.normal(0.0, 0.5, 200_000), rng.normal(0.0, 0.5, 200_000)
+    assert best_eta(real, fake) == pytest.approx(1.2, abs=0.02)
+    assert best_eta(real / 50, fake / 50) == pytest.approx(60, abs=1)  # whatever the scale
+    assert best_eta(fake, real) == 0.0  # worse than nothing: not used
+
+
+def test_the_gain_of_normal_log_odds():
+    rng = np.random.default_rng(2)
+    real, fake = 0.3 + rng.normal(0.0, 0.5, 100_000), rng.normal(0.0, 0.5, 100_000)
+    gain, error = reweighting_gain(1.2, real, fake, np.full(100_000, 20))
+    assert 0 < error < 3e-4 and abs(gain - (1.2 * 0.3 - 1.2**2 * 0.25 / 2) / 20) < 4 * error
+    assert reweighting_gain(0.0, real, fake, np.full(100_000, 20)) == (0.0, 0.0)
+
+
+def test_the_gain_of_unequal_lengths_is_that_of_a_ratio():
+    rng = np.random.default_rng(3)
+    real, fake, lengths = rng.normal(1.0, 1.0, 50), np.zeros(2), rng.integers(1, 9, 50)
+    assert reweighting_gain(1.0, real, fake, lengths) == pytest.approx(ratio_and_error(real, lengths))
+
+
+def test_eta_is_not_trusted_beyond_what_the_draws_can_tell():
+    """Reals beyond all fakes: the sample's gain grows for ever with η, one draw standing for all the others."""
+    fake = np.random.default_rng(4).normal(size=1000)
+    eta = best_eta(np.full(1000, 9.0), fake)
+    weights = np.exp(eta * fake)
+    assert weights.sum() ** 2 / (weights**2).sum() == pytest.approx(10, rel=1e-3)
+    assert 0 < best_eta(np.array([1.0, 2.0]), np.array([0.0, 0.5])) < np.inf
+
+
+def test_the_error_of_the_gain_is_its_spread_on_fresh_sequences():
+    """At a size at which it is used, with the tails of exp(η r)."""
+    rng = np.random.default_rng(5)
+    found = []
+    for _ in range(300):
+        (a, b), (c, d) = (rng.normal(mean, 1.0, [2, 512]) for mean in (0.6, -0.4))
+        found.append(reweighting_gain(best_eta(a, c), b, d, np.full(512, 20)))
+    values, errors = np.array(found).T
+    exact = 0.5 / 20  # η = 1: η m - η² / 2, m being 1
+    assert abs(values.mean() - exact) < 0.03 * exact  # what choosing η costs is of the second order
+    assert 0.85 < errors.mean() / values.std() < 1.15

@@ -232,15 +232,76 @@ def test_evaluation_agrees_with_enumeration():
         "nll_test": -(p * np.log(g)).sum() / 3,
         "g_entropy": -(g * np.log(g)).sum() / 3,
         "oracle_entropy": -(p * np.log(p)).sum() / 3,
+        "kl_forward": (p * np.log(p / g)).sum() / 3,
+        "kl_reverse": (g * np.log(g / p)).sum() / 3,
     }
     figures = data.evaluate(model, epoch=3, due=NOW)
-    assert figures.keys() == exact.keys() == set(data.evaluated)
+    assert figures.pop("distinct2")[0] == 16 / 10_000  # each of the bigrams there are, in 5,000 sequences of two
+    assert figures.keys() == exact.keys()
     for name, (value, error) in figures.items():
-        assert error < 0.05
+        assert 0 < error < 0.05
         assert abs(value - exact[name]) < 4 * error + 1e-5, name
     other = data.evaluate(model, epoch=4, due=NOW)
     assert other["nll"] != figures["nll"]  # fresh samples of the generator
     assert other["nll_test"] == figures["nll_test"]  # the same held-out sequences
+
+
+@pytest.fixture
+def two_laws() -> tuple[OracleData, SeqGAN, np.ndarray, np.ndarray]:
+    """An oracle, a model, and the probabilities that each gives to every sequence."""
+    config = tiny_config("--d_eval_samples", "20000")
+    data, model = OracleData(config), SeqGAN(config, 4)
+    randomise(model.generator, seed=1, stddev=0.7)
+    return data, model, probabilities(data.oracle), probabilities(model.generator)
+
+
+def test_a_discriminator_that_knows_all_gains_the_whole_kl(two_laws, monkeypatch):
+    data, model, p, g = two_laws
+    monkeypatch.setattr(model, "log_odds", lambda tokens: model.optimal_log_odds(data.oracle, tokens))
+    figures = data.evaluate_discriminator(model, epoch=0)
+    gain, error = figures["d_gain"]
+    kl = (p * np.log(p / g)).sum() / 3
+    assert 0 < error < 0.01 < kl and abs(gain - kl) < 4 * error
+    accuracy, error = figures["d_optimal_acc"]
+    assert 0 < error < 0.01 and abs(accuracy - np.maximum(p, g).sum() / 2) < 4 * error
+    assert figures["d_test_acc"] == figures["d_optimal_acc"]
+
+
+def test_what_a_discriminator_knows_agrees_with_enumeration(two_laws):
+    """The gain is the one of its log-odds at the best η, and no more than the KL."""
+    data, model, p, g = two_laws
+    randomise(model.discriminator, seed=2, stddev=0.5)
+    r = model.discriminator.log_odds(tf.constant(all_sequences(4, 3))).numpy().astype(np.float64)
+    sign = 1.0 if p @ r > g @ r else -1.0  # η is never below 0
+    model.discriminator.output_layer.kernel.assign(sign * model.discriminator.output_layer.kernel)
+    bias = model.discriminator.output_layer.bias
+    bias.assign(sign * bias)
+    r *= sign
+    gains = [(eta * p @ r - np.log(g @ np.exp(eta * r))) / 3 for eta in np.linspace(0.0, 20.0, 20_001)]
+    figures = data.evaluate_discriminator(model, epoch=1)
+    gain, error = figures["d_gain"]
+    assert max(gains) > 10 * error and abs(gain - max(gains)) < 4 * error
+    accuracy, error = figures["d_test_acc"]
+    assert abs(accuracy - (p @ (r > 0) + g @ (r <= 0)) / 2) < 4 * error
+    assert accuracy < figures["d_optimal_acc"][0]
+    again = data.evaluate_discriminator(model, epoch=2)
+    assert again["d_gain"] != figures["d_gain"]  # fresh samples of the generator
+
+
+def test_a_discriminator_that_knows_nothing_gains_nothing(two_laws):
+    data, model, _, _ = two_laws
+    model.discriminator.output_layer.kernel.assign(tf.zeros_like(model.discriminator.output_layer.kernel))
+    figures = data.evaluate_discriminator(model, epoch=0)
+    assert figures["d_gain"] == pytest.approx((0.0, 0.0), abs=1e-12) and figures["d_test_acc"] == (0.5, 0.0)
+    assert set(figures) | set(data.generator_figures) == set(data.evaluated)
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 600])
+def test_log_odds_are_taken_in_chunks(size):
+    model = tiny_model()
+    tokens = np.random.default_rng(0).integers(4, size=[size, 3]).astype(np.int32)
+    expected = model.discriminator.log_odds(tf.constant(tokens))
+    np.testing.assert_allclose(model.log_odds(tf.constant(tokens)), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_epoch_of_a_training_set_is_one_pass():

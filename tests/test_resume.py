@@ -195,7 +195,7 @@ def test_overwrite_starts_afresh_and_removes_nothing_else(trainer, toy, tmp_path
     assert trainer.run(flags(run, "--overwrite"), toy=True).status == 0
     assert not differing(outcome(run), outcome(toy))
     assert all(path.read_text() == "mine" for path in foreign)
-    assert len(checkpoints(run)) == 2
+    assert len(checkpoints(run)) == 3
 
 
 def test_killed_while_it_overwrites(trainer, toy, tmp_path):
@@ -336,7 +336,7 @@ def test_a_damaged_checkpoint_is_passed_over(trainer, toy, tmp_path):
                 ended,
             )
             assert not differing(outcome(run), outcome(toy)), (name, what)
-            assert len(checkpoints(run)) == 2
+            assert len(checkpoints(run)) == 3
             shutil.rmtree(run)
             count += 1
     assert count == 27
@@ -347,12 +347,13 @@ def test_all_checkpoints_damaged(trainer, tmp_path):
     before = checkpoints(tmp_path)
     shutil.rmtree(before[0])
     before[0].write_text("a file")
-    (before[1] / "weights.index").unlink()
+    for damaged in before[1:]:
+        (damaged / "weights.index").unlink()
     for _ in range(2):  # the second time, too
         ended = trainer.run(flags(tmp_path), toy=True)
         *warnings, error = ended.err.splitlines()
         assert ended.status == 2 and [str(path) in line for path, line in zip(reversed(before), warnings, strict=True)]
-        assert "all 2 checkpoints are damaged" in error and str(tmp_path) in error
+        assert "all 3 checkpoints are damaged" in error and str(tmp_path) in error
     assert trainer.run(flags(tmp_path, "--overwrite"), toy=True).status == 0
 
 

@@ -20,10 +20,10 @@ from data.nottingham import frame_seconds, recorded_tempo
 from data.text import Vocabulary, tokenise
 from generator import State, sample_tokens
 from model import SeqGAN
-from support.checkpoints import first_line
+from support.checkpoints import BEST, first_line
 from support.config import Parser, UsageError, number
 from support.device import configure_tensorflow
-from support.directories import SONG, TEMPO, VOCABULARY
+from support.directories import PRETRAINED, SONG, TEMPO, VOCABULARY
 from support.seeds import Purpose, key, uniforms
 
 ROWS = 256  # samples drawn at once; the same whatever -n, so that more samples begin with the fewer
@@ -217,10 +217,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--checkpoint",
-        type=lambda text: text if text in ("newest", "best") else number(int, 0, 10**9 - 1)(text),
+        type=lambda text: text if text in ("newest", BEST, PRETRAINED) else number(int, 0, 10**9 - 1)(text),
         default="newest",
-        metavar="{newest,best,STEP}",
-        help="the newest, the one of least NLL of valid, or that of LOGDIR/checkpoints/step-STEP (default: newest)",
+        metavar="{newest,best,pretrained,STEP}",
+        help="the newest, the one of least NLL of valid, the end of the generator's pretraining, or that of "
+        "LOGDIR/checkpoints/step-STEP (default: newest)",
     )
     parser.add_argument("--no-unknown", action="store_true", help="text: never draw the unknown token")
     parser.add_argument(

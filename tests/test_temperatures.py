@@ -1,0 +1,157 @@
+"""tools/temperatures.py: the law at a temperature against enumeration, and the program on runs of each data set."""
+
+import csv
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import END, SIZES, TINY, all_sequences, probabilities, random_generator, randomise, tiny_config
+from test_nottingham import write_song
+
+import main as program
+from model import SeqGAN
+from oracle import OracleData
+from tools import temperatures
+
+PRETRAINING = shlex.split("--pretrain_g_epochs 20 --total_epochs 0 --no-evaluate")
+
+
+def enumerated(generator, temperature: float) -> np.ndarray:
+    """The probability of every sequence where each step's law is softmax(logits / temperature)."""
+    sequences = all_sequences(generator.vocab_size, generator.seq_len, generator.end_token)
+    logits = generator.logits(generator.states(tf.constant(sequences)).hidden).numpy() / temperature  # [T, n, V]
+    log_probs = logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))
+    chosen = sequences != generator.vocab_size
+    picked = np.take_along_axis(log_probs, np.where(chosen, sequences, 0).T[:, :, None], axis=2)[:, :, 0].T
+    return np.exp((picked * chosen).sum(axis=1))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
+@pytest.mark.parametrize("end_token", [None, 2])
+def test_the_law_at_a_temperature(temperature, end_token):
+    generator = random_generator(end_token=end_token, start_token=5 if end_token else 0)
+    before, expected = generator.get_weights(), enumerated(generator, temperature)
+    with generator.at_temperature(temperature):
+        np.testing.assert_allclose(probabilities(generator), expected, rtol=1e-4)
+    for ours, theirs in zip(generator.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)  # bit for bit, as it was
+    assert (temperature == 1.0) == np.allclose(expected, probabilities(generator), rtol=1e-4)
+
+
+def test_the_figures_at_a_temperature():
+    config = tiny_config("--eval_samples", "5000")
+    data, model = OracleData(config), SeqGAN(config, 4)
+    randomise(model.generator, seed=1)
+    p, g = probabilities(data.oracle), enumerated(model.generator, 0.6)
+    with model.generator.at_temperature(0.6):
+        figures = data.evaluate(model, 0, END)
+    exact = {
+        "nll": -(g * np.log(p)).sum() / 3,
+        "nll_test": -(p * np.log(g)).sum() / 3,
+        "g_entropy": -(g * np.log(g)).sum() / 3,
+    }
+    for name, value in exact.items():
+        assert abs(figures[name][0] - value) < 4 * figures[name][1] + 1e-5, name
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """A short run of each data set, one of two oracles, and one that went on to the adversarial phase."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, seed in (("train", 1), ("valid", 2), ("test", 3)):
+        letters = np.random.default_rng(seed).choice(list("abc"), [30, 3])
+        (folder / "text").mkdir(exist_ok=True)
+        (folder / "text" / f"{name}.txt").write_text("\n".join("".join(row) for row in letters))
+        write_song(folder / "tunes" / name / "a.mid", list(np.random.default_rng(seed).integers(60, 72, 40)))
+    text = ["--dataset", "text", "--vocab_size", "9", "--data_dir", str(folder / "text")]
+    tunes = ["--dataset", "Nottingham", "--data_dir", str(folder / "tunes"), "--seq_len", "8"]
+    for name, flags in (
+        ("oracle", [*TINY, *PRETRAINING]),
+        ("other", [*TINY, *PRETRAINING, "--oracle_seed", "5"]),
+        ("adversarial", [*TINY, "--pretrain_g_epochs", "20", "--no-evaluate", "--keep_checkpoints", "1"]),
+        ("lines", [*SIZES, *PRETRAINING, *text]),
+        ("music", [*SIZES, *PRETRAINING, *tunes]),
+    ):
+        assert program.main([*flags, "--log_dir", str(folder / name)]) == 0
+    return folder
+
+
+def measured(folder: Path, *argv: str) -> list[dict[str, str]]:
+    """The rows of the CSV file."""
+    assert temperatures.main([*map(str, argv), "--csv", str(folder / "points.csv")]) == 0
+    with open(folder / "points.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_of_the_oracle(runs, tmp_path, capsys):
+    few = ["--temperatures", "1.2", "0.5", "1", "-n", "400", "-o", str(tmp_path / "plane.png")]
+    rows = measured(tmp_path, runs / "oracle", *few)
+    assert [row["temperature"] for row in rows] == ["0.5", "1.0", "1.2", ""]
+    assert (tmp_path / "plane.png").read_bytes().startswith(b"\x89PNG")
+    sharp, own, flat, real = rows
+    assert float(sharp["g_entropy"]) < float(own["g_entropy"]) < float(flat["g_entropy"])
+    assert real["run"] == "real data" and real["nll"] == real["nll_test"] == real["g_entropy"] != ""
+    model = SeqGAN.restored(runs / "oracle")
+    data = OracleData(tiny_config(*PRETRAINING, "--eval_samples", "400"))
+    for name, (value, error) in data.evaluate(model, 0, END).items():
+        if name != "oracle_entropy":
+            assert (float(own[name]), float(own[f"{name}_se"])) == (value, error), name
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 2 + 4 and printed[0].startswith("| run | temperature | nll | nll_test |")
+    assert f"{float(own['nll']):.3f} ± {float(own['nll_se']):.3f}" in printed[3]
+
+
+def test_the_end_of_pretraining_is_a_curve_of_its_own(runs, tmp_path):
+    """And the same as that of a run that ends there."""
+    few = ["--temperatures", "0.7", "1", "--checkpoints"]
+    rows = measured(tmp_path, runs / "adversarial", *few)
+    whole = [row for row in rows if row["run"].endswith("adversarial")]
+    pretrained = [row for row in rows if row["run"].endswith("adversarial pretrained")]
+    assert len(whole) == len(pretrained) == 2 and len(rows) == 5
+    alone = measured(tmp_path, runs / "oracle", *few)
+    for ours, theirs, ended in zip(pretrained, alone, whole, strict=False):
+        assert ours | {"run": ""} == theirs | {"run": ""} != ended | {"run": ""}
+
+
+@pytest.mark.parametrize(("name", "orders"), [("lines", (2, 3, 4, 5)), ("music", (4,))])
+def test_runs_of_lines_and_tunes(runs, tmp_path, name, orders):
+    few = ["--temperatures", "0.5", "1", "-n", "12", "-o", str(tmp_path / "planes.png")]
+    rows = measured(tmp_path, runs / name, *few)
+    assert [row["temperature"] for row in rows] == ["0.5", "1.0", ""] and rows[-1]["run"] == "real data"
+    for column in ("nll_test", "bleu4", "self_bleu4"):
+        assert all(row[column] for row in rows[:2])
+    assert rows[-1]["bleu4"] and rows[-1]["self_bleu4"] and not any(key.startswith("real_") for key in rows[0])
+    assert (tmp_path / "planes.png").read_bytes().startswith(b"\x89PNG")
+    figures = dict.fromkeys([key for key, value in rows[0].items() if value], (0.0, 0.0))
+    pairs = temperatures.planes(figures)
+    assert {(f"self_bleu{n}", f"bleu{n}") for n in orders} | {("nll_test", "bleu4")} <= set(pairs)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["{}/oracle", "{}/other"], "other: a run with other data than"),
+        (["{}/oracle", "{}/lines"], "lines: a run with other data than"),
+        (["{}/absent"], "absent: no run"),
+        (["{}/oracle", "--temperatures", "0"], "argument --temperatures: 0 is less than"),
+        (["{}/oracle", "--csv", "{}/absent/x.csv", "--temperatures", "1"], "absent/x.csv: No such file"),
+        (["{}/oracle", "-o", "{}/x.docx", "--temperatures", "1"], "docx"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(runs, capsys, argv, message):
+    with pytest.raises(SystemExit) as stop:
+        temperatures.main([word.format(runs) for word in argv])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1 and message in error
+
+
+def test_changed_data_are_refused(runs, tmp_path, capsys):
+    path = runs / "text" / "test.txt"
+    before = path.read_text()
+    path.write_text(before + "\nabc")
+    with pytest.raises(SystemExit):
+        temperatures.main([str(runs / "lines"), "--temperatures", "1"])
+    assert "vocabulary.json: of other data than" in capsys.readouterr().err
+    path.write_text(before)

@@ -1,0 +1,236 @@
+"""Quality against diversity: python tools/temperatures.py LOGDIR... [--checkpoints] [-o FIGURE.png] [--csv FILE.csv].
+
+Measures each run's generator with its logits divided by temperatures, on the run's own data. Lower temperatures give
+likelier and less varied samples, for nothing: so a method is better than another one only where it lies beyond the
+other's whole curve.
+"""
+
+import csv
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import support.quiet  # noqa: F401 - before TensorFlow
+
+# isort: split
+import matplotlib
+import numpy as np
+from tqdm import tqdm
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from data import Dataset, Due
+from main import DATASETS
+from model import SeqGAN
+from support.checkpoints import first_line
+from support.config import Parser, UsageError, number
+from support.device import configure_tensorflow
+from support.directories import PRETRAINED
+from support.logs import with_errors
+
+TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
+SHOWN = (  # in the printed table, where they are measured; the CSV file has all
+    *("nll", "nll_test", "g_entropy", "kl_forward", "kl_reverse", "distinct2"),
+    *("bleu2", "bleu4", "self_bleu4", "mse", "pitch_range", "copied_share"),
+)
+TITLES = {"nll": "NLL_oracle, nats a token", "nll_test": "NLL_test, nats a token"}
+REAL = "real data"
+
+Figures = dict[str, tuple[float, float]]  # {name: (value, standard error)}
+
+
+class Point(NamedTuple):
+    """What one state of a run's generator reaches at one temperature; 0 stands for none, that of real data."""
+
+    curve: str  # the run, and the state where there are several
+    temperature: float
+    figures: Figures
+
+
+class Subject:
+    """A run, its data, and the states of its generator that are measured."""
+
+    def __init__(self, logdir: Path, samples: int, pretraining: bool):
+        """Loads the run of a --log_dir; `samples` are what an evaluation draws.
+
+        Raises:
+            UsageError: there is no such run, no such checkpoint, or its data are not what they were.
+            OSError: a file can't be read.
+        """
+        self.model = SeqGAN.restored(logdir)
+        self.states = {"": self.model.averaged.get_weights()}
+        if pretraining:
+            self.states = {"pretrained": SeqGAN.restored(logdir, PRETRAINED).averaged.get_weights()} | self.states
+        config = dataclasses.replace(self.model.config, eval_samples=samples)
+        self.data: Dataset = DATASETS[config.dataset](config)
+        for name, content in self.data.files().items():
+            if (logdir / name).read_bytes() != content.encode():
+                raise UsageError(f"{logdir / name}: of other data than {config.data_dir} has now")
+        if self.data.vocab_size != self.model.generator.vocab_size:
+            raise UsageError(f"{logdir}: of other data than {config.data_dir} has now")
+
+    def truth(self) -> np.ndarray:
+        """What tells the data of two runs apart: the oracle's entropy, or the sequences of test."""
+        return np.array(self.data.entropy) if self.model.config.dataset == "LSTM" else self.data.test
+
+    def measure(self, name: str, temperatures: Sequence[float]) -> Iterator[Point]:
+        """A point for each state and temperature, in their order; all of them with the same random numbers."""
+        generator = self.model.averaged
+        for state, weights in self.states.items():
+            generator.set_weights(weights)
+            for temperature in temperatures:
+                with generator.at_temperature(temperature), np.errstate(all="ignore"):
+                    figures = self.data.evaluate(self.model, 0, Due(True, True, True))
+                yield Point(" ".join([name, state]).strip(), temperature, figures)
+
+
+def real_apart(points: Sequence[Point]) -> list[Point]:
+    """The points with the figures of real data, where there are any, as a point of their own at the end."""
+    first = points[0].figures
+    if "oracle_entropy" in first:
+        entropy = first["oracle_entropy"]
+        real = dict.fromkeys(("nll", "nll_test", "g_entropy"), entropy)
+    else:
+        real = {name.removeprefix("real_"): pair for name, pair in first.items() if name.startswith("real_")}
+    left_out = ("oracle_entropy", *(f"real_{name}" for name in real))
+    kept = [point._replace(figures={n: v for n, v in point.figures.items() if n not in left_out}) for point in points]
+    return kept + ([Point(REAL, 0.0, real)] if real else [])
+
+
+def table(points: Sequence[Point]) -> str:
+    """A Markdown table with a line a point, value ± standard error."""
+    names = [name for name in SHOWN if name in points[0].figures]
+    lines = [["run", "temperature", *names], ["---"] * (len(names) + 2)]
+    for curve, temperature, figures in points:
+        cells = ["" if name not in figures else "{:.3f} ± {:.3f}".format(*figures[name]) for name in names]
+        lines.append([curve, f"{temperature:g}" if temperature else "", *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_csv(points: Sequence[Point], path: Path) -> None:
+    """A row a point, with all figures and their errors; the temperature of real data stays empty.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    names = list(dict.fromkeys(name for point in points for name in point.figures))
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        columns = ["run", "temperature", *(column for name in names for column in (name, f"{name}_se"))]
+        rows = csv.DictWriter(file, columns, lineterminator="\n")
+        rows.writeheader()
+        for curve, temperature, figures in points:
+            numbers = {name: repr(float(value)) for name, value in with_errors(figures).items()}
+            rows.writerow({"run": curve, "temperature": temperature or "", **numbers})
+
+
+def planes(figures: Figures) -> list[tuple[str, str]]:
+    """The pairs (x, y) of figures that are drawn: diversity to the right, quality upwards."""
+    orders = [n for n in range(2, 6) if f"bleu{n}" in figures]
+    pairs = [("nll_test", "nll")] if "nll" in figures else []
+    pairs += [(x, f"bleu{n}") for n in orders for x in (f"self_bleu{n}", "nll_test")]
+    return [pair for pair in pairs if set(pair) <= figures.keys()]
+
+
+def draw(points: Sequence[Point], path: Path) -> None:
+    """Draws a curve a run through its temperatures, with bars of 1.96 errors; a ring where the temperature is 1.
+
+    Raises:
+        UsageError: there is nothing to compare quality with.
+        OSError: the picture can't be written.
+    """
+    pairs = planes(points[0].figures)
+    if not pairs:
+        raise UsageError("no figure: the data have no test sequences to compare with")
+    columns = min(len(pairs), 2)
+    rows = -(-len(pairs) // columns)
+    size = (6.5 * columns, 5.0 * rows)
+    figure, panels = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for spare in panels.flat[len(pairs) :]:
+        spare.set_axis_off()
+    for panel, (x, y) in zip(panels.flat, pairs, strict=False):
+        for curve in dict.fromkeys(point.curve for point in points):
+            there = [p for p in points if p.curve == curve and {x, y} <= p.figures.keys()]
+            if not there:
+                continue
+            (xs, x_errors), (ys, y_errors) = (np.array([p.figures[name] for p in there]).T for name in (x, y))
+            style = {"marker": "*", "markersize": 12, "color": "black"} if curve == REAL else {"marker": "."}
+            bars = panel.errorbar(
+                xs, ys, 1.96 * y_errors, 1.96 * x_errors, label=curve, linewidth=1.2, elinewidth=0.6, **style
+            )
+            color = bars.lines[0].get_color()
+            for i, point in enumerate(there):
+                if point.temperature == 1:
+                    panel.plot(xs[i], ys[i], "o", markersize=9, markerfacecolor="none", color=color)
+                if point.temperature and i in (0, len(there) - 1):
+                    place = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": "x-small", "color": color}
+                    panel.annotate(f"{point.temperature:g}", (xs[i], ys[i]), **place)
+        panel.set_xlabel(TITLES.get(x, x))
+        panel.set_ylabel(TITLES.get(y, y))
+        panel.grid(alpha=0.3)
+    panels[0, 0].legend(fontsize="small")
+    figure.suptitle("numbers at the ends: temperatures; rings: temperature 1", fontsize="small")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns the exit status, 2 with one line on stderr where something can't be used."""
+    parser = Parser(prog="temperatures.py", description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("logdirs", nargs="+", type=Path, metavar="LOGDIR", help="--log_dir of runs with the same data")
+    parser.add_argument("--checkpoints", action="store_true", help="also measure the end of each run's pretraining")
+    parser.add_argument(
+        "--temperatures",
+        nargs="+",
+        type=number(float, 1e-3, 1e3),
+        default=TEMPERATURES,
+        metavar="FLOAT",
+        help=f"divide the logits (default: {' '.join(f'{t:g}' for t in TEMPERATURES)})",
+    )
+    parser.add_argument(
+        "-n",
+        type=number(int, 2, None),
+        default=256,
+        metavar="INT",
+        help="sequences drawn at each temperature; BLEU's time grows with it, self-BLEU's with its square (default: "
+        "256)",
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="FIGURE", help="a picture of the planes")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="all figures and their errors")
+    arguments = parser.parse_args(argv)
+    temperatures = sorted(set(arguments.temperatures))
+    try:
+        configure_tensorflow()
+        names = [str(logdir) for logdir in arguments.logdirs]
+        points: list[Point] = []
+        first: Subject | None = None
+        states = len(names) * (1 + arguments.checkpoints)
+        with tqdm(total=states * len(temperatures), unit="point", disable=None) as bar:
+            for logdir, name in zip(arguments.logdirs, names, strict=True):
+                subject = Subject(logdir, arguments.n, arguments.checkpoints)
+                first = first or subject
+                if not np.array_equal(subject.truth(), first.truth()):
+                    raise UsageError(f"{logdir}: a run with other data than {arguments.logdirs[0]}")
+                for point in subject.measure(name, temperatures):
+                    points.append(point)
+                    bar.update()
+        points = real_apart(points)
+        if arguments.csv:
+            write_csv(points, arguments.csv)
+        if arguments.output:
+            draw(points, arguments.output)
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack ±
+        print(table(points))
+    except OSError as error:
+        parser.error(f"{error.filename or arguments.output}: {error.strerror or first_line(error)}")
+    except (UsageError, ValueError) as error:
+        parser.error(str(error))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
