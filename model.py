@@ -385,8 +385,14 @@ class SeqGAN:
         generated, g_entropy, nll_oracle = self.averaged.sample_and_compare(fresh, oracle)
         held_out = uniforms(shape, key(seed, Purpose.TEST_SET, chunk))
         _, entropy, nll_test = oracle.sample_and_compare(held_out, self.averaged)
-        nats = tf.stack([nll_oracle, g_entropy, nll_test, nll_oracle - g_entropy, nll_test - entropy]) / seq_len
-        return OracleEvaluation(*tf.unstack(nats), generated)
+        return OracleEvaluation(
+            nll_oracle=nll_oracle / seq_len,
+            g_entropy=g_entropy / seq_len,
+            nll_test=nll_test / seq_len,
+            kl_reverse=(nll_oracle - g_entropy) / seq_len,
+            kl_forward=(nll_test - entropy) / seq_len,
+            generated=generated,
+        )
 
     def _optimal_log_odds(self, oracle: Generator, tokens: tf.Tensor) -> tf.Tensor:
         """Log-odds of D* = p / (p + G), the best of all discriminators: log p(Y) - log G(Y), int32 [n, T] → [n].

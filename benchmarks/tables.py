@@ -77,7 +77,8 @@ def page(text: str) -> str:
     parts = {"steps": f"{machine(results)}\n\n{steps_table(results)}", "peers": peers_table(results["paper"])}
     for name, content in parts.items():
         begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        text, count = re.subn(f"{begin}.*?{end}", lambda _, c=f"{begin}\n{content}\n{end}": c, text, flags=re.DOTALL)
+        block = f"{begin}\n{content}\n{end}".replace("\\", r"\\")
+        text, count = re.subn(f"{begin}.*?{end}", block, text, flags=re.DOTALL)
         if count != 1:
             raise ValueError(f"{PAGE.name}: {count} tables between {begin} and {end}")
     return text

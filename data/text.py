@@ -52,8 +52,8 @@ def read_lines(path: Path) -> Iterator[str]:
         DataError: a line is not UTF-8 or is longer than 1 Mi characters; the message has its number.
         OSError: the file can't be read.
     """
-    with open(path, "rb") as file:
-        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+    with open(path, "rb") as raw:
+        if raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             raise DataError(f"{path}: UTF-16, not UTF-8; `iconv -f UTF-16 -t UTF-8` converts it")
     with (
         open(path, encoding="utf-8", errors="surrogateescape") as file,  # what is not UTF-8 becomes surrogates

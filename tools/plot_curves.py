@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 
@@ -116,7 +116,7 @@ def draw(directories: Sequence[Path], output: Path) -> None:
     panels = panels[:, 0]
     colours = {name: f"C{i % 10}" for i, name in enumerate(runs)}
     floors = {value for run in runs.values() if FLOOR in run.curves for value in run.curves[FLOOR].values}
-    boundaries = {run.adversarial for run in runs.values()} - {None}
+    boundaries = {run.adversarial for run in runs.values() if run.adversarial is not None}
     for panel, column in zip(panels, shown, strict=True):
         for name, run in runs.items():
             if column in run.curves:
@@ -132,7 +132,7 @@ def draw(directories: Sequence[Path], output: Path) -> None:
             panel.axvline(boundary, color="grey", linestyle=":", linewidth=1, label=label)
         panel.set_ylabel(f"{PANELS[column]} (nats a token)")
         panel.grid(alpha=0.3)
-    labels = {}  # of all that is drawn anywhere
+    labels: dict[str, Any] = {}  # of all that is drawn anywhere
     for panel in panels:
         labels |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
     labels = dict(sorted(labels.items(), key=lambda pair: pair[0] not in runs))  # runs first

@@ -129,8 +129,9 @@ def read_prefix(text: str, model: SeqGAN, vocabulary: Vocabulary | None, length:
         prefix = vocabulary.encode(tokens)
     else:
         tokens, music = text.split(), model.config.dataset == "Nottingham"
-        prefix = [token_of(word, model.generator.vocab_size, music) for word in tokens]
-        unknown = [word for word, token in zip(tokens, prefix, strict=True) if token is None]
+        read = [token_of(word, model.generator.vocab_size, music) for word in tokens]
+        unknown = [word for word, token in zip(tokens, read, strict=True) if token is None]
+        prefix = [token for token in read if token is not None]
     if unknown:
         raise UsageError(f"--prefix: not in the run's vocabulary: {' '.join(map(repr, unknown))}")
     if len(prefix) >= length:
@@ -239,13 +240,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.no_unknown and not vocabulary:
             raise UsageError(f"--no-unknown: {logdir} is no run on text, so there is no unknown token")
         prefix = read_prefix(arguments.prefix, model, vocabulary, length)
-        never = [vocabulary.unknown] if arguments.no_unknown else []
+        never = [vocabulary.unknown] if vocabulary and arguments.no_unknown else []
         samples = portions(model, arguments.n, prefix, arguments.temperature, arguments.seed, length, never)
         if config.dataset == "Nottingham":
             songs = Songs(arguments.output, arguments.n, logdir)
             seconds = frame_seconds(config, recorded_tempo(logdir / TEMPO) if config.frame_beats else 0)
             songs.write(samples, seconds, config.frame_beats)
-            sys.stdout.reconfigure(errors="backslashreplace")
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
             print(songs)
         else:
             write_lines(samples, vocabulary, arguments.output)

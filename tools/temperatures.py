@@ -10,7 +10,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -24,9 +24,10 @@ from tqdm import tqdm
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from data import Dataset, Due
+from data import Due
 from main import DATASETS
 from model import SeqGAN
+from oracle import OracleData
 from support.checkpoints import first_line
 from support.config import Parser, UsageError, number
 from support.device import configure_tensorflow
@@ -67,7 +68,7 @@ class Subject:
         if pretraining:
             self.states = {"pretrained": SeqGAN.restored(logdir, PRETRAINED).averaged.get_weights()} | self.states
         config = dataclasses.replace(self.model.config, eval_samples=samples)
-        self.data: Dataset = DATASETS[config.dataset](config)
+        self.data: Any = DATASETS[config.dataset](config)
         for name, content in self.data.files().items():
             if (logdir / name).read_bytes() != content.encode():
                 raise UsageError(f"{logdir / name}: of other data than {config.data_dir} has now")
@@ -76,7 +77,7 @@ class Subject:
 
     def truth(self) -> np.ndarray:
         """What tells the data of two runs apart: the oracle's entropy, or the sequences of test."""
-        return np.array(self.data.entropy) if self.model.config.dataset == "LSTM" else self.data.test
+        return np.array(self.data.entropy) if isinstance(self.data, OracleData) else self.data.test
 
     def measure(self, name: str, temperatures: Sequence[float]) -> Iterator[Point]:
         """A point for each state and temperature, in their order; all of them with the same random numbers."""
@@ -223,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_csv(points, arguments.csv)
         if arguments.output:
             draw(points, arguments.output)
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack ±
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal may lack ±
         print(table(points))
     except OSError as error:
         parser.error(f"{error.filename or arguments.output}: {error.strerror or first_line(error)}")
