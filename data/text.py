@@ -76,7 +76,7 @@ def read_lines(path: Path) -> Iterator[str]:
                 raise DataError(f"{path}: line {number} is not UTF-8 (byte {place} of it)") from None
             yield line.removeprefix("\ufeff")
             if number % 2**14 == 0:
-                bar.update(file.buffer.tell() - bar.n)
+                bar.update(os.lseek(file.fileno(), 0, os.SEEK_CUR) - bar.n)
 
 
 def split_of(tokens: Sequence[str], seed: int) -> str:
