@@ -84,8 +84,7 @@ def test_updates_come_in_the_order_of_algorithm_1(tmp_path, monkeypatch):
 
         def noting(self, name, update):
             def call(*args, **kwargs):
-                number = () if name == "mle_epoch" else tuple(int(a) for a in args[-1:])
-                calls.append((name, *number, *kwargs.values()))
+                calls.append((name, *map(int, args[-1:]), *kwargs.values()))
                 return update(*args, **kwargs)
 
             return call
@@ -95,7 +94,7 @@ def test_updates_come_in_the_order_of_algorithm_1(tmp_path, monkeypatch):
     directories = ["--log_dir", str(tmp_path / "train"), "--rollout_lag", "0.5"]
     assert main.main([*TINY, *flags.split(), "--d_steps", "3", *directories]) == 0
     assert calls == [
-        *[("mle_epoch",)] * 2,
+        *[("mle_epoch", n) for n in (0, 1)],
         *[("d_step", n) for n in (0, 1)],
         ("follow_policy", 0.0),  # β ← θ
         *[("g_step", n) for n in (0, 1)],
