@@ -55,6 +55,15 @@ def test_every_link_leads_somewhere(path):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_tables_are_whole(path):
+    """Each begins with a heading and a rule, and its rows have as many cells."""
+    for table in re.findall(r"(?:^\|.*\n?)+", text(path), re.MULTILINE):
+        rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table.splitlines()]
+        assert len(rows) > 2 and set("".join(rows[1])) == {"-"}, rows[0]
+        assert {len(cells) for cells in rows} == {len(rows[0])}, rows[0]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_every_file_that_is_named_exists(path):
     for name in files_named(text(path)):
         assert (ROOT / name).exists() or MADE.match(name), name
