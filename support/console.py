@@ -78,7 +78,7 @@ class Progress:
             print(self._line(epoch, figures, evaluation), flush=True)
 
     def _line(self, epoch: int, figures: dict[str, float], evaluation: Figures) -> str:
-        main = [name for name in by_importance(evaluation) if name.startswith("nll") or name.endswith("entropy")]
+        main = [name for name in by_importance(evaluation) if name.startswith("nll") or name == "g_entropy"]
         told = {name: evaluation[name][0] for name in main} or figures
         line = f"{self.phase} {epoch + 1}/{self.epochs}: {', '.join(f'{name} {told[name]:.3f}' for name in told)}"
         first, since = self._since or (epoch, 0.0)
