@@ -33,6 +33,7 @@ from support.console import Figures, Progress, in_one_line, report, where
 from support.device import configure_tensorflow
 from support.directories import CHECKPOINTS, RunDirectory, claim
 from support.logs import RunLog, description, means, other_versions, with_errors
+from support.pretrained import Pretraining
 from support.schedule import ADVERSARIAL, PRETRAIN_D, PRETRAIN_G, Schedule, Step
 from support.signals import Interrupt
 
@@ -198,6 +199,23 @@ class Run:
         for log in self.logs:
             log.write_hyperparameters(described)
 
+    def start_from(self, pretraining: Pretraining) -> None:
+        """Takes the place at the end of another run's pretraining, with the records and the best checkpoint of that.
+
+        Raises:
+            UsageError: they are missing or damaged.
+            OSError: a log or checkpoint can't be written.
+        """
+        state = self.model.pretrained_state()
+        _, details = pretraining.restore(state)
+        pretraining.copy_logs(self.logs, details["positions"])
+        self.evaluation, self.best = details["evaluation"], details.get("best")
+        if self.best and self.best["step"] < self.config.pretrain_g_epochs:
+            self.taken, _ = pretraining.restore(state, BEST)
+            self.save()
+        self.taken, _ = pretraining.restore(state)
+        self.save()
+
     def close_logs(self) -> None:
         """Closes the logs that are open."""
         for log in self.logs:
@@ -241,6 +259,7 @@ def run(config: Config) -> int:
         if training.finished:
             print(report(training.evaluation, "finished before", where(config)))
             return 0
+        pretraining = Pretraining(config, digests) if config.pretrained and not checkpoints.newest else None
         if checkpoints.newest:
             taken = f"{training.taken} of {len(training.steps)} steps"
             print(f"resumed from {checkpoints.newest}, after {taken}", flush=True)
@@ -255,6 +274,8 @@ def run(config: Config) -> int:
         with Interrupt() as interrupt:
             held.callback(training.close_logs)
             training.open_logs(described)
+            if pretraining:
+                training.start_from(pretraining)
             training.train(interrupt)
         if interrupt.signal is not None and not training.finished:
             print(

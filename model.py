@@ -167,6 +167,11 @@ class SeqGAN:
             **asked_for,
         )
 
+    def pretrained_state(self) -> tf.train.Checkpoint:
+        """The part of `checkpoint` that the generator's pretraining has changed."""
+        averaged = {"averaged": self.averaged} if self.config.average else {}
+        return tf.train.Checkpoint(generator=self.generator, g_pretrain_optimizer=self.g_pretrain_optimizer, **averaged)
+
     # ---- generator, maximum likelihood
 
     def _mle_epoch(self, batches: tf.Tensor, epoch: tf.Tensor | int = 0) -> tf.Tensor:

@@ -35,9 +35,12 @@ class Checkpoints:
     at any moment leaves either all of it or none. `tf.train.CheckpointManager` writes in place and can't promise that.
     """
 
-    def __init__(self, directory: str | Path, state: tf.train.Checkpoint, keep: int):
-        """Keeps the newest `keep` checkpoints of `state`; `save` and `restore` are for one process at a time."""
-        self.directory, self.state, self.keep = Path(directory), state, keep
+    def __init__(self, directory: str | Path, state: tf.train.Checkpoint, keep: int, whole: bool = True):
+        """Keeps the newest `keep` checkpoints of `state`; `save` and `restore` are for one process at a time.
+
+        Where not `whole`, `state` is a part of what was saved.
+        """
+        self.directory, self.state, self.keep, self.whole = Path(directory), state, keep, whole
         self.newest: Path | None = None  # the last one saved or restored
 
     def save(self, step: int, details: dict[str, Any]) -> Path:
@@ -137,32 +140,31 @@ class Checkpoints:
             raise UsageError(f"{self.directory}: all {len(damaged)} checkpoints are damaged; --overwrite starts afresh")
         return None
 
-    def look(self, which: str | int) -> bool:
+    def look(self, which: str | int) -> tuple[int, dict[str, Any]] | None:
         """Loads the `newest` good checkpoint, a marked one, or that of a step; another process may be saving meanwhile.
 
         Returns:
-            whether there is any checkpoint.
+            (steps taken, details), or None where there is no checkpoint at all.
 
         Raises:
             UsageError: there are some, and not that one, or it is damaged.
         """
         while found := self.restore(tidy=False):
             if which == "newest" or found[0] == which:
-                return True
+                return found
             step = which if isinstance(which, int) else found[1].get(MARKS, {}).get(which)
             if step is None:
                 raise UsageError(f"{self.directory}: none is marked {which}: {WITHOUT[str(which)]}")
             path = self._path(step)
             try:
-                self._load(path)
-                return True
+                return self._load(path)
             except LOADING as error:
                 if which == step and not path.exists():
                     steps = ", ".join(str(int(path.name.removeprefix("step-"))) for path in self.all())
                     raise UsageError(f"{self.directory}: none of step {which}; there are {steps}") from None
                 if path.exists() or self.restore(tidy=False) == found:  # else a better one has replaced it meanwhile
                     raise UsageError(f"{path}: damaged ({first_line(error)})") from None
-        return False
+        return None
 
     def _load(self, path: Path) -> tuple[int, dict[str, Any]]:
         with open(path / MANIFEST, encoding="utf-8") as file:
@@ -175,7 +177,11 @@ class Checkpoints:
                 raise ValueError(f"{name} differs from its checksum")
         if path != self._path(manifest["step"]):
             raise ValueError("the manifest is another checkpoint's")
-        self.state.read(str(path / WEIGHTS)).assert_consumed()
+        read = self.state.read(str(path / WEIGHTS))
+        if self.whole:
+            read.assert_consumed()
+        else:
+            read.expect_partial().assert_existing_objects_matched()
         return manifest["step"], manifest["details"]
 
     def remove_all(self) -> None:

@@ -89,6 +89,11 @@ class Config:
     )
     log_dir: str = flag("logs/train/default", "directory of the training curves, the configuration and the weights")
     eval_log_dir: str = flag("logs/eval/default", "directory of the evaluation curves")
+    pretrained: str = flag(
+        "",
+        "--log_dir of another run, whose pretraining of the generator is copied instead of repeated; the flags of what "
+        "comes after may differ",
+    )
     log_generation: bool = flag(
         False, "LSTM: log pictures of real and generated batches at each evaluation", needs=("dataset", "LSTM")
     )
@@ -357,7 +362,7 @@ REMOVED: dict[str, Any] = {"mixed_precision": False}
 # Flags that a run may be continued or evaluated with another value of: its weights do not depend on them.
 FREE_TO_CHANGE = {
     *("preset", "is_train", "overwrite", "debug", "log_dir", "eval_log_dir", "log_generation", "save_media"),
-    *("eval_every", "eval_samples", "sample_every", "checkpoint_every", "keep_checkpoints"),
+    *("eval_every", "eval_samples", "sample_every", "checkpoint_every", "keep_checkpoints", "pretrained"),
 }
 READ_FROM = {"data_dir", "oracle_params"}  # may be found elsewhere, if what they hold is recorded and the same
 
@@ -366,7 +371,10 @@ AFTER_PRETRAINING = {
     *("pretrain_d_epochs", "total_epochs", "g_steps", "d_steps", "d_epochs", "g_lr"),
     *("rollout_num", "rollout_lag", "baseline"),
     *("d_emb_dim", "d_filter_sizes", "d_num_filters", "dropout_keep_prob", "d_l2", "d_lr", "d_batch_size"),
+    *("g_schedule", "d_schedule", "mle_steps", "mle_lr", "d_eval_samples"),
 }
+# Nor do the curves that it leaves depend on what may change, but for when and on what they are measured.
+UNRELATED_TO_PRETRAINING = AFTER_PRETRAINING | (FREE_TO_CHANGE - {"eval_every", "eval_samples", "sample_every"})
 
 
 class Parser(argparse.ArgumentParser):

@@ -150,6 +150,32 @@ class RunLog:
             with naming(self.directory):
                 self._csv.writeheader()
 
+    def copy(self, directory: Path, position: dict[str, int]) -> None:
+        """Writes what another run's directory has up to a position, but for its hyper-parameters.
+
+        Raises:
+            UsageError: a file is shorter than `position` says.
+            OSError: one can't be read.
+        """
+        for name, size in position.items():
+            path = directory / Path(name).name
+            if not path.is_file() or path.stat().st_size < size:
+                raise UsageError(f"{path}: missing or cut short since the last checkpoint")
+            if name == METRICS:
+                with open(path, "rb") as file, naming(self.directory):
+                    rows = csv.DictReader(file.read(size).decode().splitlines())
+                    self._csv.writerows({column: row.get(column, "") for column in self.columns} for row in rows)
+                continue
+            for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+                size -= len(record) + 16  # two checksums and the length
+                if size < 0:
+                    break
+                event = Event.FromString(record)
+                hyperparameters = any(value.tag.startswith("_hparams_") for value in event.summary.value)
+                if not event.file_version and not hyperparameters:
+                    self._write(event)
+        self.flush()
+
     def position(self) -> dict[str, int]:
         """The present position, once all that was written is on disk."""
         self.flush()

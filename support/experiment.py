@@ -1,0 +1,298 @@
+"""A table of experiments, methods × seeds: read from a TOML file and checked with the program's own parser."""
+
+import dataclasses
+import functools
+import re
+import shlex
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from support.config import (
+    AFTER_PRETRAINING,
+    CONFIG,
+    FREE_TO_CHANGE,
+    READ_FROM,
+    UNRELATED_TO_PRETRAINING,
+    Config,
+    UsageError,
+    differences,
+    explicit_flags,
+    from_flags,
+    read_config,
+    read_flags,
+    words_of,
+)
+from support.directories import CHECKPOINTS, METRICS
+from support.schedule import Schedule
+
+# What the sweep itself gives to main.py, or what would make the cells something else than runs.
+OWN = ("seed", "threads", "log_dir", "eval_log_dir", "pretrained", "is_train", "overwrite", "debug")
+PRETRAINED = "pretrained"  # the folder of runs that only pretrain, for the methods that start from them
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # of a folder
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table: its folder's `name`, a `label` for people, `flags` of main.py, and its `seeds`."""
+
+    name: str
+    label: str
+    flags: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: a method with a seed, in `directory`; its pretraining is that of the cell `source`, if there is one."""
+
+    method: Method
+    seed: int
+    threads: int
+    directory: Path
+    source: "Cell | None" = None
+
+    @property
+    def log_dir(self) -> Path:
+        """Where it trains."""
+        return self.directory / "train"
+
+    @property
+    def eval_log_dir(self) -> Path:
+        """Where its evaluations are."""
+        return self.directory / "eval"
+
+    @property
+    def argv(self) -> list[str]:
+        """The flags of main.py."""
+        own = {"seed": self.seed, "threads": self.threads, "log_dir": self.log_dir, "eval_log_dir": self.eval_log_dir}
+        if self.source:
+            own["pretrained"] = self.source.log_dir
+        return [*self.method.flags, *words_of(own)]
+
+    @property
+    def title(self) -> str:
+        """The method and the seed, for people."""
+        return f"{self.method.name}, seed {self.seed}"
+
+    @functools.cached_property
+    def epochs(self) -> int:
+        """Epochs of all its phases."""
+        return Schedule(read_flags(self.argv)).all_epochs
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs that its metrics.csv has."""
+        path = self.log_dir / METRICS
+        return max(path.read_bytes().count(b"\n") - 1, 0) if path.exists() else 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether its last step is saved.
+
+        Raises:
+            UsageError: the directory holds a run with other flags.
+        """
+        if not (self.log_dir / CONFIG).exists():
+            return False
+        config = read_flags(self.argv)
+        recorded = from_flags(read_config(self.log_dir / CONFIG)["flags"])
+        if differing := differences(recorded, config, FREE_TO_CHANGE | READ_FROM):
+            raise UsageError(f"{self.log_dir}: holds a run with {'; '.join(differing)}")
+        return (self.log_dir / CHECKPOINTS / f"step-{len(Schedule(config)):09d}").is_dir()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The content of a table's file; `report` is what it tells tools/report.py."""
+
+    name: str
+    title: str
+    methods: tuple[Method, ...]
+    threads: int
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def cells(self, logs: Path, only: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Cell]:
+        """The runs of the table under `logs`/NAME, in its order, each after the one that it starts from.
+
+        Methods that differ only in what follows the generator's pretraining share it, seed by seed: they start from a
+        method that does nothing else, if there is one, or from a run of its own in NAME/pretrained.
+
+        Args:
+            logs: the folder of all experiments' runs.
+            only: names of methods, () for all.
+            seeds: () for all.
+
+        Raises:
+            UsageError: there is no such method or seed.
+        """
+        if unknown := set(only) - {method.name for method in self.methods}:
+            raise UsageError(f"--only: {self.name} has no method {', '.join(sorted(unknown))}")
+        if absent := set(seeds) - {seed for method in self.methods for seed in method.seeds}:
+            raise UsageError(f"--seeds: {self.name} has no seed {', '.join(map(str, sorted(absent)))}")
+        sources = self._sources()
+        cells: dict[Path, Cell] = {}
+
+        def cell(method: Method, seed: int, folder: str, source: Cell | None = None) -> Cell:
+            made = Cell(method, seed, self.threads, logs / self.name / folder / str(seed), source)
+            return cells.setdefault(made.directory, made)
+
+        for method in self.methods:
+            for seed in method.seeds:
+                if (only and method.name not in only) or (seeds and seed not in seeds):
+                    continue
+                source = sources[method.name]
+                if source is method or seed not in source.seeds:
+                    cell(method, seed, method.name)
+                else:
+                    cell(method, seed, method.name, cell(source, seed, source.name))
+        return list(cells.values())
+
+    def _sources(self) -> dict[str, Method]:
+        """For each method's name the one whose pretraining it starts from: itself where it shares none."""
+        keys = {method.name: pretraining(read_flags(method.flags)) for method in self.methods}
+        sources: dict[str, Method] = {}
+        for method in self.methods:
+            alike = [other for other in self.methods if keys[other.name] == keys[method.name]]
+            pure = [other for other in alike if not read_flags(other.flags).total_epochs]
+            if len(alike) == 1 or not keys[method.name].pretrain_g_epochs:
+                sources[method.name] = method
+            elif pure:
+                sources[method.name] = pure[0] if method not in pure else method
+            else:
+                first, seeds = alike[0], tuple(sorted({seed for other in alike for seed in other.seeds}))
+                sources[method.name] = Method(
+                    f"{PRETRAINED}/{first.name}", f"pretraining of {first.label}", pretraining_words(first.flags), seeds
+                )
+        return sources
+
+
+def pretraining(config: Config) -> Config:
+    """A configuration as far as the generator's pretraining and its curves depend on it; all else at its default."""
+    rest: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Config) if f.name in UNRELATED_TO_PRETRAINING}
+    return dataclasses.replace(config, **rest)
+
+
+def pretraining_words(flags: Sequence[str]) -> tuple[str, ...]:
+    """A command line without what only the adversarial phase reads, and without that phase."""
+    dropped = AFTER_PRETRAINING - {"d_filter_sizes", "d_num_filters"}  # the filters still have to fit --seq_len
+    kept = {name: value for name, value in explicit_flags(flags).items() if name not in dropped}
+    return tuple(words_of(kept | {"total_epochs": 0}))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The file
+
+
+def read(path: Path) -> Experiment:
+    """Reads a table of experiments.
+
+    The file is TOML: `title`; `seeds`, a list; `flags`, those of main.py that all methods share, as one types them;
+    `threads`, of one run (1: the results of a run depend on it, so it is the table's); `[[methods]]`, each with `name`,
+    `label`, `flags` and, if not all, its own `seeds`; and `[report]`, which tools/report.py describes.
+
+    Raises:
+        UsageError: it can't be used; the message has the file and the line.
+        OSError: it can't be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path}: {error}") from None
+    if not NAME.fullmatch(path.stem):
+        raise UsageError(f"{path}: the file's name, which the runs' folder gets, must be letters, digits, - and _")
+    return Reader(path, text).experiment(content)
+
+
+class Reader:
+    """Checks the content of one file, and says in which line it is wrong."""
+
+    def __init__(self, path: Path, text: str):
+        """`text` is the content of `path`."""
+        self.path, self.lines = path, text.split("\n")
+
+    def experiment(self, content: dict[str, Any]) -> Experiment:
+        """The table; raises UsageError."""
+        self._keys(content, {"title", "seeds", "flags", "threads", "methods", "report"}, None)
+        methods = content.get("methods", [])
+        if not isinstance(methods, list) or not methods or not all(isinstance(m, dict) for m in methods):
+            self._fail("methods", None, "there must be at least one [[methods]]")
+        seeds = self._seeds(content, None) if "seeds" in content else None
+        common, threads = self._words(content, None), content.get("threads", 1)
+        if type(threads) is not int or not 1 <= threads <= 1024:
+            self._fail("threads", None, f"threads is {threads!r}, not a number of 1 to 1024")
+        table: list[Method] = []
+        for index, method in enumerate(methods):
+            self._keys(method, {"name", "label", "flags", "seeds"}, index)
+            name = method.get("name")
+            if not isinstance(name, str) or not NAME.fullmatch(name) or name == PRETRAINED:
+                self._fail("name", index, f"name is {name!r}; it must be letters, digits, - and _, and names a folder")
+            if name in {other.name for other in table}:
+                self._fail("name", index, f"there are two methods {name}")
+            label = method.get("label", name)
+            if not isinstance(label, str) or not label.strip():
+                self._fail("label", index, f"label is {label!r}, not a text")
+            own = self._seeds(method, index) if "seeds" in method else seeds
+            if own is None:
+                self._fail("seeds", None, f"neither the table nor method {name} has seeds")
+            flags = (*common, *self._words(method, index))
+            try:
+                read_flags(flags)
+            except UsageError as error:
+                self._fail("flags", index if "flags" in method else None, str(error))
+            table.append(Method(name, label, flags, own))
+        report = content.get("report", {})
+        if not isinstance(report, dict):
+            self._fail("report", None, "report is not a table")
+        against = report.get("against")
+        if against is not None and against not in {method.name for method in table}:
+            self._fail("against", None, f"report.against is {against!r}, which is no method")
+        title = content.get("title", self.path.stem)
+        if not isinstance(title, str) or not title.strip():
+            self._fail("title", None, f"title is {title!r}, not a text")
+        return Experiment(self.path.stem, title, tuple(table), threads, report)
+
+    def _keys(self, table: dict[str, Any], known: set[str], index: int | None) -> None:
+        for key in table:
+            if key not in known:
+                self._fail(key, index, f"{key} is not known here; there are {', '.join(sorted(known))}")
+
+    def _seeds(self, table: dict[str, Any], index: int | None) -> tuple[int, ...]:
+        seeds = table["seeds"]
+        if (
+            not isinstance(seeds, list)
+            or not seeds
+            or not all(type(s) is int and 0 <= s < 2**31 for s in seeds)
+            or len(set(seeds)) < len(seeds)
+        ):
+            self._fail("seeds", index, f"seeds is {seeds!r}, not a list of different numbers of 0 to {2**31 - 1}")
+        return tuple(seeds)
+
+    def _words(self, table: dict[str, Any], index: int | None) -> tuple[str, ...]:
+        flags = table.get("flags", "")
+        if not isinstance(flags, str):
+            self._fail("flags", index, f"flags is {flags!r}, not a text")
+        try:
+            words = tuple(shlex.split(flags))
+            own = [name for name in explicit_flags(words) if name in OWN]
+        except ValueError as error:  # a UsageError is one
+            self._fail("flags", index, f"flags: {error}")
+        if own:
+            self._fail("flags", index, f"--{own[0]} is not for a table to give")
+        return words
+
+    def _fail(self, key: str, index: int | None, what: str) -> NoReturn:
+        """Raises UsageError with the line of `key`, in the method of number `index` or, None, outside of all."""
+        methods, section, found = 0, None, 0
+        for number, line in enumerate(self.lines, 1):
+            if line.lstrip().startswith("["):
+                section = methods if line.lstrip().startswith("[[") else None
+                methods += section is not None
+                found = number if section == index is not None else found  # where the key is missing: its method
+            if section == index and re.match(rf"\s*\[*{re.escape(key)}\b", line):
+                found = number
+                break
+        raise UsageError(f"{self.path}, line {found or 1}: {what}")

@@ -1,0 +1,176 @@
+import csv
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from support.config import CONFIG, read_flags
+from support.directories import CHECKPOINTS, METRICS
+from support.experiment import Cell, read
+from support.schedule import Schedule
+from tools.report import Interval, holm, interval, main, p_value
+
+TABLE = """
+title = "Hand-made"
+seeds = [1, 2, 3, 4]
+flags = "--vocab_size 10 --seq_len 5 --d_filter_sizes 2 --d_num_filters 3"
+[[methods]]
+name = "mle"
+label = "MLE"
+flags = "--pretrain_g_epochs 3 --total_epochs 0"
+[[methods]]
+name = "long"
+label = "MLE | longer"
+flags = "--pretrain_g_epochs 4 --total_epochs 0"
+[report]
+against = "mle"
+"""
+
+
+def make_run(cell: Cell, rows: list[dict], finished: bool = True) -> None:
+    """Leaves what a run of main.py leaves, its evaluations being `rows`."""
+    config = read_flags(cell.argv)
+    for directory in (cell.log_dir, cell.eval_log_dir):
+        directory.mkdir(parents=True)
+    (cell.log_dir / CONFIG).write_text(json.dumps({"flags": dataclasses.asdict(config), "run": "x"}))
+    with open(cell.eval_log_dir / METRICS, "w", newline="") as file:
+        writer = csv.DictWriter(file, ["epoch", "phase", *rows[0]])
+        writer.writeheader()
+        writer.writerows({"epoch": epoch, "phase": "pretrain_g", **row} for epoch, row in enumerate(rows))
+    seconds = "".join(f"{epoch},pretrain_g,0.5\n" for epoch in range(cell.epochs))
+    (cell.log_dir / METRICS).write_text(f"epoch,phase,seconds_per_epoch\n{seconds}")
+    steps = len(Schedule(config)) - (not finished)
+    (cell.log_dir / CHECKPOINTS / f"step-{steps:09d}").mkdir(parents=True)
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A table of two methods and four seeds with runs that end with known figures: (file, cells, {method: values})."""
+    path = tmp_path / "hand.toml"
+    path.write_text(TABLE)
+    ends = {"mle": [3.0, 3.2, 3.1, 3.3], "long": [2.9, 3.05, 3.05, 3.1]}
+    cells = read(path).cells(tmp_path / "logs")
+    for cell in cells:
+        value = ends[cell.method.name][cell.seed - 1]
+        rows = [
+            {"nll": value - 1, "nll_se": 0.1, "g_entropy": 2, "oracle_entropy": 1.5} for _ in range(cell.epochs - 1)
+        ]
+        make_run(cell, [*rows, {"nll": value, "nll_se": 0.1, "g_entropy": 2, "oracle_entropy": 1.5}])
+    return path, cells, ends
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_intervals_are_students():
+    values = [3.0, 3.2, 3.1, 3.3]
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    assert interval(values) == pytest.approx((np.mean(values), low, high, 4))
+    # By hand: the deviation of 1, 2, 3 is 1, and the quantile of two degrees of freedom 4.302653.
+    assert interval([1.0, 2.0, 3.0]).high == pytest.approx(2 + 4.302653 / math.sqrt(3), abs=1e-6)
+    alone = interval([5.0])
+    assert alone.mean == 5 and math.isnan(alone.low) and alone.seeds == 1
+
+
+def test_as_many_digits_as_the_interval_is_worth():
+    assert str(Interval(8.12345, 8.1, 8.1469, 5)) == "8.123 ± 0.023"
+    assert str(Interval(123.4, 100.0, 146.8, 5)) == "123 ± 23"
+    assert str(Interval(5.0, math.nan, math.nan, 1)) == "5.000"
+
+
+def test_holms_correction():
+    # Holm (1979): the smallest of three times 3, the next times 2, the largest once, none below the one before.
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    corrected = holm([math.nan, 0.01])
+    assert math.isnan(corrected[0]) and corrected[1] == 0.01
+
+
+def test_p_values_are_of_the_paired_test():
+    ours, theirs = [2.9, 3.05, 3.05, 3.1], [3.0, 3.2, 3.1, 3.3]
+    assert p_value(np.subtract(ours, theirs)) == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
+    assert math.isnan(p_value([1.0])) and math.isnan(p_value([2.0, 2.0]))
+
+
+def test_final_values_means_and_differences(made, tmp_path, capsys):
+    path, _, ends = made
+    assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == "" and str(tmp_path / "out" / "hand.md") in printed.out
+    runs = rows_of(tmp_path / "out" / "hand_runs.csv")
+    assert [float(row["nll"]) for row in runs if row["method"] == "mle"] == ends["mle"]  # the last, not the best
+    assert {float(row["seconds"]) for row in runs if row["method"] == "long"} == {2.0}
+    means = {(row["method"], row["metric"]): row for row in rows_of(tmp_path / "out" / "hand_means.csv")}
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(ends["long"]), scale=stats.sem(ends["long"]))
+    row = means["long", "nll"]
+    assert [float(row[name]) for name in ("mean", "low", "high")] == pytest.approx([np.mean(ends["long"]), low, high])
+    assert row["seeds"] == "4"
+    found = {(row["method"], row["metric"]): row for row in rows_of(tmp_path / "out" / "hand_differences.csv")}
+    paired = np.subtract(ends["long"], ends["mle"])
+    row = found["long", "nll"]
+    assert float(row["mean"]) == pytest.approx(paired.mean())
+    assert float(row["p"]) == pytest.approx(stats.ttest_rel(ends["long"], ends["mle"]).pvalue)
+    assert row["p_holm"] == row["p"]  # the only one whose differences vary
+    text = (tmp_path / "out" / "hand.md").read_text()
+    assert "# Hand-made" in text and "MLE \\| longer" in text and "1.500 nats" in text and "hand.png" in text
+    assert "Not all runs" not in text
+    assert (tmp_path / "out" / "hand.png").stat().st_size > 10_000
+
+
+def test_what_is_missing_is_named(made, tmp_path, capsys):
+    path, cells, _ = made
+    gone, unfinished = cells[0], cells[-1]
+    for file in sorted(gone.directory.rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() else file.unlink()
+    last = f"step-{len(Schedule(read_flags(unfinished.argv))):09d}"
+    (unfinished.log_dir / CHECKPOINTS / last).rmdir()
+    gone.log_dir.rmdir() if gone.log_dir.exists() else None
+    assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
+    lines = ["mle, seed 1: not started", "long, seed 4: unfinished, after 4 of 4 epochs"]
+    text, errors = (tmp_path / "out" / "hand.md").read_text(), capsys.readouterr().err
+    assert all(line in text and line in errors for line in lines)
+    means = {(row["method"], row["metric"]): row for row in rows_of(tmp_path / "out" / "hand_means.csv")}
+    assert means["mle", "nll"]["seeds"] == "3" and means["long", "nll"]["seeds"] == "3"
+    found = {(row["method"], row["metric"]): row for row in rows_of(tmp_path / "out" / "hand_differences.csv")}
+    assert found["long", "nll"]["seeds"] == "2"  # seeds that both have
+
+
+def test_an_evaluation_that_lacks_a_figure_at_the_end_has_none(made, tmp_path):
+    path, cells, _ = made
+    for cell in cells:
+        lines = (cell.eval_log_dir / METRICS).read_text().splitlines()
+        lines[-1] = ",".join([*lines[-1].split(",")[:4], "", "1.5"])
+        (cell.eval_log_dir / METRICS).write_text("\n".join(lines) + "\n")
+    assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
+    assert "g_entropy" not in rows_of(tmp_path / "out" / "hand_runs.csv")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["absent.toml", "-o", "out"], "absent.toml"),
+        (["hand.toml", "-o", "hand.toml"], "hand.toml"),
+        (["hand.toml", "-o", "out", "--logs", "nowhere"], "no run has finished under nowhere"),
+        (["hand.toml"], "-o"),
+    ],
+)
+def test_bad_arguments_are_one_line(made, tmp_path, monkeypatch, capsys, arguments, why):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    error = capsys.readouterr().err
+    lines = [line for line in error.splitlines() if line.startswith("report.py: error: ")]
+    assert stop.value.code == 2 and len(lines) == 1 and why in lines[0], error
+
+
+def test_a_damaged_run_is_one_line(made, tmp_path, monkeypatch, capsys):
+    path, cells, _ = made
+    (cells[0].eval_log_dir / METRICS).write_text("epoch,phase,nll\n0,pretrain_g,x\n")
+    with pytest.raises(SystemExit) as stop:
+        main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")])
+    assert stop.value.code == 2 and METRICS in capsys.readouterr().err

@@ -1,0 +1,272 @@
+import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import tools.sweep as program
+from tests.conftest import ROOT, TINY
+
+TOY = Path(__file__).with_name("toy_main.py")
+TABLE = """
+title = "Toys"
+seeds = [1, 2]
+flags = "--vocab_size 10 --seq_len 5 --d_filter_sizes 2 --d_num_filters 3 --g_lr 0.01"
+[[methods]]
+name = "mle"
+flags = "--pretrain_g_epochs 3 --total_epochs 0"
+[[methods]]
+name = "a"
+flags = "--pretrain_g_epochs 2 --total_epochs 2 --pretrain_d_epochs 1"
+[[methods]]
+name = "b"
+flags = "--pretrain_g_epochs 2 --total_epochs 3 --pretrain_d_epochs 1"
+"""
+
+
+@pytest.fixture
+def toys(tmp_path, monkeypatch):
+    """A table whose cells are processes of `toy_main`, in a folder of its own."""
+    monkeypatch.setattr(program, "MAIN", TOY)
+    monkeypatch.setattr(program, "POLL", 0.05)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toys.toml").write_text(TABLE)
+    return tmp_path
+
+
+def rows(log_dir: Path) -> list[list[str]]:
+    with open(log_dir / "metrics.csv", newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_a_table_from_start_to_end(toys, capfd):
+    assert program.main(["toys.toml", "--jobs", "3"]) == 0
+    logs = toys / "logs" / "toys"
+    assert sorted(path.name for path in logs.iterdir()) == ["a", "b", "mle", "pretrained"]
+    assert len(rows(logs / "b" / "2" / "train")) == 1 + 2 + 1 + 3
+    assert (logs / "pretrained" / "a" / "1" / "train" / "checkpoints" / "step-000000002").is_dir()
+    out = capfd.readouterr().out
+    assert "8 runs, 0 of them finished before" in out and out.count(": finished") == 8
+    before = sorted((path, path.stat().st_mtime_ns) for path in logs.rglob("*"))
+    assert program.main(["toys.toml"]) == 0
+    assert "8 runs, 8 of them finished before" in capfd.readouterr().out
+    assert before == sorted((path, path.stat().st_mtime_ns) for path in logs.rglob("*"))
+
+
+def test_some_methods_and_seeds(toys):
+    assert program.main(["toys.toml", "--only", "b", "--seeds", "2"]) == 0
+    assert [str(path.relative_to(toys)) for path in toys.rglob("train")] == [
+        *("logs/toys/b/2/train", "logs/toys/pretrained/a/2/train")
+    ] or sorted(path.parent.name for path in toys.rglob("train")) == ["2", "2"]
+
+
+def test_no_more_at_once_than_jobs(toys):
+    running = []
+    begin = program.start
+
+    def counted(argv, directory):
+        process = begin(argv, directory)
+        running.append(process)
+        assert sum(p.poll() is None for p in running) <= 2
+        return process
+
+    program.start = counted
+    try:
+        assert program.main(["toys.toml", "--jobs", "2"]) == 0
+    finally:
+        program.start = begin
+    assert len(running) == 8
+
+
+def test_a_failing_cell_stops_no_other_and_is_reported(toys, capfd):
+    (toys / "toys.toml").write_text(TABLE.replace("seeds = [1, 2]", "seeds = [13, 2]"))
+    assert program.main(["toys.toml", "--jobs", "2"]) == 1
+    error = capfd.readouterr().err
+    assert "sweep.py: mle, seed 13: exit status 3: toy: error: an unlucky seed" in error
+    assert "a, seed 13: not started, as the run that it starts from failed" in error
+    assert "an unlucky seed" in (toys / "logs/toys/mle/13/output.txt").read_text()
+    for method in ("mle", "a", "b"):
+        assert len(rows(toys / "logs" / "toys" / method / "2" / "train")) > 3
+    # The next call tries it again.
+    (toys / "toys.toml").write_text(TABLE.replace("seeds = [1, 2]", "seeds = [2]"))
+    assert program.main(["toys.toml"]) == 0
+
+
+def script(*arguments: str, cwd: Path, main: Path = TOY, **more) -> subprocess.Popen:
+    """tools/sweep.py as a process, its cells being those of `main`."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; import tools.sweep as program; "
+        f"program.MAIN = Path({str(main)!r}); program.POLL = .05; sys.exit(program.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+
+
+def until(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.05)
+
+
+def slow(toys: Path) -> None:
+    text = TABLE.replace("--g_lr 0.01", "--g_lr 0.1").replace("--pretrain_g_epochs 3", "--pretrain_g_epochs 40")
+    (toys / "toys.toml").write_text(text)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_all_and_the_same_command_goes_on(toys, number):
+    slow(toys)
+    log_dir = toys / "logs/toys/mle/1/train"
+    sweep = script("toys.toml", "--only", "mle", "--jobs", "2", cwd=toys)
+    until(lambda: (log_dir / "metrics.csv").exists() and len(rows(log_dir)) > 3)
+    sweep.send_signal(number)
+    out, error = sweep.communicate(timeout=60)
+    assert sweep.returncode == 128 + number, error
+    assert "saved after" in out and "the same command goes on from there" in out
+    done = len(rows(log_dir)) - 1
+    assert 0 < done < 40 and (log_dir / "checkpoints" / f"step-{done:09d}").is_dir()
+    assert script("toys.toml", "--only", "mle", "--jobs", "2", cwd=toys).wait(timeout=120) == 0
+    assert [row[0] for row in rows(log_dir)[1:]] == [str(epoch) for epoch in range(40)]
+
+
+def test_a_killed_sweep_takes_its_cells_with_it_and_goes_on(toys):
+    slow(toys)
+    log_dir = toys / "logs/toys/mle/1/train"
+    sweep = script("toys.toml", "--only", "mle", "--jobs", "2", cwd=toys)
+    until(lambda: (log_dir / "metrics.csv").exists() and len(rows(log_dir)) > 3)
+    sweep.kill()
+    sweep.wait()
+    assert script("toys.toml", "--only", "mle", "--jobs", "2", cwd=toys).wait(timeout=120) == 0
+    assert [row[0] for row in rows(log_dir)[1:]] == [str(epoch) for epoch in range(40)]  # none twice: never two at once
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["absent.toml"], "absent.toml"),
+        (["toys.toml", "--only", "gan"], "--only: toys has no method gan"),
+        (["toys.toml", "--seeds", "3"], "--seeds: toys has no seed 3"),
+        (["toys.toml", "--jobs", "0"], "--jobs"),
+        (["toys.toml", "--logs", "toys.toml"], "toys.toml"),
+        (["toys.toml", "--dask", "tcp://127.0.0.1:1", "--jobs", "2"], "--jobs is for this machine"),
+        (["toys.toml", "--dask", "nonsense://x"], "--dask nonsense://x"),
+        (["bad.toml"], "bad.toml, line 1: no is not known here"),
+    ],
+)
+def test_bad_arguments_are_one_line_before_anything_starts(toys, capsys, arguments, why):
+    (toys / "bad.toml").write_text("no = 1\n")
+    with pytest.raises(SystemExit) as stop:
+        program.main(arguments)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sweep.py: error: ")]
+    assert stop.value.code == 2 and len(lines) == 1 and why in lines[0], lines
+    assert not (toys / "logs").exists()
+
+
+# ---- the real program
+
+
+REAL = f"""
+seeds = [1]
+flags = "{" ".join(TINY)}"
+[[methods]]
+name = "one"
+[[methods]]
+name = "other"
+flags = "--baseline batch"
+"""
+
+
+def test_cells_that_share_their_pretraining_are_those_that_do_not(tmp_path):
+    (tmp_path / "real.toml").write_text(REAL)
+    result = script("real.toml", "--jobs", "2", cwd=tmp_path, main=ROOT / "main.py")
+    out, error = result.communicate(timeout=400)
+    assert result.returncode == 0, (out, error)
+    alone = [sys.executable, ROOT / "main.py", *TINY, "--baseline", "batch", "--seed", "1", "--threads", "1"]
+    subprocess.run([*alone, "--log_dir", "t", "--eval_log_dir", "e"], cwd=tmp_path, check=True, capture_output=True)
+    cell = tmp_path / "logs/real/other/1"
+    for ours, theirs in ((tmp_path / "e", cell / "eval"), (tmp_path / "t", cell / "train")):
+        assert without_seconds(ours) == without_seconds(theirs)
+
+
+def without_seconds(directory: Path) -> list[dict[str, str]]:
+    with open(directory / "metrics.csv", newline="") as file:
+        return [{name: v for name, v in row.items() if name != "seconds_per_epoch"} for row in csv.DictReader(file)]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_cluster_loses_a_worker_and_nothing_else(tmp_path):
+    pytest.importorskip("distributed")
+    table = REAL.replace('[[methods]]\nname = "other"\nflags = "--baseline batch"\n', "").replace(
+        'name = "one"', 'name = "one"\nflags = "--pretrain_g_epochs 3000 --total_epochs 0 --checkpoint_every 50"'
+    )
+    (tmp_path / "cluster.toml").write_text(table)
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    environment = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "5"}
+    dask = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--no-dashboard",
+    ]
+    worker = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_worker",
+        address,
+        "--nthreads",
+        "1",
+        "--no-nanny",
+        "--no-dashboard",
+    ]
+    quiet = {"cwd": tmp_path, "env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    processes = [subprocess.Popen(dask, **quiet)]
+    try:
+        processes += [subprocess.Popen([*worker, "--host", "127.0.0.1"], **quiet) for _ in range(2)]
+        sweep = subprocess.Popen(
+            [sys.executable, ROOT / "tools" / "sweep.py", "cluster.toml", "--dask", address],
+            **{**quiet, "stderr": subprocess.PIPE},
+        )
+        processes.append(sweep)
+        cell = tmp_path / "logs/cluster/one/1"
+        until(lambda: len(list((cell / "train/checkpoints").glob("step-*"))) > 1, seconds=180)
+        busy = subprocess.run(["pgrep", "-f", f"{cell.relative_to(tmp_path)}/train"], capture_output=True, text=True)
+        child = int(busy.stdout.split()[0])
+        parent = int(Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        assert parent in {process.pid for process in processes}
+        os.kill(parent, signal.SIGKILL)
+        assert sweep.wait(timeout=240) == 0, sweep.stderr.read()
+        output = (cell / "output.txt").read_text()
+        assert "resumed from" in output
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    alone = [
+        sys.executable,
+        ROOT / "main.py",
+        *TINY,
+        "--pretrain_g_epochs",
+        "3000",
+        "--total_epochs",
+        "0",
+        "--threads",
+        "1",
+    ]
+    subprocess.run([*alone, "--log_dir", "t", "--eval_log_dir", "e"], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "e/metrics.csv").read_bytes() == (cell / "eval/metrics.csv").read_bytes()

@@ -1,0 +1,338 @@
+"""Tables and figures of a table of experiments: python tools/report.py experiments/NAME.toml -o FOLDER."""
+
+import csv
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import matplotlib
+
+matplotlib.use("Agg")
+import numpy as np
+from matplotlib import pyplot as plt
+from scipy import stats
+
+from support.config import Parser, UsageError
+from support.experiment import Cell, Experiment, Method, read
+from tools.plot_curves import FLOOR, Curve, read_run
+
+CONFIDENCE = 0.95
+SECONDS = "seconds_per_epoch"  # the column of the training log
+SIZE = (8.0, 3.2)  # inches, of a panel
+NAMES = {
+    "nll": "NLL_oracle",
+    "nll_test": "NLL_test",
+    "nll_valid": "NLL_valid",
+    "g_entropy": "entropy of G",
+    "oracle_entropy": "entropy of the oracle",
+    "kl_forward": "KL(oracle‖G)",
+    "kl_reverse": "KL(G‖oracle)",
+    "d_test_acc": "D's accuracy",
+    "d_optimal_acc": "accuracy of D*",
+    "d_gain": "d_gain",
+    "distinct2": "distinct bigrams",
+    "mse": "MSE",
+    "seconds": "seconds",
+} | {
+    f"{kind}{n}": f"{title}-{n}" for kind, title in (("bleu", "BLEU"), ("self_bleu", "self-BLEU")) for n in range(2, 6)
+}
+
+
+class Interval(NamedTuple):
+    """The mean over so many seeds and its 95 % interval by Student's t; NaN where one seed gives none."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+    def __str__(self) -> str:
+        half = "" if math.isnan(self.low) else f" ± {self.high - self.mean:.{self.digits}f}"
+        return f"{self.mean:.{self.digits}f}{half}"
+
+    @property
+    def digits(self) -> int:
+        """Decimals worth showing: two of the interval's half width, or three."""
+        half = self.high - self.mean
+        return 3 if math.isnan(half) or half <= 0 else min(max(1 - math.floor(math.log10(half)), 0), 6)
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """The mean and its interval; the values are independent, one at least."""
+    numbers, count = np.asarray(values, float), len(values)
+    mean = float(numbers.mean())
+    if count < 2:
+        return Interval(mean, math.nan, math.nan, count)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * numbers.std(ddof=1) / math.sqrt(count))
+    return Interval(mean, mean - half, mean + half, count)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction (1979) for as many tests as there are p-values that are not NaN, which stay as they are."""
+    corrected, tests = [math.nan] * len(p_values), [i for i, p in enumerate(p_values) if not math.isnan(p)]
+    largest = 0.0
+    for rank, i in enumerate(sorted(tests, key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(tests) - rank) * p_values[i]))
+        corrected[i] = largest
+    return corrected
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished cell left: the figures of its last evaluation, its curves, and the seconds of its epochs."""
+
+    final: dict[str, float]
+    curves: dict[str, Curve]
+
+
+@dataclass
+class Results:
+    """The outcomes of a table; `missing` says of each cell without one what it lacks."""
+
+    experiment: Experiment
+    outcomes: dict[tuple[str, int], Outcome] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, experiment: Experiment, logs: Path) -> "Results":
+        """Reads the runs under `logs`.
+
+        Raises:
+            UsageError, ValueError: a run has other flags than the table, or a damaged file.
+            OSError: one can't be read.
+        """
+        results = cls(experiment)
+        methods = {method.name for method in experiment.methods}
+        for cell in experiment.cells(logs):
+            if cell.method.name not in methods:
+                continue  # it only pretrains
+            if not cell.log_dir.exists():
+                results.missing.append(f"{cell.title}: not started")
+            elif not cell.finished:
+                results.missing.append(f"{cell.title}: unfinished, after {cell.epochs_done} of {cell.epochs} epochs")
+            else:
+                results.outcomes[cell.method.name, cell.seed] = outcome(cell)
+        return results
+
+    def values(self, method: Method, metric: str) -> dict[int, float]:
+        """The final values of a method, {seed: value}."""
+        found = {seed: self.outcomes.get((method.name, seed)) for seed in method.seeds}
+        return {seed: o.final[metric] for seed, o in found.items() if o and metric in o.final}
+
+    @property
+    def metrics(self) -> list[str]:
+        """What is compared: what the table names, or all that its runs end with; `seconds` last."""
+        known = {metric: None for o in self.outcomes.values() for metric in o.final}
+        named = self.experiment.report.get("metrics")
+        chosen = [metric for metric in named if metric in known] if named else [m for m in known if m != FLOOR]
+        return [*(metric for metric in chosen if metric != "seconds"), "seconds"]
+
+    def means(self) -> dict[tuple[str, str], Interval]:
+        """The mean of each method and metric over its seeds."""
+        pairs = ((method, metric) for method in self.experiment.methods for metric in self.metrics)
+        values = {(method.name, metric): list(self.values(method, metric).values()) for method, metric in pairs}
+        return {pair: interval(numbers) for pair, numbers in values.items() if numbers}
+
+    def differences(self) -> list["Difference"]:
+        """Each method less the one that the table compares with, seed by seed; [] where it names none."""
+        methods = {method.name: method for method in self.experiment.methods}
+        base = methods.pop(self.experiment.report.get("against", ""), None)
+        if not base:
+            return []
+        found = []
+        for method in methods.values():
+            for metric in (m for m in self.metrics if m != "seconds"):
+                ours, theirs = self.values(method, metric), self.values(base, metric)
+                paired = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
+                if paired:
+                    found.append((method.name, metric, interval(paired), p_value(paired)))
+        corrected = holm([p for *_, p in found])
+        return [Difference(*entry, p) for entry, p in zip(found, corrected, strict=True)]
+
+
+class Difference(NamedTuple):
+    """A method less another, paired by seed: its interval, the p-value of Student's test, and the same after Holm."""
+
+    method: str
+    metric: str
+    interval: Interval
+    p: float
+    p_holm: float
+
+
+def p_value(differences: Sequence[float]) -> float:
+    """Two-sided, of Student's test that their mean is 0; NaN where they do not vary, or there is but one."""
+    if len(differences) < 2 or np.ptp(differences) == 0:
+        return math.nan
+    return float(stats.ttest_1samp(differences, 0).pvalue)
+
+
+def outcome(cell: Cell) -> Outcome:
+    """What a finished cell left; the figures are those of its last epoch, and no others."""
+    evaluated, trained = read_run(cell.eval_log_dir), read_run(cell.log_dir)
+    last = max((int(curve.epochs[-1]) for curve in evaluated.curves.values()), default=0)
+    final = {name: float(c.values[-1]) for name, c in evaluated.curves.items() if int(c.epochs[-1]) == last}
+    if SECONDS in trained.curves:
+        final["seconds"] = float(trained.curves[SECONDS].values.sum())
+    return Outcome(final, evaluated.curves)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tables
+
+
+def title_of(metric: str) -> str:
+    """A metric's name for people."""
+    return NAMES.get(metric, metric.removeprefix("real_") + " (real)" if metric.startswith("real_") else metric)
+
+
+def markdown(rows: Iterable[Sequence[str]]) -> str:
+    """A table, its first row the head."""
+    head, *body = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
+
+
+def page(results: Results, figure: str) -> str:
+    """The report as Markdown."""
+    experiment, means, differences = results.experiment, results.means(), results.differences()
+    parts = [f"# {experiment.title}"]
+    if results.missing:
+        parts.append("**Not all runs are here:**\n\n" + "\n".join(f"- {line}" for line in results.missing))
+    rows = [["", *map(title_of, results.metrics), "seeds"]]
+    for method in experiment.methods:
+        found = [means.get((method.name, metric)) for metric in results.metrics]
+        seeds = {str(pair.seeds) for pair in found if pair}
+        rows.append([method.label, *(str(pair or "") for pair in found), ", ".join(sorted(seeds)) or "0"])
+    floors = [o.final[FLOOR] for o in results.outcomes.values() if FLOOR in o.final]
+    floor = f" The oracle's entropy is {interval(floors).mean:.3f} nats a token." if floors else ""
+    parts.append(f"Final values, mean over seeds ± half of its 95 % interval (Student's t).{floor}\n\n{markdown(rows)}")
+    if differences:
+        labels = {method.name: method.label for method in experiment.methods}
+        rows = [["less " + labels[experiment.report["against"]], "", "difference", "p", "p (Holm)", "seeds"]]
+        for d in differences:
+            shown = ["" if math.isnan(p) else f"{p:.2g}" for p in (d.p, d.p_holm)]
+            rows.append([labels[d.method], title_of(d.metric), str(d.interval), *shown, str(d.interval.seeds)])
+        parts.append(
+            "Differences seed by seed, with 95 % intervals; p of Student's paired test, then after Holm's correction "
+            f"for all {sum(not math.isnan(d.p) for d in differences)} tests of this table.\n\n{markdown(rows)}"
+        )
+    if figure:
+        parts.append(f"![Curves: means over seeds, bands are 95 % intervals]({figure})")
+    return "\n\n".join(parts) + "\n"
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Writes rows, the first of them the names of the columns; raises OSError."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def write(results: Results, folder: Path) -> list[Path]:
+    """Writes the report; returns its files, the page first.
+
+    Raises:
+        OSError: one can't be written.
+    """
+    name = results.experiment.name
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("", "_runs", "_means", "_differences")
+    page_file, runs, means, differences = (folder / f"{name}{suffix}.{'csv' if suffix else 'md'}" for suffix in names)
+    metrics = results.metrics
+    rows = [
+        [method, seed, *(o.final.get(metric, "") for metric in metrics)]
+        for (method, seed), o in results.outcomes.items()
+    ]
+    write_csv(runs, [["method", "seed", *metrics], *rows])
+    write_csv(
+        means, [["method", "metric", *Interval._fields], *([*key, *pair] for key, pair in results.means().items())]
+    )
+    found = [[d.method, d.metric, *d.interval, d.p, d.p_holm] for d in results.differences()]
+    write_csv(differences, [["method", "metric", *Interval._fields, "p", "p_holm"], *found])
+    picture = folder / f"{name}.png"
+    drawn = draw(results, picture)
+    page_file.write_text(page(results, picture.name if drawn else ""), encoding="utf-8")
+    return [page_file, runs, means, differences, *([picture] if drawn else [])]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Curves
+
+
+def band(curves: Sequence[Curve]) -> tuple[np.ndarray, list[Interval]]:
+    """The epochs that all seeds' curves have, and the mean and interval at each."""
+    tables = [dict(zip(c.epochs.tolist(), c.values.tolist(), strict=True)) for c in curves]
+    epochs = sorted(set.intersection(*(set(table) for table in tables)))
+    return np.array(epochs), [interval([table[epoch] for table in tables]) for epoch in epochs]
+
+
+def draw(results: Results, path: Path) -> bool:
+    """Draws a panel a metric, methods over epochs with bands over seeds, and the oracle's entropy; False: nothing to.
+
+    Raises:
+        OSError: the picture can't be written.
+    """
+    known = {name for o in results.outcomes.values() for name in o.curves}
+    wanted = [
+        name for name in results.experiment.report.get("curves", ("nll", "nll_test", "g_entropy")) if name in known
+    ]
+    if not wanted:
+        return False
+    size = SIZE[0], SIZE[1] * len(wanted)
+    figure, panels = plt.subplots(len(wanted), 1, sharex=True, squeeze=False, figsize=size, layout="constrained")
+    for panel, metric in zip(panels[:, 0], wanted, strict=True):
+        for i, method in enumerate(results.experiment.methods):
+            curves = [
+                o.curves[metric]
+                for seed in method.seeds
+                if (o := results.outcomes.get((method.name, seed))) and metric in o.curves
+            ]
+            if not curves:
+                continue
+            epochs, intervals = band(curves)
+            panel.plot(epochs, [pair.mean for pair in intervals], color=f"C{i % 10}", label=method.label, linewidth=1.2)
+            low, high = [pair.low for pair in intervals], [pair.high for pair in intervals]
+            panel.fill_between(epochs, low, high, color=f"C{i % 10}", alpha=0.2, linewidth=0)
+        floors = [o.final[FLOOR] for o in results.outcomes.values() if FLOOR in o.final]
+        if floors and metric in ("nll", "nll_test", "g_entropy"):
+            panel.axhline(
+                float(np.mean(floors)), color="black", linestyle="--", linewidth=1, label="entropy of the oracle"
+            )
+        panel.set_ylabel(title_of(metric))
+        panel.grid(alpha=0.3)
+    panels[0, 0].legend(fontsize="small")
+    panels[-1, 0].set_xlabel("epoch")
+    try:
+        figure.savefig(path, dpi=120)
+    finally:
+        plt.close(figure)
+    return True
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns 0, or 2 with one line on stderr where something can't be used; names what is missing."""
+    parser = Parser(prog="report.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument("experiment", type=Path, metavar="FILE.toml", help="the table, such as experiments/figure.toml")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where the report goes")
+    parser.add_argument("--logs", type=Path, default=Path("logs"), metavar="DIR", help="(default: logs)")
+    arguments = parser.parse_args(argv)
+    try:
+        results = Results.of(read(arguments.experiment), arguments.logs)
+        for line in results.missing:
+            print(f"report.py: {line}", file=sys.stderr)
+        if not results.outcomes:
+            raise UsageError(f"{arguments.experiment}: no run has finished under {arguments.logs}")
+        print("\n".join(map(str, write(results, arguments.output))))
+    except OSError as error:
+        parser.error(f"{error.filename or arguments.output}: {error.strerror or error}")
+    except ValueError as error:
+        parser.error(" ".join(str(error).split()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

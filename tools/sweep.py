@@ -1,0 +1,300 @@
+"""Runs a table of experiments, each cell a process of its own: python tools/sweep.py experiments/NAME.toml."""
+
+import fcntl
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tqdm import tqdm
+
+from support.config import Parser, UsageError, number
+from support.experiment import Cell, read
+
+MAIN = Path(__file__).resolve().parent.parent / "main.py"
+OUTPUT = "output.txt"  # what the processes of a cell print
+POLL = 0.5  # seconds between looks at the cells
+# A cell whose sweep or worker is killed saves and ends, lest it train beside the process that takes its place.
+WITH_PARENT = (
+    "import ctypes, os, signal, sys\n"
+    "if sys.platform == 'linux':\n"
+    "    ctypes.CDLL(None).prctl(1, signal.SIGTERM)\n"  # PR_SET_PDEATHSIG
+    "    if os.getppid() != int(sys.argv[1]): sys.exit(143)\n"
+    "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+)
+
+
+class Task(Protocol):
+    """A cell under way."""
+
+    def poll(self) -> int | None:
+        """main.py's exit status, or None while it runs."""
+
+    def terminate(self) -> None:
+        """Has it save and end."""
+
+    def wait(self) -> object:
+        """Returns once it has ended."""
+
+
+def start(argv: Sequence[str], directory: Path) -> subprocess.Popen:
+    """Starts main.py with these flags; it goes on from its newest checkpoint, and what it prints goes to `directory`.
+
+    Raises:
+        OSError: the directory can't be written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-c", WITH_PARENT, str(os.getpid()), str(MAIN), *argv]
+    with open(directory / OUTPUT, "ab") as output:
+        # A session of its own: Ctrl-C reaches the sweep alone, which hands it on once.
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
+def busy(log_dir: Path) -> bool:
+    """Whether another process trains there, such as one whose sweep or worker was killed and which is saving."""
+    try:
+        with open(log_dir / "lock", "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def last_line(directory: Path) -> str:
+    """The last line that the processes of a cell printed."""
+    path = directory / OUTPUT
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Where cells run
+
+
+class Here:
+    """This machine: at most `jobs` processes at a time."""
+
+    def __init__(self, jobs: int):
+        """`jobs` is how many cells run at once."""
+        self.jobs = jobs
+
+    def places(self) -> int:
+        """How many cells can run at once."""
+        return self.jobs
+
+    def start(self, cell: Cell) -> Task:
+        """Starts a cell."""
+        return start(cell.argv, cell.directory)
+
+
+def run_on_worker(argv: Sequence[str], directory: str, log_dir: str, folder: str, stop: str) -> int:
+    """Runs a cell on a worker of a cluster, whose file system is the sweep's; returns main.py's exit status.
+
+    Should the worker die, the scheduler gives the cell to another, which goes on from the newest checkpoint.
+
+    Args:
+        argv: of main.py.
+        directory: the cell's.
+        log_dir: waited for while another process trains there.
+        folder: the sweep's working directory, which relative paths start from.
+        stop: name of the event that tells the cell to save and end.
+    """
+    from distributed import Event
+
+    os.chdir(folder)
+    while busy(Path(log_dir)):
+        time.sleep(POLL)
+    process, event, told = start(argv, Path(directory)), Event(stop), False
+    while process.poll() is None:
+        if not told and event.is_set():
+            process.terminate()
+            told = True
+        time.sleep(POLL)
+    return process.returncode
+
+
+class Remote:
+    """A cell on a cluster."""
+
+    def __init__(self, future, event):
+        """`future` is of `run_on_worker`, `event` the one that it looks at."""
+        self.future, self.event = future, event
+
+    def poll(self) -> int | None:
+        """main.py's exit status, or None while it waits or runs; 1 where the cluster gave it up."""
+        if not self.future.done():
+            return None
+        return self.future.result() if self.future.status == "finished" else 1
+
+    def terminate(self) -> None:
+        """Has it, and all the others, save and end."""
+        self.event.set()
+
+    def wait(self) -> None:
+        """Returns once it has ended."""
+        while self.poll() is None:
+            time.sleep(POLL)
+
+
+class Cluster:
+    """A Dask cluster: as many cells at a time as its workers have threads."""
+
+    def __init__(self, address: str):
+        """Connects to the scheduler at `address`.
+
+        Raises:
+            UsageError: dask.distributed is not installed, or no scheduler answers.
+        """
+        try:
+            from distributed import Client, Event
+        except ImportError:
+            raise UsageError("--dask needs dask.distributed: pip install -r requirements-cluster.txt") from None
+        try:
+            self.client = Client(address, timeout=10, set_as_default=True)
+        except (OSError, ValueError, TimeoutError) as error:
+            raise UsageError(f"--dask {address}: no scheduler answers ({str(error).strip() or 'time-out'})") from None
+        self.stop = f"stop-{secrets.token_hex(8)}"
+        self.event = Event(self.stop, client=self.client)
+
+    def places(self) -> int:
+        """How many cells can run at once; workers may come and go."""
+        return sum(self.client.nthreads().values())
+
+    def start(self, cell: Cell) -> Task:
+        """Hands a cell to the scheduler."""
+        where = (str(cell.directory), str(cell.log_dir), os.getcwd(), self.stop)
+        # Not pure: the same cell may be run again. A cell survives any number of workers, each of which may be killed.
+        future = self.client.submit(run_on_worker, cell.argv, *where, pure=False, key=f"{cell.title}-{self.stop}")
+        return Remote(future, self.event)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Sweep:
+    """The cells of a table: which wait, which run, which have failed."""
+
+    def __init__(self, cells: Iterable[Cell], machine: Here | Cluster):
+        """Those whose source has not finished wait for it."""
+        self.cells, self.machine = list(cells), machine
+        self.waiting = [cell for cell in self.cells if not cell.finished]
+        self.running: dict[Cell, Task] = {}
+        self.failed: dict[Cell, str] = {}
+        self.stopped = 0  # the signal that ended it
+        self._lines: list[tqdm] = []
+
+    def run(self) -> None:
+        """Runs the cells until all have ended, or SIGINT or SIGTERM came, on which they save."""
+        before = {n: signal.signal(n, self._stop) for n in (signal.SIGINT, signal.SIGTERM)}
+        total, done = sum(cell.epochs for cell in self.cells), sum(cell.epochs_done for cell in self.cells)
+        try:
+            with tqdm(total=total, initial=done, unit="epoch", disable=None) as bar:
+                while self.waiting or self.running:
+                    self._start_those_ready()
+                    time.sleep(POLL)
+                    self._collect()
+                    bar.update(sum(cell.epochs_done for cell in self.cells) - bar.n)
+                    self._show()
+        finally:
+            for line in self._lines:
+                line.close()
+            for task in self.running.values():  # none unless something went wrong here
+                task.terminate()
+            for task in self.running.values():
+                task.wait()
+            for which, handler in before.items():
+                signal.signal(which, handler)
+
+    def _stop(self, received: int, frame: object) -> None:
+        self.stopped = self.stopped or received
+        self.waiting.clear()
+        for task in self.running.values():
+            task.terminate()
+
+    def _start_those_ready(self) -> None:
+        for cell in list(self.waiting):
+            if cell.source in self.failed:
+                self.waiting.remove(cell)
+                self.failed[cell] = f"not started, as the run that it starts from failed: {cell.source.log_dir}"
+            elif len(self.running) >= self.machine.places():
+                break
+            elif (cell.source is None or cell.source.finished) and not busy(cell.log_dir):
+                self.waiting.remove(cell)
+                tqdm.write(f"{cell.title}: {'goes on' if cell.epochs_done else 'starts'} in {cell.directory}")
+                self.running[cell] = self.machine.start(cell)
+
+    def _collect(self) -> None:
+        for cell, task in list(self.running.items()):
+            status = task.poll()
+            if status is None:
+                continue
+            del self.running[cell]
+            if status == 0:
+                tqdm.write(f"{cell.title}: finished")
+            elif self.stopped:
+                tqdm.write(f"{cell.title}: saved after {cell.epochs_done} of {cell.epochs} epochs")
+            else:
+                self.failed[cell] = f"exit status {status}: {last_line(cell.directory)}"
+                tqdm.write(f"{cell.title}: failed; {cell.directory / OUTPUT} has what it printed")
+
+    def _show(self) -> None:
+        """A line a running cell, on a terminal."""
+        shown = [f"  {cell.title}: {cell.epochs_done} of {cell.epochs} epochs" for cell in self.running]
+        while len(self._lines) < len(shown):
+            place = len(self._lines) + 1
+            self._lines.append(tqdm(bar_format="{desc}", position=place, leave=False, disable=None))
+        for line, text in zip(self._lines, [*shown, *[""] * len(self._lines)], strict=False):
+            line.set_description_str(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns 0, 1 where a cell failed, 2 where the table can't be used, 128 + n after signal n."""
+    parser = Parser(prog="sweep.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument("experiment", type=Path, metavar="FILE.toml", help="the table, such as experiments/figure.toml")
+    parser.add_argument(
+        "--jobs",
+        type=number(int, 1, None),
+        metavar="N",
+        help="cells at once (default: as many as the cores hold, each with the table's `threads`)",
+    )
+    parser.add_argument("--only", nargs="+", default=(), metavar="METHOD", help="these methods alone")
+    parser.add_argument(
+        "--seeds", nargs="+", type=number(int, 0, 2**31 - 1), default=(), metavar="SEED", help="these seeds alone"
+    )
+    parser.add_argument("--logs", type=Path, default=Path("logs"), metavar="DIR", help="(default: logs)")
+    parser.add_argument("--dask", metavar="ADDRESS", help="run the cells on the cluster of this Dask scheduler")
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.dask and arguments.jobs:
+            raise UsageError("--jobs is for this machine; with --dask the workers' threads say how many cells run")
+        experiment = read(arguments.experiment)
+        cells = experiment.cells(arguments.logs, arguments.only, arguments.seeds)
+        jobs = arguments.jobs or max(1, (os.cpu_count() or 1) // experiment.threads)
+        sweep = Sweep(cells, Cluster(arguments.dask) if arguments.dask else Here(jobs))
+        print(f"{experiment.title}: {len(cells)} runs, {len(cells) - len(sweep.waiting)} of them finished before")
+        sweep.run()
+    except OSError as error:
+        parser.error(f"{error.filename or arguments.logs}: {error.strerror or error}")
+    except UsageError as error:
+        parser.error(str(error))
+    for cell, why in sweep.failed.items():
+        print(f"sweep.py: {cell.title}: {why}", file=sys.stderr)
+    if sweep.stopped:
+        print("interrupted; the same command goes on from there")
+        return 128 + sweep.stopped
+    return 1 if sweep.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
