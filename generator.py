@@ -1,7 +1,7 @@
 """The generator: an LSTM policy G_θ(y_t | y_<t) over tokens (SeqGAN, Yu et al. 2017, section "Generative model")."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import keras
@@ -252,13 +252,46 @@ class Generator(keras.layers.Layer):
         batch_size, seq_len = tokens.shape
         states = self.states(tokens if fed is None else fed)
         hidden = tf.reshape(states.hidden, [seq_len * batch_size, self.hidden_dim])
-        flat = tf.reshape(tf.transpose(tokens), [-1])
-        if self.end_token is None:
-            chosen = chosen_log_probs(hidden, self.projection(), flat)
-        else:
-            drawn = flat != self.vocab_size
-            chosen = tf.where(drawn, chosen_log_probs(hidden, self.projection(), tf.where(drawn, flat, 0)), 0.0)
+        chosen = self._log_probs_after(hidden, tf.reshape(tf.transpose(tokens), [-1]), self.projection())
         return tf.transpose(tf.reshape(chosen, [seq_len, batch_size]))
+
+    def _log_probs_after(self, hidden: tf.Tensor, tokens: tf.Tensor, projection: tf.Tensor) -> tf.Tensor:
+        """Log-probability of one token a row: [R, H], int32 [R] → float32 [R]; `projection` is `projection()`."""
+        if self.end_token is None:
+            return chosen_log_probs(hidden, projection, tokens)
+        drawn = tokens != self.vocab_size
+        return tf.where(drawn, chosen_log_probs(hidden, projection, tf.where(drawn, tokens, 0)), 0.0)
+
+    def completion_log_probs(self, tokens: tf.Tensor) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        """Log G of many completions of the same sequences' prefixes, each prefix being read once.
+
+        Args:
+            tokens: int32 [B, T].
+
+        Returns:
+            a function of rollouts, int32 [N, B, T], and the int32 number n of first tokens that they share with
+            `tokens`, 0..T; it returns the log-probability of what follows these n, float32 [N, B], nats. Only N·B rows
+            of logits exist at a time.
+        """
+        batch_size, seq_len = tokens.shape
+        states, projection = self.states(tokens), self.projection()
+
+        def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
+            rollout_num = rollouts.shape[0]
+            rows = rollout_num * batch_size
+            by_time = tf.reshape(tf.transpose(rollouts, [2, 0, 1]), [seq_len, rows])
+            shared = tf.minimum(prefix_len, seq_len - 1)  # of T shared tokens nothing is left to read
+            tiled = State(*(tf.tile(s[shared], [rollout_num, 1]) for s in states))  # [N·B, H]
+
+            def read(t, state, total):
+                total += self._log_probs_after(state.hidden, by_time[t], projection)
+                return t + 1, self.next_state(by_time[t], state), total
+
+            start = (prefix_len, tiled, tf.zeros([rows]))
+            loop = tf.while_loop(lambda t, *_: t < seq_len, read, start, maximum_iterations=seq_len)
+            return tf.reshape(loop[2], [rollout_num, batch_size])
+
+        return score
 
     def fed(self, tokens: tf.Tensor, own: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
         """What scheduled sampling has the policy read (Bengio et al., NIPS 2015): here and there its own token.
@@ -342,3 +375,27 @@ class Generator(keras.layers.Layer):
         loop = tf.while_loop(lambda t, *_: t < seq_len, draw, start, maximum_iterations=seq_len)
         _, _, _, tokens, entropy, cross_entropy = loop
         return tf.transpose(tokens), entropy, cross_entropy
+
+
+class PolicyCopy(Generator):
+    """A copy of the policy that is not trained: it stays as it is until it is told to follow."""
+
+    def __init__(self, policy: Generator, name: str):
+        """Copies the sizes and the weights of `policy`."""
+        super().__init__(
+            policy.vocab_size,
+            policy.seq_len,
+            policy.embedding.output_dim,
+            policy.hidden_dim,
+            seed=0,
+            start_token=policy.start_token,
+            end_token=policy.end_token,
+            name=name,
+        )
+        self.trainable = False
+        self.follow(policy)
+
+    def follow(self, policy: Generator, lag: float | tf.Tensor = 0.0) -> None:
+        """β ← lag·β + (1 - lag)·θ, weight by weight; lag 0 makes the copy equal to the policy."""
+        for beta, theta in zip(self.weights, policy.weights, strict=True):
+            beta.assign(lag * beta + (1.0 - lag) * theta)

@@ -107,6 +107,8 @@ class Run:
         elif step.kind == "g":
             if step.number == 0:
                 self.model.follow_policy(lag=0.0)  # the rollouts begin with the pretrained policy
+            if self.steps.reference_due(step):
+                self.model.keep_reference()
             result = self.model.g_step(number)
             figures = {"g_loss": result.loss, "g_reward": result.reward}
             if self.steps.evaluation_due(step):
@@ -164,7 +166,7 @@ class Run:
         figures: dict[str, tuple[float, float]] = {}
         if phase != PRETRAIN_D:
             figures |= self.data.evaluate(self.model, epoch, due)
-        if phase != PRETRAIN_G and self.config.d_eval_samples:
+        if phase != PRETRAIN_G and self.config.trains_discriminator and self.config.d_eval_samples:
             figures |= self.data.evaluate_discriminator(self.model, epoch)
         return figures
 
@@ -241,7 +243,14 @@ def run(config: Config) -> int:
         recorded = {} if config.overwrite else claim(directories, config)
         data: Dataset = DATASETS[config.dataset](config)
         print(data.introduction(), flush=True)
-        model = SeqGAN(config, data.vocab_size, data.start_token, data.end_token)
+        model = SeqGAN(
+            config,
+            data.vocab_size,
+            data.start_token,
+            data.end_token,
+            oracle=data.oracle,
+            references=data.references,
+        )
         checkpoints = Checkpoints(directories[0].path / CHECKPOINTS, model.checkpoint(), config.keep_checkpoints)
         if config.overwrite:  # not earlier, as data that can't be used shall cost nothing
             checkpoints.remove_all()

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from discriminator import FAKE, REAL, Discriminator
 from generator import Generator
+from reward import Reward
 from rollout import RolloutPolicy
 from support.checkpoints import Checkpoints
 from support.config import CONFIG, Config, UsageError, from_flags, read_config
@@ -61,7 +63,16 @@ class SeqGAN:
     weights alone.
     """
 
-    def __init__(self, config: Config, vocab_size: int, start_token: int = 0, end_token: int | None = None):
+    def __init__(
+        self,
+        config: Config,
+        vocab_size: int,
+        start_token: int = 0,
+        end_token: int | None = None,
+        *,
+        oracle: Generator | None = None,
+        references: Callable[[], np.ndarray] | None = None,
+    ):
         """Builds everything that is trained.
 
         Args:
@@ -69,6 +80,8 @@ class SeqGAN:
             vocab_size: V of the data.
             start_token: the id fed before the first token.
             end_token: the id that ends a sequence early, or None where all sequences have T tokens.
+            oracle: the law of the real data, for the rewards that need it.
+            references: returns the training set, int32 [n, T], for the reward that needs it.
         """
         self.config = config
         self.generator = Generator(
@@ -81,28 +94,31 @@ class SeqGAN:
             end_token=end_token,
         )
         self.rollout_policy = RolloutPolicy(self.generator)
-        self.discriminator = Discriminator(
-            vocab_size,
-            config.seq_len,
-            config.d_emb_dim,
-            config.d_filter_sizes,
-            config.d_num_filters,
-            dropout_keep_prob=config.dropout_keep_prob,
-            l2=config.d_l2,
-            seed=config.seed,
-            padded=end_token is not None,
-        )
         updates = config.updates
         self.g_pretrain_optimizer = adam(
             rate(config.g_pretrain_lr, config.g_pretrain_schedule, updates.mle_pretraining), self.generator
         )
         self.g_optimizer = adam(rate(config.g_lr, config.g_schedule, updates.g), self.generator)
-        self.d_optimizer = adam(rate(config.d_lr, config.d_schedule, updates.d), self.discriminator)
         # What the flags do not ask for is not made: the checkpoints of runs without it stay as they are.
+        self.discriminator: Discriminator | None = None
+        if config.trains_discriminator:
+            self.discriminator = Discriminator(
+                vocab_size,
+                config.seq_len,
+                config.d_emb_dim,
+                config.d_filter_sizes,
+                config.d_num_filters,
+                dropout_keep_prob=config.dropout_keep_prob,
+                l2=config.d_l2,
+                seed=config.seed,
+                padded=end_token is not None,
+            )
+            self.d_optimizer = adam(rate(config.d_lr, config.d_schedule, updates.d), self.discriminator)
         self.mle_optimizer = None
         if config.mle_steps:
             self.mle_optimizer = adam(rate(config.mle_lr, config.g_schedule, updates.mle), self.generator)
         self.averaged = RolloutPolicy(self.generator) if config.average else self.generator  # what is evaluated
+        self.reward = Reward(config, self.generator, self.discriminator, oracle, references)
 
         self.mle_epoch = self._compiled(self._mle_epoch)
         self.mle_step = self._compiled(self._mle_step)
@@ -110,11 +126,12 @@ class SeqGAN:
         self.d_step = self._compiled(self._d_step)
         self.follow_policy = self._compiled(self._follow_policy)
         self.end_pretraining = self._compiled(self._end_pretraining)
+        self.keep_reference = self._compiled(self.reward.keep_reference)
         self.is_finite = tf.function(self._is_finite, autograph=False)  # XLA takes a second to compile it for nothing
         self.sample = self._compiled(lambda size, purpose, step: self._sample(size, purpose, step, self.averaged))
         self.nll = self._compiled(lambda tokens: -tf.reduce_sum(self.averaged.log_probs(tokens), axis=1))
         self.evaluate_against = self._compiled(self._evaluate_against)
-        self.log_odds = self._compiled(lambda tokens: in_chunks(self.discriminator.log_odds, tokens))
+        self.log_odds = self._compiled(self._log_odds)
         self.optimal_log_odds = self._compiled(self._optimal_log_odds)
 
     @classmethod
@@ -154,18 +171,21 @@ class SeqGAN:
 
     def checkpoint(self) -> tf.train.Checkpoint:
         """All that training changes; everything else follows from the flags."""
-        asked_for = {"averaged": self.averaged} if self.config.average else {}
-        if self.mle_optimizer:
-            asked_for["mle_optimizer"] = self.mle_optimizer
-        return tf.train.Checkpoint(
-            generator=self.generator,
-            rollout_policy=self.rollout_policy,
-            discriminator=self.discriminator,
-            g_pretrain_optimizer=self.g_pretrain_optimizer,
-            g_optimizer=self.g_optimizer,
-            d_optimizer=self.d_optimizer,
-            **asked_for,
-        )
+        state = {
+            "generator": self.generator,
+            "rollout_policy": self.rollout_policy,
+            "g_pretrain_optimizer": self.g_pretrain_optimizer,
+            "g_optimizer": self.g_optimizer,
+        }
+        if self.discriminator is not None:
+            state |= {"discriminator": self.discriminator, "d_optimizer": self.d_optimizer}
+        if self.reward.reference is not None:
+            state["reference_policy"] = self.reward.reference
+        if self.config.average:
+            state["averaged"] = self.averaged
+        if self.mle_optimizer is not None:
+            state["mle_optimizer"] = self.mle_optimizer
+        return tf.train.Checkpoint(**state)
 
     def pretrained_state(self) -> tf.train.Checkpoint:
         """The part of `checkpoint` that the generator's pretraining has changed."""
@@ -291,8 +311,8 @@ class SeqGAN:
         tokens = self.generator.sample(uniforms([config.seq_len, config.batch_size], seed))
         rewards = self.rollout_policy.rewards(
             tokens,
-            self.discriminator.completion_scorer(tokens, config.rollout_num),
-            config.rollout_num,
+            self.reward.scorer(tokens, step),
+            config.rollouts_drawn,
             key(config.seed, Purpose.ROLLOUT, step),
         )
         loss, gradients = self.policy_gradient(tokens, rewards)
@@ -347,15 +367,21 @@ class SeqGAN:
 
     def _update_discriminator(self, tokens: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> DiscriminatorStep:
         """One minibatch: int32 [n, T] with labels int32 [n]; `seed` is the dropout's key."""
+        assert self.discriminator is not None
         with tf.GradientTape() as tape:
             loss, accuracy = self.discriminator.loss(tokens, labels, seed)
         variables = self.discriminator.trainable_variables
         self.d_optimizer.apply(tape.gradient(loss, variables), variables)
         return DiscriminatorStep(loss, accuracy)
 
+    def _log_odds(self, tokens: tf.Tensor) -> tf.Tensor:
+        """Log-odds of D, int32 [n, T] → float32 [n]."""
+        assert self.discriminator is not None
+        return in_chunks(self.discriminator.log_odds, tokens)
+
     def _is_finite(self) -> tf.Tensor:
         """Whether every weight that training changes is a finite number."""
-        networks = (self.generator, self.rollout_policy, self.discriminator)
+        networks = [net for net in (self.generator, self.rollout_policy, self.discriminator) if net is not None]
         return tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for net in networks for v in net.weights])
 
     # ---- sampling and evaluation

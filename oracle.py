@@ -145,6 +145,11 @@ class OracleData:
             return self.training_set.real(step)
         return self._draw(self.config.d_batch_size // 2, key(self.config.seed, Purpose.D_REAL, step))
 
+    def references(self) -> np.ndarray:
+        """The training set of --train_size, int32 [n, T]."""
+        assert self.training_set is not None
+        return self.training_set.references()
+
     def _estimate_entropy(self) -> tuple[float, float]:
         """The oracle's entropy, (mean, standard error) in nats a token, from the same 1,024 sequences in every run."""
         chunks = range(1024 // SAMPLE_ROWS)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from generator import Generator, State, sample_tokens
+from generator import Generator, PolicyCopy, State, sample_tokens
 from support.seeds import fold, uniforms
 
 # The reward of whole sequences: (rollouts int32 [N, B, T], how many first tokens they share with the sample they
@@ -12,29 +12,12 @@ from support.seeds import fold, uniforms
 Scorer = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
-class RolloutPolicy(Generator):
+class RolloutPolicy(PolicyCopy):
     """The rollout policy G_β: a copy of the policy that completes its prefixes and may lag behind it."""
 
     def __init__(self, policy: Generator):
         """Copies the sizes and the weights of `policy`."""
-        emb_dim = policy.embedding.output_dim
-        super().__init__(
-            policy.vocab_size,
-            policy.seq_len,
-            emb_dim,
-            policy.hidden_dim,
-            seed=0,
-            start_token=policy.start_token,
-            end_token=policy.end_token,
-            name="rollout_policy",
-        )
-        self.trainable = False
-        self.follow(policy, lag=0.0)
-
-    def follow(self, policy: Generator, lag: float | tf.Tensor) -> None:
-        """β ← lag·β + (1 - lag)·θ, weight by weight; lag 0 makes G_β equal to the policy."""
-        for beta, theta in zip(self.weights, policy.weights, strict=True):
-            beta.assign(lag * beta + (1.0 - lag) * theta)
+        super().__init__(policy, name="rollout_policy")
 
     def complete(self, tokens: tf.Tensor, states: State, prefix_len: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
         """Completes the first `prefix_len` tokens of each sequence N times; the prefix is kept as it is.
@@ -78,8 +61,8 @@ class RolloutPolicy(Generator):
 
         Args:
             tokens: the samples, int32 [B, T].
-            scorer: the reward of whole sequences, such as `Discriminator.completion_scorer(tokens)`.
-            rollout_num: N.
+            scorer: the reward of whole sequences, as `reward.Reward` makes it for these tokens.
+            rollout_num: N; with 0 no completions are drawn, and the value of an action is the score of its sample.
             seed: a key of `support.seeds`.
 
         Returns:
@@ -88,10 +71,14 @@ class RolloutPolicy(Generator):
         batch_size, seq_len = tokens.shape
         states = self.states(tokens)
 
-        def value(prefix_len, values):
+        def completions(prefix_len):
+            if not rollout_num:
+                return tokens[None]
             numbers = uniforms([seq_len, rollout_num, batch_size], fold(seed, prefix_len))
-            rollouts = self.complete(tokens, states, prefix_len, numbers)
-            mean = tf.reduce_mean(scorer(rollouts, prefix_len), axis=0)
+            return self.complete(tokens, states, prefix_len, numbers)
+
+        def value(prefix_len, values):
+            mean = tf.reduce_mean(scorer(completions(prefix_len), prefix_len), axis=0)
             return prefix_len + 1, tf.tensor_scatter_nd_update(values, [[prefix_len - 1]], mean[None])
 
         finished = scorer(tokens[None], tf.constant(seq_len))  # [1, B]

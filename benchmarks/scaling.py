@@ -45,7 +45,7 @@ def measure(sizes: dict[str, int], repeats: int) -> dict[str, float]:
 
     @tf.function(jit_compile=config.jit, autograph=False)
     def rewards() -> tf.Tensor:
-        scorer = model.discriminator.completion_scorer(tokens, config.rollout_num)
+        scorer = model.reward.scorer(tokens, tf.constant(0))
         return model.rollout_policy.rewards(tokens, scorer, config.rollout_num, key(1, Purpose.ROLLOUT, 0))
 
     median = time_calls(rewards, repeats).median

@@ -42,7 +42,7 @@ def steps_of(config: Config) -> tuple[SeqGAN, OracleData, dict[str, Callable[[],
         return model.generator.sample(uniforms([config.seq_len, config.batch_size], key(1, Purpose.G_SAMPLE, 0)))
 
     def rewards() -> tf.Tensor:
-        scorer = model.discriminator.completion_scorer(batch[0], config.rollout_num)
+        scorer = model.reward.scorer(batch[0], tf.constant(0))
         return model.rollout_policy.rewards(batch[0], scorer, config.rollout_num, key(1, Purpose.ROLLOUT, 0))
 
     def policy_gradient() -> tf.Tensor:

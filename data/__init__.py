@@ -11,6 +11,7 @@ import numpy as np
 from support.config import UsageError
 
 if TYPE_CHECKING:  # reading files should not take TensorFlow's import
+    import numpy as np
     import tensorflow as tf
 
 
@@ -41,6 +42,7 @@ class Dataset(Protocol):
     vocab_size: int  # V: tokens are 0..V-1
     start_token: int  # fed before the first token
     end_token: int | None  # ends a sequence early, what follows being the padding V; None: all have T tokens
+    oracle: Any  # the law of the real data, a `generator.Generator`; None where it is not known
     evaluated: tuple[str, ...]  # all names that `evaluate` and `evaluate_discriminator` may return
     origin: str  # where it comes from, for messages: the flag and its value
 
@@ -58,6 +60,9 @@ class Dataset(Protocol):
 
     def real(self, step: int) -> tf.Tensor:
         """The real sequences of a d-step, int32 [n, T]; always the same n."""
+
+    def references(self) -> np.ndarray:
+        """The training set, int32 [n, T]: what the reward BLEU compares with."""
 
     def evaluate(self, model: Any, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
         """Figures of the model after an epoch, {name: (value, standard error)}; called where an evaluation is due."""

@@ -50,7 +50,7 @@ class NottinghamData:
     enough: on Nottingham the likelihood of held-out tunes is best after some 1,000 batches of 32 and falls afterwards.
     """
 
-    vocab_size, start_token = VOCAB_SIZE, START
+    vocab_size, start_token, oracle = VOCAB_SIZE, START, None
     end_token: int | None = None
     compared = ("bleu2", "bleu3", "bleu4", "self_bleu4", "mse", "rest_share", "pitch_range", "copied_share")
     evaluated = ("nll_test", "nll_valid", "g_entropy", *compared, *(f"real_{name}" for name in compared), *D_FIGURES)
@@ -68,7 +68,7 @@ class NottinghamData:
         self.valid = spread(windows(self.tunes.valid, seq_len, seq_len), MAX_HELD_OUT)
         self.test = spread(windows(self.tunes.test, seq_len, seq_len), MAX_HELD_OUT)
         training = training_data(self.windows, config, "windows")
-        self.mle_batches, self.real = training.mle_batches, training.real
+        self.mle_batches, self.real, self.references = training.mle_batches, training.real, training.references
         self.frame_seconds = frame_seconds(config, self.tunes.tempo)
         self._real_figures: dict[str, tuple[float, float]] | None = None
 

@@ -308,6 +308,7 @@ class TextData:
     choice of lines.
     """
 
+    oracle = None
     compared = (*(f"{kind}{n}" for kind in ("bleu", "self_bleu") for n in ORDERS), "copied_share", "length")
     evaluated = ("nll_test", "nll_valid", "g_entropy", *compared, *(f"real_{name}" for name in compared), *D_FIGURES)
 
@@ -329,7 +330,7 @@ class TextData:
             self.lines[split].append(self.vocabulary.encode(tokens))
         self.valid, self.test = (spread(self.lines[split], MAX_HELD_OUT) for split in ("valid", "test"))
         training = training_data(self.lines["train"], config, "training lines")
-        self.mle_batches, self.real = training.mle_batches, training.real
+        self.mle_batches, self.real, self.references = training.mle_batches, training.real, training.references
         self._real_figures: dict[str, tuple[float, float]] | None = None
 
     def _check(self) -> None:

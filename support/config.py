@@ -22,6 +22,26 @@ ABOVE_ZERO = "above 0"  # any such value, in a flag's `needs`
 TUNES = "data/Nottingham"
 
 
+class Needs(NamedTuple):
+    """What a reward needs: a trained discriminator, rollouts, an oracle whose density is known."""
+
+    discriminator: bool = False
+    rollouts: bool = True
+    oracle: bool = False
+
+
+# The rewards that reward.py makes.
+REWARDS = {
+    "discriminator": Needs(discriminator=True),
+    "log_odds": Needs(discriminator=True),
+    "bleu": Needs(),
+    "optimal": Needs(oracle=True),
+    "log_ratio": Needs(oracle=True),
+    "constant": Needs(rollouts=False),
+    "random": Needs(rollouts=False),
+}
+
+
 class UsageError(ValueError):
     """Something the user gave can't be used; the message is one line that names the flag or file."""
 
@@ -57,6 +77,7 @@ def flag(
 
 
 RANDOM_ORACLE = (("dataset", "LSTM"), ("oracle_params", ""))  # what the flags of its weights need
+TRAINED = ("reward", *(name for name, needs in REWARDS.items() if needs.discriminator))  # what those of D need
 
 
 class Updates(NamedTuple):
@@ -104,6 +125,7 @@ class Config:
         "real sequences that training never saw, and as many generated ones, that choose how much to trust the "
         "discriminator, and as many again that measure what it knows; 0: it is not measured",
         low=0,
+        needs=TRAINED,
     )
     checkpoint_every: int = flag(200, "epochs between checkpoints; the end of a phase always has one", low=1)
     keep_checkpoints: int = flag(
@@ -205,14 +227,14 @@ class Config:
     # schedule
     batch_size: int = flag(32, "B, sequences a generator batch", low=1)
     pretrain_g_epochs: int = flag(1000, "epochs of maximum-likelihood pretraining of the generator", low=0)
-    pretrain_d_epochs: int = flag(50, "d-steps of discriminator pretraining", low=0)
+    pretrain_d_epochs: int = flag(50, "d-steps of discriminator pretraining", low=0, needs=TRAINED)
     total_epochs: int = flag(1000, "adversarial epochs, each of --g_steps and --d_steps", low=0)
     g_steps: int = flag(1, "policy-gradient updates an adversarial epoch", low=1)
     mle_steps: int = flag(
         0, "maximum-likelihood updates after the g-steps of an adversarial epoch, a batch each", low=0
     )
-    d_steps: int = flag(5, "d-steps an adversarial epoch; each draws fresh generated sequences", low=0)
-    d_epochs: int = flag(3, "passes over the sequences of a d-step", low=1)
+    d_steps: int = flag(5, "d-steps an adversarial epoch; each draws fresh generated sequences", low=0, needs=TRAINED)
+    d_epochs: int = flag(3, "passes over the sequences of a d-step", low=1, needs=TRAINED)
 
     # generator
     g_emb_dim: int = flag(32, "size of the generator's token embedding", low=1)
@@ -247,7 +269,22 @@ class Config:
     grad_clip: float = flag(5.0, "largest global norm of a generator gradient", low=1e-12)
 
     # rewards
-    rollout_num: int = flag(16, "N, Monte-Carlo rollouts a prefix", low=1)
+    reward: str = flag(
+        "discriminator",
+        "what a generated sequence Y is paid: D(Y); the log-odds of D; BLEU-3 against the training set; with LSTM what "
+        "the best discriminator would pay, D*(Y) or its log-odds; a constant, 1; or a random number in 0..1",
+        choices=tuple(REWARDS),
+    )
+    kl_weight: float = flag(
+        0.0, "β: the reward less β times log G(Y) - log G0(Y), where G0 is the pretrained policy", low=0
+    )
+    reference_every: int = flag(
+        0,
+        "adversarial epochs after which the policy becomes G0 anew; 0: never",
+        low=0,
+        needs=("kl_weight", ABOVE_ZERO),
+    )
+    rollout_num: int = flag(16, "N, Monte-Carlo rollouts a prefix; with --reward bleu 1 unless it is given", low=1)
     rollout_lag: float = flag(
         0.0, "share of its old weights that the rollout policy keeps after the g-steps of an epoch", low=0, high=1
     )
@@ -256,18 +293,23 @@ class Config:
     )
 
     # discriminator
-    d_emb_dim: int = flag(32, "size of the discriminator's token embedding", low=1)
-    d_filter_sizes: tuple[int, ...] = flag((3, 5, 5, 5), "widths of the convolutions, tokens", low=1)
-    d_num_filters: tuple[int, ...] = flag((50, 80, 80, 100), "filters of each convolution", low=1)
-    dropout_keep_prob: float = flag(0.75, "share of features kept by the discriminator's dropout", low=1e-12, high=1)
-    d_l2: float = flag(0.2, "weight of the L2 penalty on the discriminator's output layer", low=0)
-    d_lr: float = flag(1e-4, "Adam's learning rate of the discriminator", low=0)
+    d_emb_dim: int = flag(32, "size of the discriminator's token embedding", low=1, needs=TRAINED)
+    d_filter_sizes: tuple[int, ...] = flag((3, 5, 5, 5), "widths of the convolutions, tokens", low=1, needs=TRAINED)
+    d_num_filters: tuple[int, ...] = flag((50, 80, 80, 100), "filters of each convolution", low=1, needs=TRAINED)
+    dropout_keep_prob: float = flag(
+        0.75, "share of features kept by the discriminator's dropout", low=1e-12, high=1, needs=TRAINED
+    )
+    d_l2: float = flag(0.2, "weight of the L2 penalty on the discriminator's output layer", low=0, needs=TRAINED)
+    d_lr: float = flag(1e-4, "Adam's learning rate of the discriminator", low=0, needs=TRAINED)
     d_schedule: str = flag(
         "constant",
         "--d_lr stays as it is, or falls to 0 along a cosine over all d-steps, those of pretraining included",
         choices=("constant", "cosine"),
+        needs=TRAINED,
     )
-    d_batch_size: int = flag(64, "sequences a discriminator minibatch, half of them real (an even number)", low=2)
+    d_batch_size: int = flag(
+        64, "sequences a discriminator minibatch, half of them real (an even number)", low=2, needs=TRAINED
+    )
 
     # oracle
     oracle_seed: int = flag(32, "seed of the oracle's weights", low=0, high=2**31 - 1, needs=RANDOM_ORACLE)
@@ -301,6 +343,16 @@ class Config:
             d=d_steps * self.d_epochs * max(self.train_size // half, 1),
         )
 
+    @property
+    def trains_discriminator(self) -> bool:
+        """Whether the reward needs one."""
+        return REWARDS[self.reward].discriminator
+
+    @property
+    def rollouts_drawn(self) -> int:
+        """Rollouts a prefix: none where the reward tells no completion from another."""
+        return self.rollout_num if REWARDS[self.reward].rollouts or self.kl_weight else 0
+
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 # The groups of --help: {title: its first flag}; those after it belong to it, too.
@@ -309,7 +361,7 @@ SECTIONS = {
     "data": "dataset",
     "schedule": "batch_size",
     "generator": "g_emb_dim",
-    "rewards": "rollout_num",
+    "rewards": "reward",
     "discriminator": "d_emb_dim",
     "oracle": "oracle_seed",
 }
@@ -369,7 +421,7 @@ READ_FROM = {"data_dir", "oracle_params"}  # may be found elsewhere, if what the
 # What the generator's pretraining does not depend on: runs that differ in nothing else can share it.
 AFTER_PRETRAINING = {
     *("pretrain_d_epochs", "total_epochs", "g_steps", "d_steps", "d_epochs", "g_lr"),
-    *("rollout_num", "rollout_lag", "baseline"),
+    *("reward", "kl_weight", "reference_every", "rollout_num", "rollout_lag", "baseline"),
     *("d_emb_dim", "d_filter_sizes", "d_num_filters", "dropout_keep_prob", "d_l2", "d_lr", "d_batch_size"),
     *("g_schedule", "d_schedule", "mle_steps", "mle_lr", "d_eval_samples"),
 }
@@ -484,7 +536,10 @@ def read_flags(argv: Sequence[str]) -> Config:
     """
     given = explicit_flags(argv)
     if given.get("is_train", True):
-        config = Config(**PRESETS[given.get("preset", "default")] | given)
+        defaults = PRESETS[given.get("preset", "default")]
+        if (defaults | given).get("reward") == "bleu":
+            defaults = defaults | {"rollout_num": 1}  # as in the paper's baseline
+        config = Config(**defaults | given)
     else:
         config = trained(given)
     check(config)
@@ -597,19 +652,16 @@ def check(config: Config) -> None:
     Raises:
         UsageError: two flags contradict each other.
     """
-    sizes, filters = config.d_filter_sizes, config.d_num_filters
-    if len(sizes) != len(filters):
-        raise UsageError(f"--d_filter_sizes has {len(sizes)} entries and --d_num_filters {len(filters)}")
-    if max(sizes) > config.seq_len:
-        raise UsageError(f"--d_filter_sizes: a filter of width {max(sizes)} is wider than --seq_len {config.seq_len}")
-    if config.d_batch_size % 2:
-        raise UsageError(f"--d_batch_size: {config.d_batch_size} is odd, and half of a minibatch is real")
-    if config.d_eval_samples == 1:
-        raise UsageError("--d_eval_samples: 1 has no standard error; 2 or more, or 0")
+    if config.trains_discriminator:
+        check_discriminator(config)
+    if REWARDS[config.reward].oracle and config.dataset != "LSTM":
+        raise UsageError(f"--reward {config.reward} needs --dataset LSTM, whose density is known")
+    if config.reward == "bleu" and config.dataset == "LSTM" and not config.train_size:
+        raise UsageError("--reward bleu compares with the training set: with --dataset LSTM give a --train_size")
     if config.baseline == "batch" and config.batch_size < 2:
         raise UsageError("--baseline batch needs a --batch_size of 2 or more")
-    if config.train_size and config.train_size < max(config.batch_size, config.d_batch_size // 2):
-        least = max(config.batch_size, config.d_batch_size // 2)
+    least = max(config.batch_size, config.d_batch_size // 2 if config.trains_discriminator else 0)
+    if config.train_size and config.train_size < least:
         raise UsageError(f"--train_size: {config.train_size} is less than one batch ({least})")
     for name in ("log_dir", "eval_log_dir", "data_dir", "oracle_params"):
         value = getattr(config, name)
@@ -640,3 +692,22 @@ def check_effect(config: Config, given: Iterable[str]) -> None:
                 lacking = "without" if any(values) else "with"
                 shown = " or ".join(str(wanted) for wanted in (values if any(values) else [value]))
                 raise UsageError(f"--{name} has no effect {lacking} --{other} {shown}")
+        if name in ("rollout_num", "rollout_lag") and not config.rollouts_drawn:
+            raise UsageError(f"--{name} has no effect with --reward {config.reward} and without --kl_weight above 0")
+
+
+def check_discriminator(config: Config) -> None:
+    """Checks the flags of the discriminator, where one is trained.
+
+    Raises:
+        UsageError: two flags contradict each other.
+    """
+    sizes, filters = config.d_filter_sizes, config.d_num_filters
+    if len(sizes) != len(filters):
+        raise UsageError(f"--d_filter_sizes has {len(sizes)} entries and --d_num_filters {len(filters)}")
+    if max(sizes) > config.seq_len:
+        raise UsageError(f"--d_filter_sizes: a filter of width {max(sizes)} is wider than --seq_len {config.seq_len}")
+    if config.d_batch_size % 2:
+        raise UsageError(f"--d_batch_size: {config.d_batch_size} is odd, and half of a minibatch is real")
+    if config.d_eval_samples == 1:
+        raise UsageError("--d_eval_samples: 1 has no standard error; 2 or more, or 0")

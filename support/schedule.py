@@ -31,10 +31,11 @@ class Schedule(Sequence[Step]):
         self.config = config
         self.epochs = {PRETRAIN_G: config.pretrain_g_epochs, PRETRAIN_D: config.pretrain_d_epochs}
         self.epochs[ADVERSARIAL] = config.total_epochs
-        # The discriminator is of no use without an adversarial phase.
-        self.pretraining = config.pretrain_g_epochs + (config.pretrain_d_epochs if config.total_epochs else 0)
+        # The discriminator is of no use without an adversarial phase, or where the reward needs none.
+        trained = config.total_epochs and config.trains_discriminator
+        self.pretraining = config.pretrain_g_epochs + (config.pretrain_d_epochs if trained else 0)
         self.policy_steps = config.g_steps + config.mle_steps  # of an adversarial epoch
-        self.per_epoch = self.policy_steps + config.d_steps
+        self.per_epoch = self.policy_steps + (config.d_steps if trained else 0)
 
     def __len__(self) -> int:
         return self.pretraining + self.config.total_epochs * self.per_epoch
@@ -78,6 +79,13 @@ class Schedule(Sequence[Step]):
     def checkpoint_due(self, step: Step) -> bool:
         """Every --checkpoint_every-th epoch of a phase; the end of a phase, which always has one, is not meant here."""
         return not self.ends_phase(step) and (step.epoch + 1) % self.config.checkpoint_every == 0
+
+    def reference_due(self, step: Step) -> bool:
+        """With --kl_weight, the first adversarial step and, with --reference_every K, that of each K-th epoch after."""
+        config = self.config
+        if not config.kl_weight or step.kind != "g" or step.number % config.g_steps:
+            return False
+        return step.epoch == 0 or (config.reference_every > 0 and step.epoch % config.reference_every == 0)
 
     def axis(self, step: Step) -> int:
         """The epoch that the curves show: adversarial epochs follow those of pretraining."""

@@ -29,6 +29,7 @@ class Purpose(enum.IntEnum):
     SCHEDULED_SAMPLING = 17
     D_TEST_REAL = 18
     D_TEST_FAKE = 19
+    REWARD = 20
 
 
 def key(seed: int, purpose: Purpose, *steps: int | tf.Tensor) -> tf.Tensor:

@@ -197,7 +197,7 @@ class Fault:
 class ToyModel:
     """Stands for model.SeqGAN: every step, its number and its place change the only weights."""
 
-    def __init__(self, config, vocab_size: int, start_token: int, end_token: int | None):
+    def __init__(self, config, vocab_size: int, start_token: int, end_token: int | None, **known):
         import tensorflow as tf
 
         self.weights = tf.Variable([0.1, 0.2, 0.3])
@@ -242,7 +242,8 @@ class ToyModel:
 class ToyData:
     """Stands for a data.Dataset."""
 
-    vocab_size, start_token, end_token, evaluated, origin = 2, 0, None, ("nll", "d_gain"), "--toy"
+    vocab_size, start_token, end_token, oracle = 2, 0, None, None
+    evaluated, origin = ("nll", "d_gain"), "--toy"
 
     def __init__(self, config):
         pass
@@ -260,6 +261,9 @@ class ToyData:
         return [epoch]
 
     def real(self, step: int) -> None:
+        return None
+
+    def references(self) -> None:
         return None
 
     def evaluate(self, model, epoch: int, due) -> dict[str, tuple[float, float]]:

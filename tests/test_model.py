@@ -55,7 +55,7 @@ def opinions(model: SeqGAN) -> np.ndarray:
 
 def reward_instead(model: SeqGAN, reward) -> None:
     """Pays `reward`, a function of tokens [..., T], in place of the discriminator's opinion."""
-    model.discriminator.completion_scorer = lambda tokens, rollout_num: lambda rollouts, prefix_len: reward(rollouts)
+    model.reward.scorer = lambda tokens, step: lambda rollouts, prefix_len: reward(rollouts)
 
 
 # ---- policy gradient

@@ -1,0 +1,243 @@
+"""Rewards: what a generated sequence is paid. A reward is a scorer, which rollout.py is handed."""
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from discriminator import Discriminator
+from generator import Generator, PolicyCopy
+from rollout import Scorer
+from support.config import Config
+from support.seeds import Purpose, key, uniforms
+
+ORDER = 3  # of BLEU: the longest n-gram
+NEVER = np.iinfo(np.int64).max  # no n-gram's number
+
+
+class Reward:
+    """What --reward and --kl_weight say that a sequence is paid, and what that takes to know."""
+
+    def __init__(
+        self,
+        config: Config,
+        policy: Generator,
+        discriminator: Discriminator | None = None,
+        oracle: Generator | None = None,
+        references: Callable[[], np.ndarray] | None = None,
+    ):
+        """Holds on to what the reward may need; where sequences are only to be drawn, the rest is None.
+
+        Args:
+            config: the run's flags.
+            policy: G.
+            discriminator: D.
+            oracle: p, the law of the real data.
+            references: returns the training set, int32 [n, T].
+        """
+        self.config, self.policy, self.discriminator, self.oracle = config, policy, discriminator, oracle
+        self.reference = PolicyCopy(policy, "reference_policy") if config.kl_weight else None  # G₀
+        self.bleu = None
+        if config.reward == "bleu" and references is not None:
+            self.bleu = Bleu(references(), policy.vocab_size, policy.end_token)
+
+    def keep_reference(self) -> None:
+        """G₀ ← G."""
+        if self.reference is not None:
+            self.reference.follow(self.policy)
+
+    def scorer(self, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+        """The reward of completions of a batch's prefixes, int32 [B, T], at the g-step numbered `step`.
+
+        With --kl_weight β it is less β·(log G(y_t..y_T) - log G₀(y_t..y_T)), y_t being the action that is valued, the
+        last token of the prefix. What lies before it does not depend on it, so that leaving it out changes the
+        estimated gradient's variance, but not its expectation: that of -β·KL(G‖G₀) as of the rest.
+        """
+        score = SCORERS[self.config.reward](self, tokens, step)
+        if self.reference is None:
+            return score
+        ratio = log_ratio(tokens, self.policy, self.reference, to_go=True)
+        return lambda rollouts, prefix_len: (
+            score(rollouts, prefix_len) - self.config.kl_weight * ratio(rollouts, prefix_len)
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The rewards: functions of a Reward, the batch's tokens, int32 [B, T], and the number of the g-step
+
+
+def paid_real_prob(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+    """D(Y)."""
+    assert reward.discriminator is not None
+    return reward.discriminator.completion_scorer(tokens, reward.config.rollouts_drawn)
+
+
+def paid_log_odds(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+    """Log D(Y) - log(1 - D(Y))."""
+    assert reward.discriminator is not None
+    return reward.discriminator.completion_log_odds(tokens, reward.config.rollouts_drawn)
+
+
+def paid_optimal(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+    """D*(Y) = p(Y) / (p(Y) + G(Y)), the best opinion there can be."""
+    score = paid_log_ratio(reward, tokens, step)
+    return lambda rollouts, prefix_len: tf.sigmoid(score(rollouts, prefix_len))
+
+
+def paid_log_ratio(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+    """Log p(Y) - log G(Y): the log-odds of D*."""
+    assert reward.oracle is not None
+    return log_ratio(tokens, reward.oracle, reward.policy)
+
+
+def paid_bleu(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+    """BLEU-3 against the training set."""
+    assert reward.bleu is not None
+    score = reward.bleu.score
+    return lambda rollouts, prefix_len: score(rollouts)
+
+
+def paid_constant(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+    """1, whatever the sequence."""
+    return lambda rollouts, prefix_len: tf.ones(rollouts.shape[:2])
+
+
+def paid_random(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+    """A number in [0, 1) that depends on the seed, the step and the place of the action in the batch, [B, T], alone."""
+    numbers = uniforms(tokens.shape[::-1], key(reward.config.seed, Purpose.REWARD, step))  # [T, B]
+    return lambda rollouts, prefix_len: tf.broadcast_to(numbers[prefix_len - 1], rollouts.shape[:2])
+
+
+SCORERS = {  # what each of them needs is in support/config.py
+    "discriminator": paid_real_prob,
+    "log_odds": paid_log_odds,
+    "bleu": paid_bleu,
+    "optimal": paid_optimal,
+    "log_ratio": paid_log_ratio,
+    "constant": paid_constant,
+    "random": paid_random,
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What they are made of
+
+
+def log_ratio(tokens: tf.Tensor, numerator: Generator, denominator: Generator, to_go: bool = False) -> Scorer:
+    """Log of one model's probability of whole sequences less that of another's, in nats.
+
+    Args:
+        tokens: int32 [B, T], whose prefixes, of at least one token, the scored sequences complete.
+        numerator: its log-probability counts for,
+        denominator: and its counts against a sequence.
+        to_go: of the prefix only the last token counts.
+    """
+    ratios = tf.transpose(numerator.log_probs(tokens) - denominator.log_probs(tokens))  # [T, B]
+    known = ratios if to_go else tf.cumsum(ratios)  # entry n - 1: what a prefix of n tokens contributes
+    above, below = numerator.completion_log_probs(tokens), denominator.completion_log_probs(tokens)
+    return lambda rollouts, prefix_len: (
+        known[prefix_len - 1] + above(rollouts, prefix_len) - below(rollouts, prefix_len)
+    )
+
+
+class Bleu:
+    """BLEU-3 against references that never change: `support.metrics.bleu`, inside a compiled step.
+
+    Of the references only two things matter: how often each n-gram occurs in the one that has it most often, and which
+    lengths they have. So they are counted once, and what is left of them is a sorted table of n-grams for each order.
+    """
+
+    def __init__(self, references: np.ndarray, vocab_size: int, end_token: int | None):
+        """Counts the n-grams of `references`, int32 [n, T] with n >= 1; an end and padding are no tokens here."""
+        self.vocab_size, self.end_token = vocab_size, end_token
+        counts = np.ones(references.shape, bool)
+        if end_token is not None:
+            counts = (references != end_token) & (references != vocab_size)
+        lengths, seq_len = counts.sum(axis=1), references.shape[1]
+        known = np.unique(lengths)  # ascending: of two that are equally near the shorter one is taken
+        nearest = known[np.abs(np.arange(seq_len + 1)[:, None] - known).argmin(axis=1)]
+        self._nearest = tf.constant(nearest, tf.float32)  # [T + 1], by length
+        self._tables = []  # an order: the n-grams' numbers, ascending, and how often one reference has each at most
+        for order in range(1, ORDER + 1):
+            grams, most = most_in_one(references, lengths, order, vocab_size)
+            # Variables, as XLA would compile a constant of megabytes into each program.
+            self._tables.append(tuple(tf.Variable(table, trainable=False) for table in (grams, most)))
+
+    def score(self, sequences: tf.Tensor) -> tf.Tensor:
+        """BLEU-3 of each sequence: int32 [N, B, T] → float32 [N, B]."""
+        tokens = tf.reshape(sequences, [-1, sequences.shape[-1]])
+        rows, seq_len = tokens.shape
+        counts = tf.ones([rows, seq_len], tf.bool)
+        if self.end_token is not None:
+            counts = (tokens != self.end_token) & (tokens != self.vocab_size)
+        lengths = tf.reduce_sum(tf.cast(counts, tf.int32), axis=1)
+        not_later = tf.range(seq_len)[:, None] >= tf.range(seq_len)  # [T, T]
+        logarithm, matches = tf.zeros([rows]), []
+        for order, (grams, most) in enumerate(self._tables, start=1):
+            inside = tf.range(seq_len) + order <= lengths[:, None]  # [R, T]
+            numbers = gram_numbers(tokens, order, self.vocab_size)
+            same = (numbers[:, :, None] == numbers[:, None, :]) & inside[:, None, :]
+            rank = tf.reduce_sum(tf.cast(same & not_later, tf.int32), axis=2)  # 1 for an n-gram's first occurrence
+            matched = inside & (rank <= looked_up(numbers, grams, most))
+            matches.append(tf.reduce_sum(tf.cast(matched, tf.float32), axis=1))
+            total = tf.maximum(tf.reduce_sum(tf.cast(inside, tf.float32), axis=1), 1.0)
+            logarithm += tf.math.log(tf.maximum(matches[-1], 0.1) / total) / ORDER  # no match counts as 0.1
+        length = tf.cast(lengths, tf.float32)
+        brevity = tf.minimum(1.0 - tf.gather(self._nearest, lengths) / tf.maximum(length, 1.0), 0.0)
+        score = tf.where(matches[0] > 0, tf.exp(logarithm + brevity), 0.0)
+        return tf.reshape(score, sequences.shape[:-1])
+
+
+def gram_numbers(tokens, order: int, vocab_size: int):
+    """Numbers that tell the n-grams of `order` tokens apart: int32 [R, T] → int64 [R, T], by where each begins.
+
+    Those that reach beyond the sequence have none that means anything. V must be less than 2²¹.
+    """
+    padded = tf.pad(tf.cast(tokens, tf.int64), [[0, 0], [0, order - 1]])
+    numbers = tf.zeros(tokens.shape, tf.int64)
+    for i in range(order):
+        numbers = numbers * vocab_size + padded[:, i : i + tokens.shape[1]]
+    return numbers
+
+
+def most_in_one(
+    references: np.ndarray, lengths: np.ndarray, order: int, vocab_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The n-grams of references, and how often each occurs in the one that has it most often.
+
+    Args:
+        references: int32 [n, T].
+        lengths: of the references, int [n].
+        order: tokens of an n-gram.
+        vocab_size: V.
+
+    Returns:
+        numbers as of `gram_numbers`, int64 [m], ascending, the last one being no n-gram's; and int32 [m].
+    """
+    numbers = gram_numbers(tf.constant(references), order, vocab_size).numpy()
+    outside = np.arange(references.shape[1]) + order > lengths[:, None]
+    numbers[outside] = NEVER
+    numbers.sort(axis=1)
+    starts = np.ones(numbers.shape, bool)  # of runs of one n-gram in one reference
+    starts[:, 1:] = numbers[:, 1:] != numbers[:, :-1]
+    found, runs = numbers[starts], np.diff(np.flatnonzero(starts), append=starts.size)
+    found, runs = np.append(found, NEVER), np.append(np.where(found == NEVER, 0, runs), 0)
+    ascending = np.lexsort((runs, found))
+    found, runs = found[ascending], runs[ascending]
+    last = np.append(found[1:] != found[:-1], True)  # the longest of an n-gram's runs
+    return found[last], runs[last].astype(np.int32)
+
+
+def looked_up(numbers: tf.Tensor, keys: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """The value of each number in a table, 0 where it is none of its keys; XLA's own search compares with all of them.
+
+    int64 of any shape; keys int64 [m], ascending; values int32 [m] → int32.
+    """
+    size = keys.shape[0]
+    place = tf.zeros(numbers.shape, tf.int32)  # keys that are less than the number
+    for bit in reversed(range(size.bit_length())):
+        further = place + 2**bit
+        less = tf.gather(keys, tf.minimum(further, size) - 1) < numbers
+        place = tf.where((further <= size) & less, further, place)
+    place = tf.minimum(place, size - 1)
+    return tf.where(tf.gather(keys, place) == numbers, tf.gather(values, place), 0)

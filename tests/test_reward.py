@@ -1,0 +1,358 @@
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import action_values, all_sequences, probabilities, random_generator, randomise
+from test_main import rows, weights
+from test_model import assert_same_gradient, flat, gradient_of
+
+import main as program
+import reward as rewards
+from model import SeqGAN
+from reward import Bleu
+from support.config import REWARDS, UsageError, parse, read_flags
+from support.metrics import bleu
+from support.seeds import Purpose, key
+
+BETA = 0.7
+ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
+STEP = tf.constant(0)
+
+
+SIZES = "--vocab_size 4 --seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5"
+D_SIZES = "--d_emb_dim 3 --d_filter_sizes 1 3 --d_num_filters 4 3 --d_batch_size 8"
+
+
+def flags_of(reward: str, *flags: str) -> list[str]:
+    """The flags of a tiny run with this reward; those of the discriminator only where there is one."""
+    needs = REWARDS[reward]
+    sizes = [*SIZES.split(), *(D_SIZES.split() if needs.discriminator else [])]
+    rollouts = ["--rollout_num", "2"] if needs.rollouts or "--kl_weight" in flags else []
+    train_size = ["--train_size", "8"] if reward == "bleu" else []
+    return [*sizes, *rollouts, *train_size, "--reward", reward, *flags]
+
+
+def model_of(reward: str, *flags: str, end_token: int | None = None) -> SeqGAN:
+    """V = 4, T = 3, networks whose laws are far from uniform; the reference policy is another than the policy."""
+    config = parse(flags_of(reward, *flags))
+    oracle = random_generator(4, 3, seed=7, end_token=end_token)
+    model = SeqGAN(config, 4, end_token=end_token, oracle=oracle, references=lambda: some_references(end_token))
+    for seed, network in enumerate((model.generator, model.discriminator, model.reward.reference), start=1):
+        if network is not None:
+            randomise(network, seed)
+    model.follow_policy(lag=0.0)
+    return model
+
+
+def some_references(end_token: int | None) -> np.ndarray:
+    return all_sequences(4, 3, end_token)[[0, 9, 20, 33]]
+
+
+def stripped(sequences: np.ndarray, end_token: int | None) -> list[list[int]]:
+    """Without ends and padding."""
+    if end_token is None:
+        return sequences.tolist()
+    return [[token for token in row if token not in (end_token, 4)] for row in sequences.tolist()]
+
+
+def scores_of(model: SeqGAN) -> np.ndarray:
+    """What the reward without --kl_weight pays each sequence, [n], from its definition."""
+    end_token = model.generator.end_token
+    sequences = all_sequences(4, 3, end_token)
+    reward = model.config.reward
+    if reward in ("discriminator", "log_odds"):
+        real_prob = model.discriminator.real_prob(tf.constant(sequences)).numpy().astype(np.float64)
+        return real_prob if reward == "discriminator" else np.log(real_prob) - np.log1p(-real_prob)
+    if reward in ("optimal", "log_ratio"):
+        p, g = probabilities(model.reward.oracle), probabilities(model.generator)
+        return p / (p + g) if reward == "optimal" else np.log(p) - np.log(g)
+    if reward == "bleu":
+        return bleu(stripped(sequences, end_token), stripped(some_references(end_token), end_token), (3,))[:, 0]
+    return np.ones(len(sequences))
+
+
+def exact_gradient(model: SeqGAN, scores: np.ndarray) -> np.ndarray:
+    """The gradient of -(E_G[score] - β KL(G‖G₀)), by enumeration and automatic differentiation."""
+    beta = model.config.kl_weight
+    reference = np.log(probabilities(model.reward.reference)) if beta else np.zeros(len(scores))
+
+    def loss(log_probs):
+        probs = tf.exp(log_probs)
+        return -tf.reduce_sum(probs * scores) + beta * tf.reduce_sum(probs * (log_probs - reference))
+
+    return gradient_of(model, loss)
+
+
+def values_of(model: SeqGAN) -> tuple[np.ndarray, np.ndarray]:
+    """The exact action values under the scorer, and the standard deviation of a completion's score; [n, T] each."""
+    sequences = tf.constant(all_sequences(4, 3, model.generator.end_token))
+    score = model.reward.scorer(sequences, STEP)
+    scores = [score(sequences[None], tf.constant(n))[0].numpy().astype(np.float64) for n in (1, 2, 3)]
+    mean, square = (
+        np.stack([action_values(model.generator, scores[n] ** power)[:, n] for n in range(3)], axis=1)
+        for power in (1, 2)
+    )
+    return mean, np.sqrt(np.maximum(square - mean**2, 0))
+
+
+@pytest.mark.parametrize(("beta", "end_token"), [(0, None), (BETA, 2)])
+@pytest.mark.parametrize("reward", [name for name in REWARDS if name != "random"])
+def test_the_expected_gradient_is_that_of_the_expected_reward_less_the_divergence(reward, beta, end_token):
+    model = model_of(reward, *(["--kl_weight", str(beta)] if beta else []), end_token=end_token)
+    sequences, scores = all_sequences(4, 3, end_token), scores_of(model)
+    values, _ = values_of(model)
+    if not beta:
+        np.testing.assert_allclose(values, action_values(model.generator, scores), rtol=1e-4, atol=1e-5)
+    weights = probabilities(model.generator) * len(sequences)  # the loss is a mean over the batch
+    _, gradients = model.policy_gradient(tf.constant(sequences), tf.constant(values * weights[:, None], tf.float32))
+    exact = exact_gradient(model, scores)
+    np.testing.assert_allclose(flat(gradients), exact, atol=3e-5)
+    assert (np.linalg.norm(exact) > 0.05) == (reward != "constant" or beta > 0)
+
+
+@ENDS
+def test_an_action_is_not_charged_for_what_came_before_it(end_token):
+    model = model_of("log_odds", "--kl_weight", str(BETA), end_token=end_token)
+    sequences = tf.constant(all_sequences(4, 3, end_token))
+    score, scores = model.reward.scorer(sequences, STEP), scores_of(model)
+    ratios = (model.generator.log_probs(sequences) - model.reward.reference.log_probs(sequences)).numpy()
+    for n in (1, 2, 3):
+        found = score(sequences[None], tf.constant(n))[0]
+        np.testing.assert_allclose(found, scores - BETA * ratios[:, n - 1 :].sum(axis=1), atol=1e-4)
+
+
+def test_the_log_ratios_gradient_is_that_of_the_divergence_from_the_oracle():
+    """Though the reward itself depends on the policy."""
+    model = model_of("log_ratio")
+    log_p = np.log(probabilities(model.reward.oracle))
+    exact = gradient_of(model, lambda log_probs: tf.reduce_sum(tf.exp(log_probs) * (log_probs - log_p)))
+    np.testing.assert_allclose(exact_gradient(model, scores_of(model)), exact, atol=3e-5)
+
+
+@pytest.mark.parametrize(("reward", "end_token"), [("log_odds", None), ("log_ratio", 2), ("bleu", 2)])
+def test_rollouts_are_scored_as_the_sequences_that_they_are(reward, end_token):
+    """Of many completions of every prefix, and inside the loop of the reward pass."""
+    model = model_of(reward, "--kl_weight", str(BETA), end_token=end_token)
+    sequences = tf.constant(all_sequences(4, 3, end_token))
+
+    def passed(tokens):
+        return model.rollout_policy.rewards(tokens, model.reward.scorer(tokens, STEP), 500, key(1, Purpose.ROLLOUT, 0))
+
+    values, deviations = values_of(model)
+    found = tf.function(passed, jit_compile=True)(sequences).numpy()
+    errors = deviations / np.sqrt(500)
+    assert (np.abs(found - values) < 5 * errors + 2e-4).all()
+    assert (np.abs(np.diff(values, axis=1)).max(axis=0) > 10 * errors.max()).all()  # another step's would show
+
+
+def test_the_step_follows_the_exact_gradient():
+    model = model_of("log_odds", "--kl_weight", "0.7", "--batch_size", "40000")
+    seen = []
+    model._update_generator = lambda optimizer, gradients: seen.append(flat(gradients))
+    model._g_step(STEP)
+    assert_same_gradient(seen[0], exact_gradient(model, scores_of(model)))
+
+
+def test_the_optimum_is_the_reference_reweighted_by_the_discriminators_odds():
+    """G₀ · (D / (1 - D))^(1/β) / Z."""
+    flags = "--kl_weight 0.5 --batch_size 128 --rollout_num 8 --baseline batch --g_lr 0.02"
+    model = model_of("log_odds", *flags.split())
+    randomise(model.generator, seed=1, stddev=0.3)
+    model.keep_reference()
+    reference = probabilities(model.generator)
+    np.testing.assert_array_equal(probabilities(model.reward.reference), reference)
+    randomise(model.discriminator, seed=2, stddev=0.4)
+    optimum = reference * np.exp(scores_of(model) / 0.5)
+    optimum /= optimum.sum()
+
+    def divergence() -> float:
+        g = probabilities(model.generator)
+        return float((g * np.log(g / optimum)).sum())
+
+    before = divergence()
+    for step in range(300):
+        if step == 200:
+            model.g_optimizer.learning_rate.assign(0.002)
+        model.follow_policy(lag=0.0)
+        model.g_step(tf.constant(step))
+    assert before > 0.1 and divergence() < 0.01
+    np.testing.assert_array_equal(probabilities(model.reward.reference), reference)  # it has not moved
+
+
+# ---- controls
+
+
+@ENDS
+def test_a_constant_reward_with_the_baseline_changes_nothing(end_token):
+    model = model_of("constant", "--baseline", "batch", "--no-jit", end_token=end_token)
+    before = model.generator.get_weights()
+    for step in range(2):
+        result = model.g_step(tf.constant(step))
+        np.testing.assert_array_equal(result.rewards, np.ones([4, 3]))
+    for old, new in zip(before, model.generator.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    model = model_of("constant", "--no-jit")
+    before = model.generator.get_weights()
+    model.g_step(STEP)
+    assert any((old != new).any() for old, new in zip(before, model.generator.get_weights(), strict=True))
+
+
+def test_a_random_reward_is_a_function_of_seed_step_and_place():
+    flags = ["--no-jit", "--batch_size", "500"]
+    model, other = model_of("random", *flags), model_of("random", "--seed", "2", *flags)
+    first, second = (model.g_step(tf.constant(step)) for step in (0, 1))
+    again = model.g_step(STEP)  # by now the policy is another
+    assert (first.tokens.numpy() != again.tokens.numpy()).any()
+    np.testing.assert_array_equal(first.rewards, again.rewards)
+    values = [r.rewards.numpy().ravel() for r in (first, second, other.g_step(STEP))]
+    for one in values:
+        assert len(np.unique(one)) > 1450 and one.min() >= 0 and one.max() < 1  # a number for each place
+        assert abs(one.mean() - 0.5) < 0.04 and abs(one.var() - 1 / 12) < 0.01
+    for one, two in itertools.combinations(values, 2):
+        assert abs(np.corrcoef(one, two)[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("reward", list(REWARDS))
+def test_rollouts_and_a_discriminator_exist_only_where_they_are_needed(reward, monkeypatch):
+    def drawn(reward: str, *flags: str) -> bool:
+        model, calls = model_of(reward, "--no-jit", *flags), []
+        complete = model.rollout_policy.complete
+        monkeypatch.setattr(model.rollout_policy, "complete", lambda *args: calls.append(1) or complete(*args))
+        model._g_step(STEP)
+        return bool(calls)
+
+    assert drawn(reward) == REWARDS[reward].rollouts == (reward not in ("constant", "random"))
+    if not REWARDS[reward].rollouts:
+        assert drawn(reward, "--kl_weight", "1")  # for the divergence
+    assert (model_of(reward).discriminator is not None) == (reward in ("discriminator", "log_odds"))
+
+
+def test_each_reward_has_its_scorer():
+    assert rewards.SCORERS.keys() == REWARDS.keys()
+
+
+# ---- runs
+
+
+@pytest.mark.parametrize("reward", list(REWARDS))
+def test_resumes_bit_for_bit(reward, tmp_path):
+    """A step after a checkpoint is the same in another process, which has everything from the flags and the weights."""
+    whole = model_of(reward, "--kl_weight", str(BETA))
+    whole._g_step(tf.constant(0))
+    path = whole.checkpoint().write(str(tmp_path / "state"))
+    resumed = model_of(reward, "--kl_weight", str(BETA))
+    for network in (resumed.generator, resumed.reward.reference):
+        randomise(network, seed=9)
+    resumed.checkpoint().read(path).assert_consumed()
+    for model in (whole, resumed):
+        model._g_step(tf.constant(1))
+    variables = [
+        [*m.generator.weights, *m.reward.reference.weights, *m.g_optimizer.variables] for m in (whole, resumed)
+    ]
+    for mine, theirs in zip(*variables, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def run(folder, reward: str, *flags: str) -> int:
+    logs = ["--log_dir", str(folder / "train"), "--eval_log_dir", str(folder / "eval")]
+    quick = "--oracle_emb_dim 3 --oracle_hidden_dim 4 --pretrain_g_epochs 2 --eval_samples 16 --no-jit"
+    of_d = "--pretrain_d_epochs 1 --d_steps 1 --d_epochs 1" if REWARDS[reward].discriminator else ""
+    return program.main([*flags_of(reward, *quick.split(), *of_d.split(), *flags), *logs])
+
+
+def test_a_run_against_a_moving_reference_is_continued(tmp_path):
+    """Every second epoch begins with the policy as the reference policy."""
+    flags = ["--kl_weight", "0.5", "--reference_every", "2", "--checkpoint_every", "1", "--keep_checkpoints", "9"]
+    flags.append("--no-evaluate")
+    for total in ("2", "4"):
+        assert run(tmp_path / "parts", "log_odds", *flags, "--total_epochs", total) == 0
+    assert run(tmp_path / "whole", "log_odds", *flags, "--total_epochs", "4") == 0
+    parts, whole = weights(tmp_path / "parts"), weights(tmp_path / "whole")
+    assert parts.keys() == whole.keys()
+    for name, value in whole.items():
+        np.testing.assert_array_equal(value, parts[name], err_msg=name)
+    assert rows(tmp_path / "parts" / "train") == rows(tmp_path / "whole" / "train")
+    policies, references = [], []  # after pretraining, then after each adversarial epoch
+    biases = [name for name in whole if name.startswith("generator/cell/") and "bias" in name]
+    assert len(biases) == 1
+    for path in sorted((tmp_path / "whole" / "train" / "checkpoints").iterdir())[-5:]:
+        reader = tf.train.load_checkpoint(str(path / "weights"))
+        policies.append(reader.get_tensor(biases[0]))
+        references.append(reader.get_tensor(biases[0].replace("generator/", "reference_policy/")))
+    for epoch, of_epoch in ((1, 0), (2, 0), (3, 2), (4, 2)):
+        np.testing.assert_array_equal(references[epoch], policies[of_epoch])
+    assert (policies[0] != policies[2]).any()
+
+
+def test_a_run_without_a_discriminator(tmp_path):
+    assert run(tmp_path, "random", "--total_epochs", "2") == 0
+    train = rows(tmp_path / "train")
+    assert [row["phase"] for row in train] == ["pretrain_g"] * 2 + ["adversarial"] * 2
+    for row in train:
+        assert not any(value for name, value in row.items() if name.startswith("d_"))
+    assert all(0 < float(row["g_reward"]) < 1 for row in train[2:])
+    assert not any("discriminator" in name or "d_optimizer" in name for name in weights(tmp_path))
+    assert all(row["nll_test"] for row in rows(tmp_path / "eval"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--reward optimal --dataset Nottingham", ["--reward optimal", "--dataset LSTM"]),
+        ("--reward log_ratio --dataset text --data_dir x.txt", ["--reward log_ratio", "--dataset LSTM"]),
+        ("--reward bleu", ["--reward bleu", "--train_size"]),
+        ("--reference_every 3", ["--reference_every", "--kl_weight"]),
+        ("--reward praise", ["--reward", "praise", "log_odds"]),
+        ("--kl_weight -1", ["--kl_weight", "-1"]),
+    ],
+)
+def test_what_a_reward_lacks_is_named(flags, words):
+    with pytest.raises(UsageError) as error:
+        read_flags(flags.split())
+    assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
+
+
+def test_bleu_takes_one_rollout_unless_it_is_told():
+    bleu_flags = ["--reward", "bleu", "--train_size", "100"]
+    assert parse(bleu_flags).rollout_num == 1 and parse([*bleu_flags, "--rollout_num", "16"]).rollout_num == 16
+    assert parse(["--reward", "bleu", "--preset", "paper"]).rollout_num == 1 and parse([]).rollout_num == 16
+
+
+# ---- BLEU
+
+
+@pytest.mark.parametrize("seq_len", [2, 3, 8])
+@pytest.mark.parametrize("end_token", [None, 6], ids=["one length", "unequal lengths"])
+def test_bleu_is_nltks(seq_len, end_token):
+    """Also where references are longer or shorter, where an n-gram occurs repeatedly, and where nothing matches."""
+    rng = np.random.default_rng(seq_len)
+
+    def drawn(count: int, low: int) -> np.ndarray:
+        tokens = rng.integers(low, 7, [count, seq_len]).astype(np.int32)
+        ended = np.cumsum(tokens == end_token, axis=1) - (tokens == end_token) > 0
+        return np.where(ended, 7, tokens)
+
+    def strip(tokens: np.ndarray) -> list[list[int]]:
+        return tokens.tolist() if end_token is None else [[x for x in row if x < end_token] for row in tokens.tolist()]
+
+    references, samples = drawn(12, low=2), drawn(60, low=0)
+    samples[0], samples[1, 0] = 3, 0
+    if end_token is not None:
+        samples[2] = [end_token] + [7] * (seq_len - 1)
+        references = references[references[:, 0] != end_token]  # none is empty
+    table = Bleu(references, 7, end_token)
+    found = tf.function(table.score, jit_compile=True)(tf.constant(samples.reshape(3, 20, seq_len)))
+    exact = bleu(strip(samples), strip(references), (3,))[:, 0]
+    np.testing.assert_allclose(found.numpy().ravel(), exact, atol=1e-6)
+    assert len(np.unique(exact)) > 3 and (seq_len < 3 or exact.max() > 0.4)
+
+
+def test_bleu_counts_an_n_gram_as_often_as_the_reference_that_has_it_most_often():
+    table = Bleu(np.array([[1, 1, 1, 2], [1, 1, 2, 2], [3, 3, 3, 3]], np.int32), 4, None)
+    grams, most = (variable.numpy() for variable in table._tables[0])
+    assert dict(zip(grams.tolist(), most.tolist(), strict=True)) == {1: 3, 2: 2, 3: 4, rewards.NEVER: 0}
+    grams, most = (variable.numpy() for variable in table._tables[1])
+    assert dict(zip(grams.tolist(), most.tolist(), strict=True)) == {5: 2, 6: 1, 10: 1, 15: 3, rewards.NEVER: 0}
+    found = rewards.looked_up(tf.constant([[5, 15], [0, 7]], tf.int64), *table._tables[1])
+    np.testing.assert_array_equal(found, [[2, 3], [0, 0]])
