@@ -145,7 +145,7 @@ class Run:
         if self.config.evaluate and due.evaluation:
             self._evaluate(step, due)
         if step.phase != PRETRAIN_D:  # which leaves the generator as it is
-            self.data.log_samples(self.model, axis, due, self.logs[-1:])
+            self.data.log_samples(self.model, axis, due, self.logs[-1])
         return figures, (self.evaluation if self.config.evaluate else {}) if evaluated else None
 
     def _evaluate(self, step: Step, due: Due) -> None:

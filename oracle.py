@@ -172,15 +172,14 @@ class OracleData:
             "nats a token: the floor of nll_test"
         )
 
-    def log_samples(self, model, epoch: int, due: Due, logs: list[RunLog]) -> None:
+    def log_samples(self, model, epoch: int, due: Due, log: RunLog) -> None:
         """With --log_generation, at evaluations: what the oracle thinks of a generated and a real batch."""
         if self.config.log_generation and due.evaluation:
             generated = model.sample(self.config.batch_size, Purpose.IMAGES, tf.constant(epoch))
             batches = {"generated": generated, "real": self.mle_batches(epoch)[0]}
             log_probs = {name: self._log_probs(tokens).numpy() for name, tokens in batches.items()}
             picture = likelihoods(log_probs, self.vocab_size)
-            for log in logs:
-                log.image(epoch, "samples/likelihoods", picture)
+            log.image(epoch, "samples/likelihoods", picture)
 
     def evaluate(self, model, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
         """Measures a `model.SeqGAN` against the oracle; `epoch` picks the random numbers, `due` changes nothing.

@@ -70,7 +70,7 @@ class Dataset(Protocol):
     def evaluate_discriminator(self, model: Any, epoch: int) -> dict[str, tuple[float, float]]:
         """What the discriminator knows of sequences it never saw, as `evaluate`; called once it is pretrained."""
 
-    def log_samples(self, model: Any, epoch: int, due: Due, logs: list[Any]) -> None:
+    def log_samples(self, model: Any, epoch: int, due: Due, log: Any) -> None:
         """Shows or saves what the model generates, in the evaluation log or, with --no-evaluate, that of training.
 
         Called after each epoch of a generator's phase.

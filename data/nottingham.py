@@ -31,7 +31,7 @@ from data.midi import (
 )
 from data.training_set import draw, spread, training_data
 from support.config import Config, UsageError
-from support.directories import TEMPO
+from support.directories import MEDIA, TEMPO
 from support.logs import RunLog
 from support.metrics import bleu, copies, mean_and_error, self_bleu
 from support.seeds import Purpose
@@ -161,7 +161,7 @@ class NottinghamData:
         defined = {name: values[name][~np.isnan(values[name])] for name in self.compared if name in values}
         return {name: mean_and_error(numbers) for name, numbers in defined.items() if len(numbers)}
 
-    def log_samples(self, model, epoch: int, due: Due, logs: list[RunLog]) -> None:
+    def log_samples(self, model, epoch: int, due: Due, log: RunLog) -> None:
         """Every --sample_every epochs and at a phase's end: tunes to see and hear, and sample*.mid written anew."""
         if not due.samples:
             return
@@ -173,11 +173,10 @@ class NottinghamData:
         for name, tunes in (("generated", generated), ("real", real)):
             picture = piano_roll(tunes, self.frame_seconds, f"{name}, epoch {epoch}")
             clips = np.stack([audio(tokens, self.frame_seconds) for tokens in tunes])
-            for log in logs:
-                log.image(epoch, f"piano_roll/{name}", picture)
-                log.audio(epoch, f"audio/{name}", clips, SAMPLE_RATE)
+            log.image(epoch, f"piano_roll/{name}", picture)
+            log.audio(epoch, f"audio/{name}", clips, SAMPLE_RATE)
             if self.config.save_media:
-                save_media(folder / "media", f"epoch{epoch:05d}_{name}", picture, clips)
+                save_media(folder / MEDIA, f"epoch{epoch:05d}_{name}", picture, clips)
 
 
 def frame_seconds(config: Config, tempo: float) -> float:

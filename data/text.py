@@ -439,12 +439,11 @@ class TextData:
         values["length"] = np.array([len(sequence) for sequence in sequences])
         return {name: mean_and_error(numbers) for name, numbers in values.items()}
 
-    def log_samples(self, model, epoch: int, due: Due, logs: list[RunLog]) -> None:
+    def log_samples(self, model, epoch: int, due: Due, log: RunLog) -> None:
         """Every --sample_every epochs and at a phase's end: some generated and some real lines, as text."""
         if not due.samples:
             return
         generated = model.sample(SAMPLES, Purpose.IMAGES, tf.constant(epoch)).numpy()
         real = draw(self.lines["train"], SAMPLES, self.config.seed, Purpose.IMAGES, epoch)
-        for log in logs:
-            log.text(epoch, "lines/generated", self.vocabulary.decode(generated))
-            log.text(epoch, "lines/real", self.vocabulary.decode(real))
+        log.text(epoch, "lines/generated", self.vocabulary.decode(generated))
+        log.text(epoch, "lines/real", self.vocabulary.decode(real))

@@ -273,7 +273,7 @@ class ToyData:
     def evaluate_discriminator(self, model, epoch: int) -> dict[str, tuple[float, float]]:
         return {"d_gain": (float(model.weights[1]), 0.5)}
 
-    def log_samples(self, model, epoch: int, due, logs) -> None:
+    def log_samples(self, model, epoch: int, due, log) -> None:
         pass
 
 
