@@ -158,7 +158,7 @@ def test_a_run_that_was_moved_goes_on(trainer, toy, tmp_path):
 
 def test_how_often_a_run_is_looked_at_may_change(trainer, toy, tmp_path):
     assert trainer.run(flags(tmp_path, "--total_epochs", "2"), toy=True).status == 0
-    more = ["--eval_every", "1", "--eval_samples", "6", "--log_generation"]
+    more = ["--eval_every", "1", "--eval_samples", "6", "--d_eval_samples", "8", "--log_generation"]
     assert trainer.run(flags(tmp_path, *more), toy=True).status == 0
     assert timeless_rows(tmp_path / "train") == timeless_rows(toy / "train")
     epochs = [row.split(",")[0] for row in (tmp_path / "eval" / "metrics.csv").read_text().splitlines()[1:]]
