@@ -424,7 +424,7 @@ AFTER_PRETRAINING = {
     *("pretrain_d_epochs", "total_epochs", "g_steps", "d_steps", "d_epochs", "g_lr"),
     *("reward", "kl_weight", "reference_every", "rollout_num", "rollout_lag", "baseline"),
     *("d_emb_dim", "d_filter_sizes", "d_num_filters", "dropout_keep_prob", "d_l2", "d_lr", "d_batch_size"),
-    *("g_schedule", "d_schedule", "mle_steps", "mle_lr", "d_eval_samples"),
+    *("g_schedule", "d_schedule", "mle_steps", "mle_lr"),
 }
 # Nor do the curves that it leaves depend on what may change, but for when and on what they are measured.
 UNRELATED_TO_PRETRAINING = AFTER_PRETRAINING | (FREE_TO_CHANGE - {"eval_every", "eval_samples", "sample_every"})

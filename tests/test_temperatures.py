@@ -153,5 +153,5 @@ def test_changed_data_are_refused(runs, tmp_path, capsys):
     path.write_text(before + "\nabc")
     with pytest.raises(SystemExit):
         temperatures.main([str(runs / "lines"), "--temperatures", "1"])
-    assert "vocabulary.json: of other data than" in capsys.readouterr().err
+    assert "lines: the run has read other data than --data_dir" in capsys.readouterr().err
     path.write_text(before)

@@ -29,10 +29,11 @@ from main import DATASETS
 from model import SeqGAN
 from oracle import OracleData
 from support.checkpoints import first_line
-from support.config import Parser, UsageError, number
+from support.config import CONFIG, Parser, UsageError, number, read_config
 from support.device import configure_tensorflow
 from support.directories import PRETRAINED
 from support.logs import with_errors
+from tools.plot_curves import short_names
 
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
 SHOWN = (  # in the printed table, where they are measured; the CSV file has all
@@ -69,11 +70,10 @@ class Subject:
             self.states = {"pretrained": SeqGAN.restored(logdir, PRETRAINED).averaged.get_weights()} | self.states
         config = dataclasses.replace(self.model.config, eval_samples=samples)
         self.data: Any = DATASETS[config.dataset](config)
-        for name, content in self.data.files().items():
-            if (logdir / name).read_bytes() != content.encode():
-                raise UsageError(f"{logdir / name}: of other data than {config.data_dir} has now")
-        if self.data.vocab_size != self.model.generator.vocab_size:
-            raise UsageError(f"{logdir}: of other data than {config.data_dir} has now")
+        recorded, digests = read_config(logdir / CONFIG), self.data.digests()
+        kept = all((logdir / name).read_bytes() == content.encode() for name, content in self.data.files().items())
+        if not kept or recorded.get("data", digests) != digests:
+            raise UsageError(f"{logdir}: the run has read other data than {self.data.origin} has now")
 
     def truth(self) -> np.ndarray:
         """What tells the data of two runs apart: the oracle's entropy, or the sequences of test."""
@@ -206,16 +206,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     temperatures = sorted(set(arguments.temperatures))
     try:
         configure_tensorflow()
-        names = [str(logdir) for logdir in arguments.logdirs]
+        logdirs = list(dict.fromkeys(arguments.logdirs))
+        names = short_names(logdirs)
         points: list[Point] = []
         first: Subject | None = None
         states = len(names) * (1 + arguments.checkpoints)
         with tqdm(total=states * len(temperatures), unit="point", disable=None) as bar:
-            for logdir, name in zip(arguments.logdirs, names, strict=True):
+            for logdir, name in zip(logdirs, names, strict=True):
                 subject = Subject(logdir, arguments.n, arguments.checkpoints)
                 first = first or subject
                 if not np.array_equal(subject.truth(), first.truth()):
-                    raise UsageError(f"{logdir}: a run with other data than {arguments.logdirs[0]}")
+                    raise UsageError(f"{logdir}: a run with other data than {logdirs[0]}")
                 for point in subject.measure(name, temperatures):
                     points.append(point)
                     bar.update()
