@@ -152,7 +152,9 @@ def shared_model(config: Config, vocab_size: int, start_token: int = 0, end_toke
 
 
 def shared_oracle(config: Config) -> OracleData:
-    """An `OracleData` of these flags, with what was compiled for them before."""
+    """An `OracleData` of these flags, with what was compiled for them before; afresh where it depends on a file."""
+    if config.oracle_params:
+        return OracleData(config)
     data = _oracle_of(_compiled_from(config))
     data.config = config
     return data

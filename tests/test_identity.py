@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SIZES
+from conftest import SIZES, train
 from test_bad_input import npz
 from test_nottingham import cache_home, write_song  # noqa: F401, a fixture
 
-import main as program
 from data import checksum
 from support.config import parse
 
@@ -41,7 +40,7 @@ KINDS = {
 
 
 def start(*flags: str) -> int:
-    return program.main([*SIZES, *FEW, *flags])
+    return train([*SIZES, *FEW, *flags])
 
 
 def change_oracle(here: Path) -> None:
@@ -83,7 +82,7 @@ def test_what_a_run_reads_is_part_of_it(here, capsys, kind, change, why):
     change(here)
     capsys.readouterr()
     for argv in ([*SIZES, *FEW, *flags, "--pretrain_g_epochs", "2"], ["--no-is_train", "--log_dir", "train"]):
-        status = program.main(argv)
+        status = train(argv)
         error = capsys.readouterr().err
         assert status == 2 and why in error and error.count("\n") == 1, error
     assert before == {path: path.read_bytes() for path in (here / "train").rglob("*") if path.is_file()}
@@ -134,13 +133,13 @@ def test_a_checksum_is_of_numbers():
 def test_a_run_is_evaluated_with_its_own_flags(here, capsys):
     assert start("--seed", "7", *KINDS["text"][0]) == 0
     capsys.readouterr()
-    assert program.main(["--no-is_train", "--log_dir", "train"]) == 0
+    assert train(["--no-is_train", "--log_dir", "train"]) == 0
     first = capsys.readouterr().out
     assert re.search(r"nll_test +\d", first)
-    assert program.main(["--is_train", "False", "--log_dir", "train", "--seed", "7", "--eval_samples", "40"]) == 0
+    assert train(["--is_train", "False", "--log_dir", "train", "--seed", "7", "--eval_samples", "40"]) == 0
     assert capsys.readouterr().out != first  # more samples may be drawn
     (here / "lines").rename(here / "moved")
-    assert program.main(["--no-is_train", "--log_dir", "train", "--data_dir", "moved"]) == 0
+    assert train(["--no-is_train", "--log_dir", "train", "--data_dir", "moved"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -167,4 +166,4 @@ def test_flags_that_contradict_the_run(here, capsys, flags, why):
 def test_a_run_that_overwrote_another_is_evaluated(here):
     assert start(*KINDS["oracle"][0]) == 0
     assert start(*KINDS["oracle"][0], "--overwrite") == 0
-    assert program.main(["--no-is_train", "--log_dir", "train"]) == 0
+    assert train(["--no-is_train", "--log_dir", "train"]) == 0

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import END, SIZES, TINY, all_sequences, probabilities, random_generator, randomise, tiny_config
+from conftest import END, SIZES, TINY, all_sequences, probabilities, random_generator, randomise, tiny_config, train
 from test_nottingham import write_song
 
-import main as program
 from model import SeqGAN
 from oracle import OracleData
 from tools import temperatures
@@ -74,7 +73,7 @@ def runs(tmp_path_factory) -> Path:
         ("lines", [*SIZES, *PRETRAINING, *text]),
         ("music", [*SIZES, *PRETRAINING, *tunes]),
     ):
-        assert program.main([*flags, "--log_dir", str(folder / name)]) == 0
+        assert train([*flags, "--log_dir", str(folder / name)]) == 0
     return folder
 
 
