@@ -114,6 +114,7 @@ def test_tensorboard_shows_first_what_a_reader_wants(finished):
     likelihoods = ("g_entropy", "kl_forward", "kl_reverse", "nll_test", "oracle_entropy")
     assert sorted(shown["nll"]) == ["nll", *(f"nll/{name}" for name in likelihoods)]
     assert all(tag.endswith(("_loss", "_acc", "_reward", CLOCK)) or "reward_at" in tag for tag in shown["training"])
+    shown["samples"].remove("samples/likelihoods")  # the pictures
     assert {name_of(tag) for tag in shown["se"]} == {f"{name_of(tag)}_se" for tag in shown["nll"] + shown["samples"]}
 
 
@@ -274,27 +275,29 @@ def test_the_last_line_tells_the_figures(tmp_path, capsys):
     captured = capsys.readouterr()
     first, *progress = captured.out.strip().splitlines()
     assert first.startswith("oracle: 4 tokens") and "floor" in first
-    *progress, head, nll, nll_test, entropy, last = progress
+    place = next(i for i, line in enumerate(progress) if line.split() == ["generated", "real"])
+    progress, (head, nll, nll_test, entropy, *others, last) = progress[:place], progress[place:]
     final = {name: f"{float(value):.3f}" for name, value in rows(tmp_path / "eval")[-1].items() if name != "phase"}
-    assert head.split() == ["generated", "real"]
     assert nll.split() == ["nll", final["nll"], "±", final["nll_se"]]
     assert nll_test.split() == ["nll_test", final["nll_test"], "±", final["nll_test_se"]]
     both = [final["g_entropy"], "±", final["g_entropy_se"], final["oracle_entropy"], "±", final["oracle_entropy_se"]]
     assert entropy.split() == ["g_entropy", *both]
-    assert {head.index("generated"), *(line.index(line.split()[1]) for line in (nll, nll_test, entropy))} == {11}
+    assert all(line.split()[1:] == [final[line.split()[0]], "±", final[f"{line.split()[0]}_se"]] for line in others)
+    starts = [re.match(r"\S+ +", line).end() for line in (nll, nll_test, entropy, *others)]
+    assert set(starts) == {head.index("generated")}  # aligned
     assert head.index("real") == entropy.index(final["oracle_entropy"])
     assert "nats a token" in last and last.endswith(f"curves: tensorboard --logdir {tmp_path}")
-    # A line an evaluation; of the discriminator's pretraining, where one would be due.
+    # A line an evaluation.
     assert [line.split(":")[0] for line in progress] == [
         *(f"pretrain_g {n}/4" for n in (1, 2, 4)),
-        *(f"pretrain_d {n}/2" for n in (1, 2)),
+        "pretrain_d 2/2",
         *(f"adversarial {n}/3" for n in (1, 2, 3)),
     ]
     evaluated = rows(tmp_path / "eval")[1]
     for name in ("nll", "nll_test", "g_entropy"):
         assert f"{name} {float(evaluated[name]):.3f}" in progress[1]
     assert "d_pretrain_loss " in progress[3]
-    assert re.search(r"; \d+\.\d (epochs/s|s an epoch), 0:00:\d\d left of this phase$", progress[1])
+    assert re.search(r"; \d+\.\d (epochs/s|s an epoch), \d:\d\d:\d\d left of this phase$", progress[1])
     assert captured.err == ""  # no progress bar where stderr is no terminal
 
 
@@ -347,7 +350,9 @@ def test_the_program_runs_as_a_script(tmp_path):
         [sys.executable, ROOT / "main.py", *TINY, *logs], capture_output=True, text=True, cwd=tmp_path
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("\n") == 1 + 3 + 2 + 1 + 4 + 1  # oracle, progress, table, last line
+    first, *progress, last = done.stdout.splitlines()
+    assert first.startswith("oracle: ") and last.endswith(f"tensorboard --logdir {tmp_path}")
+    assert [line.split()[0] for line in progress[:5]] == [*["pretrain_g"] * 3, "pretrain_d", "adversarial"]
 
 
 def test_a_run_whose_output_nobody_takes(tmp_path):
