@@ -177,7 +177,8 @@ def pretraining(config: Config) -> Config:
 
 def pretraining_words(flags: Sequence[str]) -> tuple[str, ...]:
     """A command line without what only the adversarial phase reads, and without that phase."""
-    dropped = AFTER_PRETRAINING - {"d_filter_sizes", "d_num_filters"}  # the filters still have to fit --seq_len
+    # Filters have to fit --seq_len, unless the reward does without a discriminator.
+    dropped = AFTER_PRETRAINING - {"reward", "d_filter_sizes", "d_num_filters"}
     kept = {name: value for name, value in explicit_flags(flags).items() if name not in dropped}
     return tuple(words_of(kept | {"total_epochs": 0}))
 
