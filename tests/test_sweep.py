@@ -208,7 +208,8 @@ def free_port() -> int:
 def test_a_cluster_loses_a_worker_and_nothing_else(tmp_path):
     pytest.importorskip("distributed")
     table = REAL.replace('[[methods]]\nname = "other"\nflags = "--baseline batch"\n', "").replace(
-        'name = "one"', 'name = "one"\nflags = "--pretrain_g_epochs 3000 --total_epochs 0 --checkpoint_every 50 --eval_every 500"'
+        'name = "one"',
+        'name = "one"\nflags = "--pretrain_g_epochs 3000 --total_epochs 0 --eval_every 500 --checkpoint_every 50"',
     )
     (tmp_path / "cluster.toml").write_text(table)
     port = free_port()
