@@ -371,7 +371,9 @@ class SeqGAN:
         with tf.GradientTape() as tape:
             loss, accuracy = self.discriminator.loss(tokens, labels, seed)
         variables = self.discriminator.trainable_variables
-        self.d_optimizer.apply(tape.gradient(loss, variables), variables)
+        # The embedding's gradient comes as one slice a token, of which Keras' Adam would sum the squares.
+        gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables)]
+        self.d_optimizer.apply(gradients, variables)
         return DiscriminatorStep(loss, accuracy)
 
     def _log_odds(self, tokens: tf.Tensor) -> tf.Tensor:

@@ -397,6 +397,25 @@ def test_the_optimizers_are_adam_with_the_flags_rates():
     assert model.g_optimizer.iterations == 0
 
 
+def test_adam_sees_the_sum_of_all_that_pulls_at_a_token():
+    """Keras' Adam adds the squares of an embedding's slices, where what it should see is the square of their sum."""
+    model, seed = tiny_model(), tf.constant([1, 2])
+    tokens, labels = tf.constant([[0, 1, 1], [1, 1, 2], [2, 2, 2], [1, 0, 1]]), tf.constant([REAL, REAL, FAKE, FAKE])
+    with tf.GradientTape(persistent=True) as tape:
+        loss, _ = model.discriminator.loss(tokens, labels, seed)
+        nll = -tf.reduce_mean(model.generator.log_probs(tokens))
+    model._update_discriminator(tokens, labels, seed)
+    model._mle_update(model.g_pretrain_optimizer, tokens)
+    for network, optimizer, of in (
+        (model.discriminator, model.d_optimizer, loss),
+        (model.generator, model.g_pretrain_optimizer, nll),
+    ):
+        gradient = tf.convert_to_tensor(tape.gradient(of, network.trainable_variables)[0]).numpy()
+        squares = optimizer.variables[3]  # after the number of updates, the rate and this variable's mean
+        assert squares.shape == network.embedding.embeddings.shape and np.abs(gradient).max() > 1e-3
+        np.testing.assert_allclose(squares, 0.001 * gradient**2, rtol=1e-4, atol=1e-12)
+
+
 # ---- checkpoints
 
 
