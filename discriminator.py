@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from support.lookup import look_up
 from support.seeds import Purpose, variable_seed
 
 FAKE, REAL = 0, 1  # the classes of the softmax
@@ -93,9 +94,9 @@ class Discriminator(keras.layers.Layer):
     def embedded(self, tokens: tf.Tensor) -> tf.Tensor:
         """The tokens' embeddings, zeros for padding: int32 [..., T] → float32 [..., T, E]."""
         if not self.padded:
-            return self.embedding(tokens)
+            return look_up(self.embedding, tokens)
         real = tokens != self.vocab_size
-        return tf.where(real[..., None], self.embedding(tf.where(real, tokens, 0)), 0.0)
+        return tf.where(real[..., None], look_up(self.embedding, tf.where(real, tokens, 0)), 0.0)
 
     def lengths(self, tokens: tf.Tensor) -> tf.Tensor:
         """Tokens before the padding: int32 [..., T] → int32 [...]."""

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from support.lookup import look_up, summed_by_token
 from support.seeds import Purpose, variable_seed
 
 UNROLLED = 40  # steps of teacher forcing that are compiled one by one; for more, XLA takes minutes
@@ -104,7 +105,7 @@ def chosen_log_probs(hidden: tf.Tensor, projection: tf.Tensor, tokens: tf.Tensor
         # Row by row, d log p(token) / d logits = one-hot(token) - exps / total.
         scale = upstream / total
         of_hidden = upstream[:, None] * chosen - scale[:, None] * (exps @ columns)
-        pulled = tf.math.unsorted_segment_sum(hidden * upstream[:, None], tokens, projection.shape[1])  # [V, H + 1]
+        pulled = summed_by_token(hidden * upstream[:, None], tokens, projection.shape[1])  # [V, H + 1]
         pushed = tf.matmul(hidden * scale[:, None], exps, transpose_a=True)  # [H + 1, V]
         return of_hidden[:, :-1], tf.transpose(pulled) - pushed, None
 
@@ -233,7 +234,7 @@ class Generator(keras.layers.Layer):
         """
         batch_size, seq_len = tokens.shape
         start = tf.fill([1, batch_size], self.start_token)
-        embedded = self.embedding(tf.concat([start, tf.transpose(tokens)[:-1]], axis=0))  # [T, B, E]
+        embedded = look_up(self.embedding, tf.concat([start, tf.transpose(tokens)[:-1]], axis=0))  # [T, B, E]
         hidden = cell = tf.zeros([batch_size, self.hidden_dim])
         if seq_len > UNROLLED:
             return tf.scan(lambda state, x: State(*self.cell(x, list(state))[1]), embedded, State(hidden, cell))

@@ -235,7 +235,7 @@ def run(config: Config) -> int:
     started = time.perf_counter()
     if sys.stderr.isatty():
         print("compiling: the first steps come within half a minute", file=sys.stderr)
-    configure_tensorflow(config.threads)
+    configure_tensorflow(config.threads, config.deterministic)
     with contextlib.ExitStack() as held:
         directories = [held.enter_context(RunDirectory(config.log_dir, "--log_dir", make=config.is_train))]
         if config.evaluate and config.is_train:

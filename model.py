@@ -246,8 +246,6 @@ class SeqGAN:
 
     def _update_generator(self, optimizer: keras.optimizers.Optimizer, gradients: list) -> None:
         """Clips by global norm and applies; the average, if there is one, takes the new weights in."""
-        # The embedding's gradient comes as one slice a token read; the norm is that of their sum.
-        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
         clipped, _ = tf.clip_by_global_norm(gradients, self.config.grad_clip)
         optimizer.apply(clipped, self.generator.trainable_variables)
         if self.config.average:
@@ -371,9 +369,7 @@ class SeqGAN:
         with tf.GradientTape() as tape:
             loss, accuracy = self.discriminator.loss(tokens, labels, seed)
         variables = self.discriminator.trainable_variables
-        # The embedding's gradient comes as one slice a token, of which Keras' Adam would sum the squares.
-        gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables)]
-        self.d_optimizer.apply(gradients, variables)
+        self.d_optimizer.apply(tape.gradient(loss, variables), variables)
         return DiscriminatorStep(loss, accuracy)
 
     def _log_odds(self, tokens: tf.Tensor) -> tf.Tensor:

@@ -102,6 +102,11 @@ class Config:
     is_train: bool = flag(True, "train; without it, evaluate the weights saved in --log_dir and stop")
     evaluate: bool = flag(True, "measure NLL and entropy during the run, into --eval_log_dir")
     jit: bool = flag(True, "compile the steps with XLA")
+    deterministic: bool = flag(
+        True,
+        "have TensorFlow repeat each operation bit for bit; False: bitwise repeatability is lost, and two runs of one "
+        "command may differ",
+    )
     threads: int = flag(
         0,
         "threads that share the work of a step, on which its rounding depends; 0: as many as there are cores",

@@ -3,14 +3,16 @@
 import tensorflow as tf
 
 
-def configure_tensorflow(threads: int = 0) -> None:
+def configure_tensorflow(threads: int = 0, deterministic: bool = True) -> None:
     """Makes every op repeatable and takes GPU memory as it is needed.
 
-    `threads` is the flag; another number than before has to come before TensorFlow's first op.
+    `threads` and `deterministic` are the flags; another number of threads than before has to come before TensorFlow's
+    first op, and what was once made repeatable stays so as long as the process.
     """
     if threads and threads != tf.config.threading.get_intra_op_parallelism_threads():
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
-    tf.config.experimental.enable_op_determinism()
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)

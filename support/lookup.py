@@ -1,0 +1,52 @@
+"""Looking up the rows of tokens in a table, and the sum of rows by token, which is its gradient.
+
+Such a sum is a scatter of many rows into few places. A CPU adds them one after the other. A GPU adds them in any order,
+so that no two runs are alike; or, where runs are to be alike, one after the other too, which is what it does worst.
+There the sum is taken as a product with one-hot rows, as repeatable and as fast as any other product. A CPU has no time
+to spare for all the zeros. This is the one place where that is decided.
+"""
+
+import keras
+import tensorflow as tf
+
+
+def by_product() -> bool:
+    """Whether rows are summed by a product, as on a GPU, rather than one by one."""
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def summed_by_token(rows: tf.Tensor, tokens: tf.Tensor, vocab_size: int) -> tf.Tensor:
+    """The sum of each token's rows, zeros for a token that has none.
+
+    Args:
+        rows: float32 [R, E].
+        tokens: whose each row is, int32 [R], of 0..V-1.
+        vocab_size: V.
+
+    Returns:
+        float32 [V, E]. Both forms have the same values but for rounding; the product takes R·V numbers of memory where
+        it isn't fused, as many as the logits of R tokens.
+    """
+    if by_product():
+        return tf.matmul(tf.one_hot(tokens, vocab_size), rows, transpose_a=True)
+    return tf.math.unsorted_segment_sum(rows, tokens, vocab_size)
+
+
+def look_up(embedding: keras.layers.Embedding, tokens: tf.Tensor) -> tf.Tensor:
+    """The layer's rows of `tokens`, of 0..V-1: int32 [...] → float32 [..., E].
+
+    It is the layer itself but for its gradient, which is whole: one array, not a slice a token.
+    """
+    return rows_of(tf.convert_to_tensor(embedding.embeddings), tokens)
+
+
+@tf.custom_gradient
+def rows_of(table: tf.Tensor, tokens: tf.Tensor):
+    """The rows of float32 [V, E] at int32 [...], and the function that carries a gradient back."""
+    vocab_size, emb_dim = table.shape
+
+    def gradient(upstream: tf.Tensor):
+        rows = tf.reshape(upstream, [-1, emb_dim])
+        return summed_by_token(rows, tf.reshape(tokens, [-1]), vocab_size), None
+
+    return tf.gather(table, tokens), gradient

@@ -1,0 +1,181 @@
+"""Sums of rows by token: both forms, that for a GPU and that for a CPU, are one sum; and no step for a GPU scatters."""
+
+import math
+import re
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import randomise, shared_model, tiny_config
+
+import generator
+from discriminator import FAKE, REAL
+from model import SeqGAN
+from support import lookup
+from support.config import FREE_TO_CHANGE, differences, from_flags
+from support.device import configure_tensorflow
+
+FORMS = pytest.mark.parametrize("product", [True, False], ids=["product", "segments"])
+COMPILED = pytest.mark.parametrize("jit", [True, False, None], ids=["XLA", "graph", "eager"])
+ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
+TOKENS = np.array([[3, 0, 3], [6, 3, 0], [3, 6, 6]], np.int32)  # of 7; some often, some never
+
+
+def take(monkeypatch, product: bool) -> None:
+    """Has rows summed in the form for a GPU, or in that for a CPU."""
+    monkeypatch.setattr(lookup, "by_product", lambda: product)
+
+
+def made(function: Callable, jit: bool | None) -> Callable:
+    return function if jit is None else tf.function(function, jit_compile=jit, autograph=False)
+
+
+def add_up(rows: np.ndarray, tokens: np.ndarray, vocab_size: int) -> np.ndarray:
+    total = np.zeros((vocab_size, rows.shape[-1]))
+    np.add.at(total, tokens.ravel(), rows.reshape(-1, rows.shape[-1]))
+    return total
+
+
+@FORMS
+@COMPILED
+@pytest.mark.parametrize(("count", "vocab_size", "emb_dim"), [(9, 7, 2), (1, 1, 1), (300, 40, 5)])
+def test_rows_are_summed_by_token(monkeypatch, product, jit, count, vocab_size, emb_dim):
+    take(monkeypatch, product)
+    rng = np.random.default_rng(count)
+    rows, tokens = rng.normal(size=(count, emb_dim)).astype(np.float32), rng.integers(0, vocab_size, count, np.int32)
+    found = made(lambda rows, tokens: lookup.summed_by_token(rows, tokens, vocab_size), jit)(rows, tokens)
+    np.testing.assert_allclose(found, add_up(rows, tokens, vocab_size), rtol=1e-5, atol=1e-5)
+    assert found.shape == (vocab_size, emb_dim)
+
+
+@FORMS
+@COMPILED
+def test_a_look_up_is_the_layer_and_its_gradient_is_whole(monkeypatch, product, jit):
+    take(monkeypatch, product)
+    layer = keras.layers.Embedding(7, 4)
+    layer.build()
+    pulls = np.random.default_rng(0).normal(size=(*TOKENS.shape, 4)).astype(np.float32)
+
+    def looked_up(tokens):
+        with tf.GradientTape() as tape:
+            rows = lookup.look_up(layer, tokens)
+            pulled = tf.reduce_sum(rows * pulls)
+        return rows, tape.gradient(pulled, layer.trainable_variables)[0]
+
+    rows, gradient = made(looked_up, jit)(tf.constant(TOKENS))
+    np.testing.assert_array_equal(rows, layer(TOKENS))
+    assert isinstance(gradient, tf.Tensor)
+    np.testing.assert_allclose(gradient, add_up(pulls, TOKENS, 7), rtol=1e-5, atol=1e-6)
+
+
+def gradients(model: SeqGAN) -> list[np.ndarray]:
+    """Those of a policy-gradient and of a D step, on sequences that end early if any may."""
+    tokens = np.array([[1, 1, 3], [3, 1, 1], [0, 1, 0], [1, 1, 1]], np.int32)
+    if model.generator.end_token is not None:
+        tokens[:2] = [[2, 4, 4], [1, 2, 4]]
+    _, of_policy = model.policy_gradient(
+        tf.constant(tokens), tf.constant(np.linspace(-1, 2, 12, dtype=np.float32).reshape(4, 3))
+    )
+    with tf.GradientTape() as tape:
+        loss, _ = model.discriminator.loss(tf.constant(tokens), tf.constant([REAL, REAL, FAKE, FAKE]), None)
+    of_opinion = tape.gradient(loss, model.discriminator.trainable_variables)
+    assert all(isinstance(gradient, tf.Tensor) for gradient in of_policy + of_opinion)
+    return [gradient.numpy() for gradient in of_policy + of_opinion]
+
+
+@ENDS
+def test_both_forms_have_one_gradient(monkeypatch, end_token):
+    model = shared_model(tiny_config(), 4, end_token=end_token)
+    randomise(model.generator, seed=1)
+    randomise(model.discriminator, seed=2)
+    both = []
+    for product in (True, False):
+        take(monkeypatch, product)
+        both.append(gradients(model))
+    for one, other in zip(*both, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+        assert np.abs(one).max() > 1e-3
+
+
+@pytest.mark.parametrize("devices", [[], ["a GPU"]])
+def test_the_form_is_that_for_the_device(monkeypatch, devices):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: devices if kind == "GPU" else ["a CPU"])
+    assert lookup.by_product() == bool(devices)
+
+
+# ---- what the steps are lowered to
+
+
+def scattered(hlo: str) -> list[int]:
+    """How many rows each scatter of a program writes."""
+    counts = []
+    for operands, attributes in re.findall(r" scatter\((.*?)\), (.*)", hlo):
+        shapes = [[int(n) for n in sizes.split(",") if n] for sizes in re.findall(r"\w+\[([\d,]*)\]", operands)]
+        indices = shapes[len(shapes) // 2]  # between the operands and as many updates
+        along = int(re.search(r"index_vector_dim=(\d+)", attributes)[1])
+        counts.append(math.prod(size for dim, size in enumerate(indices) if dim != along))
+    assert len(counts) == len(re.findall(r"\bscatter\(", hlo))
+    return counts
+
+
+def test_rows_of_scatters_are_counted():
+    one = "%x.1 = s32[3,4]{1,0} scatter(s32[3,4]{1,0} %a, s32[1,1]{1,0} %b, s32[1,4]{1,0} %c), "
+    many = "ROOT %y = f32[4,3]{1,0} scatter(f32[4,3]{1,0} %a, s32[12]{0} %b, f32[12,3]{1,0} %c), inserted={0}, "
+    two = "%z = (f32[4], f32[4]) scatter(f32[4] %a, f32[4] %b, s32[2,5,1] %c, f32[2,5] %d, f32[2,5] %e), "
+    hlo = "\n".join(line + "index_vector_dim=" + dim for line, dim in ((one, "1"), (many, "1"), (two, "2")))
+    assert scattered(hlo) == [1, 12, 10]
+
+
+def lowered(model: SeqGAN, product: bool, monkeypatch) -> dict[str, list[int]]:
+    """The rows of the scatters of each step that trains, as it is given to XLA.
+
+    TensorFlow lowers what has variables for a device that is there only: so it is for the CPU, in the form for a GPU.
+    """
+    take(monkeypatch, product)
+    step = tf.constant(0)
+    steps = {
+        "mle_epoch": (model._mle_epoch, tf.zeros([2, 4, 3], tf.int32), step),
+        "g_step": (model._g_step, step),
+        "d_step": (model._d_step, tf.zeros([8, 3], tf.int32), step),
+    }
+    return {
+        name: scattered(model._compiled(function).experimental_get_compiler_ir(*arguments)(stage="hlo"))
+        for name, (function, *arguments) in steps.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("end_token", "unrolled"), [(None, generator.UNROLLED), (2, 1)], ids=["one length", "unequal lengths, as a loop"]
+)
+def test_no_step_for_a_gpu_scatters_more_than_a_row(monkeypatch, end_token, unrolled):
+    monkeypatch.setattr(generator, "UNROLLED", unrolled)
+    model = shared_model(tiny_config(), 4, end_token=end_token)
+    found = lowered(model, product=True, monkeypatch=monkeypatch)
+    assert found["g_step"]  # single rows, in loops
+    assert {name: [rows for rows in counts if rows > 1] for name, counts in found.items()} == dict.fromkeys(found, [])
+
+
+def test_the_steps_for_a_cpu_do(monkeypatch):
+    """Twice a batch's tokens in an update of the generator, and once a minibatch's in one of the discriminator."""
+    found = lowered(shared_model(tiny_config(), 4), product=False, monkeypatch=monkeypatch)
+    many = {name: [rows for rows in counts if rows > 1] for name, counts in found.items()}
+    assert many == {"mle_epoch": [12, 12], "g_step": [12, 12], "d_step": [24]}
+
+
+# ---- --deterministic
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_operations_repeat_as_the_flag_says(monkeypatch, deterministic):
+    calls = []
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: calls.append(True))
+    configure_tensorflow(deterministic=deterministic)
+    assert calls == [True] * deterministic
+
+
+def test_a_run_keeps_to_the_flag_and_an_older_one_repeats():
+    older, other = from_flags({}), from_flags({"deterministic": False})
+    assert older.deterministic and not other.deterministic
+    assert differences(older, other, FREE_TO_CHANGE) == ["--deterministic True, not False"]
