@@ -202,21 +202,12 @@ class Run:
             log.write_hyperparameters(described)
 
     def start_from(self, pretraining: Pretraining) -> None:
-        """Takes the place at the end of another run's pretraining, with the records and the best checkpoint of that.
-
-        Raises:
-            UsageError: they are missing or damaged.
-            OSError: a log or checkpoint can't be written.
-        """
-        state = self.model.pretrained_state()
-        _, details = pretraining.restore(state)
-        pretraining.copy_logs(self.logs, details["positions"])
-        self.evaluation, self.best = details["evaluation"], details.get("best")
-        if self.best and self.best["step"] < self.config.pretrain_g_epochs:
-            self.taken, _ = pretraining.restore(state, BEST)
+        """Takes the place at the end of another run's pretraining, with the records and the best checkpoint of that."""
+        pretraining.copy_logs(self.logs)
+        self.evaluation, self.best = pretraining.details["evaluation"], pretraining.best
+        for step in sorted({int(self.best["step"]) if self.best else pretraining.taken, pretraining.taken}):
+            self.taken, _ = pretraining.restore(step)
             self.save()
-        self.taken, _ = pretraining.restore(state)
-        self.save()
 
     def close_logs(self) -> None:
         """Closes the logs that are open."""
@@ -268,7 +259,9 @@ def run(config: Config) -> int:
         if training.finished:
             print(report(training.evaluation, "finished before", where(config)))
             return 0
-        pretraining = Pretraining(config, digests) if config.pretrained and not checkpoints.newest else None
+        pretraining = None
+        if config.pretrained and not checkpoints.newest:
+            pretraining = Pretraining(config, digests, model.pretrained_state())
         if checkpoints.newest:
             taken = f"{training.taken} of {len(training.steps)} steps"
             print(f"resumed from {checkpoints.newest}, after {taken}", flush=True)

@@ -23,13 +23,18 @@ from support.logs import RunLog
 class Pretraining:
     """The pretraining of the run that --pretrained names."""
 
-    def __init__(self, config: Config, digests: dict[str, str]):
-        """Makes sure that it is what `config` would repeat; `digests` are checksums of the data.
+    def __init__(self, config: Config, digests: dict[str, str], state: tf.train.Checkpoint):
+        """Loads `state`, which is what pretraining changes; all else stays as it is.
+
+        Args:
+            config: whose pretraining it has to be.
+            digests: checksums of the data.
+            state: see `model.SeqGAN.pretrained_state`.
 
         Raises:
-            UsageError: it is another one, or there is no run.
+            UsageError: it is another one, a part of it is missing or damaged, or there is no run.
         """
-        self.config, self.directory = config, Path(config.pretrained)
+        self.directory, self.state = Path(config.pretrained), state
         try:
             content = read_config(self.directory / CONFIG)
             before = from_flags(content["flags"])
@@ -43,10 +48,17 @@ class Pretraining:
         # A run that was moved has its evaluations beside it, if it had.
         recorded = Path(before.eval_log_dir)
         beside = self.directory.parent / recorded.name
-        self.eval_directory = beside if (beside / METRICS).exists() else recorded
+        self.directories = {"train": self.directory, "eval": beside if (beside / METRICS).exists() else recorded}
+        self.best = self.restore(PRETRAINED)[1].get("best")
+        if self.best:  # until then
+            self.restore(int(self.best["step"]))
+        self.taken, self.details = self.restore(PRETRAINED)
+        for kind in ("train", "eval") if config.evaluate else ("train",):
+            if not (self.directories[kind] / METRICS).exists() or kind not in self.details["positions"]:
+                raise UsageError(f"--pretrained {self.directory}: no {METRICS} in {self.directories[kind]}")
 
-    def restore(self, state: tf.train.Checkpoint, which: str = PRETRAINED) -> tuple[int, dict[str, Any]]:
-        """Loads the state at its end or, `which` being BEST, at its least NLL of valid; other state stays as it is.
+    def restore(self, which: str | int) -> tuple[int, dict[str, Any]]:
+        """Loads the state at a mark or after so many steps.
 
         Returns:
             (steps taken, details of the checkpoint).
@@ -54,18 +66,19 @@ class Pretraining:
         Raises:
             UsageError: it is not there, or damaged.
         """
-        found = Checkpoints(self.directory / CHECKPOINTS, state, keep=1, whole=False).look(which)
+        try:
+            found = Checkpoints(self.directory / CHECKPOINTS, self.state, keep=1, whole=False).look(which)
+        except UsageError as error:
+            raise UsageError(f"--pretrained: {error}") from None
         if not found:
             raise UsageError(f"--pretrained {self.directory}: the run has no checkpoint yet")
         return found
 
-    def copy_logs(self, logs: list[RunLog], positions: dict[str, dict[str, int]]) -> None:
-        """Writes its records, up to `positions`, to the logs of training and evaluation.
+    def copy_logs(self, logs: list[RunLog]) -> None:
+        """Writes its records to the logs of training and evaluation.
 
         Raises:
-            UsageError: they are missing.
+            UsageError: they are cut short.
         """
-        for log, kind, directory in zip(logs, ("train", "eval"), (self.directory, self.eval_directory), strict=False):
-            if kind not in positions:
-                raise UsageError(f"--pretrained {self.directory}: that run was not evaluated")
-            log.copy(directory, positions[kind])
+        for log, (kind, directory) in zip(logs, self.directories.items(), strict=False):
+            log.copy(directory, self.details["positions"][kind])

@@ -141,9 +141,13 @@ def train(argv: Sequence[str]) -> int:
         return program.main(argv)
 
 
-def shared_model(config: Config, vocab_size: int, start_token: int = 0, end_token: int | None = None) -> SeqGAN:
+def shared_model(
+    config: Config, vocab_size: int, start_token: int = 0, end_token: int | None = None, *, oracle=None, references=None
+) -> SeqGAN:
     """A `SeqGAN` as these arguments make it, with what was compiled for them before; see above."""
-    model, parts, folder = _model_of(_compiled_from(config), vocab_size, start_token, end_token)
+    known = {"oracle": oracle} if config.reward in ("optimal", "log_ratio") else {}
+    known |= {"references": references} if config.reward == "bleu" else {}
+    model, parts, folder = _model_of(_compiled_from(config), vocab_size, start_token, end_token, **known)
     changed = [name for name, part in vars(model).items() if name != "config" and parts.get(name) is not part]
     assert not changed, f"a shared model was changed: {changed}"
     model.config = config
@@ -168,9 +172,9 @@ def _compiled_from(config: Config) -> Config:
 
 
 @functools.cache
-def _model_of(*arguments) -> tuple[SeqGAN, dict[str, object], TemporaryDirectory]:
+def _model_of(*arguments, **known) -> tuple[SeqGAN, dict[str, object], TemporaryDirectory]:
     """A model, its parts, and where it is saved as it was at first."""
-    model, folder = SeqGAN(*arguments), TemporaryDirectory()
+    model, folder = SeqGAN(*arguments, **known), TemporaryDirectory()
     model.checkpoint().write(f"{folder.name}/first")
     return model, dict(vars(model)), folder
 
