@@ -27,21 +27,18 @@ from data.nottingham import NottinghamData
 from data.text import TextData
 from model import SeqGAN
 from oracle import OracleData
-from support.checkpoints import BEST, MARKS, Checkpoints
+from support.checkpoints import Checkpoints
 from support.config import Config, UsageError, parse
 from support.console import Figures, Progress, in_one_line, report, where
 from support.device import configure_tensorflow
 from support.directories import CHECKPOINTS, RunDirectory, claim
-from support.logs import RunLog, description, means, other_versions, with_errors
+from support.logs import description, other_versions
 from support.pretrained import Pretraining
+from support.records import Records
 from support.schedule import ADVERSARIAL, PRETRAIN_D, PRETRAIN_G, Schedule, Step
 from support.signals import Interrupt
 
 DATASETS: dict[str, Callable[[Config], Dataset]] = {"LSTM": OracleData, "Nottingham": NottinghamData, "text": TextData}
-TRAIN_COLUMNS = (
-    *("g_pretrain_loss", "d_pretrain_loss", "d_pretrain_acc", "g_loss", "g_reward", "d_loss", "d_acc"),
-    "seconds_per_epoch",
-)
 
 
 class Diverged(RuntimeError):
@@ -55,15 +52,9 @@ class Run:
         """Resumes from the newest good checkpoint, if there is one."""
         self.config, self.data, self.model, self.checkpoints = config, data, model, checkpoints
         self.steps = Schedule(config)
-        self.columns = (*TRAIN_COLUMNS, "g_mle_loss") if config.mle_steps else TRAIN_COLUMNS
-        restored = checkpoints.restore()
-        self.taken, details = restored or (0, {})
-        self.results: list[dict[str, float]] = details.get("results", [])  # of the epoch under way
-        self.positions: dict[str, dict[str, int]] = details.get("positions", {})  # of the logs
-        self.evaluation: Figures = details.get("evaluation", {})  # the newest
-        self.best: dict[str, float] | None = details.get("best")  # the step of least nll_valid, and that
+        self.taken, details = checkpoints.restore() or (0, {})
+        self.records = Records(config, data.evaluated, details)
         self.evaluation_seconds = 0.0
-        self.logs: list[RunLog] = []  # those open: of training, and with --evaluate of evaluation
 
     def train(self, interrupt: Interrupt) -> None:
         """Takes the steps that are left, until the end or an interrupt, and saves.
@@ -82,12 +73,13 @@ class Run:
             started = time.perf_counter()
             while not self.finished and self.steps[self.taken].phase == phase and interrupt.signal is None:
                 step = self.steps[self.taken]
-                self.results.append(self._take(step))
+                self.records.results.append(self._take(step))
                 self.taken += 1
                 if step.last:
                     figures, evaluation = self._end_epoch(step, time.perf_counter() - started)
                     progress.update(step.epoch, figures, evaluation)
-                    if self.steps.checkpoint_due(step) or (self.best and self.best["step"] == self.taken):
+                    best = self.records.best
+                    if self.steps.checkpoint_due(step) or (best and best["step"] == self.taken):
                         self.save()
                     started = time.perf_counter()
         if not self.finished and self.steps[self.taken].phase != phase:
@@ -115,7 +107,7 @@ class Run:
                 rewards, chosen = result.rewards.numpy(), result.mask.numpy() > 0
                 for t in range(self.config.seq_len):
                     values = rewards[chosen[:, t], t]  # no token was chosen once a sequence was finished
-                    self.logs[0].histogram(self.steps.axis(step), f"reward_at_step/{t + 1:02d}", values)
+                    self.records.logs[0].histogram(self.steps.axis(step), f"reward_at_step/{t + 1:02d}", values)
         else:
             loss, accuracy = self.model.d_step(self.data.real(step.number), number)
             prefix = "d_pretrain" if step.phase == PRETRAIN_D else "d"
@@ -137,29 +129,25 @@ class Run:
 
     def _end_epoch(self, step: Step, seconds: float) -> tuple[dict[str, float], Figures | None]:
         """Writes the epoch's row and, where it is due, evaluates; returns its figures and those of the evaluation."""
-        figures, axis, evaluated = means(self.results), self.steps.axis(step), self.steps.evaluation_due(step)
-        self.results = []
+        axis, evaluated, records = self.steps.axis(step), self.steps.evaluation_due(step), self.records
         clock = {} if step.phase == PRETRAIN_D else {"seconds_per_epoch": seconds}  # D's pretraining has its own axis
-        self.logs[0].row(axis, step.phase, figures | clock)
+        figures = records.end_epoch(axis, step.phase, clock)
         due = Due(evaluated, self.steps.samples_due(step), self.steps.ends_phase(step))
         if self.config.evaluate and due.evaluation:
             self._evaluate(step, due)
         if step.phase != PRETRAIN_D:  # which leaves the generator as it is
-            self.data.log_samples(self.model, axis, due, self.logs[-1])
-        return figures, (self.evaluation if self.config.evaluate else {}) if evaluated else None
+            self.data.log_samples(self.model, axis, due, records.logs[-1])
+        return figures, (records.evaluation if self.config.evaluate else {}) if evaluated else None
 
     def _evaluate(self, step: Step, due: Due) -> None:
         started, epoch = time.perf_counter(), self.steps.g_epoch(step)
         with np.errstate(all="ignore"):
-            self.evaluation = self.measure(step.phase, epoch, due)
-        for name, (value, _) in self.evaluation.items():
+            figures = self.measure(step.phase, epoch, due)
+        for name, (value, _) in figures.items():
             if not math.isfinite(value):  # weights too large, if finite
                 raise self._diverged(f"{name} is {value} after {step}")
-        nll_valid, _ = self.evaluation.get("nll_valid", (math.inf, 0))
-        if nll_valid < (self.best["nll_valid"] if self.best else math.inf):
-            self.best = {"step": self.taken, "nll_valid": nll_valid}
         self.evaluation_seconds += time.perf_counter() - started
-        self.logs[1].row(epoch, step.phase, with_errors(self.evaluation))
+        self.records.evaluated(epoch, step.phase, figures, self.taken)
 
     def measure(self, phase: str, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
         """The figures of the networks that a phase trains, {name: (value, standard error)}."""
@@ -178,41 +166,20 @@ class Run:
         """
         if not self.model.is_finite():
             raise self._diverged(f"a weight is not finite after {self.steps[self.taken - 1]}")
-        self.positions = {name: log.position() for name, log in zip(("train", "eval"), self.logs, strict=False)}
-        details = {"results": self.results, "positions": self.positions, "evaluation": self.evaluation}
-        marks = self.steps.marks(self.taken)
-        if self.best:
-            details["best"] = self.best
-            marks[BEST] = int(self.best["step"])
-        details[MARKS] = marks
-        self.checkpoints.save(self.taken, details)
+        self.checkpoints.save(self.taken, self.records.details(self.steps.marks(self.taken)))
 
     @property
     def finished(self) -> bool:
         """Whether no step is left."""
         return self.taken >= len(self.steps)
 
-    def open_logs(self, described: dict[str, Any]) -> None:
-        """Opens the logs where the checkpoint left them."""
-        self.logs = [RunLog(self.config.log_dir, self.columns, self.positions.get("train", {}), "training")]
-        if self.config.evaluate:
-            columns = tuple(c for name in self.data.evaluated for c in (name, f"{name}_se"))
-            self.logs.append(RunLog(self.config.eval_log_dir, columns, self.positions.get("eval", {}), "samples"))
-        for log in self.logs:
-            log.write_hyperparameters(described)
-
     def start_from(self, pretraining: Pretraining) -> None:
         """Takes the place at the end of another run's pretraining, with the records and the best checkpoint of that."""
-        pretraining.copy_logs(self.logs)
-        self.evaluation, self.best = pretraining.details["evaluation"], pretraining.best
-        for step in sorted({int(self.best["step"]) if self.best else pretraining.taken, pretraining.taken}):
+        self.records.take_over(pretraining)
+        best = int(pretraining.best["step"]) if pretraining.best else pretraining.taken
+        for step in sorted({best, pretraining.taken}):
             self.taken, _ = pretraining.restore(step)
             self.save()
-
-    def close_logs(self) -> None:
-        """Closes the logs that are open."""
-        for log in self.logs:
-            log.close()
 
 
 def run(config: Config) -> int:
@@ -234,14 +201,12 @@ def run(config: Config) -> int:
         recorded = {} if config.overwrite else claim(directories, config)
         data: Dataset = DATASETS[config.dataset](config)
         print(data.introduction(), flush=True)
-        model = SeqGAN(
-            config,
-            data.vocab_size,
-            data.start_token,
-            data.end_token,
-            oracle=data.oracle,
-            references=data.references,
-        )
+        tokens: dict[str, Any] = {
+            "vocab_size": data.vocab_size,
+            "start_token": data.start_token,
+            "end_token": data.end_token,
+        }
+        model = SeqGAN(config, **tokens, oracle=data.oracle, references=data.references)
         checkpoints = Checkpoints(directories[0].path / CHECKPOINTS, model.checkpoint(), config.keep_checkpoints)
         if config.overwrite:  # not earlier, as data that can't be used shall cost nothing
             checkpoints.remove_all()
@@ -257,7 +222,7 @@ def run(config: Config) -> int:
             print(report(training.measure(phase, epoch=0, due=Due(True, True, True))))
             return 0
         if training.finished:
-            print(report(training.evaluation, "finished before", where(config)))
+            print(report(training.records.evaluation, "finished before", where(config)))
             return 0
         pretraining = None
         if config.pretrained and not checkpoints.newest:
@@ -265,7 +230,6 @@ def run(config: Config) -> int:
         if checkpoints.newest:
             taken = f"{training.taken} of {len(training.steps)} steps"
             print(f"resumed from {checkpoints.newest}, after {taken}", flush=True)
-        tokens = {"vocab_size": data.vocab_size, "start_token": data.start_token, "end_token": data.end_token}
         described = description(config) | {"data": digests, "tokens": tokens}
         described["run"] = recorded.get("run") or secrets.token_hex(8)
         if checkpoints.newest and (changed := other_versions(recorded, described)):
@@ -274,8 +238,8 @@ def run(config: Config) -> int:
         for directory in directories:
             directory.describe(described)
         with Interrupt() as interrupt:
-            held.callback(training.close_logs)
-            training.open_logs(described)
+            held.callback(training.records.close)
+            training.records.open(described)
             if pretraining:
                 training.start_from(pretraining)
             training.train(interrupt)
@@ -287,7 +251,7 @@ def run(config: Config) -> int:
             return 128 + interrupt.signal
         seconds = time.perf_counter() - started
         took = f"{seconds:.0f} s, {training.evaluation_seconds:.0f} s of them evaluation"
-        print(report(training.evaluation, took, where(config)))
+        print(report(training.records.evaluation, took, where(config)))
         return 0
 
 

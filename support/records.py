@@ -1,0 +1,80 @@
+"""What a run writes down beside its weights: its logs, its newest evaluation, which checkpoint is the best."""
+
+import math
+from typing import Any
+
+from support.checkpoints import BEST, MARKS
+from support.config import Config
+from support.console import Figures
+from support.logs import RunLog, means, with_errors
+from support.pretrained import Pretraining
+
+TRAIN_COLUMNS = (
+    *("g_pretrain_loss", "d_pretrain_loss", "d_pretrain_acc", "g_loss", "g_reward", "d_loss", "d_acc"),
+    "seconds_per_epoch",
+)
+
+
+class Records:
+    """The records of a run as they are after its newest step; a checkpoint holds what it takes to go on with them."""
+
+    def __init__(self, config: Config, evaluated: tuple[str, ...], details: dict[str, Any]):
+        """Takes the records up where `details` of a checkpoint left them; {} for a new run.
+
+        `evaluated` are the names of all figures that an evaluation may have.
+        """
+        self.config = config
+        self.columns = (*TRAIN_COLUMNS, "g_mle_loss") if config.mle_steps else TRAIN_COLUMNS
+        self.eval_columns = tuple(column for name in evaluated for column in (name, f"{name}_se"))
+        self.results: list[dict[str, float]] = details.get("results", [])  # of the epoch under way
+        self.positions: dict[str, dict[str, int]] = details.get("positions", {})  # of the logs
+        self.evaluation: Figures = details.get("evaluation", {})  # the newest
+        self.best: dict[str, float] | None = details.get("best")  # the step of least nll_valid, and that
+        self.logs: list[RunLog] = []  # those open: of training, and with --evaluate of evaluation
+
+    def open(self, described: dict[str, Any]) -> None:
+        """Opens the logs where the checkpoint left them; `described` is the content of config.json."""
+        config = self.config
+        self.logs = [RunLog(config.log_dir, self.columns, self.positions.get("train", {}), "training")]
+        if config.evaluate:
+            self.logs.append(RunLog(config.eval_log_dir, self.eval_columns, self.positions.get("eval", {}), "samples"))
+        for log in self.logs:
+            log.write_hyperparameters(described)
+
+    def close(self) -> None:
+        """Closes the logs that are open."""
+        for log in self.logs:
+            log.close()
+
+    def take_over(self, pretraining: Pretraining) -> None:
+        """Copies the records of another run's pretraining."""
+        pretraining.copy_logs(self.logs)
+        self.evaluation, self.best = pretraining.details["evaluation"], pretraining.best
+
+    def end_epoch(self, axis: int, phase: str, more: dict[str, float]) -> dict[str, float]:
+        """Writes the row of an epoch of training, the means of its results and `more`; returns the means."""
+        figures = means(self.results)
+        self.results = []
+        self.logs[0].row(axis, phase, figures | more)
+        return figures
+
+    def evaluated(self, epoch: int, phase: str, figures: Figures, taken: int) -> None:
+        """Writes the row of an evaluation after so many steps."""
+        self.evaluation = figures
+        nll_valid, _ = figures.get("nll_valid", (math.inf, 0))
+        if nll_valid < (self.best["nll_valid"] if self.best else math.inf):
+            self.best = {"step": taken, "nll_valid": nll_valid}
+        self.logs[1].row(epoch, phase, with_errors(figures))
+
+    def details(self, marks: dict[str, int]) -> dict[str, Any]:
+        """What a checkpoint holds of them, once all that was written is on disk; `marks` are kept besides the best."""
+        self.positions = {name: log.position() for name, log in zip(("train", "eval"), self.logs, strict=False)}
+        details: dict[str, Any] = {
+            "results": self.results,
+            "positions": self.positions,
+            "evaluation": self.evaluation,
+            MARKS: marks,
+        }
+        if self.best:
+            details |= {"best": self.best, MARKS: marks | {BEST: int(self.best["step"])}}
+        return details
