@@ -12,7 +12,7 @@ from support.seeds import Purpose, variable_seed
 
 FAKE, REAL = 0, 1  # the classes of the softmax
 
-PAIRS_A_LOOKUP = 16  # looking up and adding a number takes as long as multiplying and adding so many pairs (measured)
+PAIRS_A_LOOKUP = 20  # looking up and adding a number takes as long as multiplying and adding about so many pairs
 MOST_TABLES = 2**30  # bytes of all tables together
 
 

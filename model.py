@@ -369,7 +369,12 @@ class SeqGAN:
         with tf.GradientTape() as tape:
             loss, accuracy = self.discriminator.loss(tokens, labels, seed)
         variables = self.discriminator.trainable_variables
-        self.d_optimizer.apply(tape.gradient(loss, variables), variables)
+        # The embedding's gradient comes as one slice a token read; both of Adam's moments want their sum.
+        gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables)]
+        # This zero makes every update wait for the embedding's gradient, which backpropagation reaches last, when all
+        # weights have been read. XLA then updates them in place; it copied them at each turn of a loop, on one core.
+        zero = 0.0 * gradients[0][0, 0]
+        self.d_optimizer.apply([gradient + zero for gradient in gradients], variables)
         return DiscriminatorStep(loss, accuracy)
 
     def _log_odds(self, tokens: tf.Tensor) -> tf.Tensor:

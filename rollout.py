@@ -12,6 +12,9 @@ from support.seeds import fold, uniforms
 Scorer = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
+BLOCK_ROWS = 128  # of which tokens are drawn at once: their logits then stay in cache
+
+
 class RolloutPolicy(PolicyCopy):
     """The rollout policy G_β: a copy of the policy that completes its prefixes and may lag behind it."""
 
@@ -43,15 +46,45 @@ class RolloutPolicy(PolicyCopy):
         rollouts = tf.tensor_scatter_nd_update(rollouts, [[prefix_len]], token[None])
         tiled = State(*(tf.tile(s[prefix_len], [rollout_num, 1]) for s in states))  # [N·B, H]
 
-        def draw(t, token, state, rollouts):
+        def step(t, token, state, rollouts):
             state = self.next_state(tf.reshape(token, [rows]), state)
-            drawn = sample_tokens(self.logits(state.hidden, projection), tf.reshape(uniforms[t], [rows]))
+            drawn = self.draw(state.hidden, projection, tf.reshape(uniforms[t], [rows]))
             token = self.after(token, tf.reshape(drawn, [rollout_num, batch_size]))
             return t + 1, token, state, tf.tensor_scatter_nd_update(rollouts, [[t]], token[None])
 
         start = (prefix_len + 1, token, tiled, rollouts)
-        loop = tf.while_loop(lambda t, *_: t < seq_len, draw, start, maximum_iterations=seq_len)
+        loop = tf.while_loop(lambda t, *_: t < seq_len, step, start, maximum_iterations=seq_len)
         return tf.transpose(loop[3], [1, 2, 0])
+
+    def draw(self, hidden: tf.Tensor, projection: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
+        """Draws a token a row, BLOCK_ROWS rows at a time.
+
+        At once, the 1,024 rows of a batch of the paper's size took 1.9 times as long (2 busy cores).
+
+        Args:
+            hidden: float32 [R, H].
+            projection: that of `projection()`.
+            uniforms: float32 [R] in [0, 1).
+
+        Returns:
+            int32 [R].
+        """
+        rows = uniforms.shape[0]
+        blocks = -(-rows // BLOCK_ROWS)
+        if blocks == 1:
+            return sample_tokens(self.logits(hidden, projection), uniforms)
+        size = -(-rows // blocks)
+        more = blocks * size - rows  # rows without a meaning, fewer than `blocks`
+        hidden = tf.reshape(tf.pad(hidden, [[0, more], [0, 0]]), [blocks, size, self.hidden_dim])
+        uniforms = tf.reshape(tf.pad(uniforms, [[0, more]]), [blocks, size])
+
+        def block(i, drawn):
+            tokens = sample_tokens(self.logits(hidden[i], projection), uniforms[i])
+            return i + 1, tf.tensor_scatter_nd_update(drawn, [[i]], tokens[None])
+
+        start = (0, tf.zeros([blocks, size], tf.int32))
+        _, drawn = tf.while_loop(lambda i, _: i < blocks, block, start, maximum_iterations=blocks)
+        return tf.reshape(drawn, [blocks * size])[:rows]
 
     def rewards(self, tokens: tf.Tensor, scorer: Scorer, rollout_num: int, seed: tf.Tensor) -> tf.Tensor:
         """The action values of finished samples, by Monte-Carlo search.

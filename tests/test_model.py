@@ -1,5 +1,7 @@
 import itertools
+import re
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,6 +10,7 @@ from conftest import END, NOW, action_values, all_sequences, probabilities, rand
 from discriminator import FAKE, REAL
 from model import SeqGAN
 from oracle import OracleData
+from support.seeds import Purpose, key
 
 ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
 
@@ -384,6 +387,36 @@ def test_the_discriminator_learns_what_can_be_learnt(jit):
     assert float(model.discriminator.real_prob(real)[0]) > 0.8
     fake = model._sample(64, 0, tf.constant(0))
     assert float(tf.reduce_mean(model.discriminator.real_prob(fake))) < 0.3
+
+
+def test_an_update_of_the_discriminator_is_adams():
+    """Of Keras, on gradients taken here, the embedding's densely."""
+    model, twin = tiny_model("--d_lr", "0.01"), tiny_model("--d_lr", "0.01")
+    tokens = tf.constant(all_sequences(4, 3)[::8])
+    labels = tf.constant([REAL, FAKE] * 4)
+    optimizer = keras.optimizers.Adam(0.01, epsilon=1e-8)
+    for step in range(3):
+        seed = key(1, Purpose.DROPOUT, step)
+        ours = model._update_discriminator(tokens, labels, seed)
+        with tf.GradientTape() as tape:
+            loss, _ = twin.discriminator.loss(tokens, labels, seed)
+        variables = twin.discriminator.trainable_variables
+        optimizer.apply([tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)], variables)
+        assert float(ours.loss) == pytest.approx(float(loss), rel=1e-5)
+    for mine, theirs in zip(model.discriminator.get_weights(), twin.discriminator.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_a_d_step_updates_its_large_weights_in_place():
+    """In the compiled loop none of them is copied before it is changed."""
+    model = tiny_model("--d_filter_sizes", "1", "2", "--d_num_filters", "30", "41", "--d_emb_dim", "24")
+    d_step = tf.function(model._d_step, jit_compile=True, autograph=False)
+    real = tf.zeros([model.config.d_batch_size, 3], tf.int32)
+    text = d_step.experimental_get_compiler_ir(real, tf.constant(0))(stage="optimized_hlo")
+    body = text[: text.index("\nENTRY")]
+    for rows, columns in ((24, 30), (48, 41), (71, 71)):
+        assert f"f32[{rows},{columns}]" in body
+        assert not re.search(rf"= f32\[{rows},{columns}\]\S* copy\(", body)
 
 
 def test_the_optimizers_are_adam_with_the_flags_rates():

@@ -4,6 +4,7 @@ import tensorflow as tf
 from conftest import action_values, all_sequences, index_of, probabilities, random_generator, randomise
 from test_generator import chi_square
 
+from generator import sample_tokens
 from rollout import RolloutPolicy
 from support.seeds import Purpose, key, uniforms
 
@@ -57,6 +58,18 @@ def test_rollouts_keep_their_prefix_and_follow_the_conditional_law(policy, funct
             assert chi_square(counts[same], probs[same]) > 1e-4
         else:  # finished: not rolled on
             assert policy.end_token in tokens[b, :prefix_len]
+
+
+@pytest.mark.parametrize("rows", [1, 127, 128, 129, 255, 256, 257, 389, 640])
+def test_drawing_in_blocks_draws_the_same(function, rows):
+    """A uniform number, and so a token, a row; all of them, in their places."""
+    policy = RolloutPolicy(random_generator(40, 4, seed=3))
+    hidden = tf.random.stateless_normal([rows, policy.hidden_dim], [1, 2])
+    numbers = uniforms([rows], KEY)
+    drawn = function(lambda: policy.draw(hidden, policy.projection(), numbers))()
+    expected = sample_tokens(policy.logits(hidden), numbers).numpy()
+    assert len(set(expected)) > 5 or rows == 1
+    np.testing.assert_array_equal(drawn, expected)
 
 
 def test_rewards_converge_to_the_action_values_at_every_step(policy, function):
