@@ -128,6 +128,7 @@ def work(job: dict[str, Any], outputs: Path) -> NoReturn:
     for descriptor, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(outputs / name, os.O_WRONLY | os.O_APPEND), descriptor)
     os.chdir(job.get("cwd", "."))
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which the tests themselves may have been told to ignore
     if job.get("toy"):
         main.SeqGAN, main.DATASETS = ToyModel, {"LSTM": ToyData}
         if job.get("valid"):
