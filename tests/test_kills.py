@@ -49,12 +49,12 @@ def test_a_call_that_fails_is_one_line(trainer, tmp_path, action):
 
 
 def test_the_best_checkpoint_survives_kills(trainer, tmp_path):
-    """It is that of a run left alone, kept besides the newest two, and --overwrite removes it."""
+    """It is that of a run left alone, kept besides the newest two and the pretrained; --overwrite removes it."""
     whole = tmp_path / "whole"
     ended = trainer.run(flags(whole), toy=True, valid=True)
     assert ended.status == 0
     kept, expected = checkpoints(whole), outcome(whole)
-    assert len(kept) == 3 and expected["steps of best"] == kept[0] and expected["steps of weights"] == kept[2]
+    assert len(kept) == 4 and expected["steps of best"] == kept[1] and expected["steps of weights"] == kept[3]
     assert expected["best weights/.ATTRIBUTES/VARIABLE_VALUE"] != expected["weights weights/.ATTRIBUTES/VARIABLE_VALUE"]
     for at in range(2, ended.calls, 1 if THOROUGH else 13):
         run = tmp_path / str(at)
@@ -63,4 +63,4 @@ def test_the_best_checkpoint_survives_kills(trainer, tmp_path):
         assert not differing(outcome(run), expected), at
         assert checkpoints(run) == kept
     assert trainer.run(flags(whole, "--overwrite"), toy=True).status == 0
-    assert len(checkpoints(whole)) == 2 and "steps of best" not in outcome(whole)
+    assert len(checkpoints(whole)) == 3 and "steps of best" not in outcome(whole)
