@@ -28,7 +28,8 @@ BOOLEANS = [name for name, field in Config.__dataclass_fields__.items() if field
 MAY_BE_ZERO = {
     *(
         "seed",
-        "threads",
+        *("threads", "d_eval_samples", "mle_steps", "reference_every", "frame_beats"),
+        *("scheduled_sampling", "mle_lr", "average", "kl_weight"),
         "oracle_seed",
         "split_seed",
         "train_size",
@@ -80,8 +81,8 @@ OF_ONE_FLAG = [
     ("--dropout_keep_prob 1.01", "more than 1"),
     ("--rollout_lag 1.5", "more than 1"),
     ("--frame_seconds 11", "more than 10"),
-    ("--dataset Nottingham --frame_beats 4.5", "more than 4"),
-    ("--dataset Nottingham --frame_beats 0.05", "--frame_beats: 0.05 is neither 0 nor 0.0625 or more"),
+    ("--frame_beats 4.5 --dataset Nottingham", "more than 4"),
+    ("--frame_beats 0.05 --dataset Nottingham", "--frame_beats: 0.05 is neither 0 nor 0.0625 or more"),
     ("--d_filter_sizes 1 2 x", "not an integer"),
     ("--d_num_filters 5 0", "less than 1"),
     ("--dataset MNIST", "invalid choice"),
