@@ -826,7 +826,7 @@ def test_nottingham_melodies_and_rests(nottingham):
     """
     sizes = {}
     frames = sampled_rests = 0
-    for path in midi._midi_files(nottingham / split for split in midi.SPLITS):
+    for path in midi._midi_files([nottingham / split for split in midi.SPLITS], besides=None):
         sizes[path.parent.name] = sizes.get(path.parent.name, 0) + 1
         notes = midi.read_notes(path.read_bytes())
         tune = midi.melody(notes)

@@ -23,6 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import main as program
 from data import DataError, Due, nottingham
+from data.held_out import D_FIGURES
 from data.midi import HIGHEST_PITCH, LOWEST_PITCH, REST, START, VOCAB_SIZE, read_tokens
 from data.nottingham import (
     SAMPLE_RATE,
@@ -261,7 +262,9 @@ def test_evaluate(split_folder, model):
     assert figures["g_entropy"][0] == pytest.approx(np.log(VOCAB_SIZE), abs=0.2)  # untrained: nearly uniform
 
     full = data.evaluate(model, epoch=7, due=END)
-    assert set(full) == set(data.evaluated) and {name: full[name] for name in figures} == figures
+    assert {name: full[name] for name in figures} == figures
+    known = data.evaluate_discriminator(model, epoch=7)
+    assert set(known) == set(D_FIGURES) and set(full) | set(known) == set(data.evaluated)
     real = data.compare(data.valid)  # six windows, as many as --eval_samples
     assert {name: full[f"real_{name}"] for name in data.compared} == real
     assert full["bleu4"] != full["real_bleu4"]
