@@ -77,8 +77,8 @@ def test_updates_come_in_the_order_of_algorithm_1(tmp_path, monkeypatch):
     class Recorded(SeqGAN):
         """Notes each update in the order of training."""
 
-        def __init__(self, *args):
-            super().__init__(*args)
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
             for name in ("mle_epoch", "g_step", "d_step", "follow_policy"):
                 setattr(self, name, self.noting(name, getattr(self, name)))
 
