@@ -18,7 +18,7 @@ from test_nottingham import write_song
 
 from data.midi import read_tokens
 from model import SeqGAN
-from support.checkpoints import Checkpoints
+from support.checkpoints import MARKS, Checkpoints
 from tools import sample
 
 FEW = shlex.split("--pretrain_g_epochs 30 --total_epochs 0 --no-evaluate")
@@ -197,7 +197,7 @@ def test_any_checkpoint_there_is(runs, capsysbinary, tmp_path):
     model = SeqGAN.restored(tmp_path / "run")
     model.generator.output_layer.bias.assign_add([5.0, *[0.0] * (model.generator.vocab_size - 1)])
     state = Checkpoints(tmp_path / "run" / "checkpoints", model.checkpoint(), 2)
-    state.save(31, {"best": {"step": 30, "nll_valid": 1.0}})
+    state.save(31, {MARKS: {"best": 30}})
     newest = lines_of(capsysbinary, tmp_path / "run", "-n", 50)
     assert newest != before == lines_of(capsysbinary, tmp_path / "run", "-n", 50, "--checkpoint", "best")
     assert newest == lines_of(capsysbinary, tmp_path / "run", "-n", 50, "--checkpoint", "newest")
@@ -241,7 +241,7 @@ BAD = [
     ("ids", ["--prefix", "C4"], "--prefix: not in the run's vocabulary: 'C4'"),
     ("text", ["--length", "0"], "argument --length: 0 is less than 1"),
     ("text", ["--length", "100001"], "argument --length: 100001 is more than 100000"),
-    ("ids", ["--checkpoint", "best"], "ids/checkpoints: none is the best, which takes an evaluation on a valid split"),
+    ("ids", ["--checkpoint", "best"], "ids/checkpoints: none is marked best: that takes evaluations on a valid split"),
     ("ids", ["--checkpoint", "7"], "ids/checkpoints: none of step 7; there are 30"),
     ("ids", ["--checkpoint", "last"], "argument --checkpoint: 'last' is not an integer"),
     ("ids", ["--no-unknown"], "so there is no unknown token"),
