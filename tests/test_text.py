@@ -17,6 +17,7 @@ from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data import DataError
+from data.held_out import D_FIGURES
 from data.text import Lines, Source, TextData, Vocabulary, read_lines, split_of
 from model import SeqGAN
 from support.config import Config, parse
@@ -300,7 +301,7 @@ def test_evaluation_by_hand(folder):
     data = TextData(config)
     model = shared_model(config, data.vocab_size, data.start_token, data.end_token)
     figures = data.evaluate(model, epoch=5, due=END)
-    assert set(figures) == set(data.evaluated)
+    assert set(figures) == set(data.evaluated) - set(D_FIGURES)
     for name, rows in (("nll_valid", data.valid), ("nll_test", data.test)):
         tokens = [row[row != data.vocab_size] for row in rows]  # ends included
         nats = [-tf.reduce_sum(model.generator.log_probs(tf.constant(row[None]))).numpy() for row in tokens]
