@@ -35,7 +35,9 @@ from generator import Generator
 from model import SeqGAN
 from oracle import OracleData
 from support.config import Config, parse
+from support.device import configure_tensorflow
 
+configure_tensorflow()  # as main.py does, lest what is compiled before and after differ in their rounding
 tf.get_logger().setLevel("ERROR")  # it warns of retracing, which many small models in one process are bound to cause
 
 NOW, END = Due(evaluation=True, samples=False, last=False), Due(evaluation=True, samples=True, last=True)

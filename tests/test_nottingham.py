@@ -173,6 +173,12 @@ def test_spread():
 # --- what the user can get wrong
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch) -> None:
+    """The default directories of runs are in a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+
 def error_line(capsys, *flags: str) -> str:
     assert program.main([*TINY, *flags]) == 2
     lines = capsys.readouterr().err.splitlines()
@@ -538,7 +544,8 @@ def test_the_script_from_zip_to_songs(tree, split_folder, tmp_path):
 def test_the_script_interrupted_leaves_songs_too(tree, split_folder, tmp_path):
     """A signal to the script alone, as `timeout` or a service manager sends it, ends the training with a checkpoint."""
     zip_path, logs = tiny_zip(split_folder, tmp_path / "tiny.zip"), tree / "logs of mine"
-    flags = [*SMALL, "--no-jit", "--no-evaluate", "--log_dir", str(logs), "--pretrain_g_epochs", "1000000"]
+    flags = [*SMALL, "--no-jit", "--no-evaluate", "--seq_len", "12", "--log_dir", str(logs)]
+    flags += ["--pretrain_g_epochs", "1000000"]
     environment = {**os.environ, "PYTHON": sys.executable, "NOTTINGHAM_ZIP": str(zip_path)}
     script = subprocess.Popen(["bash", str(tree / "train_nottingham.sh"), *flags], env=environment)
     end = time.monotonic() + 120
@@ -576,7 +583,7 @@ def test_the_script_on_the_real_tunes(tree, shared_data):
     assert "694 train, 173 valid, 170 test MIDI files" in done.stdout
     assert "tunes: 692 train, 173 valid, 170 test, 2 skipped; 88580 training windows of 32 tokens" in done.stdout
     check_songs(tree / "data" / "Nottingham", seq_len=32)
-    check_events(tree / "logs" / "train" / "nottingham", seq_len=32)
+    check_events(tree / "logs" / "eval" / "nottingham", seq_len=32)
     assert eval_rows(tree / "logs" / "eval" / "nottingham")[-1]["real_bleu4"]
 
 
