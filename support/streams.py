@@ -37,3 +37,9 @@ def keep_writing() -> None:
         encoding = getattr(getattr(sys, name), "encoding", None) or "utf-8"
         raw = io.BufferedWriter(_Raw(descriptor, "w", closefd=False))
         setattr(sys, name, io.TextIOWrapper(raw, encoding, errors="backslashreplace", line_buffering=True))
+
+
+def escape_unprintable() -> None:
+    """Lets a tool print what its terminal lacks letters for, such as ±, as escapes."""
+    if sys.stdout:  # None: started without
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -7,10 +7,26 @@ tested:
   their compiled steps;
 - `shared_model(config, vocab_size)` is `SeqGAN(config, vocab_size)` as it is made from these arguments, with what was
   compiled for them before. Not where a part of the model is to be replaced, nor for two of the same arguments at once;
-- `--no-jit` does without XLA: the first run of a shape takes 7 seconds.
+- `--no-jit` does without XLA: the first run of a shape takes 7 seconds;
+- `--d_eval_samples 0`, of the flags that all share: what the discriminator knows takes 5 more;
+- what XLA has compiled is kept for the session in a folder that all its processes share, so that of many programs of
+  the same flags one compiles. Not where numbers of threads are compared, as TensorFlow's cache takes no note of them;
+- XLA leaves out the passes of its backend that make a program fast and its compilation twice as long. An XLA_FLAGS of
+  one's own, if only `XLA_FLAGS=" "`, has precedence.
 
 Each worker of pytest-xdist takes whole files and is renewed after a few, as compiled programs stay in memory.
 """
+
+import atexit
+import os
+import shutil
+import tempfile
+
+if "TF_XLA_FLAGS" not in os.environ:  # set by the first process, before its TensorFlow begins; the others inherit it
+    COMPILED = tempfile.mkdtemp(prefix="compiled-")
+    os.environ["TF_XLA_FLAGS"] = f"--tf_xla_persistent_cache_directory={COMPILED}"
+    atexit.register(shutil.rmtree, COMPILED, ignore_errors=True)
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 import support.quiet  # noqa: F401 - before TensorFlow
 
@@ -18,7 +34,6 @@ import support.quiet  # noqa: F401 - before TensorFlow
 import dataclasses
 import functools
 import itertools
-import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -46,7 +61,7 @@ SIZES = shlex.split(
     "--seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 "
     "--d_filter_sizes 1 3 --d_num_filters 4 3 --d_batch_size 8 "
     "--pretrain_g_epochs 4 --pretrain_d_epochs 2 --total_epochs 3 --d_steps 2 --d_epochs 2 --eval_samples 16 "
-    "--eval_every 2"
+    "--eval_every 2 --d_eval_samples 0"
 )
 TINY = [*SIZES, *shlex.split("--vocab_size 4 --oracle_emb_dim 3 --oracle_hidden_dim 4")]
 # When, where and how often: what no step is compiled from.
@@ -58,14 +73,18 @@ LENGTHS = ("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs")
 
 
 # Files that take long; the first to start, so that no worker is left with one at the end.
-LONGEST = ("test_kills.py", "test_resume.py", "test_model.py", "test_benchmarks.py", "test_main.py", "test_versions.py")
+LONGEST = (
+    *("test_main.py", "test_kills.py", "test_sweep.py", "test_model.py", "test_text.py", "test_nottingham.py"),
+    *("test_training.py", "test_sample.py", "test_benchmarks.py", "test_temperatures.py", "test_reward.py"),
+    *("test_versions.py", "test_resume.py", "test_pretrained.py", "test_discriminator.py", "test_midi.py"),
+)
 # Files that take seconds, for `-m quick`.
 QUICK = (
     *("test_bad_input.py", "test_checkpoints.py", "test_discriminator.py", "test_fetch_nottingham.py"),
     *("test_metrics.py", "test_midi.py", "test_oracle.py", "test_prepare_quatrains.py", "test_readme.py"),
 )
 WORKERS = 8  # at most: each may take 2 GiB
-FILES = 4  # a worker
+FILES = 3  # a worker
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,4 +1,4 @@
-"""Runs that are killed, or starved, at many moments. SEQGAN_KILLS=n: kills at random moments (default: 30)."""
+"""Runs that are killed, or starved, at many moments. SEQGAN_KILLS=n: kills of real runs at random (default: 8)."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import pytest
 from fault_injection import differing, fault_at_each_call, flags, kill_at_random, outcome
 
 THOROUGH = "SEQGAN_KILLS" in os.environ
-KILLS = int(os.environ.get("SEQGAN_KILLS", "30"))
+KILLS = int(os.environ.get("SEQGAN_KILLS", "8"))
 
 
 def checkpoints(folder: Path) -> list[str]:
@@ -16,7 +16,8 @@ def checkpoints(folder: Path) -> list[str]:
 
 
 def test_killed_at_random_moments(trainer, tmp_path):
-    assert kill_at_random(trainer, tmp_path, KILLS, seed=1) >= 1
+    assert kill_at_random(trainer, tmp_path / "real", KILLS, seed=1) >= 1
+    assert kill_at_random(trainer, tmp_path / "toy", 5 * KILLS, seed=4, toy=True) >= 1
 
 
 def test_killed_at_each_call_that_changes_a_file(trainer, tmp_path):
@@ -31,14 +32,9 @@ def test_signalled_at_random_moments(trainer, tmp_path, number):
 
 def test_compiled_by_xla(trainer, tmp_path):
     """The other tests don't compile, which is faster."""
-    runs = {}
-    for name, send in (("whole", []), ("killed", [(0.75, signal.SIGKILL)])):
-        whole = runs.get("whole")
-        ended = trainer.run(
-            flags(tmp_path / name, "--jit"), send=[(share * whole.seconds, number) for share, number in send]
-        )
-        runs[name] = ended
-    assert [ended.status for ended in runs.values()] == [0, -signal.SIGKILL]
+    whole = trainer.run(flags(tmp_path / "whole", "--jit"))
+    killed = trainer.run(flags(tmp_path / "killed", "--jit"), at=whole.calls * 3 // 4, action="SIGKILL")
+    assert [whole.status, killed.status] == [0, -signal.SIGKILL]
     assert trainer.run(flags(tmp_path / "killed", "--jit")).status == 0
     assert not differing(outcome(tmp_path / "killed"), outcome(tmp_path / "whole"))
 

@@ -29,6 +29,14 @@ flags = "--pretrain_g_epochs 2 --total_epochs 3 --pretrain_d_epochs 1"
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread(tmp_path_factory):
+    """What other tests have compiled is for more threads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TF_XLA_FLAGS", f"--tf_xla_persistent_cache_directory={tmp_path_factory.mktemp('compiled')}")
+        yield
+
+
 @pytest.fixture
 def toys(tmp_path, monkeypatch):
     """A table whose cells are processes of `toy_main`, in a folder of its own."""

@@ -26,7 +26,7 @@ from support.metrics import ratio_and_error
 SMALL = shlex.split(
     "--batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 --d_filter_sizes 1 3 "
     "--d_num_filters 4 3 --d_batch_size 8 --pretrain_g_epochs 3 --pretrain_d_epochs 1 --total_epochs 2 --d_steps 1 "
-    "--d_epochs 1 --eval_samples 6 --sample_every 2 --seq_len 6"
+    "--d_epochs 1 --eval_samples 6 --sample_every 2 --seq_len 6 --d_eval_samples 0"
 )
 
 
@@ -352,7 +352,7 @@ def run(folder: Path, logs: Path, *flags: str) -> int:
 
 
 def test_a_run_leaves_its_figures_its_lines_and_its_vocabulary(folder, tmp_path):
-    assert run(folder, tmp_path / "logs") == 0
+    assert run(folder, tmp_path / "logs", "--d_eval_samples", "16") == 0
     with open(tmp_path / "logs" / "eval" / "metrics.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0", "2", "2", "3", "4"]

@@ -15,7 +15,7 @@ from main import main as program
 from model import SeqGAN
 from oracle import OracleData
 from support.schedule import Schedule
-from tools.sample import draw
+from tools.sample import portions
 
 ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
 ALL = shlex.split(
@@ -218,7 +218,8 @@ def test_evaluation_and_samples_use_the_average_and_training_does_not():
     np.testing.assert_array_equal(model.sample(64, 0, tf.constant(0)), other.sample(64, 0, tf.constant(0)))
     data = OracleData(model.config)
     assert data.evaluate(model, epoch=0, due=NOW) == data.evaluate(other, epoch=0, due=NOW)
-    np.testing.assert_array_equal(draw(model, 64, [], 0.7, seed=1), draw(other, 64, [], 0.7, seed=1))
+    drawn = (next(portions(policy, 64, [], 0.7, seed=1)) for policy in (model, other))
+    np.testing.assert_array_equal(*drawn)
 
 
 def test_without_an_average_there_is_none():

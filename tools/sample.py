@@ -25,23 +25,11 @@ from support.config import Parser, UsageError, number
 from support.device import configure_tensorflow
 from support.directories import PRETRAINED, SONG, TEMPO, VOCABULARY
 from support.seeds import Purpose, key, uniforms
+from support.streams import escape_unprintable
 
 ROWS = 256  # samples drawn at once; the same whatever -n, so that more samples begin with the fewer
 STEPS = 256  # tokens of them that are drawn in one compiled call
 MOST_TOKENS = 100_000  # of a sample: ROWS of them fit into memory
-
-
-def draw(
-    model: SeqGAN,
-    count: int,
-    prefix: Sequence[int],
-    temperature: float,
-    seed: int,
-    length: int | None = None,
-    never: Sequence[int] = (),
-) -> np.ndarray:
-    """Draws sequences that begin with a prefix: all portions of `portions`, int32 [n, T]."""
-    return np.concatenate(list(portions(model, count, prefix, temperature, seed, length, never)))
 
 
 def portions(
@@ -241,12 +229,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(f"--no-unknown: {logdir} is no run on text, so there is no unknown token")
         prefix = read_prefix(arguments.prefix, model, vocabulary, length)
         never = [vocabulary.unknown] if vocabulary and arguments.no_unknown else []
+        if not (sys.stdout or arguments.output or config.dataset == "Nottingham"):
+            raise UsageError("stdout is closed; -o names a file")
         samples = portions(model, arguments.n, prefix, arguments.temperature, arguments.seed, length, never)
         if config.dataset == "Nottingham":
             songs = Songs(arguments.output, arguments.n, logdir)
             seconds = frame_seconds(config, recorded_tempo(logdir / TEMPO) if config.frame_beats else 0)
             songs.write(samples, seconds, config.frame_beats)
-            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            escape_unprintable()
             print(songs)
         else:
             write_lines(samples, vocabulary, arguments.output)

@@ -33,6 +33,7 @@ from support.config import CONFIG, Parser, UsageError, number, read_config
 from support.device import configure_tensorflow
 from support.directories import PRETRAINED
 from support.logs import with_errors
+from support.streams import escape_unprintable
 from tools.plot_curves import short_names
 
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
@@ -225,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_csv(points, arguments.csv)
         if arguments.output:
             draw(points, arguments.output)
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal may lack ±
+        escape_unprintable()
         print(table(points))
     except OSError as error:
         parser.error(f"{error.filename or arguments.output}: {error.strerror or first_line(error)}")
