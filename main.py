@@ -147,7 +147,8 @@ class Run:
             if not math.isfinite(value):  # weights too large, if finite
                 raise self._diverged(f"{name} is {value} after {step}")
         self.evaluation_seconds += time.perf_counter() - started
-        self.records.evaluated(epoch, step.phase, figures, self.taken)
+        if figures:  # not where D alone has been trained, and what it knows is not measured
+            self.records.evaluated(epoch, step.phase, figures, self.taken)
 
     def measure(self, phase: str, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
         """The figures of the networks that a phase trains, {name: (value, standard error)}."""

@@ -399,9 +399,10 @@ QUICK = {
     "log_dir": "logs/train/quick",
     "eval_log_dir": "logs/eval/quick",
     "vocab_size": 200,
+    "seq_len": 10,  # compiles in half the time
     "pretrain_g_epochs": 300,
     "pretrain_d_epochs": 30,
-    "total_epochs": 100,
+    "total_epochs": 60,
     "g_lr": 0.001,  # with a baseline, since without one the curves would show drift rather than learning
     "baseline": "batch",
     "rollout_num": 8,

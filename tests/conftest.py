@@ -11,8 +11,8 @@ tested:
 - `--d_eval_samples 0`, of the flags that all share: what the discriminator knows takes 5 more;
 - what XLA has compiled is kept for the session in a folder that all its processes share, so that of many programs of
   the same flags one compiles. Not where numbers of threads are compared, as TensorFlow's cache takes no note of them;
-- XLA leaves out the passes of its backend that make a program fast and its compilation twice as long. An XLA_FLAGS of
-  one's own, if only `XLA_FLAGS=" "`, has precedence.
+- XLA leaves out the passes of its backend that make a program fast and its compilation twice as long, unless there is
+  an XLA_FLAGS in the environment; with `XLA_FLAGS=--xla_backend_optimization_level=3` it compiles as it does for users.
 
 Each worker of pytest-xdist takes whole files and is renewed after a few, as compiled programs stay in memory.
 """
@@ -26,7 +26,8 @@ if "TF_XLA_FLAGS" not in os.environ:  # set by the first process, before its Ten
     COMPILED = tempfile.mkdtemp(prefix="compiled-")
     os.environ["TF_XLA_FLAGS"] = f"--tf_xla_persistent_cache_directory={COMPILED}"
     atexit.register(shutil.rmtree, COMPILED, ignore_errors=True)
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+QUICK_XLA = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", QUICK_XLA)
 
 import support.quiet  # noqa: F401 - before TensorFlow
 
@@ -35,6 +36,8 @@ import dataclasses
 import functools
 import itertools
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -147,6 +150,19 @@ def trainer() -> Iterator[Trainer]:
     trainer = Trainer()
     yield trainer
     trainer.close()
+
+
+def compiled_quickly() -> bool:
+    """Whether XLA leaves out what it does for users; see above."""
+    return os.environ["XLA_FLAGS"] == QUICK_XLA
+
+
+def compiled_as_by_users(test: str) -> None:
+    """Takes a test, by its id, in a process in which XLA leaves nothing out."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=3", "TF_XLA_FLAGS": ""}
+    command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-o", "addopts=", test]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and " passed in" in done.stdout, done.stdout
 
 
 def tiny_config(*flags: str):

@@ -29,7 +29,7 @@ CLOCK = "seconds_per_epoch"  # the one scalar that measures time
 
 def run(folder: Path, *flags: str, main=train) -> int:
     logs = ["--log_dir", str(folder / "train"), "--eval_log_dir", str(folder / "eval")]
-    return main([*TINY, *logs, *flags])
+    return main([*TINY, "--d_eval_samples", "16", *logs, *flags])
 
 
 def read_scalars(directory: Path) -> dict[str, dict[int, float]]:
@@ -72,7 +72,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def finished(tmp_path_factory) -> Path:
     """A tiny run of every phase, with all that can be logged."""
     folder = tmp_path_factory.mktemp("finished")
-    assert run(folder, "--log_generation", "--d_eval_samples", "16") == 0
+    assert run(folder, "--log_generation") == 0
     return folder
 
 
@@ -193,7 +193,7 @@ def test_the_weights_are_not_in_the_evaluation_directory(finished):
 
 
 def test_two_runs_of_one_command_are_bitwise_equal(finished, tmp_path):
-    assert run(tmp_path, "--log_generation", "--d_eval_samples", "16", main=program.main) == 0  # which traces all anew
+    assert run(tmp_path, "--log_generation", main=program.main) == 0  # which traces all anew
     for kind in ("train", "eval"):
         ours, theirs = tensors(finished / kind), tensors(tmp_path / kind)
         assert ours.keys() == theirs.keys() and len(ours) > 20
@@ -252,7 +252,7 @@ def test_evaluating_costs_the_training_nothing(finished, tmp_path):
     ],
 )
 def test_other_settings_run(tmp_path, flags):
-    assert run(tmp_path, *flags) == 0
+    assert run(tmp_path, "--d_eval_samples", "0", *flags) == 0
     assert np.isfinite(list(scalars(tmp_path / "eval")["nll"].values())).all()
 
 

@@ -53,7 +53,7 @@ def lines_of(capsysbinary, *argv: str) -> list[str]:
     return captured.out.decode().split("\n")[:-1]
 
 
-def drawn(model: SeqGAN, count: int, temperature: float, seed: int, never=()) -> np.ndarray:
+def sampled(model: SeqGAN, count: int, temperature: float, seed: int, never=()) -> np.ndarray:
     """Samples, int32 [count, T]."""
     return np.concatenate(list(sample.portions(model, count, [], temperature, seed, never=never)))
 
@@ -159,7 +159,7 @@ def test_the_unknown_token_is_not_drawn(runs, capsysbinary):
     model = SeqGAN.restored(runs / "text")
     unknown = model.generator.vocab_size - 2
     model.generator.output_layer.bias.assign_add(np.eye(model.generator.vocab_size, dtype=np.float32)[unknown] * 3)
-    first = [drawn(model, 20_000, 1.0, seed, never=never)[:, 0] for seed, never in ((1, []), (2, [unknown]))]
+    first = [sampled(model, 20_000, 1.0, seed, never=never)[:, 0] for seed, never in ((1, []), (2, [unknown]))]
     plain, without = (np.bincount(tokens, minlength=unknown + 2) for tokens in first)
     assert plain[unknown] > 1000 and without[unknown] == 0
     logits = model.generator.logits(model.generator.first_state(1).hidden).numpy()[0].astype(np.float64)
@@ -189,7 +189,7 @@ def test_samples_follow_the_law_of_the_temperature(runs, run, temperature):
     probs = np.exp((log_probs * drawn.T).sum(axis=0).astype(np.float64))
     if temperature == 1.0:
         np.testing.assert_allclose(probs, probabilities(generator), rtol=1e-4)
-    tokens = drawn(model, 20_000, temperature, seed=3)
+    tokens = sampled(model, 20_000, temperature, seed=3)
     counts = np.bincount(index_of(tokens, generator.vocab_size, generator.end_token), minlength=len(probs))
     assert chi_square(counts, probs) > 1e-3
 
