@@ -14,7 +14,7 @@ tested:
 - XLA leaves out the passes of its backend that make a program fast and its compilation twice as long, unless there is
   an XLA_FLAGS in the environment; with `XLA_FLAGS=--xla_backend_optimization_level=3` it compiles as it does for users.
 
-Each worker of pytest-xdist takes whole files and is renewed after a few, as compiled programs stay in memory.
+Each worker of pytest-xdist takes whole files and is renewed when it has grown, as compiled programs stay in memory.
 """
 
 import atexit
@@ -35,6 +35,7 @@ import support.quiet  # noqa: F401 - before TensorFlow
 import dataclasses
 import functools
 import itertools
+import resource
 import shlex
 import subprocess
 import sys
@@ -87,7 +88,8 @@ QUICK = (
     *("test_metrics.py", "test_midi.py", "test_oracle.py", "test_prepare_quatrains.py", "test_readme.py"),
 )
 WORKERS = 8  # at most: each may take 2 GiB
-FILES = 3  # a worker
+FULL = 1.2e9  # bytes of a worker's memory from which on it gets no other file
+MEMORY: dict[object, float] = {}  # a worker's, bytes
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -108,16 +110,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    """Has each test say how much memory its process has needed by then, bytes."""
+    report = yield
+    unit = 1 if sys.platform == "darwin" else 1024
+    report.user_properties.append(("memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit))
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Keeps, where the work is shared out, how much memory each worker has needed."""
+    if hasattr(report, "node"):
+        MEMORY[report.node] = dict(report.user_properties)["memory"]
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log):
-    """Whole files to a worker, and no more than FILES."""
+    """Whole files to a worker, until its memory is full."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
-        def _reschedule(self, node) -> None:
-            if self.workqueue and len(self.assigned_work[node]) >= FILES:
+        def _assign_work_unit(self, node) -> None:
+            if MEMORY.get(node, 0) < FULL:
+                super()._assign_work_unit(node)
+            else:
                 node.shutdown()  # once it has done what it was given
-            elif node in self.registered_collections:  # and not a new one that is still collecting
+
+        def _reschedule(self, node) -> None:
+            if node in self.registered_collections:  # and not a new one that is still collecting
                 super()._reschedule(node)
 
     return Scheduling(config, log)
