@@ -88,6 +88,8 @@ QUICK = (
     *("test_metrics.py", "test_midi.py", "test_oracle.py", "test_prepare_quatrains.py", "test_readme.py"),
 )
 WORKERS = 8  # at most: each may take 2 GiB
+# Files whose tests go to the workers one by one, as all of them would fill one.
+DIVIDED = ("test_kills.py", "test_model.py")
 FULL = 1.2e9  # bytes of a worker's memory from which on it gets no other file
 MEMORY: dict[object, float] = {}  # a worker's, bytes
 
@@ -127,10 +129,14 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log):
-    """Whole files to a worker, until its memory is full."""
+    """Whole files to a worker, or parts of the largest, until its memory is full."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return nodeid.split("[")[0] if Path(file).name in DIVIDED else file
+
         def _assign_work_unit(self, node) -> None:
             if MEMORY.get(node, 0) < FULL:
                 super()._assign_work_unit(node)
