@@ -402,7 +402,7 @@ QUICK = {
     "seq_len": 10,  # compiles in half the time
     "pretrain_g_epochs": 300,
     "pretrain_d_epochs": 30,
-    "total_epochs": 60,
+    "total_epochs": 40,
     "g_lr": 0.001,  # with a baseline, since without one the curves would show drift rather than learning
     "baseline": "batch",
     "rollout_num": 8,
