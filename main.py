@@ -133,13 +133,13 @@ class Run:
         clock = {} if step.phase == PRETRAIN_D else {"seconds_per_epoch": seconds}  # D's pretraining has its own axis
         figures = records.end_epoch(axis, step.phase, clock)
         due = Due(evaluated, self.steps.samples_due(step), self.steps.ends_phase(step))
-        if self.config.evaluate and due.evaluation:
-            self._evaluate(step, due)
+        evaluation = self._evaluate(step, due) if self.config.evaluate and evaluated else {}
         if step.phase != PRETRAIN_D:  # which leaves the generator as it is
             self.data.log_samples(self.model, axis, due, records.logs[-1])
-        return figures, (records.evaluation if self.config.evaluate else {}) if evaluated else None
+        return figures, evaluation if evaluated else None
 
-    def _evaluate(self, step: Step, due: Due) -> None:
+    def _evaluate(self, step: Step, due: Due) -> Figures:
+        """Measures and writes the row, if there is anything to measure; returns the figures."""
         started, epoch = time.perf_counter(), self.steps.g_epoch(step)
         with np.errstate(all="ignore"):
             figures = self.measure(step.phase, epoch, due)
@@ -149,6 +149,7 @@ class Run:
         self.evaluation_seconds += time.perf_counter() - started
         if figures:  # not where D alone has been trained, and what it knows is not measured
             self.records.evaluated(epoch, step.phase, figures, self.taken)
+        return figures
 
     def measure(self, phase: str, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
         """The figures of the networks that a phase trains, {name: (value, standard error)}."""

@@ -538,6 +538,8 @@ def test_the_script_from_zip_to_songs(tree, split_folder, tmp_path):
     check_songs(tree / "data" / "Nottingham", seq_len=12)
     check_songs(tree / "logs" / "train" / "nottingham", seq_len=12)
     assert [row["epoch"] for row in eval_rows(tree / "logs" / "eval" / "nottingham")] == ["0", "2", "3", "4"]
+    line = next(line for line in done.stdout.splitlines() if line.startswith("pretrain_d 1/1"))
+    assert "d_pretrain_loss" in line and "nll" not in line  # which were those of before
     again = run_script(tree, tmp_path / "gone.zip", *flags)  # the folder is there, so the zip is not needed
     assert again.returncode == 0 and "finished before" in again.stdout
 
