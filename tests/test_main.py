@@ -362,7 +362,7 @@ def test_a_run_whose_output_nobody_takes(tmp_path):
     ways = {"open": "", "closed": ">&- 2>&- <&-", "pipe": "| head -c 1", "full": ">/dev/full"}
     for name, way in ways.items():
         logs = ["--log_dir", str(tmp_path / name / "train"), "--eval_log_dir", str(tmp_path / name / "eval")]
-        words = [sys.executable, str(ROOT / "main.py"), *TINY, *logs, "--no-jit", "--total_epochs", "0"]
+        words = [sys.executable, str(ROOT / "main.py"), *TINY, *logs, "--no-jit", "--total_epochs", "1"]
         command = f"{shlex.join(words)} {way}; echo ${{PIPESTATUS[0]}} > {shlex.quote(str(status))}"
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
         assert (status.read_text(), done.stderr) == ("0\n", ""), (name, done)

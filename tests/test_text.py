@@ -264,7 +264,7 @@ def test_the_law_of_lines_of_unequal_length_is_learnt(tmp_path):
     for seed, (split, count) in enumerate((("train", 4000), ("test", 2000))):
         lines = np.random.default_rng(seed).choice(list(law), count, p=list(law.values()))
         write(folder / f"{split}.txt", "\n".join(lines))
-    flags = "--batch_size 128 --g_hidden_dim 16 --g_emb_dim 8 --eval_samples 500 --pretrain_g_epochs 300"
+    flags = "--batch_size 128 --g_hidden_dim 16 --g_emb_dim 8 --eval_samples 2000 --pretrain_g_epochs 300"
     config = config_of(folder, *flags.split())
     data = TextData(config)
     model = SeqGAN(config, data.vocab_size, data.start_token, data.end_token)
