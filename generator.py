@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from support.lookup import look_up, summed_by_token
-from support.seeds import Purpose, variable_seed
+from support.seeds import Purpose, fold, variable_seed
 
 UNROLLED = 40  # steps of teacher forcing that are compiled one by one; for more, XLA takes minutes
 
@@ -133,6 +133,7 @@ class Generator(keras.layers.Layer):
         stddev: float = 0.1,
         start_token: int = 0,
         end_token: int | None = None,
+        dropout_keep_prob: float = 1.0,
         name: str = "generator",
     ):
         """Makes and initialises the weights, every one of them from N(0, stddev²).
@@ -148,11 +149,13 @@ class Generator(keras.layers.Layer):
             start_token: the id fed before the first token; one of 0..V-1, or an id that is never generated: V, or
                 V + 1 where V is padding.
             end_token: one of 0..V-1, or None where every sequence has T tokens.
+            dropout_keep_prob: share of the numbers kept where `log_probs` is given a `dropout_seed`.
             name: of the layer.
         """
         super().__init__(name=name)
         self.vocab_size, self.seq_len, self.hidden_dim = vocab_size, seq_len, hidden_dim
         self.start_token, self.end_token = start_token, end_token
+        self.dropout_rate = 1.0 - dropout_keep_prob
 
         def normal(index: int) -> keras.initializers.Initializer:
             return keras.initializers.RandomNormal(stddev=stddev, seed=variable_seed(seed, purpose, index))
@@ -225,8 +228,20 @@ class Generator(keras.layers.Layer):
             projection = self.projection()
         return with_one(hidden) @ projection
 
-    def states(self, tokens: tf.Tensor) -> State:
+    def dropped(self, values: tf.Tensor, dropout_seed: tf.Tensor | None, place: int) -> tf.Tensor:
+        """`values` with some set to 0 and the others scaled up, alike in expectation; unchanged without a seed."""
+        if dropout_seed is None or not self.dropout_rate:
+            return values
+        return tf.nn.experimental.stateless_dropout(
+            values, self.dropout_rate, fold(dropout_seed, place), rng_alg="philox"
+        )
+
+    def states(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
         """Teacher forcing: the states that predict each token of `tokens`, int32 [B, T].
+
+        Args:
+            tokens: the sequences.
+            dropout_seed: a key of `support.seeds` for dropout of what the LSTM reads; None applies none.
 
         Returns:
             State of float32 [T, B, H]; entry t is the state after the start token and the first t tokens, so that
@@ -235,6 +250,7 @@ class Generator(keras.layers.Layer):
         batch_size, seq_len = tokens.shape
         start = tf.fill([1, batch_size], self.start_token)
         embedded = look_up(self.embedding, tf.concat([start, tf.transpose(tokens)[:-1]], axis=0))  # [T, B, E]
+        embedded = self.dropped(embedded, dropout_seed, 0)
         hidden = cell = tf.zeros([batch_size, self.hidden_dim])
         if seq_len > UNROLLED:
             return tf.scan(lambda state, x: State(*self.cell(x, list(state))[1]), embedded, State(hidden, cell))
@@ -244,15 +260,18 @@ class Generator(keras.layers.Layer):
             states.append(State(hidden, cell))
         return State(tf.stack([s.hidden for s in states]), tf.stack([s.cell for s in states]))
 
-    def log_probs(self, tokens: tf.Tensor, fed: tf.Tensor | None = None) -> tf.Tensor:
+    def log_probs(
+        self, tokens: tf.Tensor, fed: tf.Tensor | None = None, dropout_seed: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Log-probabilities log G(y_t | y_<t) of the given tokens, in nats: int32 [B, T] → float32 [B, T].
 
         Padding follows with certainty: its log-probability is 0. With `fed`, int32 [B, T], they are those of `tokens`
-        where the policy has read that instead.
+        where the policy has read that instead. With `dropout_seed`, a key of `support.seeds`, dropout is applied where
+        Zaremba et al. (2014) have it: to what the LSTM reads and to what is read from it, not from step to step.
         """
         batch_size, seq_len = tokens.shape
-        states = self.states(tokens if fed is None else fed)
-        hidden = tf.reshape(states.hidden, [seq_len * batch_size, self.hidden_dim])
+        states = self.states(tokens if fed is None else fed, dropout_seed)
+        hidden = tf.reshape(self.dropped(states.hidden, dropout_seed, 1), [seq_len * batch_size, self.hidden_dim])
         chosen = self._log_probs_after(hidden, tf.reshape(tf.transpose(tokens), [-1]), self.projection())
         return tf.transpose(tf.reshape(chosen, [seq_len, batch_size]))
 

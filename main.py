@@ -94,8 +94,9 @@ class Run:
                 self.model.end_pretraining()
         elif step.kind == "mle":
             passes, place = divmod(step.number, self.config.mle_batches)  # the batches after those of pretraining
-            batches = self.data.mle_batches(self.config.pretrain_g_epochs + passes)
-            figures = {"g_mle_loss": self.model.mle_step(batches[place])}
+            epoch = self.config.pretrain_g_epochs + passes
+            batch = self.data.mle_batches(epoch)[place]
+            figures = {"g_mle_loss": self.model.mle_step(batch, tf.constant(epoch), tf.constant(place))}
         elif step.kind == "g":
             if step.number == 0:
                 self.model.follow_policy(lag=0.0)  # the rollouts begin with the pretrained policy

@@ -92,6 +92,7 @@ class SeqGAN:
             seed=config.seed,
             start_token=start_token,
             end_token=end_token,
+            dropout_keep_prob=config.g_dropout_keep_prob,
         )
         self.rollout_policy = RolloutPolicy(self.generator)
         updates = config.updates
@@ -199,8 +200,7 @@ class SeqGAN:
 
         Args:
             batches: int32 [n, B, T].
-            epoch: decides the share of own tokens that --scheduled_sampling feeds, and their random numbers; int32
-                scalar.
+            epoch: decides the random numbers and the share of own tokens that --scheduled_sampling feeds; int32 scalar.
 
         Returns:
             the mean NLL before each update, nats a token: float32 scalar.
@@ -211,7 +211,7 @@ class SeqGAN:
             fed = None
             if config.scheduled_sampling:
                 fed = self._fed(batches[i], key(config.seed, Purpose.SCHEDULED_SAMPLING, epoch, i), epoch)
-            return i + 1, total + self._mle_update(self.g_pretrain_optimizer, batches[i], fed)
+            return i + 1, total + self._mle_update(self.g_pretrain_optimizer, batches[i], epoch, i, fed)
 
         _, total = tf.while_loop(lambda i, _: i < count, update, (0, 0.0), maximum_iterations=count)
         return total / count
@@ -225,21 +225,34 @@ class SeqGAN:
         coins, numbers = tf.unstack(uniforms([2, *tokens.shape[::-1]], seed))
         return self.generator.fed(tokens, coins < share, numbers)
 
-    def _mle_step(self, tokens: tf.Tensor) -> tf.Tensor:
-        """One maximum-likelihood update of an adversarial epoch, int32 [B, T] → NLL before it, nats a token."""
-        return self._mle_update(self.mle_optimizer, tokens)
+    def _mle_step(self, tokens: tf.Tensor, epoch: tf.Tensor | int = 0, place: tf.Tensor | int = 0) -> tf.Tensor:
+        """One maximum-likelihood update of an adversarial epoch, int32 [B, T] → NLL before it, nats a token.
+
+        `epoch` counts the passes over the batches, those of pretraining included, and `place` the batches of a pass;
+        int32 scalars.
+        """
+        return self._mle_update(self.mle_optimizer, tokens, epoch, place)
 
     def _mle_update(
-        self, optimizer: keras.optimizers.Optimizer, tokens: tf.Tensor, fed: tf.Tensor | None = None
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        tokens: tf.Tensor,
+        epoch: tf.Tensor | int,
+        place: tf.Tensor | int,
+        fed: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """One update on a batch, int32 [B, T], of which the policy has read `fed`: its NLL before, nats a token.
 
+        (epoch, place) are the batch's, and decide what --g_dropout_keep_prob drops.
         The gradient is that of the mean NLL of a sequence, scaled by 1/T. Dividing by the batch's own number of tokens
         instead would give a sequence more weight among short ones.
         """
         batch_size, seq_len = tokens.shape
+        dropout_seed = None
+        if self.config.g_dropout_keep_prob < 1:
+            dropout_seed = key(self.config.seed, Purpose.G_DROPOUT, epoch, place)
         with tf.GradientTape() as tape:
-            nats = -tf.reduce_sum(self.generator.log_probs(tokens, fed))
+            nats = -tf.reduce_sum(self.generator.log_probs(tokens, fed, dropout_seed))
             loss = nats / (batch_size * seq_len)
         self._update_generator(optimizer, tape.gradient(loss, self.generator.trainable_variables))
         return nats / tf.reduce_sum(self.generator.mask(tokens))
@@ -291,16 +304,21 @@ class SeqGAN:
     def advantages(self, rewards: tf.Tensor) -> tf.Tensor:
         """Rewards less the baseline, float32 [B, T].
 
-        The `batch` baseline of a sample is the mean, at each time step, over the batch's other samples, a finished one
-        counting with its score. Being independent of the sample it leaves the gradient's expectation as it is; a
-        constant reward gives exactly zero.
+        The `batch` baseline of a token is the mean, in its place, over the batch's other samples, a finished one
+        counting with its score. The `prefix` baseline is the value of the prefix that the token follows, Q(t - 1), which other
+        rollouts have estimated; before the first token, which follows none, it is the batch's. Neither depends on the
+        token once its prefix is given, so the gradient's expectation stays as it is; a constant reward gives exactly
+        zero.
         """
         if self.config.baseline == "none":
             return rewards
         batch_size = rewards.shape[0]
         shifted = rewards - rewards[:1]  # exactly 0 where all are equal, which a mean of equal numbers need not be
         centred = shifted - tf.reduce_mean(shifted, axis=0)
-        return centred * (batch_size / (batch_size - 1))  # = rewards - mean of the others
+        against_batch = centred * (batch_size / (batch_size - 1))  # = rewards - mean of the others
+        if self.config.baseline == "batch":
+            return against_batch
+        return tf.concat([against_batch[:, :1], rewards[:, 1:] - rewards[:, :-1]], axis=1)
 
     def _g_step(self, step: tf.Tensor) -> PolicyGradientStep:
         """Draws a batch, rolls it out, and ascends its policy gradient; `step` counts these updates, int32 scalar."""

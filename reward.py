@@ -56,7 +56,8 @@ class Reward:
         score = SCORERS[self.config.reward](self, tokens, step)
         if self.reference is None:
             return score
-        ratio = log_ratio(tokens, self.policy, self.reference, to_go=True)
+        to_go = self.config.baseline != "prefix"  # which takes what came before off again
+        ratio = log_ratio(tokens, self.policy, self.reference, to_go)
         return lambda rollouts, prefix_len: (
             score(rollouts, prefix_len) - self.config.kl_weight * ratio(rollouts, prefix_len)
         )

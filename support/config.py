@@ -244,6 +244,13 @@ class Config:
     # generator
     g_emb_dim: int = flag(32, "size of the generator's token embedding", low=1)
     g_hidden_dim: int = flag(50, "H, LSTM units of the generator", low=1)
+    g_dropout_keep_prob: float = flag(
+        1.0,
+        "share kept by the generator's dropout, on the embedding and on what the LSTM hands to the output layer, in "
+        "maximum-likelihood updates alone",
+        low=0.01,
+        high=1,
+    )
     g_pretrain_lr: float = flag(0.01, "Adam's learning rate in pretraining", low=0)
     g_pretrain_schedule: str = flag(
         "constant",
@@ -294,7 +301,10 @@ class Config:
         0.0, "share of its old weights that the rollout policy keeps after the g-steps of an epoch", low=0, high=1
     )
     baseline: str = flag(
-        "none", "subtracted from the rewards: nothing, or the mean of the batch's others", choices=("none", "batch")
+        "none",
+        "subtracted from the reward of a token: nothing, the mean of the batch's others in that place, or the value of "
+        "the prefix before the token, from that prefix's rollouts",
+        choices=("none", "batch", "prefix"),
     )
 
     # discriminator
@@ -665,8 +675,8 @@ def check(config: Config) -> None:
         raise UsageError(f"--reward {config.reward} needs --dataset LSTM, whose density is known")
     if config.reward == "bleu" and config.dataset == "LSTM" and not config.train_size:
         raise UsageError("--reward bleu compares with the training set: with --dataset LSTM give a --train_size")
-    if config.baseline == "batch" and config.batch_size < 2:
-        raise UsageError("--baseline batch needs a --batch_size of 2 or more")
+    if config.baseline != "none" and config.batch_size < 2:
+        raise UsageError(f"--baseline {config.baseline} needs a --batch_size of 2 or more")
     least = max(config.batch_size, config.d_batch_size // 2 if config.trains_discriminator else 0)
     if config.train_size and config.train_size < least:
         raise UsageError(f"--train_size: {config.train_size} is less than one batch ({least})")

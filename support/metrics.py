@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from scipy.optimize import brentq
 from scipy.special import logsumexp, softmax
 
@@ -165,6 +164,9 @@ def _lists(sequences: Tokens) -> list[list[int]]:
 
 
 def _sentence_bleu(references: list[list[int]], hypothesis: list[int], orders: Sequence[int]) -> list[float]:
+    # Here, as importing nltk takes 1.5 s, which most runs have no use for.
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+
     weights = [(1 / order,) * order for order in orders]  # several at once share the counting
     scores = sentence_bleu(references, hypothesis, weights, smoothing_function=SmoothingFunction().method1)
     return [scores] if len(orders) == 1 else scores

@@ -67,6 +67,7 @@ class Trainer:
         Args:
             argv: the flags.
             **job: `toy=True`: a model without tensors to speak of; with `valid=True` its epoch 4 is the best.
+                `eager=True`: the real model, its steps not traced, which takes longer than these few steps themselves.
                 `send=[(seconds, signal), ...]`: signals, each so long after the one before, if it still runs. `at=n,
                 action="SIGKILL"`, or another: what happens at the n-th call that changes a file, see `Fault`.
                 `cwd=folder`: the working directory.
@@ -133,6 +134,7 @@ def work(job: dict[str, Any], outputs: Path) -> NoReturn:
         main.SeqGAN, main.DATASETS = ToyModel, {"LSTM": ToyData}
         if job.get("valid"):
             ToyData.evaluated = ("nll", "nll_valid")
+    main.tf.config.run_functions_eagerly(job.get("eager", False))
     fault = Fault(job.get("at"), job.get("action", "SIGKILL"))
     fault.install()
     try:
@@ -215,7 +217,7 @@ class ToyModel:
     def mle_epoch(self, batches, epoch):
         return self._step(batches[0], 1.1)
 
-    def mle_step(self, tokens):
+    def mle_step(self, tokens, epoch, place):
         return self._step(tokens, 1.2)
 
     def end_pretraining(self) -> None:
@@ -337,7 +339,8 @@ def kill_at_random(
         how many runs these were.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    whole = trainer.run(flags(folder / "whole"), toy=toy)
+    more = [] if toy else ["--d_eval_samples", "0"]  # half of the time; toys are asked what D knows
+    whole = trainer.run(flags(folder / "whole", *more), toy=toy, eager=not toy)
     assert whole.status == 0, whole
     expected, rng, hits, runs = outcome(folder / "whole"), random.Random(seed), 0, 0
     while hits < kills:
@@ -345,7 +348,7 @@ def kill_at_random(
         run = folder / f"run{runs}"
         while True:
             send = [(rng.uniform(0, whole.seconds), number)] if hits < kills else []
-            ended = trainer.run(flags(run), toy=toy, send=send)
+            ended = trainer.run(flags(run, *more), toy=toy, eager=not toy, send=send)
             if ended.status == 0:
                 break
             assert ended.status in (-number, 128 + number), ended

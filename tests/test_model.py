@@ -65,7 +65,7 @@ def reward_instead(model: SeqGAN, reward) -> None:
 
 
 @ENDS
-@pytest.mark.parametrize("baseline", ["none", "batch"])
+@pytest.mark.parametrize("baseline", ["none", "batch", "prefix"])
 @pytest.mark.parametrize("jit", ["True", "False"])
 def test_the_policy_gradient_step_follows_the_exact_gradient(baseline, jit, end_token, monkeypatch):
     flags = ["--batch_size", "60000", "--rollout_num", "2", "--baseline", baseline, "--jit", jit]
@@ -92,7 +92,7 @@ def test_the_policy_gradient_step_follows_the_exact_gradient(baseline, jit, end_
 
 
 @ENDS
-@pytest.mark.parametrize("baseline", ["none", "batch"])
+@pytest.mark.parametrize("baseline", ["none", "batch", "prefix"])
 def test_the_estimate_from_two_samples_is_unbiased(baseline, end_token):
     """The mean over every pair of samples, each weighted by its probability, is the exact gradient."""
     model = tiny_model("--batch_size", "2", "--baseline", baseline, end_token=end_token)
@@ -110,9 +110,9 @@ def test_the_estimate_from_two_samples_is_unbiased(baseline, end_token):
 
 
 @ENDS
-@pytest.mark.parametrize("batch_size", [2, 3, 7, 32])
-def test_a_constant_reward_with_the_baseline_changes_nothing(batch_size, end_token):
-    model = tiny_model("--batch_size", str(batch_size), "--baseline", "batch", end_token=end_token)
+@pytest.mark.parametrize(("baseline", "batch_size"), [*(("batch", size) for size in (2, 3, 7, 32)), ("prefix", 7)])
+def test_a_constant_reward_with_a_baseline_changes_nothing(baseline, batch_size, end_token):
+    model = tiny_model("--batch_size", str(batch_size), "--baseline", baseline, end_token=end_token)
     paid = tf.Variable(0.0)
     reward_instead(model, lambda tokens: tf.fill(tokens.shape[:-1], paid.read_value()))
     before = model.generator.get_weights()
@@ -133,7 +133,7 @@ def test_a_constant_reward_without_a_baseline_does_change_the_policy():
     assert any((old != new).any() for old, new in zip(before, model.generator.get_weights(), strict=True))
 
 
-@pytest.mark.parametrize("baseline", ["none", "batch"])
+@pytest.mark.parametrize("baseline", ["none", "batch", "prefix"])
 def test_a_known_reward_is_maximised(baseline):
     """The reward pays a first token that only the last one, two steps later, turns to account."""
     flags = ["--batch_size", "64", "--rollout_num", "4", "--baseline", baseline, "--no-jit"]
@@ -439,7 +439,7 @@ def test_adam_sees_the_sum_of_all_that_pulls_at_a_token():
         loss, _ = model.discriminator.loss(tokens, labels, seed)
         nll = -tf.reduce_mean(model.generator.log_probs(tokens))
     model._update_discriminator(tokens, labels, seed)
-    model._mle_update(model.g_pretrain_optimizer, tokens)
+    model._mle_update(model.g_pretrain_optimizer, tokens, 0, 0)
     for network, optimizer, of in (
         (model.discriminator, model.d_optimizer, loss),
         (model.generator, model.g_pretrain_optimizer, nll),

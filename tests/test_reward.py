@@ -112,14 +112,16 @@ def test_the_expected_gradient_is_that_of_the_expected_reward_less_the_divergenc
 
 
 @ENDS
-def test_an_action_is_not_charged_for_what_came_before_it(end_token):
-    model = model_of("log_odds", "--kl_weight", str(BETA), end_token=end_token)
+@pytest.mark.parametrize("baseline", ["none", "prefix"])
+def test_an_action_is_not_charged_for_what_came_before_it(baseline, end_token):
+    """Not in its reward, or not once the prefix's is subtracted."""
+    model = model_of("log_odds", "--kl_weight", str(BETA), "--baseline", baseline, end_token=end_token)
     sequences = tf.constant(all_sequences(4, 3, end_token))
     score, scores = model.reward.scorer(sequences, STEP), scores_of(model)
     ratios = (model.generator.log_probs(sequences) - model.reward.reference.log_probs(sequences)).numpy()
     for n in (1, 2, 3):
-        found = score(sequences[None], tf.constant(n))[0]
-        np.testing.assert_allclose(found, scores - BETA * ratios[:, n - 1 :].sum(axis=1), atol=1e-4)
+        found, counted = score(sequences[None], tf.constant(n))[0], ratios[:, n - 1 if baseline == "none" else 0 :]
+        np.testing.assert_allclose(found, scores - BETA * counted.sum(axis=1), atol=1e-4)
 
 
 def test_the_log_ratios_gradient_is_that_of_the_divergence_from_the_oracle():
@@ -146,8 +148,9 @@ def test_rollouts_are_scored_as_the_sequences_that_they_are(reward, end_token):
     assert (np.abs(np.diff(values, axis=1)).max(axis=0) > 10 * errors.max()).all()  # another step's would show
 
 
-def test_the_step_follows_the_exact_gradient():
-    model = model_of("log_odds", "--kl_weight", "0.7", "--batch_size", "40000")
+@pytest.mark.parametrize("baseline", ["none", "prefix"])
+def test_the_step_follows_the_exact_gradient(baseline):
+    model = model_of("log_odds", "--kl_weight", "0.7", "--batch_size", "40000", "--baseline", baseline)
     seen = []
     model._update_generator = lambda optimizer, gradients: seen.append(flat(gradients))
     model._g_step(STEP)

@@ -24,12 +24,13 @@ from main import main as program
 from model import SeqGAN
 from oracle import OracleData
 from support.schedule import Schedule
+from support.seeds import Purpose, fold, key
 from tools.sample import portions
 
 ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
 ALL = shlex.split(
     "--scheduled_sampling 0.2 --g_pretrain_schedule cosine --g_schedule cosine --d_schedule cosine --average 0.8 "
-    "--mle_steps 2 --g_steps 2"
+    "--mle_steps 2 --g_steps 2 --g_dropout_keep_prob 0.7"
 )
 
 
@@ -153,6 +154,55 @@ def test_a_share_of_1_learns_from_own_tokens_alone(monkeypatch):
         np.testing.assert_allclose(tf.convert_to_tensor(mine), tf.convert_to_tensor(exact), atol=1e-5)
 
 
+# ---- dropout
+
+
+@ENDS
+def test_dropout_is_on_what_the_lstm_reads_and_on_what_is_read_from_it(end_token):
+    generator = model_of("--g_dropout_keep_prob", "0.6", end_token=end_token).generator
+    tokens, seed = batches_of(1, 64, end_token)[0], key(5, Purpose.G_DROPOUT)
+    reads, writes = (
+        tf.nn.experimental.stateless_dropout(tf.ones([3, 64, size]), 0.4, fold(seed, place), rng_alg="philox")
+        for place, size in enumerate((3, 5))
+    )
+    assert set(np.unique(writes)) == {0, np.float32(1 / 0.6)}
+    read, state = tf.zeros([64], tf.int32), [tf.zeros([64, 5])] * 2
+    found = generator.log_probs(tokens, dropout_seed=seed)
+    for t in range(3):
+        _, state = generator.cell(generator.embedding(read) * reads[t], state)  # its own memory is whole
+        laws = tf.nn.log_softmax(generator.logits(state[0] * writes[t])).numpy()
+        read = tokens[:, t]
+        expected = np.where(read < 4, laws[np.arange(64), np.minimum(read, 3)], 0)
+        np.testing.assert_allclose(found[:, t], expected, atol=1e-5)
+
+
+def test_dropout_is_for_maximum_likelihood_alone_and_new_in_each_batch(monkeypatch):
+    flags = ("--mle_steps", "1", "--g_dropout_keep_prob")
+    whole, dropping = model_of(*flags, "1"), model_of(*flags, "0.5")
+    tokens = batches_of(1)[0]
+    for measure in ("nll", "g_step"):
+        one, other = (
+            getattr(model, measure)(tokens if measure == "nll" else tf.constant(0)) for model in (whole, dropping)
+        )
+        np.testing.assert_array_equal(
+            one if measure == "nll" else one.rewards, other if measure == "nll" else other.rewards
+        )
+    assert_same(weights(whole.generator), weights(dropping.generator))
+    monkeypatch.setattr(SeqGAN, "_update_generator", lambda self, *_: None)  # so that the weights stay
+
+    def losses(model) -> list[float]:
+        mle = [
+            float(model._mle_epoch(tf.stack([tokens] * count), tf.constant(epoch)))
+            for count, epoch in ((1, 0), (2, 0), (1, 1))
+        ]
+        return [*mle, float(model._mle_step(tokens, 1, 0)), float(model._mle_step(tokens, 1, 1))]
+
+    assert np.ptp(losses(whole)) < 1e-6
+    first, both, later, step, next_step = losses(dropping)
+    assert step == pytest.approx(later, rel=1e-6)  # of the same epoch and place
+    assert len({round(loss, 5) for loss in (first, both, later, next_step)}) == 4
+
+
 # ---- rates that fall
 
 
@@ -271,7 +321,7 @@ def test_the_batches_go_on_from_those_of_pretraining(tmp_path, monkeypatch):
     def built(step):
         name = getattr(step, "__name__", "")
         if name == "_mle_step":
-            return lambda tokens: seen.append(tokens.numpy()) or tf.constant(1.0)
+            return lambda tokens, epoch, place: seen.append(tokens.numpy()) or tf.constant(1.0)
         if name == "_follow_policy":
             return lambda lag: seen.append("follow")
         return tf.function(step, autograph=False)
