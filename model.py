@@ -305,8 +305,8 @@ class SeqGAN:
         """Rewards less the baseline, float32 [B, T].
 
         The `batch` baseline of a token is the mean, in its place, over the batch's other samples, a finished one
-        counting with its score. The `prefix` baseline is the value of the prefix that the token follows, Q(t - 1), which
-        other rollouts have estimated; before the first token, which follows none, it is the batch's. Neither depends on
+        counting with its score. The `prefix` baseline is the value of the prefix that the token follows, Q(t - 1), by
+        other rollouts; before the first token, which follows none, it is the batch's. Neither depends on
         the token once its prefix is given, so the gradient's expectation stays as it is; a constant reward gives
         exactly zero.
         """
