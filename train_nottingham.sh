@@ -24,16 +24,8 @@ for i in "${!flags[@]}"; do
     esac
 done
 
-# Sequence length and batch are the paper's. The rest is to keep the adversarial phase from undoing what pretraining
-# learnt. Seen once each, one seed: with the default flags (batch 32, longer pretraining), 30 adversarial epochs took
-# nll_valid from 2.07 to 2.41 and the entropy from 1.84 to 1.61; with these, 100 took them from 2.03 to 2.04 and from
-# 2.00 to 1.90. Which of the changes does it was not taken apart.
-"$python" main.py \
-    --dataset Nottingham --data_dir data/Nottingham \
-    --seq_len 32 --batch_size 64 \
-    --pretrain_g_epochs 500 --pretrain_d_epochs 200 --total_epochs 500 \
-    --g_lr 0.001 --d_lr 0.001 --baseline batch \
-    --log_dir logs/train/nottingham --eval_log_dir logs/eval/nottingham \
+# What the preset holds, and why, is in docs/music.md.
+"$python" main.py --preset music \
     "$@" &
 training=$!
 

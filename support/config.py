@@ -94,7 +94,7 @@ class Config:
     """The configuration of a run. A default is the paper's or the authors' value unless its help text says why not."""
 
     preset: str = flag(
-        "default", "set of values that the other flags start from", choices=("default", "paper", "quick")
+        "default", "set of values that the other flags start from", choices=("default", "paper", "quick", "music")
     )
 
     # the run
@@ -420,7 +420,38 @@ QUICK = {
     "d_num_filters": (50, 50, 50),
     "eval_every": 10,
 }
-PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER, "quick": QUICK}
+# The folk tunes: maximum likelihood tuned on valid (experiments/nottingham_mle.toml), then the discriminator's log-odds
+# on a leash (experiments/nottingham.toml).
+MUSIC = {
+    "log_dir": "logs/train/nottingham",
+    "eval_log_dir": "logs/eval/nottingham",
+    "dataset": "Nottingham",
+    "seq_len": 32,
+    "batch_size": 64,
+    "g_emb_dim": 64,
+    "g_hidden_dim": 128,
+    "g_dropout_keep_prob": 0.5,
+    "g_pretrain_lr": 0.005,
+    "g_pretrain_schedule": "cosine",
+    "pretrain_g_epochs": 2000,
+    "pretrain_d_epochs": 500,
+    "d_batch_size": 512,
+    "d_epochs": 1,
+    "d_lr": 0.001,
+    "total_epochs": 200,
+    "d_steps": 0,
+    "mle_steps": 2,
+    "mle_lr": 0.0005,
+    "g_lr": 0.0005,
+    "g_schedule": "cosine",
+    "reward": "log_odds",
+    "kl_weight": 1.0,
+    "rollout_num": 4,
+    "baseline": "prefix",
+    "eval_every": 100,
+    "sample_every": 500,
+}
+PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER, "quick": QUICK, "music": MUSIC}
 
 # Runs outlive versions of the program. A config.json that lacks a flag which was added later means what the program did
 # before: the flag's default, unless there is a value here.

@@ -91,7 +91,7 @@ QUICK = (
 )
 WORKERS = 8  # at most: each may take 2 GiB
 # Files whose tests go to the workers one by one, as all of them would fill one.
-DIVIDED = ("test_kills.py", "test_model.py")
+DIVIDED = ("test_kills.py", "test_main.py", "test_model.py")
 FULL = 1.2e9  # bytes of a worker's memory from which on it gets no other file
 MEMORY: dict[object, float] = {}  # a worker's, bytes
 
