@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from support.config import CONFIG, read_flags
 from support.directories import CHECKPOINTS, METRICS
 from support.experiment import Cell, read
 from support.schedule import Schedule
+from tools import report
 from tools.report import Interval, holm, interval, main, p_value
 
 TABLE = """
@@ -148,6 +150,21 @@ def test_an_evaluation_that_lacks_a_figure_at_the_end_has_none(made, tmp_path):
         (cell.eval_log_dir / METRICS).write_text("\n".join(lines) + "\n")
     assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
     assert "g_entropy" not in rows_of(tmp_path / "out" / "hand_runs.csv")[0]
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_a_band_needs_three_seeds(made, tmp_path, monkeypatch, seeds):
+    """Of fewer the figure shows each."""
+    path, cells, _ = made
+    for cell in cells:
+        if cell.seed > seeds:
+            shutil.rmtree(cell.log_dir)
+    drawn = []
+    monkeypatch.setattr(report.plt, "close", drawn.append)
+    assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
+    panel = drawn[0].axes[0]
+    lines = 2 * (1 + (seeds if seeds < 3 else 0)) + 1  # of two methods; and the floor
+    assert (len(panel.collections), len(panel.lines)) == (2 if seeds == 3 else 0, lines)
 
 
 @pytest.mark.parametrize(

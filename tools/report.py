@@ -22,6 +22,7 @@ from support.experiment import Cell, Experiment, Method, read
 from tools.plot_curves import FLOOR, Curve, read_run
 
 CONFIDENCE = 0.95
+BANDED = 3  # seeds at least for a band: the interval of two is 13 standard errors wide
 SECONDS = "seconds_per_epoch"  # the column of the training log
 SIZE = (8.0, 3.2)  # inches, of a panel
 NAMES = {
@@ -222,7 +223,7 @@ def page(results: Results, figure: str) -> str:
             f"for all {sum(not math.isnan(d.p) for d in differences)} tests of this table.\n\n{markdown(rows)}"
         )
     if figure:
-        parts.append(f"![Curves: means over seeds, bands are 95 % intervals]({figure})")
+        parts.append(f"![Curves: means over seeds, bands are 95 % intervals; of two seeds, thin, both]({figure})")
     return "\n\n".join(parts) + "\n"
 
 
@@ -273,6 +274,8 @@ def band(curves: Sequence[Curve]) -> tuple[np.ndarray, list[Interval]]:
 def draw(results: Results, path: Path) -> bool:
     """Draws a panel a metric, methods over epochs with bands over seeds, and the oracle's entropy; False: nothing to.
 
+    Of fewer seeds than `BANDED` there is a thin line each instead of a band.
+
     Raises:
         OSError: the picture can't be written.
     """
@@ -295,6 +298,10 @@ def draw(results: Results, path: Path) -> bool:
                 continue
             epochs, intervals = band(curves)
             panel.plot(epochs, [pair.mean for pair in intervals], color=f"C{i % 10}", label=method.label, linewidth=1.2)
+            if len(curves) < BANDED:
+                for curve in curves:
+                    panel.plot(curve.epochs, curve.values, color=f"C{i % 10}", linewidth=0.5)
+                continue
             low, high = [pair.low for pair in intervals], [pair.high for pair in intervals]
             panel.fill_between(epochs, low, high, color=f"C{i % 10}", alpha=0.2, linewidth=0)
         floors = [o.final[FLOOR] for o in results.outcomes.values() if FLOOR in o.final]
