@@ -24,9 +24,8 @@ for i in "${!flags[@]}"; do
     esac
 done
 
-# What the preset holds, and why, is in docs/music.md.
-"$python" main.py --preset music \
-    "$@" &
+# docs/flags.md has what the preset holds, RESULTS.md why.
+"$python" main.py --preset music "$@" &
 training=$!
 
 # Signals to this script are meant for the training, which saves and ends. Ctrl-C reaches both without help.
