@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 from conftest import ROOT
 
-from support.config import CONFIG, UsageError, read_flags
+from support.config import CONFIG, UsageError, differences, read_flags
 from support.directories import CHECKPOINTS
 from support.experiment import read
 
@@ -167,3 +169,11 @@ def test_a_file_that_is_no_table(tmp_path):
         read(tmp_path / "bytes.toml")
     with pytest.raises(UsageError, match="the file's name"):
         read(table(tmp_path, name="a b.toml"))
+
+
+def test_the_music_preset_is_what_the_tables_run_was():
+    """The figures of --preset music are those of a method that gives each flag itself."""
+    cells = {cell.method.name: cell for cell in read(ROOT / "experiments" / "nottingham.toml").cells(Path("logs"))}
+    run, preset = read_flags(cells["leash_mle"].argv), read_flags(["--preset", "music"])
+    own = {"preset", "seed", "threads", "log_dir", "eval_log_dir", "pretrained", "sample_every"}
+    assert not differences(run, preset, own)
