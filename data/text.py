@@ -384,8 +384,8 @@ class TextData:
         Returns:
             (value, standard error) of `nll_test` and `nll_valid`, the NLL of at most 2,000 lines of the split, always
             the same ones, and `g_entropy`, that of --eval_samples generated ones: all their nats over all their tokens,
-            a line's end being one. Where samples are due as well, since they take some 15 s, also the figures of
-            `compare` for the generated lines and, named `real_...`, for as many lines of valid: what real lines reach.
+            a line's end being one. Where samples are due as well, also the figures of `compare`, which take longer, for
+            the generated lines and, named `real_...`, for as many lines of valid: what real lines reach.
         """
         generated = model.sample(self.config.eval_samples, Purpose.EVALUATE, tf.constant(epoch)).numpy()
         figures = {}

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
-from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu
+from hypothesis import given
+from hypothesis import strategies as st
+from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
 from support.metrics import (
     balanced_accuracy,
@@ -44,23 +46,29 @@ def test_bleu_counts_an_ngram_as_often_as_the_reference_that_has_it_most():
     np.testing.assert_allclose(scores, [[np.sqrt(2 / 4 * 1 / 3)]])
 
 
-@pytest.mark.parametrize("orders", [(4,), (2, 3, 4)])
-def test_bleu_is_nltks(orders):
-    rng = np.random.default_rng(1)
-    samples, references = rng.integers(5, size=(6, 10)), rng.integers(5, size=(4, 10))
-    scores = bleu(samples, references, orders)
-    assert scores.shape == (6, len(orders))
-    for sample, row in zip(samples.tolist(), scores, strict=True):
-        for order, score in zip(orders, row, strict=True):
-            weights = (1 / order,) * order
-            assert score == pytest.approx(corpus_bleu([references.tolist()], [sample], weights, METHOD1))
+SENTENCES = st.lists(st.integers(0, 3), max_size=9)
 
 
-def test_self_bleu_is_bleu_against_the_others():
-    samples = np.random.default_rng(2).integers(4, size=(5, 9))
-    others = [np.delete(samples, i, axis=0) for i in range(5)]
-    expected = np.concatenate([bleu(samples[i : i + 1], others[i]) for i in range(5)])
-    np.testing.assert_array_equal(self_bleu(samples), expected)
+@given(
+    samples=st.lists(SENTENCES, min_size=1, max_size=4),
+    references=st.lists(SENTENCES, min_size=1, max_size=12),
+    orders=st.sampled_from([(4,), (2, 3, 4), (1,)]),
+)
+def test_bleu_is_nltks_with_all_references(samples, references, orders):
+    """To the bit, though nltk is given only those that count."""
+    expected = [[nltks(references, sample, order) for order in orders] for sample in samples]
+    np.testing.assert_array_equal(bleu(samples, references, orders), expected)
+
+
+@given(samples=st.lists(SENTENCES, min_size=2, max_size=8))
+def test_self_bleu_is_nltks_with_all_others(samples):
+    others = [[*samples[:i], *samples[i + 1 :]] for i in range(len(samples))]
+    expected = [[nltks(other, sample, n) for n in (2, 3)] for other, sample in zip(others, samples, strict=True)]
+    np.testing.assert_array_equal(self_bleu(samples, (2, 3)), expected)
+
+
+def nltks(references: list[list[int]], sample: list[int], order: int) -> float:
+    return sentence_bleu(references, sample, (1 / order,) * order, METHOD1)
 
 
 def test_self_bleu_leaves_a_sample_itself_out_but_not_its_duplicate():
