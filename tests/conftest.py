@@ -73,7 +73,7 @@ TINY = [*SIZES, *shlex.split("--vocab_size 4 --oracle_emb_dim 3 --oracle_hidden_
 # When, where and how often: what no step is compiled from.
 NOT_COMPILED = (
     *("is_train", "evaluate", "log_dir", "eval_log_dir", "log_generation", "eval_every", "checkpoint_every"),
-    *("keep_checkpoints", "overwrite", "debug", "sample_every", "save_media", "data_dir"),
+    *("keep_checkpoints", "overwrite", "debug", "sample_every", "save_media", "data_dir", "frame_beats"),
 )
 LENGTHS = ("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs")
 
@@ -98,11 +98,12 @@ MEMORY: dict[object, float] = {}  # a worker's, bytes
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """A worker a core; none where a single file is asked for, which then begins sooner."""
+    """A worker a core and one more, as some tests wait; none where one file is asked for, which then begins sooner."""
     files = {argument.split("::")[0] for argument in config.args}
     if len(files) == 1 and files.pop().endswith(".py"):
         return 0
-    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, WORKERS)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores + 1, WORKERS)
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses

@@ -457,7 +457,7 @@ def test_a_whole_run_on_a_folder_with_splits(split_folder, tmp_path, capsys):
 def test_a_whole_run_on_ones_own_tunes(plain_folder, tmp_path):
     before = {path.name for path in plain_folder.iterdir()}
     logs = ["--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval")]
-    assert program.main([*TINY, "--data_dir", str(plain_folder), *logs, "--no-jit"]) == 0
+    assert train([*TINY, "--data_dir", str(plain_folder), *logs, "--no-jit"]) == 0
     check_songs(tmp_path / "train", seq_len=8)
     check_events(tmp_path / "eval", seq_len=8)
     assert not (tmp_path / "train" / "media").exists()
@@ -470,10 +470,10 @@ def test_a_log_dir_among_the_tunes(plain_folder, tmp_path, capsys):
     logs, counted = plain_folder / "logs", "tunes: 2 train, 1 valid, 1 test;"
     flags = [*TINY, "--data_dir", str(plain_folder), "--no-evaluate", "--no-jit", "--log_dir"]
     for name in ("first", "first", "second"):
-        assert program.main([*flags, str(logs / name)]) == 0
+        assert train([*flags, str(logs / name)]) == 0
         assert counted in capsys.readouterr().out
     check_songs(logs / "first", seq_len=8)
-    assert program.main([*flags, str(logs / "first"), "--overwrite"]) == 0
+    assert train([*flags, str(logs / "first"), "--overwrite"]) == 0
     assert counted in capsys.readouterr().out
     line = error_line(capsys, *flags[len(TINY) :], str(plain_folder / "logs" / ".."))
     assert "--log_dir" in line and "the tunes of --data_dir are there" in line
@@ -484,7 +484,7 @@ def test_a_whole_run_by_the_beat(split_folder, tmp_path, capsys):
     for tune in split_folder.glob("*/*.mid"):
         assert pretty_midi.PrettyMIDI(str(tune)).get_tempo_changes()[1].tolist() == [120]
     flags = [*TINY, "--data_dir", str(split_folder), "--log_dir", str(tmp_path / "train"), "--frame_beats", "0.8"]
-    assert program.main([*flags, "--no-evaluate", "--no-jit"]) == 0
+    assert train([*flags, "--no-evaluate", "--no-jit"]) == 0
     assert "8 tokens (6.4 beats, 3.2 s at the tunes' median of 120)" in capsys.readouterr().out
     tempo = json.loads((tmp_path / "train" / "tempo.json").read_text())
     assert tempo == {"beats_per_minute": pytest.approx(120, rel=1e-6)}

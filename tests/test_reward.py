@@ -3,11 +3,10 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import action_values, all_sequences, probabilities, random_generator, randomise
+from conftest import action_values, all_sequences, probabilities, random_generator, randomise, train
 from test_main import rows, weights
 from test_model import assert_same_gradient, flat, gradient_of
 
-import main as program
 import reward as rewards
 from model import SeqGAN
 from reward import Bleu
@@ -261,7 +260,7 @@ def run(folder, reward: str, *flags: str) -> int:
     logs = ["--log_dir", str(folder / "train"), "--eval_log_dir", str(folder / "eval")]
     quick = "--oracle_emb_dim 3 --oracle_hidden_dim 4 --pretrain_g_epochs 2 --eval_samples 16 --no-jit"
     of_d = "--pretrain_d_epochs 1 --d_steps 1 --d_epochs 1" if REWARDS[reward].discriminator else ""
-    return program.main([*flags_of(reward, *quick.split(), *of_d.split(), *flags), *logs])
+    return train([*flags_of(reward, *quick.split(), *of_d.split(), *flags), *logs])
 
 
 def test_a_run_against_a_moving_reference_is_continued(tmp_path):

@@ -21,7 +21,7 @@ from model import SeqGAN
 from support.checkpoints import MARKS, Checkpoints
 from tools import sample
 
-FEW = shlex.split("--pretrain_g_epochs 30 --total_epochs 0 --no-evaluate")
+FEW = shlex.split("--pretrain_g_epochs 30 --total_epochs 0 --no-evaluate --no-jit")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def runs(tmp_path_factory) -> Path:
         write_song(folder / "melodies" / f"{i}.mid", [60 + i, 62, 64, 65, 67, 69, 71, 72])
     for name, flags in (
         ("ids", ["--vocab_size", "4", "--oracle_emb_dim", "3", "--oracle_hidden_dim", "4"]),
-        ("text", [*text, "--data_dir", str(folder / "lines.txt")]),
+        ("text", [*text, "--jit", "--data_dir", str(folder / "lines.txt")]),
         ("words", [*text, "--tokens", "word", "--data_dir", str(folder / "words.txt")]),
         ("tunes", ["--dataset", "Nottingham", "--data_dir", str(folder / "melodies")]),
     ):

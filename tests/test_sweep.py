@@ -179,9 +179,10 @@ def test_bad_arguments_are_one_line_before_anything_starts(toys, capsys, argumen
 # ---- the real program
 
 
+REAL_FLAGS = [*TINY, "--no-jit"]
 REAL = f"""
 seeds = [1]
-flags = "{" ".join(TINY)}"
+flags = "{" ".join(REAL_FLAGS)}"
 [[methods]]
 name = "one"
 [[methods]]
@@ -195,7 +196,7 @@ def test_cells_that_share_their_pretraining_are_those_that_do_not(tmp_path):
     result = script("real.toml", "--jobs", "2", cwd=tmp_path, main=ROOT / "main.py")
     out, error = result.communicate(timeout=400)
     assert result.returncode == 0, (out, error)
-    alone = [sys.executable, ROOT / "main.py", *TINY, "--baseline", "batch", "--seed", "1", "--threads", "1"]
+    alone = [sys.executable, ROOT / "main.py", *REAL_FLAGS, "--baseline", "batch", "--seed", "1", "--threads", "1"]
     subprocess.run([*alone, "--log_dir", "t", "--eval_log_dir", "e"], cwd=tmp_path, check=True, capture_output=True)
     cell = tmp_path / "logs/real/other/1"
     for ours, theirs in ((tmp_path / "e", cell / "eval"), (tmp_path / "t", cell / "train")):
@@ -217,7 +218,7 @@ def test_a_cluster_loses_a_worker_and_nothing_else(tmp_path):
     pytest.importorskip("distributed")
     table = REAL.replace('[[methods]]\nname = "other"\nflags = "--baseline batch"\n', "").replace(
         'name = "one"',
-        'name = "one"\nflags = "--pretrain_g_epochs 3000 --total_epochs 0 --eval_every 500 --checkpoint_every 50"',
+        'name = "one"\nflags = "--pretrain_g_epochs 1500 --total_epochs 0 --eval_every 500 --checkpoint_every 50"',
     )
     (tmp_path / "cluster.toml").write_text(table)
     port = free_port()
@@ -269,9 +270,9 @@ def test_a_cluster_loses_a_worker_and_nothing_else(tmp_path):
     alone = [
         sys.executable,
         ROOT / "main.py",
-        *TINY,
+        *REAL_FLAGS,
         "--pretrain_g_epochs",
-        "3000",
+        "1500",
         "--total_epochs",
         "0",
         "--threads",

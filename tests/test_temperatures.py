@@ -14,7 +14,7 @@ from model import SeqGAN
 from oracle import OracleData
 from tools import temperatures
 
-PRETRAINING = shlex.split("--pretrain_g_epochs 20 --total_epochs 0 --no-evaluate")
+PRETRAINING = shlex.split("--pretrain_g_epochs 20 --total_epochs 0 --no-evaluate --no-jit")
 
 
 def enumerated(generator, temperature: float) -> np.ndarray:
@@ -69,8 +69,8 @@ def runs(tmp_path_factory) -> Path:
     for name, flags in (
         ("oracle", [*TINY, *PRETRAINING]),
         ("other", [*TINY, *PRETRAINING, "--oracle_seed", "5"]),
-        ("adversarial", [*TINY, "--pretrain_g_epochs", "20", "--no-evaluate", "--keep_checkpoints", "1"]),
-        ("lines", [*SIZES, *PRETRAINING, *text]),
+        ("adversarial", [*TINY, "--pretrain_g_epochs", "20", "--no-evaluate", "--no-jit", "--keep_checkpoints", "1"]),
+        ("lines", [*SIZES, *PRETRAINING, *text, "--jit"]),
         ("music", [*SIZES, *PRETRAINING, *tunes]),
     ):
         assert train([*flags, "--log_dir", str(folder / name)]) == 0

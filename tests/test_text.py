@@ -378,22 +378,22 @@ def test_a_run_leaves_its_figures_its_lines_and_its_vocabulary(folder, tmp_path)
 
 
 def test_a_run_goes_on_with_its_own_lines_only(folder, tmp_path, capsys):
-    assert run(folder, tmp_path / "logs") == 0
+    assert run(folder, tmp_path / "logs", "--no-jit") == 0
     before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
     lines = (folder / "train.txt").read_text().split()
     write(folder / "train.txt", "\n".join([lines[1], lines[0], *lines[2:]]))  # the same lines in another order
     capsys.readouterr()
-    assert run(folder, tmp_path / "logs", "--total_epochs", "3") == 2
+    assert run(folder, tmp_path / "logs", "--no-jit", "--total_epochs", "3") == 2
     error = capsys.readouterr().err
     assert f"--data_dir {folder}: lines of train changed since" in error and error.count("\n") == 1
     write(folder / "train.txt", "\n".join(lines))
     del before[folder / "train.txt"]
     assert {path: path.read_bytes() for path in before} == before
     (tmp_path / "logs" / "train" / "vocabulary.json").unlink()
-    assert run(folder, tmp_path / "logs", "--total_epochs", "3") == 2
+    assert run(folder, tmp_path / "logs", "--no-jit", "--total_epochs", "3") == 2
     assert "vocabulary.json: missing" in capsys.readouterr().err
-    assert run(folder, tmp_path / "logs", "--overwrite") == 0
-    assert run(folder, tmp_path / "logs", "--total_epochs", "3") == 0
+    assert run(folder, tmp_path / "logs", "--no-jit", "--overwrite") == 0
+    assert run(folder, tmp_path / "logs", "--no-jit", "--total_epochs", "3") == 0
     assert "nll_test" in capsys.readouterr().out
 
 
@@ -417,4 +417,5 @@ def test_words_and_a_fixed_training_set(folder, tmp_path):
     for split in ("train", "valid", "test"):
         text = (folder / f"{split}.txt").read_text()
         write(folder / f"{split}.txt", "\n".join(" ".join(line) for line in text.split()))
-    assert run(folder, tmp_path / "logs", "--tokens", "word", "--train_size", "20", "--baseline", "batch") == 0
+    flags = ["--tokens", "word", "--train_size", "20", "--baseline", "batch", "--no-jit"]
+    assert run(folder, tmp_path / "logs", *flags) == 0
