@@ -27,7 +27,9 @@ if "TF_XLA_FLAGS" not in os.environ:  # set by the first process, before its Ten
     COMPILED = tempfile.mkdtemp(prefix="compiled-")
     os.environ["TF_XLA_FLAGS"] = f"--tf_xla_persistent_cache_directory={COMPILED}"
     atexit.register(shutil.rmtree, COMPILED, ignore_errors=True)
-QUICK_XLA = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+QUICK_XLA = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+)
 os.environ.setdefault("XLA_FLAGS", QUICK_XLA)
 
 import support.quiet  # noqa: F401 - before TensorFlow
@@ -80,19 +82,16 @@ LENGTHS = ("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs")
 
 # Files that take long; the first to start, so that no worker is left with one at the end.
 LONGEST = (
-    *("test_main.py", "test_kills.py", "test_sweep.py", "test_model.py", "test_text.py", "test_nottingham.py"),
-    *("test_training.py", "test_sample.py", "test_benchmarks.py", "test_temperatures.py", "test_reward.py"),
-    *("test_versions.py", "test_resume.py", "test_pretrained.py", "test_discriminator.py", "test_midi.py"),
-)
+    "program main kills sweep model text nottingham training sample benchmarks temperatures reward versions resume "
+    "pretrained discriminator rollout generator midi identity"
+).split()
 # Files that take seconds, for `-m quick`.
-QUICK = (
-    *("test_bad_input.py", "test_checkpoints.py", "test_discriminator.py", "test_fetch_nottingham.py"),
-    *("test_metrics.py", "test_midi.py", "test_oracle.py", "test_prepare_quatrains.py", "test_readme.py"),
-)
+QUICK = "bad_input checkpoints discriminator fetch_nottingham metrics midi oracle prepare_quatrains readme".split()
 WORKERS = 8  # at most: each may take 2 GiB
 # Files whose tests go to the workers one by one, as all of them would fill one.
-DIVIDED = ("test_kills.py", "test_main.py", "test_model.py")
-FULL = 1.2e9  # bytes of a worker's memory from which on it gets no other file
+DIVIDED = ("kills", "program", "model")
+FULL = 1.2e9  # bytes of a worker's memory from which on it gets no other file but these, which need none of it
+LIGHT = ("kills", "prepare_quatrains", "resume", "sweep")
 MEMORY: dict[object, float] = {}  # a worker's, bytes
 
 
@@ -110,9 +109,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest files first and marks the quick ones."""
     for item in items:
-        if item.path.name in QUICK:
+        if subject(item.nodeid) in QUICK:
             item.add_marker("quick")
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(subject(item.nodeid), len(place)))
+
+
+def subject(nodeid: str) -> str:
+    """The `main` of tests/test_main.py::test_what."""
+    return Path(nodeid.split("::")[0]).stem.removeprefix("test_")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -137,14 +142,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.split("::")[0]
-            return nodeid.split("[")[0] if Path(file).name in DIVIDED else file
+            return nodeid.split("[" if subject(nodeid) in DIVIDED else "::")[0]
 
         def _assign_work_unit(self, node) -> None:
-            if MEMORY.get(node, 0) < FULL:
-                super()._assign_work_unit(node)
-            else:
+            full = MEMORY.get(node, 0) >= FULL
+            unit = next((u for u in self.workqueue if not full or subject(u) in LIGHT), None)
+            if unit is None:
                 node.shutdown()  # once it has done what it was given
+            else:
+                self.workqueue.move_to_end(unit, last=False)
+                super()._assign_work_unit(node)
 
         def _reschedule(self, node) -> None:
             if node in self.registered_collections:  # and not a new one that is still collecting
