@@ -82,11 +82,14 @@ LENGTHS = ("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs")
 
 # Files that take long; the first to start, so that no worker is left with one at the end.
 LONGEST = (
-    "program main kills sweep model text nottingham training sample benchmarks temperatures reward versions resume "
-    "pretrained discriminator rollout generator midi identity"
-).split()
+    *("program", "main", "kills", "sweep", "model", "text", "nottingham", "training", "sample", "benchmarks"),
+    *("temperatures", "reward", "versions", "resume", "pretrained", "discriminator", "rollout", "generator", "midi"),
+)
 # Files that take seconds, for `-m quick`.
-QUICK = "bad_input checkpoints discriminator fetch_nottingham metrics midi oracle prepare_quatrains readme".split()
+QUICK = (
+    *("bad_input", "checkpoints", "discriminator", "fetch_nottingham", "metrics", "midi", "oracle"),
+    *("prepare_quatrains", "readme"),
+)
 WORKERS = 8  # at most: each may take 2 GiB
 # Files whose tests go to the workers one by one, as all of them would fill one.
 DIVIDED = ("kills", "program", "model")
