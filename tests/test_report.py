@@ -39,9 +39,10 @@ def make_run(cell: Cell, rows: list[dict], finished: bool = True) -> None:
         directory.mkdir(parents=True)
     (cell.log_dir / CONFIG).write_text(json.dumps({"flags": dataclasses.asdict(config), "run": "x"}))
     with open(cell.eval_log_dir / METRICS, "w", newline="") as file:
-        writer = csv.DictWriter(file, ["epoch", "phase", *rows[0]])
+        rows = [{"epoch": epoch, "phase": "pretrain_g", **row} for epoch, row in enumerate(rows)]
+        writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()
-        writer.writerows({"epoch": epoch, "phase": "pretrain_g", **row} for epoch, row in enumerate(rows))
+        writer.writerows(rows)
     seconds = "".join(f"{epoch},pretrain_g,0.5\n" for epoch in range(cell.epochs))
     (cell.log_dir / METRICS).write_text(f"epoch,phase,seconds_per_epoch\n{seconds}")
     steps = len(Schedule(config)) - (not finished)
@@ -150,6 +151,73 @@ def test_an_evaluation_that_lacks_a_figure_at_the_end_has_none(made, tmp_path):
         (cell.eval_log_dir / METRICS).write_text("\n".join(lines) + "\n")
     assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
     assert "g_entropy" not in rows_of(tmp_path / "out" / "hand_runs.csv")[0]
+
+
+CLOSED = """
+seeds = [1, 2]
+flags = "--pretrain_g_epochs 2 --total_epochs 2 --seq_len 5"
+[[methods]]
+name = "few"
+flags = "--vocab_size 10 --reward log_odds --pretrain_d_epochs 1 --d_filter_sizes 2 --d_num_filters 3"
+[[methods]]
+name = "many"
+flags = "--vocab_size 100 --reward log_odds --pretrain_d_epochs 1 --d_filter_sizes 2 --d_num_filters 3"
+[[methods]]
+name = "drift"
+flags = "--vocab_size 10 --reward constant"
+[report]
+metrics = ["closed", "known"]
+[report.closed]
+metric = "kl_forward"
+along = "vocab_size"
+by = "reward"
+"""
+
+
+def test_the_share_of_a_divergence_that_is_closed(tmp_path, monkeypatch):
+    """From the end of pretraining to that of the run; what D knows is taken where its pretraining ends."""
+    path, phases = tmp_path / "shares.toml", ("pretrain_g", "pretrain_g", "pretrain_d", "adversarial", "adversarial")
+    path.write_text(CLOSED)
+    ends = {"few": 0.3, "many": 0.5, "drift": 0.6}
+    for cell in read(path).cells(tmp_path / "logs"):
+        figures = ["kl_forward", "d_gain"]
+        values = [(0.9, ""), (0.4, ""), ("", 0.02), (0.1, 0.01), (ends.get(cell.method.name, 1) * cell.seed, 0.03)]
+        if cell.method.name == "drift":
+            values = [(kl, "") for kl, _ in values]
+        rows = [dict(zip(figures, pair, strict=True)) for pair in values]
+        for row, epoch, phase in zip(rows, (0, 1, 1, 2, 3), phases, strict=True):
+            row |= {"epoch": epoch, "phase": phase}
+        make_run(cell, rows)
+    drawn = []
+    monkeypatch.setattr(report.plt, "close", drawn.append)
+    assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
+    means = {(row["method"], row["metric"]): row for row in rows_of(tmp_path / "out" / "shares_means.csv")}
+    for method, end in ends.items():
+        of_seeds = [1 - end / 0.4, 1 - 2 * end / 0.4]
+        row = means[method, "closed"]
+        assert [float(row[name]) for name in ("mean", "low", "high")] == pytest.approx(list(interval(of_seeds)[:3]))
+    assert float(means["many", "known"]["mean"]) == pytest.approx(0.02 / 0.4) and ("drift", "known") not in means
+    axes = drawn[-1].axes[0]
+    assert axes.get_legend_handles_labels()[1] == ["log_odds", "constant"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["10", "100"]
+    assert "shares_closed.png" in (tmp_path / "out" / "shares.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ('along = "vocabulary"', "'vocabulary' is no flag"),
+        ("", "has metric, along, by"),
+        ("along = [3]", "[3] is no flag"),
+    ],
+)
+def test_shares_that_cannot_be_drawn_are_one_line(tmp_path, capsys, asked, why):
+    path = tmp_path / "shares.toml"
+    path.write_text(CLOSED.replace('along = "vocab_size"', asked))
+    with pytest.raises(SystemExit) as stop:
+        main([str(path), "--logs", str(tmp_path), "-o", str(tmp_path / "out")])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2 and error.startswith("report.py: error: shares: report.closed") and why in error
 
 
 @pytest.mark.parametrize("seeds", [2, 3])

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -17,12 +17,13 @@ import numpy as np
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from support.config import Parser, UsageError
+from support.config import FIELDS, Parser, UsageError, read_flags
 from support.experiment import Cell, Experiment, Method, read
 from tools.plot_curves import FLOOR, Curve, read_run
 
 CONFIDENCE = 0.95
 BANDED = 3  # seeds at least for a band: the interval of two is 13 standard errors wide
+CURVES = ("nll", "nll_test", "g_entropy")  # that are drawn where the table names none
 SECONDS = "seconds_per_epoch"  # the column of the training log
 SIZE = (8.0, 3.2)  # inches, of a panel
 NAMES = {
@@ -38,6 +39,9 @@ NAMES = {
     "d_gain": "d_gain",
     "distinct2": "distinct bigrams",
     "mse": "MSE",
+    "copied_share": "copied",
+    "closed": "closed",
+    "known": "known to D",
     "seconds": "seconds",
 } | {
     f"{kind}{n}": f"{title}-{n}" for kind, title in (("bleu", "BLEU"), ("self_bleu", "self-BLEU")) for n in range(2, 6)
@@ -85,9 +89,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished cell left: the figures of its last evaluation, its curves, and the seconds of its epochs."""
+    """What a finished cell left.
+
+    Attributes:
+        final: the figures of its last evaluation, and the seconds of its epochs.
+        pretrained: the last figures before the adversarial phase; {} where there is none.
+        curves: {figure: its curve}.
+    """
 
     final: dict[str, float]
+    pretrained: dict[str, float]
     curves: dict[str, Curve]
 
 
@@ -118,7 +129,18 @@ class Results:
                 results.missing.append(f"{cell.title}: unfinished, after {cell.epochs_done} of {cell.epochs} epochs")
             else:
                 results.outcomes[cell.method.name, cell.seed] = outcome(cell)
+        if "closed" in experiment.report:
+            results._close(Closed.of(experiment))
         return results
+
+    def _close(self, what: "Closed") -> None:
+        """Adds to the final figures what has been `closed` of a divergence, and what D's pretraining has `known`."""
+        for found in self.outcomes.values():
+            start, end = found.pretrained.get(what.metric), found.final.get(what.metric)
+            if start and end is not None:
+                found.final["closed"] = 1 - end / start
+                if "d_gain" in found.pretrained:
+                    found.final["known"] = found.pretrained["d_gain"] / start
 
     def values(self, method: Method, metric: str) -> dict[int, float]:
         """The final values of a method, {seed: value}."""
@@ -132,6 +154,22 @@ class Results:
         named = self.experiment.report.get("metrics")
         chosen = [metric for metric in named if metric in known] if named else [m for m in known if m != FLOOR]
         return [*(metric for metric in chosen if metric != "seconds"), "seconds"]
+
+    @property
+    def drawn(self) -> list[str]:
+        """The figures whose curves are shown: those that the table names and its runs have."""
+        known = {name for o in self.outcomes.values() for name in o.curves}
+        return [name for name in self.experiment.report.get("curves", CURVES) if name in known]
+
+    def curves(self, method: Method, metric: str) -> list[Curve]:
+        """The curves of a method, one a seed."""
+        found = (self.outcomes.get((method.name, seed)) for seed in method.seeds)
+        return [o.curves[metric] for o in found if o and metric in o.curves]
+
+    def bands(self) -> dict[tuple[str, str], tuple[np.ndarray, list[Interval]]]:
+        """What is drawn of each method and figure: epochs, and the mean and interval at each."""
+        pairs = [(method, metric) for metric in self.drawn for method in self.experiment.methods]
+        return {(method.name, metric): band(c) for method, metric in pairs if (c := self.curves(method, metric))}
 
     def means(self) -> dict[tuple[str, str], Interval]:
         """The mean of each method and metric over its seeds."""
@@ -180,7 +218,34 @@ def outcome(cell: Cell) -> Outcome:
     final = {name: float(c.values[-1]) for name, c in evaluated.curves.items() if int(c.epochs[-1]) == last}
     if SECONDS in trained.curves:
         final["seconds"] = float(trained.curves[SECONDS].values.sum())
-    return Outcome(final, evaluated.curves)
+    first = 0 if evaluated.adversarial is None else evaluated.adversarial
+    before = {name: c.values[c.epochs < first] for name, c in evaluated.curves.items()}
+    return Outcome(final, {name: float(v[-1]) for name, v in before.items() if len(v)}, evaluated.curves)
+
+
+class Closed(NamedTuple):
+    """What `[report.closed]` asks for: which share of a divergence the adversarial phase has closed.
+
+    That is 1 - end / start of a `metric`. `along` is the flag of the figure's axis, `by` the one that tells its lines
+    apart, `panels` its panels, or None.
+    """
+
+    metric: str
+    along: str
+    by: str
+    panels: str | None = None
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> "Closed":
+        """Reads it; raises UsageError."""
+        asked = experiment.report["closed"]
+        where, names = f"{experiment.name}: report.closed", set(cls._fields)
+        if not isinstance(asked, dict) or not names - {"panels"} <= asked.keys() <= names:
+            raise UsageError(f"{where} has metric, along, by and, if there are any, panels")
+        for flag in (value for name, value in asked.items() if name != "metric"):
+            if not isinstance(flag, str) or flag not in FIELDS:
+                raise UsageError(f"{where}: {flag!r} is no flag")
+        return cls(**asked)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -222,6 +287,12 @@ def page(results: Results, figure: str) -> str:
             "Differences seed by seed, with 95 % intervals; p of Student's paired test, then after Holm's correction "
             f"for all {sum(not math.isnan(d.p) for d in differences)} tests of this table.\n\n{markdown(rows)}"
         )
+    if "closed" in experiment.report:
+        parts.append(
+            "*Closed* is the share of the divergence at the end of pretraining that the adversarial phase has closed, "
+            "negative where it has grown; *known to D* is `d_gain` of the pretrained discriminator, as a share of the "
+            f"same.\n\n![Shares closed, and, dotted, known to D]({experiment.name}_closed.png)"
+        )
     if figure:
         parts.append(f"![Curves: means over seeds, bands are 95 % intervals; of two seeds, thin, both]({figure})")
     return "\n\n".join(parts) + "\n"
@@ -241,8 +312,10 @@ def write(results: Results, folder: Path) -> list[Path]:
     """
     name = results.experiment.name
     folder.mkdir(parents=True, exist_ok=True)
-    names = ("", "_runs", "_means", "_differences")
-    page_file, runs, means, differences = (folder / f"{name}{suffix}.{'csv' if suffix else 'md'}" for suffix in names)
+    page_file = folder / f"{name}.md"
+    runs, means, differences, curves = (
+        folder / f"{name}_{kind}.csv" for kind in ("runs", "means", "differences", "curves")
+    )
     metrics = results.metrics
     rows = [
         [method, seed, *(o.final.get(metric, "") for metric in metrics)]
@@ -255,9 +328,14 @@ def write(results: Results, folder: Path) -> list[Path]:
     found = [[d.method, d.metric, *d.interval, d.p, d.p_holm] for d in results.differences()]
     write_csv(differences, [["method", "metric", *Interval._fields, "p", "p_holm"], *found])
     picture = folder / f"{name}.png"
-    drawn = draw(results, picture)
-    page_file.write_text(page(results, picture.name if drawn else ""), encoding="utf-8")
-    return [page_file, runs, means, differences, *([picture] if drawn else [])]
+    pictures = [picture] if draw(results, picture) else []
+    page_file.write_text(page(results, picture.name if pictures else ""), encoding="utf-8")
+    points = [[*key, epoch, *pair] for key, c in results.bands().items() for epoch, pair in zip(*c, strict=True)]
+    write_csv(curves, [["method", "metric", "epoch", *Interval._fields], *points])
+    if "closed" in results.experiment.report:
+        pictures.append(folder / f"{name}_closed.png")
+        draw_closed(results, Closed.of(results.experiment), pictures[-1])
+    return [page_file, runs, means, differences, curves, *pictures]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -279,25 +357,18 @@ def draw(results: Results, path: Path) -> bool:
     Raises:
         OSError: the picture can't be written.
     """
-    known = {name for o in results.outcomes.values() for name in o.curves}
-    wanted = [
-        name for name in results.experiment.report.get("curves", ("nll", "nll_test", "g_entropy")) if name in known
-    ]
+    wanted, bands = results.drawn, results.bands()
     if not wanted:
         return False
     size = SIZE[0], SIZE[1] * len(wanted)
     figure, panels = plt.subplots(len(wanted), 1, sharex=True, squeeze=False, figsize=size, layout="constrained")
     for panel, metric in zip(panels[:, 0], wanted, strict=True):
         for i, method in enumerate(results.experiment.methods):
-            curves = [
-                o.curves[metric]
-                for seed in method.seeds
-                if (o := results.outcomes.get((method.name, seed))) and metric in o.curves
-            ]
-            if not curves:
+            if (method.name, metric) not in bands:
                 continue
-            epochs, intervals = band(curves)
+            epochs, intervals = bands[method.name, metric]
             panel.plot(epochs, [pair.mean for pair in intervals], color=f"C{i % 10}", label=method.label, linewidth=1.2)
+            curves = results.curves(method, metric)
             if len(curves) < BANDED:
                 for curve in curves:
                     panel.plot(curve.epochs, curve.values, color=f"C{i % 10}", linewidth=0.5)
@@ -318,6 +389,43 @@ def draw(results: Results, path: Path) -> bool:
     finally:
         plt.close(figure)
     return True
+
+
+def draw_closed(results: Results, what: Closed, path: Path) -> None:
+    """Draws the share of a divergence that is closed, and, dotted, that which is known to the discriminator.
+
+    Raises:
+        OSError: the picture can't be written.
+    """
+    means = results.means()
+    lines: dict[str, dict[tuple[Any, str], dict[Any, Interval]]] = {}  # {panel: {(by, kind): {along: share}}}
+    for method in results.experiment.methods:
+        config = read_flags(method.flags)
+        title = f"--{what.panels} {getattr(config, what.panels)}" if what.panels else ""
+        for kind in ("closed", "known"):
+            if found := means.get((method.name, kind)):
+                line = lines.setdefault(title, {}).setdefault((getattr(config, what.by), kind), {})
+                line[getattr(config, what.along)] = found
+    figure, panels = plt.subplots(1, max(len(lines), 1), sharey=True, squeeze=False, figsize=SIZE, layout="constrained")
+    places = sorted({place for panel in lines.values() for line in panel.values() for place in line})
+    rewards = list(dict.fromkeys(by for panel in lines.values() for by, _ in panel))
+    for axes, (title, panel) in zip(panels[0], lines.items(), strict=False):
+        for (by, kind), line in panel.items():
+            x = [places.index(place) for place in line]
+            style = {"marker": "o", "label": by} if kind == "closed" else {"linestyle": ":"}
+            error = [pair.high - pair.mean for pair in line.values()]
+            color = f"C{rewards.index(by) % 10}"
+            axes.errorbar(x, [pair.mean for pair in line.values()], error, color=color, capsize=3, **style)
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.set_xticks(range(len(places)), [f"{place:,}" if isinstance(place, int) else place for place in places])
+        axes.set(title=title, xlabel=what.along)
+        axes.grid(alpha=0.3)
+    panels[0, 0].set_ylabel(f"share of {title_of(what.metric)} closed")
+    panels[0, 0].legend(fontsize="small", title=what.by)
+    try:
+        figure.savefig(path, dpi=120)
+    finally:
+        plt.close(figure)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
