@@ -198,8 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=number(int, 2, None),
         default=256,
         metavar="INT",
-        help="sequences drawn at each temperature; BLEU's time grows with it, self-BLEU's with its square (default: "
-        "256)",
+        help="sequences drawn at each temperature (default: 256)",
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FIGURE", help="a picture of the planes")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="all figures and their errors")
