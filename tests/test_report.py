@@ -166,9 +166,9 @@ flags = "--vocab_size 100 --reward log_odds --pretrain_d_epochs 1 --d_filter_siz
 name = "drift"
 flags = "--vocab_size 10 --reward constant"
 [report]
-metrics = ["closed", "known"]
+metrics = ["closed_kl_forward", "known"]
 [report.closed]
-metric = "kl_forward"
+metrics = ["kl_forward"]
 along = "vocab_size"
 by = "reward"
 """
@@ -194,7 +194,7 @@ def test_the_share_of_a_divergence_that_is_closed(tmp_path, monkeypatch):
     means = {(row["method"], row["metric"]): row for row in rows_of(tmp_path / "out" / "shares_means.csv")}
     for method, end in ends.items():
         of_seeds = [1 - end / 0.4, 1 - 2 * end / 0.4]
-        row = means[method, "closed"]
+        row = means[method, "closed_kl_forward"]
         assert [float(row[name]) for name in ("mean", "low", "high")] == pytest.approx(list(interval(of_seeds)[:3]))
     assert float(means["many", "known"]["mean"]) == pytest.approx(0.02 / 0.4) and ("drift", "known") not in means
     axes = drawn[-1].axes[0]
@@ -207,7 +207,7 @@ def test_the_share_of_a_divergence_that_is_closed(tmp_path, monkeypatch):
     ("asked", "why"),
     [
         ('along = "vocabulary"', "'vocabulary' is no flag"),
-        ("", "has metric, along, by"),
+        ("", "has metrics, along, by"),
         ("along = [3]", "[3] is no flag"),
     ],
 )

@@ -23,6 +23,7 @@ from tools.plot_curves import FLOOR, Curve, read_run
 
 CONFIDENCE = 0.95
 BANDED = 3  # seeds at least for a band: the interval of two is 13 standard errors wide
+CLOSED = "closed_"  # and the name of a divergence
 CURVES = ("nll", "nll_test", "g_entropy")  # that are drawn where the table names none
 SECONDS = "seconds_per_epoch"  # the column of the training log
 SIZE = (8.0, 3.2)  # inches, of a panel
@@ -40,7 +41,6 @@ NAMES = {
     "distinct2": "distinct bigrams",
     "mse": "MSE",
     "copied_share": "copied",
-    "closed": "closed",
     "known": "known to D",
     "seconds": "seconds",
 } | {
@@ -134,13 +134,12 @@ class Results:
         return results
 
     def _close(self, what: "Closed") -> None:
-        """Adds to the final figures what has been `closed` of a divergence, and what D's pretraining has `known`."""
+        """Adds to the final figures what has been closed of each divergence, and what D's pretraining has `known`."""
         for found in self.outcomes.values():
-            start, end = found.pretrained.get(what.metric), found.final.get(what.metric)
-            if start and end is not None:
-                found.final["closed"] = 1 - end / start
-                if "d_gain" in found.pretrained:
-                    found.final["known"] = found.pretrained["d_gain"] / start
+            start, end = found.pretrained, found.final
+            end |= {CLOSED + m: 1 - end[m] / start[m] for m in what.metrics if start.get(m) and m in end}
+            if "d_gain" in start and start.get("kl_forward"):
+                end["known"] = start["d_gain"] / start["kl_forward"]
 
     def values(self, method: Method, metric: str) -> dict[int, float]:
         """The final values of a method, {seed: value}."""
@@ -224,13 +223,13 @@ def outcome(cell: Cell) -> Outcome:
 
 
 class Closed(NamedTuple):
-    """What `[report.closed]` asks for: which share of a divergence the adversarial phase has closed.
+    """What `[report.closed]` asks for: which share of some divergences the adversarial phase has closed.
 
-    That is 1 - end / start of a `metric`. `along` is the flag of the figure's axis, `by` the one that tells its lines
-    apart, `panels` its panels, or None.
+    That is 1 - end / start of each of the `metrics`. `along` is the flag of the figure's axis, `by` the one that tells
+    its lines apart, `panels` its columns, or None.
     """
 
-    metric: str
+    metrics: list[str]
     along: str
     by: str
     panels: str | None = None
@@ -241,8 +240,10 @@ class Closed(NamedTuple):
         asked = experiment.report["closed"]
         where, names = f"{experiment.name}: report.closed", set(cls._fields)
         if not isinstance(asked, dict) or not names - {"panels"} <= asked.keys() <= names:
-            raise UsageError(f"{where} has metric, along, by and, if there are any, panels")
-        for flag in (value for name, value in asked.items() if name != "metric"):
+            raise UsageError(f"{where} has metrics, along, by and, if there are any, panels")
+        if not isinstance(asked["metrics"], list) or not asked["metrics"]:
+            raise UsageError(f"{where}: metrics is no list of figures")
+        for flag in (value for name, value in asked.items() if name != "metrics"):
             if not isinstance(flag, str) or flag not in FIELDS:
                 raise UsageError(f"{where}: {flag!r} is no flag")
         return cls(**asked)
@@ -254,6 +255,8 @@ class Closed(NamedTuple):
 
 def title_of(metric: str) -> str:
     """A metric's name for people."""
+    if metric.startswith(CLOSED):
+        return f"{title_of(metric.removeprefix(CLOSED))}, share closed"
     return NAMES.get(metric, metric.removeprefix("real_") + " (real)" if metric.startswith("real_") else metric)
 
 
@@ -289,9 +292,9 @@ def page(results: Results, figure: str) -> str:
         )
     if "closed" in experiment.report:
         parts.append(
-            "*Closed* is the share of the divergence at the end of pretraining that the adversarial phase has closed, "
-            "negative where it has grown; *known to D* is `d_gain` of the pretrained discriminator, as a share of the "
-            f"same.\n\n![Shares closed, and, dotted, known to D]({experiment.name}_closed.png)"
+            "A *share closed* is that of a divergence at the end of pretraining which the adversarial phase closed, "
+            "negative where it grew; *known to D* is `d_gain` of the pretrained discriminator, as a share of "
+            f"KL(oracle‖G).\n\n![Shares closed, and, dotted, known to D]({experiment.name}_closed.png)"
         )
     if figure:
         parts.append(f"![Curves: means over seeds, bands are 95 % intervals; of two seeds, thin, both]({figure})")
@@ -392,36 +395,47 @@ def draw(results: Results, path: Path) -> bool:
 
 
 def draw_closed(results: Results, what: Closed, path: Path) -> None:
-    """Draws the share of a divergence that is closed, and, dotted, that which is known to the discriminator.
+    """Draws the shares of the divergences that are closed and, dotted, of KL(oracle‖G) that is known to D.
 
     Raises:
         OSError: the picture can't be written.
     """
     means = results.means()
-    lines: dict[str, dict[tuple[Any, str], dict[Any, Interval]]] = {}  # {panel: {(by, kind): {along: share}}}
+    # {(metric, panel): {(by, whether it is known rather than closed): {along: share}}}
+    lines: dict[tuple[str, Any], dict[tuple[Any, bool], dict[Any, Interval]]] = {}
     for method in results.experiment.methods:
         config = read_flags(method.flags)
-        title = f"--{what.panels} {getattr(config, what.panels)}" if what.panels else ""
-        for kind in ("closed", "known"):
-            if found := means.get((method.name, kind)):
-                line = lines.setdefault(title, {}).setdefault((getattr(config, what.by), kind), {})
-                line[getattr(config, what.along)] = found
-    figure, panels = plt.subplots(1, max(len(lines), 1), sharey=True, squeeze=False, figsize=SIZE, layout="constrained")
+        place, by = getattr(config, what.along), getattr(config, what.by)
+        for metric in what.metrics:
+            panel = lines.setdefault((metric, getattr(config, what.panels) if what.panels else None), {})
+            for name in (CLOSED + metric, *(["known"] if metric == "kl_forward" else [])):
+                if share := means.get((method.name, name)):
+                    panel.setdefault((by, name == "known"), {})[place] = share
+    lines = {key: panel for key, panel in lines.items() if panel}
     places = sorted({place for panel in lines.values() for line in panel.values() for place in line})
     rewards = list(dict.fromkeys(by for panel in lines.values() for by, _ in panel))
-    for axes, (title, panel) in zip(panels[0], lines.items(), strict=False):
-        for (by, kind), line in panel.items():
-            x = [places.index(place) for place in line]
-            style = {"marker": "o", "label": by} if kind == "closed" else {"linestyle": ":"}
-            error = [pair.high - pair.mean for pair in line.values()]
+    columns = list(dict.fromkeys(column for _, column in lines)) or [None]
+    size = SIZE[0], SIZE[1] * len(what.metrics)
+    figure, grid = plt.subplots(
+        len(what.metrics), len(columns), sharex=True, sharey="row", squeeze=False, figsize=size, layout="constrained"
+    )
+    for (metric, column), panel in lines.items():
+        axes = grid[what.metrics.index(metric), columns.index(column)]
+        for (by, known), line in panel.items():
+            aside = 0.04 * (rewards.index(by) - (len(rewards) - 1) / 2)  # so that none hides another
+            x, error = [places.index(place) + aside for place in line], [p.high - p.mean for p in line.values()]
+            style = {"linestyle": ":", "marker": "."} if known else {"marker": "o", "label": by}
             color = f"C{rewards.index(by) % 10}"
-            axes.errorbar(x, [pair.mean for pair in line.values()], error, color=color, capsize=3, **style)
+            axes.errorbar(x, [p.mean for p in line.values()], error, color=color, capsize=3, **style)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set_xticks(range(len(places)), [f"{place:,}" if isinstance(place, int) else place for place in places])
-        axes.set(title=title, xlabel=what.along)
+        axes.set_title(f"--{what.panels} {column}" if what.panels else "")
         axes.grid(alpha=0.3)
-    panels[0, 0].set_ylabel(f"share of {title_of(what.metric)} closed")
-    panels[0, 0].legend(fontsize="small", title=what.by)
+    for row, metric in enumerate(what.metrics):
+        grid[row, 0].set_ylabel(title_of(CLOSED + metric))
+    for axes in grid[-1]:
+        axes.set_xlabel(f"--{what.along}")
+    grid[0, 0].legend(fontsize="small", title=f"--{what.by}")
     try:
         figure.savefig(path, dpi=120)
     finally:
