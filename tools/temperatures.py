@@ -206,6 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     temperatures = sorted(set(arguments.temperatures))
     try:
         configure_tensorflow()
+        tf.get_logger().setLevel("ERROR")  # it warns of retracing, which several runs in one process are bound to cause
         logdirs = list(dict.fromkeys(arguments.logdirs))
         names = short_names(logdirs)
         points: list[Point] = []
