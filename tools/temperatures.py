@@ -19,6 +19,7 @@ import support.quiet  # noqa: F401 - before TensorFlow
 # isort: split
 import matplotlib
 import numpy as np
+import tensorflow as tf
 from tqdm import tqdm
 
 matplotlib.use("Agg")
