@@ -174,7 +174,7 @@ by = "reward"
 """
 
 
-def test_the_share_of_a_divergence_that_is_closed(tmp_path, monkeypatch):
+def test_the_share_of_a_divergence_that_is_closed(tmp_path, monkeypatch, capsys):
     """From the end of pretraining to that of the run; what D knows is taken where its pretraining ends."""
     path, phases = tmp_path / "shares.toml", ("pretrain_g", "pretrain_g", "pretrain_d", "adversarial", "adversarial")
     path.write_text(CLOSED)
@@ -201,6 +201,10 @@ def test_the_share_of_a_divergence_that_is_closed(tmp_path, monkeypatch):
     assert axes.get_legend_handles_labels()[1] == ["log_odds", "constant"]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["10", "100"]
     assert "shares_closed.png" in (tmp_path / "out" / "shares.md").read_text()
+    path.write_text(CLOSED.replace('metrics = ["kl_forward"]', 'metrics = ["kl"]'))
+    with pytest.raises(SystemExit) as stop:
+        main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")])
+    assert stop.value.code == 2 and "no run has kl before and after" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,9 @@ class Results:
             end |= {CLOSED + m: 1 - end[m] / start[m] for m in what.metrics if start.get(m) and m in end}
             if "d_gain" in start and start.get("kl_forward"):
                 end["known"] = start["d_gain"] / start["kl_forward"]
+        for metric in what.metrics:
+            if self.outcomes and not any(CLOSED + metric in found.final for found in self.outcomes.values()):
+                raise UsageError(f"report.closed: no run has {metric} before and after its adversarial phase")
 
     def values(self, method: Method, metric: str) -> dict[int, float]:
         """The final values of a method, {seed: value}."""
@@ -241,7 +244,8 @@ class Closed(NamedTuple):
         where, names = f"{experiment.name}: report.closed", set(cls._fields)
         if not isinstance(asked, dict) or not names - {"panels"} <= asked.keys() <= names:
             raise UsageError(f"{where} has metrics, along, by and, if there are any, panels")
-        if not isinstance(asked["metrics"], list) or not asked["metrics"]:
+        metrics = asked["metrics"]
+        if not isinstance(metrics, list) or not metrics or not all(isinstance(metric, str) for metric in metrics):
             raise UsageError(f"{where}: metrics is no list of figures")
         for flag in (value for name, value in asked.items() if name != "metrics"):
             if not isinstance(flag, str) or flag not in FIELDS:
