@@ -125,6 +125,25 @@ def test_final_values_means_and_differences(made, tmp_path, capsys):
     assert (tmp_path / "out" / "hand.png").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize(("other", "said"), [("--g_hidden_dim 51", True), ("--oracle_init normal", False)])
+def test_an_entropy_is_given_where_there_is_one_oracle(tmp_path, capsys, other, said):
+    path = tmp_path / "two.toml"
+    path.write_text(f"""
+seeds = [1]
+flags = "--total_epochs 0 --pretrain_g_epochs 2"
+[[methods]]
+name = "one"
+[[methods]]
+name = "other"
+flags = "{other}"
+""")
+    for cell, entropy in zip(read(path).cells(tmp_path / "logs"), (1.4, 1.6), strict=True):
+        make_run(cell, [{"nll": 3.0, "oracle_entropy": entropy}] * 2)
+    assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
+    assert ("entropy is 1.500" in (tmp_path / "out" / "two.md").read_text()) == said
+    assert ("The oracle's entropy" in (tmp_path / "out" / "two.md").read_text()) == said
+
+
 def test_what_is_missing_is_named(made, tmp_path, capsys):
     path, cells, _ = made
     gone, unfinished = cells[0], cells[-1]

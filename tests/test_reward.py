@@ -131,6 +131,25 @@ def test_the_log_ratios_gradient_is_that_of_the_divergence_from_the_oracle():
     np.testing.assert_allclose(exact_gradient(model, scores_of(model)), exact, atol=3e-5)
 
 
+@ENDS
+def test_samples_weighted_by_the_perfect_discriminators_odds_teach_what_real_ones_do(end_token):
+    """And E[r ∇log G] of their logarithms r lacks what is of their second order: RESULTS.md says what follows."""
+    model = model_of("log_ratio", end_token=end_token)
+    sequences = tf.constant(all_sequences(4, 3, end_token))
+    p, g = probabilities(model.reward.oracle), probabilities(model.generator)
+    log_odds = model.reward.scorer(sequences, STEP)(sequences[None], tf.constant(3))[0].numpy().astype(np.float64)
+
+    def taught(weights):
+        return gradient_of(model, lambda log_probs: tf.reduce_sum(log_probs * weights))
+
+    likelihoods = taught(p)
+    assert np.linalg.norm(likelihoods) > 0.1
+    np.testing.assert_allclose(taught(g * np.exp(log_odds)), likelihoods, atol=3e-5)
+    second = taught(g * (np.exp(log_odds) - 1 - log_odds))
+    np.testing.assert_allclose(-exact_gradient(model, scores_of(model)), likelihoods - second, atol=6e-5)
+    assert np.linalg.norm(second) > 0.05
+
+
 @pytest.mark.parametrize(("reward", "end_token"), [("log_odds", None), ("log_ratio", 2), ("bleu", 2)])
 def test_rollouts_are_scored_as_the_sequences_that_they_are(reward, end_token):
     """Of many completions of every prefix, and inside the loop of the reward pass."""

@@ -24,6 +24,9 @@ from tools.plot_curves import FLOOR, Curve, read_run
 CONFIDENCE = 0.95
 BANDED = 3  # seeds at least for a band: the interval of two is 13 standard errors wide
 CLOSED = "closed_"  # and the name of a divergence
+ORACLE = (  # what its entropy depends on
+    *("vocab_size", "seq_len", "oracle_seed", "oracle_emb_dim", "oracle_hidden_dim", "oracle_init", "oracle_params"),
+)
 CURVES = ("nll", "nll_test", "g_entropy")  # that are drawn where the table names none
 SECONDS = "seconds_per_epoch"  # the column of the training log
 SIZE = (8.0, 3.2)  # inches, of a panel
@@ -143,6 +146,13 @@ class Results:
         for metric in what.metrics:
             if self.outcomes and not any(CLOSED + metric in found.final for found in self.outcomes.values()):
                 raise UsageError(f"report.closed: no run has {metric} before and after its adversarial phase")
+
+    def floor(self) -> float | None:
+        """The oracle's entropy, nats a token: the mean of the runs' estimates, where all have the same oracle."""
+        by_method = {method.name: read_flags(method.flags) for method in self.experiment.methods}
+        found = {key: o.final[FLOOR] for key, o in self.outcomes.items() if FLOOR in o.final}
+        oracles = {tuple(getattr(by_method[name], field) for field in ORACLE) for name, _ in found}
+        return float(np.mean(list(found.values()))) if len(oracles) == 1 else None
 
     def values(self, method: Method, metric: str) -> dict[int, float]:
         """The final values of a method, {seed: value}."""
@@ -281,9 +291,9 @@ def page(results: Results, figure: str) -> str:
         found = [means.get((method.name, metric)) for metric in results.metrics]
         seeds = {str(pair.seeds) for pair in found if pair}
         rows.append([method.label, *(str(pair or "") for pair in found), ", ".join(sorted(seeds)) or "0"])
-    floors = [o.final[FLOOR] for o in results.outcomes.values() if FLOOR in o.final]
-    floor = f" The oracle's entropy is {interval(floors).mean:.3f} nats a token." if floors else ""
-    parts.append(f"Final values, mean over seeds ± half of its 95 % interval (Student's t).{floor}\n\n{markdown(rows)}")
+    floor = results.floor()
+    known = "" if floor is None else f" The oracle's entropy is {floor:.3f} nats a token."
+    parts.append(f"Final values, mean over seeds ± half of its 95 % interval (Student's t).{known}\n\n{markdown(rows)}")
     if differences:
         labels = {method.name: method.label for method in experiment.methods}
         rows = [["less " + labels[experiment.report["against"]], "", "difference", "p", "p (Holm)", "seeds"]]
@@ -382,11 +392,9 @@ def draw(results: Results, path: Path) -> bool:
                 continue
             low, high = [pair.low for pair in intervals], [pair.high for pair in intervals]
             panel.fill_between(epochs, low, high, color=f"C{i % 10}", alpha=0.2, linewidth=0)
-        floors = [o.final[FLOOR] for o in results.outcomes.values() if FLOOR in o.final]
-        if floors and metric in ("nll", "nll_test", "g_entropy"):
-            panel.axhline(
-                float(np.mean(floors)), color="black", linestyle="--", linewidth=1, label="entropy of the oracle"
-            )
+        floor = results.floor()
+        if floor is not None and metric in ("nll", "nll_test", "g_entropy"):
+            panel.axhline(floor, color="black", linestyle="--", linewidth=1, label="entropy of the oracle")
         panel.set_ylabel(title_of(metric))
         panel.grid(alpha=0.3)
     panels[0, 0].legend(fontsize="small")
