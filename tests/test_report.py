@@ -216,8 +216,8 @@ def test_the_share_of_a_divergence_that_is_closed(tmp_path, monkeypatch, capsys)
         row = means[method, "closed_kl_forward"]
         assert [float(row[name]) for name in ("mean", "low", "high")] == pytest.approx(list(interval(of_seeds)[:3]))
     assert float(means["many", "known"]["mean"]) == pytest.approx(0.02 / 0.4) and ("drift", "known") not in means
-    axes = drawn[-1].axes[0]
-    assert axes.get_legend_handles_labels()[1] == ["log_odds", "constant"]
+    axes, (legend,) = drawn[-1].axes[0], drawn[-1].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["log_odds", "constant"]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["10", "100"]
     assert "shares_closed.png" in (tmp_path / "out" / "shares.md").read_text()
     path.write_text(CLOSED.replace('metrics = ["kl_forward"]', 'metrics = ["kl"]'))
@@ -232,6 +232,7 @@ def test_the_share_of_a_divergence_that_is_closed(tmp_path, monkeypatch, capsys)
         ('along = "vocabulary"', "'vocabulary' is no flag"),
         ("", "has metrics, along, by"),
         ("along = [3]", "[3] is no flag"),
+        ('along = "seq_len"', "few and many have the same place"),
     ],
 )
 def test_shares_that_cannot_be_drawn_are_one_line(tmp_path, capsys, asked, why):

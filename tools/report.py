@@ -260,7 +260,16 @@ class Closed(NamedTuple):
         for flag in (value for name, value in asked.items() if name != "metrics"):
             if not isinstance(flag, str) or flag not in FIELDS:
                 raise UsageError(f"{where}: {flag!r} is no flag")
-        return cls(**asked)
+        closed = cls(**asked)
+        places: dict[tuple[Any, ...], Method] = {}
+        for method in experiment.methods:
+            config = read_flags(method.flags)
+            if not config.total_epochs:
+                continue  # it closes nothing and is not drawn
+            place = tuple(getattr(config, flag) for flag in (closed.along, closed.by, closed.panels) if flag)
+            if (other := places.setdefault(place, method)) is not method:
+                raise UsageError(f"{where}: {other.name} and {method.name} have the same place in the figure")
+        return closed
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -447,7 +456,9 @@ def draw_closed(results: Results, what: Closed, path: Path) -> None:
         grid[row, 0].set_ylabel(title_of(CLOSED + metric))
     for axes in grid[-1]:
         axes.set_xlabel(f"--{what.along}")
-    grid[0, 0].legend(fontsize="small", title=f"--{what.by}")
+    pairs = (pair for axes in grid.flat for pair in zip(*axes.get_legend_handles_labels(), strict=True))
+    labelled = {label: line for line, label in pairs}
+    figure.legend(labelled.values(), labelled, loc="outside right upper", fontsize="small", title=f"--{what.by}")
     try:
         figure.savefig(path, dpi=120)
     finally:
