@@ -420,8 +420,8 @@ QUICK = {
     "d_num_filters": (50, 50, 50),
     "eval_every": 10,
 }
-# The folk tunes: maximum likelihood tuned on valid (experiments/nottingham_mle.toml), then the discriminator's log-odds
-# on a leash (experiments/nottingham.toml).
+# The folk tunes: maximum likelihood and the discriminator tuned on valid (experiments/nottingham_mle.toml and
+# nottingham_tries.toml), then the discriminator's log-odds on a leash (experiments/nottingham.toml).
 MUSIC = {
     "log_dir": "logs/train/nottingham",
     "eval_log_dir": "logs/eval/nottingham",
@@ -432,10 +432,13 @@ MUSIC = {
     "g_hidden_dim": 128,
     "g_dropout_keep_prob": 0.5,
     "g_pretrain_lr": 0.005,
-    "g_pretrain_schedule": "cosine",
+    "average": 0.995,
     "pretrain_g_epochs": 2000,
-    "pretrain_d_epochs": 500,
+    "pretrain_d_epochs": 1000,
+    "d_filter_sizes": (2, 4, 8, 16, 32),
+    "d_num_filters": (60, 60, 60, 60, 60),
     "d_batch_size": 512,
+    "d_schedule": "cosine",
     "d_epochs": 1,
     "d_lr": 0.001,
     "total_epochs": 200,
