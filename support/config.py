@@ -420,8 +420,8 @@ QUICK = {
     "d_num_filters": (50, 50, 50),
     "eval_every": 10,
 }
-# The folk tunes: maximum likelihood and the discriminator tuned on valid (experiments/nottingham_mle.toml and
-# nottingham_tries.toml), then the discriminator's log-odds on a leash (experiments/nottingham.toml).
+# The folk tunes: maximum likelihood tuned on valid (experiments/nottingham_mle.toml), the discriminator by d_gain
+# (nottingham_tries.toml), both with seed 0; then its log-odds on a leash (nottingham.toml).
 MUSIC = {
     "log_dir": "logs/train/nottingham",
     "eval_log_dir": "logs/eval/nottingham",

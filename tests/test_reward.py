@@ -137,7 +137,7 @@ def test_samples_weighted_by_the_perfect_discriminators_odds_teach_what_real_one
     model = model_of("log_ratio", end_token=end_token)
     sequences = tf.constant(all_sequences(4, 3, end_token))
     p, g = probabilities(model.reward.oracle), probabilities(model.generator)
-    log_odds = model.reward.scorer(sequences, STEP)(sequences[None], tf.constant(3))[0].numpy().astype(np.float64)
+    log_odds = model.reward.scorer(sequences, STEP)(sequences[None], tf.constant(1))[0].numpy().astype(np.float64)
 
     def taught(weights):
         return gradient_of(model, lambda log_probs: tf.reduce_sum(log_probs * weights))
