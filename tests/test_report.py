@@ -185,7 +185,8 @@ flags = "--vocab_size 100 --reward log_odds --pretrain_d_epochs 1 --d_filter_siz
 name = "drift"
 flags = "--vocab_size 10 --reward constant"
 [report]
-metrics = ["closed_kl_forward", "known"]
+metrics = ["closed_kl_forward", "known", "before_d_gain", "d_gain", "before_kl_forward"]
+against = "few"
 [report.closed]
 metrics = ["kl_forward"]
 along = "vocab_size"
@@ -216,10 +217,19 @@ def test_the_share_of_a_divergence_that_is_closed(tmp_path, monkeypatch, capsys)
         row = means[method, "closed_kl_forward"]
         assert [float(row[name]) for name in ("mean", "low", "high")] == pytest.approx(list(interval(of_seeds)[:3]))
     assert float(means["many", "known"]["mean"]) == pytest.approx(0.02 / 0.4) and ("drift", "known") not in means
+    found = [float(means["many", name]["mean"]) for name in ("before_d_gain", "d_gain", "before_kl_forward")]
+    assert found == [0.02, 0.03, 0.4] and ("drift", "before_d_gain") not in means
+    assert "| d_gain, before | d_gain | KL(oracle‖G), before |" in (tmp_path / "out" / "shares.md").read_text()
+    # What was before is no result: it is not tested, nor shown where the table does not name it.
+    assert not any("before" in row["metric"] for row in rows_of(tmp_path / "out" / "shares_differences.csv"))
     axes, (legend,) = drawn[-1].axes[0], drawn[-1].legends
     assert [text.get_text() for text in legend.get_texts()] == ["log_odds", "constant"]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["10", "100"]
     assert "shares_closed.png" in (tmp_path / "out" / "shares.md").read_text()
+    path.write_text(CLOSED.replace('metrics = ["closed_kl_forward"', '# ["closed_kl_forward"'))
+    assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "all")]) == 0
+    (columns, *_) = (tmp_path / "all" / "shares_runs.csv").read_text().splitlines()
+    assert columns == "method,seed,kl_forward,d_gain,closed_kl_forward,known,seconds"
     path.write_text(CLOSED.replace('metrics = ["kl_forward"]', 'metrics = ["kl"]'))
     with pytest.raises(SystemExit) as stop:
         main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")])

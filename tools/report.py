@@ -24,6 +24,7 @@ from tools.plot_curves import FLOOR, Curve, read_run
 CONFIDENCE = 0.95
 BANDED = 3  # seeds at least for a band: the interval of two is 13 standard errors wide
 CLOSED = "closed_"  # and the name of a divergence
+BEFORE = "before_"  # and the name of a figure: its last value before the adversarial phase
 ORACLE = (  # what its entropy depends on
     *("vocab_size", "seq_len", "oracle_seed", "oracle_emb_dim", "oracle_hidden_dim", "oracle_init", "oracle_params"),
 )
@@ -95,13 +96,12 @@ class Outcome:
     """What a finished cell left.
 
     Attributes:
-        final: the figures of its last evaluation, and the seconds of its epochs.
-        pretrained: the last figures before the adversarial phase; {} where there is none.
+        final: the figures of its last evaluation, the last ones before the adversarial phase, and the seconds of its
+            epochs, in which D's pretraining and evaluations are not counted.
         curves: {figure: its curve}.
     """
 
     final: dict[str, float]
-    pretrained: dict[str, float]
     curves: dict[str, Curve]
 
 
@@ -139,7 +139,8 @@ class Results:
     def _close(self, what: "Closed") -> None:
         """Adds to the final figures what has been closed of each divergence, and what D's pretraining has `known`."""
         for found in self.outcomes.values():
-            start, end = found.pretrained, found.final
+            end = found.final
+            start = {name.removeprefix(BEFORE): value for name, value in end.items() if name.startswith(BEFORE)}
             end |= {CLOSED + m: 1 - end[m] / start[m] for m in what.metrics if start.get(m) and m in end}
             if "d_gain" in start and start.get("kl_forward"):
                 end["known"] = start["d_gain"] / start["kl_forward"]
@@ -164,7 +165,8 @@ class Results:
         """What is compared: what the table names, or all that its runs end with; `seconds` last."""
         known = {metric: None for o in self.outcomes.values() for metric in o.final}
         named = self.experiment.report.get("metrics")
-        chosen = [metric for metric in named if metric in known] if named else [m for m in known if m != FLOOR]
+        ends = [metric for metric in known if metric != FLOOR and not metric.startswith(BEFORE)]
+        chosen = [metric for metric in named if metric in known] if named else ends
         return [*(metric for metric in chosen if metric != "seconds"), "seconds"]
 
     @property
@@ -197,7 +199,7 @@ class Results:
             return []
         found = []
         for method in methods.values():
-            for metric in (m for m in self.metrics if m != "seconds"):
+            for metric in (m for m in self.metrics if m != "seconds" and not m.startswith(BEFORE)):
                 ours, theirs = self.values(method, metric), self.values(base, metric)
                 paired = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
                 if paired:
@@ -232,7 +234,8 @@ def outcome(cell: Cell) -> Outcome:
         final["seconds"] = float(trained.curves[SECONDS].values.sum())
     first = 0 if evaluated.adversarial is None else evaluated.adversarial
     before = {name: c.values[c.epochs < first] for name, c in evaluated.curves.items()}
-    return Outcome(final, {name: float(v[-1]) for name, v in before.items() if len(v)}, evaluated.curves)
+    final |= {BEFORE + name: float(values[-1]) for name, values in before.items() if len(values)}
+    return Outcome(final, evaluated.curves)
 
 
 class Closed(NamedTuple):
@@ -280,6 +283,8 @@ def title_of(metric: str) -> str:
     """A metric's name for people."""
     if metric.startswith(CLOSED):
         return f"{title_of(metric.removeprefix(CLOSED))}, share closed"
+    if metric.startswith(BEFORE):
+        return f"{title_of(metric.removeprefix(BEFORE))}, before"
     return NAMES.get(metric, metric.removeprefix("real_") + " (real)" if metric.startswith("real_") else metric)
 
 
