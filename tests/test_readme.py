@@ -10,9 +10,8 @@ from tools.flag_table import page
 README = ROOT / "README.md"
 PAGES = [README, *sorted(path for path in ROOT.glob("*.md") if path != README), *sorted((ROOT / "docs").glob("*.md"))]
 TOPS = {path.name for path in ROOT.iterdir()}  # what a path from the root begins with
-MADE = re.compile(
-    r"logs/|data/(Nottingham|quatrains\.txt|kjv\.txt|oracle\.npz)|media/"
-)  # by the commands, not in the repository
+# By the commands, not in the repository.
+MADE = re.compile(r"logs/|data/(Nottingham|quatrains\.txt|kjv\.txt|oracle\.npz)|media/")
 
 
 def text(path):
