@@ -140,10 +140,9 @@ class Results:
         """Adds to the final figures what has been closed of each divergence, and what D's pretraining has `known`."""
         for found in self.outcomes.values():
             end = found.final
-            start = {name.removeprefix(BEFORE): value for name, value in end.items() if name.startswith(BEFORE)}
-            end |= {CLOSED + m: 1 - end[m] / start[m] for m in what.metrics if start.get(m) and m in end}
-            if "d_gain" in start and start.get("kl_forward"):
-                end["known"] = start["d_gain"] / start["kl_forward"]
+            end |= {CLOSED + m: 1 - end[m] / end[BEFORE + m] for m in what.metrics if m in end and end.get(BEFORE + m)}
+            if BEFORE + "d_gain" in end and end.get(BEFORE + "kl_forward"):
+                end["known"] = end[BEFORE + "d_gain"] / end[BEFORE + "kl_forward"]
         for metric in what.metrics:
             if self.outcomes and not any(CLOSED + metric in found.final for found in self.outcomes.values()):
                 raise UsageError(f"report.closed: no run has {metric} before and after its adversarial phase")
