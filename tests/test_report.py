@@ -162,6 +162,16 @@ def test_what_is_missing_is_named(made, tmp_path, capsys):
     assert found["long", "nll"]["seeds"] == "2"  # seeds that both have
 
 
+def test_a_figure_that_no_run_has_is_named(made, tmp_path, capsys):
+    """Such as a misspelt one."""
+    path, *_ = made
+    path.write_text(TABLE + 'metrics = ["nll", "nll_tets"]\ncurves = ["nll", "entropy"]\n')
+    assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
+    text, errors = (tmp_path / "out" / "hand.md").read_text(), capsys.readouterr().err.splitlines()
+    lines = ["nll_tets, which report.metrics names: no run has it", "entropy, which report.curves names: no run has it"]
+    assert errors == [f"report.py: {line}" for line in lines] and all(f"- {line}\n" in text for line in lines)
+
+
 def test_an_evaluation_that_lacks_a_figure_at_the_end_has_none(made, tmp_path):
     path, cells, _ = made
     for cell in cells:
@@ -269,9 +279,62 @@ def test_a_band_needs_three_seeds(made, tmp_path, monkeypatch, seeds):
     assert (len(panel.collections), len(panel.lines)) == (2 if seeds == 3 else 0, lines)
 
 
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_an_earlier_report_stands_for_the_runs_that_are_gone(made, tmp_path, capsys):
+    """All of them, or some; a run that is here goes first, whatever the report says of it."""
+    path, cells, _ = made
+    logs, out = tmp_path / "logs", tmp_path / "out"
+    assert main([str(path), "--logs", str(logs), "-o", str(out)]) == 0
+    whole = contents(out)
+    for gone in (cells[1:3], cells):
+        for cell in gone:
+            shutil.rmtree(cell.directory, ignore_errors=True)
+        assert main([str(path), "--logs", str(logs), "-o", str(out), "--earlier", str(out)]) == 0
+        assert capsys.readouterr().err == ""
+        now = contents(out)
+        text, rows = now.pop("hand.md").decode(), now.pop("hand_runs.csv").splitlines()
+        assert sorted(rows) == sorted(whole["hand_runs.csv"].splitlines())
+        assert now == {name: content for name, content in whole.items() if name in now} and len(now) == len(whole) - 2
+        seeds = "mle with seed 2, 3" if gone is not cells else "mle with seed 1, 2, 3, 4; long with seed 1, 2, 3, 4"
+        taken = f"From an earlier report, perhaps of another machine: {seeds}.\n\n"
+        assert text.replace(taken, "") == whole["hand.md"].decode() and taken in text
+    make_run(cells[0], [{"nll": 7.5}] * 3)
+    assert main([str(path), "--logs", str(logs), "-o", str(out), "--earlier", str(out)]) == 0
+    assert [row["nll"] for row in rows_of(out / "hand_runs.csv") if row["method"] == "mle"][:2] == ["7.5", "3.2"]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "why"),
+    [
+        ("hand.toml", "epochs 4", "epochs 5", "long had --pretrain_g_epochs 4, not 5"),
+        ("hand.toml", "--vocab_size 10 ", "", "mle had --vocab_size 10, not 5000"),
+        ("out/hand_runs.csv", "mle,2,", "mle,two,", "out: not a report of hand"),
+        ("out/hand_runs.csv", "mle,2,3.2,", "mle,2,", "out: not a report of hand"),
+        ("out/hand_runs.csv", "mle,2", "none,2", "a method has no flags"),
+        ("out/hand_flags.csv", "--vocab_size", "--vocab", "out: not a report of hand"),
+        ("out/hand_evaluations.csv", "epoch", "step", "out: not a report of hand"),
+    ],
+)
+def test_an_earlier_report_that_cannot_be_used_is_one_line(made, tmp_path, monkeypatch, capsys, file, old, new, why):
+    monkeypatch.chdir(tmp_path)
+    assert main(["hand.toml", "-o", "out"]) == 0
+    shutil.rmtree("logs")
+    before = (tmp_path / file).read_text()
+    assert old in before
+    (tmp_path / file).write_text(before.replace(old, new, 1))
+    with pytest.raises(SystemExit) as stop:
+        main(["hand.toml", "-o", "out", "--earlier", "out"])
+    (error,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and error.startswith("report.py: error: ") and why in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
+        (["hand.toml", "-o", "out", "--earlier", "nowhere"], "nowhere/hand_flags.csv: No such file"),
         (["absent.toml", "-o", "out"], "absent.toml"),
         (["hand.toml", "-o", "hand.toml"], "hand.toml"),
         (["hand.toml", "-o", "out", "--logs", "nowhere"], "no run has finished under nowhere"),

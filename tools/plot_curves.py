@@ -47,6 +47,17 @@ class Run(NamedTuple):
     adversarial: int | None
 
 
+def read_rows(text: str) -> list[dict[str, str]]:
+    """The rows of a CSV file's text, whose first line names the columns; raises ValueError where it is damaged."""
+    try:
+        rows = list(csv.DictReader(text.splitlines(), strict=True))
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+    if any(None in row or None in row.values() for row in rows):
+        raise ValueError("a line has too many fields, or too few")
+    return rows
+
+
 def read_run(directory: str | Path) -> Run:
     """Reads the metrics.csv of a directory, whose run may be under way.
 
@@ -61,14 +72,12 @@ def read_run(directory: str | Path) -> Run:
         raise ValueError(f"{path}: larger than {MAX_BYTES} bytes")
     try:
         whole = text[: text.rfind(b"\n") + 1].decode()  # the last row may be half written
-        rows = list(csv.DictReader(whole.splitlines(), strict=True))
-        if any(None in row or None in row.values() for row in rows):  # too many fields, or too few
-            raise ValueError
+        rows = read_rows(whole)
         columns = [name for name in rows[0] if name not in ("epoch", "phase")] if rows else []
         epochs = np.array([int(row["epoch"]) for row in rows], int)
         table = {name: np.array([float(row[name] or "nan") for row in rows]) for name in columns}
         first = min((int(row["epoch"]) for row in rows if row["phase"] == "adversarial"), default=None)
-    except (ValueError, KeyError, TypeError, csv.Error):
+    except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path}: not a table of epoch, phase and figures") from None
     curves, unknown = {}, np.full(len(rows), math.nan)
     for name, values in table.items():

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +18,20 @@ import numpy as np
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from support.config import FIELDS, Parser, UsageError, read_flags
+from support.config import (
+    FIELDS,
+    FREE_TO_CHANGE,
+    READ_FROM,
+    Config,
+    Parser,
+    UsageError,
+    differences,
+    explicit_flags,
+    read_flags,
+    words_of,
+)
 from support.experiment import Cell, Experiment, Method, read
-from tools.plot_curves import FLOOR, Curve, read_run
+from tools.plot_curves import FLOOR, Curve, read_rows, read_run
 
 CONFIDENCE = 0.95
 BANDED = 3  # seeds at least for a band: the interval of two is 13 standard errors wide
@@ -30,6 +42,7 @@ ORACLE = (  # what its entropy depends on
 )
 CURVES = ("nll", "nll_test", "g_entropy")  # that are drawn where the table names none
 SECONDS = "seconds_per_epoch"  # the column of the training log
+NOT_THE_METHODS = FREE_TO_CHANGE | {"seed", "threads"}  # flags that differ from run to run of a method
 SIZE = (8.0, 3.2)  # inches, of a panel
 NAMES = {
     "nll": "NLL_oracle",
@@ -107,33 +120,44 @@ class Outcome:
 
 @dataclass
 class Results:
-    """The outcomes of a table; `missing` says of each cell without one what it lacks."""
+    """The outcomes of a table; `missing` says what it lacks.
+
+    `earlier` has the seeds, by method, of the outcomes that an earlier report has given.
+    """
 
     experiment: Experiment
     outcomes: dict[tuple[str, int], Outcome] = field(default_factory=dict)
+    earlier: dict[str, list[int]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, experiment: Experiment, logs: Path) -> "Results":
-        """Reads the runs under `logs`.
+    def of(cls, experiment: Experiment, logs: Path, earlier: Path | None = None) -> "Results":
+        """Reads the runs under `logs`, and, of those that have not finished there, what the report in `earlier` has.
 
         Raises:
             UsageError, ValueError: a run has other flags than the table, or a damaged file.
             OSError: one can't be read.
         """
-        results = cls(experiment)
+        results, reported = cls(experiment), read_report(experiment, earlier) if earlier else {}
         methods = {method.name for method in experiment.methods}
         for cell in experiment.cells(logs):
             if cell.method.name not in methods:
                 continue  # it only pretrains
-            if not cell.log_dir.exists():
-                results.missing.append(f"{cell.title}: not started")
-            elif not cell.finished:
-                results.missing.append(f"{cell.title}: unfinished, after {cell.epochs_done} of {cell.epochs} epochs")
-            else:
+            if cell.finished:
                 results.outcomes[cell.method.name, cell.seed] = outcome(cell)
+            elif found := reported.get((cell.method.name, cell.seed)):
+                results.outcomes[cell.method.name, cell.seed] = found
+                results.earlier.setdefault(cell.method.name, []).append(cell.seed)
+            elif not cell.log_dir.exists():
+                results.missing.append(f"{cell.title}: not started")
+            else:
+                results.missing.append(f"{cell.title}: unfinished, after {cell.epochs_done} of {cell.epochs} epochs")
         if "closed" in experiment.report:
             results._close(Closed.of(experiment))
+        shown = {*results.metrics, *results.drawn} if results.outcomes else set()
+        for kind in ("metrics", "curves"):
+            absent = [name for name in experiment.report.get(kind, []) if name not in shown]
+            results.missing += [f"{name}, which report.{kind} names: no run has it" for name in absent if shown]
         return results
 
     def _close(self, what: "Closed") -> None:
@@ -183,6 +207,16 @@ class Results:
         """What is drawn of each method and figure: epochs, and the mean and interval at each."""
         pairs = [(method, metric) for metric in self.drawn for method in self.experiment.methods]
         return {(method.name, metric): band(c) for method, metric in pairs if (c := self.curves(method, metric))}
+
+    def evaluations(self) -> list[list[object]]:
+        """The curves that are drawn, of every run: method, seed, epoch, and its figures, "" where there is none."""
+        rows: list[list[object]] = []
+        for key, found in self.outcomes.items():
+            tables = [points(found.curves[name]) if name in found.curves else {} for name in self.drawn]
+            rows += [
+                [*key, epoch, *(table.get(epoch, "") for table in tables)] for epoch in sorted(set().union(*tables))
+            ]
+        return rows
 
     def means(self) -> dict[tuple[str, str], Interval]:
         """The mean of each method and metric over its seeds."""
@@ -235,6 +269,58 @@ def outcome(cell: Cell) -> Outcome:
     before = {name: c.values[c.epochs < first] for name, c in evaluated.curves.items()}
     final |= {BEFORE + name: float(values[-1]) for name, values in before.items() if len(values)}
     return Outcome(final, evaluated.curves)
+
+
+def files(experiment: Experiment, folder: Path) -> dict[str, Path]:
+    """The CSV files of a report, by what they hold."""
+    kinds = ("flags", "runs", "evaluations", "means", "differences", "curves")
+    return {kind: folder / f"{experiment.name}_{kind}.csv" for kind in kinds}
+
+
+def read_report(experiment: Experiment, folder: Path) -> dict[tuple[str, int], Outcome]:
+    """What `write` left in a folder, perhaps on another machine: {(method, seed): its outcome}.
+
+    Raises:
+        UsageError: it is damaged, or a method of the table had other flags then.
+        OSError: it can't be read.
+    """
+    paths = files(experiment, folder)
+    tables = {kind: paths[kind].read_text(encoding="utf-8") for kind in ("flags", "runs", "evaluations")}
+    final: dict[tuple[str, int], dict[str, float]] = {}
+    evaluations: dict[tuple[str, int], dict[str, list[tuple[int, float]]]] = {}
+    try:
+        before = {row["method"]: from_text(row["flags"]) for row in read_rows(tables["flags"])}
+        for row in read_rows(tables["runs"]):
+            key = row.pop("method"), int(row.pop("seed"))
+            final[key] = {name: float(value) for name, value in row.items() if value}
+        for row in read_rows(tables["evaluations"]):
+            key, epoch = (row.pop("method"), int(row.pop("seed"))), int(row.pop("epoch"))
+            for name, value in ((name, float(value)) for name, value in row.items() if value):
+                evaluations.setdefault(key, {}).setdefault(name, []).append((epoch, value))
+        if not {name for name, _ in final} <= before.keys():
+            raise ValueError("a method has no flags")
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"{folder}: not a report of {experiment.name} ({error})") from None
+    for method in experiment.methods:
+        now = read_flags(method.flags)
+        if differing := differences(before.get(method.name, now), now, NOT_THE_METHODS | READ_FROM):
+            raise UsageError(f"{paths['flags']}: {method.name} had {'; '.join(differing)}")
+    outcomes: dict[tuple[str, int], Outcome] = {}
+    for key, end in final.items():
+        curves = {name: np.array(of) for name, of in evaluations.get(key, {}).items()}
+        unknown = {name: np.full(len(of), math.nan) for name, of in curves.items()}
+        outcomes[key] = Outcome(end, {n: Curve(of[:, 0].astype(int), of[:, 1], unknown[n]) for n, of in curves.items()})
+    return outcomes
+
+
+def to_text(config: Config) -> str:
+    """The flags that are a method's, all of them, as one types them."""
+    return shlex.join(words_of({name: getattr(config, name) for name in FIELDS if name not in NOT_THE_METHODS}))
+
+
+def from_text(flags: str) -> Config:
+    """The opposite; a flag that is not there has its default; raises UsageError where one is wrong."""
+    return Config(**explicit_flags(shlex.split(flags)))
 
 
 class Closed(NamedTuple):
@@ -299,6 +385,9 @@ def page(results: Results, figure: str) -> str:
     parts = [f"# {experiment.title}"]
     if results.missing:
         parts.append("**Not all runs are here:**\n\n" + "\n".join(f"- {line}" for line in results.missing))
+    if results.earlier:
+        taken = (f"{name} with seed {', '.join(map(str, seeds))}" for name, seeds in results.earlier.items())
+        parts.append(f"From an earlier report, perhaps of another machine: {'; '.join(taken)}.")
     rows = [["", *map(title_of, results.metrics), "seeds"]]
     for method in experiment.methods:
         found = [means.get((method.name, metric)) for metric in results.metrics]
@@ -340,41 +429,42 @@ def write(results: Results, folder: Path) -> list[Path]:
     Raises:
         OSError: one can't be written.
     """
-    name = results.experiment.name
+    name, paths = results.experiment.name, files(results.experiment, folder)
     folder.mkdir(parents=True, exist_ok=True)
     page_file = folder / f"{name}.md"
-    runs, means, differences, curves = (
-        folder / f"{name}_{kind}.csv" for kind in ("runs", "means", "differences", "curves")
-    )
-    metrics = results.metrics
-    rows = [
-        [method, seed, *(o.final.get(metric, "") for metric in metrics)]
-        for (method, seed), o in results.outcomes.items()
-    ]
-    write_csv(runs, [["method", "seed", *metrics], *rows])
-    write_csv(
-        means, [["method", "metric", *Interval._fields], *([*key, *pair] for key, pair in results.means().items())]
-    )
+    columns = [*results.metrics, *([FLOOR] if any(FLOOR in o.final for o in results.outcomes.values()) else [])]
+    rows = [[*key, *(o.final.get(column, "") for column in columns)] for key, o in results.outcomes.items()]
+    flags = [[method.name, to_text(read_flags(method.flags))] for method in results.experiment.methods]
+    means = [[*key, *pair] for key, pair in results.means().items()]
     found = [[d.method, d.metric, *d.interval, d.p, d.p_holm] for d in results.differences()]
-    write_csv(differences, [["method", "metric", *Interval._fields, "p", "p_holm"], *found])
+    curves = [[*key, epoch, *pair] for key, c in results.bands().items() for epoch, pair in zip(*c, strict=True)]
+    write_csv(paths["flags"], [["method", "flags"], *flags])
+    write_csv(paths["runs"], [["method", "seed", *columns], *rows])
+    write_csv(paths["evaluations"], [["method", "seed", "epoch", *results.drawn], *results.evaluations()])
+    write_csv(paths["means"], [["method", "metric", *Interval._fields], *means])
+    write_csv(paths["differences"], [["method", "metric", *Interval._fields, "p", "p_holm"], *found])
+    write_csv(paths["curves"], [["method", "metric", "epoch", *Interval._fields], *curves])
     picture = folder / f"{name}.png"
     pictures = [picture] if draw(results, picture) else []
     page_file.write_text(page(results, picture.name if pictures else ""), encoding="utf-8")
-    points = [[*key, epoch, *pair] for key, c in results.bands().items() for epoch, pair in zip(*c, strict=True)]
-    write_csv(curves, [["method", "metric", "epoch", *Interval._fields], *points])
     if "closed" in results.experiment.report:
         pictures.append(folder / f"{name}_closed.png")
         draw_closed(results, Closed.of(results.experiment), pictures[-1])
-    return [page_file, runs, means, differences, curves, *pictures]
+    return [page_file, *paths.values(), *pictures]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Curves
 
 
+def points(curve: Curve) -> dict[int, float]:
+    """{epoch: value}."""
+    return dict(zip(curve.epochs.tolist(), curve.values.tolist(), strict=True))
+
+
 def band(curves: Sequence[Curve]) -> tuple[np.ndarray, list[Interval]]:
     """The epochs that all seeds' curves have, and the mean and interval at each."""
-    tables = [dict(zip(c.epochs.tolist(), c.values.tolist(), strict=True)) for c in curves]
+    tables = [points(curve) for curve in curves]
     epochs = sorted(set.intersection(*(set(table) for table in tables)))
     return np.array(epochs), [interval([table[epoch] for table in tables]) for epoch in epochs]
 
@@ -475,9 +565,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("experiment", type=Path, metavar="FILE.toml", help="the table, such as experiments/figure.toml")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where the report goes")
     parser.add_argument("--logs", type=Path, default=Path("logs"), metavar="DIR", help="(default: logs)")
+    parser.add_argument(
+        "--earlier", type=Path, metavar="FOLDER", help="a report whose runs stand for those that --logs lacks"
+    )
     arguments = parser.parse_args(argv)
     try:
-        results = Results.of(read(arguments.experiment), arguments.logs)
+        results = Results.of(read(arguments.experiment), arguments.logs, arguments.earlier)
         for line in results.missing:
             print(f"report.py: {line}", file=sys.stderr)
         if not results.outcomes:
