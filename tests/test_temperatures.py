@@ -70,6 +70,7 @@ def runs(tmp_path_factory) -> Path:
         ("oracle", [*TINY, *PRETRAINING]),
         ("other", [*TINY, *PRETRAINING, "--oracle_seed", "5"]),
         ("adversarial", [*TINY, "--pretrain_g_epochs", "20", "--no-evaluate", "--no-jit", "--keep_checkpoints", "1"]),
+        ("evaluated", [*TINY, *PRETRAINING, "--evaluate", "--eval_log_dir", str(folder / "eval")]),
         ("lines", [*SIZES, *PRETRAINING, *text, "--jit"]),
         ("music", [*SIZES, *PRETRAINING, *tunes]),
     ):
@@ -114,6 +115,30 @@ def test_the_end_of_pretraining_is_a_curve_of_its_own(runs, tmp_path):
         assert ours | {"run": ""} == theirs | {"run": ""} != ended | {"run": ""}
 
 
+def test_the_path_of_adversarial_training(tmp_path, monkeypatch, capsys):
+    """From the end of pretraining on: what the run has measured, with its epochs, and no line of the table."""
+    monkeypatch.chdir(tmp_path)
+    flags = [*TINY, "--pretrain_g_epochs", "5", "--no-jit", "--eval_every", "2", "--d_eval_samples", "0"]
+    assert train([*flags, "--total_epochs", "6", "--log_dir", "run", "--eval_log_dir", "eval"]) == 0
+    with open("eval/metrics.csv", encoding="utf-8") as file:
+        made = {int(row["epoch"]): row for row in csv.DictReader(file)}
+    drawn = []
+    monkeypatch.setattr(temperatures.plt, "close", drawn.append)
+    few = ["--temperatures", "0.7", "1", "-n", "50", "--path", "4", "-o", "plane.png"]
+    capsys.readouterr()
+    rows = measured(tmp_path, "run", *few)
+    path = [row for row in rows if row["epoch"]]
+    ends = [epoch for epoch in sorted(made) if 4 <= epoch < 9]
+    assert [int(row["epoch"]) for row in path] == ends and len(ends) > 2 and max(made) > 9
+    assert len(rows) == 2 + len(path) + 1 and {row["run"] for row in path} == {"run, training"}
+    for row in path:
+        for name in ("nll", "nll_test", "g_entropy", "nll_se"):
+            assert float(row[name]) == float(made[int(row["epoch"])][name])
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 3
+    line = next(line for line in drawn[0].axes[0].lines if line.get_label() == "run, training")
+    assert line.get_xydata().tolist() == [[float(row["nll_test"]), float(row["nll"])] for row in path]
+
+
 @pytest.mark.parametrize(("name", "orders"), [("lines", (2, 3, 4, 5)), ("music", (4,))])
 def test_runs_of_lines_and_tunes(runs, tmp_path, name, orders):
     few = ["--temperatures", "0.5", "1", "-n", "12", "-o", str(tmp_path / "planes.png")]
@@ -134,6 +159,9 @@ def test_runs_of_lines_and_tunes(runs, tmp_path, name, orders):
         (["{}/oracle", "{}/other"], "other: a run with other data than"),
         (["{}/oracle", "{}/lines"], "lines: a run with other data than"),
         (["{}/absent"], "absent: no run"),
+        (["{}/adversarial", "--path", "5", "--temperatures", "1"], "metrics.csv: No such file"),
+        (["{}/evaluated", "--path", "5", "--temperatures", "1"], "--path: no run has evaluations of an adversarial"),
+        (["{}/oracle", "--path", "0"], "argument --path: 0 is less than 1"),
         (["{}/oracle", "--temperatures", "0"], "argument --temperatures: 0 is less than"),
         (["{}/oracle", "--csv", "{}/absent/x.csv", "--temperatures", "1"], "absent/x.csv: No such file"),
         (["{}/oracle", "-o", "{}/x.docx", "--temperatures", "1"], "docx"),

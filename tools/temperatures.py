@@ -2,7 +2,7 @@
 
 Measures each run's generator with its logits divided by temperatures, on the run's own data. Lower temperatures give
 likelier and less varied samples, for nothing: so a method is better than another one only where it lies beyond the
-other's whole curve.
+other's whole curve. Beside the curves, the path that adversarial training took.
 """
 
 import csv
@@ -35,7 +35,7 @@ from support.device import configure_tensorflow
 from support.directories import PRETRAINED
 from support.logs import with_errors
 from support.streams import escape_unprintable
-from tools.plot_curves import short_names
+from tools.plot_curves import read_run, short_names
 
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
 SHOWN = (  # in the printed table, where they are measured; the CSV file has all
@@ -54,6 +54,7 @@ class Point(NamedTuple):
     curve: str  # the run, and the state where there are several
     temperature: float
     figures: Figures
+    epoch: int | None = None  # of an evaluation that the run has made itself
 
 
 class Subject:
@@ -92,6 +93,24 @@ class Subject:
                 yield Point(" ".join([name, state]).strip(), temperature, figures)
 
 
+def path_of(logdir: Path, name: str, epochs: int) -> list[Point]:
+    """A run's evaluations: the last one of its pretraining, and those of its first so many adversarial epochs, or [].
+
+    Raises:
+        ValueError, OSError: they can't be read.
+    """
+    curves, first = read_run(read_config(logdir / CONFIG)["flags"]["eval_log_dir"])
+    if first is None:
+        return []
+    rows: dict[int, Figures] = {}
+    for figure, curve in curves.items():
+        for epoch, *pair in zip(*map(np.ndarray.tolist, curve), strict=True):
+            rows.setdefault(epoch, {})[figure] = tuple(pair)
+    start = max((epoch for epoch in rows if epoch < first), default=first)
+    within = (epoch for epoch in sorted(rows) if start <= epoch < first + epochs)
+    return [Point(f"{name}, training", 1.0, rows[epoch], epoch) for epoch in within]
+
+
 def real_apart(points: Sequence[Point]) -> list[Point]:
     """The points with the figures of real data, where there are any, as a point of their own at the end."""
     first = points[0].figures
@@ -106,10 +125,12 @@ def real_apart(points: Sequence[Point]) -> list[Point]:
 
 
 def table(points: Sequence[Point]) -> str:
-    """A Markdown table with a line a point, value ± standard error."""
+    """A Markdown table with a line a measured point, value ± standard error."""
     names = [name for name in SHOWN if name in points[0].figures]
     lines = [["run", "temperature", *names], ["---"] * (len(names) + 2)]
-    for curve, temperature, figures in points:
+    for curve, temperature, figures, epoch in points:
+        if epoch is not None:
+            continue
         cells = ["" if name not in figures else "{:.3f} ± {:.3f}".format(*figures[name]) for name in names]
         lines.append([curve, f"{temperature:g}" if temperature else "", *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -123,12 +144,14 @@ def write_csv(points: Sequence[Point], path: Path) -> None:
     """
     names = list(dict.fromkeys(name for point in points for name in point.figures))
     with open(path, "w", newline="", encoding="utf-8") as file:
-        columns = ["run", "temperature", *(column for name in names for column in (name, f"{name}_se"))]
+        when = ["epoch"] if any(point.epoch is not None for point in points) else []
+        columns = ["run", "temperature", *when, *(column for name in names for column in (name, f"{name}_se"))]
         rows = csv.DictWriter(file, columns, lineterminator="\n")
         rows.writeheader()
-        for curve, temperature, figures in points:
+        for curve, temperature, figures, epoch in points:
             numbers = {name: repr(float(value)) for name, value in with_errors(figures).items()}
-            rows.writerow({"run": curve, "temperature": temperature or "", **numbers})
+            at = {"epoch": epoch} if when else {}
+            rows.writerow({"run": curve, "temperature": temperature or "", **at, **numbers})
 
 
 def planes(figures: Figures) -> list[tuple[str, str]]:
@@ -139,8 +162,15 @@ def planes(figures: Figures) -> list[tuple[str, str]]:
     return [pair for pair in pairs if set(pair) <= figures.keys()]
 
 
+def annotate(panel: Any, text: str, x: float, y: float, color: Any) -> None:
+    """Writes a text beside a point."""
+    panel.annotate(text, (x, y), xytext=(4, 4), textcoords="offset points", fontsize="x-small", color=color)
+
+
 def draw(points: Sequence[Point], path: Path) -> None:
     """Draws a curve a run through its temperatures, with bars of 1.96 errors; a ring where the temperature is 1.
+
+    A run's own evaluations are a thin line without bars.
 
     Raises:
         UsageError: there is nothing to compare quality with.
@@ -161,6 +191,11 @@ def draw(points: Sequence[Point], path: Path) -> None:
             if not there:
                 continue
             (xs, x_errors), (ys, y_errors) = (np.array([p.figures[name] for p in there]).T for name in (x, y))
+            if there[0].epoch is not None:
+                (line,) = panel.plot(xs, ys, ".-", label=curve, linewidth=0.8, markersize=3)
+                for i in (0, -1):
+                    annotate(panel, f"epoch {there[i].epoch}", xs[i], ys[i], line.get_color())
+                continue
             style = {"marker": "*", "markersize": 12, "color": "black"} if curve == REAL else {"marker": "."}
             bars = panel.errorbar(
                 xs, ys, 1.96 * y_errors, 1.96 * x_errors, label=curve, linewidth=1.2, elinewidth=0.6, **style
@@ -170,8 +205,7 @@ def draw(points: Sequence[Point], path: Path) -> None:
                 if point.temperature == 1:
                     panel.plot(xs[i], ys[i], "o", markersize=9, markerfacecolor="none", color=color)
                 if point.temperature and i in (0, len(there) - 1):
-                    place = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": "x-small", "color": color}
-                    panel.annotate(f"{point.temperature:g}", (xs[i], ys[i]), **place)
+                    annotate(panel, f"{point.temperature:g}", xs[i], ys[i], color)
         panel.set_xlabel(TITLES.get(x, x))
         panel.set_ylabel(TITLES.get(y, y))
         panel.grid(alpha=0.3)
@@ -186,6 +220,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="temperatures.py", description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("logdirs", nargs="+", type=Path, metavar="LOGDIR", help="--log_dir of runs with the same data")
     parser.add_argument("--checkpoints", action="store_true", help="also measure the end of each run's pretraining")
+    parser.add_argument(
+        "--path",
+        type=number(int, 1, None),
+        metavar="INT",
+        help="also show the evaluations of the first so many adversarial epochs",
+    )
     parser.add_argument(
         "--temperatures",
         nargs="+",
@@ -222,6 +262,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 for point in subject.measure(name, temperatures):
                     points.append(point)
                     bar.update()
+        if arguments.path:
+            paths = [path_of(logdir, name, arguments.path) for logdir, name in zip(logdirs, names, strict=True)]
+            if not any(paths):
+                raise UsageError("--path: no run has evaluations of an adversarial phase")
+            points += [point for path in paths for point in path]
         points = real_apart(points)
         if arguments.csv:
             write_csv(points, arguments.csv)
