@@ -13,7 +13,8 @@ from support.directories import CHECKPOINTS, METRICS
 from support.experiment import Cell, read
 from support.schedule import Schedule
 from tools import report
-from tools.report import Interval, holm, interval, main, p_value
+from tools.outcomes import Interval, holm, interval, p_value
+from tools.report import main
 
 TABLE = """
 title = "Hand-made"
