@@ -265,10 +265,41 @@ def test_shares_that_cannot_be_drawn_are_one_line(tmp_path, capsys, asked, why):
     assert stop.value.code == 2 and error.startswith("report.py: error: shares: report.closed") and why in error
 
 
-@pytest.mark.parametrize("seeds", [2, 3])
-def test_a_band_needs_three_seeds(made, tmp_path, monkeypatch, seeds):
-    """Of fewer the figure shows each."""
+def test_axes_end_where_the_table_says(made, tmp_path, monkeypatch):
+    path, *_ = made
+    path.write_text(TABLE + "limits = { nll = [2.5, 3.5], epoch = [1, 3] }\n")
+    drawn = []
+    monkeypatch.setattr(report.plt, "close", drawn.append)
+    assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
+    nll, entropy = drawn[0].axes
+    assert nll.get_ylim() == (2.5, 3.5) and nll.get_xlim() == entropy.get_xlim() == (1, 3)
+    assert entropy.get_ylim() not in ((0, 1), (2.5, 3.5))
+
+
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [
+        ("3", "two numbers for each axis"),
+        ("{ nll = 3 }", "two numbers for each axis"),
+        ('{ nll = [1, "2"] }', "two numbers for each axis"),
+        ("{ nll = [1, 2, 3] }", "two numbers for each axis"),
+        ("{ mse = [1, 2] }", "has mse, which is not drawn"),
+    ],
+)
+def test_axes_that_cannot_be_are_one_line(made, tmp_path, capsys, limits, why):
+    path, *_ = made
+    path.write_text(TABLE + f"limits = {limits}\n")
+    with pytest.raises(SystemExit) as stop:
+        main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")])
+    (error,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and error.startswith("report.py: error: hand: report.limits") and why in error
+
+
+@pytest.mark.parametrize(("seeds", "wanted"), [(2, True), (3, True), (3, False)])
+def test_a_band_needs_three_seeds(made, tmp_path, monkeypatch, seeds, wanted):
+    """Of fewer the figure shows each, and where the table wants none."""
     path, cells, _ = made
+    path.write_text(TABLE + ("" if wanted else "bands = false\n"))
     for cell in cells:
         if cell.seed > seeds:
             shutil.rmtree(cell.log_dir)
@@ -276,8 +307,9 @@ def test_a_band_needs_three_seeds(made, tmp_path, monkeypatch, seeds):
     monkeypatch.setattr(report.plt, "close", drawn.append)
     assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
     panel = drawn[0].axes[0]
-    lines = 2 * (1 + (seeds if seeds < 3 else 0)) + 1  # of two methods; and the floor
-    assert (len(panel.collections), len(panel.lines)) == (2 if seeds == 3 else 0, lines)
+    banded = wanted and seeds == 3
+    lines = 2 * (1 + (0 if banded else seeds)) + 1  # of two methods; and the floor
+    assert (len(panel.collections), len(panel.lines)) == (2 if banded else 0, lines)
 
 
 def contents(folder):

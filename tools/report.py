@@ -14,8 +14,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from support.config import Parser, UsageError, read_flags
-from support.experiment import read
-from tools.outcomes import BEFORE, CLOSED, Closed, Interval, Results, write_tables
+from support.experiment import Experiment, read
+from tools.outcomes import BEFORE, CLOSED, CURVES, Closed, Interval, Results, write_tables
 
 BANDED = 3  # seeds at least for a band: the interval of two is 13 standard errors wide
 SIZE = (8.0, 3.2)  # inches, of a panel
@@ -93,7 +93,8 @@ def page(results: Results, figure: str) -> str:
             f"KL(oracle‖G).\n\n![Shares closed, and, dotted, known to D]({experiment.name}_closed.png)"
         )
     if figure:
-        parts.append(f"![Curves: means over seeds, bands are 95 % intervals; of two seeds, thin, both]({figure})")
+        kind = "bands are 95 % intervals; of two seeds" if experiment.report.get("bands", True) else "of each seed"
+        parts.append(f"![Curves: means over seeds, {kind}, thin lines]({figure})")
     return "\n\n".join(parts) + "\n"
 
 
@@ -119,15 +120,28 @@ def write(results: Results, folder: Path) -> list[Path]:
 # Curves
 
 
+def limits_of(experiment: Experiment) -> dict[str, tuple[float, float]]:
+    """The ends of axes that `[report.limits]` gives, of curves by their names and of `epoch`; raises UsageError."""
+    limits = experiment.report.get("limits", {})
+    pairs = limits.values() if isinstance(limits, dict) else [None]
+    if not all(isinstance(p, list) and len(p) == 2 and all(type(x) in (int, float) for x in p) for p in pairs):
+        raise UsageError(f"{experiment.name}: report.limits has two numbers for each axis")
+    if unknown := limits.keys() - {"epoch", *experiment.report.get("curves", CURVES)}:
+        raise UsageError(f"{experiment.name}: report.limits has {', '.join(sorted(unknown))}, which is not drawn")
+    return {name: (low, high) for name, (low, high) in limits.items()}
+
+
 def draw(results: Results, path: Path) -> bool:
     """Draws a panel a metric, methods over epochs with bands over seeds, and the oracle's entropy; False: nothing to.
 
-    Of fewer seeds than `BANDED` there is a thin line each instead of a band.
+    Of fewer seeds than `BANDED`, and where the table has `bands = false`, there is a thin line each instead of a band.
 
     Raises:
+        UsageError: `[report.limits]` is wrong.
         OSError: the picture can't be written.
     """
-    wanted, bands = results.drawn, results.bands()
+    wanted, bands, limits = results.drawn, results.bands(), limits_of(results.experiment)
+    banded = results.experiment.report.get("bands", True)
     if not wanted:
         return False
     size = SIZE[0], SIZE[1] * len(wanted)
@@ -139,7 +153,7 @@ def draw(results: Results, path: Path) -> bool:
             epochs, intervals = bands[method.name, metric]
             panel.plot(epochs, [pair.mean for pair in intervals], color=f"C{i % 10}", label=method.label, linewidth=1.2)
             curves = results.curves(method, metric)
-            if len(curves) < BANDED:
+            if len(curves) < BANDED or not banded:
                 for curve in curves:
                     panel.plot(curve.epochs, curve.values, color=f"C{i % 10}", linewidth=0.5)
                 continue
@@ -148,10 +162,10 @@ def draw(results: Results, path: Path) -> bool:
         floor = results.floor()
         if floor is not None and metric in ("nll", "nll_test", "g_entropy"):
             panel.axhline(floor, color="black", linestyle="--", linewidth=1, label="entropy of the oracle")
-        panel.set_ylabel(title_of(metric))
+        panel.set(ylabel=title_of(metric), ylim=limits.get(metric))
         panel.grid(alpha=0.3)
-    panels[0, 0].legend(fontsize="small")
-    panels[-1, 0].set_xlabel("epoch")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize="small")
+    panels[-1, 0].set(xlabel="epoch", xlim=limits.get("epoch"))
     try:
         figure.savefig(path, dpi=120)
     finally:
