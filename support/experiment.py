@@ -248,6 +248,12 @@ class Reader:
         report = content.get("report", {})
         if not isinstance(report, dict):
             self._fail("report", None, "report is not a table")
+        self._keys(report, {"against", "metrics", "curves", "limits", "bands", "closed"}, None)
+        for key in ("metrics", "curves"):
+            if not isinstance(names := report.get(key, []), list) or not all(isinstance(name, str) for name in names):
+                self._fail(key, None, f"report.{key} is {names!r}, not a list of figures")
+        if not isinstance(bands := report.get("bands", True), bool):
+            self._fail("bands", None, f"report.bands is {bands!r}, not true or false")
         against = report.get("against")
         if against is not None and against not in {method.name for method in table}:
             self._fail("against", None, f"report.against is {against!r}, which is no method")

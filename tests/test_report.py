@@ -284,6 +284,8 @@ def test_axes_end_where_the_table_says(made, tmp_path, monkeypatch):
         ('{ nll = [1, "2"] }', "two numbers for each axis"),
         ("{ nll = [1, 2, 3] }", "two numbers for each axis"),
         ("{ mse = [1, 2] }", "has mse, which is not drawn"),
+        ("{ nll = [2, 1] }", "the lower end of an axis first"),
+        ("{ nll = [1, inf] }", "the lower end of an axis first"),
     ],
 )
 def test_axes_that_cannot_be_are_one_line(made, tmp_path, capsys, limits, why):
@@ -293,6 +295,7 @@ def test_axes_that_cannot_be_are_one_line(made, tmp_path, capsys, limits, why):
         main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")])
     (error,) = capsys.readouterr().err.splitlines()
     assert stop.value.code == 2 and error.startswith("report.py: error: hand: report.limits") and why in error
+    assert not list((tmp_path / "out").iterdir())  # nothing is overwritten
 
 
 @pytest.mark.parametrize(("seeds", "wanted"), [(2, True), (3, True), (3, False)])
@@ -334,6 +337,11 @@ def test_an_earlier_report_stands_for_the_runs_that_are_gone(made, tmp_path, cap
         seeds = "mle with seed 2, 3" if gone is not cells else "mle with seed 1, 2, 3, 4; long with seed 1, 2, 3, 4"
         taken = f"From an earlier report, perhaps of another machine: {seeds}.\n\n"
         assert text.replace(taken, "") == whole["hand.md"].decode() and taken in text
+    # What is here may have other flags than the report has for it.
+    path.write_text(TABLE.replace("--pretrain_g_epochs 4", "--pretrain_g_epochs 5"))
+    for cell in read(path).cells(logs):
+        if cell.method.name == "long":
+            make_run(cell, [{"nll": 3.0}] * 5)
     make_run(cells[0], [{"nll": 7.5}] * 3)
     assert main([str(path), "--logs", str(logs), "-o", str(out), "--earlier", str(out)]) == 0
     assert [row["nll"] for row in rows_of(out / "hand_runs.csv") if row["method"] == "mle"][:2] == ["7.5", "3.2"]

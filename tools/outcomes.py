@@ -117,7 +117,10 @@ class Results:
             if cell.finished:
                 results.outcomes[cell.method.name, cell.seed] = outcome(cell)
             elif found := reported.get((cell.method.name, cell.seed)):
-                results.outcomes[cell.method.name, cell.seed] = found
+                before, results.outcomes[cell.method.name, cell.seed] = found
+                now = read_flags(cell.method.flags)
+                if differing := differences(before, now, NOT_THE_METHODS | READ_FROM):
+                    raise UsageError(f"{earlier}: {cell.method.name} had {'; '.join(differing)}")
                 results.earlier.setdefault(cell.method.name, []).append(cell.seed)
             elif not cell.log_dir.exists():
                 results.missing.append(f"{cell.title}: not started")
@@ -301,11 +304,11 @@ def files(experiment: Experiment, folder: Path) -> dict[str, Path]:
     return {kind: folder / f"{experiment.name}_{kind}.csv" for kind in kinds}
 
 
-def read_report(experiment: Experiment, folder: Path) -> dict[tuple[str, int], Outcome]:
-    """What `write_tables` left in a folder, perhaps on another machine: {(method, seed): its outcome}.
+def read_report(experiment: Experiment, folder: Path) -> dict[tuple[str, int], tuple[Config, Outcome]]:
+    """What `write_tables` left in a folder, perhaps on another machine: {(method, seed): (its flags, its outcome)}.
 
     Raises:
-        UsageError: it is damaged, or a method of the table had other flags then.
+        UsageError: it is damaged.
         OSError: it can't be read.
     """
     paths = files(experiment, folder)
@@ -325,16 +328,13 @@ def read_report(experiment: Experiment, folder: Path) -> dict[tuple[str, int], O
             raise ValueError("a method has no flags")
     except (ValueError, KeyError) as error:
         raise UsageError(f"{folder}: not a report of {experiment.name} ({error})") from None
-    for method in experiment.methods:
-        now = read_flags(method.flags)
-        if differing := differences(before.get(method.name, now), now, NOT_THE_METHODS | READ_FROM):
-            raise UsageError(f"{paths['flags']}: {method.name} had {'; '.join(differing)}")
-    outcomes: dict[tuple[str, int], Outcome] = {}
+    found: dict[tuple[str, int], tuple[Config, Outcome]] = {}
     for key, end in final.items():
         curves = {name: np.array(of) for name, of in evaluations.get(key, {}).items()}
         unknown = {name: np.full(len(of), math.nan) for name, of in curves.items()}
-        outcomes[key] = Outcome(end, {n: Curve(of[:, 0].astype(int), of[:, 1], unknown[n]) for n, of in curves.items()})
-    return outcomes
+        drawn = {n: Curve(of[:, 0].astype(int), of[:, 1], unknown[n]) for n, of in curves.items()}
+        found[key] = before[key[0]], Outcome(end, drawn)
+    return found
 
 
 def to_text(config: Config) -> str:

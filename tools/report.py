@@ -102,13 +102,15 @@ def write(results: Results, folder: Path) -> list[Path]:
     """Writes the report; returns its files, the page first.
 
     Raises:
+        UsageError: `[report.limits]` is wrong.
         OSError: one can't be written.
     """
     name = results.experiment.name
     folder.mkdir(parents=True, exist_ok=True)
     page_file, picture = folder / f"{name}.md", folder / f"{name}.png"
+    limits = limits_of(results.experiment)
     tables = write_tables(results, folder)
-    pictures = [picture] if draw(results, picture) else []
+    pictures = [picture] if draw(results, limits, picture) else []
     page_file.write_text(page(results, picture.name if pictures else ""), encoding="utf-8")
     if "closed" in results.experiment.report:
         pictures.append(folder / f"{name}_closed.png")
@@ -126,21 +128,22 @@ def limits_of(experiment: Experiment) -> dict[str, tuple[float, float]]:
     pairs = limits.values() if isinstance(limits, dict) else [None]
     if not all(isinstance(p, list) and len(p) == 2 and all(type(x) in (int, float) for x in p) for p in pairs):
         raise UsageError(f"{experiment.name}: report.limits has two numbers for each axis")
+    if not all(-math.inf < low < high < math.inf for low, high in limits.values()):
+        raise UsageError(f"{experiment.name}: report.limits has the lower end of an axis first")
     if unknown := limits.keys() - {"epoch", *experiment.report.get("curves", CURVES)}:
         raise UsageError(f"{experiment.name}: report.limits has {', '.join(sorted(unknown))}, which is not drawn")
     return {name: (low, high) for name, (low, high) in limits.items()}
 
 
-def draw(results: Results, path: Path) -> bool:
+def draw(results: Results, limits: dict[str, tuple[float, float]], path: Path) -> bool:
     """Draws a panel a metric, methods over epochs with bands over seeds, and the oracle's entropy; False: nothing to.
 
     Of fewer seeds than `BANDED`, and where the table has `bands = false`, there is a thin line each instead of a band.
 
     Raises:
-        UsageError: `[report.limits]` is wrong.
         OSError: the picture can't be written.
     """
-    wanted, bands, limits = results.drawn, results.bands(), limits_of(results.experiment)
+    wanted, bands = results.drawn, results.bands()
     banded = results.experiment.report.get("bands", True)
     if not wanted:
         return False
