@@ -139,6 +139,19 @@ def test_the_path_of_adversarial_training(tmp_path, monkeypatch, capsys):
     assert line.get_xydata().tolist() == [[float(row["nll_test"]), float(row["nll"])] for row in path]
 
 
+def test_many_curves_have_a_colour_each_and_all_are_named(tmp_path, monkeypatch):
+    """Real data too, which is in the second panel alone."""
+    drawn = []
+    monkeypatch.setattr(temperatures.plt, "close", drawn.append)
+    whole = dict.fromkeys(("nll_test", "bleu2", "bleu4", "self_bleu4"), (1.0, 0.0))
+    points = [temperatures.Point(f"run/{i}", 1.0, whole) for i in range(11)]
+    real = temperatures.Point(temperatures.REAL, 0.0, dict.fromkeys(("bleu4", "self_bleu4"), (1.0, 0.0)))
+    temperatures.draw([*points, real], tmp_path / "plane.png")
+    (legend,) = drawn[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == [*(f"run/{i}" for i in range(11)), temperatures.REAL]
+    assert len({tuple(line.lines[0].get_color()) for line in drawn[0].axes[0].containers[:11]}) == 11
+
+
 @pytest.mark.parametrize(("name", "orders"), [("lines", (2, 3, 4, 5)), ("music", (4,))])
 def test_runs_of_lines_and_tunes(runs, tmp_path, name, orders):
     few = ["--temperatures", "0.5", "1", "-n", "12", "-o", str(tmp_path / "planes.png")]

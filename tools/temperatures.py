@@ -185,8 +185,11 @@ def draw(points: Sequence[Point], path: Path) -> None:
     figure, panels = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for spare in panels.flat[len(pairs) :]:
         spare.set_axis_off()
+    curves = dict.fromkeys(point.curve for point in points)
+    colors = plt.colormaps["tab10" if len(curves) <= 10 else "tab20"]
     for panel, (x, y) in zip(panels.flat, pairs, strict=False):
-        for curve in dict.fromkeys(point.curve for point in points):
+        panel.set_prop_cycle(color=colors(range(colors.N)))
+        for curve in curves:
             there = [p for p in points if p.curve == curve and {x, y} <= p.figures.keys()]
             if not there:
                 continue
@@ -209,7 +212,9 @@ def draw(points: Sequence[Point], path: Path) -> None:
         panel.set_xlabel(TITLES.get(x, x))
         panel.set_ylabel(TITLES.get(y, y))
         panel.grid(alpha=0.3)
-    panels[0, 0].legend(fontsize="small")
+    # Below all panels: inside one it hides points, and the star of real data lies in a corner.
+    shown = {line.get_label(): line for panel in panels.flat for line in panel.get_legend_handles_labels()[0]}
+    figure.legend(handles=shown.values(), loc="outside lower center", ncols=4, fontsize="small")
     figure.suptitle("numbers at the ends: temperatures; rings: temperature 1", fontsize="small")
     figure.savefig(path, dpi=120)
     plt.close(figure)
