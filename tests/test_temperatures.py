@@ -139,16 +139,19 @@ def test_the_path_of_adversarial_training(tmp_path, monkeypatch, capsys):
     assert line.get_xydata().tolist() == [[float(row["nll_test"]), float(row["nll"])] for row in path]
 
 
-def test_many_curves_have_a_colour_each_and_all_are_named(tmp_path, monkeypatch):
-    """Real data too, which is in the second panel alone."""
+def test_many_curves_have_a_colour_each_and_the_legend_names_all(tmp_path, monkeypatch):
+    """Real data too, which is in the second panel alone; no name is cut off."""
     drawn = []
     monkeypatch.setattr(temperatures.plt, "close", drawn.append)
     whole = dict.fromkeys(("nll_test", "bleu2", "bleu4", "self_bleu4"), (1.0, 0.0))
-    points = [temperatures.Point(f"run/{i}", 1.0, whole) for i in range(11)]
+    names = [f"a run of a long name/{i}" for i in range(11)]
+    points = [temperatures.Point(name, 1.0, whole) for name in names]
     real = temperatures.Point(temperatures.REAL, 0.0, dict.fromkeys(("bleu4", "self_bleu4"), (1.0, 0.0)))
     temperatures.draw([*points, real], tmp_path / "plane.png")
     (legend,) = drawn[0].legends
-    assert [text.get_text() for text in legend.get_texts()] == [*(f"run/{i}" for i in range(11)), temperatures.REAL]
+    assert [text.get_text() for text in legend.get_texts()] == [*names, temperatures.REAL]
+    entries = legend.get_window_extent()
+    assert drawn[0].bbox.x0 <= entries.x0 and entries.x1 <= drawn[0].bbox.x1
     assert len({tuple(line.lines[0].get_color()) for line in drawn[0].axes[0].containers[:11]}) == 11
 
 

@@ -214,7 +214,9 @@ def draw(points: Sequence[Point], path: Path) -> None:
         panel.grid(alpha=0.3)
     # Below all panels: inside one it hides points, and the star of real data lies in a corner.
     shown = {line.get_label(): line for panel in panels.flat for line in panel.get_legend_handles_labels()[0]}
-    figure.legend(handles=shown.values(), loc="outside lower center", ncols=4, fontsize="small")
+    inches = 0.5 + 0.075 * max(map(len, curves))  # of an entry; more columns than fit would be cut off
+    fitting = max(1, int(size[0] / inches))
+    figure.legend(handles=shown.values(), loc="outside lower center", ncols=fitting, fontsize="small")
     figure.suptitle("numbers at the ends: temperatures; rings: temperature 1", fontsize="small")
     figure.savefig(path, dpi=120)
     plt.close(figure)
