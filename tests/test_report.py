@@ -13,7 +13,7 @@ from support.directories import CHECKPOINTS, METRICS
 from support.experiment import Cell, read
 from support.schedule import Schedule
 from tools import report
-from tools.outcomes import Interval, holm, interval, p_value
+from tools.outcomes import Interval, Results, holm, interval, p_value
 from tools.report import main
 
 TABLE = """
@@ -161,6 +161,12 @@ def test_what_is_missing_is_named(made, tmp_path, capsys):
     assert means["mle", "nll"]["seeds"] == "3" and means["long", "nll"]["seeds"] == "3"
     found = {(row["method"], row["metric"]): row for row in rows_of(tmp_path / "out" / "hand_differences.csv")}
     assert found["long", "nll"]["seeds"] == "2"  # seeds that both have
+
+
+def test_what_has_not_begun_has_a_line_a_method(made, tmp_path):
+    path, *_ = made
+    lines = ["mle, seed 1, 2, 3, 4: not started", "long, seed 1, 2, 3, 4: not started"]
+    assert Results.of(read(path), tmp_path / "elsewhere").missing == lines
 
 
 def test_a_figure_that_no_run_has_is_named(made, tmp_path, capsys):

@@ -111,6 +111,7 @@ class Results:
         """
         results, reported = cls(experiment), read_report(experiment, earlier) if earlier else {}
         methods = {method.name for method in experiment.methods}
+        not_started: dict[str, list[str]] = {}
         for cell in experiment.cells(logs):
             if cell.method.name not in methods:
                 continue  # it only pretrains
@@ -123,9 +124,10 @@ class Results:
                     raise UsageError(f"{earlier}: {cell.method.name} had {'; '.join(differing)}")
                 results.earlier.setdefault(cell.method.name, []).append(cell.seed)
             elif not cell.log_dir.exists():
-                results.missing.append(f"{cell.title}: not started")
+                not_started.setdefault(cell.method.name, []).append(str(cell.seed))
             else:
                 results.missing.append(f"{cell.title}: unfinished, after {cell.epochs_done} of {cell.epochs} epochs")
+        results.missing += [f"{name}, seed {', '.join(seeds)}: not started" for name, seeds in not_started.items()]
         if "closed" in experiment.report:
             results._close(Closed.of(experiment))
         shown = {*results.metrics, *results.drawn} if results.outcomes else set()
