@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import END, SIZES, TINY, all_sequences, probabilities, random_generator, randomise, tiny_config, train
+from matplotlib.colors import to_hex
 from test_nottingham import write_song
 
 from model import SeqGAN
@@ -144,7 +145,7 @@ def test_many_curves_have_a_colour_each_and_the_legend_names_all(tmp_path, monke
     drawn = []
     monkeypatch.setattr(temperatures.plt, "close", drawn.append)
     whole = dict.fromkeys(("nll_test", "bleu2", "bleu4", "self_bleu4"), (1.0, 0.0))
-    names = [f"a run of a long name/{i}" for i in range(11)]
+    names = [f"run {i} of a long name" for i in range(11)]
     points = [temperatures.Point(name, 1.0, whole) for name in names]
     real = temperatures.Point(temperatures.REAL, 0.0, dict.fromkeys(("bleu4", "self_bleu4"), (1.0, 0.0)))
     temperatures.draw([*points, real], tmp_path / "plane.png")
@@ -153,6 +154,32 @@ def test_many_curves_have_a_colour_each_and_the_legend_names_all(tmp_path, monke
     entries = legend.get_window_extent()
     assert drawn[0].bbox.x0 <= entries.x0 and entries.x1 <= drawn[0].bbox.x1
     assert len({tuple(line.lines[0].get_color()) for line in drawn[0].axes[0].containers[:11]}) == 11
+
+
+def test_seeds_of_a_method_share_a_colour_and_a_name(tmp_path, monkeypatch):
+    """But not runs that are told apart by a number alone, a method's only seed, or its pretraining and its training."""
+    drawn = []
+    monkeypatch.setattr(temperatures.plt, "close", drawn.append)
+    names = ["mle/1", "mle/12", "alone/1", "gan/1", "gan/1 pretrained", "gan/2", "gan/2 pretrained", "7", "8"]
+    places = {name: (float(i), float(i)) for i, name in enumerate([*names, "mle/1, training", "mle/2, training"])}
+    points = [
+        temperatures.Point(name, 1.0, {"nll_test": (x, 0.0), "nll": (y, 0.0)}, 5 if "training" in name else None)
+        for name, (x, y) in places.items()
+    ]
+    temperatures.draw(points, tmp_path / "plane.png")
+    shown = {"mle": "mle/1 mle/12", "alone/1": "alone/1", "gan": "gan/1 gan/2", "7": "7", "8": "8"}
+    expected = {label: {places[name][0] for name in run_names.split()} for label, run_names in shown.items()}
+    expected["gan pretrained"] = {places["gan/1 pretrained"][0], places["gan/2 pretrained"][0]}
+    expected["mle, training"] = {places["mle/1, training"][0], places["mle/2, training"][0]}
+    (legend,) = drawn[0].legends
+    colors = {}
+    for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
+        line = handle.lines[0] if hasattr(handle, "lines") else handle
+        colors[text.get_text()] = to_hex(line.get_color())
+    assert colors.keys() == expected.keys() and len(set(colors.values())) == len(colors)
+    for label, color in colors.items():
+        at = {float(line.get_xdata()[0]) for line in drawn[0].axes[0].lines if to_hex(line.get_color()) == color}
+        assert at == expected[label], label
 
 
 @pytest.mark.parametrize(("name", "orders"), [("lines", (2, 3, 4, 5)), ("music", (4,))])

@@ -7,8 +7,10 @@ other's whole curve. Beside the curves, the path that adversarial training took.
 
 import csv
 import dataclasses
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -162,6 +164,16 @@ def planes(figures: Figures) -> list[tuple[str, str]]:
     return [pair for pair in pairs if set(pair) <= figures.keys()]
 
 
+def groups(curves: Iterable[str]) -> dict[str, str]:
+    """For each curve the name under which it is drawn: its own, or one that the seeds of a method share.
+
+    Names of runs that tools/sweep.py made, METHOD/SEED, differ in a number alone where their method is the same.
+    """
+    methods = {curve: re.sub(r"/[0-9]+(?= |,|$)", "", curve) for curve in curves}
+    seeds = Counter(methods.values())
+    return {curve: method if seeds[method] > 1 else curve for curve, method in methods.items()}
+
+
 def annotate(panel: Any, text: str, x: float, y: float, color: Any) -> None:
     """Writes a text beside a point."""
     panel.annotate(text, (x, y), xytext=(4, 4), textcoords="offset points", fontsize="x-small", color=color)
@@ -170,7 +182,7 @@ def annotate(panel: Any, text: str, x: float, y: float, color: Any) -> None:
 def draw(points: Sequence[Point], path: Path) -> None:
     """Draws a curve a run through its temperatures, with bars of 1.96 errors; a ring where the temperature is 1.
 
-    A run's own evaluations are a thin line without bars.
+    A run's own evaluations are a thin line without bars. Seeds of a method have one colour and one entry in the legend.
 
     Raises:
         UsageError: there is nothing to compare quality with.
@@ -185,25 +197,25 @@ def draw(points: Sequence[Point], path: Path) -> None:
     figure, panels = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for spare in panels.flat[len(pairs) :]:
         spare.set_axis_off()
-    curves = dict.fromkeys(point.curve for point in points)
-    colors = plt.colormaps["tab10" if len(curves) <= 10 else "tab20"]
+    labels = groups(dict.fromkeys(point.curve for point in points))
+    drawn = list(dict.fromkeys(labels.values()))
+    palette = plt.colormaps["tab10" if len(drawn) <= 10 else "tab20"]
+    colors = {label: palette(i % palette.N) for i, label in enumerate(drawn)} | {REAL: "black"}
     for panel, (x, y) in zip(panels.flat, pairs, strict=False):
-        panel.set_prop_cycle(color=colors(range(colors.N)))
-        for curve in curves:
+        for curve, label in labels.items():
+            color = colors[label]
             there = [p for p in points if p.curve == curve and {x, y} <= p.figures.keys()]
             if not there:
                 continue
             (xs, x_errors), (ys, y_errors) = (np.array([p.figures[name] for p in there]).T for name in (x, y))
             if there[0].epoch is not None:
-                (line,) = panel.plot(xs, ys, ".-", label=curve, linewidth=0.8, markersize=3)
+                panel.plot(xs, ys, ".-", label=label, color=color, linewidth=0.8, markersize=3)
                 for i in (0, -1):
-                    annotate(panel, f"epoch {there[i].epoch}", xs[i], ys[i], line.get_color())
+                    annotate(panel, f"epoch {there[i].epoch}", xs[i], ys[i], color)
                 continue
-            style = {"marker": "*", "markersize": 12, "color": "black"} if curve == REAL else {"marker": "."}
-            bars = panel.errorbar(
-                xs, ys, 1.96 * y_errors, 1.96 * x_errors, label=curve, linewidth=1.2, elinewidth=0.6, **style
-            )
-            color = bars.lines[0].get_color()
+            marker, size_of = ("*", 12) if curve == REAL else (".", None)
+            bars = {"linewidth": 1.2, "elinewidth": 0.6, "marker": marker, "markersize": size_of}
+            panel.errorbar(xs, ys, 1.96 * y_errors, 1.96 * x_errors, label=label, color=color, **bars)
             for i, point in enumerate(there):
                 if point.temperature == 1:
                     panel.plot(xs[i], ys[i], "o", markersize=9, markerfacecolor="none", color=color)
@@ -214,10 +226,12 @@ def draw(points: Sequence[Point], path: Path) -> None:
         panel.grid(alpha=0.3)
     # Below all panels: inside one it hides points, and the star of real data lies in a corner.
     shown = {line.get_label(): line for panel in panels.flat for line in panel.get_legend_handles_labels()[0]}
-    inches = 0.5 + 0.075 * max(map(len, curves))  # of an entry; more columns than fit would be cut off
+    inches = 0.5 + 0.075 * max(map(len, drawn))  # of an entry; more columns than fit would be cut off
     fitting = max(1, int(size[0] / inches))
     figure.legend(handles=shown.values(), loc="outside lower center", ncols=fitting, fontsize="small")
-    figure.suptitle("numbers at the ends: temperatures; rings: temperature 1", fontsize="small")
+    figure.suptitle(
+        "numbers at the ends: temperatures; rings: temperature 1; of one colour: a method's seeds", fontsize="small"
+    )
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
