@@ -167,7 +167,7 @@ def planes(figures: Figures) -> list[tuple[str, str]]:
 def groups(curves: Iterable[str]) -> dict[str, str]:
     """For each curve the name under which it is drawn: its own, or one that the seeds of a method share.
 
-    Names of runs that tools/sweep.py made, METHOD/SEED, differ in a number alone where their method is the same.
+    Runs of tools/sweep.py are METHOD/SEED; a method's only seed keeps its number.
     """
     methods = {curve: re.sub(r"/[0-9]+(?= |,|$)", "", curve) for curve in curves}
     seeds = Counter(methods.values())
@@ -213,9 +213,9 @@ def draw(points: Sequence[Point], path: Path) -> None:
                 for i in (0, -1):
                     annotate(panel, f"epoch {there[i].epoch}", xs[i], ys[i], color)
                 continue
-            marker, size_of = ("*", 12) if curve == REAL else (".", None)
-            bars = {"linewidth": 1.2, "elinewidth": 0.6, "marker": marker, "markersize": size_of}
-            panel.errorbar(xs, ys, 1.96 * y_errors, 1.96 * x_errors, label=label, color=color, **bars)
+            style: dict[str, Any] = {"marker": "*", "markersize": 12} if curve == REAL else {"marker": "."}
+            style |= {"linewidth": 1.2, "elinewidth": 0.6}
+            panel.errorbar(xs, ys, 1.96 * y_errors, 1.96 * x_errors, label=label, color=color, **style)
             for i, point in enumerate(there):
                 if point.temperature == 1:
                     panel.plot(xs[i], ys[i], "o", markersize=9, markerfacecolor="none", color=color)
