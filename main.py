@@ -27,16 +27,17 @@ from data.nottingham import NottinghamData
 from data.text import TextData
 from model import SeqGAN
 from oracle import OracleData
-from support.checkpoints import Checkpoints
-from support.config import Config, UsageError, parse
-from support.console import Figures, Progress, in_one_line, report, where
+from runs.checkpoints import Checkpoints
+from runs.console import Figures, Progress, in_one_line, report, where
+from runs.directories import CHECKPOINTS, RunDirectory, claim
+from runs.identity import description, other_versions
+from runs.pretrained import Pretraining
+from runs.records import Records
+from runs.schedule import ADVERSARIAL, PRETRAIN_D, PRETRAIN_G, Schedule, Step
+from runs.signals import Interrupt
+from support.config import Config, UsageError
 from support.device import configure_tensorflow
-from support.directories import CHECKPOINTS, RunDirectory, claim
-from support.logs import description, other_versions
-from support.pretrained import Pretraining
-from support.records import Records
-from support.schedule import ADVERSARIAL, PRETRAIN_D, PRETRAIN_G, Schedule, Step
-from support.signals import Interrupt
+from support.parser import parse
 
 DATASETS: dict[str, Callable[[Config], Dataset]] = {"LSTM": OracleData, "Nottingham": NottinghamData, "text": TextData}
 

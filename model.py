@@ -12,9 +12,10 @@ from discriminator import FAKE, REAL, Discriminator
 from generator import Generator
 from reward import Reward
 from rollout import RolloutPolicy
-from support.checkpoints import Checkpoints
-from support.config import CONFIG, Config, UsageError, from_flags, read_config
-from support.directories import CHECKPOINTS, holds_evaluations
+from runs.checkpoints import Checkpoints
+from runs.directories import CHECKPOINTS, holds_evaluations
+from support.config import Config, UsageError
+from support.config_file import CONFIG, from_flags, read_config
 from support.seeds import Purpose, fold, key, permutation, uniforms
 
 SAMPLE_ROWS = 256  # sequences drawn at once where many are wanted: their logits then stay in cache

@@ -11,8 +11,8 @@ from data import Due, checksum
 from data.held_out import D_FIGURES, what_d_knows
 from data.training_set import TrainingSet
 from generator import Generator
+from runs.logs import RunLog
 from support.config import Config, UsageError
-from support.logs import RunLog
 from support.metrics import balanced_accuracy, distinct, mean_and_error
 from support.pictures import likelihoods
 from support.seeds import Purpose, key, uniforms, variable_seed

@@ -22,7 +22,7 @@ from matplotlib import pyplot as plt
 
 from benchmarks.machine import machine_name, time_calls
 from model import SeqGAN
-from support.config import parse
+from support.parser import parse
 from support.seeds import Purpose, key
 
 BASE = {"batch_size": 32, "rollout_num": 16, "vocab_size": 5000, "seq_len": 20}

@@ -17,9 +17,11 @@ from benchmarks.machine import Peaks, Timing, Work, machine_name, measure_peaks,
 from data import Due
 from model import SeqGAN
 from oracle import OracleData
-from support.config import PRESETS, Config, parse
+from runs.identity import description
+from support.config import Config
 from support.device import configure_tensorflow
-from support.logs import description
+from support.parser import parse
+from support.presets import PRESETS
 from support.seeds import Purpose, key, uniforms
 
 LOOP = 15  # discriminator updates in one compiled loop, as many as in a default epoch

@@ -37,7 +37,7 @@ def checksum(arrays: Iterable[np.ndarray]) -> str:
 
 
 class Dataset(Protocol):
-    """What main.py asks of real data. `model` is a `model.SeqGAN`, a log a `support.logs.RunLog`."""
+    """What main.py asks of real data. `model` is a `model.SeqGAN`, a log a `runs.logs.RunLog`."""
 
     vocab_size: int  # V: tokens are 0..V-1
     start_token: int  # fed before the first token

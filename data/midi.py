@@ -46,7 +46,7 @@ import numpy as np
 import pretty_midi
 
 from data import DataError
-from support.directories import CONFIG, METRICS
+from runs.directories import CONFIG, METRICS
 
 REST = 0
 START = 89  # fed at the first step, never generated

@@ -30,9 +30,9 @@ from data.midi import (
     write_midi,
 )
 from data.training_set import draw, spread, training_data
+from runs.directories import MEDIA, TEMPO
+from runs.logs import RunLog
 from support.config import Config, UsageError
-from support.directories import MEDIA, TEMPO
-from support.logs import RunLog
 from support.metrics import bleu, copies, mean_and_error, self_bleu
 from support.seeds import Purpose
 

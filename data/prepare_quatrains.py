@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data import DataError
-from support.config import Parser
-from support.directories import write_whole
+from runs.directories import write_whole
+from support.parser import Parser
 
 PACKAGE = "chinese-poetry@2.0.1"
 PACKAGE_SHA512 = (

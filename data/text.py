@@ -19,9 +19,9 @@ from tqdm import tqdm
 from data import DataError, Due
 from data.held_out import D_FIGURES, what_d_knows
 from data.training_set import draw, spread, training_data
+from runs.directories import VOCABULARY
+from runs.logs import RunLog
 from support.config import Config, UsageError
-from support.directories import VOCABULARY
-from support.logs import RunLog
 from support.metrics import bleu, mean_and_error, ratio_and_error, self_bleu
 from support.seeds import Purpose
 

@@ -1,1 +1,1 @@
-"""What every program needs and the paper does not mention: flags, seeds, logs."""
+"""What every program needs and the paper does not mention: flags, seeds, metrics, the device."""

@@ -56,8 +56,9 @@ from data import Due
 from generator import Generator
 from model import SeqGAN
 from oracle import OracleData
-from support.config import Config, parse
+from support.config import Config
 from support.device import configure_tensorflow
+from support.parser import parse
 
 configure_tensorflow()  # as main.py does, lest what is compiled before and after differ in their rounding
 gc.freeze()  # collections need not pass over what the imports made: a traced run takes a tenth less

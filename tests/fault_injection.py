@@ -162,7 +162,7 @@ class Fault:
         """Replaces the calls, in this process for good."""
         import tensorflow as tf
 
-        from support.logs import RunLog
+        from runs.logs import RunLog
 
         for name in FILE_CALLS:
             setattr(os, name, self._wrapped(getattr(os, name)))

@@ -19,7 +19,8 @@ from fault_injection import ROOT, SIZES, TINY
 
 import main as program
 from data.nottingham import NottinghamData  # noqa: F401, imported before output is captured
-from support.config import ABOVE_ZERO, Config, UsageError, check_effect, parse
+from support.config import ABOVE_ZERO, Config, UsageError, check_effect
+from support.parser import parse
 
 COUNTS = [name for name, field in Config.__dataclass_fields__.items() if field.type is int]
 REALS = [name for name, field in Config.__dataclass_fields__.items() if field.type is float]

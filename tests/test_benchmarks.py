@@ -12,7 +12,7 @@ from benchmarks import scaling, steps, tables
 from benchmarks.machine import Peaks, Work, opinion, policy_step, work_of_steps
 from model import SeqGAN
 from oracle import Oracle
-from support.config import parse
+from support.parser import parse
 
 
 def test_steps(tmp_path, capsys):

@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from support import checkpoints as module
-from support.checkpoints import MANIFEST, MARKS, WITHOUT, Checkpoints
+from runs import checkpoints as module
+from runs.checkpoints import MANIFEST, MARKS, WITHOUT, Checkpoints
+from runs.directories import METRICS
+from runs.logs import RunLog
 from support.config import UsageError
-from support.directories import METRICS
-from support.logs import RunLog
 
 
 class Counter:

@@ -3,9 +3,11 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from support.config import CONFIG, UsageError, differences, read_flags
-from support.directories import CHECKPOINTS
-from support.experiment import read
+from runs.directories import CHECKPOINTS
+from runs.experiment import read
+from support.config import UsageError
+from support.config_file import CONFIG, differences
+from support.parser import read_flags
 
 GOOD = """
 title = "A table"

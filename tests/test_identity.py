@@ -13,7 +13,7 @@ from test_bad_input import npz
 from test_nottingham import cache_home, write_song  # noqa: F401, a fixture
 
 from data import checksum
-from support.config import parse
+from support.parser import parse
 
 FEW = shlex.split("--no-jit --pretrain_g_epochs 1 --total_epochs 0 --no-evaluate --log_dir train")
 SCALE = [60, 62, 64, 65, 67, 69, 71, 72]

@@ -14,7 +14,7 @@ import generator
 from discriminator import FAKE, REAL
 from model import SeqGAN
 from support import lookup
-from support.config import FREE_TO_CHANGE, differences, from_flags
+from support.config_file import FREE_TO_CHANGE, differences, from_flags
 from support.device import configure_tensorflow
 
 FORMS = pytest.mark.parametrize("product", [True, False], ids=["product", "segments"])

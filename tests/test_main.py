@@ -20,10 +20,11 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 import main as program
 from model import SeqGAN
+from runs.console import where
+from runs.logs import RunLog, name_of
 from support import pictures
-from support.config import UsageError, parse
-from support.console import where
-from support.logs import RunLog, name_of
+from support.config import UsageError
+from support.parser import parse
 
 CLOCK = "seconds_per_epoch"  # the one scalar that measures time
 

@@ -37,9 +37,9 @@ from data.nottingham import (
     spread,
 )
 from model import SeqGAN
-from support.config import parse
-from support.console import table
-from support.logs import with_errors
+from runs.console import table
+from runs.logs import with_errors
+from support.parser import parse
 
 SET = ["--dataset", "Nottingham", "--seq_len", "8"]
 SMALL = shlex.split(
@@ -508,7 +508,7 @@ def tree(tmp_path) -> Path:
     """A copy of the program, so that a run of the script leaves this one alone."""
     copy = tmp_path / "copy of the tree"
     copy.mkdir()
-    for name in ("data", "support"):
+    for name in ("data", "runs", "support"):
         (copy / name).mkdir()
         for path in (ROOT / name).glob("*.py"):
             shutil.copy(path, copy / name)

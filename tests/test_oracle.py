@@ -4,7 +4,8 @@ import tensorflow as tf
 from conftest import SIZES, probabilities, tiny_config
 
 from oracle import Oracle, OracleData
-from support.config import UsageError, parse
+from support.config import UsageError
+from support.parser import parse
 from support.seeds import Purpose
 
 

@@ -15,7 +15,7 @@ from conftest import ROOT
 
 from data import prepare_quatrains as program
 from data.text import TextData
-from support.config import parse
+from support.parser import parse
 
 SPRING = ["春眠不覺曉，處處聞啼鳥。", "夜來風雨聲，花落知多少？"]
 SNOW = ["千山鳥飛絕，萬徑人蹤滅。", "孤舟蓑笠翁，獨釣寒江雪。"]
@@ -135,7 +135,7 @@ def test_the_script_from_poems_to_samples(shared_data, tmp_path):
     """In a copy of the tree, from another directory, with data that is there already, and without npm."""
     tree = tmp_path / "tree"
     tree.mkdir()
-    for folder in ("data", "support", "tools"):
+    for folder in ("data", "runs", "support", "tools"):
         shutil.copytree(
             ROOT / folder, tree / folder, ignore=lambda _, names: {n for n in names if not n.endswith(".py")}
         )

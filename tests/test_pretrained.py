@@ -9,7 +9,7 @@ from conftest import TINY, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from model import SeqGAN
-from support.checkpoints import Checkpoints
+from runs.checkpoints import Checkpoints
 
 TEXT = ["--dataset", "text", "--vocab_size", "9", *TINY[: TINY.index("--vocab_size")]]
 LINES = "ab\nba\nabc\ncab\nbca\nbb\naab\n" * 3 + "".join(f"{a}{b}{c}\n" for a in "abc" for b in "abc" for c in "abc")

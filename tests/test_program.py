@@ -12,8 +12,8 @@ from conftest import ROOT, TINY
 from test_main import rows, run, scalars
 
 from model import SeqGAN
-from support import config
-from support.config import parse
+from support import config, presets
+from support.parser import parse
 
 
 @pytest.mark.parametrize(
@@ -153,9 +153,9 @@ def test_presets_and_explicit_flags():
     assert parse(["--preset", "paper", "--d_filter_sizes", "1", "--d_num_filters", "2"]).d_filter_sizes == (1,)
 
 
-@pytest.mark.parametrize("name", config.PRESETS)
+@pytest.mark.parametrize("name", presets.PRESETS)
 def test_a_preset_is_made_of_flags_that_go_together(name):
-    assert parse(["--preset", name]).preset == name and config.PRESETS[name].keys() <= config.FIELDS.keys()
+    assert parse(["--preset", name]).preset == name and presets.PRESETS[name].keys() <= config.FIELDS.keys()
 
 
 def test_help_tells_every_flag_its_meaning_and_default(capsys):

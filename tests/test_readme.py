@@ -4,7 +4,8 @@ import shlex
 import pytest
 from conftest import ROOT
 
-from support.config import FIELDS, VERSION, read_flags
+from support.config import FIELDS
+from support.parser import VERSION, read_flags
 from tools.flag_table import page
 
 README = ROOT / "README.md"

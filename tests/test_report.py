@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from support.config import CONFIG, read_flags
-from support.directories import CHECKPOINTS, METRICS
-from support.experiment import Cell, read
-from support.schedule import Schedule
+from runs.directories import CHECKPOINTS, METRICS
+from runs.experiment import Cell, read
+from runs.schedule import Schedule
+from support.config_file import CONFIG
+from support.parser import read_flags
 from tools import report
 from tools.outcomes import Interval, Results, holm, interval, p_value
 from tools.report import main

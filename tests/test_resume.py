@@ -62,7 +62,7 @@ def test_a_signal_ends_the_step_saves_and_says_where(trainer, toy, tmp_path, nam
 
 def test_under_nohup_a_hangup_changes_nothing():
     program = (
-        "import signal, os; from support.signals import Interrupt\n"
+        "import signal, os; from runs.signals import Interrupt\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
         "with Interrupt() as interrupt: os.kill(os.getpid(), signal.SIGHUP)\n"
         "assert interrupt.signal is None and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN"

@@ -10,8 +10,9 @@ from test_model import assert_same_gradient, flat, gradient_of
 import reward as rewards
 from model import SeqGAN
 from reward import Bleu
-from support.config import REWARDS, UsageError, parse, read_flags
+from support.config import REWARDS, UsageError
 from support.metrics import bleu
+from support.parser import parse, read_flags
 from support.seeds import Purpose, key
 
 BETA = 0.7

@@ -18,7 +18,7 @@ from test_nottingham import write_song
 
 from data.midi import read_tokens
 from model import SeqGAN
-from support.checkpoints import MARKS, Checkpoints
+from runs.checkpoints import MARKS, Checkpoints
 from tools import sample
 
 FEW = shlex.split("--pretrain_g_epochs 30 --total_epochs 0 --no-evaluate --no-jit")

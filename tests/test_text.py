@@ -20,8 +20,9 @@ from data import DataError
 from data.held_out import D_FIGURES
 from data.text import Lines, Source, TextData, Vocabulary, read_lines, split_of
 from model import SeqGAN
-from support.config import Config, parse
+from support.config import Config
 from support.metrics import ratio_and_error
+from support.parser import parse
 
 SMALL = shlex.split(
     "--batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 --d_filter_sizes 1 3 "

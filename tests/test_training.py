@@ -23,7 +23,7 @@ from generator import State
 from main import main as program
 from model import SeqGAN
 from oracle import OracleData
-from support.schedule import Schedule
+from runs.schedule import Schedule
 from support.seeds import Purpose, fold, key
 from tools.sample import portions
 

@@ -13,14 +13,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 import main as program
-from support import config as flags_module
-from support import directories, logs
-from support.config import FORMAT, Config, UsageError, differences, from_flags
+from runs import directories, logs
+from support import config_file
+from support.config import Config, UsageError
+from support.config_file import FORMAT, differences, from_flags
 from tools import sample
 
 # tests/fixtures/old_run: what the program of commit 1f560d8 left when it was started so, and the evaluations that it
-# went on to with --total_epochs 5. Each later change has to keep this test as it is, or say in `support/config.py` what
-# an older run means.
+# went on to with --total_epochs 5. Each later change has to keep this test as it is, or say in `support/config_file.py`
+# what an older run means.
 OLD_RUN = ROOT / "tests" / "fixtures" / "old_run"
 FLAGS = shlex.split(
     "--vocab_size 20 --seq_len 6 --batch_size 8 --g_emb_dim 4 --g_hidden_dim 6 --rollout_num 3 --d_emb_dim 4 "
@@ -90,7 +91,7 @@ def test_a_flag_added_later_means_what_the_older_program_did(monkeypatch):
     assert from_flags(flags).seq_len == 6
     del flags["baseline"], flags["d_filter_sizes"]
     assert from_flags(flags).baseline == "none" and from_flags(flags).d_filter_sizes == (3, 5, 5, 5)
-    monkeypatch.setitem(flags_module.BEFORE_ADDED, "baseline", "batch")
+    monkeypatch.setitem(config_file.BEFORE_ADDED, "baseline", "batch")
     assert from_flags(flags).baseline == "batch"
     other = from_flags(flags | {"baseline": "none"})
     assert differences(from_flags(flags), other, set()) == ["--baseline batch, not none"]
@@ -100,7 +101,7 @@ def test_a_flag_that_is_gone(monkeypatch):
     flags = json.loads((OLD_RUN / "train" / "config.json").read_text())["flags"]
     with pytest.raises(UsageError, match="another version, with unknown flags: --gone$"):
         from_flags(flags | {"gone": False})
-    monkeypatch.setitem(flags_module.REMOVED, "gone", False)
+    monkeypatch.setitem(config_file.REMOVED, "gone", False)
     assert from_flags(flags | {"gone": False}) == from_flags(flags)
     with pytest.raises(UsageError, match="an older version: --gone True is no longer possible"):
         from_flags(flags | {"gone": True})
@@ -159,7 +160,7 @@ def test_the_page_of_hyperparameters_shows_the_newest_flags(old_run):
 def test_every_flag_has_a_value_that_the_older_program_could_have(monkeypatch):
     """What the tables name are flags, or were; the fixture's program had neither."""
     fields = set(Config.__dataclass_fields__)
-    assert flags_module.BEFORE_ADDED.keys() <= fields and not flags_module.REMOVED.keys() & fields
+    assert config_file.BEFORE_ADDED.keys() <= fields and not config_file.REMOVED.keys() & fields
 
 
 def test_a_system_without_locks(old_run, capsys, monkeypatch):

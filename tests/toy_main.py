@@ -11,9 +11,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from support.config import CONFIG, parse
-from support.directories import CHECKPOINTS, METRICS
-from support.schedule import Schedule
+from runs.directories import CHECKPOINTS, METRICS
+from runs.schedule import Schedule
+from support.config_file import CONFIG
+from support.parser import parse
 
 
 def main() -> int:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from support.config import FIELDS, PRESETS, SECTIONS
+from support.config import FIELDS, SECTIONS
+from support.presets import PRESETS
 
 HEAD = """# Flags
 

@@ -11,18 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from support.config import (
-    FIELDS,
-    FREE_TO_CHANGE,
-    READ_FROM,
-    Config,
-    UsageError,
-    differences,
-    explicit_flags,
-    read_flags,
-    words_of,
-)
-from support.experiment import Cell, Experiment, Method
+from runs.experiment import Cell, Experiment, Method
+from support.config import FIELDS, Config, UsageError
+from support.config_file import FREE_TO_CHANGE, READ_FROM, differences
+from support.parser import explicit_flags, read_flags, words_of
 from tools.plot_curves import FLOOR, Curve, read_rows, read_run
 
 CONFIDENCE = 0.95

@@ -13,8 +13,9 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from support.config import Parser, UsageError, read_flags
-from support.experiment import Experiment, read
+from runs.experiment import Experiment, read
+from support.config import UsageError
+from support.parser import Parser, read_flags
 from tools.outcomes import BEFORE, CLOSED, CURVES, Closed, Interval, Results, write_tables
 
 BANDED = 3  # seeds at least for a band: the interval of two is 13 standard errors wide

@@ -20,10 +20,11 @@ from data.nottingham import frame_seconds, recorded_tempo
 from data.text import Vocabulary, tokenise
 from generator import State, sample_tokens
 from model import SeqGAN
-from support.checkpoints import BEST, first_line
-from support.config import Parser, UsageError, number
+from runs.checkpoints import BEST, first_line
+from runs.directories import PRETRAINED, SONG, TEMPO, VOCABULARY
+from support.config import UsageError
 from support.device import configure_tensorflow
-from support.directories import PRETRAINED, SONG, TEMPO, VOCABULARY
+from support.parser import Parser, number
 from support.seeds import Purpose, key, uniforms
 from support.streams import escape_unprintable
 

@@ -15,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tqdm import tqdm
 
-from support.config import Parser, UsageError, number
-from support.experiment import Cell, read
+from runs.experiment import Cell, read
+from support.config import UsageError
+from support.parser import Parser, number
 
 MAIN = Path(__file__).resolve().parent.parent / "main.py"
 OUTPUT = "output.txt"  # what the processes of a cell print

@@ -31,11 +31,13 @@ from data import Due
 from main import DATASETS
 from model import SeqGAN
 from oracle import OracleData
-from support.checkpoints import first_line
-from support.config import CONFIG, Parser, UsageError, number, read_config
+from runs.checkpoints import first_line
+from runs.directories import PRETRAINED
+from runs.logs import with_errors
+from support.config import UsageError
+from support.config_file import CONFIG, read_config
 from support.device import configure_tensorflow
-from support.directories import PRETRAINED
-from support.logs import with_errors
+from support.parser import Parser, number
 from support.streams import escape_unprintable
 from tools.plot_curves import read_run, short_names
 

@@ -1,19 +1,15 @@
-"""A run's records in one directory: TensorBoard events, the same rows as metrics.csv, and config.json."""
+"""A run's records in one directory: TensorBoard events, and the same rows as metrics.csv."""
 
 import contextlib
 import csv
-import dataclasses
 import io
 import math
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event
@@ -27,47 +23,10 @@ from tensorboard.plugins.text import metadata as text_plugin
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from support.config import FORMAT, Config, UsageError
-from support.directories import METRICS, fsync, naming, record_files, write_whole
+from runs.directories import METRICS, fsync, naming, record_files, write_whole
+from support.config import UsageError
 
 HPARAMS = "events.out.tfevents.0.hparams"  # TensorBoard reads a directory's event files in the order of their names
-
-
-def description(config: Config) -> dict[str, Any]:
-    """The whole configuration of a run: flags, versions, device and git commit."""
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    return {
-        "format": FORMAT,
-        "flags": dataclasses.asdict(config),
-        "versions": {
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "numpy": np.__version__,
-        },
-        "device": [device.device_type for device in devices],
-        "git_commit": git_commit(),
-    }
-
-
-def other_versions(recorded: dict[str, Any], described: dict[str, Any]) -> str:
-    """What of TensorFlow and Keras is another version in one run `description` than in a later one, in words, or ""."""
-    before, now = recorded.get("versions", {}), described["versions"]
-    changed = [name for name in ("tensorflow", "keras") if before.get(name) != now[name]]
-    return ", ".join(f"{name} {before.get(name, 'unknown')} is now {now[name]}" for name in changed)
-
-
-def git_commit() -> str:
-    """The commit of the code that runs, with a + where tracked files differ from it; "" outside a repository."""
-    here = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return ""
 
 
 def tag_of(name: str, group: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import tensorflow as tf
 from tqdm import tqdm
 
-from support.checkpoints import first_line
+from runs.checkpoints import first_line
 from support.config import Config
 
 Figures = Mapping[str, Sequence[float]]  # {name: (value, standard error)}; an unknown error is NaN

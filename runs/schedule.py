@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from runs.directories import PRETRAINED
 from support.config import Config
-from support.directories import PRETRAINED
 
 PRETRAIN_G, PRETRAIN_D, ADVERSARIAL = "pretrain_g", "pretrain_d", "adversarial"
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from runs.directories import PRETRAINED, fsync, naming
 from support.config import UsageError
-from support.directories import PRETRAINED, fsync, naming
 
 MANIFEST, WEIGHTS = "manifest.txt", "weights"  # the manifest: its own checksum, then a line of JSON
 MARKS = "marks"  # in a checkpoint's details: {mark: step} of those that are kept besides the newest

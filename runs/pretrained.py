@@ -5,19 +5,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from support.checkpoints import Checkpoints
-from support.config import (
-    CONFIG,
-    READ_FROM,
-    UNRELATED_TO_PRETRAINING,
-    Config,
-    UsageError,
-    differences,
-    from_flags,
-    read_config,
-)
-from support.directories import CHECKPOINTS, METRICS, PRETRAINED
-from support.logs import RunLog
+from runs.checkpoints import Checkpoints
+from runs.directories import CHECKPOINTS, METRICS, PRETRAINED
+from runs.logs import RunLog
+from support.config import Config, UsageError
+from support.config_file import CONFIG, READ_FROM, UNRELATED_TO_PRETRAINING, differences, from_flags, read_config
 
 
 class Pretraining:

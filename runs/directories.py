@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from support.config import CONFIG, FREE_TO_CHANGE, READ_FROM, Config, UsageError, differences, from_flags, read_config
+from support.config import Config, UsageError
+from support.config_file import CONFIG, FREE_TO_CHANGE, READ_FROM, differences, from_flags, read_config
 
 try:
     import fcntl

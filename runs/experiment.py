@@ -10,23 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from support.config import (
+from runs.directories import CHECKPOINTS, METRICS
+from runs.schedule import Schedule
+from support.config import Config, UsageError
+from support.config_file import (
     AFTER_PRETRAINING,
     CONFIG,
     FREE_TO_CHANGE,
     READ_FROM,
     UNRELATED_TO_PRETRAINING,
-    Config,
-    UsageError,
     differences,
-    explicit_flags,
     from_flags,
     read_config,
-    read_flags,
-    words_of,
 )
-from support.directories import CHECKPOINTS, METRICS
-from support.schedule import Schedule
+from support.parser import explicit_flags, read_flags, words_of
 
 # What the sweep itself gives to main.py, or what would make the cells something else than runs.
 OWN = ("seed", "threads", "log_dir", "eval_log_dir", "pretrained", "is_train", "overwrite", "debug")

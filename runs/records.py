@@ -3,11 +3,11 @@
 import math
 from typing import Any
 
-from support.checkpoints import BEST, MARKS
+from runs.checkpoints import BEST, MARKS
+from runs.console import Figures
+from runs.logs import RunLog, means, with_errors
+from runs.pretrained import Pretraining
 from support.config import Config
-from support.console import Figures
-from support.logs import RunLog, means, with_errors
-from support.pretrained import Pretraining
 
 TRAIN_COLUMNS = (
     *("g_pretrain_loss", "d_pretrain_loss", "d_pretrain_acc", "g_loss", "g_reward", "d_loss", "d_acc"),

@@ -1,0 +1,148 @@
+"""The command line: read into a configuration, and written from one."""
+
+import argparse
+import difflib
+import math
+import platform
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from support.config import FIELDS, SECTIONS, Config, UsageError, check, check_effect
+from support.config_file import trained
+from support.presets import PRESETS
+
+VERSION = "1.0.0"
+MOST = 10**6  # of anything counted, unless a flag says otherwise
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, and which guesses what an unknown flag was to be."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """As argparse does it; an unknown flag is an error that names the most similar one."""
+        values, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            name = unknown[0].split("=")[0].lower().replace("-", "_").lstrip("_")
+            known = {option.lstrip("-"): option for option in self._option_string_actions if option.startswith("--")}
+            close = difflib.get_close_matches(name, known, n=1) if unknown[0].startswith("-") else []
+            guess = f"; did you mean {known[close[0]]}?" if close else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{guess}")
+        return values
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the line and exits with status 2."""
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+
+class RaisingParser(Parser):
+    """A parser for command lines that come from a file."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UsageError."""
+        raise UsageError(" ".join(message.split()))
+
+
+def truth(text: str) -> bool:
+    """Reads true/false, yes/no, on/off or 1/0, whatever their case."""
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    if text.lower() not in words:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return words[text.lower()]
+
+
+def number(kind: type, low: float | None, high: float | None):
+    """A reader of integers (at most MOST unless `high` says otherwise) or finite real numbers, for argparse."""
+    if kind is int and high is None:
+        high = MOST
+
+    def read(text: str) -> int | float:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {'an integer' if kind is int else 'a number'}") from None
+        if kind is float and not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"{text} is not finite")
+        if low is not None and value < low:
+            raise argparse.ArgumentTypeError(f"{text} is less than {low}")
+        if high is not None and value > high:
+            raise argparse.ArgumentTypeError(f"{text} is more than {high}")
+        return value
+
+    return read
+
+
+def make_parser(kind: type[Parser] = Parser) -> Parser:
+    """The parser of all flags of `Config`."""
+    parser = kind(
+        prog="main.py",
+        usage="%(prog)s [--FLAG VALUE ...]",
+        description="SeqGAN: sequence generation by policy gradient against a discriminator (Yu et al., AAAI 2017).",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,  # what is not given is not there
+    )
+    version = f"SeqGAN {VERSION}, Python {platform.python_version()}"
+    parser.add_argument("--version", action="version", version=version, help="show the version and exit")
+    titles = {first: title for title, first in SECTIONS.items()}
+    for field in FIELDS.values():
+        if field.name in titles:
+            group = parser.add_argument_group(titles[field.name])
+        meta, name, default = field.metadata, f"--{field.name}", field.default
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        text = f"{meta['help']} (default: {shown if shown != '' else 'none'})".replace("%", "%%")
+        if field.type is bool:
+            group.add_argument(name, nargs="?", const=True, type=truth, metavar="True|False", help=text)
+            group.add_argument(f"--no-{field.name}", dest=field.name, action="store_false", help=argparse.SUPPRESS)
+        elif field.type is str:
+            group.add_argument(name, choices=meta["choices"], help=text)
+        elif field.type in (int, float):
+            read = number(field.type, meta["low"], meta["high"])
+            group.add_argument(name, type=read, metavar=field.type.__name__.upper(), help=text)
+        else:
+            read = number(int, meta["low"], meta["high"])
+            group.add_argument(name, type=read, nargs="+", metavar="INT", help=text)
+    return parser
+
+
+def parse(argv: Sequence[str] | None = None) -> Config:
+    """Reads the command line (None: the process's own); explicit flags win over the preset.
+
+    A wrong command line ends the process with status 2 and one line on stderr that names the flag.
+    """
+    try:
+        return read_flags(sys.argv[1:] if argv is None else argv)
+    except UsageError as error:
+        make_parser().error(str(error))
+
+
+def read_flags(argv: Sequence[str]) -> Config:
+    """The configuration that a command line means; without --is_train, the run's in --log_dir that was trained.
+
+    Raises:
+        UsageError: it is wrong; the message names the flag.
+    """
+    given = explicit_flags(argv)
+    if given.get("is_train", True):
+        defaults = PRESETS[given.get("preset", "default")]
+        if (defaults | given).get("reward") == "bleu":
+            defaults = defaults | {"rollout_num": 1}  # as in the paper's baseline
+        config = Config(**defaults | given)
+    else:
+        config = trained(given)
+    check(config)
+    check_effect(config, given)
+    return config
+
+
+def explicit_flags(argv: Sequence[str]) -> dict[str, Any]:
+    """The flags that a command line gives itself, {name: value}; raises UsageError where one is wrong."""
+    values = vars(make_parser(RaisingParser).parse_args(argv))
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def words_of(flags: dict[str, Any]) -> list[str]:
+    """A command line that gives these flags: {name: value} → words."""
+    words = []
+    for name, value in flags.items():
+        words += [f"--{name}", *map(str, value if isinstance(value, (list, tuple)) else [value])]
+    return words

@@ -1,0 +1,78 @@
+"""The presets: values that the flags start from."""
+
+from typing import Any
+
+# SeqGAN's synthetic experiment: sizes from the paper and its appendix, the schedule from the authors' code.
+PAPER = {
+    "log_dir": "logs/train/paper",
+    "eval_log_dir": "logs/eval/paper",
+    "batch_size": 64,
+    "train_size": 10_000,  # the paper's training set; 156 batches a pass
+    "pretrain_g_epochs": 120,  # passes, as in the authors' code
+    "pretrain_d_epochs": 50,  # 50 · 3 passes of 312 minibatches
+    "total_epochs": 200,  # rounds, as in the authors' code
+    "g_steps": 1,  # with d_steps 5, d_epochs 3: the best curve of the paper's figure 3
+    "d_steps": 5,
+    "d_epochs": 3,
+    "g_emb_dim": 32,
+    "g_hidden_dim": 32,
+    "oracle_emb_dim": 32,
+    "oracle_hidden_dim": 32,
+    "oracle_init": "normal",
+    "d_emb_dim": 64,
+    "d_filter_sizes": (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20),  # for sequences of 20
+    "d_num_filters": (100, 200, 200, 200, 200, 100, 100, 100, 100, 100, 160, 160),
+    "eval_every": 1,  # an epoch is a pass over 10,000 sequences: an evaluation is a small part of it
+    "checkpoint_every": 5,
+}
+# All three phases within a minute on two cores, the program's start and compilation included; to look at, not to cite.
+QUICK = {
+    "log_dir": "logs/train/quick",
+    "eval_log_dir": "logs/eval/quick",
+    "vocab_size": 200,
+    "seq_len": 10,  # compiles in half the time
+    "pretrain_g_epochs": 300,
+    "pretrain_d_epochs": 30,
+    "total_epochs": 40,
+    "g_lr": 0.001,  # with a baseline, since without one the curves would show drift rather than learning
+    "baseline": "batch",
+    "rollout_num": 8,
+    "d_filter_sizes": (2, 3, 5),
+    "d_num_filters": (50, 50, 50),
+    "eval_every": 10,
+}
+# The folk tunes: maximum likelihood tuned on valid (experiments/nottingham_mle.toml), the discriminator by d_gain
+# (nottingham_tries.toml), both with seed 0; then its log-odds on a leash (nottingham.toml).
+MUSIC = {
+    "log_dir": "logs/train/nottingham",
+    "eval_log_dir": "logs/eval/nottingham",
+    "dataset": "Nottingham",
+    "seq_len": 32,
+    "batch_size": 64,
+    "g_emb_dim": 64,
+    "g_hidden_dim": 128,
+    "g_dropout_keep_prob": 0.5,
+    "g_pretrain_lr": 0.005,
+    "average": 0.995,
+    "pretrain_g_epochs": 2000,
+    "pretrain_d_epochs": 1000,
+    "d_filter_sizes": (2, 4, 8, 16, 32),
+    "d_num_filters": (60, 60, 60, 60, 60),
+    "d_batch_size": 512,
+    "d_schedule": "cosine",
+    "d_epochs": 1,
+    "d_lr": 0.001,
+    "total_epochs": 200,
+    "d_steps": 0,
+    "mle_steps": 2,
+    "mle_lr": 0.0005,
+    "g_lr": 0.0005,
+    "g_schedule": "cosine",
+    "reward": "log_odds",
+    "kl_weight": 1.0,
+    "rollout_num": 4,
+    "baseline": "prefix",
+    "eval_every": 100,
+    "sample_every": 500,
+}
+PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER, "quick": QUICK, "music": MUSIC}
