@@ -46,7 +46,8 @@ import numpy as np
 import pretty_midi
 
 from data import DataError
-from runs.directories import CONFIG, METRICS
+from runs.directories import METRICS
+from support.config_file import CONFIG
 
 REST = 0
 START = 89  # fed at the first step, never generated
