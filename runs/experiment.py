@@ -2,17 +2,18 @@
 
 import dataclasses
 import functools
+import math
 import re
 import shlex
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from runs.directories import CHECKPOINTS, METRICS
 from runs.schedule import Schedule
-from support.config import Config, UsageError
+from support.config import FIELDS, Config, UsageError
 from support.config_file import (
     AFTER_PRETRAINING,
     CONFIG,
@@ -28,6 +29,7 @@ from support.parser import explicit_flags, read_flags, words_of
 # What the sweep itself gives to main.py, or what would make the cells something else than runs.
 OWN = ("seed", "threads", "log_dir", "eval_log_dir", "pretrained", "is_train", "overwrite", "debug")
 PRETRAINED = "pretrained"  # the folder of runs that only pretrain, for the methods that start from them
+CURVES = ("nll", "nll_test", "g_entropy")  # that a report draws where the table names none
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # of a folder
 
 
@@ -101,6 +103,19 @@ class Cell:
         return (self.log_dir / CHECKPOINTS / f"step-{len(Schedule(config)):09d}").is_dir()
 
 
+class Closed(NamedTuple):
+    """What `[report.closed]` asks for: which share of some divergences the adversarial phase has closed.
+
+    That is 1 - end / start of each of the `metrics`. `along` is the flag of the figure's axis, `by` the one that tells
+    its lines apart, `panels` its columns, or None.
+    """
+
+    metrics: list[str]
+    along: str
+    by: str
+    panels: str | None = None
+
+
 @dataclass(frozen=True)
 class Experiment:
     """The content of a table's file; `report` is what it tells tools/report.py."""
@@ -110,6 +125,44 @@ class Experiment:
     methods: tuple[Method, ...]
     threads: int
     report: dict[str, Any] = field(default_factory=dict)
+
+    @functools.cached_property
+    def closed(self) -> Closed | None:
+        """What `[report.closed]` asks for, if there is one; raises UsageError."""
+        if "closed" not in self.report:
+            return None
+        asked, names = self.report["closed"], set(Closed._fields)
+        if not isinstance(asked, dict) or not names - {"panels"} <= asked.keys() <= names:
+            raise UsageError("report.closed has metrics, along, by and, if there are any, panels")
+        metrics = asked["metrics"]
+        if not isinstance(metrics, list) or not metrics or not all(isinstance(metric, str) for metric in metrics):
+            raise UsageError("report.closed: metrics is no list of figures")
+        for flag in (value for name, value in asked.items() if name != "metrics"):
+            if not isinstance(flag, str) or flag not in FIELDS:
+                raise UsageError(f"report.closed: {flag!r} is no flag")
+        closed = Closed(**asked)
+        places: dict[tuple[Any, ...], Method] = {}
+        for method in self.methods:
+            config = read_flags(method.flags)
+            if not config.total_epochs:
+                continue  # it closes nothing and is not drawn
+            place = tuple(getattr(config, flag) for flag in (closed.along, closed.by, closed.panels) if flag)
+            if (other := places.setdefault(place, method)) is not method:
+                raise UsageError(f"report.closed: {other.name} and {method.name} have the same place in the figure")
+        return closed
+
+    @functools.cached_property
+    def limits(self) -> dict[str, tuple[float, float]]:
+        """The ends of axes that `[report.limits]` gives, of curves by their names and of `epoch`; raises UsageError."""
+        limits = self.report.get("limits", {})
+        pairs = limits.values() if isinstance(limits, dict) else [None]
+        if not all(isinstance(p, list) and len(p) == 2 and all(type(x) in (int, float) for x in p) for p in pairs):
+            raise UsageError("report.limits has two numbers for each axis")
+        if not all(-math.inf < low < high < math.inf for low, high in limits.values()):
+            raise UsageError("report.limits has the lower end of an axis first")
+        if unknown := limits.keys() - {"epoch", *self.report.get("curves", CURVES)}:
+            raise UsageError(f"report.limits has {', '.join(sorted(unknown))}, which is not drawn")
+        return {name: (low, high) for name, (low, high) in limits.items()}
 
     def cells(self, logs: Path, only: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Cell]:
         """The runs of the table under `logs`/NAME, in its order, each after the one that it starts from.
@@ -196,7 +249,7 @@ def read(path: Path) -> Experiment:
         OSError: it can't be read.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # with or without a byte-order mark
         content = tomllib.loads(text)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path}: {error}") from None
@@ -257,7 +310,13 @@ class Reader:
         title = content.get("title", self.path.stem)
         if not isinstance(title, str) or not title.strip():
             self._fail("title", None, f"title is {title!r}, not a text")
-        return Experiment(self.path.stem, title, tuple(table), threads, report)
+        experiment = Experiment(self.path.stem, title, tuple(table), threads, report)
+        for key in ("limits", "closed"):
+            try:
+                getattr(experiment, key)
+            except UsageError as error:
+                self._fail(key, None, str(error))
+        return experiment
 
     def _keys(self, table: dict[str, Any], known: set[str], index: int | None) -> None:
         for key in table:
@@ -296,7 +355,7 @@ class Reader:
                 section = methods if line.lstrip().startswith("[[") else None
                 methods += section is not None
                 found = number if section == index is not None else found  # where the key is missing: its method
-            if section == index and re.match(rf"\s*\[*{re.escape(key)}\b", line):
+            if section == index and re.match(rf"\s*\[*(report\.)?{re.escape(key)}\b", line):
                 found = number
                 break
         raise UsageError(f"{self.path}, line {found or 1}: {what}")

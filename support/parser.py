@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class RaisingParser(Parser):
-    """A parser for command lines that come from a file."""
+    """A parser for command lines that come from a file: without --help and --version, which would end the process."""
 
     def error(self, message: str) -> NoReturn:
         """Raises UsageError."""
@@ -74,15 +74,18 @@ def number(kind: type, low: float | None, high: float | None):
 
 def make_parser(kind: type[Parser] = Parser) -> Parser:
     """The parser of all flags of `Config`."""
+    ends = kind is Parser  # on --help and --version
     parser = kind(
         prog="main.py",
         usage="%(prog)s [--FLAG VALUE ...]",
         description="SeqGAN: sequence generation by policy gradient against a discriminator (Yu et al., AAAI 2017).",
         allow_abbrev=False,
+        add_help=ends,
         argument_default=argparse.SUPPRESS,  # what is not given is not there
     )
     version = f"SeqGAN {VERSION}, Python {platform.python_version()}"
-    parser.add_argument("--version", action="version", version=version, help="show the version and exit")
+    if ends:
+        parser.add_argument("--version", action="version", version=version, help="show the version and exit")
     titles = {first: title for title, first in SECTIONS.items()}
     for field in FIELDS.values():
         if field.name in titles:
@@ -109,10 +112,12 @@ def parse(argv: Sequence[str] | None = None) -> Config:
 
     A wrong command line ends the process with status 2 and one line on stderr that names the flag.
     """
+    parser, words = make_parser(), sys.argv[1:] if argv is None else argv
+    parser.parse_args(words)  # ends here where it asks for --help or --version
     try:
-        return read_flags(sys.argv[1:] if argv is None else argv)
+        return read_flags(words)
     except UsageError as error:
-        make_parser().error(str(error))
+        parser.error(str(error))
 
 
 def read_flags(argv: Sequence[str]) -> Config:

@@ -151,6 +151,16 @@ BAD = [
     (GOOD.replace('against = "mle"', 'metrics = "nll"'), "line 21: report.metrics is 'nll', not a list of figures"),
     (GOOD.replace('against = "mle"', "curves = [3]"), "line 21: report.curves is [3], not a list of figures"),
     (GOOD.replace('against = "mle"', 'bands = "no"'), "line 21: report.bands is 'no', not true or false"),
+    (GOOD.replace("--baseline batch", "--help"), "line 17: flags: unrecognized arguments: --help"),
+    (GOOD.replace("--baseline batch", "-hx"), "line 17: flags: unrecognized arguments: -hx"),
+    (GOOD.replace("--baseline batch", "--version"), "line 17: flags: unrecognized arguments: --version"),
+    (GOOD + "limits = { nll = [2, 1] }\n", "line 22: report.limits has the lower end of an axis first"),
+    (GOOD + "[report.limits]\nnll_tset = [1, 2]\n", "line 22: report.limits has nll_tset, which is not drawn"),
+    (GOOD + "[report.closed]\nmetrics = []\n", "line 22: report.closed has metrics, along, by"),
+    (
+        GOOD + "[report.closed]\nmetrics = ['nll']\nalong = 'seed'\nby = 'rewards'\n",
+        "line 22: report.closed: 'rewards'",
+    ),
     ("threads = 0\n" + GOOD, "line 1: threads is 0"),
     ('title = "x"\nseeds = [1]\n', "there must be at least one [[methods]]"),
     ("methods = 3\n", "line 1: there must be at least one [[methods]]"),
@@ -165,6 +175,12 @@ def test_a_bad_table_is_one_line_with_the_line(tmp_path, text, why):
         read(table(tmp_path, text))
     message = str(error.value)
     assert why in message and "table.toml" in message and "\n" not in message, message
+
+
+def test_a_byte_order_mark_is_no_part_of_a_table(tmp_path):
+    path = table(tmp_path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read(path).title == "A table"
 
 
 def test_a_file_that_is_no_table(tmp_path):

@@ -89,6 +89,25 @@ def test_only_panels_with_data(tmp_path, pictures):
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_an_entropy_is_drawn_for_the_runs_of_its_oracle(tmp_path, pictures):
+    """One line for seeds of one oracle; beside a text run, or of two oracles, each in its run's colour and epochs."""
+    runs = {"a": ORACLE, "same": ORACLE, "other": ORACLE.replace("5.5", "4.5"), "text": TEXT}
+    paths = {name: str(make(tmp_path / name, content)) for name, content in runs.items()}
+
+    def floors(*names: str) -> list[tuple[str, list[float], list[float]]]:
+        """Of the panel of NLL_test: colour, epochs and values of the dashed lines."""
+        assert plot_curves.main([*(paths[name] for name in names), "-o", str(tmp_path / "x.png")]) == 0
+        figure = pictures.pop()
+        panel = next(p for p in figure.axes if p.get_ylabel().startswith("NLL_test"))
+        dashed = [line for line in panel.lines if line.get_linestyle() == "--"]
+        return [(line.get_color(), list(line.get_xdata()), list(line.get_ydata())) for line in dashed]
+
+    ((color, _, values),) = floors("a", "same")
+    assert color == "black" and values == [5.5, 5.5]
+    assert floors("text", "a") == [("C1", [0, 3, 4], [5.5] * 3)]
+    assert floors("a", "other") == [("C0", [0, 3, 4], [5.5] * 3), ("C1", [0, 3, 4], [4.5] * 3)]
+
+
 def test_where_the_picture_goes(tmp_path, monkeypatch, capsys):
     """To a place that git ignores, unless a file or a folder is named."""
     run = str(make(tmp_path / "run", ORACLE))

@@ -2,10 +2,15 @@ import csv
 import dataclasses
 import json
 import math
+import os
+import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from scipy import stats
 
 from runs.directories import CHECKPOINTS, METRICS
@@ -269,7 +274,7 @@ def test_shares_that_cannot_be_drawn_are_one_line(tmp_path, capsys, asked, why):
     with pytest.raises(SystemExit) as stop:
         main([str(path), "--logs", str(tmp_path), "-o", str(tmp_path / "out")])
     error = capsys.readouterr().err.splitlines()[-1]
-    assert stop.value.code == 2 and error.startswith("report.py: error: shares: report.closed") and why in error
+    assert stop.value.code == 2 and re.search(r"error: .*shares.toml, line \d+: report.closed", error) and why in error
 
 
 def test_axes_end_where_the_table_says(made, tmp_path, monkeypatch):
@@ -301,8 +306,8 @@ def test_axes_that_cannot_be_are_one_line(made, tmp_path, capsys, limits, why):
     with pytest.raises(SystemExit) as stop:
         main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")])
     (error,) = capsys.readouterr().err.splitlines()
-    assert stop.value.code == 2 and error.startswith("report.py: error: hand: report.limits") and why in error
-    assert not list((tmp_path / "out").iterdir())  # nothing is overwritten
+    assert stop.value.code == 2 and f"error: {path}, line 15: report.limits" in error and why in error
+    assert not (tmp_path / "out").exists()  # nothing is overwritten
 
 
 @pytest.mark.parametrize(("seeds", "wanted"), [(2, True), (3, True), (3, False)])
@@ -396,6 +401,17 @@ def test_bad_arguments_are_one_line(made, tmp_path, monkeypatch, capsys, argumen
     error = capsys.readouterr().err
     lines = [line for line in error.splitlines() if line.startswith("report.py: error: ")]
     assert stop.value.code == 2 and len(lines) == 1 and why in lines[0], error
+
+
+def test_a_reader_who_has_seen_enough(made, tmp_path):
+    """Such as `head`: the report is whole, and that is no error."""
+    path, *_ = made
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, ROOT / "tools" / "report.py", path, "--logs", tmp_path / "logs", "-o", tmp_path / "out"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "") and (tmp_path / "out" / "hand.md").exists()
 
 
 def test_a_damaged_run_is_one_line(made, tmp_path, monkeypatch, capsys):

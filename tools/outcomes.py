@@ -6,12 +6,12 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from runs.experiment import Cell, Experiment, Method
+from runs.experiment import CURVES, Cell, Closed, Experiment, Method
 from support.config import FIELDS, Config, UsageError
 from support.config_file import FREE_TO_CHANGE, READ_FROM, differences
 from support.parser import explicit_flags, read_flags, words_of
@@ -23,7 +23,6 @@ BEFORE = "before_"  # and the name of a figure: its last value before the advers
 ORACLE = (  # what its entropy depends on
     *("vocab_size", "seq_len", "oracle_seed", "oracle_emb_dim", "oracle_hidden_dim", "oracle_init", "oracle_params"),
 )
-CURVES = ("nll", "nll_test", "g_entropy")  # that are drawn where the table names none
 SECONDS = "seconds_per_epoch"  # the column of the training log
 NOT_THE_METHODS = FREE_TO_CHANGE | {"seed", "threads"}  # flags that differ from run to run of a method
 
@@ -120,15 +119,15 @@ class Results:
             else:
                 results.missing.append(f"{cell.title}: unfinished, after {cell.epochs_done} of {cell.epochs} epochs")
         results.missing += [f"{name}, seed {', '.join(seeds)}: not started" for name, seeds in not_started.items()]
-        if "closed" in experiment.report:
-            results._close(Closed.of(experiment))
+        if experiment.closed:
+            results._close(experiment.closed)
         shown = {*results.metrics, *results.drawn} if results.outcomes else set()
         for kind in ("metrics", "curves"):
             absent = [name for name in experiment.report.get(kind, []) if name not in shown]
             results.missing += [f"{name}, which report.{kind} names: no run has it" for name in absent if shown]
         return results
 
-    def _close(self, what: "Closed") -> None:
+    def _close(self, what: Closed) -> None:
         """Adds to the final figures what has been closed of each divergence, and what D's pretraining has `known`."""
         for found in self.outcomes.values():
             end = found.final
@@ -237,43 +236,6 @@ def outcome(cell: Cell) -> Outcome:
     before = {name: c.values[c.epochs < first] for name, c in evaluated.curves.items()}
     final |= {BEFORE + name: float(values[-1]) for name, values in before.items() if len(values)}
     return Outcome(final, evaluated.curves)
-
-
-class Closed(NamedTuple):
-    """What `[report.closed]` asks for: which share of some divergences the adversarial phase has closed.
-
-    That is 1 - end / start of each of the `metrics`. `along` is the flag of the figure's axis, `by` the one that tells
-    its lines apart, `panels` its columns, or None.
-    """
-
-    metrics: list[str]
-    along: str
-    by: str
-    panels: str | None = None
-
-    @classmethod
-    def of(cls, experiment: Experiment) -> "Closed":
-        """Reads it; raises UsageError."""
-        asked = experiment.report["closed"]
-        where, names = f"{experiment.name}: report.closed", set(cls._fields)
-        if not isinstance(asked, dict) or not names - {"panels"} <= asked.keys() <= names:
-            raise UsageError(f"{where} has metrics, along, by and, if there are any, panels")
-        metrics = asked["metrics"]
-        if not isinstance(metrics, list) or not metrics or not all(isinstance(metric, str) for metric in metrics):
-            raise UsageError(f"{where}: metrics is no list of figures")
-        for flag in (value for name, value in asked.items() if name != "metrics"):
-            if not isinstance(flag, str) or flag not in FIELDS:
-                raise UsageError(f"{where}: {flag!r} is no flag")
-        closed = cls(**asked)
-        places: dict[tuple[Any, ...], Method] = {}
-        for method in experiment.methods:
-            config = read_flags(method.flags)
-            if not config.total_epochs:
-                continue  # it closes nothing and is not drawn
-            place = tuple(getattr(config, flag) for flag in (closed.along, closed.by, closed.panels) if flag)
-            if (other := places.setdefault(place, method)) is not method:
-                raise UsageError(f"{where}: {other.name} and {method.name} have the same place in the figure")
-        return closed
 
 
 def points(curve: Curve) -> dict[int, float]:

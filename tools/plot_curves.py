@@ -108,7 +108,8 @@ def short_names(directories: Sequence[str | Path]) -> list[str]:
 def draw(directories: Sequence[Path], output: Path) -> None:
     """Draws a panel for each of `PANELS` that a run has, over one axis of epochs; bands are two standard errors.
 
-    Where the oracle's entropy is known it is drawn as the floor of NLL_oracle and NLL_test, and the entropy to reach.
+    The oracle's entropy is the floor of NLL_oracle and NLL_test, and the entropy to reach. It is one line where all
+    runs have the same oracle; else each run that has one gets its own, in the run's colour and over its epochs.
 
     Raises:
         ValueError: a directory has nothing to draw, or the name of the picture has an unknown ending.
@@ -124,7 +125,8 @@ def draw(directories: Sequence[Path], output: Path) -> None:
     figure, panels = plt.subplots(len(shown), 1, sharex=True, squeeze=False, figsize=size, layout="constrained")
     panels = panels[:, 0]
     colours = {name: f"C{i % 10}" for i, name in enumerate(runs)}
-    floors = {value for run in runs.values() if FLOOR in run.curves for value in run.curves[FLOOR].values}
+    floors = {name: run.curves[FLOOR] for name, run in runs.items() if FLOOR in run.curves}
+    one_oracle = len(floors) == len(runs) and len({value for floor in floors.values() for value in floor.values}) == 1
     boundaries = {run.adversarial for run in runs.values() if run.adversarial is not None}
     for panel, column in zip(panels, shown, strict=True):
         for name, run in runs.items():
@@ -133,9 +135,12 @@ def draw(directories: Sequence[Path], output: Path) -> None:
                 band = 2 * np.nan_to_num(errors)
                 panel.plot(epochs, values, ".-", label=name, color=colours[name], linewidth=1.2, markersize=3)
                 panel.fill_between(epochs, values - band, values + band, color=colours[name], alpha=0.2, linewidth=0)
-        for i, floor in enumerate(sorted(floors) if column != "nll_valid" else ()):
-            label = None if i else "entropy of the oracle"
-            panel.axhline(floor, color="black", linestyle="--", linewidth=1, label=label)
+        for i, (name, floor) in enumerate(floors.items() if column != "nll_valid" else ()):
+            style: dict[str, Any] = {"linestyle": "--", "linewidth": 1, "label": None if i else "entropy of the oracle"}
+            if not one_oracle:
+                panel.plot(floor.epochs, floor.values, color=colours[name], **style)
+            elif not i:
+                panel.axhline(floor.values[0], color="black", **style)
         for i, boundary in enumerate(sorted(boundaries)):
             label = None if i else "adversarial training begins"
             panel.axvline(boundary, color="grey", linestyle=":", linewidth=1, label=label)

@@ -13,10 +13,11 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from runs.experiment import Experiment, read
+from runs.experiment import read
 from support.config import UsageError
 from support.parser import Parser, read_flags
-from tools.outcomes import BEFORE, CLOSED, CURVES, Closed, Interval, Results, write_tables
+from support.streams import keep_writing
+from tools.outcomes import BEFORE, CLOSED, Closed, Interval, Results, write_tables
 
 BANDED = 3  # seeds at least for a band: the interval of two is 13 standard errors wide
 SIZE = (8.0, 3.2)  # inches, of a panel
@@ -87,7 +88,7 @@ def page(results: Results, figure: str) -> str:
             "Differences seed by seed, with 95 % intervals; p of Student's paired test, then after Holm's correction "
             f"for all {sum(not math.isnan(d.p) for d in differences)} tests of this table.\n\n{markdown(rows)}"
         )
-    if "closed" in experiment.report:
+    if experiment.closed:
         parts.append(
             "A *share closed* is that of a divergence at the end of pretraining which the adversarial phase closed, "
             "negative where it grew; *known to D* is `d_gain` of the pretrained discriminator, as a share of "
@@ -103,19 +104,17 @@ def write(results: Results, folder: Path) -> list[Path]:
     """Writes the report; returns its files, the page first.
 
     Raises:
-        UsageError: `[report.limits]` is wrong.
         OSError: one can't be written.
     """
     name = results.experiment.name
     folder.mkdir(parents=True, exist_ok=True)
     page_file, picture = folder / f"{name}.md", folder / f"{name}.png"
-    limits = limits_of(results.experiment)
     tables = write_tables(results, folder)
-    pictures = [picture] if draw(results, limits, picture) else []
+    pictures = [picture] if draw(results, picture) else []
     page_file.write_text(page(results, picture.name if pictures else ""), encoding="utf-8")
-    if "closed" in results.experiment.report:
+    if results.experiment.closed:
         pictures.append(folder / f"{name}_closed.png")
-        draw_closed(results, Closed.of(results.experiment), pictures[-1])
+        draw_closed(results, results.experiment.closed, pictures[-1])
     return [page_file, *tables, *pictures]
 
 
@@ -123,20 +122,7 @@ def write(results: Results, folder: Path) -> list[Path]:
 # Curves
 
 
-def limits_of(experiment: Experiment) -> dict[str, tuple[float, float]]:
-    """The ends of axes that `[report.limits]` gives, of curves by their names and of `epoch`; raises UsageError."""
-    limits = experiment.report.get("limits", {})
-    pairs = limits.values() if isinstance(limits, dict) else [None]
-    if not all(isinstance(p, list) and len(p) == 2 and all(type(x) in (int, float) for x in p) for p in pairs):
-        raise UsageError(f"{experiment.name}: report.limits has two numbers for each axis")
-    if not all(-math.inf < low < high < math.inf for low, high in limits.values()):
-        raise UsageError(f"{experiment.name}: report.limits has the lower end of an axis first")
-    if unknown := limits.keys() - {"epoch", *experiment.report.get("curves", CURVES)}:
-        raise UsageError(f"{experiment.name}: report.limits has {', '.join(sorted(unknown))}, which is not drawn")
-    return {name: (low, high) for name, (low, high) in limits.items()}
-
-
-def draw(results: Results, limits: dict[str, tuple[float, float]], path: Path) -> bool:
+def draw(results: Results, path: Path) -> bool:
     """Draws a panel a metric, methods over epochs with bands over seeds, and the oracle's entropy; False: nothing to.
 
     Of fewer seeds than `BANDED`, and where the table has `bands = false`, there is a thin line each instead of a band.
@@ -144,7 +130,7 @@ def draw(results: Results, limits: dict[str, tuple[float, float]], path: Path) -
     Raises:
         OSError: the picture can't be written.
     """
-    wanted, bands = results.drawn, results.bands()
+    wanted, bands, limits = results.drawn, results.bands(), results.experiment.limits
     banded = results.experiment.report.get("bands", True)
     if not wanted:
         return False
@@ -252,4 +238,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    keep_writing()
     sys.exit(main())

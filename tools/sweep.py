@@ -18,6 +18,7 @@ from tqdm import tqdm
 from runs.experiment import Cell, read
 from support.config import UsageError
 from support.parser import Parser, number
+from support.streams import keep_writing
 
 MAIN = Path(__file__).resolve().parent.parent / "main.py"
 OUTPUT = "output.txt"  # what the processes of a cell print
@@ -298,4 +299,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    keep_writing()
     sys.exit(main())

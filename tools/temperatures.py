@@ -38,7 +38,7 @@ from support.config import UsageError
 from support.config_file import CONFIG, read_config
 from support.device import configure_tensorflow
 from support.parser import Parser, number
-from support.streams import escape_unprintable
+from support.streams import escape_unprintable, keep_writing
 from tools.plot_curves import read_run, short_names
 
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
@@ -305,4 +305,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    keep_writing()
     sys.exit(main())
