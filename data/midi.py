@@ -71,7 +71,7 @@ _DRUM_CHANNEL = 9
 _ALL_NOTES_OFF = 123  # MIDI control number
 _DEFAULT_TEMPO = 500_000  # microseconds a quarter note, MIDI's default: 120 a minute
 _RESOLUTION = 960  # ticks a beat of what is written: a whole number of them for a 64th of a beat
-_CACHE_VERSION = 2  # raise it whenever the same files would give other tokens
+_CACHE_VERSION = 3  # raise it whenever the same files would give other tokens or reasons
 _MAX_CACHE_BYTES = 1 << 28
 # mido reads a number as long as the high bit is set, at a quadratic cost: a file of 0xff bytes takes it minutes.
 _ENDLESS_NUMBER = re.compile(rb"[\x80-\xff]{4096}")
@@ -144,7 +144,8 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
         by_beat: whether times are in millionths of a beat; otherwise in microseconds.
 
     Raises:
-        DataError: the file is too large or too long, or of a kind that is not read (type 2, SMPTE time).
+        DataError: the file is too large or too long, of a kind that is not read (type 2, SMPTE time), or none of its
+            notes ends.
         Exception: whatever mido raises on a file that is damaged.
     """
     if len(content) > MAX_FILE_BYTES:
@@ -159,7 +160,7 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
 
     rows = []  # start tick, end tick, pitch, voice
     tempi = [(0, _DEFAULT_TEMPO)]  # tick, microseconds a quarter note
-    last_tick = 0
+    last_tick, unended = 0, False
     for number, track in enumerate(midi.tracks):
         tick = 0
         sounding: dict[tuple[int, int], list[int]] = {}  # channel, pitch -> onset ticks
@@ -180,7 +181,9 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
                     rows.append((ended[0], tick, message.note, 16 * number + message.channel))
                     if len(ended) < len(onsets):  # struck again at the very tick of this release
                         sounding[key] = [tick]
-        last_tick = max(last_tick, tick)
+        last_tick, unended = max(last_tick, tick), unended or bool(sounding)
+    if unended and not rows:
+        raise DataError("no melody: none of its notes has an end")
 
     start, end, pitch, voice = np.array(rows, np.int64).reshape(-1, 4).T
     micros = round(_ticks_to_microseconds(np.array([last_tick]), tempi, midi.ticks_per_beat)[0])
@@ -429,8 +432,9 @@ def load_tunes(
 
     A folder with `train`, `valid` and `test` in it is used as it is split. Otherwise the usable tunes, sorted by
     path, are dealt out in tens: the second of each ten goes to valid, the third to test, the others to train. So three
-    tunes fill all three splits; with one or two of them, valid or test stay empty. Rests before the first note and
-    after the last are dropped. A file that cannot be used is left out with one logged warning.
+    tunes fill all three splits; with one or two of them, valid or test stay empty. Tunes of equal tokens count as one
+    and go together. Rests before the first note and after the last are dropped. A file that cannot be used is left out
+    with one logged warning.
 
     The parsed tokens are kept in `.tokens-<duration>.npz` in the folder or, if that cannot be written, in
     `$XDG_CACHE_HOME/seqgan` (`~/.cache/seqgan`), else nowhere. They are parsed again when a file's name, size or
@@ -463,7 +467,8 @@ def load_tunes(
         raise DataError(f"{root}: no .mid or .midi file in it")
 
     tunes = Tunes([], [], [], [], 0.0)
-    used, tempi = 0, []
+    dealt: dict[bytes, str] = {}  # the split of each tune, by its tokens
+    tempi = []
     frame = _Frame(frame_seconds, frame_beats)
     for name, (tokens, reason, tempo) in zip(names, _parse_cached(root, paths, names, frame, cache), strict=True):
         if not reason and len(tokens) < min_len:
@@ -471,10 +476,10 @@ def load_tunes(
         if reason:
             tunes.skipped.append((name, reason))
             continue
-        split = name.split("/")[0] if present else {1: "valid", 2: "test"}.get(used % 10, "train")
+        turn = {1: "valid", 2: "test"}.get(len(dealt) % 10, "train")
+        split = name.split("/")[0] if present else dealt.setdefault(tokens.tobytes(), turn)
         getattr(tunes, split).append(tokens)
         tempi += [tempo] if split == "train" else []
-        used += 1
     _tell_skipped(root, tunes.skipped)
     if not tunes.train:
         what = f"{root / 'train'}: no usable tune" if present else f"{root}: no usable tune"

@@ -410,6 +410,17 @@ def test_a_plain_folder_is_dealt_out_in_tens(tmp_path, count, sizes):
     assert [len(tune) for tune in tunes.train] == [n for i, n in enumerate(lengths) if i % 10 not in (1, 2)]
 
 
+def test_equal_tunes_of_a_plain_folder_are_in_one_split(tmp_path):
+    """Whatever their names, and the rests around them; those that differ are dealt out as if they were alone."""
+    for number in range(12):
+        write_midi(scale_tune(32 + number), tmp_path / f"{number:02d}.mid")
+        write_midi([0, *scale_tune(32 + number), 0], tmp_path / f"{11 - number:02d} again.mid")
+    tunes = load_tunes(tmp_path)
+    lengths = [{len(tune) for tune in getattr(tunes, split)} for split in midi.SPLITS]
+    assert [len(getattr(tunes, split)) for split in midi.SPLITS] == [18, 4, 2]
+    assert sum(map(len, lengths)) == len(set.union(*lengths)) == 12
+
+
 def test_only_midi_files_that_show_are_read(folder):
     good = (folder / "train" / "0.mid").read_bytes()
     for name in ("3.MID", "4.midi", ".5.mid", "6.txt", "deeper/7.mid", ".hidden/8.mid"):
@@ -432,7 +443,7 @@ def test_what_runs_have_written_is_not_read(folder):
     (mine / "config.json").touch()  # of something else
     assert len(load_tunes(folder).train) == 5
     assert len(load_tunes(folder, besides=folder / "train" / "mine" / ".." / "logs" / "new").train) == 4
-    assert len(load_tunes(run, min_len=1).train) == 1  # asked for, they are
+    assert len(load_tunes(run, min_len=1).train) == 2  # asked for, they are
 
 
 def test_what_cannot_be_used_is_skipped_with_a_warning_that_says_why(folder, caplog):
@@ -445,6 +456,7 @@ def test_what_cannot_be_used_is_skipped_with_a_warning_that_says_why(folder, cap
     write_midi(scale_tune(31), bad / "short.mid")
     write_midi([0] * 40, bad / "silent.mid")
     save(bad / "drums.mid", track(*TUNE * 8, channel=9))
+    save(bad / "endless.mid", mido.MidiTrack([mido.Message("note_on", note=60 + i, time=384) for i in range(40)]))
     save(bad / "hours.mid", track((0, 960 * 3601, 60)))
     save(bad / "type2.mid", track(*TUNE * 8), kind=2)
     (bad / "smpte.mid").write_bytes(smf(b"\0\xff\x2f\0", division=0xE728))
@@ -456,6 +468,7 @@ def test_what_cannot_be_used_is_skipped_with_a_warning_that_says_why(folder, cap
         "train/cut.mid": "ends too early",
         "train/drums.mid": "no melody: it has no notes, or only drums",
         "train/empty.mid": "empty file",
+        "train/endless.mid": "no melody: none of its notes has an end",
         "train/hours.mid": "lasts 3601 s; the limit is 3600 s",
         "train/large.mid": "larger than 1048576 bytes",
         "train/short.mid": "too short: 31 tokens of 0.4 s, 32 needed",
