@@ -1,5 +1,7 @@
 """What is measured alike on all real sequences that training never saw."""
 
+import sys
+
 import numpy as np
 import tensorflow as tf
 
@@ -7,6 +9,20 @@ from support.metrics import balanced_accuracy, best_eta, reweighting_gain
 from support.seeds import Purpose
 
 D_FIGURES = ("d_test_acc", "d_gain")
+
+
+def warn_of_held_out(origin: str, known: dict[str, np.ndarray]) -> None:
+    """Warns, by a line on stderr, of a validation or test set that can't tell what training never saw.
+
+    Args:
+        origin: where the data comes from: the flag and its value.
+        known: of `valid` and of `test`, whether each of their sequences is in the training set as well, bool [n].
+    """
+    for split, name in (("valid", "validation"), ("test", "test")):
+        if not len(known[split]):
+            print(f"warning: {origin}: the {name} set is empty; its figures are left out", file=sys.stderr)
+        elif known[split].all():
+            print(f"warning: {origin}: the whole {name} set is in the training set as well", file=sys.stderr)
 
 
 def what_d_knows(model, choosing: np.ndarray, measuring: np.ndarray, epoch: int) -> tuple[dict, np.ndarray]:

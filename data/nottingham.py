@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from data import DataError, Due, checksum
-from data.held_out import D_FIGURES, what_d_knows
+from data.held_out import D_FIGURES, warn_of_held_out, what_d_knows
 from data.midi import (
     HIGHEST_PITCH,
     LOWEST_PITCH,
@@ -39,7 +39,7 @@ from support.seeds import Purpose
 SAMPLES = 5  # tunes shown, played and written to files at a time
 SAMPLE_RATE = 16_000  # Hz; the highest of the 88 keys has 4,186 Hz
 MAX_HELD_OUT = 1024  # windows of valid, and of test, that are used; Nottingham has 813 and 794
-COPY_LENGTH = 16  # tokens; the shortest stretch of a training tune that counts as copied
+COPY_LENGTH = 16  # tokens; the shortest stretch of a training tune that counts as copied, in shorter sequences all
 
 
 class NottinghamData:
@@ -71,6 +71,9 @@ class NottinghamData:
         self.mle_batches, self.real, self.references = training.mle_batches, training.real, training.references
         self.frame_seconds = frame_seconds(config, self.tunes.tempo)
         self._real_figures: dict[str, tuple[float, float]] | None = None
+        in_training = {tune.tobytes() for tune in self.tunes.train}
+        known = {split: [tune.tobytes() in in_training for tune in getattr(self.tunes, split)] for split in SPLITS}
+        warn_of_held_out(self.origin, {split: np.array(tunes, bool) for split, tunes in known.items()})
 
     def digests(self) -> dict[str, str]:
         """A checksum of the tokens of each split."""
@@ -143,7 +146,8 @@ class NottinghamData:
             - `mse`: `nearest_squared_difference` to the windows of test, semitones²;
             - `rest_share`: share of tokens that are rests;
             - `pitch_range`: highest less lowest pitch of a sequence, semitones;
-            - `copied_share`: share of sequences with 16 or more consecutive tokens of a training tune in them.
+            - `copied_share`: share of sequences with 16 or more consecutive tokens of a training tune in them or, where
+              --seq_len is less, that are such a stretch whole.
             What needs test is left out where it is empty; self-BLEU needs two sequences, and all figures one. A
             sequence of rests alone counts in neither `mse` nor `pitch_range`.
         """
@@ -157,7 +161,7 @@ class NottinghamData:
             values["self_bleu4"] = self_bleu(samples, orders=(4,))[:, 0]
         values["rest_share"] = (samples == REST).mean(axis=1)
         values["pitch_range"] = pitch_range(samples)
-        values["copied_share"] = copies(samples, self.tunes.train, COPY_LENGTH)
+        values["copied_share"] = copies(samples, self.tunes.train, min(COPY_LENGTH, samples.shape[1]))
         defined = {name: values[name][~np.isnan(values[name])] for name in self.compared if name in values}
         return {name: mean_and_error(numbers) for name, numbers in defined.items() if len(numbers)}
 

@@ -17,21 +17,27 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from data import DataError, Due
-from data.held_out import D_FIGURES, what_d_knows
+from data.held_out import D_FIGURES, warn_of_held_out, what_d_knows
 from data.training_set import draw, spread, training_data
 from runs.directories import VOCABULARY
 from runs.logs import RunLog
-from support.config import Config, UsageError
+from support.config import FIELDS, Config, UsageError
 from support.metrics import bleu, mean_and_error, ratio_and_error, self_bleu
 from support.seeds import Purpose
 
 SPLITS = ("train", "valid", "test")
 MAX_HELD_OUT = 2000  # lines of valid, and of test, that are used
 MAX_LINE = 2**20  # characters
+MAX_SEQ_LEN = FIELDS["seq_len"].metadata["high"]
 HELD = 0.95  # the share of lines that a longer --seq_len should hold whole
 SAMPLES = 10  # lines shown at a time
 NLL_ROWS = 64  # sequences whose likelihoods are computed at once: their logits are the largest tensor
 ORDERS = (2, 3, 4, 5)  # of BLEU
+# Byte order marks of other encodings; UTF-32 first, as one of its marks begins with one of UTF-16.
+WIDE = {
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -53,8 +59,10 @@ def read_lines(path: Path) -> Iterator[str]:
         OSError: the file can't be read.
     """
     with open(path, "rb") as raw:
-        if raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            raise DataError(f"{path}: UTF-16, not UTF-8; `iconv -f UTF-16 -t UTF-8` converts it")
+        begins = raw.read(4)
+    for code, marks in WIDE.items():
+        if begins.startswith(marks):
+            raise DataError(f"{path}: {code}, not UTF-8; `iconv -f {code} -t UTF-8` converts it")
     with (
         open(path, encoding="utf-8", errors="surrogateescape") as file,  # what is not UTF-8 becomes surrogates
         tqdm(
@@ -153,14 +161,18 @@ class Source:
         """How many lines are longer than --seq_len."""
         return sum(count for length, count in self.lengths.items() if length > self.config.seq_len)
 
-    def sufficient(self, share: float) -> int:
-        """The least --seq_len that holds such a share of the lines, or more, whole."""
-        missing = share * self.lengths.total()
-        for length in sorted(self.lengths):
-            missing -= self.lengths[length]
-            if missing <= 0:
-                break
-        return length
+    def sufficient(self, share: float) -> tuple[int, float]:
+        """The least --seq_len that holds such a share of the lines whole, or else the largest; and the share it holds.
+
+        Returns:
+            (--seq_len, at most `share`).
+        """
+        held, total = 0, self.lengths.total()
+        for length in sorted(length for length in self.lengths if length <= MAX_SEQ_LEN):
+            held += self.lengths[length]
+            if held >= share * total:
+                return length, share
+        return MAX_SEQ_LEN, held / total
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -332,6 +344,7 @@ class TextData:
         training = training_data(self.lines["train"], config, "training lines")
         self.mle_batches, self.real, self.references = training.mle_batches, training.real, training.references
         self._real_figures: dict[str, tuple[float, float]] | None = None
+        warn_of_held_out(self.origin, {"valid": self._in_training(self.valid), "test": self._in_training(self.test)})
 
     def _check(self) -> None:
         """Raises DataError where nothing can be learnt from what was counted."""
@@ -349,6 +362,12 @@ class TextData:
             why = f"{only} leave a vocabulary of {entries} token{'s' * (entries != 1)}: nothing to choose from"
         raise DataError(f"--data_dir {config.data_dir}: {why}")
 
+    def _in_training(self, rows: np.ndarray) -> np.ndarray:
+        """Whether train has each held-out line, int32 [n, T], as well: bool [n]; where one file is split, none."""
+        if len(self.source.files) == 1:
+            return np.zeros(len(rows), bool)
+        return self.lines["train"].contains(self.vocabulary.strip(rows))
+
     def digests(self) -> dict[str, str]:
         """A checksum of the tokens of each split, and of the vocabulary."""
         digests = {f"lines of {split}": lines.digest() for split, lines in self.lines.items()}
@@ -364,12 +383,13 @@ class TextData:
         """The line a run begins with."""
         config, source = self.config, self.source
         counts = ", ".join(f"{len(self.lines[split]):,} {split}" for split in SPLITS)
-        long, enough = "", source.sufficient(HELD)
+        long, (enough, held) = "", source.sufficient(HELD)
         if source.long:
             share = f"{100 * source.long / source.lengths.total():.3g} %"
             long = f"; {source.long:,} ({share}) longer than {config.seq_len} tokens "
             long += "dropped" if config.long_lines == "drop" else "truncated"
-            long += f", --seq_len {enough} would hold {100 * HELD:g} %" if enough > config.seq_len else ""
+            most = " (the most)" if held < HELD else ""
+            long += f", --seq_len {enough}{most} would hold {100 * held:.3g} %" if enough > config.seq_len else ""
         empty = f"; {source.empty:,} empty ones skipped" if source.empty else ""
         return (
             f"{config.data_dir}: lines: {counts}{long}{empty}; {self.vocab_size:,} tokens "

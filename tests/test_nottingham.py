@@ -249,6 +249,27 @@ def test_windows_of_train_are_copies(split_folder):
     assert figures["rest_share"][0] == 4 / 64
 
 
+def test_a_short_sequence_is_a_copy_where_a_training_tune_has_all_of_it(split_folder):
+    data = NottinghamData(config_of(split_folder))  # of 8 tokens
+    samples = data.windows[:4].copy()
+    samples[0, 7] = 1
+    assert data.compare(samples)["copied_share"][0] == 0.75
+
+
+def test_held_out_tunes_that_tell_nothing_are_warned_of(split_folder, tmp_path, capsys):
+    NottinghamData(config_of(split_folder))
+    assert capsys.readouterr().err == ""
+    shutil.rmtree(split_folder / "valid")
+    shutil.copytree(split_folder / "train", split_folder / "valid")
+    for tune in (split_folder / "test").iterdir():
+        tune.unlink()
+    NottinghamData(config_of(split_folder))
+    assert capsys.readouterr().err == (
+        f"warning: --data_dir {split_folder}: the whole validation set is in the training set as well\n"
+        f"warning: --data_dir {split_folder}: the test set is empty; its figures are left out\n"
+    )
+
+
 def test_sequences_of_rests_have_no_pitch(split_folder):
     figures = NottinghamData(config_of(split_folder)).compare(np.zeros((3, 8), np.int32))
     assert figures["rest_share"] == (1, 0) and not {"mse", "pitch_range"} & set(figures)

@@ -75,10 +75,11 @@ def test_one_way_to_end_a_line_is_as_good_as_another(tmp_path, end):
         list(read_lines(path))
 
 
-@pytest.mark.parametrize("code", ["utf-16-le", "utf-16-be"])
-def test_utf_16_is_named(tmp_path, code):
+@pytest.mark.parametrize("code", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_another_encoding_is_named(tmp_path, code):
     (tmp_path / "lines.txt").write_bytes("\ufeffab\n".encode(code))
-    with pytest.raises(DataError, match=r"lines.txt: UTF-16, not UTF-8; `iconv -f UTF-16 -t UTF-8` converts it"):
+    name = code[:6].upper()
+    with pytest.raises(DataError, match=rf"lines.txt: {name}, not UTF-8; `iconv -f {name} -t UTF-8` converts it"):
         list(read_lines(tmp_path / "lines.txt"))
 
 
@@ -89,7 +90,21 @@ def test_utf_16_is_named(tmp_path, code):
 def test_the_length_that_holds_95_in_100(tmp_path, lengths, enough):
     source = Source(config_of(write(tmp_path / "lines.txt", "".join("x" * n + "\n" for n in lengths))))
     assert sum(source.used.values()) == 0 and len(list(source)) == len(lengths)
-    assert source.sufficient(0.95) == enough and source.long == sum(n > 6 for n in lengths)
+    assert source.sufficient(0.95) == (enough, 0.95) and source.long == sum(n > 6 for n in lengths)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "seq_len", "advice"),
+    [
+        ([9] * 4 + [12_600] * 36, 6, "--seq_len 1000 (the most) would hold 10 %"),
+        ([9] * 38 + [12_600] * 2, 6, "--seq_len 9 would hold 95 %"),
+        ([9] * 4 + [12_600] * 36, 1000, None),
+    ],
+)
+def test_no_length_is_advised_that_is_refused(tmp_path, lengths, seq_len, advice):
+    path = write(tmp_path / "lines.txt", "".join(f"{i:03d}".ljust(n, "x") + "\n" for i, n in enumerate(lengths)))
+    line = TextData(config_of(path, "--seq_len", str(seq_len))).introduction()
+    assert (f", {advice}; " in line) if advice else ("--seq_len" not in line and "truncated; " in line)
 
 
 def test_a_line_that_is_not_utf8_is_named(tmp_path):
@@ -342,6 +357,22 @@ def test_without_held_out_lines(folder):
     model = shared_model(config, data.vocab_size, data.start_token, data.end_token)
     figures = data.evaluate(model, epoch=0, due=END)
     assert set(figures) == {"g_entropy", "copied_share", "length", *(f"self_bleu{n}" for n in (2, 3, 4, 5))}
+
+
+def test_held_out_lines_that_tell_nothing_are_warned_of(folder, capsys):
+    TextData(config_of(folder))
+    assert capsys.readouterr().err == ""
+    write(folder / "test.txt", " \n")
+    lines = (folder / "train.txt").read_text().splitlines()
+    write(folder / "valid.txt", "\n".join(lines[::-2]))
+    TextData(config_of(folder))
+    assert capsys.readouterr().err == (
+        f"warning: --data_dir {folder}: the whole validation set is in the training set as well\n"
+        f"warning: --data_dir {folder}: the test set is empty; its figures are left out\n"
+    )
+    write(folder / "valid.txt", "\n".join([*lines, "aaaaae"]))
+    TextData(config_of(folder))
+    assert "validation" not in capsys.readouterr().err
 
 
 # ---- whole runs
