@@ -209,6 +209,8 @@ class OracleData:
     def evaluate_discriminator(self, model, epoch: int) -> dict[str, tuple[float, float]]:
         """What the discriminator knows of two times --d_eval_samples sequences of the oracle, always the same ones.
 
+        The first half stands for the validation set, the other for the test set.
+
         Returns:
             (value, standard error) of the figures of `what_d_knows`, and `d_optimal_acc`: the accuracy, on the same
             sequences, of the best discriminator there is, D* = p / (p + G).
@@ -217,7 +219,7 @@ class OracleData:
         if self._unseen is None:
             self._unseen = self.sample(2 * size, Purpose.D_TEST_REAL)
         choosing, measuring = np.split(self._unseen, 2)
-        figures, fakes = what_d_knows(model, choosing, measuring, epoch)
+        figures, fakes = what_d_knows(model, choosing, measuring, epoch, padding=self.vocab_size)
         optimal = model.optimal_log_odds(self.oracle, tf.constant(np.concatenate([measuring, fakes]))).numpy()
         return {**figures, "d_optimal_acc": balanced_accuracy(*np.split(optimal, 2))}
 

@@ -1,14 +1,15 @@
 """What is measured alike on all real sequences that training never saw."""
 
+import math
 import sys
 
 import numpy as np
 import tensorflow as tf
 
-from support.metrics import balanced_accuracy, best_eta, reweighting_gain
+from support.metrics import LEAST_DRAWS, balanced_accuracy, best_eta, cross_fitted_gain, reweighting_gain
 from support.seeds import Purpose
 
-D_FIGURES = ("d_test_acc", "d_gain")
+D_FIGURES = ("d_test_acc", "d_gain", "d_gain_valid", "d_eta")
 
 
 def warn_of_held_out(origin: str, known: dict[str, np.ndarray]) -> None:
@@ -25,29 +26,42 @@ def warn_of_held_out(origin: str, known: dict[str, np.ndarray]) -> None:
             print(f"warning: {origin}: the whole {name} set is in the training set as well", file=sys.stderr)
 
 
-def what_d_knows(model, choosing: np.ndarray, measuring: np.ndarray, epoch: int) -> tuple[dict, np.ndarray]:
-    """Asks the discriminator about real sequences and about as many fresh ones of the generator.
+def what_d_knows(
+    model, choosing: np.ndarray, measuring: np.ndarray, epoch: int, padding: int
+) -> tuple[dict[str, tuple[float, float]], np.ndarray]:
+    """Asks a discriminator about real sequences and about as many fresh ones of the generator.
 
     Args:
-        model: a `model.SeqGAN`.
-        choosing: real sequences that decide η, int32 [n, T]; with fewer than 2 there is no gain.
-        measuring: real sequences that are measured, int32 [m, T]; with fewer than 2 there are no figures.
+        model: has `sample(size, purpose, step)` → int32 [size, T] and `log_odds(tokens)` → float32 [n], as a
+            `model.SeqGAN` has them.
+        choosing: real sequences that decide η, those of the validation set, int32 [n, T].
+        measuring: real sequences that are measured, those of the test set, int32 [m, T].
         epoch: picks the random numbers of the generated ones.
+        padding: the id that is no token.
 
     Returns:
-        - {name: (value, standard error)}: `d_test_acc`, the accuracy where real and fake are equally likely, and
-          `d_gain`, `metrics.reweighting_gain` with `metrics.best_eta` of the other sequences, nats a token;
-        - the generated sequences that were measured, int32 [m, T].
+        - {name: (value, standard error)}, without what there are too few sequences for:
+          `d_test_acc`, the accuracy on the test set where real and fake are equally likely;
+          `d_gain`, `metrics.reweighting_gain` on the test set, nats a token, and `d_eta`, its η, chosen by
+          `metrics.best_eta` on the validation set, whose error is unknown (NaN);
+          `d_gain_valid`, `metrics.cross_fitted_gain` of the validation set, nats a token: by this one chooses;
+        - the generated sequences of the test set, int32 [m, T].
     """
-    if len(measuring) < 2:
-        return {}, measuring
+    figures: dict[str, tuple[float, float]] = {}
+    if not len(choosing) + len(measuring):
+        return figures, measuring
     fakes = model.sample(len(choosing) + len(measuring), Purpose.D_TEST_FAKE, tf.constant(epoch)).numpy()
     parts = [choosing, measuring, fakes[: len(choosing)], fakes[len(choosing) :]]
     # All in one call, as each shape would be compiled on its own.
     log_odds = model.log_odds(tf.constant(np.concatenate(parts))).numpy().astype(np.float64)
-    chosen_real, real, chosen_fake, fake = np.split(log_odds, np.cumsum([len(part) for part in parts])[:-1])
-    figures = {"d_test_acc": balanced_accuracy(real, fake)}
-    if len(choosing) > 1:
-        lengths = (measuring != model.generator.vocab_size).sum(axis=1)  # padding is no token
-        figures["d_gain"] = reweighting_gain(best_eta(chosen_real, chosen_fake), real, fake, lengths)
+    valid, test, valid_fake, test_fake = np.split(log_odds, np.cumsum([len(part) for part in parts])[:-1])
+    valid_lengths, test_lengths = ((rows != padding).sum(axis=1) for rows in (choosing, measuring))
+    if len(test) > 1:
+        figures["d_test_acc"] = balanced_accuracy(test, test_fake)
+    if min(len(valid), len(test)) >= LEAST_DRAWS:
+        eta = best_eta(valid, valid_fake, test_fake)
+        figures["d_gain"] = reweighting_gain(eta, test, test_fake, test_lengths)
+        figures["d_eta"] = (eta, math.nan)
+    if len(valid) >= 2 * LEAST_DRAWS:
+        figures["d_gain_valid"] = cross_fitted_gain(valid, valid_fake, valid_lengths)
     return figures, parts[3]

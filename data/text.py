@@ -429,11 +429,11 @@ class TextData:
     def evaluate_discriminator(self, model, epoch: int) -> dict[str, tuple[float, float]]:
         """What the discriminator knows of held-out lines: the figures of `what_d_knows`.
 
-        At most --d_eval_samples of valid choose η, and as many of test are measured. Where test is empty there are no
-        figures, where valid is empty no gain.
+        At most --d_eval_samples of valid choose η, and as many of test are measured. What there are too few of them
+        for is left out.
         """
         choosing, measuring = (spread(rows, self.config.d_eval_samples) for rows in (self.valid, self.test))
-        return what_d_knows(model, choosing, measuring, epoch)[0]
+        return what_d_knows(model, choosing, measuring, epoch, padding=self.vocab_size)[0]
 
     def compare(self, rows: np.ndarray) -> dict[str, tuple[float, float]]:
         """Compares sequences, int32 [n, T], with real lines; ends and padding are no tokens here.

@@ -6,11 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
+from support import metrics
 from support.metrics import (
     balanced_accuracy,
     best_eta,
     bleu,
     copies,
+    cross_fitted_gain,
     distinct,
     log_mean_exp,
     mean_and_error,
@@ -174,9 +176,16 @@ def test_eta_is_not_trusted_beyond_what_the_draws_can_tell():
     """Reals beyond all fakes: the sample's gain grows for ever with η, one draw standing for all the others."""
     fake = np.random.default_rng(4).normal(size=1000)
     eta = best_eta(np.full(1000, 9.0), fake)
-    weights = np.exp(eta * fake)
-    assert weights.sum() ** 2 / (weights**2).sum() == pytest.approx(10, rel=1e-3)
+    assert effective_draws(eta * fake) == pytest.approx(100, rel=1e-3)
     assert 0 < best_eta(np.array([1.0, 2.0]), np.array([0.0, 0.5])) < np.inf
+    outlier = np.append(fake, 20.0)  # among those that measure, one of which would weigh more than all the others
+    smaller = best_eta(np.full(1000, 9.0), fake, outlier)
+    assert effective_draws(smaller * outlier) == pytest.approx(100, rel=1e-3) and 0 < smaller < eta
+
+
+def effective_draws(log_weights: np.ndarray) -> float:
+    weights = np.exp(log_weights)
+    return weights.sum() ** 2 / (weights**2).sum()
 
 
 def test_the_error_of_the_gain_is_its_spread_on_fresh_sequences():
@@ -190,3 +199,32 @@ def test_the_error_of_the_gain_is_its_spread_on_fresh_sequences():
     exact = 0.5 / 20  # η = 1: η m - η² / 2, m being 1
     assert abs(values.mean() - exact) < 0.03 * exact  # what choosing η costs is of the second order
     assert 0.85 < errors.mean() / values.std() < 1.15
+
+
+@pytest.mark.parametrize(("s", "n"), [(0.5, 1024), (3.0, 1024), (1.0, 50)])
+def test_gains_and_their_errors_are_right_however_heavy_the_tails(s, n):
+    """G's log-odds are from N(-s²/2, s²) and real ones from N(s²/2, s²): gain(η) is η s² - η² s² / 2, s² / 2 at most.
+
+    At s = 3 it takes some exp(9) draws to see that; the gain is then that of a smaller η, and no larger than it is.
+    """
+    rng, etas, lengths = np.random.default_rng(6), [], np.full(n, 20)
+
+    def choose(*parts: np.ndarray) -> float:
+        etas.append(best_eta(*parts))
+        return etas[-1]
+
+    found = []  # of `reweighting_gain` and of `cross_fitted_gain`: the figure, its error, and what it would be exactly
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "best_eta", choose)
+        for _ in range(250):
+            (a, b), (c, d) = (rng.normal(mean, s, [2, n]) for mean in (s**2 / 2, -(s**2) / 2))
+            etas.clear()
+            pairs = (reweighting_gain(choose(a, c, d), b, d, lengths), cross_fitted_gain(a, c, lengths))
+            exact = [(eta - eta**2 / 2) * s**2 / 20 for eta in etas]
+            found.append([(*pairs[0], exact[0]), (*pairs[1], (exact[1] + exact[2]) / 2)])
+    for value, error, exact in np.array(found).transpose(1, 2, 0):
+        assert value.mean() < s**2 / 40 + 0.002
+        assert abs((value - exact).mean()) < 0.35 * (value - exact).std()
+        assert 0.88 < (abs(value - exact) < 1.96 * error).mean() < 0.995
+    if s < 3 and n > 50:
+        assert np.array(found)[:, :, 0].mean() == pytest.approx(s**2 / 40, rel=0.05)  # all of it is seen

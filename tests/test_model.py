@@ -268,6 +268,10 @@ def test_a_discriminator_that_knows_all_gains_the_whole_kl(two_laws, monkeypatch
     accuracy, error = figures["d_optimal_acc"]
     assert 0 < error < 0.01 and abs(accuracy - np.maximum(p, g).sum() / 2) < 4 * error
     assert figures["d_test_acc"] == figures["d_optimal_acc"]
+    gain, error = figures["d_gain_valid"]
+    assert 0 < error < 0.01 and abs(gain - kl) < 4 * error
+    eta, error = figures["d_eta"]
+    assert eta == pytest.approx(1, abs=0.1) and np.isnan(error)
 
 
 def test_what_a_discriminator_knows_agrees_with_enumeration(two_laws):
@@ -282,8 +286,9 @@ def test_what_a_discriminator_knows_agrees_with_enumeration(two_laws):
     r *= sign
     gains = [(eta * p @ r - np.log(g @ np.exp(eta * r))) / 3 for eta in np.linspace(0.0, 20.0, 20_001)]
     figures = data.evaluate_discriminator(model, epoch=1)
-    gain, error = figures["d_gain"]
-    assert max(gains) > 10 * error and abs(gain - max(gains)) < 4 * error
+    for name in ("d_gain", "d_gain_valid"):
+        gain, error = figures[name]
+        assert max(gains) > 10 * error and abs(gain - max(gains)) < 4 * error
     accuracy, error = figures["d_test_acc"]
     assert abs(accuracy - (p @ (r > 0) + g @ (r <= 0)) / 2) < 4 * error
     assert accuracy < figures["d_optimal_acc"][0]
@@ -295,7 +300,8 @@ def test_a_discriminator_that_knows_nothing_gains_nothing(two_laws):
     data, model, _, _ = two_laws
     model.discriminator.output_layer.kernel.assign(tf.zeros_like(model.discriminator.output_layer.kernel))
     figures = data.evaluate_discriminator(model, epoch=0)
-    assert figures["d_gain"] == pytest.approx((0.0, 0.0), abs=1e-12) and figures["d_test_acc"] == (0.5, 0.0)
+    assert figures["d_gain"] == figures["d_gain_valid"] == pytest.approx((0.0, 0.0), abs=1e-12)
+    assert figures["d_test_acc"] == (0.5, 0.0)
     assert set(figures) | set(data.generator_figures) == set(data.evaluated)
 
 

@@ -32,6 +32,8 @@ NAMES = {
     "d_test_acc": "D's accuracy",
     "d_optimal_acc": "accuracy of D*",
     "d_gain": "d_gain",
+    "d_gain_valid": "d_gain_valid",
+    "d_eta": "η",
     "distinct2": "distinct bigrams",
     "mse": "MSE",
     "copied_share": "copied",
