@@ -29,7 +29,7 @@ from model import SeqGAN
 from oracle import OracleData
 from runs.checkpoints import Checkpoints
 from runs.console import Figures, Progress, in_one_line, report, where
-from runs.directories import CHECKPOINTS, RunDirectory, claim
+from runs.directories import CHECKPOINTS, SAVED, RunDirectory, claim
 from runs.identity import description, other_versions
 from runs.pretrained import Pretraining
 from runs.records import Records
@@ -49,9 +49,17 @@ class Diverged(RuntimeError):
 class Run:
     """One run: takes the steps of the schedule, records epochs, evaluates and saves."""
 
-    def __init__(self, config: Config, data: Dataset, model: SeqGAN, checkpoints: Checkpoints):
+    def __init__(
+        self,
+        config: Config,
+        data: Dataset,
+        model: SeqGAN,
+        checkpoints: Checkpoints,
+        directories: Sequence[RunDirectory],
+    ):
         """Resumes from the newest good checkpoint, if there is one."""
         self.config, self.data, self.model, self.checkpoints = config, data, model, checkpoints
+        self.directories = directories
         self.steps = Schedule(config)
         self.taken, details = checkpoints.restore() or (0, {})
         self.records = Records(config, data.evaluated, details)
@@ -170,7 +178,11 @@ class Run:
         """
         if not self.model.is_finite():
             raise self._diverged(f"a weight is not finite after {self.steps[self.taken - 1]}")
+        first = not self.checkpoints.newest
         self.checkpoints.save(self.taken, self.records.details(self.steps.marks(self.taken)))
+        if first:
+            for directory in self.directories:
+                directory.note_saved(True)
 
     @property
     def finished(self) -> bool:
@@ -202,7 +214,7 @@ def run(config: Config) -> int:
         directories = [held.enter_context(RunDirectory(config.log_dir, "--log_dir", make=config.is_train))]
         if config.evaluate and config.is_train:
             directories.append(held.enter_context(RunDirectory(config.eval_log_dir, "--eval_log_dir")))
-        recorded = {} if config.overwrite else claim(directories, config)
+        recorded = claim(directories, config)
         data: Dataset = DATASETS[config.dataset](config)
         print(data.introduction(), flush=True)
         tokens: dict[str, Any] = {
@@ -213,15 +225,16 @@ def run(config: Config) -> int:
         model = SeqGAN(config, **tokens, oracle=data.oracle, references=data.references)
         checkpoints = Checkpoints(directories[0].path / CHECKPOINTS, model.checkpoint(), config.keep_checkpoints)
         if config.overwrite:  # not earlier, as data that can't be used shall cost nothing
+            directories[0].note_saved(False)  # lest half of this, after a kill, look like a run whose weights are gone
             checkpoints.remove_all()
             for directory in reversed(directories):  # --log_dir last, as it tells whose the other's records are
                 directory.wipe()
         files, digests = data.files(), data.digests()
         directories[0].check(recorded, data.origin, digests, files)
-        training = Run(config, data, model, checkpoints)
+        training = Run(config, data, model, checkpoints, directories)
         if not config.is_train:
             if not checkpoints.newest:
-                raise UsageError(f"--no-is_train: no checkpoint in --log_dir {config.log_dir}")
+                raise UsageError(f"--log_dir {config.log_dir}: the run has no checkpoint yet")
             phase = ADVERSARIAL if training.taken > config.pretrain_g_epochs else PRETRAIN_G
             print(report(training.measure(phase, epoch=0, due=Due(True, True, True))))
             return 0
@@ -235,7 +248,7 @@ def run(config: Config) -> int:
             taken = f"{training.taken} of {len(training.steps)} steps"
             print(f"resumed from {checkpoints.newest}, after {taken}", flush=True)
         described = description(config) | {"data": digests, "tokens": tokens}
-        described["run"] = recorded.get("run") or secrets.token_hex(8)
+        described |= {"run": recorded.get("run") or secrets.token_hex(8), SAVED: bool(checkpoints.newest)}
         if checkpoints.newest and (changed := other_versions(recorded, described)):
             print(f"warning: {changed}: the run will not be bitwise that of one version", file=sys.stderr)
         directories[0].keep(files)

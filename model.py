@@ -13,7 +13,7 @@ from generator import Generator
 from reward import Reward
 from rollout import RolloutPolicy
 from runs.checkpoints import Checkpoints
-from runs.directories import CHECKPOINTS, holds_evaluations
+from runs.directories import CHECKPOINTS, lost_weights
 from support.config import Config, UsageError
 from support.config_file import CONFIG, from_flags, read_config
 from support.seeds import Purpose, fold, key, permutation, uniforms
@@ -162,10 +162,7 @@ class SeqGAN:
         except UsageError as error:  # whose advice is to someone who trains
             raise UsageError(str(error).removesuffix("; --overwrite starts afresh")) from None
         if not found:
-            if holds_evaluations(path.parent):
-                its = f"its --log_dir, {content['flags']['log_dir']}"
-                raise UsageError(f"{directory}: the evaluations of a run; its weights are in {its}")
-            raise UsageError(f"{directory}: the run has no checkpoint yet")
+            raise UsageError(f"{directory}: {lost_weights(path.parent, content) or 'the run has no checkpoint yet'}")
         return model
 
     def _compiled(self, step):

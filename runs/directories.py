@@ -20,6 +20,7 @@ CHECKPOINTS, METRICS, VOCABULARY = "checkpoints", "metrics.csv", "vocabulary.jso
 MEDIA, TEMPO = "media", "tempo.json"
 PRETRAINED = "pretrained"  # the mark of the checkpoint at the end of the generator's pretraining
 SONG, MEDIUM = re.compile(r"sample\d+\.mid"), re.compile(r"epoch\d+_.*\.(png|wav)")  # what runs on music leave
+SAVED = "saved"  # in config.json: whether the run has written a checkpoint
 STEP = re.compile(r"step-\d{9}")  # a checkpoint's directory: the number of steps taken
 # The schedules of rates that can fall over the epochs that a flag counts.
 FALLING = {
@@ -66,8 +67,31 @@ def record_files(directory: Path) -> list[Path]:
 
 def holds_evaluations(directory: Path) -> bool:
     """Whether a run's directory is an --eval_log_dir, by what is measured there."""
+    return "nll" in metrics_lines(directory)[0]
+
+
+def metrics_lines(directory: Path) -> list[str]:
+    """The lines of a directory's metrics.csv, at least one; a header that is empty where there is no such file."""
     path = directory / METRICS
-    return path.is_file() and "nll" in path.read_text(encoding="utf-8").partition("\n")[0]
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() or [""] if path.is_file() else [""]
+
+
+def owner(recorded: dict[str, Any]) -> str:
+    """What tells a run from others, by its config.json: its identifier and where its weights are."""
+    return f"run {recorded['run'][:6]} of --log_dir {recorded['flags'].get('log_dir', 'unknown')}"
+
+
+def lost_weights(directory: Path, recorded: dict[str, Any]) -> str:
+    """Why a run's directory has no checkpoint though the run had one, in words; "" where it may not have come so far.
+
+    `recorded` is its config.json. That of an older version does not say whether there was one: rows will do.
+    """
+    if holds_evaluations(directory):
+        its = f"its --log_dir, {recorded['flags'].get('log_dir', 'unknown')}"
+        return f"the evaluations of a run; its weights are in {its}"
+    if recorded.get(SAVED, len(metrics_lines(directory)) > 1):
+        return f"a run whose weights are gone: no checkpoint is left in {directory / CHECKPOINTS}"
+    return ""
 
 
 class RunDirectory:
@@ -122,26 +146,31 @@ class RunDirectory:
             for path in self._made:
                 path.unlink() if path.name == "lock" and not path.is_dir() else path.rmdir()
 
-    def recorded(self) -> dict[str, Any]:
+    def recorded(self, damaged: bool = False) -> dict[str, Any]:
         """The config.json of the run whose records the directory holds, {} where it holds none.
 
         Raises:
-            UsageError: the run is unknown.
+            UsageError: the run is unknown; {} where it may be `damaged`.
         """
         path = self.path / CONFIG
-        if not path.exists():
-            if record_files(self.path) or any((self.path / CHECKPOINTS).glob("step-*")):
-                raise UsageError(f"{self.flag} {self.path}: holds records of an unknown run; --overwrite removes them")
-            return {}
         try:
-            return read_config(path)
+            if path.exists():
+                return read_config(path)
+            if record_files(self.path) or any((self.path / CHECKPOINTS).glob("step-*")):
+                raise UsageError(f"{self.flag} {self.path}: holds records of an unknown run")
         except UsageError as error:
-            raise UsageError(f"{error}; --overwrite starts afresh") from None
+            if not damaged:
+                raise UsageError(f"{error}; --overwrite starts afresh") from None
+        return {}
 
     def steps_taken(self) -> int:
         """How many steps the newest checkpoint has behind it; 0 where there is none."""
         names = (path.name for path in (self.path / CHECKPOINTS).glob("step-*"))
         return max((int(name[5:]) for name in names if STEP.fullmatch(name)), default=0)
+
+    def holds_checkpoint(self) -> bool:
+        """Whether there is a checkpoint, good or damaged."""
+        return any(STEP.fullmatch(path.name) for path in (self.path / CHECKPOINTS).glob("step-*"))
 
     def describe(self, described: dict[str, Any]) -> None:
         """Writes config.json, where it does not hold just this; from then on the directory is this run's.
@@ -153,6 +182,15 @@ class RunDirectory:
         path, text = self.path / CONFIG, json.dumps(described, indent=2) + "\n"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_whole(path, text)
+
+    def note_saved(self, saved: bool) -> None:
+        """Writes down in config.json, where there is one, whether the run has written a checkpoint.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        with contextlib.suppress(UsageError):
+            self.describe(read_config(self.path / CONFIG) | {SAVED: saved})
 
     def check(self, recorded: dict[str, Any], origin: str, digests: dict[str, str], files: dict[str, str]) -> None:
         """Makes sure that a run reads what it has always read.
@@ -227,14 +265,30 @@ class RunDirectory:
 def claim(directories: list[RunDirectory], config: Config) -> dict[str, Any]:
     """Makes sure that directories hold one run, this configuration's, or nothing; writes nothing.
 
+    With --overwrite it may be of any configuration, but it is one: another run's records are not removed.
+
     Returns:
-        the run's config.json, {} where there is none yet. Its `run` tells two runs of one configuration apart.
+        the run's config.json, {} where there is none yet or --overwrite. Its `run` tells two runs of one configuration
+        apart.
 
     Raises:
-        UsageError: they hold something else.
+        UsageError: they hold something else, or a run whose weights are gone.
     """
     first, *others = directories
-    content, advice = first.recorded(), "choose another directory, or --overwrite"
+    content, *found = [directory.recorded(damaged=config.overwrite) for directory in directories]
+    place, advice = f"{first.flag} {first.path}", "choose another directory, or --overwrite"
+    if content and holds_evaluations(first.path):
+        raise UsageError(f"{place}: holds {lost_weights(first.path, content)}; choose another {first.flag}")
+    for other, its in zip(others, found, strict=True):
+        if its and its["run"] != content.get("run"):
+            raise UsageError(
+                f"{other.flag} {other.path}: holds records of another run than {place}, {owner(its)}; "
+                f"choose another {other.flag}"
+            )
+    if config.overwrite:
+        return {}
+    if content and not first.holds_checkpoint() and (lost := lost_weights(first.path, content)):
+        raise UsageError(f"{place}: holds {lost}" + (f"; bring them back, {advice}" if config.is_train else ""))
     if content:
         try:
             before = from_flags(content["flags"])
@@ -243,14 +297,9 @@ def claim(directories: list[RunDirectory], config: Config) -> dict[str, Any]:
         if differing := differences(before, config, changeable(first, content, before, config)):
             falling = any(falls(name, config) and getattr(before, name) != getattr(config, name) for name in FALLING)
             why = " (a rate that falls does so over all epochs: another number is another run)" if falling else ""
-            raise UsageError(f"{first.flag} {first.path}: holds a run with {'; '.join(differing)}{why}; {advice}")
-    for other in others:
-        found = other.recorded()
-        if found.get("run", content.get("run")) != content.get("run"):
-            raise UsageError(
-                f"{other.flag} {other.path}: holds records of another run than {first.flag} {first.path}; {advice}"
-            )
-        if not found and first.steps_taken():
+            raise UsageError(f"{place}: holds a run with {'; '.join(differing)}{why}; {advice}")
+    for other, its in zip(others, found, strict=True):
+        if not its and first.steps_taken():
             raise UsageError(f"{other.flag} {other.path}: holds no records of the run in {first.flag} {first.path}")
     return content
 

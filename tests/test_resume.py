@@ -201,7 +201,7 @@ def test_overwrite_starts_afresh_and_removes_nothing_else(trainer, toy, tmp_path
 def test_killed_while_it_overwrites(trainer, toy, tmp_path):
     """Whether the next command has the flag again or not."""
     assert trainer.run(flags(tmp_path), toy=True).status == 0
-    for at in range(1, 30):
+    for at in range(1, 35):
         ended = trainer.run(flags(tmp_path, "--overwrite"), toy=True, at=at)
         assert ended.status == -signal.SIGKILL
         resumes(trainer, tmp_path, toy)
@@ -222,6 +222,62 @@ def test_records_of_another_run_are_never_deleted(trainer, toy, tmp_path):
     shutil.move(first / "moved", first / "train")
     after = snapshot(tmp_path)
     assert {path: after[path] for path in before} == before
+
+
+def test_overwrite_spares_the_evaluations_of_another_run(trainer, toy, tmp_path):
+    """Nor is it recommended. The message names the other run, by its --log_dir, and the flag to change."""
+    shutil.copytree(toy, tmp_path / "first")
+    run_id = json.loads((toy / "eval" / "config.json").read_text())["run"]
+    second = ["--log_dir", str(tmp_path / "second"), "--eval_log_dir", str(tmp_path / "first" / "eval")]
+    own = ["--log_dir", str(tmp_path / "second"), "--eval_log_dir", str(tmp_path / "own")]
+    for there in (False, True):  # another run, new or finished
+        before = snapshot(tmp_path)
+        for more in ([], ["--overwrite"]):
+            ended = trainer.run(flags(tmp_path, *second, *more), toy=True)
+            refused(
+                ended, f"--eval_log_dir {second[3]}: holds records of another run", f"run {run_id[:6]} of --log_dir"
+            )
+            assert str(toy / "train") in ended.err and ended.err.endswith("; choose another --eval_log_dir\n")
+            assert snapshot(tmp_path) == before
+        if not there:
+            assert trainer.run(flags(tmp_path, *own), toy=True).status == 0
+
+
+def test_directories_that_are_swapped(trainer, toy):
+    swapped = ["--log_dir", str(toy / "eval"), "--eval_log_dir", str(toy / "train")]
+    before = snapshot(toy)
+    for more in ([], ["--overwrite"], ["--no-evaluate"], ["--no-evaluate", "--overwrite"]):
+        ended = trainer.run(flags(toy, *swapped, *more), toy=True)
+        refused(ended, f"--log_dir {toy / 'eval'}: holds the evaluations of a run", f"its --log_dir, {toy / 'train'};")
+        assert {path: content for path, content in snapshot(toy).items() if path in before} == before
+    refused(trainer.run(["--no-is_train", *swapped], toy=True), f"--log_dir {toy / 'eval'}: holds the evaluations")
+
+
+def test_a_run_whose_weights_are_gone_is_not_begun_anew(trainer, toy, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(toy, run)
+    shutil.rmtree(run / "train" / "checkpoints")
+    for case in ("no folder", "an empty folder", "of an older version"):
+        if case == "an empty folder":
+            (run / "train" / "checkpoints").mkdir()
+        if case == "of an older version":  # which has not written down whether there was one
+            described = json.loads((run / "train" / "config.json").read_text())
+            assert described.pop("saved") is True
+            (run / "train" / "config.json").write_text(json.dumps(described))
+        before = snapshot(run)
+        gone = f"--log_dir {run / 'train'}: holds a run whose weights are gone: no checkpoint is left in "
+        refused(trainer.run(flags(run), toy=True), gone, "or --overwrite")
+        refused(trainer.run(["--no-is_train", *flags(run)], toy=True), gone)
+        assert snapshot(run) == before, case
+    assert trainer.run(flags(run, "--overwrite"), toy=True).status == 0
+    assert not differing(outcome(run), outcome(toy))
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(trainer, toy, tmp_path):
+    ended = trainer.run(flags(tmp_path), toy=True, at=45)
+    assert ended.status == -signal.SIGKILL and not checkpoints(tmp_path) and timeless_rows(tmp_path / "train")
+    refused(trainer.run(["--no-is_train", *flags(tmp_path)], toy=True), "the run has no checkpoint yet")
+    resumes(trainer, tmp_path, toy)
 
 
 def test_records_without_a_configuration_are_not_touched(trainer, tmp_path):

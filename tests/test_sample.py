@@ -294,7 +294,7 @@ def test_what_cannot_be_sampled(runs, capsys, run, flags, why):
             "config.json: a run of another version, with unknown flags: --gone",
         ),
         ("config.json", lambda flags: flags.update(g_hidden_dim="x"), "config.json: "),
-        ("checkpoints", None, "no checkpoint yet"),
+        ("checkpoints", None, "a run whose weights are gone: no checkpoint is left in "),
     ],
 )
 def test_a_run_that_is_damaged(runs, capsys, tmp_path, name, content, why):
