@@ -6,6 +6,7 @@ import math
 import platform
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from support.config import FIELDS, SECTIONS, Config, UsageError, check, check_effect
@@ -18,6 +19,11 @@ MOST = 10**6  # of anything counted, unless a flag says otherwise
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, and which guesses what an unknown flag was to be."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        """As argparse does it; a `type=Path` takes no empty name, which would be the current directory."""
+        super().__init__(*args, **kwargs)
+        self.register("type", Path, named)
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """As argparse does it; an unknown flag is an error that names the most similar one."""
@@ -41,6 +47,13 @@ class RaisingParser(Parser):
     def error(self, message: str) -> NoReturn:
         """Raises UsageError."""
         raise UsageError(" ".join(message.split()))
+
+
+def named(text: str) -> Path:
+    """Reads the name of a file or folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name")
+    return Path(text)
 
 
 def truth(text: str) -> bool:

@@ -87,27 +87,54 @@ def notes_of(path: Path) -> list[pretty_midi.Note]:
 
 
 def test_tunes_are_midi_files(runs, capsysbinary, tmp_path):
-    """The prefix is a middle C and a rest, by numbers or by name."""
-    lines = lines_of(capsysbinary, runs / "tunes", "-n", 3, "--prefix", "40 0", "-o", tmp_path / "songs")
+    """The prefix is a middle C and a rest."""
+    lines = lines_of(capsysbinary, runs / "tunes", "-n", 3, "--prefix", " C4 r", "-o", tmp_path / "songs")
     assert lines == [f"3 tunes in {tmp_path / 'songs'}/sample*.mid"]
     for i in range(3):
         notes = notes_of(tmp_path / "songs" / f"sample{i}.mid")
         assert notes[0].pitch == 60 and notes[0].start == 0 and notes[0].end == pytest.approx(0.4)
         assert all(note.start >= 0.79 for note in notes[1:])
-    lines_of(capsysbinary, runs / "tunes", "-n", 3, "--prefix", " C4 r", "-o", tmp_path / "named")
-    for i in range(3):
-        name = f"sample{i}.mid"
-        assert (tmp_path / "named" / name).read_bytes() == (tmp_path / "songs" / name).read_bytes()
     assert lines_of(capsysbinary, runs / "tunes", "-n", 1) == [f"1 tune in {runs / 'tunes' / 'samples'}/sample0.mid"]
 
 
 def test_no_stale_tunes_among_new_ones(runs, capsysbinary, tmp_path):
     lines_of(capsysbinary, runs / "tunes", "-n", 4, "-o", tmp_path)
-    mine = ["sample.mid", "sample4.wav", "sample5a.mid", "tune7.mid"]
+    mine = ["sample.mid", "sample4.wav", "sample5a.mid", "sample7.mid", "tune7.mid"]
     for name in mine:
         (tmp_path / name).touch()
+    (tmp_path / "sample3.mid").write_bytes(b"made better by hand")
     lines_of(capsysbinary, runs / "tunes", "-n", 2, "-o", tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["sample.mid", "sample0.mid", "sample1.mid", *mine[1:]]
+    mine += ["sample3.mid", "sample0.mid", "sample1.mid", sample.WRITTEN]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(mine)
+    assert (tmp_path / "sample3.mid").read_bytes() == b"made better by hand"
+
+
+@pytest.mark.parametrize("earlier", [0, 1, 2])
+def test_no_tune_of_somebody_else_is_lost(runs, capsys, tmp_path, earlier):
+    """Neither one that was there before, nor one that was changed, nor one in the place of one that was removed."""
+    for count in [[], [3], [3, 1]][earlier]:
+        assert sample.main([str(runs / "tunes"), "-n", str(count), "-o", str(tmp_path)]) == 0
+    (tmp_path / "sample2.mid").write_bytes(b"mine")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        sample.main([str(runs / "tunes"), "-n", "3", "--seed", "9", "-o", str(tmp_path)])
+    line = f"{tmp_path / 'sample2.mid'}: not as sample.py wrote it; move it away, or name another folder with -o"
+    assert stop.value.code == 2 and capsys.readouterr().err == f"sample.py: error: {line}\n"
+    assert (tmp_path / "sample2.mid").read_bytes() == b"mine"
+
+
+def test_what_an_interrupt_leaves_is_replaced(runs, capsysbinary, tmp_path, monkeypatch):
+    def write_midi(tokens, path, *arguments):
+        if path.name == "sample1.mid":
+            raise KeyboardInterrupt
+        path.write_bytes(b"tune")
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sample, "write_midi", write_midi)
+        sample.main([str(runs / "tunes"), "-n", "3", "-o", str(tmp_path)])
+    assert (tmp_path / "sample0.mid").read_bytes() == b"tune"
+    lines_of(capsysbinary, runs / "tunes", "-n", 3, "-o", tmp_path)
+    assert (tmp_path / "sample0.mid").read_bytes() != b"tune" and (tmp_path / "sample2.mid").exists()
 
 
 def test_one_tune_has_the_name_it_is_given(runs, capsysbinary, tmp_path):
@@ -246,7 +273,7 @@ BAD = [
     ("ids", ["--prefix", "1 4"], "--prefix: not in the run's vocabulary: '4'"),
     ("ids", ["--prefix", "1 x -2 1.0"], "--prefix: not in the run's vocabulary: 'x' '-2' '1.0'"),
     ("ids", ["--prefix", "9" * 5000], "--prefix: not in the run's vocabulary: '999"),
-    ("tunes", ["--prefix", "89"], "--prefix: not in the run's vocabulary: '89'"),
+    ("tunes", ["--prefix", "60 0"], "'60' '0'; a token of music is a note, such as C4 or F#4, or R, a rest\n"),
     ("text", ["--prefix", "abc"], "--prefix: 3 tokens leave none to draw of the run's 3"),
     ("text", ["--prefix", "abc", "--length", "2"], "--prefix: 3 tokens leave none to draw of --length 2"),
     ("tunes", ["--prefix", "C4 H4 C-1 C C10 b0"], "--prefix: not in the run's vocabulary: 'H4' 'C-1' 'C' 'C10'"),
@@ -259,6 +286,13 @@ BAD = [
     ("ids", ["--checkpoint", "last"], "argument --checkpoint: 'last' is not an integer"),
     ("ids", ["--no-unknown"], "so there is no unknown token"),
     ("tunes", ["-n", "2", "-o", "tune.mid"], "-o tune.mid: -n 2 tunes need a folder, or -n 1"),
+    (
+        "tunes",
+        ["-n", "1", "-o", "song.wav"],
+        "-o song.wav: no name that ends in .mid, nor a folder that is there",
+    ),
+    ("tunes", ["-o", ""], "argument -o/--output: an empty name"),
+    ("text", ["-o", ""], "argument -o/--output: an empty name"),
     ("text", ["--temperature", "0"], "argument --temperature: 0 is less than"),
     ("text", ["--temperature", "nan"], "argument --temperature: nan is not finite"),
     ("text", ["-n", "0"], "argument -n: 0 is less than 1"),

@@ -1,6 +1,8 @@
 """Draws samples from a run, finished or not: python tools/sample.py LOGDIR -n 100 [--prefix "..."] [-o FILE]."""
 
 import contextlib
+import hashlib
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,7 +23,7 @@ from data.text import Vocabulary, tokenise
 from generator import State, sample_tokens
 from model import SeqGAN
 from runs.checkpoints import BEST, first_line
-from runs.directories import PRETRAINED, SONG, TEMPO, VOCABULARY
+from runs.directories import PRETRAINED, SONG, TEMPO, VOCABULARY, write_whole
 from support.config import UsageError
 from support.device import configure_tensorflow
 from support.parser import Parser, number
@@ -31,6 +33,7 @@ from support.streams import escape_unprintable
 ROWS = 256  # samples drawn at once; the same whatever -n, so that more samples begin with the fewer
 STEPS = 256  # tokens of them that are drawn in one compiled call
 MOST_TOKENS = 100_000  # of a sample: ROWS of them fit into memory
+WRITTEN = ".samples.sha256"  # in a folder of tunes: those that earlier calls wrote, as `sha256sum` lists files
 
 
 def portions(
@@ -95,8 +98,11 @@ def portions(
 
 
 def token_of(word: str, vocab_size: int, music: bool) -> int | None:
-    """The token id of a word of --prefix, or None: a number, or in music a note's name, such as C#4, or R, a rest."""
-    if word.isascii() and word.isdecimal() and len(word) < 10:
+    """The token id of a word of --prefix, or None: a number or, in music, a note's name, such as C#4, or R, a rest.
+
+    In music a number might be meant as a MIDI pitch.
+    """
+    if not music and word.isascii() and word.isdecimal() and len(word) < 10:
         return int(word) if int(word) < vocab_size else None
     if music and word.upper() == "R":
         return REST
@@ -107,11 +113,12 @@ def token_of(word: str, vocab_size: int, music: bool) -> int | None:
 
 
 def read_prefix(text: str, model: SeqGAN, vocabulary: Vocabulary | None, length: int) -> list[int]:
-    """The token ids of --prefix: text where there is a vocabulary, else numbers and, in music, notes.
+    """The token ids of --prefix: text where there is a vocabulary, else numbers or, in music, notes.
 
     Raises:
         UsageError: it has unknown tokens, or so many that none of `length` is left to draw.
     """
+    advice = ""
     if vocabulary:
         tokens = tokenise(text, vocabulary.kind)
         unknown = sorted(set(tokens) - set(vocabulary.entries))
@@ -121,8 +128,9 @@ def read_prefix(text: str, model: SeqGAN, vocabulary: Vocabulary | None, length:
         read = [token_of(word, model.generator.vocab_size, music) for word in tokens]
         unknown = [word for word, token in zip(tokens, read, strict=True) if token is None]
         prefix = [token for token in read if token is not None]
+        advice = "; a token of music is a note, such as C4 or F#4, or R, a rest" if music else ""
     if unknown:
-        raise UsageError(f"--prefix: not in the run's vocabulary: {' '.join(map(repr, unknown))}")
+        raise UsageError(f"--prefix: not in the run's vocabulary: {' '.join(map(repr, unknown))}{advice}")
     if len(prefix) >= length:
         whose = "the run's" if length == model.generator.seq_len else "--length"
         raise UsageError(f"--prefix: {len(prefix)} tokens leave none to draw of {whose} {length}")
@@ -136,10 +144,12 @@ class Songs:
         """Writes `count` tunes to `output`, or to a folder in `logdir`.
 
         Raises:
-            UsageError: it is one file for several tunes.
+            UsageError: it is one file for several tunes, or a file of another kind.
         """
         self.folder, self.file, self.count = output or logdir / "samples", None, count
-        if output and output.suffix.lower() in (".mid", ".midi") and not output.is_dir():
+        if output and output.suffix and not output.is_dir():
+            if output.suffix.lower() not in (".mid", ".midi"):
+                raise UsageError(f"-o {output}: no name that ends in .mid, nor a folder that is there")
             if count > 1:
                 raise UsageError(f"-o {output}: -n {count} tunes need a folder, or -n 1")
             self.file = output
@@ -151,20 +161,44 @@ class Songs:
     def write(self, portions: Iterator[np.ndarray], seconds: float, beats: float) -> None:
         """Writes tunes, int32 [n, T] each portion, whose tokens last `seconds` and so many `beats` (0: by the second).
 
-        An earlier call's songs do not stay among those of this one.
+        An earlier call's songs do not stay among those of this one in a folder. What else is there does.
 
         Raises:
+            UsageError: the folder has a file of such a name that is no earlier call's, or was changed since.
             OSError: one can't be written.
         """
-        if not self.file:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        for i, tokens in enumerate(row for rows in portions for row in rows):
-            write_midi(tokens, self.file or self.folder / f"sample{i}.mid", seconds, beats)
-        if not self.file:
-            new = {f"sample{i}.mid" for i in range(self.count)}
-            for path in self.folder.iterdir():
-                if SONG.fullmatch(path.name) and path.name not in new:
-                    path.unlink()
+        tunes = (tokens for rows in portions for tokens in rows)
+        if self.file:
+            write_midi(next(tunes), self.file, seconds, beats)
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        paths = [self.folder / f"sample{i}.mid" for i in range(self.count)]
+        earlier, written = self._earlier(), []
+        for path in paths:
+            if path not in earlier and os.path.lexists(path):
+                raise UsageError(f"{path}: not as sample.py wrote it; move it away, or name another folder with -o")
+        try:
+            for path, tokens in zip(paths, tunes, strict=True):
+                write_midi(tokens, path, seconds, beats)
+                written.append(path)
+            for path in earlier - set(paths):
+                path.unlink()
+        finally:  # also after an interrupt
+            there = {path for path in {*earlier, *written} if path.exists()}
+            listed = sorted(there, key=lambda path: (len(path.name), path.name))
+            write_whole(self.folder / WRITTEN, "".join(f"{sha256(path)}  {path.name}\n" for path in listed))
+
+    def _earlier(self) -> set[Path]:
+        """The tunes that earlier calls wrote and nobody changed since."""
+        path = self.folder / WRITTEN
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+        known = {self.folder / line[66:]: line[:64] for line in lines if SONG.fullmatch(line[66:])}
+        return {path for path, digest in known.items() if path.is_file() and sha256(path) == digest}
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_lines(portions: Iterator[np.ndarray], vocabulary: Vocabulary | None, output: Path | None) -> None:
@@ -196,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--prefix",
         default="",
-        help="what every sample begins with: text, or token ids with spaces, or for music notes, such as C4 F#4 R (a "
+        help="what every sample begins with: text; token ids with spaces; or for music notes, such as C4 F#4 R (a "
         "rest), a token each",
     )
     parser.add_argument(
