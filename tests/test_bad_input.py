@@ -18,9 +18,11 @@ import pytest
 from fault_injection import ROOT, SIZES, TINY
 
 import main as program
+from data import prepare_quatrains
 from data.nottingham import NottinghamData  # noqa: F401, imported before output is captured
 from support.config import ABOVE_ZERO, Config, UsageError, check_effect
 from support.parser import parse
+from tools import plot_curves, report, sample, sweep, temperatures
 
 COUNTS = [name for name, field in Config.__dataclass_fields__.items() if field.type is int]
 REALS = [name for name, field in Config.__dataclass_fields__.items() if field.type is float]
@@ -194,6 +196,25 @@ def test_a_number_that_another_flag_needs(monkeypatch):
     ):
         with pytest.raises(UsageError, match=why):
             check_effect(config, ["g_lr"])
+
+
+@pytest.mark.parametrize(
+    ("tool", "words", "name"),
+    [
+        (sweep, ["a.toml", "--logs", ""], "--logs"),
+        (report, ["a.toml", "-o", "b", "--logs", ""], "--logs"),
+        (report, ["a.toml", "-o", ""], "-o/--output"),
+        (plot_curves, ["a", "-o", ""], "-o/--output"),
+        (temperatures, ["a", "-o", ""], "-o/--output"),
+        (prepare_quatrains, ["-o", ""], "-o/--output"),
+        (sample, [""], "LOGDIR"),
+    ],
+)
+def test_an_empty_name_is_not_the_current_folder(capsys, tool, words, name):
+    with pytest.raises(SystemExit, match="2"):
+        tool.main(words)
+    error = capsys.readouterr().err
+    assert error.endswith(f": error: argument {name}: an empty name\n") and error.count("\n") == 1
 
 
 def test_presets_have_values_for_several_purposes():

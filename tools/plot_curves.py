@@ -1,6 +1,5 @@
 """Draws the evaluation curves of runs: python tools/plot_curves.py LOGDIR [LOGDIR ...] [-o FILE.png]."""
 
-import argparse
 import csv
 import math
 import os
@@ -9,11 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import matplotlib
 
 matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot as plt
+
+from support.parser import Parser
 
 METRICS, MAX_BYTES = "metrics.csv", 1 << 28
 PANELS = {  # a column of metrics.csv, and its name in the picture
@@ -160,7 +163,7 @@ def draw(directories: Sequence[Path], output: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns the exit status, 2 with one line on stderr where an argument can't be used."""
-    parser = argparse.ArgumentParser(prog="plot_curves.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="plot_curves.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("logdirs", nargs="+", type=Path, metavar="LOGDIR", help="evaluation directories, one a run")
     parser.add_argument(
         "-o",
