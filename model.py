@@ -351,7 +351,7 @@ class SeqGAN:
             step: counts these steps, int32 scalar.
         """
         config, size, half = self.config, real.shape[0], self.config.d_batch_size // 2
-        fake = self._sample(size, Purpose.D_FAKE, step)
+        fake = self._sample(size, Purpose.D_FAKE, step, self.averaged)  # what D is measured on and used with
         labels = tf.constant([REAL] * half + [FAKE] * half)
         count = size // half  # minibatches a pass
 
@@ -405,9 +405,8 @@ class SeqGAN:
 
     # ---- sampling and evaluation
 
-    def _sample(self, size: int, purpose: Purpose, step: tf.Tensor, policy: Generator | None = None) -> tf.Tensor:
-        """Draws `size` sequences from a policy, None being the one that is trained: int32 [size, T]."""
-        policy = policy or self.generator
+    def _sample(self, size: int, purpose: Purpose, step: tf.Tensor, policy: Generator) -> tf.Tensor:
+        """Draws `size` sequences from a policy: int32 [size, T]."""
         rows = min(size, SAMPLE_ROWS)
         chunks = -(-size // rows)
         seq_len = self.config.seq_len

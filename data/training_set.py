@@ -30,7 +30,7 @@ class TrainingSet:
 
     def mle_batches(self, epoch: int) -> tf.Tensor:
         """The batches of one pass, int32 [n // B, B, T]; what does not fill a batch waits for another epoch."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.sequences))
+        order = numpy_rng(self.seed, Purpose.MLE_SHUFFLE, epoch).permutation(len(self.sequences))
         count = len(order) // self.batch_size
         chosen = self.sequences[order[: count * self.batch_size]]
         return tf.constant(chosen.reshape(count, self.batch_size, -1))

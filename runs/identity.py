@@ -32,10 +32,16 @@ def description(config: Config) -> dict[str, Any]:
 
 
 def other_versions(recorded: dict[str, Any], described: dict[str, Any]) -> str:
-    """What of TensorFlow and Keras is another version in one run `description` than in a later one, in words, or ""."""
-    before, now = recorded.get("versions", {}), described["versions"]
-    changed = [name for name in ("tensorflow", "keras") if before.get(name) != now[name]]
-    return ", ".join(f"{name} {before.get(name, 'unknown')} is now {now[name]}" for name in changed)
+    """What a later run `description` has of other versions than an earlier one and would draw otherwise, or ""."""
+    before, now, flags = recorded.get("versions", {}), described["versions"], described["flags"]
+    names = [name for name in ("tensorflow", "keras") if before.get(name) != now[name]]
+    changed = [f"{name} {before.get(name, 'unknown')} is now {now[name]}" for name in names]
+    if recorded.get("format", 1) < 3:
+        if flags["train_size"]:
+            changed.append("the passes over --train_size have another order than in the version that began this run")
+        if flags["average"] and flags["d_steps"]:
+            changed.append("with --average the discriminator now learns from samples of the average")
+    return ", ".join(changed)
 
 
 def git_commit() -> str:

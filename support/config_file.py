@@ -11,7 +11,7 @@ from support.config import FIELDS, Config, UsageError
 from support.presets import PRESETS
 
 CONFIG = "config.json"  # a run's record of its flags, in each of its directories
-FORMAT = 2  # of that file; the first had no number
+FORMAT = 3  # of that file; the first had no number. Before 3 some draws were others: runs/identity.py
 MAX_CONFIG = 2**20  # characters; one has a few thousand
 
 # Runs outlive versions of the program. A config.json that lacks a flag which was added later means what the program did

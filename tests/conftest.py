@@ -89,7 +89,7 @@ LONGEST = (
 # Files that take seconds, for `-m quick`.
 QUICK = (
     *("bad_input", "checkpoints", "discriminator", "fetch_nottingham", "metrics", "midi", "oracle"),
-    *("prepare_quatrains", "readme"),
+    *("prepare_quatrains", "readme", "seeds"),
 )
 WORKERS = 8  # at most: each may take 2 GiB
 # Files whose tests go to the workers one by one, as all of them would fill one.

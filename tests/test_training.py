@@ -263,7 +263,7 @@ def test_the_average_is_that_of_all_updates_each_weighted_by_the_decay_since():
     assert_same(weights(model.averaged), weights(model.generator))
 
 
-def test_evaluation_and_samples_use_the_average_and_training_does_not():
+def test_evaluation_samples_and_the_discriminator_use_the_average_and_policy_updates_do_not():
     model, other = model_of("--average", "0.9", "--eval_samples", "5000"), model_of("--eval_samples", "5000")
     randomise(model.averaged, seed=5)
     sequences = tf.constant(all_sequences(4, 3))
@@ -276,6 +276,8 @@ def test_evaluation_and_samples_use_the_average_and_training_does_not():
     assert data.evaluate(model, epoch=0, due=NOW) == data.evaluate(other, epoch=0, due=NOW)
     drawn = (next(portions(policy, 64, [], 0.7, seed=1)) for policy in (model, other))
     np.testing.assert_array_equal(*drawn)
+    real = batches_of(1, size=64)[0]
+    assert model.d_step(real, tf.constant(0)) == other.d_step(real, tf.constant(0))
 
 
 def test_without_an_average_there_is_none():

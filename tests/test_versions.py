@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 import main as program
 from runs import directories, logs
+from runs.identity import description, other_versions
 from support import config_file
 from support.config import Config, UsageError
 from support.config_file import FORMAT, differences, from_flags
@@ -144,6 +146,23 @@ def test_another_version_of_tensorflow_is_warned_of(old_run, capsys):
     assert len(warnings) == 1 and "tensorflow 2.20.0 is now " in warnings[0] and "bitwise" in warnings[0]
     assert train([*FLAGS, "--total_epochs", "5"]) == 0  # by the version that is now the run's
     assert "tensorflow" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({}, []),
+        ({"train_size": 64}, ["--train_size"]),
+        ({"average": 0.9}, ["--average"]),
+        ({"average": 0.9, "d_steps": 0}, []),  # while the discriminator was pretrained there was no difference
+        ({"average": 0.9, "train_size": 64}, ["--train_size", "--average"]),
+    ],
+)
+def test_what_an_older_version_drew_otherwise_is_warned_of(flags, told):
+    now = description(Config(**flags))
+    for older in (now | {"format": 2}, {name: value for name, value in now.items() if name != "format"}):
+        assert re.findall("--[a-z_]+", other_versions(older, now)) == told
+    assert other_versions(now, now) == ""
 
 
 def test_the_page_of_hyperparameters_shows_the_newest_flags(old_run):
