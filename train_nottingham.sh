@@ -15,17 +15,10 @@ python=${PYTHON:-python}
 
 "$python" -m data.fetch_nottingham
 
-log_dir=logs/train/nottingham
-flags=("$@")
-for i in "${!flags[@]}"; do
-    case ${flags[i]} in
-        --log_dir) log_dir=${flags[i + 1]:-} ;;
-        --log_dir=*) log_dir=${flags[i]#*=} ;;
-    esac
-done
-
 # docs/flags.md has what the preset holds, RESULTS.md why.
-"$python" main.py --preset music "$@" &
+flags=(--preset music "$@")
+log_dir=$("$python" -c "import sys, support.parser as p; print(p.parse(sys.argv[1:]).log_dir)" "${flags[@]}")
+"$python" main.py "${flags[@]}" &
 training=$!
 
 # Signals to this script are meant for the training, which saves and ends. Ctrl-C reaches both without help.

@@ -598,6 +598,16 @@ def test_the_script_refused_leaves_what_there_was(tree, split_folder, tmp_path):
     assert (songs / "sample0.mid").read_text() == str(songs)
 
 
+def test_the_script_leaves_no_songs_of_another_run(tree, split_folder, tmp_path):
+    """The directory of --preset quick is its own, and has no songs."""
+    (tree / "logs" / "train" / "nottingham").mkdir(parents=True)
+    (tree / "logs" / "train" / "nottingham" / "sample0.mid").write_text("of an earlier run")
+    flags = ["--preset", "quick", "--no-jit", "--no-evaluate", "--pretrain_g_epochs", "1", "--total_epochs", "0"]
+    done = run_script(tree, tiny_zip(split_folder, tmp_path / "tiny.zip"), *flags, "--reward", "constant")
+    assert done.returncode == 0 and (tree / "logs" / "train" / "quick" / "metrics.csv").exists(), done.stderr
+    assert not list((tree / "data" / "Nottingham").glob("*.mid"))
+
+
 def test_the_script_stops_where_there_is_no_data(tree, tmp_path):
     done = run_script(tree, tmp_path / "missing.zip")
     assert done.returncode == 2 and "NOTTINGHAM_ZIP" in done.stderr
