@@ -150,9 +150,12 @@ class RunDirectory:
         """The config.json of the run whose records the directory holds, {} where it holds none.
 
         Raises:
-            UsageError: the run is unknown; {} where it may be `damaged`.
+            UsageError: the run is unknown; {} where it may be `damaged`. Or there are tunes that are no run's, as a run
+                would write its own over them.
         """
         path = self.path / CONFIG
+        if self.flag == "--log_dir" and not path.exists() and (tunes := self._tunes()):
+            raise UsageError(f"{self.flag} {self.path}: {tunes[0].name} there is no run's; choose another directory")
         try:
             if path.exists():
                 return read_config(path)
@@ -162,6 +165,10 @@ class RunDirectory:
             if not damaged:
                 raise UsageError(f"{error}; --overwrite starts afresh") from None
         return {}
+
+    def _tunes(self) -> list[Path]:
+        """The tunes among its files that are named as a run names them, by name."""
+        return sorted(path for path in self.path.iterdir() if SONG.fullmatch(path.name))
 
     def steps_taken(self) -> int:
         """How many steps the newest checkpoint has behind it; 0 where there is none."""
@@ -241,7 +248,7 @@ class RunDirectory:
         kept, media = [], self.path / MEDIA
         if self.flag == "--log_dir":
             kept = [self.path / VOCABULARY, self.path / TEMPO]
-            kept += [path for path in self.path.iterdir() if SONG.fullmatch(path.name)]
+            kept += self._tunes()
             kept += [path for path in media.glob("*") if MEDIUM.fullmatch(path.name)]
         # The configuration last: it tells whose the others are.
         for path in [*record_files(self.path), *kept, self.path / CONFIG]:

@@ -504,6 +504,15 @@ def test_a_log_dir_among_the_tunes(plain_folder, tmp_path, capsys):
     assert "--log_dir" in line and "the tunes of --data_dir are there" in line
 
 
+@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
+def test_a_tune_that_was_in_the_log_dir_before_is_not_lost(plain_folder, tmp_path, capsys, flags):
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "sample0.mid").write_bytes(b"mine")
+    line = error_line(capsys, "--data_dir", str(plain_folder), "--log_dir", str(tmp_path / "log"), *flags)
+    assert f"--log_dir {tmp_path / 'log'}: sample0.mid there is no run's" in line
+    assert [path.name for path in (tmp_path / "log").iterdir()] == ["sample0.mid"]
+
+
 def test_a_whole_run_by_the_beat(split_folder, tmp_path, capsys):
     """The tunes' 0.4 s are 0.8 beats at their 120 a minute, and so are the samples' tokens."""
     for tune in split_folder.glob("*/*.mid"):
