@@ -361,7 +361,7 @@ def test_minibatches_are_half_real_and_passes_cover_everything(monkeypatch):
     model = tiny_model("--d_epochs", "2", "--d_batch_size", "6")
     real = tf.constant(np.repeat(np.arange(12)[:, None], 3, axis=1), tf.int32)  # recognisable rows
     fakes = tf.constant(np.repeat(100 + np.arange(12)[:, None], 3, axis=1), tf.int32)
-    monkeypatch.setattr(model, "_sample", lambda size, purpose, step: fakes[:size])
+    monkeypatch.setattr(model, "_sample", lambda size, purpose, step, policy: fakes[:size])
     seen = []
 
     def record(tokens, labels, seed):
@@ -391,7 +391,7 @@ def test_the_discriminator_learns_what_can_be_learnt(jit):
         last = model.d_step(real, tf.constant(step))
     assert float(last.loss) < float(first.loss) / 2 and float(last.accuracy) > 0.9
     assert float(model.discriminator.real_prob(real)[0]) > 0.8
-    fake = model._sample(64, 0, tf.constant(0))
+    fake = model.sample(64, 0, tf.constant(0))
     assert float(tf.reduce_mean(model.discriminator.real_prob(fake))) < 0.3
 
 
