@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import hashlib
 import io
 import math
 import os
@@ -26,6 +27,7 @@ from tensorboard.util.tensor_util import make_tensor_proto
 from runs.directories import METRICS, fsync, naming, record_files, write_whole
 from support.config import UsageError
 
+CHECKSUM = "sha256"  # in a position: of metrics.csv; older versions' have none
 HPARAMS = "events.out.tfevents.0.hparams"  # TensorBoard reads a directory's event files in the order of their names
 
 
@@ -61,17 +63,40 @@ def with_errors(figures: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {name: value for name, (value, _) in figures.items()} | errors
 
 
+def sizes_at(directory: Path, position: dict[str, Any], advice: str = "; --overwrite starts afresh") -> dict[str, int]:
+    """How long each file of a directory was at a position, {file name: bytes}.
+
+    Raises:
+        UsageError: a file is shorter now, or metrics.csv does not begin with the rows that were written until then.
+        OSError: one can't be read.
+    """
+    sizes = {name: size for name, size in position.items() if name != CHECKSUM}
+    for name, size in sizes.items():
+        path = directory / Path(name).name
+        if not path.is_file() or path.stat().st_size < size:
+            raise UsageError(f"{path}: missing or cut short since the last checkpoint{advice}")
+        if name == METRICS:
+            written = path.read_bytes()[:size]
+            rows = written.splitlines()
+            like_rows = written.endswith(b"\n") and b"\r" not in written and len(set(rows)) == len(rows)
+            like_rows = like_rows and len({row.count(b",") for row in rows}) == 1
+            if not (hashlib.sha256(written).hexdigest() == position[CHECKSUM] if CHECKSUM in position else like_rows):
+                raise UsageError(f"{path}: rows or line ends changed since the last checkpoint; restore it{advice}")
+    return sizes
+
+
 class RunLog:
     """Writes one directory of a run: metrics.csv and one event file.
 
-    A `position` is how long each file was at some moment: {file name: bytes}. Reopening at a position drops what was
-    written after it, so that a resumed run leaves the records of one that was never interrupted.
+    A `position` is how long each file was at some moment, {file name: bytes}, and under CHECKSUM what metrics.csv held.
+    Reopening at a position drops what was written after it, so that a resumed run leaves the records of one that was
+    never interrupted.
 
     The event file is written from here and not by `tf.summary`'s writer, which loses records without an error where
     the disk is full, and which starts another file in each process.
     """
 
-    def __init__(self, directory: str | Path, columns: tuple[str, ...], position: dict[str, int], group: str):
+    def __init__(self, directory: str | Path, columns: tuple[str, ...], position: dict[str, Any], group: str):
         """Opens `directory` at `position` ({}: from the start).
 
         Args:
@@ -81,22 +106,19 @@ class RunLog:
             group: what TensorBoard shows the scalars under, see `tag_of`.
 
         Raises:
-            UsageError: a file is shorter than `position` says.
+            UsageError: the files are not what they were then, see `sizes_at`.
             OSError: a file can't be written; so do all the methods that write.
         """
         self.directory, self.group = Path(directory), group
         self.columns = ("epoch", "phase", *columns)
-        for name, size in position.items():
-            path = self.directory / Path(name).name
-            if not path.is_file() or path.stat().st_size < size:
-                raise UsageError(f"{path}: missing or cut short since the last checkpoint; --overwrite starts afresh")
+        sizes = sizes_at(self.directory, position)
         for path in record_files(self.directory):
-            if path.name in position:
-                os.truncate(path, position[path.name])
+            if path.name in sizes:
+                os.truncate(path, sizes[path.name])
             elif path.name != HPARAMS:
                 path.unlink()
         events = f"events.out.tfevents.{int(time.time())}.seqgan"
-        events = next((name for name in position if name != METRICS), events)
+        events = next((name for name in sizes if name != METRICS), events)
         self._event_file = open(self.directory / events, "ab")
         self._events = RecordWriter(self._event_file)
         self._csv_file = open(self.directory / METRICS, "a", newline="", encoding="utf-8")
@@ -109,17 +131,15 @@ class RunLog:
             with naming(self.directory):
                 self._csv.writeheader()
 
-    def copy(self, directory: Path, position: dict[str, int]) -> None:
+    def copy(self, directory: Path, position: dict[str, Any]) -> None:
         """Writes what another run's directory has up to a position, but for its hyper-parameters.
 
         Raises:
-            UsageError: a file is shorter than `position` says.
+            UsageError: they are not what they were then, see `sizes_at`.
             OSError: one can't be read.
         """
-        for name, size in position.items():
+        for name, size in sizes_at(directory, position, advice="").items():
             path = directory / Path(name).name
-            if not path.is_file() or path.stat().st_size < size:
-                raise UsageError(f"{path}: missing or cut short since the last checkpoint")
             if name == METRICS:
                 with open(path, "rb") as file, naming(self.directory):
                     rows = csv.DictReader(file.read(size).decode().splitlines())
@@ -135,14 +155,15 @@ class RunLog:
                     self._write(event)
         self.flush()
 
-    def position(self) -> dict[str, int]:
+    def position(self) -> dict[str, Any]:
         """The present position, once all that was written is on disk."""
         self.flush()
         files = [path for path in record_files(self.directory) if path.name != HPARAMS]
         for path in files:
             fsync(path)
         fsync(self.directory)
-        return {path.name: path.stat().st_size for path in files}
+        checksum = hashlib.sha256((self.directory / METRICS).read_bytes()).hexdigest()
+        return {path.name: path.stat().st_size for path in files} | {CHECKSUM: checksum}
 
     def flush(self) -> None:
         """Hands all that was written to the operating system."""

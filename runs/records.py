@@ -1,11 +1,12 @@
 """What a run writes down beside its weights: its logs, its newest evaluation, which checkpoint is the best."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 from runs.checkpoints import BEST, MARKS
 from runs.console import Figures
-from runs.logs import RunLog, means, with_errors
+from runs.logs import RunLog, means, sizes_at, with_errors
 from runs.pretrained import Pretraining
 from support.config import Config
 
@@ -24,10 +25,10 @@ class Records:
         `evaluated` are the names of all figures that an evaluation may have.
         """
         self.config = config
-        self.columns = (*TRAIN_COLUMNS, "g_mle_loss") if config.mle_steps else TRAIN_COLUMNS
+        self.columns: tuple[str, ...] = (*TRAIN_COLUMNS, "g_mle_loss") if config.mle_steps else TRAIN_COLUMNS
         self.eval_columns = tuple(column for name in evaluated for column in (name, f"{name}_se"))
         self.results: list[dict[str, float]] = details.get("results", [])  # of the epoch under way
-        self.positions: dict[str, dict[str, int]] = details.get("positions", {})  # of the logs
+        self.positions: dict[str, dict[str, Any]] = details.get("positions", {})  # of the logs
         self.evaluation: Figures = details.get("evaluation", {})  # the newest
         self.best: dict[str, float] | None = details.get("best")  # the step of least nll_valid, and that
         self.logs: list[RunLog] = []  # those open: of training, and with --evaluate of evaluation
@@ -35,11 +36,14 @@ class Records:
     def open(self, described: dict[str, Any]) -> None:
         """Opens the logs where the checkpoint left them; `described` is the content of config.json."""
         config = self.config
-        self.logs = [RunLog(config.log_dir, self.columns, self.positions.get("train", {}), "training")]
+        logs = [(config.log_dir, self.columns, self.positions.get("train", {}), "training")]
         if config.evaluate:
-            self.logs.append(RunLog(config.eval_log_dir, self.eval_columns, self.positions.get("eval", {}), "samples"))
-        for log in self.logs:
-            log.write_hyperparameters(described)
+            logs.append((config.eval_log_dir, self.eval_columns, self.positions.get("eval", {}), "samples"))
+        for directory, _, position, _ in logs:  # all of them before one is touched
+            sizes_at(Path(directory), position)
+        for arguments in logs:
+            self.logs.append(RunLog(*arguments))
+            self.logs[-1].write_hyperparameters(described)
 
     def close(self) -> None:
         """Closes the logs that are open."""

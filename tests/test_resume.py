@@ -1,5 +1,6 @@
 """Runs that are interrupted, starved or continued; tests/test_kills.py kills them."""
 
+import hashlib
 import json
 import os
 import re
@@ -303,6 +304,43 @@ def test_logs_cut_short_are_an_error(trainer, toy, tmp_path):
         path = next((run / kind).glob(pattern))
         os.truncate(path, path.stat().st_size - 1)
         refused(trainer.run(flags(run), toy=True), str(path), "cut short")
+
+
+def as_an_older_version(run: Path) -> None:
+    """Takes the checksum of metrics.csv, which older versions did not write, out of the checkpoints."""
+    for checkpoint in checkpoints(run):
+        content = json.loads((checkpoint / "manifest.txt").read_text().partition("\n")[2])
+        for position in content["details"]["positions"].values():
+            del position["sha256"]
+        text = json.dumps(content)
+        (checkpoint / "manifest.txt").write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_rows_that_were_changed_are_not_appended_to(trainer, toy, tmp_path, older):
+    """A position is a number of bytes: in a file that was converted or edited it would lie within a row."""
+    run = tmp_path / "run"
+    assert trainer.run(flags(run), toy=True, at=150, action="SIGTERM").status == 143
+    if older:
+        as_an_older_version(run)
+    changes = {
+        "line ends": lambda rows: [row.replace("\n", "\r\n") for row in rows],
+        "a row twice": lambda rows: [*rows[:2], *rows[1:]],
+        "a cell less": lambda rows: [rows[0], rows[1].replace(",", "0", 1), *rows[2:]],
+    }
+    if not older:  # as it still looks like rows
+        changes["digits"] = lambda rows: [rows[0], rows[1].translate(str.maketrans("12345", "51234")), *rows[2:]]
+    for kind in ("eval", "train"):
+        path = run / kind / "metrics.csv"
+        kept = path.read_bytes()
+        for what, change in changes.items():
+            path.write_bytes("".join(change(kept.decode().splitlines(keepends=True))).encode())
+            before = {file: content for file, content in snapshot(run).items() if file.name != "config.json"}
+            ended = trainer.run(flags(run), toy=True)
+            refused(ended, f"{path}: rows or line ends changed since the last checkpoint; restore it")
+            assert before.items() <= snapshot(run).items(), what
+        path.write_bytes(kept)
+    resumes(trainer, run, toy)
 
 
 # ---- full disks and read-only directories
