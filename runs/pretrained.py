@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from runs.checkpoints import Checkpoints
 from runs.directories import CHECKPOINTS, METRICS, PRETRAINED
-from runs.logs import RunLog
+from runs.logs import RunLog, sizes_at
 from support.config import Config, UsageError
 from support.config_file import CONFIG, READ_FROM, UNRELATED_TO_PRETRAINING, differences, from_flags, read_config
 
@@ -48,6 +48,10 @@ class Pretraining:
         for kind in ("train", "eval") if config.evaluate else ("train",):
             if not (self.directories[kind] / METRICS).exists() or kind not in self.details["positions"]:
                 raise UsageError(f"--pretrained {self.directory}: no {METRICS} in {self.directories[kind]}")
+            try:
+                sizes_at(self.directories[kind], self.details["positions"][kind], advice="")
+            except UsageError as error:
+                raise UsageError(f"--pretrained {error}") from None
 
     def restore(self, which: str | int) -> tuple[int, dict[str, Any]]:
         """Loads the state at a mark or after so many steps.

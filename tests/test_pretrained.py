@@ -109,7 +109,10 @@ def test_what_is_missing_is_named(source, tmp_path, capsys):
     refused(tmp_path / "nowhere", "nowhere")
     copy = tmp_path / "copy"
     shutil.copytree(source, copy)
-    (copy / "train" / "metrics.csv").unlink()
+    path = copy / "train" / "metrics.csv"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    refused(copy / "train", f"{path}: rows or line ends changed")
+    path.unlink()
     refused(copy / "train", "no metrics.csv")
     shutil.rmtree(copy / "train" / "checkpoints")
     refused(copy / "train", "no checkpoint")
