@@ -1,9 +1,11 @@
 """main.py as it is used: as a script, with other settings, and what its flags mean."""
 
+import ast
 import re
 import shlex
 import subprocess
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,22 @@ def test_the_program_runs_as_a_script(tmp_path):
     first, *progress, last = done.stdout.splitlines()
     assert first.startswith("oracle: ") and last.endswith(f"tensorboard --logdir {tmp_path}")
     assert [line.split()[0] for line in progress[:5]] == [*["pretrain_g"] * 3, "pretrain_d", "adversarial"]
+
+
+def test_packages_of_the_same_names_elsewhere_are_not_taken(tmp_path):
+    """Without an __init__.py a folder loses to a package that has one, wherever they are on the path."""
+    imports = set()
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("*/*.py")]:
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        imports |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        imports |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    names = {name.split(".")[0] for name in imports}
+    ours = {path.parent.name for path in ROOT.glob("*/*.py")} & names
+    assert ours >= {"data", "support", "runs", "tools"}
+    for name in ours:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+        assert PathFinder.find_spec(name, [str(ROOT), str(tmp_path)]).origin == str(ROOT / name / "__init__.py"), name
 
 
 def test_a_run_whose_output_nobody_takes(tmp_path):

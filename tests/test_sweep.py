@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import ROOT, TINY
 
 import tools.sweep as program
-from tests.conftest import ROOT, TINY
 
 TOY = Path(__file__).with_name("toy_main.py")
 TABLE = """
