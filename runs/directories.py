@@ -18,6 +18,7 @@ except ImportError:  # Windows
 
 CHECKPOINTS, METRICS, VOCABULARY = "checkpoints", "metrics.csv", "vocabulary.json"
 MEDIA, TEMPO = "media", "tempo.json"
+TAKEN = "another process is training there"
 PRETRAINED = "pretrained"  # the mark of the checkpoint at the end of the generator's pretraining
 SONG, MEDIUM = re.compile(r"sample\d+\.mid"), re.compile(r"epoch\d+_.*\.(png|wav)")  # what runs on music leave
 SAVED = "saved"  # in config.json: whether the run has written a checkpoint
@@ -119,7 +120,7 @@ class RunDirectory:
                 self.path.mkdir(parents=True, exist_ok=True)
             self._take_lock()
         except BlockingIOError:
-            raise UsageError(f"{flag} {path}: another process is training there") from None
+            raise UsageError(f"{flag} {path}: {TAKEN}") from None
         except OSError as error:
             self._unmake()
             raise UsageError(f"{flag} {path}: {error.strerror}") from None

@@ -6,11 +6,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, TINY
 
 import tools.sweep as program
+from runs.experiment import read
+from support.cpus import cpus
 
 TOY = Path(__file__).with_name("toy_main.py")
 TABLE = """
@@ -152,6 +155,119 @@ def test_a_killed_sweep_takes_its_cells_with_it_and_goes_on(toys):
     sweep.wait()
     assert script("toys.toml", "--only", "mle", "--jobs", "2", cwd=toys).wait(timeout=120) == 0
     assert [row[0] for row in rows(log_dir)[1:]] == [str(epoch) for epoch in range(40)]  # none twice: never two at once
+
+
+class Fake:
+    """A machine whose cells run until they are told to end; and one such cell."""
+
+    def __init__(self, on_start=lambda: None, places: int = 2):
+        self.on_start, self.room, self.started, self.told = on_start, places, [], 0
+
+    def places(self) -> int:
+        return self.room
+
+    def start(self, cell):
+        task = Fake()
+        self.started.append(task)
+        self.on_start()
+        return task
+
+    def poll(self) -> int | None:
+        return 143 if self.told else None
+
+    def terminate(self) -> None:
+        self.told += 1
+
+
+def test_a_signal_that_comes_while_a_cell_is_being_started(toys):
+    """That cell is told to end, once, and no other is started."""
+    machine = Fake(lambda: os.kill(os.getpid(), signal.SIGINT))
+    sweep = program.Sweep(read(Path("toys.toml")).cells(Path("logs")), machine)
+    sweep.run()
+    assert sweep.stopped == signal.SIGINT and not sweep.failed
+    assert [task.told for task in machine.started] == [1]
+
+
+def test_that_no_worker_is_there_is_said(toys, capsys):
+    machine = Fake(places=0)
+    sweep = program.Sweep(read(Path("toys.toml")).cells(Path("logs")), machine)
+    signal.signal(signal.SIGALRM, lambda *_: setattr(sweep, "stopped", signal.SIGINT))
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    sweep.run()
+    assert not machine.started and capsys.readouterr().out.count("no worker has joined the scheduler") == 1
+
+
+def test_two_sweeps_on_the_same_directories(toys):
+    """The second waits for what the first is training, and fails nothing; each epoch is trained once."""
+    slow(toys)
+    first = script("toys.toml", "--jobs", "2", cwd=toys)
+    log_dir = toys / "logs/toys/mle/1/train"
+    until(lambda: (log_dir / "metrics.csv").exists() and len(rows(log_dir)) > 3)
+    sweeps = [first, *(script("toys.toml", "--jobs", "4", cwd=toys) for _ in range(2))]
+    printed = [sweep.communicate(timeout=120) for sweep in sweeps]
+    assert [sweep.returncode for sweep in sweeps] == [0, 0, 0], printed
+    out = printed[1][0]
+    assert "mle, seed 1: waits, as another process trains in" in out and "mle, seed 1: finished" in out
+    for seed in "12":
+        assert [row[0] for row in rows(toys / "logs/toys/mle" / seed / "train")[1:]] == [str(n) for n in range(40)]
+
+
+def test_a_cell_that_another_sweep_takes_in_the_same_moment_waits(toys, monkeypatch, capsys):
+    """After the look at the directory, before the process has locked it."""
+    slow(toys)
+    looks, busy = iter([False, False]), program.busy
+    monkeypatch.setattr(program, "busy", lambda directory: next(looks, True) and busy(directory))
+    other = script("toys.toml", "--only", "mle", "--seeds", "1", cwd=toys)
+    log_dir = toys / "logs/toys/mle/1/train"
+    until(lambda: (log_dir / "metrics.csv").exists() and len(rows(log_dir)) > 3)
+    assert program.main(["toys.toml", "--only", "mle", "--seeds", "1"]) == 0
+    assert other.wait(timeout=60) == 0 and len(rows(log_dir)) == 1 + 40
+    out = capsys.readouterr().out
+    assert out.count("mle, seed 1: goes on") == 1 and "mle, seed 1: finished by another process" in out
+
+
+def test_a_worker_stays_in_its_folder(toys, monkeypatch, tmp_path_factory):
+    """Other cells of its process would change folders with it."""
+    away = tmp_path_factory.mktemp("worker")
+    monkeypatch.chdir(away)
+    monkeypatch.setitem(sys.modules, "distributed", SimpleNamespace(Event=lambda name: SimpleNamespace(is_set=bool)))
+    folders: list[Path] = []
+    monkeypatch.setattr(program.time, "sleep", lambda _: folders.append(Path.cwd()))
+    (cell, *_) = read(toys / "toys.toml").cells(Path("logs"))
+    assert program.run_on_worker(cell.argv, toys / cell.directory, toys, "stop") == 0
+    assert set(folders) == {away} and not list(away.iterdir())
+    assert len(rows(toys / cell.log_dir)) == 1 + 3 and (toys / cell.directory / "output.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("limits", "count"),
+    [
+        ({}, 6),
+        ({"": "max 100000"}, 6),
+        ({"a/b": "250000 100000"}, 2),
+        ({"": "400000 100000", "a": "max 100000", "a/b": "900000 100000"}, 4),
+        ({"a": "50000 100000"}, 1),
+        ({"c": "100000 100000"}, 6),
+    ],
+)
+def test_cpus_are_those_that_the_process_may_use(tmp_path, monkeypatch, limits, count):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    for group, text in limits.items():
+        (tmp_path / group).mkdir(parents=True, exist_ok=True)
+        (tmp_path / group / "cpu.max").write_text(text + "\n")
+    groups = tmp_path / "cgroup"
+    assert cpus(groups, tmp_path) == 6  # no such file, as on macOS
+    groups.write_text("4:memory:/c\n0::/a/b\n")
+    assert cpus(groups, tmp_path) == count
+
+
+def test_as_many_at_once_as_there_are_cpus(toys, monkeypatch):
+    jobs: list[int] = []
+    monkeypatch.setattr(program, "cpus", lambda: 7)
+    monkeypatch.setattr(program, "Here", lambda n: jobs.append(n) or Fake(places=n))
+    monkeypatch.setattr(program.Sweep, "run", lambda self: None)
+    (toys / "toys.toml").write_text("threads = 2\n" + TABLE)
+    assert program.main(["toys.toml"]) == 0 and jobs == [3]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from runs.directories import CHECKPOINTS, METRICS
+from runs.directories import CHECKPOINTS, METRICS, TAKEN
 from runs.schedule import Schedule
 from support.config_file import CONFIG
 from support.parser import parse
@@ -26,7 +26,11 @@ def main() -> int:
     directory.mkdir(parents=True, exist_ok=True)
     Path(config.eval_log_dir).mkdir(parents=True, exist_ok=True)
     with open(directory / "lock", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"toy: error: {TAKEN}")
+            return 2
         if config.pretrained and not (source / CHECKPOINTS / f"step-{config.pretrain_g_epochs:09d}").is_dir():
             print("nothing to start from")
             return 2

@@ -15,8 +15,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tqdm import tqdm
 
+from runs.directories import TAKEN
 from runs.experiment import Cell, read
 from support.config import UsageError
+from support.cpus import cpus
 from support.parser import Parser, number
 from support.streams import keep_writing
 
@@ -46,8 +48,10 @@ class Task(Protocol):
         """Returns once it has ended."""
 
 
-def start(argv: Sequence[str], directory: Path) -> subprocess.Popen:
+def start(argv: Sequence[str], directory: Path, folder: Path | None = None) -> subprocess.Popen:
     """Starts main.py with these flags; it goes on from its newest checkpoint, and what it prints goes to `directory`.
+
+    Relative paths among the flags start from `folder`, or from the working directory.
 
     Raises:
         OSError: the directory can't be written.
@@ -57,14 +61,19 @@ def start(argv: Sequence[str], directory: Path) -> subprocess.Popen:
     with open(directory / OUTPUT, "ab") as output:
         # A session of its own: Ctrl-C reaches the sweep alone, which hands it on once.
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
 
 
-def busy(log_dir: Path) -> bool:
-    """Whether another process trains there, such as one whose sweep or worker was killed and which is saving."""
+def busy(directory: Path) -> bool:
+    """Whether a process trains there: another sweep's, or one whose sweep or worker was killed and which is saving."""
     try:
-        with open(log_dir / "lock", "a") as lock:
+        with open(directory / "lock", "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -100,24 +109,22 @@ class Here:
         return start(cell.argv, cell.directory)
 
 
-def run_on_worker(argv: Sequence[str], directory: str, log_dir: str, folder: str, stop: str) -> int:
+def run_on_worker(argv: Sequence[str], directory: Path, folder: Path, stop: str) -> int:
     """Runs a cell on a worker of a cluster, whose file system is the sweep's; returns main.py's exit status.
 
     Should the worker die, the scheduler gives the cell to another, which goes on from the newest checkpoint.
 
     Args:
         argv: of main.py.
-        directory: the cell's.
-        log_dir: waited for while another process trains there.
-        folder: the sweep's working directory, which relative paths start from.
+        directory: the cell's, an absolute path.
+        folder: the sweep's working directory, which relative paths among the flags start from.
         stop: name of the event that tells the cell to save and end.
     """
     from distributed import Event
 
-    os.chdir(folder)
-    while busy(Path(log_dir)):
+    while busy(directory / "train"):
         time.sleep(POLL)
-    process, event, told = start(argv, Path(directory)), Event(stop), False
+    process, event, told = start(argv, directory, folder), Event(stop), False
     while process.poll() is None:
         if not told and event.is_set():
             process.terminate()
@@ -175,7 +182,7 @@ class Cluster:
 
     def start(self, cell: Cell) -> Task:
         """Hands a cell to the scheduler."""
-        where = (str(cell.directory), str(cell.log_dir), os.getcwd(), self.stop)
+        where = (cell.directory.absolute(), Path.cwd(), self.stop)
         # Not pure: the same cell may be run again. A cell survives any number of workers, each of which may be killed.
         future = self.client.submit(run_on_worker, cell.argv, *where, pure=False, key=f"{cell.title}-{self.stop}")
         return Remote(future, self.event)
@@ -194,16 +201,23 @@ class Sweep:
         self.running: dict[Cell, Task] = {}
         self.failed: dict[Cell, str] = {}
         self.stopped = 0  # the signal that ended it
+        self._said: set[str] = set()
         self._lines: list[tqdm] = []
 
     def run(self) -> None:
         """Runs the cells until all have ended, or SIGINT or SIGTERM came, on which they save."""
         before = {n: signal.signal(n, self._stop) for n in (signal.SIGINT, signal.SIGTERM)}
         total, done = sum(cell.epochs for cell in self.cells), sum(cell.epochs_done for cell in self.cells)
+        told = False
         try:
             with tqdm(total=total, initial=done, unit="epoch", disable=None) as bar:
                 while self.waiting or self.running:
                     self._start_those_ready()
+                    if self.stopped and not told:  # once: a second signal would end a cell before it has saved
+                        told = True
+                        self.waiting.clear()
+                        for task in self.running.values():
+                            task.terminate()
                     time.sleep(POLL)
                     self._collect()
                     bar.update(sum(cell.epochs_done for cell in self.cells) - bar.n)
@@ -219,19 +233,33 @@ class Sweep:
                 signal.signal(which, handler)
 
     def _stop(self, received: int, frame: object) -> None:
-        self.stopped = self.stopped or received
-        self.waiting.clear()
-        for task in self.running.values():
-            task.terminate()
+        self.stopped = self.stopped or received  # `run` does the rest: a cell may just be starting
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            tqdm.write(text)
 
     def _start_those_ready(self) -> None:
+        places = self.machine.places()
+        if not places:
+            self._say_once("no worker has joined the scheduler: the cells wait for one")
         for cell in list(self.waiting):
+            if self.stopped:
+                break
             if cell.source in self.failed:
                 self.waiting.remove(cell)
                 self.failed[cell] = f"not started, as the run that it starts from failed: {cell.source.log_dir}"
-            elif len(self.running) >= self.machine.places():
+            elif len(self.running) >= places:
                 break
-            elif (cell.source is None or cell.source.finished) and not busy(cell.log_dir):
+            elif cell.source and not cell.source.finished:
+                continue
+            elif busy(cell.log_dir) or busy(cell.eval_log_dir):
+                self._say_once(f"{cell.title}: waits, as another process trains in {cell.directory}")
+            elif cell.finished:
+                self.waiting.remove(cell)
+                tqdm.write(f"{cell.title}: finished by another process")
+            else:
                 self.waiting.remove(cell)
                 tqdm.write(f"{cell.title}: {'goes on' if cell.epochs_done else 'starts'} in {cell.directory}")
                 self.running[cell] = self.machine.start(cell)
@@ -246,6 +274,8 @@ class Sweep:
                 tqdm.write(f"{cell.title}: finished")
             elif self.stopped:
                 tqdm.write(f"{cell.title}: saved after {cell.epochs_done} of {cell.epochs} epochs")
+            elif TAKEN in last_line(cell.directory):  # by another sweep, in the same moment
+                self.waiting.append(cell)
             else:
                 self.failed[cell] = f"exit status {status}: {last_line(cell.directory)}"
                 tqdm.write(f"{cell.title}: failed; {cell.directory / OUTPUT} has what it printed")
@@ -268,7 +298,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--jobs",
         type=number(int, 1, None),
         metavar="N",
-        help="cells at once (default: as many as the cores hold, each with the table's `threads`)",
+        help="cells at once (default: the CPUs that the process may use, over the table's `threads`)",
     )
     parser.add_argument("--only", nargs="+", default=(), metavar="METHOD", help="these methods alone")
     parser.add_argument(
@@ -282,7 +312,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError("--jobs is for this machine; with --dask the workers' threads say how many cells run")
         experiment = read(arguments.experiment)
         cells = experiment.cells(arguments.logs, arguments.only, arguments.seeds)
-        jobs = arguments.jobs or max(1, (os.cpu_count() or 1) // experiment.threads)
+        jobs = arguments.jobs or max(1, cpus() // experiment.threads)
         sweep = Sweep(cells, Cluster(arguments.dask) if arguments.dask else Here(jobs))
         print(f"{experiment.title}: {len(cells)} runs, {len(cells) - len(sweep.waiting)} of them finished before")
         sweep.run()

@@ -1,0 +1,23 @@
+"""How many CPUs this process may use."""
+
+import os
+from pathlib import Path
+
+
+def cpus(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
+    """CPUs of the machine that this process may use: those of its affinity, and no more than its group's quota.
+
+    Args:
+        groups: says which control group (Linux, version 2) the process is in.
+        root: where the groups' directories are.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    lines = groups.read_text().splitlines() if groups.exists() else []
+    for line in (line for line in lines if line.startswith("0::/")):
+        group = root / line.removeprefix("0::/")
+        for folder in (group, *group.parents):  # a quota counts for all groups within
+            limit = folder / "cpu.max"  # such as `150000 100000`, microseconds of each period, or `max 100000`
+            quota, _, period = limit.read_text().partition(" ") if limit.exists() else ("max", "", "")
+            if quota != "max":
+                count = min(count, int(quota) // int(period))
+    return max(count, 1)
