@@ -12,7 +12,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted(path for path in ROOT.glob("*.md") if path != README), *sorted((ROOT / "docs").glob("*.md"))]
 TOPS = {path.name for path in ROOT.iterdir()}  # what a path from the root begins with
 # By the commands, not in the repository.
-MADE = re.compile(r"logs/|data/(Nottingham|quatrains\.txt|kjv\.txt|oracle\.npz)|media/")
+MADE = re.compile(r"logs/|data/(Nottingham|quatrains\.txt|captions/|kjv\.txt|oracle\.npz)|media/")
 
 
 def text(path):
@@ -81,7 +81,7 @@ def commands(page, program):
 def test_commands_are_those_that_the_program_takes(path):
     for command in commands(text(path), "python main.py"):
         read_flags(command)
-    for script in ("bash train_nottingham.sh", "bash train_poems.sh"):
+    for script in ("bash train_nottingham.sh", "bash train_poems.sh", "bash train_captions.sh"):
         for command in commands(text(path), script):
             assert {word.removeprefix("--") for word in command if word.startswith("--")} <= FIELDS.keys()
 

@@ -1,0 +1,168 @@
+"""data/prepare_captions.py on files made by hand; the real captions are known by their counts."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from data import prepare_captions as program
+from data.text import TextData
+from support.parser import parse
+
+TRAIN = [f"A dog's ball number {i}." for i in range(1005)]
+TEST = ['Two  "cats" cannot sit.', "", "a bus"]
+TOKENS = ["two `` cats '' can not sit .", "a bus"]
+
+
+def folder(path: Path, names: tuple[str, str] = ("train.txt", "test.txt"), train=TRAIN, test=TEST) -> Path:
+    for name, lines in zip(names, (train, test), strict=True):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def zipped(path: Path, source: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(source.rglob("*.*")):
+            archive.write(file, f"top/{file.relative_to(source)}")
+    return path
+
+
+def made(output: Path) -> dict[str, list[str]]:
+    return {path.stem: path.read_text(encoding="utf-8").split("\n") for path in output.iterdir()}
+
+
+def test_tokens_and_parts(tmp_path, capsys):
+    """Lower case, nltk's words, no blank line; the last 1,000 are the validation set."""
+    output = tmp_path / "new" / "captions"
+    assert program.main([str(folder(tmp_path / "in")), "-o", str(output)]) == 0
+    tokens = [f"a dog 's ball number {i} ." for i in range(1005)]
+    assert made(output) == {"train": [*tokens[:5], ""], "valid": [*tokens[5:], ""], "test": [*TOKENS, ""]}
+    line = f"{output}: 5 captions for training, 1,000 captions for validation, 2 captions for testing\n"
+    assert capsys.readouterr().out == line
+    shutil.rmtree(tmp_path / "in")
+    assert program.main(["-o", str(output)]) == 0  # they are there already
+    assert capsys.readouterr().out == line
+
+
+def test_a_folder_a_zip_and_texygens_names_give_the_same(tmp_path):
+    plain = folder(tmp_path / "a")
+    names = folder(tmp_path / "b", ("data/image_coco.txt", "data/testdata/test_coco.txt"))
+    sources = [plain, zipped(tmp_path / "a.zip", plain), names, zipped(tmp_path / "b.zip", names)]
+    for i, source in enumerate(sources):
+        assert program.main([str(source), "-o", str(tmp_path / f"{i}")]) == 0
+    first, *others = [made(tmp_path / f"{i}") for i in range(4)]
+    assert others == [first] * 3
+
+
+def annotations(captions: list) -> list[str]:
+    return [json.dumps({"info": {}, "annotations": [{"id": i, "caption": text} for i, text in enumerate(captions)]})]
+
+
+COCO = ("annotations/captions_train2014.json", "annotations/captions_val2014.json")
+
+
+def test_cocos_annotations(tmp_path, monkeypatch):
+    """Of each file a fixed number, in a random order that is always the same."""
+    monkeypatch.setattr(program, "DRAWN", 1003)
+    long = [*TRAIN, "Two\nlines ", " "]
+    source = folder(tmp_path / "in", COCO, annotations(long), annotations(TEST))
+    for output in ("a", "b"):
+        zipped(tmp_path / "in.zip", source)
+        assert program.main([str(tmp_path / "in.zip"), "-o", str(tmp_path / output)]) == 0
+    first = made(tmp_path / "a")
+    assert first == made(tmp_path / "b")
+    drawn = first["train"][:-1] + first["valid"][:-1]
+    everything = {*(f"a dog 's ball number {i} ." for i in range(1005)), "two lines"}
+    assert len(drawn) == len(set(drawn)) == 1003 and set(drawn) < everything
+    assert drawn != sorted(drawn, key=lambda text: int(text.split()[5]) if "ball" in text else 0)
+    assert sorted(first["test"]) == sorted([*TOKENS, ""])
+
+
+def test_what_cannot_be_prepared(tmp_path, capsys):
+    output = tmp_path / "out"
+
+    def fails(why: str, *source: Path) -> None:
+        assert program.main([*map(str, source), "-o", str(output)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("prepare_captions: error: ") and error.count("\n") == 1 and why in error, error
+        assert not output.exists()
+
+    fails("out/train.txt: not there yet; give SOURCE")
+    fails("absent: neither a folder nor a zip", tmp_path / "absent")
+    (tmp_path / "text.zip").write_text("no zip")
+    fails("text.zip: neither a folder nor a zip", tmp_path / "text.zip")
+    (tmp_path / "empty").mkdir()
+    fails("empty: holds none of these pairs: train.txt and test.txt; image_coco.txt and", tmp_path / "empty")
+    fails("short/train.txt: 1,000 captions; at least 1,001", folder(tmp_path / "short", train=TRAIN[:1000]))
+    fails("none/test.txt: 0 captions; at least 1", folder(tmp_path / "none", test=["", " "]))
+    twice = folder(folder(tmp_path / "twice") / "more").parent
+    fails(f"twice: holds both {twice}/more/t", twice)
+    latin = folder(tmp_path / "latin")
+    (latin / "test.txt").write_bytes("a dog\na café\n".encode("latin-1"))
+    fails("latin/test.txt: line 2 is not UTF-8", latin)
+    for i, wrong in enumerate((["{"], ["[]"], annotations([1, 2]), ["{}"], ['{"annotations": [3]}'])):
+        source = folder(tmp_path / f"wrong{i}", COCO, wrong, annotations(TEST))
+        fails("captions_train2014.json: not captions as COCO's", source)
+    damaged = zipped(tmp_path / "damaged.zip", folder(tmp_path / "fine"))
+    content = bytearray(damaged.read_bytes())
+    content[content.index(b"number 3")] ^= 1
+    damaged.write_bytes(content)
+    fails("damaged.zip: Bad CRC-32", damaged)
+    damaged.write_bytes(content[: len(content) // 2])
+    fails("damaged.zip: neither a folder nor a zip", damaged)
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_a_file_that_is_not_its_own_stays(tmp_path, capsys, split):
+    """Nor is anything written beside it; what is missing of its own is made anew."""
+    source, output = folder(tmp_path / "in"), tmp_path / "out"
+    output.mkdir()
+    (output / f"{split}.txt").write_text("mine\n")
+    assert program.main([str(source), "-o", str(output)]) == 2
+    assert f"out/{split}.txt: is there, with another content than" in capsys.readouterr().err
+    assert made(output) == {split: ["mine", ""]}
+    (output / f"{split}.txt").unlink()
+    assert program.main([str(source), "-o", str(output)]) == 0
+    whole = made(output)
+    (output / f"{split}.txt").unlink()
+    assert program.main([str(source), "-o", str(output)]) == 0 and made(output) == whole
+    capsys.readouterr()
+    assert program.main([str(source), "-o", str(source)]) == 2  # the source itself
+    assert "in/t" in capsys.readouterr().err and len(made(source)["train"]) == 1006
+
+
+def test_the_real_captions(shared_data, tmp_path, capsys):
+    output = tmp_path / "captions"
+    assert program.main([str(shared_data("coco_captions/train.txt").parent), "-o", str(output)]) == 0
+    assert "9,000 captions for training, 1,000 captions for validation, 10,000" in capsys.readouterr().out
+    flags = ["--dataset", "text", "--data_dir", str(output), "--tokens", "word", "--min_count", "2", "--seq_len", "24"]
+    data = TextData(parse([*flags, "--vocab_size", "5000"]))
+    assert 2400 < data.vocab_size < 2500 and data.source.long < 0.003 * 20_000
+
+
+def test_the_script_prepares_and_trains(tmp_path):
+    """In a copy of the tree, from another directory, with a source that is named from there."""
+    tree, words = tmp_path / "tree", random.Random(0)
+    tree.mkdir()
+    for name in ("data", "runs", "support"):
+        shutil.copytree(ROOT / name, tree / name, ignore=lambda _, names: {n for n in names if not n.endswith(".py")})
+    for path in [*ROOT.glob("*.py"), ROOT / "train_captions.sh"]:
+        shutil.copy(path, tree)
+    lines = [" ".join(words.choices(["a", "red", "bus", "dog", "runs"], k=words.randint(3, 7))) for _ in range(1100)]
+    folder(tmp_path / "in", train=lines, test=lines[:20])
+    few = "--pretrain_g_epochs 2 --pretrain_d_epochs 1 --total_epochs 1 --g_hidden_dim 8 --g_emb_dim 8 --batch_size 4"
+    few += " --rollout_num 1 --d_eval_samples 0 --seq_len 8 --eval_samples 8 --no-jit"
+    few += " --d_filter_sizes 1 2 --d_num_filters 4 4"
+    environment = {**os.environ, "PYTHON": sys.executable, "CAPTIONS": "in"}
+    command = ["bash", "tree/train_captions.sh", *few.split()]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "100 captions for training" in done.stdout and "bleu2" in done.stdout
