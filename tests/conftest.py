@@ -95,7 +95,7 @@ WORKERS = 8  # at most: each may take 2 GiB
 # Files whose tests go to the workers one by one, as all of them would fill one.
 DIVIDED = ("kills", "program", "model")
 FULL = 1.2e9  # bytes of a worker's memory from which on it gets no other file but these, which need none of it
-LIGHT = ("kills", "prepare_captions", "prepare_quatrains", "resume", "sweep")
+LIGHT = ("kills", "prepare_captions", "prepare_molecules", "prepare_quatrains", "resume", "sweep")
 MEMORY: dict[object, float] = {}  # a worker's, bytes
 
 

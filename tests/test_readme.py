@@ -12,7 +12,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted(path for path in ROOT.glob("*.md") if path != README), *sorted((ROOT / "docs").glob("*.md"))]
 TOPS = {path.name for path in ROOT.iterdir()}  # what a path from the root begins with
 # By the commands, not in the repository.
-MADE = re.compile(r"logs/|data/(Nottingham|quatrains\.txt|captions/|kjv\.txt|oracle\.npz)|media/")
+MADE = re.compile(r"logs/|data/(Nottingham|quatrains\.txt|captions/|molecules\.txt|kjv\.txt|oracle\.npz)|media/")
 
 
 def text(path):
