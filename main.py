@@ -64,6 +64,7 @@ class Run:
         self.taken, details = checkpoints.restore() or (0, {})
         self.records = Records(config, data.evaluated, details)
         self.evaluation_seconds = 0.0
+        self._compiled: set[tuple[str, bool, bool, bool]] = set()  # kinds of steps
 
     def train(self, interrupt: Interrupt) -> None:
         """Takes the steps that are left, until the end or an interrupt, and saves.
@@ -79,20 +80,31 @@ class Run:
     def _phase(self, phase: str, interrupt: Interrupt) -> None:
         """Takes the steps of one phase, with a progress bar of its epochs."""
         with Progress(phase, self.steps.epochs[phase], self.steps[self.taken].epoch) as progress:
-            started = time.perf_counter()
+            started, compiling = time.perf_counter(), 0.0
             while not self.finished and self.steps[self.taken].phase == phase and interrupt.signal is None:
-                step = self.steps[self.taken]
+                step, since = self.steps[self.taken], time.perf_counter()
                 self.records.results.append(self._take(step))
                 self.taken += 1
+                if self._compiles(step):
+                    compiling += time.perf_counter() - since
                 if step.last:
-                    figures, evaluation = self._end_epoch(step, time.perf_counter() - started)
+                    figures, evaluation = self._end_epoch(step, time.perf_counter() - started, compiling)
                     progress.update(step.epoch, figures, evaluation)
                     best = self.records.best
                     if self.steps.checkpoint_due(step) or (best and best["step"] == self.taken):
                         self.save()
-                    started = time.perf_counter()
+                    started, compiling = time.perf_counter(), 0.0
         if not self.finished and self.steps[self.taken].phase != phase:
             self.save()
+
+    def _compiles(self, step: Step) -> bool:
+        """Whether the step, asked about once, is the first of its kind in this process, which XLA compiles."""
+        pretraining = step.phase == PRETRAIN_G
+        averages = pretraining and self.config.average > 0 and self.steps.ends_phase(step)
+        kind = (step.kind, pretraining, step.policy_done, averages)
+        new = kind not in self._compiled
+        self._compiled.add(kind)
+        return new
 
     def _take(self, step: Step) -> dict[str, float]:
         """One update; returns its figures."""
@@ -137,10 +149,14 @@ class Run:
         kept = self.checkpoints.newest
         return Diverged(f"{what}; " + (f"the last good checkpoint is {kept}" if kept else "no checkpoint yet"))
 
-    def _end_epoch(self, step: Step, seconds: float) -> tuple[dict[str, float], Figures | None]:
-        """Writes the epoch's row and, where it is due, evaluates; returns its figures and those of the evaluation."""
+    def _end_epoch(self, step: Step, seconds: float, compiling: float) -> tuple[dict[str, float], Figures | None]:
+        """Writes the epoch's row and, where it is due, evaluates; returns its figures and those of the evaluation.
+
+        The epoch took so many `seconds`, those of the steps that were `compiling` among them.
+        """
         axis, evaluated, records = self.steps.axis(step), self.steps.evaluation_due(step), self.records
-        clock = {} if step.phase == PRETRAIN_D else {"seconds_per_epoch": seconds}  # D's pretraining has its own axis
+        clock = {"seconds_per_epoch": seconds - compiling} | ({"compile_seconds": compiling} if compiling else {})
+        clock = {} if step.phase == PRETRAIN_D else clock  # which has its own axis
         figures = records.end_epoch(axis, step.phase, clock)
         due = Due(evaluated, self.steps.samples_due(step), self.steps.ends_phase(step))
         evaluation = self._evaluate(step, due) if self.config.evaluate and evaluated else {}

@@ -12,7 +12,7 @@ from support.config import Config
 
 TRAIN_COLUMNS = (
     *("g_pretrain_loss", "d_pretrain_loss", "d_pretrain_acc", "g_loss", "g_reward", "d_loss", "d_acc"),
-    "seconds_per_epoch",
+    *("seconds_per_epoch", "compile_seconds"),
 )
 
 

@@ -22,7 +22,7 @@ def run(folder: Path, *flags: str, tiny=TINY) -> int:
 
 def rows(directory: Path) -> list[dict[str, str]]:
     with open(directory / "metrics.csv", newline="") as file:
-        return [{name: v for name, v in row.items() if name != "seconds_per_epoch"} for row in csv.DictReader(file)]
+        return [{name: v for name, v in row.items() if "seconds" not in name} for row in csv.DictReader(file)]
 
 
 def curves(directory: Path) -> dict[str, list]:

@@ -19,7 +19,8 @@ from runs.schedule import Schedule
 from support.config_file import CONFIG
 from support.parser import read_flags
 from tools import report
-from tools.outcomes import Interval, Results, holm, interval, p_value
+from tools.outcomes import Interval, Results, holm, interval, p_value, times
+from tools.plot_curves import Curve, Run
 from tools.report import main
 
 TABLE = """
@@ -105,6 +106,19 @@ def test_p_values_are_of_the_paired_test():
     ours, theirs = [2.9, 3.05, 3.05, 3.1], [3.0, 3.2, 3.1, 3.3]
     assert p_value(np.subtract(ours, theirs)) == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
     assert math.isnan(p_value([1.0])) and math.isnan(p_value([2.0, 2.0]))
+
+
+def test_seconds_are_without_compilation():
+    epochs, first = np.arange(6), np.array([0, 3, 4])  # started again in epoch 4, after adversarial training began in 3
+    unknown = np.full(6, math.nan)
+    clock = Curve(epochs, np.array([0.25, 2.0, 4.0, 1.0, 0.5, 8.0]), unknown)
+    compiling = Curve(first, np.array([30.0, 20.0, 10.0]), unknown[:3])
+    curves = {"seconds_per_epoch": clock, "compile_seconds": compiling}
+    assert times(Run(curves, 3)) == {"seconds": 3 + 2 + 4 + 8 + 8 + 8, "compile_seconds": 60}
+    assert times(Run(curves, 5))["seconds"] == 3 + 2 + 4 + 3 + 3 + 8
+    assert times(Run({"seconds_per_epoch": clock}, 3)) == {"seconds": 15.75}  # an older run's, compilation included
+    alone = {name: Curve(curve.epochs[:1], curve.values[:1], unknown[:1]) for name, curve in curves.items()}
+    assert times(Run(alone, None)) == {"seconds": 30.25, "compile_seconds": 30}  # no other epoch tells
 
 
 def test_final_values_means_and_differences(made, tmp_path, capsys):

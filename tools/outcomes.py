@@ -15,7 +15,7 @@ from runs.experiment import CURVES, Cell, Closed, Experiment, Method
 from support.config import FIELDS, Config, UsageError
 from support.config_file import FREE_TO_CHANGE, READ_FROM, differences
 from support.parser import explicit_flags, read_flags, words_of
-from tools.plot_curves import FLOOR, Curve, read_rows, read_run
+from tools.plot_curves import FLOOR, Curve, Run, read_rows, read_run
 
 CONFIDENCE = 0.95
 CLOSED = "closed_"  # and the name of a divergence
@@ -23,7 +23,8 @@ BEFORE = "before_"  # and the name of a figure: its last value before the advers
 ORACLE = (  # what its entropy depends on
     *("vocab_size", "seq_len", "oracle_seed", "oracle_emb_dim", "oracle_hidden_dim", "oracle_init", "oracle_params"),
 )
-SECONDS = "seconds_per_epoch"  # the column of the training log
+SECONDS, COMPILING = "seconds_per_epoch", "compile_seconds"  # columns of the training log
+TIMES = ("seconds", COMPILING)  # figures of a run that are no results
 NOT_THE_METHODS = FREE_TO_CHANGE | {"seed", "threads"}  # flags that differ from run to run of a method
 
 
@@ -152,12 +153,12 @@ class Results:
 
     @property
     def metrics(self) -> list[str]:
-        """What is compared: what the table names, or all that its runs end with; `seconds` last."""
+        """What is compared: what the table names, or all that its runs end with; the times last."""
         known = {metric: None for o in self.outcomes.values() for metric in o.final}
         named = self.experiment.report.get("metrics")
         ends = [metric for metric in known if metric != FLOOR and not metric.startswith(BEFORE)]
         chosen = [metric for metric in named if metric in known] if named else ends
-        return [*(metric for metric in chosen if metric != "seconds"), "seconds"]
+        return [*(m for m in chosen if m not in TIMES), "seconds", *([COMPILING] if COMPILING in known else [])]
 
     @property
     def drawn(self) -> list[str]:
@@ -199,7 +200,7 @@ class Results:
             return []
         found = []
         for method in methods.values():
-            for metric in (m for m in self.metrics if m != "seconds" and not m.startswith(BEFORE)):
+            for metric in (m for m in self.metrics if m not in TIMES and not m.startswith(BEFORE)):
                 ours, theirs = self.values(method, metric), self.values(base, metric)
                 paired = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
                 if paired:
@@ -231,11 +232,30 @@ def outcome(cell: Cell) -> Outcome:
     last = max((int(curve.epochs[-1]) for curve in evaluated.curves.values()), default=0)
     final = {name: float(c.values[-1]) for name, c in evaluated.curves.items() if int(c.epochs[-1]) == last}
     if SECONDS in trained.curves:
-        final["seconds"] = float(trained.curves[SECONDS].values.sum())
+        final |= times(trained)
     first = 0 if evaluated.adversarial is None else evaluated.adversarial
     before = {name: c.values[c.epochs < first] for name, c in evaluated.curves.items()}
     final |= {BEFORE + name: float(values[-1]) for name, values in before.items() if len(values)}
     return Outcome(final, evaluated.curves)
+
+
+def times(trained: Run) -> dict[str, float]:
+    """`seconds` of all epochs that have a clock, and `compile_seconds`, which older runs have among the former.
+
+    The steps that compiled are in the latter alone: such an epoch counts with the mean of the others of its phase, or
+    where there is no other with all that it took.
+    """
+    clock, compiling = trained.curves[SECONDS], trained.curves.get(COMPILING)
+    if compiling is None:
+        return {"seconds": float(clock.values.sum())}
+    apart = np.isin(clock.epochs, compiling.epochs)
+    adversarial = clock.epochs >= (math.inf if trained.adversarial is None else trained.adversarial)
+    seconds = clock.values.copy()
+    seconds[apart] += compiling.values
+    for phase in (adversarial, ~adversarial):
+        if (others := phase & ~apart).any():
+            seconds[phase & apart] = seconds[others].mean()
+    return {"seconds": float(seconds.sum()), COMPILING: float(compiling.values.sum())}
 
 
 def points(curve: Curve) -> dict[int, float]:

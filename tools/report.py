@@ -39,6 +39,7 @@ NAMES = {
     "copied_share": "copied",
     "known": "known to D",
     "seconds": "seconds",
+    "compile_seconds": "to compile",
 } | {
     f"{kind}{n}": f"{title}-{n}" for kind, title in (("bleu", "BLEU"), ("self_bleu", "self-BLEU")) for n in range(2, 6)
 }
