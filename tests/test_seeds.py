@@ -22,9 +22,10 @@ PLACES = {
 
 
 def sources() -> dict[str, str]:
-    """The program: {path: content}; without benchmarks, which have no seed, and tests."""
+    """The program: {path: content}; without tests and what no run is: benchmarks, and data/prepare_*.py."""
     folders = (ROOT / name for name in ("data", "runs", "support", "tools"))
     files = [*ROOT.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py"))]
+    files = [path for path in files if not path.name.startswith("prepare_")]
     return {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in files}
 
 
