@@ -25,10 +25,10 @@ def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "oracle.npz").write_bytes(npz())
     (tmp_path / "lines").mkdir()
-    for split in ("train", "valid", "test"):
-        (tmp_path / "lines" / f"{split}.txt").write_text("\n".join(["ab", "ba", "abb"] * 5) + split[0])
+    for split, line in (("train", "abb"), ("valid", "bab"), ("test", "bba")):
+        (tmp_path / "lines" / f"{split}.txt").write_text("\n".join(["ab", "ba", line] * 5))
         (tmp_path / "tunes" / split).mkdir(parents=True)
-        write_song(tmp_path / "tunes" / split / "a.mid", SCALE if split != "test" else SCALE[::-1])
+        write_song(tmp_path / "tunes" / split / "a.mid", SCALE if split == "train" else SCALE[::-1])
     return tmp_path
 
 
