@@ -35,7 +35,9 @@ from runs.pretrained import Pretraining
 from runs.records import Records
 from runs.schedule import ADVERSARIAL, PRETRAIN_D, PRETRAIN_G, Schedule, Step
 from runs.signals import Interrupt
+from support import compile_cache
 from support.config import Config, UsageError
+from support.config_file import FREE_TO_CHANGE
 from support.device import configure_tensorflow
 from support.parser import parse
 
@@ -199,6 +201,7 @@ class Run:
         if first:
             for directory in self.directories:
                 directory.note_saved(True)
+        compile_cache.keep()
 
     @property
     def finished(self) -> bool:
@@ -225,7 +228,9 @@ def run(config: Config) -> int:
     started = time.perf_counter()
     if sys.stderr.isatty():
         print("compiling: the first steps come within half a minute", file=sys.stderr)
-    configure_tensorflow(config.threads, config.deterministic)
+    compiled_from = vars(config).keys() - FREE_TO_CHANGE - {"seed", "total_epochs"}
+    compiled = ("main.py", {name: getattr(config, name) for name in compiled_from})
+    configure_tensorflow(config.threads, config.deterministic, compiled if config.jit and config.compile_cache else ())
     with contextlib.ExitStack() as held:
         directories = [held.enter_context(RunDirectory(config.log_dir, "--log_dir", make=config.is_train))]
         if config.evaluate and config.is_train:

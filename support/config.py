@@ -90,6 +90,11 @@ class Config:
     is_train: bool = flag(True, "train; without it, evaluate the weights saved in --log_dir and stop")
     evaluate: bool = flag(True, "measure NLL and entropy during the run, into --eval_log_dir")
     jit: bool = flag(True, "compile the steps with XLA")
+    compile_cache: bool = flag(
+        True,
+        "keep what XLA compiles for the next start, 1 GiB at most, in the user's cache directory",
+        needs=("jit", True),
+    )
     deterministic: bool = flag(
         True,
         "have TensorFlow repeat each operation bit for bit; False: bitwise repeatability is lost, and two runs of one "

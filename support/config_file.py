@@ -23,7 +23,7 @@ REMOVED: dict[str, Any] = {"mixed_precision": False}
 FREE_TO_CHANGE = {
     *("preset", "is_train", "overwrite", "debug", "log_dir", "eval_log_dir", "log_generation", "save_media"),
     *("eval_every", "eval_samples", "d_eval_samples", "sample_every"),
-    *("checkpoint_every", "keep_checkpoints", "pretrained"),
+    *("checkpoint_every", "keep_checkpoints", "pretrained", "compile_cache"),
 }
 READ_FROM = {"data_dir", "oracle_params"}  # may be found elsewhere, if what they hold is recorded and the same
 

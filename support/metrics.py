@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import logsumexp, softmax
 
 LARGEST_ETA = 1000.0  # of `best_eta`; what bounds it before is the number of draws that count
@@ -68,6 +67,8 @@ def best_eta(real: np.ndarray, fake: np.ndarray, *others: np.ndarray) -> float:
     is EFFECTIVE_DRAWS or more (or half of them, if that is fewer): beyond that a few draws stand for all the rest. It
     has to be so among `others`, too: the log-odds [k] of the fakes with which η will be used.
     """
+    from scipy.optimize import brentq  # which takes a third of a second to import
+
     draws = (fake, *others)
 
     def slope(eta: float) -> float:

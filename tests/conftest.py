@@ -200,7 +200,10 @@ def compiled_quickly() -> bool:
 
 def compiled_as_by_users(test: str) -> None:
     """Takes a test, by its id, in a process in which XLA leaves nothing out."""
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=3", "TF_XLA_FLAGS": ""}
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_backend_optimization_level=3",
+        "TF_XLA_FLAGS": "--tf_xla_persistent_cache_directory=",
+    }
     command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-o", "addopts=", test]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and " passed in" in done.stdout, done.stdout

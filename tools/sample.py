@@ -251,10 +251,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "-o", "--output", type=Path, help="file, or of several tunes the folder (default: stdout, LOGDIR/samples)"
     )
+    parser.add_argument(
+        "--no-compile_cache", dest="compile_cache", action="store_false", help="compile afresh, and keep nothing"
+    )
     arguments = parser.parse_args(argv)
     logdir = arguments.logdir
     try:
-        configure_tensorflow()
+        configure_tensorflow(keep_compiled=("sample.py",) if arguments.compile_cache else ())
         model = SeqGAN.restored(logdir, arguments.checkpoint)
         config, length = model.config, arguments.length or model.generator.seq_len
         vocabulary = Vocabulary.read(logdir / VOCABULARY) if config.dataset == "text" else None

@@ -266,10 +266,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FIGURE", help="a picture of the planes")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="all figures and their errors")
+    parser.add_argument(
+        "--no-compile_cache", dest="compile_cache", action="store_false", help="compile afresh, and keep nothing"
+    )
     arguments = parser.parse_args(argv)
     temperatures = sorted(set(arguments.temperatures))
     try:
-        configure_tensorflow()
+        configure_tensorflow(keep_compiled=("temperatures.py",) if arguments.compile_cache else ())
         tf.get_logger().setLevel("ERROR")  # it warns of retracing, which several runs in one process are bound to cause
         logdirs = list(dict.fromkeys(arguments.logdirs))
         names = short_names(logdirs)
