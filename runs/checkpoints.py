@@ -13,16 +13,16 @@ from typing import Any
 import tensorflow as tf
 
 from runs.directories import PRETRAINED, fsync, naming
+from runs.manifest import MANIFEST, read_manifest
 from support.config import UsageError
 
-MANIFEST, WEIGHTS = "manifest.txt", "weights"  # the manifest: its own checksum, then a line of JSON
+WEIGHTS = "weights"
 MARKS = "marks"  # in a checkpoint's details: {mark: step} of those that are kept besides the newest
 BEST = "best"  # the mark of the least NLL of valid
 WITHOUT = {  # the marks, and what a run lacks that has not got one
     BEST: "that takes evaluations on a valid split",
     PRETRAINED: "that takes a generator that was pretrained, to the end",
 }
-MAX_MANIFEST = 2**24  # bytes; one of a long run has thousands
 NAME = re.compile(r"step-\d{9}")  # the number of steps taken
 LOADING = (OSError, ValueError, KeyError, TypeError, AssertionError, tf.errors.OpError)  # what a damaged one raises
 LEFT_BY_US = re.compile(rf"(damaged-)?{NAME.pattern}|partial")
@@ -167,11 +167,7 @@ class Checkpoints:
         return None
 
     def _load(self, path: Path) -> tuple[int, dict[str, Any]]:
-        with open(path / MANIFEST, encoding="utf-8") as file:
-            checksum, _, content = file.read(MAX_MANIFEST).partition("\n")
-        if hashlib.sha256(content.encode()).hexdigest() != checksum:
-            raise ValueError(f"{MANIFEST} differs from its checksum")
-        manifest = json.loads(content)
+        manifest = read_manifest(path)
         for name, recorded in manifest["sha256"].items():
             if sha256(path / Path(name).name) != recorded:
                 raise ValueError(f"{name} differs from its checksum")

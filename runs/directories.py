@@ -95,6 +95,12 @@ def lost_weights(directory: Path, recorded: dict[str, Any]) -> str:
     return ""
 
 
+def steps_taken(log_dir: Path) -> int:
+    """How many steps the newest checkpoint of a run has behind it; 0 where there is none."""
+    names = (path.name for path in (log_dir / CHECKPOINTS).glob("step-*"))
+    return max((int(name[5:]) for name in names if STEP.fullmatch(name)), default=0)
+
+
 class RunDirectory:
     """A directory that one run, and one process at a time, may write to."""
 
@@ -171,11 +177,6 @@ class RunDirectory:
         """The tunes among its files that are named as a run names them, by name."""
         return sorted(path for path in self.path.iterdir() if SONG.fullmatch(path.name))
 
-    def steps_taken(self) -> int:
-        """How many steps the newest checkpoint has behind it; 0 where there is none."""
-        names = (path.name for path in (self.path / CHECKPOINTS).glob("step-*"))
-        return max((int(name[5:]) for name in names if STEP.fullmatch(name)), default=0)
-
     def holds_checkpoint(self) -> bool:
         """Whether there is a checkpoint, good or damaged."""
         return any(STEP.fullmatch(path.name) for path in (self.path / CHECKPOINTS).glob("step-*"))
@@ -224,7 +225,7 @@ class RunDirectory:
         for name, content in files.items():
             path = self.path / name
             if not path.exists():
-                if self.steps_taken():
+                if steps_taken(self.path):
                     raise UsageError(f"{path}: missing; --overwrite starts afresh")
             elif path.read_bytes() != content.encode():
                 raise UsageError(f"{path}: of other data than {origin} has now; --overwrite starts afresh")
@@ -302,12 +303,12 @@ def claim(directories: list[RunDirectory], config: Config) -> dict[str, Any]:
             before = from_flags(content["flags"])
         except UsageError as error:
             raise UsageError(f"{first.path / CONFIG}: {error}; --overwrite starts afresh") from None
-        if differing := differences(before, config, changeable(first, content, before, config)):
+        if differing := differences(before, config, changeable(first.path, content, before, config)):
             falling = any(falls(name, config) and getattr(before, name) != getattr(config, name) for name in FALLING)
             why = " (a rate that falls does so over all epochs: another number is another run)" if falling else ""
             raise UsageError(f"{place}: holds a run with {'; '.join(differing)}{why}; {advice}")
     for other, its in zip(others, found, strict=True):
-        if not its and first.steps_taken():
+        if not its and steps_taken(first.path):
             raise UsageError(f"{other.flag} {other.path}: holds no records of the run in {first.flag} {first.path}")
     return content
 
@@ -317,8 +318,8 @@ def falls(name: str, config: Config) -> bool:
     return any(getattr(config, schedule) == "cosine" for schedule in FALLING.get(name, ()))
 
 
-def changeable(directory: RunDirectory, content: dict[str, Any], before: Config, now: Config) -> set[str]:
-    """The flags that a run may be continued with other values of."""
+def changeable(log_dir: Path, content: dict[str, Any], before: Config, now: Config) -> set[str]:
+    """The flags that the run in a --log_dir may be continued with other values of; `content` is its config.json."""
     free = set(FREE_TO_CHANGE)
     if "data" in content or before.dataset == "text":  # whose vocabulary.json tells, too
         free |= READ_FROM
@@ -327,5 +328,5 @@ def changeable(directory: RunDirectory, content: dict[str, Any], before: Config,
         free.add("total_epochs")
     most = before.pretrain_g_epochs - bool(before.average)  # steps, before the average is taken over
     if now.pretrain_g_epochs >= before.pretrain_g_epochs and not falls("pretrain_g_epochs", now):
-        free |= {"pretrain_g_epochs"} if directory.steps_taken() <= most else set()
+        free |= {"pretrain_g_epochs"} if steps_taken(log_dir) <= most else set()
     return free

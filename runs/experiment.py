@@ -2,7 +2,10 @@
 
 import dataclasses
 import functools
+import hashlib
+import json
 import math
+import os
 import re
 import shlex
 import tomllib
@@ -11,13 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from runs.directories import CHECKPOINTS, METRICS
+from runs.directories import CHECKPOINTS, METRICS, changeable
 from runs.schedule import Schedule
 from support.config import FIELDS, Config, UsageError
 from support.config_file import (
     AFTER_PRETRAINING,
     CONFIG,
-    FREE_TO_CHANGE,
     READ_FROM,
     UNRELATED_TO_PRETRAINING,
     differences,
@@ -29,6 +31,11 @@ from support.parser import explicit_flags, read_flags, words_of
 # What the sweep itself gives to main.py, or what would make the cells something else than runs.
 OWN = ("seed", "threads", "log_dir", "eval_log_dir", "pretrained", "is_train", "overwrite", "debug")
 PRETRAINED = "pretrained"  # the folder of runs that only pretrain, for the methods that start from them
+DATA_FLAGS = {  # what the data of a data set depend on
+    "LSTM": ("oracle_params",),
+    "Nottingham": ("data_dir", "frame_seconds", "frame_beats"),
+    "text": ("data_dir", "seq_len", "vocab_size", "tokens", "min_count", "long_lines", "split_seed"),
+}
 CURVES = ("nll", "nll_test", "g_entropy")  # that a report draws where the table names none
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # of a folder
 
@@ -88,19 +95,56 @@ class Cell:
         return max(path.read_bytes().count(b"\n") - 1, 0) if path.exists() else 0
 
     @property
+    def data(self) -> str:
+        """What tells the data that it has read from others; "" where it read none, or none is on record."""
+        path = self.log_dir / CONFIG
+        return fingerprint(read_config(path).get("data", {})) if path.exists() else ""
+
+    @property
     def finished(self) -> bool:
         """Whether its last step is saved.
 
         Raises:
-            UsageError: the directory holds a run with other flags.
+            UsageError: the directory holds a run with other flags than main.py could go on with.
         """
         if not (self.log_dir / CONFIG).exists():
             return False
         config = read_flags(self.argv)
-        recorded = from_flags(read_config(self.log_dir / CONFIG)["flags"])
-        if differing := differences(recorded, config, FREE_TO_CHANGE | READ_FROM):
+        content = read_config(self.log_dir / CONFIG)
+        recorded = from_flags(content["flags"])
+        if differing := differences(recorded, config, changeable(self.log_dir, content, recorded, config)):
             raise UsageError(f"{self.log_dir}: holds a run with {'; '.join(differing)}")
         return (self.log_dir / CHECKPOINTS / f"step-{len(Schedule(config)):09d}").is_dir()
+
+
+def fingerprint(digests: dict[str, str]) -> str:
+    """What tells data from others, by the checksums of their parts; "" where nothing is read from files."""
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16] if digests else ""
+
+
+def data_flags(cell: Cell) -> tuple[Any, ...]:
+    """The values of the flags that say what data a cell reads: where they are equal the data should be, too."""
+    config = read_flags(cell.method.flags)
+    values = {name: getattr(config, name) for name in DATA_FLAGS[config.dataset]}
+    return config.dataset, *(os.path.normpath(v) if name in READ_FROM else v for name, v in values.items())
+
+
+def mixed(data: dict[Cell, str]) -> str:
+    """Which cells have read other data than others of the same flags, in words, or "".
+
+    `data` has fingerprints, "" where one is not known.
+    """
+    groups: dict[tuple[Any, ...], dict[str, list[str]]] = {}
+    for cell, known in data.items():
+        if known:
+            groups.setdefault(data_flags(cell), {}).setdefault(known, []).append(cell.title)
+    for group in groups.values():
+        most, *others = sorted(group.values(), key=len, reverse=True)
+        if others:
+            return (
+                f"{'; '.join(title for titles in others for title in titles)}: read other data than {'; '.join(most)}"
+            )
+    return ""
 
 
 class Closed(NamedTuple):

@@ -25,9 +25,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from runs.directories import METRICS, fsync, naming, record_files, write_whole
-from support.config import UsageError
+from runs.manifest import CHECKSUM, sizes_at
 
-CHECKSUM = "sha256"  # in a position: of metrics.csv; older versions' have none
 HPARAMS = "events.out.tfevents.0.hparams"  # TensorBoard reads a directory's event files in the order of their names
 
 
@@ -61,28 +60,6 @@ def with_errors(figures: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """{name: (mean, standard error)} → {name: mean, name_se: standard error}; an unknown error, NaN, is left out."""
     errors = {f"{name}_se": error for name, (_, error) in figures.items() if not math.isnan(error)}
     return {name: value for name, (value, _) in figures.items()} | errors
-
-
-def sizes_at(directory: Path, position: dict[str, Any], advice: str = "; --overwrite starts afresh") -> dict[str, int]:
-    """How long each file of a directory was at a position, {file name: bytes}.
-
-    Raises:
-        UsageError: a file is shorter now, or metrics.csv does not begin with the rows that were written until then.
-        OSError: one can't be read.
-    """
-    sizes = {name: size for name, size in position.items() if name != CHECKSUM}
-    for name, size in sizes.items():
-        path = directory / Path(name).name
-        if not path.is_file() or path.stat().st_size < size:
-            raise UsageError(f"{path}: missing or cut short since the last checkpoint{advice}")
-        if name == METRICS:
-            written = path.read_bytes()[:size]
-            rows = written.splitlines()
-            like_rows = written.endswith(b"\n") and b"\r" not in written and len(set(rows)) == len(rows)
-            like_rows = like_rows and len({row.count(b",") for row in rows}) == 1
-            if not (hashlib.sha256(written).hexdigest() == position[CHECKSUM] if CHECKSUM in position else like_rows):
-                raise UsageError(f"{path}: rows or line ends changed since the last checkpoint; restore it{advice}")
-    return sizes
 
 
 class RunLog:

@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from runs.checkpoints import Checkpoints
 from runs.directories import CHECKPOINTS, METRICS, PRETRAINED
-from runs.logs import RunLog, sizes_at
+from runs.logs import RunLog
+from runs.manifest import sizes_at
 from support.config import Config, UsageError
 from support.config_file import CONFIG, READ_FROM, UNRELATED_TO_PRETRAINING, differences, from_flags, read_config
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from runs.checkpoints import BEST, MARKS
 from runs.console import Figures
-from runs.logs import RunLog, means, sizes_at, with_errors
+from runs.logs import RunLog, means, with_errors
+from runs.manifest import sizes_at
 from runs.pretrained import Pretraining
 from support.config import Config
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from runs import checkpoints as module
+from runs import manifest
 from runs.checkpoints import MANIFEST, MARKS, WITHOUT, Checkpoints
 from runs.directories import METRICS
 from runs.logs import RunLog
@@ -187,7 +187,7 @@ def test_a_manifest_that_agrees_with_itself_but_not_with_its_place(tmp_path, cap
 
 def test_a_manifest_is_read_up_to_a_bound(tmp_path, capsys, monkeypatch):
     Counter(tmp_path).save(1)
-    monkeypatch.setattr(module, "MAX_MANIFEST", 100)
+    monkeypatch.setattr(manifest, "MAX_MANIFEST", 100)
     with pytest.raises(UsageError, match="all 1 checkpoints are damaged"):
         Counter(tmp_path).checkpoints.restore()
 

@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from scipy import stats
 
 from runs.directories import CHECKPOINTS, METRICS
 from runs.experiment import Cell, read
+from runs.manifest import CHECKSUM, MANIFEST
 from runs.schedule import Schedule
 from support.config_file import CONFIG
 from support.parser import read_flags
@@ -40,21 +42,37 @@ against = "mle"
 """
 
 
-def make_run(cell: Cell, rows: list[dict], finished: bool = True) -> None:
-    """Leaves what a run of main.py leaves, its evaluations being `rows`."""
+def make_run(cell: Cell, rows: list[dict], data: str = "") -> None:
+    """Leaves what a run of main.py leaves, its evaluations being `rows`, and `data` the checksum of what it read."""
     config = read_flags(cell.argv)
+    described = {
+        "flags": dataclasses.asdict(config),
+        "run": str(cell.directory),
+        "data": {"lines": data} if data else {},
+    }
     for directory in (cell.log_dir, cell.eval_log_dir):
         directory.mkdir(parents=True)
-    (cell.log_dir / CONFIG).write_text(json.dumps({"flags": dataclasses.asdict(config), "run": "x"}))
+        (directory / CONFIG).write_text(json.dumps(described))
     with open(cell.eval_log_dir / METRICS, "w", newline="") as file:
         rows = [{"epoch": epoch, "phase": "pretrain_g", **row} for epoch, row in enumerate(rows)]
-        writer = csv.DictWriter(file, rows[0].keys())
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     seconds = "".join(f"{epoch},pretrain_g,0.5\n" for epoch in range(cell.epochs))
     (cell.log_dir / METRICS).write_text(f"epoch,phase,seconds_per_epoch\n{seconds}")
-    steps = len(Schedule(config)) - (not finished)
-    (cell.log_dir / CHECKPOINTS / f"step-{steps:09d}").mkdir(parents=True)
+    save(cell)
+
+
+def save(cell: Cell) -> None:
+    """Leaves its last checkpoint, which tells of its records as they are now."""
+    checkpoint = cell.log_dir / CHECKPOINTS / f"step-{len(Schedule(read_flags(cell.argv))):09d}"
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    positions = {}
+    for kind, directory in (("train", cell.log_dir), ("eval", cell.eval_log_dir)):
+        content = (directory / METRICS).read_bytes()
+        positions[kind] = {METRICS: len(content), CHECKSUM: hashlib.sha256(content).hexdigest(), "events": 99}
+    text = json.dumps({"details": {"positions": positions}})
+    (checkpoint / MANIFEST).write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
 
 
 @pytest.fixture
@@ -171,7 +189,7 @@ def test_what_is_missing_is_named(made, tmp_path, capsys):
     for file in sorted(gone.directory.rglob("*"), reverse=True):
         file.rmdir() if file.is_dir() else file.unlink()
     last = f"step-{len(Schedule(read_flags(unfinished.argv))):09d}"
-    (unfinished.log_dir / CHECKPOINTS / last).rmdir()
+    shutil.rmtree(unfinished.log_dir / CHECKPOINTS / last)
     gone.log_dir.rmdir() if gone.log_dir.exists() else None
     assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
     lines = ["mle, seed 1: not started", "long, seed 4: unfinished, after 4 of 4 epochs"]
@@ -205,6 +223,7 @@ def test_an_evaluation_that_lacks_a_figure_at_the_end_has_none(made, tmp_path):
         lines = (cell.eval_log_dir / METRICS).read_text().splitlines()
         lines[-1] = ",".join([*lines[-1].split(",")[:4], "", "1.5"])
         (cell.eval_log_dir / METRICS).write_text("\n".join(lines) + "\n")
+        save(cell)
     assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
     assert "g_entropy" not in rows_of(tmp_path / "out" / "hand_runs.csv")[0]
 
@@ -428,9 +447,116 @@ def test_a_reader_who_has_seen_enough(made, tmp_path):
     assert (done.returncode, done.stderr) == (0, "") and (tmp_path / "out" / "hand.md").exists()
 
 
-def test_a_damaged_run_is_one_line(made, tmp_path, monkeypatch, capsys):
+def cut(cell: Cell) -> None:
+    lines = (cell.eval_log_dir / METRICS).read_bytes().splitlines(keepends=True)
+    (cell.eval_log_dir / METRICS).write_bytes(b"".join(lines[:-1]))
+
+
+def edit(cell: Cell, old: bytes, new: bytes) -> None:
+    content = (cell.eval_log_dir / METRICS).read_bytes()
+    assert old in content
+    (cell.eval_log_dir / METRICS).write_bytes(content.replace(old, new))
+
+
+def swap(cell: Cell) -> None:
+    other, aside = cell.directory.parent / "2" / "eval", cell.directory.parent / "aside"
+    cell.eval_log_dir.rename(aside)
+    other.rename(cell.eval_log_dir)
+    aside.rename(other)
+
+
+@pytest.mark.parametrize(
+    ("damage", "why", "seeds"),
+    [
+        (swap, "1/eval has the evaluations of another run", "2"),
+        (cut, "metrics.csv: missing or cut short", "3"),
+        (lambda cell: edit(cell, b",3.0,", b",3.,"), "metrics.csv: missing or cut short", "3"),
+        (lambda cell: edit(cell, b",3.0,", b",4.0,"), "metrics.csv: rows or line ends changed", "3"),
+        (lambda cell: (cell.eval_log_dir / METRICS).write_text("epoch,phase,nll\n"), "cut short", "3"),
+        (lambda cell: (cell.eval_log_dir / METRICS).unlink(), "metrics.csv: missing", "3"),
+        (lambda cell: (cell.log_dir / METRICS).unlink(), "train/metrics.csv: missing", "3"),
+        (lambda cell: shutil.rmtree(cell.eval_log_dir), "eval/config.json: not a readable", "3"),
+        (lambda cell: edit(cell, b"1.5\n", b"1.5\n2,x,9,,2,1.5\n"), "rows or line ends changed", "3"),
+        (lambda cell: (cut(cell), save(cell)), "1/eval has no evaluation of the last epoch, 2", "3"),
+        (lambda cell: next(cell.log_dir.rglob(MANIFEST)).write_text("x"), "manifest.txt differs", "3"),
+        (lambda cell: next(cell.log_dir.rglob(MANIFEST)).unlink(), "manifest.txt: No such file", "3"),
+    ],
+)
+def test_a_damaged_run_is_named_and_gives_no_figures(made, tmp_path, capsys, damage, why, seeds):
     path, cells, _ = made
-    (cells[0].eval_log_dir / METRICS).write_text("epoch,phase,nll\n0,pretrain_g,x\n")
-    with pytest.raises(SystemExit) as stop:
-        main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")])
-    assert stop.value.code == 2 and METRICS in capsys.readouterr().err
+    damage(cells[0])
+    assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
+    text, errors = (tmp_path / "out" / "hand.md").read_text(), capsys.readouterr().err.splitlines()
+    assert errors[0].startswith("report.py: mle, seed 1: ") and why in errors[0], errors
+    assert errors[0].removeprefix("report.py: ") in text
+    means = {(row["method"], row["metric"]): row for row in rows_of(tmp_path / "out" / "hand_means.csv")}
+    assert means["mle", "nll"]["seeds"] == seeds and means["long", "nll"]["seeds"] == "4"
+
+
+def test_rows_that_came_after_the_end_are_no_result(made, tmp_path, capsys):
+    path, cells, _ = made
+    with open(cells[0].eval_log_dir / METRICS, "a") as file:
+        file.write("2,pretrain_g,1,1,1,1\n")
+    assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
+    assert "mle, seed 1: " in (error := capsys.readouterr().err) and "more than the run has written" in error
+
+
+def test_a_run_without_evaluations_is_named(tmp_path, capsys):
+    path = tmp_path / "hand.toml"
+    path.write_text(TABLE.replace("--pretrain_g_epochs 3 ", "--pretrain_g_epochs 3 --no-evaluate "))
+    for cell in read(path).cells(tmp_path / "logs"):
+        make_run(cell, [{"nll": 3.0}] * cell.epochs)
+    assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
+    assert "mle, seed 1: has no evaluations, as its flags have --no-evaluate" in capsys.readouterr().err
+
+
+TEXTS = """
+seeds = [1, 2, 3]
+flags = "--dataset text --data_dir lines.txt --total_epochs 0 --pretrain_g_epochs 2"
+[[methods]]
+name = "one"
+[[methods]]
+name = "other"
+flags = "--g_lr 0.5"
+[[methods]]
+name = "elsewhere"
+flags = "--data_dir more.txt"
+"""
+
+
+def test_runs_of_other_data_are_not_averaged(tmp_path, capsys):
+    """Here, in an earlier report, or between the two; another --data_dir is meant to be other data."""
+    path, logs, out = tmp_path / "texts.toml", tmp_path / "logs", tmp_path / "out"
+    path.write_text(TEXTS)
+    cells = read(path).cells(logs)
+
+    def make(**data: str) -> None:
+        for cell in cells:
+            shutil.rmtree(cell.directory, ignore_errors=True)
+            known = data.get(f"{cell.method.name}{cell.seed}", data.get(cell.method.name, ""))
+            if known:
+                make_run(cell, [{"nll_test": 3.0}] * 2, "" if known == "unknown" else known)
+
+    def refused(why: str, *flags: str) -> None:
+        with pytest.raises(SystemExit) as stop:
+            main([str(path), "--logs", str(logs), "-o", str(tmp_path / "new"), *flags])
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and why in error and not (tmp_path / "new").exists()
+
+    make(one="a", other="a", elsewhere="b", one2="unknown")
+    assert main([str(path), "--logs", str(logs), "-o", str(out)]) == 0
+    data = {(row["method"], row["seed"]): row["data"] for row in rows_of(out / "texts_runs.csv")}
+    assert data["one", "1"] == data["other", "3"] != data["elsewhere", "1"] and data["one", "2"] == ""
+    make(one="a", one3="c", other="a")
+    refused("texts: one, seed 3: read other data than one, seed 1; one, seed 2; other, seed 1; other, seed 2")
+    make(one1="c", other="c")
+    refused("one, seed 3: read other data than one, seed 1; other, seed 1", "--earlier", str(out))
+    make(one2="c")
+    refused("one, seed 2: read other data than one, seed 1; one, seed 3", "--earlier", str(out))
+    make(one2="a")
+    assert main([str(path), "--logs", str(logs), "-o", str(out), "--earlier", str(out)]) == 0
+    # An earlier report that does not say what its runs have read.
+    lines = [line.rpartition(",")[0] for line in (out / "texts_runs.csv").read_text().splitlines()]
+    (out / "texts_runs.csv").write_text("\n".join(lines) + "\n")
+    make(one2="c")
+    assert main([str(path), "--logs", str(logs), "-o", str(out), "--earlier", str(out)]) == 0

@@ -1,4 +1,5 @@
 import csv
+import json
 import os
 import signal
 import socket
@@ -12,8 +13,12 @@ import pytest
 from conftest import ROOT, TINY
 
 import tools.sweep as program
-from runs.experiment import read
+from data.text import TextData
+from runs.experiment import Cell, read
+from support.config_file import CONFIG
 from support.cpus import cpus
+from support.parser import read_flags
+from tools import report
 
 TOY = Path(__file__).with_name("toy_main.py")
 TABLE = """
@@ -292,6 +297,76 @@ def test_bad_arguments_are_one_line_before_anything_starts(toys, capsys, argumen
     assert not (toys / "logs").exists()
 
 
+# ---- the data
+
+
+LINES = """
+seeds = [1, 2, 3]
+flags = "--dataset text --data_dir lines.txt --pretrain_g_epochs 2 --total_epochs 0 --seq_len 5"
+[[methods]]
+name = "m"
+"""
+
+
+@pytest.fixture
+def lines(toys):
+    """A table of runs on a file, of which two have finished: (folder, cells)."""
+    (toys / "lines.toml").write_text(LINES)
+    (toys / "lines.txt").write_text("abc\nbca\ncab\nab\nba\n" * 5)
+    assert program.main(["lines.toml", "--seeds", "1", "2"]) == 0
+    cells = read(Path("lines.toml")).cells(Path("logs"))
+    digests = TextData(read_flags(cells[0].argv)).digests()
+    for cell in cells[:2]:
+        record(cell, digests)
+    return toys, cells
+
+
+def record(cell: Cell, digests: dict[str, str]) -> None:
+    """Has a cell have read such data."""
+    path = cell.log_dir / CONFIG
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"data": digests}))
+
+
+def test_data_that_have_changed_are_refused_before_anything_starts(lines, capsys):
+    """What main.py would read now is not what the cells have read that have finished; but what comes back is."""
+    toys, cells = lines
+    assert program.data_now(cells[2].argv) == cells[0].data != ""
+    before = (toys / "lines.txt").read_text()
+    (toys / "lines.txt").write_text(before.replace("cab", "cba"))
+    assert program.data_now(cells[2].argv) != cells[0].data
+    with pytest.raises(SystemExit) as stop:
+        program.main(["lines.toml"])
+    assert stop.value.code == 2 and "the data have changed since m, seed" in capsys.readouterr().err
+    assert not cells[2].directory.exists()
+    assert program.main(["lines.toml", "--seeds", "1", "2"]) == 0  # nothing is left to read them
+
+
+def test_cells_of_other_data_are_named(lines, monkeypatch, capsys):
+    toys, cells = lines
+    record(cells[1], {"lines": "others"})
+    with pytest.raises(SystemExit) as stop:
+        program.main(["lines.toml"])
+    assert stop.value.code == 2 and "m, seed 2: read other data than m, seed 1" in capsys.readouterr().err
+    assert not cells[2].directory.exists()
+    # Or where they have changed while the sweep was under way.
+    monkeypatch.setattr(program, "check_data", lambda cells: None)
+    assert program.main(["lines.toml"]) == 1
+    assert "sweep.py: m, seed 2: read other data than m, seed 1\n" in capsys.readouterr().err
+
+
+def test_a_table_whose_epochs_grew_goes_on(toys, capsys):
+    """As main.py does, which says no to fewer."""
+    assert program.main(["toys.toml", "--only", "a", "--seeds", "1"]) == 0
+    (toys / "toys.toml").write_text(TABLE.replace("--total_epochs 2", "--total_epochs 4"))
+    assert program.main(["toys.toml", "--only", "a", "--seeds", "1"]) == 0
+    assert "a, seed 1: goes on" in capsys.readouterr().out
+    assert len(rows(toys / "logs/toys/a/1/train")) == 1 + 2 + 1 + 4
+    (toys / "toys.toml").write_text(TABLE)
+    with pytest.raises(SystemExit) as stop:
+        program.main(["toys.toml", "--only", "a", "--seeds", "1"])
+    assert stop.value.code == 2 and "holds a run with --total_epochs 4, not 2" in capsys.readouterr().err
+
+
 # ---- the real program
 
 
@@ -307,7 +382,7 @@ flags = "--baseline batch"
 """
 
 
-def test_cells_that_share_their_pretraining_are_those_that_do_not(tmp_path):
+def test_cells_that_share_their_pretraining_are_those_that_do_not(tmp_path, capsys):
     (tmp_path / "real.toml").write_text(REAL)
     result = script("real.toml", "--jobs", "2", cwd=tmp_path, main=ROOT / "main.py")
     out, error = result.communicate(timeout=400)
@@ -317,6 +392,8 @@ def test_cells_that_share_their_pretraining_are_those_that_do_not(tmp_path):
     cell = tmp_path / "logs/real/other/1"
     for ours, theirs in ((tmp_path / "e", cell / "eval"), (tmp_path / "t", cell / "train")):
         assert without_seconds(ours) == without_seconds(theirs)
+    reported = report.main([str(tmp_path / "real.toml"), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path)])
+    assert (reported, capsys.readouterr().err) == (0, "")
 
 
 def without_seconds(directory: Path) -> list[dict[str, str]]:

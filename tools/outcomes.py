@@ -11,9 +11,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from runs.experiment import CURVES, Cell, Closed, Experiment, Method
+from runs.directories import CHECKPOINTS, METRICS
+from runs.experiment import CURVES, Cell, Closed, Experiment, Method, mixed
+from runs.manifest import CHECKSUM, read_manifest, sizes_at
+from runs.schedule import Schedule
 from support.config import FIELDS, Config, UsageError
-from support.config_file import FREE_TO_CHANGE, READ_FROM, differences
+from support.config_file import CONFIG, FREE_TO_CHANGE, READ_FROM, differences, read_config
 from support.parser import explicit_flags, read_flags, words_of
 from tools.plot_curves import FLOOR, Curve, Run, read_rows, read_run
 
@@ -23,6 +26,7 @@ BEFORE = "before_"  # and the name of a figure: its last value before the advers
 ORACLE = (  # what its entropy depends on
     *("vocab_size", "seq_len", "oracle_seed", "oracle_emb_dim", "oracle_hidden_dim", "oracle_init", "oracle_params"),
 )
+DATA = "data"  # the column of what tells a run's data from others
 SECONDS, COMPILING = "seconds_per_epoch", "compile_seconds"  # columns of the training log
 TIMES = ("seconds", COMPILING)  # figures of a run that are no results
 NOT_THE_METHODS = FREE_TO_CHANGE | {"seed", "threads"}  # flags that differ from run to run of a method
@@ -75,10 +79,12 @@ class Outcome:
         final: the figures of its last evaluation, the last ones before the adversarial phase, and the seconds of its
             epochs, in which D's pretraining and evaluations are not counted.
         curves: {figure: its curve}.
+        data: what tells the data that it read from others; "" where it is not known, or nothing is read from files.
     """
 
     final: dict[str, float]
     curves: dict[str, Curve]
+    data: str = ""
 
 
 @dataclass
@@ -97,20 +103,29 @@ class Results:
     def of(cls, experiment: Experiment, logs: Path, earlier: Path | None = None) -> "Results":
         """Reads the runs under `logs`, and, of those that have not finished there, what the report in `earlier` has.
 
+        A run whose records are not what it has written is missing, too.
+
         Raises:
-            UsageError, ValueError: a run has other flags than the table, or a damaged file.
-            OSError: one can't be read.
+            UsageError: a run has other flags than the table, or cells of one table have read different data.
+            OSError: the earlier report can't be read.
         """
         results, reported = cls(experiment), read_report(experiment, earlier) if earlier else {}
         methods = {method.name for method in experiment.methods}
         not_started: dict[str, list[str]] = {}
+        data: dict[Cell, str] = {}
         for cell in experiment.cells(logs):
             if cell.method.name not in methods:
                 continue  # it only pretrains
+            key = cell.method.name, cell.seed
             if cell.finished:
-                results.outcomes[cell.method.name, cell.seed] = outcome(cell)
-            elif found := reported.get((cell.method.name, cell.seed)):
-                before, results.outcomes[cell.method.name, cell.seed] = found
+                try:
+                    results.outcomes[key] = outcome(cell)
+                except OSError as error:
+                    results.missing.append(f"{cell.title}: {error.filename}: {error.strerror}")
+                except ValueError as error:  # a UsageError is one
+                    results.missing.append(f"{cell.title}: {error}")
+            elif found := reported.get(key):
+                before, results.outcomes[key] = found
                 now = read_flags(cell.method.flags)
                 if differing := differences(before, now, NOT_THE_METHODS | READ_FROM):
                     raise UsageError(f"{earlier}: {cell.method.name} had {'; '.join(differing)}")
@@ -119,6 +134,10 @@ class Results:
                 not_started.setdefault(cell.method.name, []).append(str(cell.seed))
             else:
                 results.missing.append(f"{cell.title}: unfinished, after {cell.epochs_done} of {cell.epochs} epochs")
+            if key in results.outcomes:
+                data[cell] = results.outcomes[key].data
+        if why := mixed(data):
+            raise UsageError(f"{experiment.name}: {why}")
         results.missing += [f"{name}, seed {', '.join(seeds)}: not started" for name, seeds in not_started.items()]
         if experiment.closed:
             results._close(experiment.closed)
@@ -227,16 +246,37 @@ def p_value(differences: Sequence[float]) -> float:
 
 
 def outcome(cell: Cell) -> Outcome:
-    """What a finished cell left; the figures are those of its last epoch, and no others."""
+    """What a finished cell left; the figures are those of its last epoch, and no others.
+
+    Raises:
+        UsageError, ValueError: its records are not those that its last checkpoint tells of.
+        OSError: one can't be read.
+    """
+    config = read_flags(cell.argv)
+    if not config.evaluate:
+        raise UsageError("has no evaluations, as its flags have --no-evaluate")
+    steps = Schedule(config)
+    details = read_manifest(cell.log_dir / CHECKPOINTS / f"step-{len(steps):09d}")["details"]
+    if read_config(cell.eval_log_dir / CONFIG)["run"] != read_config(cell.log_dir / CONFIG)["run"]:
+        raise UsageError(f"{cell.eval_log_dir} has the evaluations of another run")
+    for kind, directory in (("train", cell.log_dir), ("eval", cell.eval_log_dir)):
+        position = {name: v for name, v in details["positions"].get(kind, {}).items() if name in (METRICS, CHECKSUM)}
+        if METRICS not in position:
+            raise UsageError(f"its last checkpoint knows no {directory / METRICS}")
+        sizes_at(directory, position, advice="")
+        if (directory / METRICS).stat().st_size > position[METRICS]:
+            raise UsageError(f"{directory / METRICS} has more than the run has written")
     evaluated, trained = read_run(cell.eval_log_dir), read_run(cell.log_dir)
     last = max((int(curve.epochs[-1]) for curve in evaluated.curves.values()), default=0)
+    if last != (end := steps.g_epoch(steps[len(steps) - 1])):
+        raise UsageError(f"{cell.eval_log_dir} has no evaluation of the last epoch, {end}")
     final = {name: float(c.values[-1]) for name, c in evaluated.curves.items() if int(c.epochs[-1]) == last}
     if SECONDS in trained.curves:
         final |= times(trained)
     first = 0 if evaluated.adversarial is None else evaluated.adversarial
     before = {name: c.values[c.epochs < first] for name, c in evaluated.curves.items()}
     final |= {BEFORE + name: float(values[-1]) for name, values in before.items() if len(values)}
-    return Outcome(final, evaluated.curves)
+    return Outcome(final, evaluated.curves, cell.data)
 
 
 def times(trained: Run) -> dict[str, float]:
@@ -290,11 +330,13 @@ def read_report(experiment: Experiment, folder: Path) -> dict[tuple[str, int], t
     paths = files(experiment, folder)
     tables = {kind: paths[kind].read_text(encoding="utf-8") for kind in ("flags", "runs", "evaluations")}
     final: dict[tuple[str, int], dict[str, float]] = {}
+    data: dict[tuple[str, int], str] = {}
     evaluations: dict[tuple[str, int], dict[str, list[tuple[int, float]]]] = {}
     try:
         before = {row["method"]: from_text(row["flags"]) for row in read_rows(tables["flags"])}
         for row in read_rows(tables["runs"]):
             key = row.pop("method"), int(row.pop("seed"))
+            data[key] = row.pop(DATA, "")
             final[key] = {name: float(value) for name, value in row.items() if value}
         for row in read_rows(tables["evaluations"]):
             key, epoch = (row.pop("method"), int(row.pop("seed"))), int(row.pop("epoch"))
@@ -309,7 +351,7 @@ def read_report(experiment: Experiment, folder: Path) -> dict[tuple[str, int], t
         curves = {name: np.array(of) for name, of in evaluations.get(key, {}).items()}
         unknown = {name: np.full(len(of), math.nan) for name, of in curves.items()}
         drawn = {n: Curve(of[:, 0].astype(int), of[:, 1], unknown[n]) for n, of in curves.items()}
-        found[key] = before[key[0]], Outcome(end, drawn)
+        found[key] = before[key[0]], Outcome(end, drawn, data[key])
     return found
 
 
@@ -336,13 +378,17 @@ def write_tables(results: Results, folder: Path) -> list[Path]:
         OSError: one can't be written.
     """
     paths, spread = files(results.experiment, folder), Interval._fields
+    known = [DATA] if any(o.data for o in results.outcomes.values()) else []
     columns = [*results.metrics, *([FLOOR] if any(FLOOR in o.final for o in results.outcomes.values()) else [])]
     curves = [[*key, epoch, *pair] for key, c in results.bands().items() for epoch, pair in zip(*c, strict=True)]
     tables: dict[str, list[Sequence[object]]] = {
         "flags": [["method", "flags"], *([m.name, to_text(read_flags(m.flags))] for m in results.experiment.methods)],
         "runs": [
-            ["method", "seed", *columns],
-            *([*key, *(o.final.get(column, "") for column in columns)] for key, o in results.outcomes.items()),
+            ["method", "seed", *columns, *known],
+            *(
+                [*key, *(o.final.get(column, "") for column in columns), *(o.data for _ in known)]
+                for key, o in results.outcomes.items()
+            ),
         ],
         "evaluations": [["method", "seed", "epoch", *results.drawn], *results.evaluations()],
         "means": [["method", "metric", *spread], *([*key, *pair] for key, pair in results.means().items())],

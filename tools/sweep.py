@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol
 
@@ -16,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tqdm import tqdm
 
 from runs.directories import TAKEN
-from runs.experiment import Cell, read
+from runs.experiment import Cell, data_flags, fingerprint, mixed, read
 from support.config import UsageError
 from support.cpus import cpus
-from support.parser import Parser, number
+from support.parser import Parser, number, read_flags
 from support.streams import keep_writing
 
 MAIN = Path(__file__).resolve().parent.parent / "main.py"
@@ -80,6 +82,33 @@ def busy(directory: Path) -> bool:
     except BlockingIOError:
         return True
     return False
+
+
+def check_data(cells: Sequence[Cell]) -> None:
+    """Makes sure that cells of the same data have read the same, and that those to come would.
+
+    Raises:
+        UsageError: they have not, or would not, or the data can't be read.
+    """
+    data = {cell: cell.data for cell in cells}
+    known = {data_flags(cell): cell for cell in cells if data[cell]}
+    to_come = {data_flags(cell): cell for cell in cells if not cell.finished}
+    advice = "bring the data back, or remove the directories of the runs that shall not count"
+    if why := mixed(data):
+        raise UsageError(f"{why}; {advice}")
+    for flags in known.keys() & to_come.keys():
+        # A process of its own, as TensorFlow would keep memory, that of a GPU included.
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            now = pool.submit(data_now, to_come[flags].argv).result()
+        if now != data[known[flags]]:
+            raise UsageError(f"the data have changed since {known[flags].title}, in {known[flags].log_dir}; {advice}")
+
+
+def data_now(argv: Sequence[str]) -> str:
+    """The fingerprint of the data that main.py would read; raises UsageError where it can't."""
+    from main import DATASETS
+
+    return fingerprint(DATASETS[(config := read_flags(argv)).dataset](config).digests())
 
 
 def last_line(directory: Path) -> str:
@@ -312,6 +341,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError("--jobs is for this machine; with --dask the workers' threads say how many cells run")
         experiment = read(arguments.experiment)
         cells = experiment.cells(arguments.logs, arguments.only, arguments.seeds)
+        check_data(cells)
         jobs = arguments.jobs or max(1, cpus() // experiment.threads)
         sweep = Sweep(cells, Cluster(arguments.dask) if arguments.dask else Here(jobs))
         print(f"{experiment.title}: {len(cells)} runs, {len(cells) - len(sweep.waiting)} of them finished before")
@@ -325,7 +355,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sweep.stopped:
         print("interrupted; the same command goes on from there")
         return 128 + sweep.stopped
-    return 1 if sweep.failed else 0
+    if why := mixed({cell: cell.data for cell in cells}):  # the data have changed meanwhile
+        print(f"sweep.py: {why}", file=sys.stderr)
+    return 1 if sweep.failed or why else 0
 
 
 if __name__ == "__main__":
