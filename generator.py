@@ -112,13 +112,208 @@ def chosen_log_probs(hidden: tf.Tensor, projection: tf.Tensor, tokens: tf.Tensor
     return tf.reduce_sum(hidden * chosen, axis=1) - largest - tf.math.log(total), gradient
 
 
-class Generator(keras.layers.Layer):
+def run_lstm(lstm: keras.layers.LSTMCell, inputs: tf.Tensor) -> State:
+    """Reads float32 [T, B, E] from a state of zeros; returns the states after each of the T, [T, B, H]."""
+    seq_len, batch_size, _ = inputs.shape
+    hidden = cell = tf.zeros([batch_size, lstm.units])
+    if seq_len > UNROLLED:
+        return tf.scan(lambda state, x: State(*lstm(x, list(state))[1]), inputs, State(hidden, cell))
+    states = []
+    for t in range(seq_len):
+        _, (hidden, cell) = lstm(inputs[t], [hidden, cell])
+        states.append(State(hidden, cell))
+    return State(tf.stack([s.hidden for s in states]), tf.stack([s.cell for s in states]))
+
+
+class Policy:
+    """A distribution over sequences, read token by token: softmax of what is linear in a state, `hidden`.
+
+    With an end token it is one of sequences of up to T tokens: one that draws the end token is finished, and what is
+    left of its T places holds padding, the id V, which is never drawn. A sequence of T tokens needs no end.
+
+    Attributes:
+        vocab_size: V, how many tokens can be generated.
+        seq_len: T, tokens a sequence.
+        hidden_dim: H, numbers of a state from which the next token is predicted.
+        start_token: the id that is read before the first token.
+        end_token: one of 0..V-1, or None where every sequence has T tokens.
+        weights: all variables on which it depends.
+    """
+
+    weights: list[tf.Variable]
+    vocab_size: int
+    seq_len: int
+    hidden_dim: int
+    start_token: int
+    end_token: int | None
+
+    def first_state(self, batch_size: int) -> State:
+        """The state after the start token, from which y_1 is drawn."""
+        raise NotImplementedError
+
+    def next_state(self, tokens: tf.Tensor, state: State) -> State:
+        """Reads one token a row, int32 [B]; returns the state from which the next one is drawn."""
+        raise NotImplementedError
+
+    def states(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
+        """Teacher forcing: the states that predict each token of `tokens`, int32 [B, T].
+
+        Args:
+            tokens: the sequences.
+            dropout_seed: a key of `support.seeds` for dropout where Zaremba et al. (2014) have it: of what is read and
+                of what the next token is predicted from, not from step to step; None applies none.
+
+        Returns:
+            State of float32 [T, B, ...]; entry t is the state after the start token and the first t tokens, so that
+            logits(hidden[t]) is the distribution of tokens[:, t].
+        """
+        raise NotImplementedError
+
+    def projection(self) -> tf.Tensor:
+        """What multiplies `with_one(hidden)` to give the logits, float32 [H + 1, V]."""
+        raise NotImplementedError
+
+    @contextlib.contextmanager
+    def at_temperature(self, temperature: float) -> Iterator[None]:
+        """Meanwhile the logits are divided by `temperature` > 0: below 1 likely tokens become likelier."""
+        raise NotImplementedError
+
+    def after(self, previous: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
+        """What follows the tokens `previous`: what was drawn, or padding once a sequence is finished; int32, alike."""
+        if self.end_token is None:
+            return drawn
+        finished = (previous == self.end_token) | (previous == self.vocab_size)
+        return tf.where(finished, self.vocab_size, drawn)
+
+    def mask(self, tokens: tf.Tensor) -> tf.Tensor:
+        """1 for each token that the policy chose, its end token included, 0 for padding: float32 like `tokens`."""
+        if self.end_token is None:
+            return tf.ones(tokens.shape)
+        return tf.cast(tokens != self.vocab_size, tf.float32)
+
+    def logits(self, hidden: tf.Tensor, projection: tf.Tensor | None = None) -> tf.Tensor:
+        """The policy's unnormalised log-probabilities of the next token: [..., H] → float32 [..., V].
+
+        `projection` is that of `projection()`, where a loop needs it many times.
+        """
+        if projection is None:
+            projection = self.projection()
+        return with_one(hidden) @ projection
+
+    def log_probs(
+        self, tokens: tf.Tensor, fed: tf.Tensor | None = None, dropout_seed: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Log-probabilities log G(y_t | y_<t) of the given tokens, in nats: int32 [B, T] → float32 [B, T].
+
+        Padding follows with certainty: its log-probability is 0. With `fed`, int32 [B, T], they are those of `tokens`
+        where the policy has read that instead. `dropout_seed` is that of `states`.
+        """
+        batch_size, seq_len = tokens.shape
+        states = self.states(tokens if fed is None else fed, dropout_seed)
+        hidden = tf.reshape(states.hidden, [seq_len * batch_size, self.hidden_dim])
+        chosen = self._log_probs_after(hidden, tf.reshape(tf.transpose(tokens), [-1]), self.projection())
+        return tf.transpose(tf.reshape(chosen, [seq_len, batch_size]))
+
+    def _log_probs_after(self, hidden: tf.Tensor, tokens: tf.Tensor, projection: tf.Tensor) -> tf.Tensor:
+        """Log-probability of one token a row: [R, H], int32 [R] → float32 [R]; `projection` is `projection()`."""
+        if self.end_token is None:
+            return chosen_log_probs(hidden, projection, tokens)
+        drawn = tokens != self.vocab_size
+        return tf.where(drawn, chosen_log_probs(hidden, projection, tf.where(drawn, tokens, 0)), 0.0)
+
+    def completion_log_probs(self, tokens: tf.Tensor) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        """Log G of many completions of the same sequences' prefixes, each prefix being read once.
+
+        Args:
+            tokens: int32 [B, T].
+
+        Returns:
+            a function of rollouts, int32 [N, B, T], and the int32 number n of first tokens that they share with
+            `tokens`, 0..T; it returns the log-probability of what follows these n, float32 [N, B], nats. Only N·B rows
+            of logits exist at a time.
+        """
+        batch_size, seq_len = tokens.shape
+        states, projection = self.states(tokens), self.projection()
+
+        def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
+            rollout_num = rollouts.shape[0]
+            rows = rollout_num * batch_size
+            by_time = tf.reshape(tf.transpose(rollouts, [2, 0, 1]), [seq_len, rows])
+            shared = tf.minimum(prefix_len, seq_len - 1)  # of T shared tokens nothing is left to read
+            tiled = State(*(tf.tile(s[shared], [rollout_num, 1]) for s in states))  # [N·B, H]
+
+            def read(t, state, total):
+                total += self._log_probs_after(state.hidden, by_time[t], projection)
+                return t + 1, self.next_state(by_time[t], state), total
+
+            start = (prefix_len, tiled, tf.zeros([rows]))
+            loop = tf.while_loop(lambda t, *_: t < seq_len, read, start, maximum_iterations=seq_len)
+            return tf.reshape(loop[2], [rollout_num, batch_size])
+
+        return score
+
+    def sample(self, uniforms: tf.Tensor) -> tf.Tensor:
+        """Draws sequences from the policy; float32 [T, B] uniform numbers in [0, 1) → tokens, int32 [B, T]."""
+        seq_len, batch_size = uniforms.shape
+        projection = self.projection()
+
+        def draw(t, token, state, tokens):
+            token = self.after(token, sample_tokens(self.logits(state.hidden, projection), uniforms[t]))
+            return t + 1, token, self.next_state(token, state), tf.tensor_scatter_nd_update(tokens, [[t]], token[None])
+
+        token, tokens = tf.fill([batch_size], self.start_token), tf.zeros([seq_len, batch_size], tf.int32)
+        start = (0, token, self.first_state(batch_size), tokens)
+        loop = tf.while_loop(lambda t, *_: t < seq_len, draw, start, maximum_iterations=seq_len)
+        return tf.transpose(loop[3])
+
+    def sample_and_compare(
+        self, uniforms: tf.Tensor, other: "Policy | None" = None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Draws Y ~ G and measures, at each prefix, G's next-token distribution against its own and another model's.
+
+        The expectation over the next token is taken in full and only prefixes are drawn. The means over rows are
+        therefore unbiased for G's entropy and for the cross-entropy -E_{Y~G}[log p_other(Y)], and their standard
+        deviation is a third (against the default oracle) of that of -log p_other(Y) (Rao-Blackwell).
+
+        Args:
+            uniforms: float32 [T, B] in [0, 1).
+            other: a model over the same vocabulary, with the same end token; None measures the entropy alone.
+
+        Returns:
+            tokens, int32 [B, T]; entropy and cross-entropy (0 without `other`), float32 [B], nats a sequence.
+        """
+        seq_len, batch_size = uniforms.shape
+        models = (self,) if other is None else (self, other)
+        projections = [model.projection() for model in models]
+
+        def draw(t, token, states, tokens, entropy, cross_entropy):
+            logits, *others = (m.logits(s.hidden, p) for m, s, p in zip(models, states, projections, strict=True))
+            token = self.after(token, sample_tokens(logits, uniforms[t]))
+            chosen = self.mask(token)  # once a sequence is finished nothing is left to expect
+            log_probs = tf.nn.log_softmax(logits)
+            probs = tf.exp(log_probs)
+
+            def expected(log_probs):  # over the next token; a token of probability 0 counts 0
+                return -tf.reduce_sum(tf.math.multiply_no_nan(log_probs, probs), axis=1) * chosen
+
+            for other_logits in others:  # [B, V], as logits
+                cross_entropy += expected(tf.nn.log_softmax(other_logits))
+            states = tuple(m.next_state(token, s) for m, s in zip(models, states, strict=True))
+            tokens = tf.tensor_scatter_nd_update(tokens, [[t]], token[None])
+            return t + 1, token, states, tokens, entropy + expected(log_probs), cross_entropy
+
+        token, tokens = tf.fill([batch_size], self.start_token), tf.zeros([seq_len, batch_size], tf.int32)
+        states = tuple(model.first_state(batch_size) for model in models)
+        start = (0, token, states, tokens, tf.zeros([batch_size]), tf.zeros([batch_size]))
+        loop = tf.while_loop(lambda t, *_: t < seq_len, draw, start, maximum_iterations=seq_len)
+        _, _, _, tokens, entropy, cross_entropy = loop
+        return tf.transpose(tokens), entropy, cross_entropy
+
+
+class Generator(keras.layers.Layer, Policy):
     """Token embedding → LSTM → linear → softmax.
 
     A plain LSTM, without the added forget-gate bias: i, f, o = sigmoid, candidate and output through tanh.
-
-    With an end token the policy is a law of sequences of up to T tokens: one that draws the end token is finished, and
-    what is left of its T places holds padding, the id V, which is never drawn. A sequence of T tokens needs no end.
     """
 
     def __init__(
@@ -185,22 +380,9 @@ class Generator(keras.layers.Layer):
         _, (hidden, cell) = self.cell(self.embedding(tokens), [state.hidden, state.cell])
         return State(hidden, cell)
 
-    def after(self, previous: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
-        """What follows the tokens `previous`: what was drawn, or padding once a sequence is finished; int32, alike."""
-        if self.end_token is None:
-            return drawn
-        finished = (previous == self.end_token) | (previous == self.vocab_size)
-        return tf.where(finished, self.vocab_size, drawn)
-
-    def mask(self, tokens: tf.Tensor) -> tf.Tensor:
-        """1 for each token that the policy chose, its end token included, 0 for padding: float32 like `tokens`."""
-        if self.end_token is None:
-            return tf.ones(tokens.shape)
-        return tf.cast(tokens != self.vocab_size, tf.float32)
-
     @contextlib.contextmanager
     def at_temperature(self, temperature: float) -> Iterator[None]:
-        """Meanwhile the logits are divided by `temperature` > 0: below 1 likely tokens become likelier."""
+        """Meanwhile the logits are divided by `temperature` > 0."""
         weights = (self.output_layer.kernel, self.output_layer.bias)  # the logits are linear in both
         before = [weight.numpy() for weight in weights]
         for weight, value in zip(weights, before, strict=True):
@@ -219,15 +401,6 @@ class Generator(keras.layers.Layer):
         """
         return tf.concat([self.output_layer.kernel, self.output_layer.bias[None]], axis=0)
 
-    def logits(self, hidden: tf.Tensor, projection: tf.Tensor | None = None) -> tf.Tensor:
-        """The policy's unnormalised log-probabilities of the next token: [..., H] → float32 [..., V].
-
-        `projection` is that of `projection()`, where a loop needs it many times.
-        """
-        if projection is None:
-            projection = self.projection()
-        return with_one(hidden) @ projection
-
     def dropped(self, values: tf.Tensor, dropout_seed: tf.Tensor | None, place: int) -> tf.Tensor:
         """`values` with some set to 0 and the others scaled up, alike in expectation; unchanged without a seed."""
         if dropout_seed is None or not self.dropout_rate:
@@ -237,81 +410,11 @@ class Generator(keras.layers.Layer):
         )
 
     def states(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
-        """Teacher forcing: the states that predict each token of `tokens`, int32 [B, T].
-
-        Args:
-            tokens: the sequences.
-            dropout_seed: a key of `support.seeds` for dropout of what the LSTM reads; None applies none.
-
-        Returns:
-            State of float32 [T, B, H]; entry t is the state after the start token and the first t tokens, so that
-            logits(hidden[t]) is the law of tokens[:, t].
-        """
-        batch_size, seq_len = tokens.shape
-        start = tf.fill([1, batch_size], self.start_token)
+        """Teacher forcing, as in `Policy`."""
+        start = tf.fill([1, tokens.shape[0]], self.start_token)
         embedded = look_up(self.embedding, tf.concat([start, tf.transpose(tokens)[:-1]], axis=0))  # [T, B, E]
-        embedded = self.dropped(embedded, dropout_seed, 0)
-        hidden = cell = tf.zeros([batch_size, self.hidden_dim])
-        if seq_len > UNROLLED:
-            return tf.scan(lambda state, x: State(*self.cell(x, list(state))[1]), embedded, State(hidden, cell))
-        states = []
-        for t in range(seq_len):
-            _, (hidden, cell) = self.cell(embedded[t], [hidden, cell])
-            states.append(State(hidden, cell))
-        return State(tf.stack([s.hidden for s in states]), tf.stack([s.cell for s in states]))
-
-    def log_probs(
-        self, tokens: tf.Tensor, fed: tf.Tensor | None = None, dropout_seed: tf.Tensor | None = None
-    ) -> tf.Tensor:
-        """Log-probabilities log G(y_t | y_<t) of the given tokens, in nats: int32 [B, T] → float32 [B, T].
-
-        Padding follows with certainty: its log-probability is 0. With `fed`, int32 [B, T], they are those of `tokens`
-        where the policy has read that instead. With `dropout_seed`, a key of `support.seeds`, dropout is applied where
-        Zaremba et al. (2014) have it: to what the LSTM reads and to what is read from it, not from step to step.
-        """
-        batch_size, seq_len = tokens.shape
-        states = self.states(tokens if fed is None else fed, dropout_seed)
-        hidden = tf.reshape(self.dropped(states.hidden, dropout_seed, 1), [seq_len * batch_size, self.hidden_dim])
-        chosen = self._log_probs_after(hidden, tf.reshape(tf.transpose(tokens), [-1]), self.projection())
-        return tf.transpose(tf.reshape(chosen, [seq_len, batch_size]))
-
-    def _log_probs_after(self, hidden: tf.Tensor, tokens: tf.Tensor, projection: tf.Tensor) -> tf.Tensor:
-        """Log-probability of one token a row: [R, H], int32 [R] → float32 [R]; `projection` is `projection()`."""
-        if self.end_token is None:
-            return chosen_log_probs(hidden, projection, tokens)
-        drawn = tokens != self.vocab_size
-        return tf.where(drawn, chosen_log_probs(hidden, projection, tf.where(drawn, tokens, 0)), 0.0)
-
-    def completion_log_probs(self, tokens: tf.Tensor) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-        """Log G of many completions of the same sequences' prefixes, each prefix being read once.
-
-        Args:
-            tokens: int32 [B, T].
-
-        Returns:
-            a function of rollouts, int32 [N, B, T], and the int32 number n of first tokens that they share with
-            `tokens`, 0..T; it returns the log-probability of what follows these n, float32 [N, B], nats. Only N·B rows
-            of logits exist at a time.
-        """
-        batch_size, seq_len = tokens.shape
-        states, projection = self.states(tokens), self.projection()
-
-        def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
-            rollout_num = rollouts.shape[0]
-            rows = rollout_num * batch_size
-            by_time = tf.reshape(tf.transpose(rollouts, [2, 0, 1]), [seq_len, rows])
-            shared = tf.minimum(prefix_len, seq_len - 1)  # of T shared tokens nothing is left to read
-            tiled = State(*(tf.tile(s[shared], [rollout_num, 1]) for s in states))  # [N·B, H]
-
-            def read(t, state, total):
-                total += self._log_probs_after(state.hidden, by_time[t], projection)
-                return t + 1, self.next_state(by_time[t], state), total
-
-            start = (prefix_len, tiled, tf.zeros([rows]))
-            loop = tf.while_loop(lambda t, *_: t < seq_len, read, start, maximum_iterations=seq_len)
-            return tf.reshape(loop[2], [rollout_num, batch_size])
-
-        return score
+        hidden, cell = run_lstm(self.cell, self.dropped(embedded, dropout_seed, 0))
+        return State(self.dropped(hidden, dropout_seed, 1), cell)
 
     def fed(self, tokens: tf.Tensor, own: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
         """What scheduled sampling has the policy read (Bengio et al., NIPS 2015): here and there its own token.
@@ -338,63 +441,6 @@ class Generator(keras.layers.Layer):
         start = (0, self.first_state(batch_size), real)
         loop = tf.while_loop(lambda t, *_: t < seq_len - 1, read, start, maximum_iterations=seq_len - 1)
         return tf.transpose(loop[2])
-
-    def sample(self, uniforms: tf.Tensor) -> tf.Tensor:
-        """Draws sequences from the policy; float32 [T, B] uniform numbers in [0, 1) → tokens, int32 [B, T]."""
-        seq_len, batch_size = uniforms.shape
-        projection = self.projection()
-
-        def draw(t, token, state, tokens):
-            token = self.after(token, sample_tokens(self.logits(state.hidden, projection), uniforms[t]))
-            return t + 1, token, self.next_state(token, state), tf.tensor_scatter_nd_update(tokens, [[t]], token[None])
-
-        token, tokens = tf.fill([batch_size], self.start_token), tf.zeros([seq_len, batch_size], tf.int32)
-        start = (0, token, self.first_state(batch_size), tokens)
-        loop = tf.while_loop(lambda t, *_: t < seq_len, draw, start, maximum_iterations=seq_len)
-        return tf.transpose(loop[3])
-
-    def sample_and_compare(
-        self, uniforms: tf.Tensor, other: "Generator | None" = None
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Draws Y ~ G and measures, at each prefix, G's next-token law against its own and another model's.
-
-        The expectation over the next token is taken in full and only prefixes are drawn. The means over rows are
-        therefore unbiased for G's entropy and for the cross-entropy -E_{Y~G}[log p_other(Y)], and their standard
-        deviation is a third (against the default oracle) of that of -log p_other(Y) (Rao-Blackwell).
-
-        Args:
-            uniforms: float32 [T, B] in [0, 1).
-            other: a model over the same vocabulary, with the same end token; None measures the entropy alone.
-
-        Returns:
-            tokens, int32 [B, T]; entropy and cross-entropy (0 without `other`), float32 [B], nats a sequence.
-        """
-        seq_len, batch_size = uniforms.shape
-        models = (self,) if other is None else (self, other)
-        projections = [model.projection() for model in models]
-
-        def draw(t, token, states, tokens, entropy, cross_entropy):
-            logits, *others = (m.logits(s.hidden, p) for m, s, p in zip(models, states, projections, strict=True))
-            token = self.after(token, sample_tokens(logits, uniforms[t]))
-            chosen = self.mask(token)  # once a sequence is finished nothing is left to expect
-            log_probs = tf.nn.log_softmax(logits)
-            probs = tf.exp(log_probs)
-
-            def expected(log_probs):  # over the next token; a token of probability 0 counts 0
-                return -tf.reduce_sum(tf.math.multiply_no_nan(log_probs, probs), axis=1) * chosen
-
-            for other_logits in others:  # [B, V], as logits
-                cross_entropy += expected(tf.nn.log_softmax(other_logits))
-            states = tuple(m.next_state(token, s) for m, s in zip(models, states, strict=True))
-            tokens = tf.tensor_scatter_nd_update(tokens, [[t]], token[None])
-            return t + 1, token, states, tokens, entropy + expected(log_probs), cross_entropy
-
-        token, tokens = tf.fill([batch_size], self.start_token), tf.zeros([seq_len, batch_size], tf.int32)
-        states = tuple(model.first_state(batch_size) for model in models)
-        start = (0, token, states, tokens, tf.zeros([batch_size]), tf.zeros([batch_size]))
-        loop = tf.while_loop(lambda t, *_: t < seq_len, draw, start, maximum_iterations=seq_len)
-        _, _, _, tokens, entropy, cross_entropy = loop
-        return tf.transpose(tokens), entropy, cross_entropy
 
 
 class PolicyCopy(Generator):

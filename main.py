@@ -28,7 +28,7 @@ from data.text import TextData
 from model import SeqGAN
 from oracle import OracleData
 from runs.checkpoints import Checkpoints
-from runs.console import Figures, Progress, in_one_line, report, where
+from runs.console import GUIDED, Figures, Progress, guided_names, in_one_line, report, where
 from runs.directories import CHECKPOINTS, SAVED, RunDirectory, claim
 from runs.identity import description, other_versions
 from runs.pretrained import Pretraining
@@ -64,7 +64,8 @@ class Run:
         self.directories = directories
         self.steps = Schedule(config)
         self.taken, details = checkpoints.restore() or (0, {})
-        self.records = Records(config, data.evaluated, details)
+        guided = guided_names(data.evaluated) if model.guided else ()
+        self.records = Records(config, (*data.evaluated, *guided), details)
         self.evaluation_seconds = 0.0
         self._compiled: set[tuple[str, bool, bool, bool]] = set()  # kinds of steps
 
@@ -182,10 +183,15 @@ class Run:
     def measure(self, phase: str, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
         """The figures of the networks that a phase trains, {name: (value, standard error)}."""
         figures: dict[str, tuple[float, float]] = {}
-        if phase != PRETRAIN_D:
+        if phase != PRETRAIN_D or self.model.guided:  # beside which it is shown
             figures |= self.data.evaluate(self.model, epoch, due)
         if phase != PRETRAIN_G and self.config.trains_discriminator and self.config.d_eval_samples:
             figures |= self.data.evaluate_discriminator(self.model, epoch)
+        if phase != PRETRAIN_G and self.model.guided:
+            figures["guide_eta"] = self.model.choose_eta(), math.nan
+            of_guided = self.data.evaluate(self.model.guided, epoch, due)
+            names = guided_names(of_guided)
+            figures |= {f"{name}{GUIDED}": pair for name, pair in of_guided.items() if f"{name}{GUIDED}" in names}
         return figures
 
     def save(self) -> None:
@@ -243,7 +249,8 @@ def run(config: Config) -> int:
             "start_token": data.start_token,
             "end_token": data.end_token,
         }
-        model = SeqGAN(config, **tokens, oracle=data.oracle, references=data.references)
+        more: dict[str, Any] = {"oracle": data.oracle, "references": data.references, "validation": data.validation}
+        model = SeqGAN(config, **tokens, **more)
         checkpoints = Checkpoints(directories[0].path / CHECKPOINTS, model.checkpoint(), config.keep_checkpoints)
         if config.overwrite:  # not earlier, as data that can't be used shall cost nothing
             directories[0].note_saved(False)  # lest half of this, after a kill, look like a run whose weights are gone

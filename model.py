@@ -2,23 +2,25 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from additive import AdditiveDiscriminator, BigramDiscriminator, LSTMDiscriminator
 from discriminator import FAKE, REAL, Discriminator
-from generator import Generator
+from evaluation import Evaluated, in_chunks, sample_many
+from expected import surrogate
+from generator import Generator, Policy
+from guided import GuidedGenerator, best_guidance
 from reward import Reward
 from rollout import RolloutPolicy
 from runs.checkpoints import Checkpoints
 from runs.directories import CHECKPOINTS, lost_weights
-from support.config import Config, UsageError
+from support.config import ADDITIVE, Config, UsageError
 from support.config_file import CONFIG, from_flags, read_config
 from support.seeds import Purpose, fold, key, permutation, uniforms
-
-SAMPLE_ROWS = 256  # sequences drawn at once where many are wanted: their logits then stay in cache
 
 
 class PolicyGradientStep(NamedTuple):
@@ -42,21 +44,6 @@ class DiscriminatorStep(NamedTuple):
     accuracy: tf.Tensor
 
 
-class OracleEvaluation(NamedTuple):
-    """One value a sequence, float32 [n], nats a token; and the sequences that the generator drew, int32 [n, T].
-
-    `kl_reverse` and `kl_forward` are KL(G ‖ oracle) and KL(oracle ‖ G) along the sequences of `nll_oracle` and of
-    `nll_test`: the laws of the next token compared at each prefix.
-    """
-
-    nll_oracle: tf.Tensor
-    g_entropy: tf.Tensor
-    nll_test: tf.Tensor
-    kl_reverse: tf.Tensor
-    kl_forward: tf.Tensor
-    generated: tf.Tensor
-
-
 class SeqGAN:
     """The networks, their optimizers and the compiled steps.
 
@@ -73,6 +60,7 @@ class SeqGAN:
         *,
         oracle: Generator | None = None,
         references: Callable[[], np.ndarray] | None = None,
+        validation: Callable[[], np.ndarray] | None = None,
     ):
         """Builds everything that is trained.
 
@@ -83,6 +71,7 @@ class SeqGAN:
             end_token: the id that ends a sequence early, or None where all sequences have T tokens.
             oracle: the law of the real data, for the rewards that need it.
             references: returns the training set, int32 [n, T], for the reward that needs it.
+            validation: returns real sequences, int32 [n, T], on which η is chosen where a discriminator guides.
         """
         self.config = config
         self.generator = Generator(
@@ -102,37 +91,33 @@ class SeqGAN:
         )
         self.g_optimizer = adam(rate(config.g_lr, config.g_schedule, updates.g), self.generator)
         # What the flags do not ask for is not made: the checkpoints of runs without it stay as they are.
-        self.discriminator: Discriminator | None = None
+        self.discriminator: Discriminator | AdditiveDiscriminator | None = None
         if config.trains_discriminator:
-            self.discriminator = Discriminator(
-                vocab_size,
-                config.seq_len,
-                config.d_emb_dim,
-                config.d_filter_sizes,
-                config.d_num_filters,
-                dropout_keep_prob=config.dropout_keep_prob,
-                l2=config.d_l2,
-                seed=config.seed,
-                padded=end_token is not None,
-            )
+            self.discriminator = discriminator(config, vocab_size, start_token, end_token)
             self.d_optimizer = adam(rate(config.d_lr, config.d_schedule, updates.d), self.discriminator)
         self.mle_optimizer = None
         if config.mle_steps:
             self.mle_optimizer = adam(rate(config.mle_lr, config.g_schedule, updates.mle), self.generator)
-        self.averaged = RolloutPolicy(self.generator) if config.average else self.generator  # what is evaluated
+        self.average = RolloutPolicy(self.generator) if config.average else None
+        self.averaged: Policy = self.average or self.generator  # what is evaluated
+        self.eta = tf.Variable(config.guide_eta or 1.0, trainable=False)
+        self.folds: tuple[GuidedGenerator, ...] = ()
+        self.guided: Evaluated | None = None
+        self.validation = validation
+        if isinstance(self.discriminator, AdditiveDiscriminator):
+            self._add_guides(config, vocab_size, start_token, end_token)
         self.reward = Reward(config, self.generator, self.discriminator, oracle, references)
 
         self.mle_epoch = self._compiled(self._mle_epoch)
         self.mle_step = self._compiled(self._mle_step)
-        self.g_step = self._compiled(self._g_step)
+        self.g_step = self._fold if config.g_update == "fold" else self._compiled(self._g_step)
         self.d_step = self._compiled(self._d_step)
         self.follow_policy = self._compiled(self._follow_policy)
         self.end_pretraining = self._compiled(self._end_pretraining)
         self.keep_reference = self._compiled(self.reward.keep_reference)
         self.is_finite = tf.function(self._is_finite, autograph=False)  # XLA takes a second to compile it for nothing
-        self.sample = self._compiled(lambda size, purpose, step: self._sample(size, purpose, step, self.averaged))
-        self.nll = self._compiled(lambda tokens: -tf.reduce_sum(self.averaged.log_probs(tokens), axis=1))
-        self.evaluate_against = self._compiled(self._evaluate_against)
+        self.plain = Evaluated(config, self.averaged)
+        self.sample, self.nll, self.evaluate_against = self.plain.sample, self.plain.nll, self.plain.evaluate_against
         self.log_odds = self._compiled(self._log_odds)
         self.optimal_log_odds = self._compiled(self._optimal_log_odds)
 
@@ -180,15 +165,19 @@ class SeqGAN:
             state |= {"discriminator": self.discriminator, "d_optimizer": self.d_optimizer}
         if self.reward.reference is not None:
             state["reference_policy"] = self.reward.reference
-        if self.config.average:
-            state["averaged"] = self.averaged
+        if self.average:
+            state["averaged"] = self.average
+        if self.guided:
+            state["guide_eta"] = self.eta
+        for k, guide in enumerate(self.folds):
+            state |= {f"fold{k}": guide.discriminator, f"fold{k}_eta": guide.eta}
         if self.mle_optimizer is not None:
             state["mle_optimizer"] = self.mle_optimizer
         return tf.train.Checkpoint(**state)
 
     def pretrained_state(self) -> tf.train.Checkpoint:
         """The part of `checkpoint` that the generator's pretraining has changed."""
-        averaged = {"averaged": self.averaged} if self.config.average else {}
+        averaged = {"averaged": self.average} if self.average else {}
         return tf.train.Checkpoint(generator=self.generator, g_pretrain_optimizer=self.g_pretrain_optimizer, **averaged)
 
     # ---- generator, maximum likelihood
@@ -259,8 +248,8 @@ class SeqGAN:
         """Clips by global norm and applies; the average, if there is one, takes the new weights in."""
         clipped, _ = tf.clip_by_global_norm(gradients, self.config.grad_clip)
         optimizer.apply(clipped, self.generator.trainable_variables)
-        if self.config.average:
-            self.averaged.follow(self.generator, self._average_lag())
+        if self.average:
+            self.average.follow(self.generator, self._average_lag())
 
     def _average_lag(self) -> tf.Tensor:
         """The share of the old average in the new one, after the last of t updates: float32 scalar.
@@ -277,7 +266,8 @@ class SeqGAN:
 
     def _end_pretraining(self) -> None:
         """The policy takes on its average: so what begins the adversarial phase is what was evaluated."""
-        for weight, average in zip(self.generator.weights, self.averaged.weights, strict=True):
+        assert self.average is not None
+        for weight, average in zip(self.generator.weights, self.average.weights, strict=True):
             weight.assign(average)
 
     # ---- generator, policy gradient
@@ -295,9 +285,24 @@ class SeqGAN:
         """
         advantages = tf.stop_gradient(self.advantages(rewards))
         with tf.GradientTape() as tape:
-            log_probs = self.generator.log_probs(tokens)
-            loss = -tf.reduce_mean(tf.reduce_sum(log_probs * advantages, axis=1))
+            if self.config.g_update == "expected":
+                objective = self._expected(tokens, advantages)
+            else:
+                objective = tf.reduce_sum(self.generator.log_probs(tokens) * advantages, axis=1)
+            loss = -tf.reduce_mean(objective)
         return loss, tape.gradient(loss, self.generator.trainable_variables)
+
+    def _expected(self, tokens: tf.Tensor, advantages: tf.Tensor) -> tf.Tensor:
+        """The objective whose gradient is summed over all next tokens; `advantages` count where there are rollouts."""
+        assert isinstance(self.discriminator, AdditiveDiscriminator)
+        return surrogate(
+            self.generator,
+            self.discriminator,
+            tokens,
+            reference=self.reward.reference,
+            kl_weight=self.config.kl_weight,
+            advantages=advantages if self.config.rollouts_drawn else None,
+        )
 
     def advantages(self, rewards: tf.Tensor) -> tf.Tensor:
         """Rewards less the baseline, float32 [B, T].
@@ -338,6 +343,75 @@ class SeqGAN:
         """β ← lag·β + (1 - lag)·θ."""
         self.rollout_policy.follow(self.generator, lag)
 
+    # ---- guidance
+
+    def _add_guides(self, config: Config, vocab_size: int, start_token: int, end_token: int | None) -> None:
+        """Makes the guided generator, and with --g_update fold a place for the discriminator of each round."""
+        assert isinstance(self.discriminator, AdditiveDiscriminator)
+        if config.g_update == "fold":
+            for k in range(config.total_epochs):
+                another = discriminator(config, vocab_size, start_token, end_token, copy=k + 1)
+                assert isinstance(another, AdditiveDiscriminator)
+                self.folds += (GuidedGenerator(self.averaged, another, tf.Variable(0.0, trainable=False)),)
+                self.averaged = self.folds[-1]
+            self._d_optimizer_at_first = [v.numpy() for v in self.d_optimizer.variables]
+        guided = GuidedGenerator(self.averaged, self.discriminator, self.eta)
+        self.guided = Evaluated(config, guided)
+
+        def mean_nll(tokens: tf.Tensor) -> tf.Tensor:  # nats per token
+            nats = in_chunks(lambda part: -tf.reduce_sum(guided.log_probs(part), axis=1), tokens)
+            return tf.reduce_sum(nats) / tf.reduce_sum(guided.mask(tokens))
+
+        self._guided_nll = self._compiled(mean_nll)
+
+    def choice(self, guide: bool) -> Evaluated:
+        """What is drawn from and measured: the generator or, with `guide`, the guided one.
+
+        Raises:
+            UsageError: there is no guided one.
+        """
+        if guide and not self.guided:
+            raise UsageError(f"--guide: the run's discriminator is not one of {' and '.join(ADDITIVE)}")
+        return self.guided if guide and self.guided else self.plain
+
+    def choose_eta(self) -> float:
+        """η ← --guide_eta or, where that is 0, the one of least NLL on the validation set, and returns it.
+
+        Raises:
+            UsageError: the validation set is empty.
+        """
+        if not self.config.guide_eta:
+            tokens = self.validation() if self.validation else np.empty([0, 0])
+            if not len(tokens):
+                raise UsageError("--guide_eta 0: there is no validation set to choose it on; give another, such as 1")
+            sequences = tf.constant(tokens)
+
+            def nll(eta: float) -> float:
+                self.eta.assign(eta)
+                return float(self._guided_nll(sequences))
+
+            self.eta.assign(best_guidance(nll))
+        return float(self.eta.numpy())
+
+    def _fold(self, step: tf.Tensor) -> PolicyGradientStep:
+        """The guided generator becomes the generator of the next round; the discriminator begins anew.
+
+        It takes the weights, fresh ones, that were in the place where it is kept. `step` counts the rounds. What is
+        returned is of the validation set: the NLL of the new generator, and what each token has gained by the guide.
+        """
+        assert isinstance(self.discriminator, AdditiveDiscriminator) and self.validation
+        guide, eta, tokens = self.folds[int(step)], self.choose_eta(), tf.constant(self.validation())
+        rewards, mask = eta * self.discriminator.token_scores(tokens), self.generator.mask(tokens)
+        loss = self._guided_nll(tokens)
+        for kept, present in zip(guide.discriminator.weights, self.discriminator.weights, strict=True):
+            fresh = kept.numpy()
+            kept.assign(present)
+            present.assign(fresh)
+        guide.eta.assign(eta)
+        for variable, value in zip(self.d_optimizer.variables, self._d_optimizer_at_first, strict=True):
+            variable.assign(value)
+        return PolicyGradientStep(loss, tf.reduce_sum(rewards) / tf.reduce_sum(mask), rewards, tokens, mask)
+
     # ---- discriminator
 
     def _d_step(self, real: tf.Tensor, step: tf.Tensor) -> DiscriminatorStep:
@@ -351,7 +425,8 @@ class SeqGAN:
             step: counts these steps, int32 scalar.
         """
         config, size, half = self.config, real.shape[0], self.config.d_batch_size // 2
-        fake = self._sample(size, Purpose.D_FAKE, step, self.averaged)  # what D is measured on and used with
+        seed = key(config.seed, Purpose.D_FAKE, step)
+        fake = sample_many(self.averaged, size, seed)  # what D is measured on and used with
         labels = tf.constant([REAL] * half + [FAKE] * half)
         count = size // half  # minibatches a pass
 
@@ -401,47 +476,10 @@ class SeqGAN:
     def _is_finite(self) -> tf.Tensor:
         """Whether every weight that training changes is a finite number."""
         networks = [net for net in (self.generator, self.rollout_policy, self.discriminator) if net is not None]
+        networks += [guide.discriminator for guide in self.folds]
         return tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for net in networks for v in net.weights])
 
     # ---- sampling and evaluation
-
-    def _sample(self, size: int, purpose: Purpose, step: tf.Tensor, policy: Generator) -> tf.Tensor:
-        """Draws `size` sequences from a policy: int32 [size, T]."""
-        rows = min(size, SAMPLE_ROWS)
-        chunks = -(-size // rows)
-        seq_len = self.config.seq_len
-
-        def draw(i, tokens):
-            numbers = uniforms([seq_len, rows], key(self.config.seed, purpose, step, i))
-            return i + 1, tf.tensor_scatter_nd_update(tokens, [[i]], policy.sample(numbers)[None])
-
-        start = (0, tf.zeros([chunks, rows, seq_len], tf.int32))
-        _, tokens = tf.while_loop(lambda i, _: i < chunks, draw, start, maximum_iterations=chunks)
-        return tf.reshape(tokens, [chunks * rows, seq_len])[:size]
-
-    def _evaluate_against(self, oracle: Generator, rows: int, epoch: tf.Tensor, chunk: tf.Tensor) -> OracleEvaluation:
-        """Measures the generator where the truth is known.
-
-        Args:
-            oracle: the law of the real data.
-            rows: n, sequences drawn from the generator, afresh each epoch, and from the oracle, always the same.
-            epoch: int32 scalar.
-            chunk: counts the parts of one evaluation, int32 scalar.
-        """
-        seq_len, seed = self.config.seq_len, self.config.seed
-        shape = [seq_len, rows]
-        fresh = uniforms(shape, key(seed, Purpose.EVALUATE, epoch, chunk))
-        generated, g_entropy, nll_oracle = self.averaged.sample_and_compare(fresh, oracle)
-        held_out = uniforms(shape, key(seed, Purpose.TEST_SET, chunk))
-        _, entropy, nll_test = oracle.sample_and_compare(held_out, self.averaged)
-        return OracleEvaluation(
-            nll_oracle=nll_oracle / seq_len,
-            g_entropy=g_entropy / seq_len,
-            nll_test=nll_test / seq_len,
-            kl_reverse=(nll_oracle - g_entropy) / seq_len,
-            kl_forward=(nll_test - entropy) / seq_len,
-            generated=generated,
-        )
 
     def _optimal_log_odds(self, oracle: Generator, tokens: tf.Tensor) -> tf.Tensor:
         """Log-odds of D* = p / (p + G), the best of all discriminators: log p(Y) - log G(Y), int32 [n, T] → [n].
@@ -455,22 +493,27 @@ class SeqGAN:
         return in_chunks(log_ratio, tokens)
 
 
-def in_chunks(measure: Callable[[tf.Tensor], tf.Tensor], tokens: tf.Tensor) -> tf.Tensor:
-    """One value a sequence, taking at most SAMPLE_ROWS of them at once: int32 [n, T] → float32 [n].
-
-    `measure` does the same for [rows, T]; that the shape is always one keeps memory bounded and compiles once.
-    """
-    size, seq_len = tokens.shape
-    rows = min(size, SAMPLE_ROWS)
-    chunks = -(-size // rows)
-    parts = tf.reshape(tf.pad(tokens, [[0, chunks * rows - size], [0, 0]]), [chunks, rows, seq_len])
-
-    def fill(i, values):
-        return i + 1, tf.tensor_scatter_nd_update(values, [[i]], measure(parts[i])[None])
-
-    start = (0, tf.zeros([chunks, rows]))
-    _, values = tf.while_loop(lambda i, _: i < chunks, fill, start, maximum_iterations=chunks)
-    return tf.reshape(values, [chunks * rows])[:size]
+def discriminator(
+    config: Config, vocab_size: int, start_token: int, end_token: int | None, copy: int = 0
+) -> Discriminator | AdditiveDiscriminator:
+    """The discriminator that the flags ask for; `copy` tells the weights of several of one run apart."""
+    if config.discriminator == "cnn":
+        return Discriminator(
+            vocab_size,
+            config.seq_len,
+            config.d_emb_dim,
+            config.d_filter_sizes,
+            config.d_num_filters,
+            dropout_keep_prob=config.dropout_keep_prob,
+            l2=config.d_l2,
+            seed=config.seed,
+            padded=end_token is not None,
+        )
+    others: dict[str, Any] = {"dropout_keep_prob": config.dropout_keep_prob, "l2": config.d_l2, "seed": config.seed}
+    others |= {"start_token": start_token, "end_token": end_token, "copy": copy}
+    if config.discriminator == "bigram":
+        return BigramDiscriminator(vocab_size, config.seq_len, config.d_emb_dim, **others)
+    return LSTMDiscriminator(vocab_size, config.seq_len, config.d_emb_dim, config.d_hidden_dim, **others)
 
 
 def rate(start: float, schedule: str, updates: int) -> float | keras.optimizers.schedules.LearningRateSchedule:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from data import Due, checksum
 from data.held_out import D_FIGURES, what_d_knows
 from data.training_set import TrainingSet
+from evaluation import SAMPLE_ROWS
 from generator import Generator
 from runs.logs import RunLog
 from support.config import Config, UsageError
@@ -18,7 +19,7 @@ from support.pictures import likelihoods
 from support.seeds import Purpose, key, uniforms, variable_seed
 
 GATES = "ifco"  # the order in which Keras' LSTMCell stacks its gates; c is the candidate
-SAMPLE_ROWS = 256  # sequences drawn at once where many are wanted: their logits then stay in cache
+ENTROPY_SAMPLES = 1024
 MAX_BYTES = 2**31  # more than any oracle file; a longer one is not read
 
 
@@ -126,6 +127,7 @@ class OracleData:
             self.training_set = TrainingSet(sequences, config.batch_size, config.seed)
         self.entropy = self._estimate_entropy()
         self._unseen: np.ndarray | None = None  # for `evaluate_discriminator`
+        self._validation: np.ndarray | None = None
 
     def sample(self, size: int, purpose: Purpose) -> np.ndarray:
         """`size` sequences drawn for `purpose`, int32 [size, T]."""
@@ -150,9 +152,15 @@ class OracleData:
         assert self.training_set is not None
         return self.training_set.references()
 
+    def validation(self) -> np.ndarray:
+        """As many sequences as an estimate of the entropy takes, int32 [n, T]; always the same ones."""
+        if self._validation is None:
+            self._validation = self.sample(ENTROPY_SAMPLES, Purpose.VALIDATION)
+        return self._validation
+
     def _estimate_entropy(self) -> tuple[float, float]:
-        """The oracle's entropy, (mean, standard error) in nats a token, from the same 1,024 sequences in every run."""
-        chunks = range(1024 // SAMPLE_ROWS)
+        """The oracle's entropy, (mean, standard error) in nats a token, from the same sequences in every run."""
+        chunks = range(ENTROPY_SAMPLES // SAMPLE_ROWS)
         parts = [self._entropies(SAMPLE_ROWS, key(0, Purpose.ORACLE_ENTROPY, chunk)).numpy() for chunk in chunks]
         return mean_and_error(np.concatenate(parts))
 

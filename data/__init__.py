@@ -64,6 +64,9 @@ class Dataset(Protocol):
     def references(self) -> np.ndarray:
         """The training set, int32 [n, T]: what the reward BLEU compares with."""
 
+    def validation(self) -> np.ndarray:
+        """Real sequences that training never saw, and on which it may choose, int32 [n, T]."""
+
     def evaluate(self, model: Any, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
         """Figures of the model after an epoch, {name: (value, standard error)}; called where an evaluation is due."""
 

@@ -98,6 +98,10 @@ class NottinghamData:
             f"tokens ({length}); samples go to {Path(config.log_dir)}/sample*.mid"
         )
 
+    def validation(self) -> np.ndarray:
+        """What is used of the validation set, int32 [n, T]."""
+        return self.valid
+
     def evaluate(self, model, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
         """Measures a `model.SeqGAN` on held-out tunes; `epoch` picks the random numbers of its samples.
 

@@ -396,6 +396,10 @@ class TextData:
             f"(each a {config.tokens}), unknown and end among them"
         )
 
+    def validation(self) -> np.ndarray:
+        """What is used of the validation set, int32 [n, T]."""
+        return self.valid
+
     def evaluate(self, model, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
         """Measures a `model.SeqGAN` on held-out lines; `epoch` picks the random numbers of its samples.
 

@@ -15,6 +15,15 @@ from support.config import Config
 Figures = Mapping[str, Sequence[float]]  # {name: (value, standard error)}; an unknown error is NaN
 
 
+GUIDED = "_guided"  # ends the name of a figure of the guided generator
+
+
+def guided_names(names: Iterable[str]) -> tuple[str, ...]:
+    """What an evaluation calls the figures of the guided generator, of those that the generator itself has; and η."""
+    own = (name for name in names if not name.startswith(("real_", "oracle_", "d_")))
+    return ("guide_eta", *(f"{name}{GUIDED}" for name in own))
+
+
 def by_importance(names: Iterable[str]) -> list[str]:
     """The names of an evaluation's figures: NLLs first, then entropies."""
     return sorted(names, key=lambda name: (not name.startswith("nll"), not name.endswith("entropy")))
@@ -32,8 +41,9 @@ def table(evaluation: Figures) -> str:
     of_real = {name: name.removeprefix("real_") for name in evaluation if name.startswith("real_")}
     of_real |= {"oracle_entropy": "g_entropy"}
     beside = {name: real for real, name in of_real.items()}
-    names = by_importance(dict.fromkeys(of_real.get(name, name) for name in evaluation))
-    rows = [("", "generated", "real"), *((name, shown(name), shown(beside.get(name, ""))) for name in names)]
+    names = by_importance(dict.fromkeys(of_real.get(name, name.removesuffix(GUIDED)) for name in evaluation))
+    rows = [("", "generated", "guided", "real")]
+    rows += [(name, shown(name), shown(name + GUIDED), shown(beside.get(name, ""))) for name in names]
     columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
     widths = [max(map(len, column)) for column in columns]
     lines = ((cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in zip(*columns, strict=True))

@@ -323,8 +323,9 @@ def changeable(log_dir: Path, content: dict[str, Any], before: Config, now: Conf
     free = set(FREE_TO_CHANGE)
     if "data" in content or before.dataset == "text":  # whose vocabulary.json tells, too
         free |= READ_FROM
-    # More epochs are more of the same, unless a rate falls over them.
-    if now.total_epochs >= before.total_epochs and not (before.total_epochs and falls("total_epochs", now)):
+    # More epochs are more of the same, unless a rate falls over them or a checkpoint has a place for each.
+    longer = now.total_epochs >= before.total_epochs and now.g_update != "fold"
+    if longer and not (before.total_epochs and falls("total_epochs", now)):
         free.add("total_epochs")
     most = before.pretrain_g_epochs - bool(before.average)  # steps, before the average is taken over
     if now.pretrain_g_epochs >= before.pretrain_g_epochs and not falls("pretrain_g_epochs", now):

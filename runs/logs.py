@@ -39,7 +39,7 @@ def tag_of(name: str, group: str) -> str:
     """
     if name.endswith("_se"):
         return f"se/{name.removesuffix('_se')}"
-    if name.startswith(("nll", "kl_")) or name.endswith("entropy"):
+    if name.startswith(("nll", "kl_")) or "entropy" in name:
         return name if name == "nll" else f"nll/{name}"
     return f"{group}/{name}"
 

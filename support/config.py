@@ -65,7 +65,10 @@ def flag(
 
 
 RANDOM_ORACLE = (("dataset", "LSTM"), ("oracle_params", ""))  # what the flags of its weights need
+ADDITIVE = ("bigram", "lstm")  # the discriminators whose log-odds are a sum over positions
 TRAINED = ("reward", *(name for name, needs in REWARDS.items() if needs.discriminator))  # what those of D need
+GRADIENT = ("g_update", "sampled", "expected")  # what those of the policy gradient need
+CNN = (TRAINED, ("discriminator", "cnn"))
 
 
 class Updates(NamedTuple):
@@ -257,7 +260,7 @@ class Config:
         low=0,
         high=1,
     )
-    g_lr: float = flag(0.01, "Adam's learning rate of the policy gradient", low=0)
+    g_lr: float = flag(0.01, "Adam's learning rate of the policy gradient", low=0, needs=GRADIENT)
     mle_lr: float = flag(0.01, "Adam's learning rate of --mle_steps", low=0, needs=("mle_steps", ABOVE_ZERO))
     g_schedule: str = flag(
         "constant",
@@ -289,25 +292,73 @@ class Config:
         low=0,
         needs=("kl_weight", ABOVE_ZERO),
     )
-    rollout_num: int = flag(16, "N, Monte-Carlo rollouts a prefix; with --reward bleu 1 unless it is given", low=1)
+    g_update: str = flag(
+        "sampled",
+        "what a g-step does: the paper's policy gradient, of the tokens that were drawn; the same summed over all next "
+        "tokens, with --rollout_num 0 without what follows them; or fold: the guided generator becomes the generator, "
+        "and the discriminator begins anew (with 4 epochs of 500 d-steps unless they are given)",
+        choices=("sampled", "expected", "fold"),
+    )
+    rollout_num: int = flag(
+        16,
+        "N, Monte-Carlo rollouts a prefix; 0: an action's value is its sample's reward; with --reward bleu 1 unless it "
+        "is given",
+        low=0,
+        needs=GRADIENT,
+    )
     rollout_lag: float = flag(
-        0.0, "share of its old weights that the rollout policy keeps after the g-steps of an epoch", low=0, high=1
+        0.0,
+        "share of its old weights that the rollout policy keeps after the g-steps of an epoch",
+        low=0,
+        high=1,
+        needs=(GRADIENT, ("rollout_num", ABOVE_ZERO)),
     )
     baseline: str = flag(
         "none",
         "subtracted from the reward of a token: nothing, the mean of the batch's others in that place, or the value of "
         "the prefix before the token, from that prefix's rollouts",
         choices=("none", "batch", "prefix"),
+        needs=GRADIENT,
     )
 
     # discriminator
-    d_emb_dim: int = flag(32, "size of the discriminator's token embedding", low=1, needs=TRAINED)
-    d_filter_sizes: tuple[int, ...] = flag((3, 5, 5, 5), "widths of the convolutions, tokens", low=1, needs=TRAINED)
-    d_num_filters: tuple[int, ...] = flag((50, 80, 80, 100), "filters of each convolution", low=1, needs=TRAINED)
-    dropout_keep_prob: float = flag(
-        0.75, "share of features kept by the discriminator's dropout", low=1e-12, high=1, needs=TRAINED
+    discriminator: str = flag(
+        "cnn",
+        "the paper's convolutions, or scores that add up over positions: of a token after the one before (bigram) or "
+        "after all before (lstm). The latter two also guide the generator token by token; other defaults of the flags "
+        "below and of --pretrain_d_epochs go with them",
+        choices=("cnn", *ADDITIVE),
+        needs=TRAINED,
     )
-    d_l2: float = flag(0.2, "weight of the L2 penalty on the discriminator's output layer", low=0, needs=TRAINED)
+    guide_eta: float = flag(
+        0.0,
+        "η, the weight of the discriminator's scores in the guided generator; 0: of least NLL on the validation set",
+        low=0,
+        high=100,
+        needs=("discriminator", *ADDITIVE),
+    )
+    d_emb_dim: int = flag(
+        32,
+        "size of the discriminator's token embedding; with bigram and lstm also of its contexts",
+        low=1,
+        needs=TRAINED,
+    )
+    d_hidden_dim: int = flag(64, "LSTM units of the discriminator", low=1, needs=("discriminator", "lstm"))
+    d_filter_sizes: tuple[int, ...] = flag((3, 5, 5, 5), "widths of the convolutions, tokens", low=1, needs=CNN)
+    d_num_filters: tuple[int, ...] = flag((50, 80, 80, 100), "filters of each convolution", low=1, needs=CNN)
+    dropout_keep_prob: float = flag(
+        0.75,
+        "share kept by the discriminator's dropout: of features, with bigram and lstm of what is read and of contexts",
+        low=1e-12,
+        high=1,
+        needs=TRAINED,
+    )
+    d_l2: float = flag(
+        0.2,
+        "weight of the L2 penalty on the discriminator's output layer, with bigram and lstm on what makes a score",
+        low=0,
+        needs=TRAINED,
+    )
     d_lr: float = flag(1e-4, "Adam's learning rate of the discriminator", low=0, needs=TRAINED)
     d_schedule: str = flag(
         "constant",
@@ -344,6 +395,8 @@ class Config:
         """How often each optimizer updates in the whole run."""
         half = self.d_batch_size // 2
         d_steps = self.pretrain_d_epochs + self.total_epochs * self.d_steps
+        if self.g_update == "fold":
+            d_steps = max(self.pretrain_d_epochs, self.d_steps)  # of one discriminator
         return Updates(
             mle_pretraining=self.pretrain_g_epochs * self.mle_batches,
             g=self.total_epochs * self.g_steps,
@@ -357,8 +410,15 @@ class Config:
         return REWARDS[self.reward].discriminator
 
     @property
+    def guides(self) -> bool:
+        """Whether a discriminator is trained whose scores guide the generator token by token."""
+        return self.trains_discriminator and self.discriminator in ADDITIVE
+
+    @property
     def rollouts_drawn(self) -> int:
-        """Rollouts a prefix: none where the reward tells no completion from another."""
+        """Rollouts a prefix: none where nothing tells one completion from another."""
+        if self.g_update == "fold":
+            return 0
         return self.rollout_num if REWARDS[self.reward].rollouts or self.kl_weight else 0
 
 
@@ -370,7 +430,7 @@ SECTIONS = {
     "schedule": "batch_size",
     "generator": "g_emb_dim",
     "rewards": "reward",
-    "discriminator": "d_emb_dim",
+    "discriminator": "discriminator",
     "oracle": "oracle_seed",
 }
 
@@ -383,6 +443,10 @@ def check(config: Config) -> None:
     """
     if config.trains_discriminator:
         check_discriminator(config)
+    if config.g_update != "sampled":
+        check_update(config)
+    if config.baseline == "prefix" and not config.rollout_num:
+        raise UsageError("--baseline prefix needs a --rollout_num of 1 or more")
     if REWARDS[config.reward].oracle and config.dataset != "LSTM":
         raise UsageError(f"--reward {config.reward} needs --dataset LSTM, whose density is known")
     if config.reward == "bleu" and config.dataset == "LSTM" and not config.train_size:
@@ -421,8 +485,24 @@ def check_effect(config: Config, given: Iterable[str]) -> None:
                 lacking = "without" if any(values) else "with"
                 shown = " or ".join(str(wanted) for wanted in (values if any(values) else [value]))
                 raise UsageError(f"--{name} has no effect {lacking} --{other} {shown}")
-        if name in ("rollout_num", "rollout_lag") and not config.rollouts_drawn:
+        useless = not REWARDS[config.reward].rollouts and not config.kl_weight
+        if name in ("rollout_num", "rollout_lag") and useless:
             raise UsageError(f"--{name} has no effect with --reward {config.reward} and without --kl_weight above 0")
+
+
+def check_update(config: Config) -> None:
+    """Checks a --g_update that needs an additive discriminator.
+
+    Raises:
+        UsageError: another flag contradicts it.
+    """
+    update = f"--g_update {config.g_update}"
+    if not config.guides:
+        raise UsageError(f"{update} needs --discriminator {' or '.join(ADDITIVE)}, and a reward that is its own")
+    if config.g_update == "expected" and config.reward != "log_odds":
+        raise UsageError(f"{update} needs --reward log_odds, whose part for each next token is known")
+    if config.g_update == "fold" and (config.g_steps > 1 or config.mle_steps or config.kl_weight):
+        raise UsageError(f"{update} changes no weight of the generator: --g_steps is 1, --mle_steps and --kl_weight 0")
 
 
 def check_discriminator(config: Config) -> None:
@@ -432,9 +512,9 @@ def check_discriminator(config: Config) -> None:
         UsageError: two flags contradict each other.
     """
     sizes, filters = config.d_filter_sizes, config.d_num_filters
-    if len(sizes) != len(filters):
+    if config.discriminator == "cnn" and len(sizes) != len(filters):
         raise UsageError(f"--d_filter_sizes has {len(sizes)} entries and --d_num_filters {len(filters)}")
-    if max(sizes) > config.seq_len:
+    if config.discriminator == "cnn" and max(sizes) > config.seq_len:
         raise UsageError(f"--d_filter_sizes: a filter of width {max(sizes)} is wider than --seq_len {config.seq_len}")
     if config.d_batch_size % 2:
         raise UsageError(f"--d_batch_size: {config.d_batch_size} is odd, and half of a minibatch is real")

@@ -31,6 +31,7 @@ class Purpose(enum.IntEnum):
     D_TEST_FAKE = 19
     REWARD = 20
     G_DROPOUT = 21
+    VALIDATION = 22
 
 
 def key(seed: int, purpose: Purpose, *steps: int | tf.Tensor) -> tf.Tensor:

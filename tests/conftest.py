@@ -223,11 +223,12 @@ def train(argv: Sequence[str]) -> int:
 
 
 def shared_model(
-    config: Config, vocab_size: int, start_token: int = 0, end_token: int | None = None, *, oracle=None, references=None
+    config: Config, vocab_size: int, start_token: int = 0, end_token: int | None = None, *, oracle=None, **sequences
 ) -> SeqGAN:
     """A `SeqGAN` as these arguments make it, with what was compiled for them before; see above."""
     known = {"oracle": oracle} if config.reward in ("optimal", "log_ratio") else {}
-    known |= {"references": references} if config.reward == "bleu" else {}
+    known |= {"references": sequences["references"]} if config.reward == "bleu" else {}
+    known |= {"validation": sequences["validation"]} if config.guides else {}
     model, parts, folder = _model_of(_compiled_from(config), vocab_size, start_token, end_token, **known)
     changed = [name for name, part in vars(model).items() if name != "config" and parts.get(name) is not part]
     assert not changed, f"a shared model was changed: {changed}"

@@ -361,7 +361,7 @@ def test_minibatches_are_half_real_and_passes_cover_everything(monkeypatch):
     model = tiny_model("--d_epochs", "2", "--d_batch_size", "6")
     real = tf.constant(np.repeat(np.arange(12)[:, None], 3, axis=1), tf.int32)  # recognisable rows
     fakes = tf.constant(np.repeat(100 + np.arange(12)[:, None], 3, axis=1), tf.int32)
-    monkeypatch.setattr(model, "_sample", lambda size, purpose, step, policy: fakes[:size])
+    monkeypatch.setattr("model.sample_many", lambda policy, size, seed: fakes[:size])
     seen = []
 
     def record(tokens, labels, seed):

@@ -55,7 +55,7 @@ def lines_of(capsysbinary, *argv: str) -> list[str]:
 
 def sampled(model: SeqGAN, count: int, temperature: float, seed: int, never=()) -> np.ndarray:
     """Samples, int32 [count, T]."""
-    return np.concatenate(list(sample.portions(model, count, [], temperature, seed, never=never)))
+    return np.concatenate(list(sample.portions(model.plain, count, [], temperature, seed, never=never)))
 
 
 def test_text_comes_back(runs, capsysbinary):

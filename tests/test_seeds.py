@@ -10,14 +10,18 @@ from support.seeds import Purpose, numpy_rng
 
 DATA_SETS = "oracle.py data/nottingham.py data/text.py"
 PLACES = {
-    **{"G_INIT": "generator.py", "D_INIT": "discriminator.py", "ORACLE_INIT": "oracle.py"},
-    **{"TRAIN_SET": "oracle.py data/training_set.py", "TEST_SET": "model.py", "ORACLE_ENTROPY": "oracle.py"},
+    **{"G_INIT": "generator.py", "D_INIT": "additive.py discriminator.py", "ORACLE_INIT": "oracle.py"},
+    **{"TRAIN_SET": "oracle.py data/training_set.py", "TEST_SET": "evaluation.py", "ORACLE_ENTROPY": "oracle.py"},
     **{"MLE_BATCH": "oracle.py data/training_set.py", "MLE_SHUFFLE": "data/training_set.py"},
     **dict.fromkeys(("G_SAMPLE", "ROLLOUT", "SCHEDULED_SAMPLING", "G_DROPOUT"), "model.py"),
     **dict.fromkeys(("D_FAKE", "D_SHUFFLE", "DROPOUT"), "model.py"),
     **{"D_REAL": "oracle.py data/training_set.py", "REWARD": "reward.py"},
-    **{"EVALUATE": "model.py data/nottingham.py data/text.py", "IMAGES": DATA_SETS, "TOOL_SAMPLE": "tools/sample.py"},
-    **{"D_TEST_REAL": "oracle.py", "D_TEST_FAKE": "data/held_out.py"},
+    **{
+        "EVALUATE": "evaluation.py data/nottingham.py data/text.py",
+        "IMAGES": DATA_SETS,
+        "TOOL_SAMPLE": "tools/sample.py",
+    },
+    **{"D_TEST_REAL": "oracle.py", "VALIDATION": "oracle.py", "D_TEST_FAKE": "data/held_out.py"},
 }
 
 

@@ -274,7 +274,7 @@ def test_evaluation_samples_and_the_discriminator_use_the_average_and_policy_upd
     np.testing.assert_array_equal(model.sample(64, 0, tf.constant(0)), other.sample(64, 0, tf.constant(0)))
     data = OracleData(model.config)
     assert data.evaluate(model, epoch=0, due=NOW) == data.evaluate(other, epoch=0, due=NOW)
-    drawn = (next(portions(policy, 64, [], 0.7, seed=1)) for policy in (model, other))
+    drawn = (next(portions(policy.plain, 64, [], 0.7, seed=1)) for policy in (model, other))
     np.testing.assert_array_equal(*drawn)
     real = batches_of(1, size=64)[0]
     assert model.d_step(real, tf.constant(0)) == other.d_step(real, tf.constant(0))

@@ -20,6 +20,7 @@ import tensorflow as tf
 from data.midi import HIGHEST_PITCH, LOWEST_PITCH, REST, write_midi
 from data.nottingham import frame_seconds, recorded_tempo
 from data.text import Vocabulary, tokenise
+from evaluation import Evaluated
 from generator import State, sample_tokens
 from model import SeqGAN
 from runs.checkpoints import BEST, first_line
@@ -37,7 +38,7 @@ WRITTEN = ".samples.sha256"  # in a folder of tunes: those that earlier calls wr
 
 
 def portions(
-    model: SeqGAN,
+    drawn_from: Evaluated,
     count: int,
     prefix: Sequence[int],
     temperature: float,
@@ -51,7 +52,7 @@ def portions(
     fewer.
 
     Args:
-        model: what is drawn from.
+        drawn_from: a policy, of which the compiled methods are not used.
         count: n.
         prefix: fewer than T token ids.
         temperature: the logits are divided by it: below 1 likely tokens become likelier.
@@ -63,7 +64,8 @@ def portions(
     Yields:
         int32 [at most ROWS, T], n rows in all; what follows an end token is padding, V.
     """
-    generator, length = model.averaged, length or model.averaged.seq_len
+    generator = drawn_from.policy
+    length = length or generator.seq_len
     steps = min(length, STEPS)
     projection = generator.projection() / temperature  # logits are linear in it
     allowed = np.zeros(generator.vocab_size, np.float32)
@@ -83,7 +85,7 @@ def portions(
         _, token, state, tokens = tf.while_loop(lambda i, *_: i < steps, step, start, maximum_iterations=steps)
         return token, *state, tf.transpose(tokens)
 
-    compiled = tf.function(go_on, jit_compile=model.config.jit, autograph=False)
+    compiled = tf.function(go_on, jit_compile=drawn_from.config.jit, autograph=False)
     for chunk in range(-(-count // ROWS)):
         rows = min(ROWS, count - chunk * ROWS)
         tokens = np.full([rows, length], generator.vocab_size, np.int32)
@@ -247,6 +249,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="the newest, the one of least NLL of valid, the end of the generator's pretraining, or that of "
         "LOGDIR/checkpoints/step-STEP (default: newest)",
     )
+    parser.add_argument(
+        "--guide",
+        action="store_true",
+        help="draw from the generator that the discriminator guides token by token",
+    )
     parser.add_argument("--no-unknown", action="store_true", help="text: never draw the unknown token")
     parser.add_argument(
         "-o", "--output", type=Path, help="file, or of several tunes the folder (default: stdout, LOGDIR/samples)"
@@ -269,7 +276,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         never = [vocabulary.unknown] if vocabulary and arguments.no_unknown else []
         if not (sys.stdout or arguments.output or config.dataset == "Nottingham"):
             raise UsageError("stdout is closed; -o names a file")
-        samples = portions(model, arguments.n, prefix, arguments.temperature, arguments.seed, length, never)
+        drawn_from = model.choice(arguments.guide)
+        samples = portions(drawn_from, arguments.n, prefix, arguments.temperature, arguments.seed, length, never)
         if config.dataset == "Nottingham":
             songs = Songs(arguments.output, arguments.n, logdir)
             seconds = frame_seconds(config, recorded_tempo(logdir / TEMPO) if config.frame_beats else 0)

@@ -64,17 +64,19 @@ class Point(NamedTuple):
 class Subject:
     """A run, its data, and the states of its generator that are measured."""
 
-    def __init__(self, logdir: Path, samples: int, pretraining: bool):
-        """Loads the run of a --log_dir; `samples` are what an evaluation draws.
+    def __init__(self, logdir: Path, samples: int, pretraining: bool, guide: bool = False):
+        """Loads the run of a --log_dir; `samples` are what an evaluation draws; `guide`: the guided generator's.
 
         Raises:
             UsageError: there is no such run, no such checkpoint, or its data are not what they were.
             OSError: a file can't be read.
         """
         self.model = SeqGAN.restored(logdir)
-        self.states = {"": self.model.averaged.get_weights()}
+        self.evaluated = self.model.choice(guide)
+        self.states = {"": [weight.numpy() for weight in self.evaluated.policy.weights]}
         if pretraining:
-            self.states = {"pretrained": SeqGAN.restored(logdir, PRETRAINED).averaged.get_weights()} | self.states
+            before = SeqGAN.restored(logdir, PRETRAINED).choice(guide)
+            self.states = {"pretrained": [weight.numpy() for weight in before.policy.weights]} | self.states
         config = dataclasses.replace(self.model.config, eval_samples=samples)
         self.data: Any = DATASETS[config.dataset](config)
         recorded, digests = read_config(logdir / CONFIG), self.data.digests()
@@ -88,12 +90,13 @@ class Subject:
 
     def measure(self, name: str, temperatures: Sequence[float]) -> Iterator[Point]:
         """A point for each state and temperature, in their order; all of them with the same random numbers."""
-        generator = self.model.averaged
-        for state, weights in self.states.items():
-            generator.set_weights(weights)
+        policy = self.evaluated.policy
+        for state, values in self.states.items():
+            for weight, value in zip(policy.weights, values, strict=True):
+                weight.assign(value)
             for temperature in temperatures:
-                with generator.at_temperature(temperature), np.errstate(all="ignore"):
-                    figures = self.data.evaluate(self.model, 0, Due(True, True, True))
+                with policy.at_temperature(temperature), np.errstate(all="ignore"):
+                    figures = self.data.evaluate(self.evaluated, 0, Due(True, True, True))
                 yield Point(" ".join([name, state]).strip(), temperature, figures)
 
 
@@ -242,6 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns the exit status, 2 with one line on stderr where something can't be used."""
     parser = Parser(prog="temperatures.py", description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("logdirs", nargs="+", type=Path, metavar="LOGDIR", help="--log_dir of runs with the same data")
+    parser.add_argument("--guide", action="store_true", help="measure the guided generators of the runs")
     parser.add_argument("--checkpoints", action="store_true", help="also measure the end of each run's pretraining")
     parser.add_argument(
         "--path",
@@ -281,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         states = len(names) * (1 + arguments.checkpoints)
         with tqdm(total=states * len(temperatures), unit="point", disable=None) as bar:
             for logdir, name in zip(logdirs, names, strict=True):
-                subject = Subject(logdir, arguments.n, arguments.checkpoints)
+                subject = Subject(logdir, arguments.n, arguments.checkpoints, arguments.guide)
                 first = first or subject
                 if not np.array_equal(subject.truth(), first.truth()):
                     raise UsageError(f"{logdir}: a run with other data than {logdirs[0]}")

@@ -1,0 +1,294 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import action_values, all_sequences, probabilities, random_generator, randomise
+
+from additive import AdditiveDiscriminator, BigramDiscriminator, LSTMDiscriminator
+from discriminator import FAKE, REAL
+from expected import surrogate
+from generator import State
+from guided import GuidedGenerator, best_guidance
+from support.seeds import Purpose, key, uniforms
+
+KINDS = pytest.mark.parametrize("kind", ["bigram", "lstm"])
+ENDS = pytest.mark.parametrize("end_token", [None, 1], ids=["one length", "unequal lengths"])
+
+
+def made(kind: str, vocab_size: int = 4, seq_len: int = 3, end_token: int | None = None, **others):
+    """A discriminator with weights far from 0."""
+    if kind == "bigram":
+        discriminator = BigramDiscriminator(vocab_size, seq_len, 3, end_token=end_token, **others)
+    else:
+        discriminator = LSTMDiscriminator(vocab_size, seq_len, 3, 5, end_token=end_token, **others)
+    randomise(discriminator, seed=7)
+    return discriminator
+
+
+class Table(AdditiveDiscriminator):
+    """A score of its own for each prefix and next token: its context says which prefix it is."""
+
+    def __init__(self, vocab_size: int, seq_len: int, end_token: int | None = None):
+        self.base = vocab_size + 2  # of a prefix's number: token + 1, and 0 for none
+        super().__init__(vocab_size, seq_len, self.base**seq_len, end_token=end_token)
+        self.memory_dim = 1
+        self.successors.assign(tf.zeros_like(self.successors))
+
+    def contexts(self, tokens, dropout_seed=None):
+        states = [self.first_state(tokens.shape[0])]
+        for t in range(tokens.shape[1] - 1):
+            states.append(self.next_state(tokens[:, t], states[-1].cell))
+        return State(*(tf.stack(part) for part in zip(*states, strict=True)))
+
+    def first_state(self, batch_size):
+        return self._state(tf.zeros([batch_size, 1]))
+
+    def next_state(self, tokens, memory):
+        return self._state(memory * self.base + tf.cast(tokens, tf.float32)[:, None] + 1)
+
+    def _state(self, memory):
+        return State(tf.one_hot(tf.cast(memory[:, 0], tf.int32), self.rank), memory)
+
+
+def exact(oracle, generator) -> Table:
+    """The table of log p(y_t | y_<t) - log G(y_t | y_<t)."""
+    table = Table(oracle.vocab_size, oracle.seq_len, oracle.end_token)
+    tokens = tf.constant(all_sequences(oracle.vocab_size, oracle.seq_len, oracle.end_token))
+    contexts, ratios = table.contexts(tokens).hidden, (oracle.log_probs(tokens) - generator.log_probs(tokens)).numpy()
+    successors = np.zeros(table.successors.shape, np.float32)
+    for t in range(oracle.seq_len):
+        prefix = contexts[t].numpy().argmax(axis=1)
+        drawn = tokens[:, t].numpy() < oracle.vocab_size
+        successors[tokens[:, t].numpy()[drawn], prefix[drawn]] = ratios[drawn, t]
+    table.successors.assign(successors)
+    return table
+
+
+@KINDS
+@ENDS
+def test_log_odds_are_the_sum_of_the_scores_of_the_tokens(kind, end_token):
+    discriminator = made(kind, end_token=end_token)
+    tokens = all_sequences(4, 3, end_token)
+    sums = np.zeros(len(tokens))
+    state = discriminator.first_state(len(tokens))
+    for t in range(3):
+        scores = discriminator.next_scores(state.hidden).numpy()
+        drawn = tokens[:, t] < 4
+        sums[drawn] += scores[drawn, tokens[drawn, t]]
+        state = discriminator.next_state(tf.constant(tokens[:, t]), state.cell)
+    assert np.ptp(sums) > 1
+    np.testing.assert_allclose(discriminator.log_odds(tf.constant(tokens)), sums, atol=1e-5)
+    rollouts = tf.constant(tokens[None])
+    for n in (1, 3):
+        score = discriminator.completion_log_odds(tf.constant(tokens))(rollouts, tf.constant(n))
+        np.testing.assert_allclose(score[0], sums, atol=1e-5)
+        prob = discriminator.completion_scorer(tf.constant(tokens))(rollouts, tf.constant(n))
+        np.testing.assert_allclose(prob[0], 1 / (1 + np.exp(-sums)), atol=1e-5)
+
+
+@KINDS
+def test_a_score_depends_on_what_came_before_alone(kind):
+    discriminator = made(kind, vocab_size=5, seq_len=6)
+    tokens = np.random.default_rng(0).integers(5, size=[8, 6])
+    before = discriminator.token_scores(tf.constant(tokens, tf.int32)).numpy()
+    for t in range(1, 6):
+        changed = tokens.copy()
+        changed[:, t:] = (changed[:, t:] + 1) % 5
+        after = discriminator.token_scores(tf.constant(changed, tf.int32)).numpy()
+        np.testing.assert_array_equal(before[:, :t], after[:, :t])
+        assert not np.isclose(before[:, t], after[:, t]).any()
+
+
+def test_a_bigram_score_is_bilinear():
+    discriminator = made("bigram", vocab_size=4, seq_len=3)
+    a, successors = discriminator.embedding.embeddings.numpy(), discriminator.successors.numpy()
+    tokens = np.array([[1, 3, 2]])
+    read = [0, 1, 3]  # the start token first
+    expected = [a[i] @ successors[j, :-1] + successors[j, -1] for i, j in zip(read, tokens[0], strict=True)]
+    np.testing.assert_allclose(discriminator.token_scores(tf.constant(tokens, tf.int32))[0], expected, rtol=1e-5)
+
+
+@ENDS
+def test_with_the_exact_log_ratio_it_is_the_best_discriminator_and_guides_to_the_oracle(end_token):
+    oracle, generator = (random_generator(seed=seed, end_token=end_token) for seed in (1, 2))
+    table = exact(oracle, generator)
+    p, g = probabilities(oracle), probabilities(generator)
+    tokens = tf.constant(all_sequences(4, 3, end_token))
+    np.testing.assert_allclose(tf.sigmoid(table.log_odds(tokens)), p / (p + g), atol=1e-5)
+    guided = GuidedGenerator(generator, table, tf.Variable(1.0))
+    np.testing.assert_allclose(probabilities(guided), p, atol=1e-6)
+    guided.eta.assign(0.0)
+    np.testing.assert_allclose(probabilities(guided), g, atol=1e-6)
+    nll = []
+
+    def of(eta: float) -> float:
+        guided.eta.assign(eta)
+        nll.append(-(p * np.log(probabilities(guided))).sum())
+        return nll[-1]
+
+    assert best_guidance(of) == pytest.approx(1, abs=0.02)
+    assert best_guidance(lambda eta: eta**2) == 0
+    assert min(nll) == pytest.approx(-(p * np.log(p)).sum(), abs=1e-3)
+
+
+@KINDS
+@ENDS
+@pytest.mark.parametrize("jit", [True, False])
+def test_the_guided_generator_is_the_product_normalised_over_the_next_token(kind, end_token, jit):
+    generator, discriminator = random_generator(end_token=end_token), made(kind, end_token=end_token)
+    eta = 0.7
+    guided = GuidedGenerator(generator, discriminator, tf.Variable(eta))
+    tokens = all_sequences(4, 3, end_token)
+    expected = np.zeros(len(tokens))
+    state, context = generator.first_state(len(tokens)), discriminator.first_state(len(tokens))
+    for t in range(3):
+        logits = generator.logits(state.hidden) + eta * discriminator.next_scores(context.hidden)
+        drawn = tokens[:, t] < 4
+        expected[drawn] += tf.nn.log_softmax(logits).numpy()[drawn, tokens[drawn, t]]
+        state = generator.next_state(tf.constant(tokens[:, t]), state)
+        context = discriminator.next_state(tf.constant(tokens[:, t]), context.cell)
+    np.testing.assert_allclose(probabilities(guided), np.exp(expected), atol=1e-5)
+    assert probabilities(guided).sum() == pytest.approx(1, abs=1e-5)
+    # what is drawn, and what is expected of it
+    compare = tf.function(lambda numbers: guided.sample_and_compare(numbers, generator), jit_compile=jit)
+    drawn, entropy, cross_entropy = compare(uniforms([3, 20_000], key(1, Purpose.EVALUATE)))
+    np.testing.assert_array_equal(drawn[:50], guided.sample(uniforms([3, 20_000], key(1, Purpose.EVALUATE)))[:50])
+    q, g = probabilities(guided), probabilities(generator)
+    for values, truth in ((entropy, -(q * np.log(q)).sum()), (cross_entropy, -(q * np.log(g)).sum())):
+        assert abs(np.mean(values) - truth) < 4 * np.std(values) / np.sqrt(20_000)
+
+
+def test_guides_can_be_stacked_and_have_temperatures():
+    generator, first, second = random_generator(), made("bigram"), made("lstm")
+    stacked = GuidedGenerator(GuidedGenerator(generator, first, tf.Variable(0.5)), second, tf.Variable(2.0))
+    tokens = tf.constant(all_sequences(4, 3))
+    contexts = (
+        0.5 * first.next_scores(first.contexts(tokens).hidden),
+        2 * second.next_scores(second.contexts(tokens).hidden),
+    )
+    logits = generator.logits(generator.states(tokens).hidden) + sum(contexts)  # [T, B, V]
+    for temperature in (1.0, 0.5):
+        chosen = tf.gather(tf.nn.log_softmax(logits / temperature), tf.transpose(tokens), batch_dims=2)
+        with stacked.at_temperature(temperature):
+            np.testing.assert_allclose(stacked.log_probs(tokens), tf.transpose(chosen), atol=1e-4)
+    np.testing.assert_allclose(
+        stacked.log_probs(tokens),
+        tf.transpose(tf.gather(tf.nn.log_softmax(logits), tf.transpose(tokens), batch_dims=2)),
+        atol=1e-4,
+    )
+
+
+@KINDS
+@ENDS
+def test_the_loss_is_cross_entropy_with_a_penalty_and_its_gradient_is_that_of_differences(kind, end_token):
+    discriminator = made(kind, end_token=end_token, l2=0.3)
+    tokens = all_sequences(4, 3, end_token)[::3]
+    labels = np.arange(len(tokens)) % 2
+
+    def value() -> tf.Tensor:
+        return discriminator.loss(tf.constant(tokens), tf.constant(labels, tf.int32), None)[0]
+
+    r = discriminator.log_odds(tf.constant(tokens)).numpy().astype(np.float64)
+    _, accuracy = discriminator.loss(tf.constant(tokens), tf.constant(labels, tf.int32), None)
+    assert float(accuracy) == pytest.approx(np.mean((r > 0) == (labels == REAL)))
+    squares = [
+        np.sum(context**2) + np.sum(discriminator.successors.numpy()[token] ** 2)
+        for row, contexts in zip(
+            tokens, np.moveaxis(discriminator.contexts(tf.constant(tokens)).hidden, 1, 0), strict=True
+        )
+        for token, context in zip(row, contexts, strict=True)
+        if token < 4
+    ]
+    cross_entropy = np.mean(np.log1p(np.exp(np.where(labels == REAL, -r, r))))
+    assert value().numpy() == pytest.approx(cross_entropy + 0.15 * np.mean(squares), rel=1e-4)
+
+    with tf.GradientTape() as tape:
+        loss = value()
+    gradients = tape.gradient(loss, discriminator.trainable_variables)
+    rng = np.random.default_rng(0)
+    for weight, gradient in zip(discriminator.trainable_variables, gradients, strict=True):
+        start, direction = weight.numpy(), rng.normal(size=weight.shape).astype(np.float32)
+        values = []
+        for step in (1e-2, -1e-2):
+            weight.assign(start + step * direction)
+            values.append(float(value()))
+        weight.assign(start)
+        assert (values[0] - values[1]) / 2e-2 == pytest.approx(
+            float(tf.reduce_sum(gradient * direction)), rel=2e-2, abs=2e-3
+        )
+
+
+def test_dropout_changes_what_is_read_and_repeats_with_its_key():
+    for kind in ("bigram", "lstm"):
+        discriminator = made(kind, dropout_keep_prob=0.5)
+        tokens = tf.constant(all_sequences(4, 3))
+        scores = [
+            discriminator.token_scores(tokens, seed)
+            for seed in (None, key(1, Purpose.DROPOUT), key(1, Purpose.DROPOUT))
+        ]
+        np.testing.assert_array_equal(scores[1], scores[2])
+        assert not np.isclose(scores[0], scores[1]).all()
+
+
+def test_training_finds_the_best_scores():
+    """Of two chains over three tokens, where bigrams are all there is: the optimum of the cross-entropy is D*."""
+    rng = np.random.default_rng(3)
+    tokens = all_sequences(3, 3)
+    log_p, log_g = (np.log(rng.dirichlet(np.ones(3), size=4)) for _ in range(2))  # after start, 0, 1, 2
+
+    def chain(log_probs):
+        total = log_probs[0][tokens[:, 0]]
+        return total + sum(log_probs[1 + tokens[:, t - 1], tokens[:, t]] for t in (1, 2))
+
+    ratio = chain(log_p) - chain(log_g)
+    p, g = np.exp(chain(log_p)), np.exp(chain(log_g))
+    for discriminator in (
+        BigramDiscriminator(3, 3, 4, start_token=3, seed=1),
+        LSTMDiscriminator(3, 3, 4, 8, start_token=3, seed=1),
+    ):
+        optimizer = keras.optimizers.Adam(0.02)
+        optimizer.build(discriminator.trainable_variables)
+        both = tf.constant(np.concatenate([tokens, tokens]))
+        labels = tf.constant([REAL] * 27 + [FAKE] * 27)
+        weights = tf.constant(np.concatenate([p, g]), tf.float32)
+
+        @tf.function
+        def update(discriminator=discriminator, optimizer=optimizer, both=both, labels=labels, weights=weights):
+            with tf.GradientTape() as tape:
+                r = discriminator.log_odds(both)
+                terms = tf.nn.sigmoid_cross_entropy_with_logits(labels=tf.cast(labels, tf.float32), logits=r)
+                loss = tf.reduce_sum(weights * terms)
+            optimizer.apply(tape.gradient(loss, discriminator.trainable_variables), discriminator.trainable_variables)
+
+        for _ in range(1500):
+            update()
+        np.testing.assert_allclose(discriminator.log_odds(tf.constant(tokens)), ratio, atol=0.05)
+
+
+@ENDS
+@pytest.mark.parametrize("kl_weight", [0.0, 0.6])
+def test_the_expected_policy_gradient_is_exact_with_what_follows_and_biased_without(end_token, kl_weight):
+    generator, reference = (random_generator(seed=seed, end_token=end_token) for seed in (1, 2))
+    discriminator = made("lstm", end_token=end_token)
+    tokens = all_sequences(4, 3, end_token)
+    drawn = tf.constant(tokens)
+    probs, kept = probabilities(generator), {"reference": reference, "kl_weight": kl_weight} if kl_weight else {}
+    with tf.GradientTape() as tape:
+        log_probs = tf.reduce_sum(generator.log_probs(drawn), axis=1)
+        ratio = log_probs - tf.reduce_sum(reference.log_probs(drawn), axis=1)
+        objective = tf.reduce_sum(tf.exp(log_probs) * (discriminator.log_odds(drawn) - kl_weight * ratio))
+    exact = tape.gradient(objective, generator.trainable_variables)
+    totals = (discriminator.log_odds(drawn) - kl_weight * ratio).numpy()
+    values = action_values(generator, totals)
+    start = np.full([len(tokens), 1], probs @ totals)
+    advantages = tf.constant(values - np.concatenate([start, values[:, :-1]], axis=1), tf.float32)
+    found = []
+    for known in (advantages, None):
+        with tf.GradientTape() as tape:
+            each = surrogate(generator, discriminator, drawn, advantages=known, **kept)
+            mean = tf.reduce_sum(tf.constant(probs, tf.float32) * each)
+        found.append(tape.gradient(mean, generator.trainable_variables))
+    flat = [np.concatenate([np.ravel(tf.convert_to_tensor(g)) for g in gradients]) for gradients in (exact, *found)]
+    np.testing.assert_allclose(flat[1], flat[0], atol=2e-4 * np.abs(flat[0]).max() + 1e-5)
+    cosine = flat[2] @ flat[0] / np.linalg.norm(flat[2]) / np.linalg.norm(flat[0])
+    assert cosine < 0.99 and np.abs(flat[2] - flat[0]).max() > 0.05 * np.abs(flat[0]).max()
