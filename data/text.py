@@ -232,11 +232,14 @@ class Vocabulary:
         """What comes before the end: int [n, T] → n lists of ids."""
         return [row[:n].tolist() for row, n in zip(rows, (rows < self.end).sum(axis=1), strict=True)]
 
+    def tokens(self, rows: np.ndarray) -> list[list[str]]:
+        """The tokens of sequences, int [n, T]; an unknown one is shown as \ufffd or, among words, as <unk>."""
+        shown = [*self.entries, "<unk>" if self.kind == "word" else "\ufffd"]
+        return [[shown[i] for i in ids] for ids in self.strip(rows)]
+
     def decode(self, rows: np.ndarray) -> list[str]:
-        """The text of sequences, int [n, T]; an unknown token is shown as \ufffd or, among words, as <unk>."""
-        gap, unknown = (" ", "<unk>") if self.kind == "word" else ("", "\ufffd")
-        shown = [*self.entries, unknown]
-        return [gap.join(shown[i] for i in ids) for ids in self.strip(rows)]
+        """The text of sequences, int [n, T]."""
+        return [(" " if self.kind == "word" else "").join(tokens) for tokens in self.tokens(rows)]
 
     def to_json(self, **more) -> str:
         """The content of a vocabulary file."""
@@ -258,6 +261,11 @@ class Vocabulary:
         except (ValueError, KeyError, TypeError, RecursionError):
             raise UsageError(f"{path}: not a vocabulary") from None
         return vocabulary
+
+
+def by_order(name: str, scores: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns of scores, [n, len(ORDERS)], by the name of a measure and the order."""
+    return {f"{name}{order}": column for order, column in zip(ORDERS, scores.T, strict=True)}
 
 
 class Lines:
@@ -415,7 +423,7 @@ class TextData:
         figures = {}
         for name, rows in (("g_entropy", generated), ("nll_valid", self.valid), ("nll_test", self.test)):
             if len(rows):
-                figures[name] = ratio_and_error(self._nats(model, rows), (rows != self.vocab_size).sum(axis=1))
+                figures[name] = ratio_and_error(self.nats(model, rows), (rows != self.vocab_size).sum(axis=1))
         if not due.samples:
             return figures
         if self._real_figures is None:
@@ -423,7 +431,7 @@ class TextData:
             self._real_figures = {f"real_{name}": pair for name, pair in self.compare(real).items()}
         return figures | self.compare(generated) | self._real_figures
 
-    def _nats(self, model, rows: np.ndarray) -> np.ndarray:
+    def nats(self, model, rows: np.ndarray) -> np.ndarray:
         """-log G of each sequence, int32 [n, T] → float32 [n], nats."""
         count = -len(rows) % NLL_ROWS
         rows = np.concatenate([rows, np.full([count, rows.shape[1]], self.vocab_size, np.int32)])  # one shape for all
@@ -456,9 +464,9 @@ class TextData:
         sequences, references = self.vocabulary.strip(rows), self.vocabulary.strip(self.test)
         values: dict[str, np.ndarray] = {}
         if references:
-            values |= dict(zip((f"bleu{n}" for n in ORDERS), bleu(sequences, references, ORDERS).T, strict=True))
+            values |= by_order("bleu", bleu(sequences, references, ORDERS))
         if len(sequences) > 1:
-            values |= dict(zip((f"self_bleu{n}" for n in ORDERS), self_bleu(sequences, ORDERS).T, strict=True))
+            values |= by_order("self_bleu", self_bleu(sequences, ORDERS))
         values["copied_share"] = self.lines["train"].contains(sequences)
         values["length"] = np.array([len(sequence) for sequence in sequences])
         return {name: mean_and_error(numbers) for name, numbers in values.items()}

@@ -1,7 +1,7 @@
 """Figures that need no model: n-gram overlap, diversity, copying, what log-odds tell; means with their errors."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 from scipy.special import logsumexp, softmax
@@ -12,7 +12,8 @@ LARGEST_ETA = 1000.0  # of `best_eta`; what bounds it before is the number of dr
 EFFECTIVE_DRAWS = 100
 LEAST_DRAWS = 20  # with fewer there is no gain: neither η nor log E_G can be told from them
 
-Tokens = np.ndarray | Sequence[list[int]]  # sequences of token ids: int [n, T], or n lists
+Sentence = Sequence[Hashable]  # of token ids, of words, or a string, of characters
+Tokens = np.ndarray | Sequence[Sentence]  # sequences: token ids, int [n, T], or n sentences
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float]:
@@ -155,6 +156,7 @@ def bleu(samples: Tokens, references: Tokens, orders: Sequence[int] = (2, 3, 4))
     has it most often; times exp(1 - r/c) if the sample's c tokens are fewer than the r of the reference that is nearest
     to it in length. A count of 0 is taken for 0.1 (Chen and Cherry, 2014, method 1), so that one order without a
     match does not make the whole 0. The figure grows with the number of references: compare only at equal references.
+    With all of the test set as references the mean over the samples is what Texygen (Zhu et al., SIGIR 2018) reports.
 
     Args:
         samples: n sequences, of any lengths; one without a token scores 0.
@@ -193,11 +195,11 @@ class _Matches:
     references of 20 tokens nltk then takes a thirtieth of the time.
     """
 
-    def __init__(self, references: list[list[int]], order: int):
+    def __init__(self, references: Sequence[Sentence], order: int):
         """Indexes the references' n-grams of 1 to `order` tokens."""
         self.references, self.order = references, order
         # The two that have it most often, as one may be the sample itself: [(times, place), ...].
-        self.holders: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+        self.holders: dict[tuple[Hashable, ...], list[tuple[int, int]]] = {}
         self.of_length: dict[int, list[int]] = {}
         for place, reference in enumerate(references):
             self.of_length.setdefault(len(reference), []).append(place)
@@ -207,7 +209,7 @@ class _Matches:
                 holders.sort(reverse=True)
                 del holders[2:]
 
-    def of(self, sample: list[int], own: int | None = None) -> list[list[int]]:
+    def of(self, sample: Sentence, own: int | None = None) -> list[Sentence]:
         """The references that count for `sample`, the one in place `own`, if any, left out."""
         places = set()
         for gram in set(_up_to(self.order, sample)):
@@ -217,16 +219,16 @@ class _Matches:
         return [self.references[place] for place in sorted(places)]
 
 
-def _up_to(order: int, sequence: list[int]) -> list[tuple[int, ...]]:
+def _up_to(order: int, sequence: Sentence) -> list[tuple[Hashable, ...]]:
     """Its n-grams of 1 to `order` tokens."""
     return [gram for n in range(1, order + 1) for gram in zip(*(sequence[i:] for i in range(n)), strict=False)]
 
 
-def _lists(sequences: Tokens) -> list[list[int]]:
+def _lists(sequences: Tokens) -> list[Sentence]:
     return sequences.tolist() if isinstance(sequences, np.ndarray) else list(sequences)
 
 
-def _sentence_bleu(references: list[list[int]], hypothesis: list[int], orders: Sequence[int]) -> list[float]:
+def _sentence_bleu(references: list[Sentence], hypothesis: Sentence, orders: Sequence[int]) -> list[float]:
     # Here, as importing nltk takes 1.5 s, which most runs have no use for.
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 

@@ -69,6 +69,15 @@ def test_self_bleu_is_nltks_with_all_others(samples):
     np.testing.assert_array_equal(self_bleu(samples, (2, 3)), expected)
 
 
+def test_bleu_takes_words_and_characters():
+    references, samples = ["a red bus", "a dog runs . a", "bus"], ["a red dog runs .", "bus a", ""]
+    for split in (str.split, str):
+        words, others = [split(line) for line in samples], [split(line) for line in references]
+        expected = [[nltks(list(map(list, others)), list(line), n) for n in (2, 3)] for line in words]
+        np.testing.assert_array_equal(bleu(words, others, (2, 3)), expected)
+        assert np.ptp(expected) > 0.1
+
+
 def nltks(references: list[list[int]], sample: list[int], order: int) -> float:
     return sentence_bleu(references, sample, (1 / order,) * order, METHOD1)
 

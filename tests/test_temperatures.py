@@ -196,9 +196,26 @@ def test_runs_of_lines_and_tunes(runs, tmp_path, name, orders):
     assert {(f"self_bleu{n}", f"bleu{n}") for n in orders} | {("nll_test", "bleu4")} <= set(pairs)
 
 
+def test_texygens_figures(runs, tmp_path, capsys):
+    """At each temperature its own, beside those that are there without the flag, and with a plane of their own."""
+    few = [runs / "lines", "--temperatures", "0.5", "1", "-n", "30"]
+    plain = measured(tmp_path, *few)
+    rows = measured(tmp_path, *few, "--texygen", "-o", str(tmp_path / "planes.png"))
+    assert "texygen_bleu2 | texygen_bleu4 | texygen_self_bleu4 | texygen_nll_gen |" in capsys.readouterr().out
+    for row, before in zip(rows, plain, strict=True):
+        assert row.items() >= before.items()
+    for name in ("texygen_bleu2", "texygen_bleu5", "texygen_self_bleu3", "texygen_nll_gen"):
+        sharp, own, real = (row[name] for row in rows)
+        assert sharp != own and bool(real) == ("bleu" in name)
+    assert all(row["texygen_self_bleu3"] == row["self_bleu3"] for row in rows[:2])
+    figures = dict.fromkeys(rows[0], (0.0, 0.0))
+    assert ("texygen_self_bleu5", "texygen_bleu5") in temperatures.planes(figures)
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        (["{}/music", "--texygen"], "--texygen: {}/music is a run of --dataset Nottingham, not of text"),
         (["{}/oracle", "{}/other"], "other: a run with other data than"),
         (["{}/oracle", "{}/lines"], "lines: a run with other data than"),
         (["{}/absent"], "absent: no run"),
@@ -214,7 +231,7 @@ def test_what_cannot_be_measured_is_one_line(runs, capsys, argv, message):
     with pytest.raises(SystemExit) as stop:
         temperatures.main([word.format(runs) for word in argv])
     error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.count("\n") == 1 and message in error
+    assert stop.value.code == 2 and error.count("\n") == 1 and message.format(runs) in error
 
 
 def test_changed_data_are_refused(runs, tmp_path, capsys):

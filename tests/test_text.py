@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import END, NOW, shared_model, train
+from conftest import END, NOW, randomise, shared_model, train
 from hypothesis import given
 from hypothesis import strategies as st
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
@@ -19,11 +19,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from data import DataError, held_out
 from data.held_out import D_FIGURES
 from data.text import Lines, Source, TextData, Vocabulary, read_lines, split_of
+from data.texygen import Texygen
 from model import SeqGAN
 from support.config import Config
 from support.metrics import ratio_and_error
 from support.parser import parse
+from support.seeds import Purpose
 
+METHOD1 = SmoothingFunction().method1
 SMALL = shlex.split(
     "--batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 --d_filter_sizes 1 3 "
     "--d_num_filters 4 3 --d_batch_size 8 --pretrain_g_epochs 3 --pretrain_d_epochs 1 --total_epochs 2 --d_steps 1 "
@@ -347,6 +350,50 @@ def test_comparison_by_hand(folder):
         assert figures[f"self_bleu{n}"][0] == pytest.approx(np.mean(others))
     assert figures["copied_share"][0] == 0.4  # abcd, twice
     assert figures["length"][0] == np.mean([4, 2, 6, 4, 0])
+
+
+def test_texygens_figures_by_hand(folder):
+    """Lines as they are in the files: longer than --seq_len, with words that are unknown to the generator."""
+    rng = np.random.default_rng(3)
+    for split, count, words in (("train", 30, "abcde"), ("valid", 5, "abcdez"), ("test", 20, "abcdefyz")):
+        lines = ["y z"] * 4000 if split == "test" else []  # what is like the others comes last
+        lines += [" ".join(rng.choice(list(words), rng.integers(1, 12))) for _ in range(count)]
+        write(folder / f"{split}.txt", "\n".join(lines) + "\n")
+    files = {split: (folder / f"{split}.txt").read_text() for split in ("train", "valid", "test")}
+    train, valid, test = ([line.split() for line in text.splitlines()] for text in files.values())
+    config = config_of(folder, "--tokens", "word")
+    data = TextData(config)
+    model = shared_model(config, data.vocab_size, data.start_token, data.end_token)
+    randomise(model.generator, seed=1)
+    figures, own = Texygen(data).measure(model, 5), data.evaluate(model, 5, END)
+    generated = data.vocabulary.decode(model.sample(6, Purpose.EVALUATE, tf.constant(5)).numpy())
+    assert any("<unk>" in line for line in generated) and len(test) > len(data.test)
+    generated = [line.split() for line in generated]
+    seen = [(train + valid)[i] for i in np.linspace(0, 34, 6).round().astype(int)]
+    for n in (2, 3, 4, 5):
+
+        def score(lines, references, n=n):
+            return np.mean([sentence_bleu(references(i), line, (1 / n,) * n, METHOD1) for i, line in enumerate(lines)])
+
+        assert figures[f"texygen_bleu{n}"][0] == pytest.approx(score(generated, lambda _: test))
+        assert figures[f"real_texygen_bleu{n}"][0] == pytest.approx(score(valid, lambda _: test))
+        others = score(seen, lambda i: seen[:i] + seen[i + 1 :])
+        assert figures[f"real_texygen_self_bleu{n}"][0] == pytest.approx(others)
+        assert figures[f"texygen_self_bleu{n}"] == own[f"self_bleu{n}"]  # among the same lines
+    rows = data.lines["train"][np.arange(30)]
+    nats = [-tf.reduce_sum(model.generator.log_probs(tf.constant(row[row != data.vocab_size][None]))) for row in rows]
+    longest = max(map(len, train + valid + test))
+    assert longest > config.seq_len and figures["texygen_nll_gen"][0] == pytest.approx(np.mean(nats) / longest)
+
+
+def test_texygens_figures_without_held_out_lines(folder):
+    for split, text in (("train", "abcde\n" * 5), ("valid", ""), ("test", "")):  # fewer lines than are generated
+        write(folder / f"{split}.txt", text)
+    config = config_of(folder)
+    data = TextData(config)
+    model = shared_model(config, data.vocab_size, data.start_token, data.end_token)
+    found = Texygen(data).measure(model, 0)
+    assert set(found) == {"texygen_nll_gen", *(f"texygen_self_bleu{n}" for n in (2, 3, 4, 5))}
 
 
 def test_without_held_out_lines(folder):

@@ -28,6 +28,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from data import Due
+from data.text import TextData
+from data.texygen import Texygen
 from main import DATASETS
 from model import SeqGAN
 from oracle import OracleData
@@ -45,6 +47,7 @@ TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
 SHOWN = (  # in the printed table, where they are measured; the CSV file has all
     *("nll", "nll_test", "g_entropy", "kl_forward", "kl_reverse", "distinct2"),
     *("bleu2", "bleu4", "self_bleu4", "mse", "pitch_range", "copied_share"),
+    *("texygen_bleu2", "texygen_bleu4", "texygen_self_bleu4", "texygen_nll_gen"),
 )
 TITLES = {"nll": "NLL_oracle, nats a token", "nll_test": "NLL_test, nats a token"}
 REAL = "real data"
@@ -64,11 +67,13 @@ class Point(NamedTuple):
 class Subject:
     """A run, its data, and the states of its generator that are measured."""
 
-    def __init__(self, logdir: Path, samples: int, pretraining: bool, guide: bool = False):
+    def __init__(self, logdir: Path, samples: int, pretraining: bool, guide: bool = False, texygen: bool = False):
         """Loads the run of a --log_dir; `samples` are what an evaluation draws; `guide`: the guided generator's.
 
+        `texygen` adds Texygen's figures.
+
         Raises:
-            UsageError: there is no such run, no such checkpoint, or its data are not what they were.
+            UsageError: there is no such run, no such checkpoint, its data are not what they were, or not text.
             OSError: a file can't be read.
         """
         self.model = SeqGAN.restored(logdir)
@@ -83,6 +88,11 @@ class Subject:
         kept = all((logdir / name).read_bytes() == content.encode() for name, content in self.data.files().items())
         if not kept or recorded.get("data", digests) != digests:
             raise UsageError(f"{logdir}: the run has read other data than {self.data.origin} has now")
+        self.texygen = None
+        if texygen:
+            if not isinstance(self.data, TextData):
+                raise UsageError(f"--texygen: {logdir} is a run of --dataset {config.dataset}, not of text")
+            self.texygen = Texygen(self.data)
 
     def truth(self) -> np.ndarray:
         """What tells the data of two runs apart: the oracle's entropy, or the sequences of test."""
@@ -97,6 +107,8 @@ class Subject:
             for temperature in temperatures:
                 with policy.at_temperature(temperature), np.errstate(all="ignore"):
                     figures = self.data.evaluate(self.evaluated, 0, Due(True, True, True))
+                    if self.texygen:
+                        figures |= self.texygen.measure(self.evaluated, 0)
                 yield Point(" ".join([name, state]).strip(), temperature, figures)
 
 
@@ -166,6 +178,7 @@ def planes(figures: Figures) -> list[tuple[str, str]]:
     orders = [n for n in range(2, 6) if f"bleu{n}" in figures]
     pairs = [("nll_test", "nll")] if "nll" in figures else []
     pairs += [(x, f"bleu{n}") for n in orders for x in (f"self_bleu{n}", "nll_test")]
+    pairs += [(f"texygen_self_bleu{n}", f"texygen_bleu{n}") for n in orders]
     return [pair for pair in pairs if set(pair) <= figures.keys()]
 
 
@@ -268,6 +281,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="INT",
         help="sequences drawn at each temperature (default: 256)",
     )
+    parser.add_argument(
+        "--texygen",
+        action="store_true",
+        help="text: also measure BLEU and NLL_gen as Texygen defines them; papers take some thousand sequences (-n)",
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="FIGURE", help="a picture of the planes")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="all figures and their errors")
     parser.add_argument(
@@ -285,7 +303,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         states = len(names) * (1 + arguments.checkpoints)
         with tqdm(total=states * len(temperatures), unit="point", disable=None) as bar:
             for logdir, name in zip(logdirs, names, strict=True):
-                subject = Subject(logdir, arguments.n, arguments.checkpoints, arguments.guide)
+                subject = Subject(logdir, arguments.n, arguments.checkpoints, arguments.guide, arguments.texygen)
                 first = first or subject
                 if not np.array_equal(subject.truth(), first.truth()):
                     raise UsageError(f"{logdir}: a run with other data than {logdirs[0]}")
