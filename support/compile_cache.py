@@ -3,6 +3,9 @@
 TensorFlow can keep compiled programs in a directory. It fails where an entry is damaged or half written, writes entries
 in place, and takes no note of the machine or the threads that they are for. So its directory is one in memory, of this
 process alone. Whole entries are copied into it at the start, and new ones from it into the user's directory.
+
+Programs for a GPU are not kept, as that could not be tried. Neither is anything on macOS: there XLA of this age can run
+out of its stack where it loads a large program (https://github.com/uwplasma/vmex/pull/142).
 """
 
 import atexit
@@ -12,7 +15,6 @@ import json
 import os
 import platform
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +24,7 @@ from typing import Any
 import tensorflow as tf
 
 IN_MEMORY = "ram://compiled"
-FLAG = f"--tf_xla_persistent_cache_directory={IN_MEMORY}"
+FLAG = f"--tf_xla_persistent_cache_directory={IN_MEMORY} --tf_xla_persistent_cache_device_types=CPU"
 LARGEST = 64 * 2**20  # bytes of a folder: all of it is read at the start
 TOTAL = 2**30  # bytes of all folders
 DIGEST = hashlib.sha256().digest_size  # bytes before an entry in a file
@@ -34,22 +36,21 @@ _kept: set[str] = set()  # their names, of those that are there
 
 
 def user_cache() -> Path:
-    """The folder of what can be made again: `$XDG_CACHE_HOME/seqgan`, or that of the system's own cache directory.
+    """The folder of what can be made again: `$XDG_CACHE_HOME/seqgan` (`~/.cache/seqgan`).
 
     Raises:
         RuntimeError: the user has no home.
     """
-    own = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path(own).expanduser()) / "seqgan"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "seqgan"
 
 
 def enable() -> bool:
     """Has TensorFlow keep compiled programs in memory; before it looks for devices, which is when it reads its flags.
 
     Returns:
-        whether it will, as TF_XLA_FLAGS names no directory for them.
+        whether it will: not on macOS, nor where TF_XLA_FLAGS names another directory.
     """
-    if "persistent_cache" in _own_flags():
+    if sys.platform != "linux" or "persistent_cache" in _own_flags():
         return False
     os.environ["TF_XLA_FLAGS"] = f"{_own_flags()} {FLAG}".strip()
     return True
@@ -151,25 +152,12 @@ def _own_flags() -> str:
 
 
 def _environment() -> dict[str, Any]:
-    """All that a compiled program depends on but the program: versions, CPU, GPU, threads and settings."""
-    gpus = tf.config.list_physical_devices("GPU")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    set_to = {name: value for name, value in os.environ.items() if name.startswith(("TF_", "XLA_", "CUDA_", "NVIDIA_"))}
+    """All that a compiled program depends on but the program: versions, CPU, threads and settings."""
+    set_to = {name: value for name, value in os.environ.items() if name.startswith(("TF_", "XLA_"))}
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
     return {
         "tensorflow": [tf.version.VERSION, tf.version.GIT_VERSION, tf.version.COMPILER_VERSION],
-        "cpu": [platform.system(), platform.machine(), _cpu()],
-        "gpu": [tf.config.experimental.get_device_details(gpu) for gpu in gpus],
-        "threads": tf.config.threading.get_intra_op_parallelism_threads() or cores,
-        "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
+        "cpu": [platform.machine(), *sorted({line for line in lines if CPU.match(line)})],
+        "threads": tf.config.threading.get_intra_op_parallelism_threads() or len(os.sched_getaffinity(0)),
         "variables": set_to | {"TF_XLA_FLAGS": _own_flags(), "TF_CPP_MIN_LOG_LEVEL": ""},
     }
-
-
-def _cpu() -> list[str]:
-    """What tells a kind of CPU from another."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return sorted({line for line in lines if CPU.match(line)})
-    except FileNotFoundError:  # macOS
-        command = ["sysctl", "machdep.cpu", "hw.optional"]
-        return subprocess.run(command, capture_output=True, text=True).stdout.splitlines()

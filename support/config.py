@@ -95,7 +95,7 @@ class Config:
     jit: bool = flag(True, "compile the steps with XLA")
     compile_cache: bool = flag(
         True,
-        "keep what XLA compiles for the next start, 1 GiB at most, in the user's cache directory",
+        "keep what XLA compiles for the next start, 1 GiB at most, in the user's cache directory (on Linux)",
         needs=("jit", True),
     )
     deterministic: bool = flag(

@@ -16,6 +16,8 @@ from fault_injection import Trainer, differing, flags, outcome
 
 from support import compile_cache
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing is kept on other systems than Linux")
+
 # One step of training, with evaluations.
 MLE = ["--jit", "--d_eval_samples", "0", "--pretrain_d_epochs", "0", "--total_epochs", "0"]
 
