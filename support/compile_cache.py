@@ -90,12 +90,11 @@ def begin(*what: Any) -> None:
 
 def keep() -> None:
     """Keeps what has been compiled since; not while something is being compiled."""
-    for path in tf.io.gfile.glob(f"{IN_MEMORY}/*") if _folder else ():
-        name = os.path.basename(path)
-        if name in _kept or not _folder:
-            continue
+    if not _folder:
+        return
+    for name in {os.path.basename(path) for path in tf.io.gfile.glob(f"{IN_MEMORY}/*")} - _kept:
         _kept.add(name)
-        with tf.io.gfile.GFile(path, "rb") as file:
+        with tf.io.gfile.GFile(f"{IN_MEMORY}/{name}", "rb") as file:
             content = file.read()
         try:
             with tempfile.NamedTemporaryFile(dir=_folder, prefix=f"{name}.", delete=False) as written:
@@ -137,10 +136,10 @@ def _remove_unused(folders: Path) -> None:
     """Removes the entries of those folders that were used longest ago, until the others hold no more than TOTAL."""
     total = 0
     for folder, _ in _newest_first(folders, FOLDER):
-        entries = _newest_first(folder, ENTRY)
-        total += sum(size for _, size in entries)
-        if total > TOTAL:
-            with contextlib.suppress(OSError):  # such as a file of the user's own in the folder
+        with contextlib.suppress(OSError):  # another user's folder, or a file in it that is no entry
+            entries = _newest_first(folder, ENTRY)
+            total += sum(size for _, size in entries)
+            if total > TOTAL:
                 for path, _ in entries:
                     path.unlink(missing_ok=True)
                 folder.rmdir()

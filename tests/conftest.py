@@ -84,7 +84,8 @@ LENGTHS = ("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs")
 # Files that take long; the first to start, so that no worker is left with one at the end.
 LONGEST = (
     *("program", "main", "kills", "sweep", "model", "text", "nottingham", "training", "sample", "benchmarks"),
-    *("temperatures", "reward", "versions", "resume", "pretrained", "discriminator", "rollout", "generator", "midi"),
+    *("compile_cache", "temperatures", "reward", "versions", "resume", "pretrained", "discriminator", "rollout"),
+    *("generator", "midi"),
 )
 # Files that take seconds, for `-m quick`.
 QUICK = (
