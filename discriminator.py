@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from support.lookup import look_up
-from support.seeds import Purpose, variable_seed
+from support.seeds import Purpose, dropout, variable_seed
 
 FAKE, REAL = 0, 1  # the classes of the softmax
 
@@ -143,7 +143,7 @@ class Discriminator(keras.layers.Layer):
         transform = tf.nn.relu(tf.matmul(features, self.transform.kernel) + self.transform.bias)
         highway = gate * transform + (1.0 - gate) * features
         if dropout_seed is not None and self.dropout_rate > 0.0:
-            highway = tf.nn.experimental.stateless_dropout(highway, self.dropout_rate, dropout_seed, rng_alg="philox")
+            highway = dropout(highway, self.dropout_rate, dropout_seed)
         return self.output_layer(highway)
 
     def log_odds(self, tokens: tf.Tensor) -> tf.Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from support.lookup import look_up, summed_by_token
-from support.seeds import Purpose, fold, variable_seed
+from support.seeds import Purpose, dropout, fold, variable_seed
 
 UNROLLED = 40  # steps of teacher forcing that are compiled one by one; for more, XLA takes minutes
 
@@ -405,9 +405,7 @@ class Generator(keras.layers.Layer, Policy):
         """`values` with some set to 0 and the others scaled up, alike in expectation; unchanged without a seed."""
         if dropout_seed is None or not self.dropout_rate:
             return values
-        return tf.nn.experimental.stateless_dropout(
-            values, self.dropout_rate, fold(dropout_seed, place), rng_alg="philox"
-        )
+        return dropout(values, self.dropout_rate, fold(dropout_seed, place))
 
     def states(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
         """Teacher forcing, as in `Policy`."""

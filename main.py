@@ -30,7 +30,7 @@ from oracle import OracleData
 from runs.checkpoints import Checkpoints
 from runs.console import GUIDED, Figures, Progress, guided_names, in_one_line, report, where
 from runs.directories import CHECKPOINTS, SAVED, RunDirectory, claim
-from runs.identity import description, other_versions
+from runs.identity import changed_since, description
 from runs.pretrained import Pretraining
 from runs.records import Records
 from runs.schedule import ADVERSARIAL, PRETRAIN_D, PRETRAIN_G, Schedule, Step
@@ -236,7 +236,8 @@ def run(config: Config) -> int:
         print("compiling: the first steps come within half a minute", file=sys.stderr)
     compiled_from = vars(config).keys() - FREE_TO_CHANGE - {"seed", "total_epochs"}
     compiled = ("main.py", {name: getattr(config, name) for name in compiled_from})
-    configure_tensorflow(config.threads, config.deterministic, compiled if config.jit and config.compile_cache else ())
+    keep_compiled = compiled if config.jit and config.compile_cache else ()
+    configure_tensorflow(config.threads, config.deterministic, config.tf32, keep_compiled)
     with contextlib.ExitStack() as held:
         directories = [held.enter_context(RunDirectory(config.log_dir, "--log_dir", make=config.is_train))]
         if config.evaluate and config.is_train:
@@ -277,8 +278,8 @@ def run(config: Config) -> int:
             print(f"resumed from {checkpoints.newest}, after {taken}", flush=True)
         described = description(config) | {"data": digests, "tokens": tokens}
         described |= {"run": recorded.get("run") or secrets.token_hex(8), SAVED: bool(checkpoints.newest)}
-        if checkpoints.newest and (changed := other_versions(recorded, described)):
-            print(f"warning: {changed}: the run will not be bitwise that of one version", file=sys.stderr)
+        if checkpoints.newest and (changed := changed_since(recorded, described)):
+            print(f"warning: {changed}: the run will not be bitwise that of one machine and version", file=sys.stderr)
         directories[0].keep(files)
         for directory in directories:
             directory.describe(described)

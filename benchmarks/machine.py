@@ -1,16 +1,15 @@
 """What the machine can do and what a step must do: peaks measured in this process, operations counted from shapes."""
 
 import os
-import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from support.config import Config
+from support.cpus import cpu_model
 
 
 class Peaks(NamedTuple):
@@ -64,10 +63,7 @@ def machine_name() -> str:
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         return ", ".join(tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus)
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.processor()}, {os.cpu_count()} logical processors"
+    return f"{cpu_model()}, {os.cpu_count()} logical processors"
 
 
 def measure_peaks() -> Peaks:

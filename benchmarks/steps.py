@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, flags = parser.parse_known_args(argv)
     # A training set would make a d-step of the paper's preset 936 updates; their cost is that of one, times 936.
     config = parse(["--preset", arguments.preset, "--train_size", "0", *flags])
-    configure_tensorflow(config.threads, config.deterministic)
+    configure_tensorflow(config.threads, config.deterministic, config.tf32)
     peaks = measure_peaks()
     model, data, steps, loops = steps_of(config)
     works = work_of_steps(config, model, data.oracle)

@@ -1,4 +1,4 @@
-"""What a run is, as config.json tells it: its flags, and the versions, device and commit that it runs with."""
+"""What a run is, as config.json tells it: its flags, and the versions, machine and commit that it runs with."""
 
 import dataclasses
 import platform
@@ -12,10 +12,11 @@ import tensorflow as tf
 
 from support.config import Config
 from support.config_file import FORMAT
+from support.cpus import cores, cpu_model
 
 
 def description(config: Config) -> dict[str, Any]:
-    """The whole configuration of a run: flags, versions, device and git commit."""
+    """The whole configuration of a run: flags, versions, machine and git commit."""
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return {
         "format": FORMAT,
@@ -27,21 +28,35 @@ def description(config: Config) -> dict[str, Any]:
             "numpy": np.__version__,
         },
         "device": [device.device_type for device in devices],
+        "cpu": cpu_model(),
+        "cores": cores(),
         "git_commit": git_commit(),
     }
 
 
-def other_versions(recorded: dict[str, Any], described: dict[str, Any]) -> str:
-    """What a later run `description` has of other versions than an earlier one and would draw otherwise, or ""."""
+def changed_since(recorded: dict[str, Any], described: dict[str, Any]) -> str:
+    """What a later run `description` has otherwise than an earlier one and would round or draw otherwise, or ""."""
     before, now, flags = recorded.get("versions", {}), described["versions"], described["flags"]
-    names = [name for name in ("tensorflow", "keras") if before.get(name) != now[name]]
-    changed = [f"{name} {before.get(name, 'unknown')} is now {now[name]}" for name in names]
+    pairs = [(name, before.get(name, "unknown"), now[name]) for name in ("tensorflow", "keras")]
+    # XLA compiles for the kind of CPU; the cores are the threads where --threads is 0. Older runs do not tell.
+    machine = ("device", "cpu") if flags["threads"] else ("device", "cpu", "cores")
+    pairs += [(name, recorded.get(name, described[name]), described[name]) for name in machine]
+    changed = [f"{name} {shown(old)} is now {shown(new)}" for name, old, new in pairs if old != new]
     if recorded.get("format", 1) < 3:
+        if not flags["jit"]:
+            changed.append("without --jit random numbers are now those of XLA")
+        if "GPU" in recorded.get("device", ()) and not flags["tf32"]:
+            changed.append("products are no longer rounded to TF32")
         if flags["train_size"]:
             changed.append("the passes over --train_size have another order than in the version that began this run")
         if flags["average"] and flags["d_steps"]:
             changed.append("with --average the discriminator now learns from samples of the average")
     return ", ".join(changed)
+
+
+def shown(value: Any) -> str:
+    """A value of a description, a list as words."""
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def git_commit() -> str:

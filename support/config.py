@@ -92,7 +92,11 @@ class Config:
     seed: int = flag(1, "seed of every random draw but the oracle's weights", low=0, high=2**31 - 1)
     is_train: bool = flag(True, "train; without it, evaluate the weights saved in --log_dir and stop")
     evaluate: bool = flag(True, "measure NLL and entropy during the run, into --eval_log_dir")
-    jit: bool = flag(True, "compile the steps with XLA")
+    jit: bool = flag(
+        True,
+        "compile the steps with XLA; False: sums are rounded otherwise, so that for one seed a few samples, and a few "
+        "of the oracle's, are others",
+    )
     compile_cache: bool = flag(
         True,
         "keep what XLA compiles for the next start, 1 GiB at most, in the user's cache directory (on Linux)",
@@ -102,6 +106,11 @@ class Config:
         True,
         "have TensorFlow repeat each operation bit for bit; False: bitwise repeatability is lost, and two runs of one "
         "command may differ",
+    )
+    tf32: bool = flag(
+        False,
+        "on NVIDIA GPUs since Ampere: round the factors of float32 products to 10 bits (TF32), which is faster; "
+        "log-probabilities are then not exactly normalised",
     )
     threads: int = flag(
         0,

@@ -1,7 +1,21 @@
-"""How many CPUs this process may use."""
+"""Which CPU this is, and how much of it this process may use."""
 
 import os
+import platform
 from pathlib import Path
+
+
+def cpu_model() -> str:
+    """The kind of CPU, as the system calls it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """CPUs of this process's affinity, of which TensorFlow takes as many threads."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpus(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
@@ -11,7 +25,7 @@ def cpus(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cg
         groups: says which control group (Linux, version 2) the process is in.
         root: where the groups' directories are.
     """
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = cores()
     lines = groups.read_text().splitlines() if groups.exists() else []
     for line in (line for line in lines if line.startswith("0::/")):
         group = root / line.removeprefix("0::/")

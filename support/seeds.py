@@ -57,8 +57,18 @@ def fold(seed: tf.Tensor, *steps: int | tf.Tensor) -> tf.Tensor:
 
 
 def uniforms(shape: tuple[int, ...] | list[int] | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Uniform numbers in [0, 1), float32 of `shape`, from a `key`."""
-    return tf.random.stateless_uniform(shape, seed, alg="philox")
+    """Uniform numbers in [0, 1), float32 of `shape`, from a `key`: the same with and without XLA.
+
+    They are made of random bits as XLA makes them, of the upper ones; TensorFlow's own kernel takes the lower ones.
+    """
+    bits = tf.random.stateless_uniform(shape, seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox")
+    mantissa = tf.bitwise.right_shift(bits, tf.constant(9, tf.uint32))
+    return tf.bitcast(tf.bitwise.bitwise_or(mantissa, tf.constant(0x3F800000, tf.uint32)), tf.float32) - 1.0
+
+
+def dropout(values: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
+    """`values` with a share `rate` of them set to 0, by a `key`, and the others scaled up, alike in expectation."""
+    return tf.where(uniforms(tf.shape(values), seed) >= rate, values * (1 / (1 - rate)), 0.0)
 
 
 def permutation(size: int, seed: tf.Tensor) -> tf.Tensor:

@@ -305,6 +305,18 @@ BAD = [
 ]
 
 
+def test_products_are_rounded_as_in_the_run(runs, tmp_path, capsysbinary):
+    shutil.copytree(runs / "ids", tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    content = json.loads(path.read_text())
+    assert content["flags"]["tf32"] is False
+    for tf32 in (True, False):
+        content["flags"]["tf32"] = tf32
+        path.write_text(json.dumps(content))
+        lines_of(capsysbinary, tmp_path / "run", "-n", 1)
+        assert tf.config.experimental.tensor_float_32_execution_enabled() == tf32
+
+
 @pytest.mark.parametrize(("run", "flags", "why"), BAD)
 def test_what_cannot_be_sampled(runs, capsys, run, flags, why):
     with pytest.raises(SystemExit) as stop:

@@ -3,10 +3,12 @@
 import re
 
 import numpy as np
+import pytest
+import tensorflow as tf
 from conftest import ROOT
 
 from data.training_set import TrainingSet
-from support.seeds import Purpose, numpy_rng
+from support.seeds import Purpose, dropout, key, numpy_rng, uniforms
 
 DATA_SETS = "oracle.py data/nottingham.py data/text.py"
 PLACES = {
@@ -47,6 +49,23 @@ def test_there_are_no_other_random_numbers():
     made = r"default_rng|SeedSequence|\b(np|numpy|tf|keras)\.random\.[\w.]+\(|^\s*(import|from) (numpy\.)?random\b"
     others = {path for path, content in sources().items() if re.search(made, content, re.MULTILINE)}
     assert others == {"support/seeds.py"}
+
+
+@pytest.mark.parametrize("shape", [[1], [7, 5], [3, 64, 33]])
+def test_numbers_are_those_of_tensorflow_under_xla(shape):
+    """Compiled or not; TensorFlow's own kernel makes others of the same bits."""
+    seed, values = key(7, Purpose.ROLLOUT, 2), tf.random.stateless_normal(shape, [1, 2])
+    pairs = [
+        (lambda seed: uniforms(shape, seed), lambda seed: tf.random.stateless_uniform(shape, seed, alg="philox")),
+        (
+            lambda seed: dropout(values, 0.4, seed),
+            lambda seed: tf.nn.experimental.stateless_dropout(values, 0.4, seed, rng_alg="philox"),
+        ),
+    ]
+    for ours, theirs in pairs:
+        expected = tf.function(theirs, jit_compile=True)(seed)
+        for draw in (ours, tf.function(ours), tf.function(ours, jit_compile=True)):
+            np.testing.assert_array_equal(draw(seed), expected)
 
 
 def test_the_order_of_a_pass_is_its_own():

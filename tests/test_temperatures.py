@@ -1,7 +1,9 @@
 """tools/temperatures.py: the law at a temperature against enumeration, and the program on runs of each data set."""
 
 import csv
+import json
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -232,6 +234,23 @@ def test_what_cannot_be_measured_is_one_line(runs, capsys, argv, message):
         temperatures.main([word.format(runs) for word in argv])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count("\n") == 1 and message.format(runs) in error
+
+
+def test_a_run_of_other_rounding_is_named(runs, tmp_path, capsys):
+    """--jit decides on the last bits of the oracle's samples; --tf32 is the run's own."""
+    shutil.copytree(runs / "oracle", tmp_path / "compiled")
+    path = tmp_path / "compiled" / "config.json"
+    content = json.loads(path.read_text())
+    content["flags"] |= {"jit": True, "tf32": True, "oracle_seed": 5}  # as these few samples would be the same
+    path.write_text(json.dumps(content))
+    try:
+        with pytest.raises(SystemExit):
+            temperatures.main([str(runs / "oracle"), str(tmp_path / "compiled"), "--temperatures", "1"])
+        assert tf.config.experimental.tensor_float_32_execution_enabled()
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+    assert "compiled: a run with other data than" in (error := capsys.readouterr().err)
+    assert "(--jit True, not False, rounds the oracle's samples otherwise)" in error
 
 
 def test_changed_data_are_refused(runs, tmp_path, capsys):

@@ -15,7 +15,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 import main as program
 from runs import directories, logs
-from runs.identity import description, other_versions
+from runs.identity import changed_since, description
 from support import config_file
 from support.config import Config, UsageError
 from support.config_file import FORMAT, differences, from_flags
@@ -148,10 +148,25 @@ def test_another_version_of_tensorflow_is_warned_of(old_run, capsys):
     assert "tensorflow" not in capsys.readouterr().err
 
 
+def test_another_machine_is_warned_of(old_run, capsys):
+    assert train([*FLAGS, "--total_epochs", "3", "--overwrite"]) == 0
+    for kind in ("train", "eval"):
+        described = change(old_run / kind / "config.json", cpu="Z80", cores=999)
+    assert train([*FLAGS, "--total_epochs", "4"]) == 0
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: cpu Z80 is now ") and ", cores 999 is now " in warning and "bitwise" in warning
+    assert train([*FLAGS, "--total_epochs", "5"]) == 0  # on the machine that is now the run's
+    assert capsys.readouterr().err == ""
+    now = description(Config(threads=2))
+    assert "cores" not in changed_since(described, now)  # which --threads stands for
+    assert changed_since(now | {"device": ["GPU", "GPU"]}, now) == "device GPU GPU is now CPU"
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
         ({}, []),
+        ({"jit": False}, ["--jit"]),
         ({"train_size": 64}, ["--train_size"]),
         ({"average": 0.9}, ["--average"]),
         ({"average": 0.9, "d_steps": 0}, []),  # while the discriminator was pretrained there was no difference
@@ -161,8 +176,8 @@ def test_another_version_of_tensorflow_is_warned_of(old_run, capsys):
 def test_what_an_older_version_drew_otherwise_is_warned_of(flags, told):
     now = description(Config(**flags))
     for older in (now | {"format": 2}, {name: value for name, value in now.items() if name != "format"}):
-        assert re.findall("--[a-z_]+", other_versions(older, now)) == told
-    assert other_versions(now, now) == ""
+        assert re.findall("--[a-z_]+", changed_since(older, now)) == told
+    assert changed_since(now, now) == ""
 
 
 def test_the_page_of_hyperparameters_shows_the_newest_flags(old_run):

@@ -267,6 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure_tensorflow(keep_compiled=("sample.py",) if arguments.compile_cache else ())
         model = SeqGAN.restored(logdir, arguments.checkpoint)
         config, length = model.config, arguments.length or model.generator.seq_len
+        tf.config.experimental.enable_tensor_float_32_execution(config.tf32)  # as in its evaluations
         vocabulary = Vocabulary.read(logdir / VOCABULARY) if config.dataset == "text" else None
         if vocabulary and vocabulary.size != model.generator.vocab_size:
             raise UsageError(f"{logdir / VOCABULARY}: not this run's vocabulary")

@@ -77,6 +77,7 @@ class Subject:
             OSError: a file can't be read.
         """
         self.model = SeqGAN.restored(logdir)
+        tf.config.experimental.enable_tensor_float_32_execution(self.model.config.tf32)  # as in its evaluations
         self.evaluated = self.model.choice(guide)
         self.states = {"": [weight.numpy() for weight in self.evaluated.policy.weights]}
         if pretraining:
@@ -306,7 +307,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 subject = Subject(logdir, arguments.n, arguments.checkpoints, arguments.guide, arguments.texygen)
                 first = first or subject
                 if not np.array_equal(subject.truth(), first.truth()):
-                    raise UsageError(f"{logdir}: a run with other data than {logdirs[0]}")
+                    jit, other = subject.model.config.jit, first.model.config.jit
+                    why = f" (--jit {jit}, not {other}, rounds the oracle's samples otherwise)" if jit != other else ""
+                    raise UsageError(f"{logdir}: a run with other data than {logdirs[0]}{why}")
                 for point in subject.measure(name, temperatures):
                     points.append(point)
                     bar.update()
