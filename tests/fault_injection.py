@@ -200,6 +200,8 @@ class Fault:
 class ToyModel:
     """Stands for model.SeqGAN: every step, its number and its place change the only weights."""
 
+    guided = None
+
     def __init__(self, config, vocab_size: int, start_token: int, end_token: int | None, **known):
         import tensorflow as tf
 
@@ -267,6 +269,9 @@ class ToyData:
         return None
 
     def references(self) -> None:
+        return None
+
+    def validation(self) -> None:
         return None
 
     def evaluate(self, model, epoch: int, due) -> dict[str, tuple[float, float]]:
