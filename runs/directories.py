@@ -95,6 +95,24 @@ def lost_weights(directory: Path, recorded: dict[str, Any]) -> str:
     return ""
 
 
+def evaluations_of(log_dir: Path) -> Path:
+    """The --eval_log_dir of the run in a --log_dir; both may have been moved, together or one beside the other.
+
+    Raises:
+        UsageError: there is no run, or its evaluations are not found.
+    """
+    content = read_config(log_dir / CONFIG)
+    flags = from_flags(content["flags"])
+    recorded = Path(flags.eval_log_dir)
+    together = Path(os.path.normpath(log_dir / os.path.relpath(recorded, flags.log_dir)))
+    for place in (together, log_dir.parent / recorded.name, recorded):
+        with contextlib.suppress(UsageError):
+            its = (place / METRICS).is_file() and read_config(place / CONFIG)["run"] == content["run"]
+            if its and not place.samefile(log_dir):
+                return place
+    raise UsageError(f"{log_dir}: no evaluations of this run, neither in {together} nor in {recorded}")
+
+
 def steps_taken(log_dir: Path) -> int:
     """How many steps the newest checkpoint of a run has behind it; 0 where there is none."""
     names = (path.name for path in (log_dir / CHECKPOINTS).glob("step-*"))

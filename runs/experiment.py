@@ -265,7 +265,8 @@ class Experiment:
 
 def pretraining(config: Config) -> Config:
     """A configuration as far as the generator's pretraining and its curves depend on it; all else at its default."""
-    rest: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Config) if f.name in UNRELATED_TO_PRETRAINING}
+    unrelated = UNRELATED_TO_PRETRAINING - {"eval_every"}  # the curves of a method shall have the points it asks for
+    rest: dict[str, Any] = {name: field.default for name, field in FIELDS.items() if name in unrelated}
     return dataclasses.replace(config, **rest)
 
 

@@ -1,12 +1,13 @@
 """Starting from another run's pretraining of the generator, as if it had been repeated."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from runs.checkpoints import Checkpoints
-from runs.directories import CHECKPOINTS, METRICS, PRETRAINED
+from runs.directories import CHECKPOINTS, METRICS, PRETRAINED, evaluations_of
 from runs.logs import RunLog
 from runs.manifest import sizes_at
 from support.config import Config, UsageError
@@ -36,23 +37,41 @@ class Pretraining:
                 raise UsageError(f"that run has {'; '.join(differing)}")
             if content.get("data", digests) != digests:
                 raise UsageError("that run has read other data")
+            self.directories = {"train": self.directory}
+            if config.evaluate:
+                self.directories["eval"] = evaluations_of(self.directory)
         except UsageError as error:
             raise UsageError(f"--pretrained {self.directory}: {error}") from None
-        # A run that was moved has its evaluations beside it, if it had.
-        recorded = Path(before.eval_log_dir)
-        beside = self.directory.parent / recorded.name
-        self.directories = {"train": self.directory, "eval": beside if (beside / METRICS).exists() else recorded}
-        self.best = self.restore(PRETRAINED)[1].get("best")
-        if self.best:  # until then
-            self.restore(int(self.best["step"]))
         self.taken, self.details = self.restore(PRETRAINED)
-        for kind in ("train", "eval") if config.evaluate else ("train",):
-            if not (self.directories[kind] / METRICS).exists() or kind not in self.details["positions"]:
-                raise UsageError(f"--pretrained {self.directory}: no {METRICS} in {self.directories[kind]}")
+        self.best = self._best()
+        for kind, directory in self.directories.items():
+            if not (directory / METRICS).exists() or kind not in self.details["positions"]:
+                raise UsageError(f"--pretrained {self.directory}: no {METRICS} in {directory}")
             try:
-                sizes_at(self.directories[kind], self.details["positions"][kind], advice="")
+                sizes_at(directory, self.details["positions"][kind], advice="")
             except UsageError as error:
                 raise UsageError(f"--pretrained {error}") from None
+
+    def _best(self) -> dict[str, float] | None:
+        """The step of the pretraining's least nll_valid, and that; None without a validation set.
+
+        A run that went on has replaced that checkpoint once it had a better one. The end of pretraining, which is
+        always kept, then stands for it, with its own nll_valid.
+
+        Raises:
+            UsageError: the checkpoint is damaged.
+        """
+        best = self.details.get("best")
+        if not best:
+            return None
+        step = int(best["step"])
+        if (self.directory / CHECKPOINTS / f"step-{step:09d}").is_dir():
+            self.restore(step)
+            self.restore(PRETRAINED)
+            return best
+        what = f"the checkpoint of least nll_valid in its pretraining, step {step}, was replaced by a better one"
+        print(f"warning: --pretrained {self.directory}: {what}; the end of pretraining stands for it", file=sys.stderr)
+        return {"step": self.taken, "nll_valid": self.details["evaluation"]["nll_valid"][0]}
 
     def restore(self, which: str | int) -> tuple[int, dict[str, Any]]:
         """Loads the state at a mark or after so many steps.

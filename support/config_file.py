@@ -35,8 +35,9 @@ AFTER_PRETRAINING = {
     *("d_emb_dim", "d_filter_sizes", "d_num_filters", "dropout_keep_prob", "d_l2", "d_lr", "d_batch_size"),
     *("g_schedule", "d_schedule", "mle_steps", "mle_lr"),
 }
-# Nor do the curves that it leaves depend on what may change, but for when and on what they are measured.
-UNRELATED_TO_PRETRAINING = AFTER_PRETRAINING | (FREE_TO_CHANGE - {"eval_every", "eval_samples", "sample_every"})
+# Nor do the curves that it leaves depend on what may change, but for what they are measured on. --eval_every says where
+# they have points, each of which is the same whatever it is.
+UNRELATED_TO_PRETRAINING = AFTER_PRETRAINING | (FREE_TO_CHANGE - {"eval_samples", "sample_every"})
 
 
 def from_flags(flags: dict[str, Any]) -> Config:

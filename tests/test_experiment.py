@@ -72,6 +72,12 @@ def test_methods_that_differ_after_pretraining_share_it(tmp_path):
     assert read_flags(by_place["baseline/2"].argv).pretrained == str(by_place["pretrained/seqgan/2"].log_dir)
 
 
+def test_methods_that_are_evaluated_at_other_epochs_pretrain_by_themselves(tmp_path):
+    """Their curves of pretraining have other points."""
+    text = GOOD.replace("--baseline batch", "--baseline batch --eval_every 7")
+    assert all(cell.source is None for cell in read(table(tmp_path, text)).cells(tmp_path))
+
+
 def test_a_method_that_only_pretrains_is_the_source_of_the_others(tmp_path):
     text = GOOD.replace("--pretrain_g_epochs 20", "--pretrain_g_epochs 10")
     cells = {

@@ -1,6 +1,7 @@
 """--pretrained: a run that starts from another's pretraining is the run that pretrained by itself."""
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from model import SeqGAN
 from runs.checkpoints import Checkpoints
+from runs.directories import evaluations_of
 
 TEXT = ["--dataset", "text", "--vocab_size", "9", *TINY[: TINY.index("--vocab_size")]]
 LINES = "ab\nba\nabc\ncab\nbca\nbb\naab\n" * 3 + "".join(f"{a}{b}{c}\n" for a in "abc" for b in "abc" for c in "abc")
@@ -54,26 +56,46 @@ def test_as_if_it_had_pretrained_by_itself(tmp_path):
     assert len(rows(tmp_path / "started" / "train")) == 4 + 2 + 4
 
 
-def test_of_a_run_that_went_on_was_moved_and_is_on_text(tmp_path):
-    """With a discriminator of another size, an average, and the best checkpoint of pretraining."""
+def test_of_a_run_that_was_moved_and_is_on_text(tmp_path, capsys):
+    """With an average, and the best checkpoint of pretraining: still there, or replaced by a better one since."""
     (tmp_path / "lines.txt").write_text(LINES)
-    flags = ("--data_dir", str(tmp_path / "lines.txt"), "--average", "0.5", "--g_pretrain_lr", "0.5")
-    assert run(tmp_path / "source", *flags, "--d_emb_dim", "2", "--keep_checkpoints", "1", tiny=TEXT) == 0
-    shutil.move(tmp_path / "source", tmp_path / "moved")
-    pretrained = ("--pretrained", str(tmp_path / "moved" / "train"))
-    best = Checkpoints(
-        tmp_path / "moved" / "train" / "checkpoints", SeqGAN.restored(tmp_path / "moved" / "train").checkpoint(), 1
-    )
-    _, details = best.look("pretrained")
-    missing = not (tmp_path / "moved" / "train" / "checkpoints" / f"step-{details['best']['step']:09d}").exists()
-    assert run(tmp_path / "started", *flags, *pretrained, tiny=TEXT) == (2 if missing else 0)
-    if missing:  # a better one has replaced it since
-        assert not (tmp_path / "started").exists()
-        return
+    flags = ("--data_dir", str(tmp_path / "lines.txt"), "--average", "0.5", "--g_pretrain_lr", "0.3")
     assert run(tmp_path / "alone", *flags, tiny=TEXT) == 0
-    assert rows(tmp_path / "started" / "eval") == rows(tmp_path / "alone" / "eval")
-    for which in ("newest", "best", "pretrained"):
-        assert weights(tmp_path / "started" / "train", which) == weights(tmp_path / "alone" / "train", which)
+    better = (
+        "--mle_steps",
+        "8",
+        "--mle_lr",
+        "0.03",
+        "--total_epochs",
+        "8",
+        "--keep_checkpoints",
+        "1",
+        "--d_emb_dim",
+        "2",
+    )
+    for name, more in (("whole", ("--total_epochs", "0")), ("replaced", better)):
+        assert run(tmp_path / "source", *flags, *more, tiny=TEXT) == 0
+        donor, started = tmp_path / f"moved-{name}" / "train", tmp_path / name
+        shutil.move(tmp_path / "source", donor.parent)
+        end, best = at_mark(donor, "pretrained")
+        assert best["step"] < end  # else it is kept anyway
+        assert (donor / "checkpoints" / f"step-{best['step']:09d}").exists() == (name == "whole")
+        capsys.readouterr()
+        pretrained = (*flags, "--pretrained", str(donor))
+        assert run(started, *pretrained, "--total_epochs", "0", tiny=TEXT) == 0
+        assert (f"step {best['step']}, was replaced" in capsys.readouterr().err) == (name == "replaced")
+        assert at_mark(started / "train", "best")[0] == (best["step"] if name == "whole" else end)
+        assert run(started, *pretrained, tiny=TEXT) == 0
+        assert rows(started / "eval") == rows(tmp_path / "alone" / "eval")
+        for which in ("newest", "pretrained"):
+            assert weights(started / "train", which) == weights(tmp_path / "alone" / "train", which)
+
+
+def at_mark(directory: Path, which: str) -> tuple[int, dict[str, float]]:
+    """The step of a checkpoint, and what it knows of the best one."""
+    state = SeqGAN.restored(directory).checkpoint()
+    step, details = Checkpoints(directory / "checkpoints", state, 1).look(which)
+    return step, details["best"]
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +119,33 @@ def test_another_pretraining_is_refused(source, tmp_path, capsys, flags, why):
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and error.startswith("main.py: error: --pretrained") and why in error, error
     assert not (tmp_path / "run").exists()
+
+
+def test_evaluations_at_other_epochs_are_no_other_pretraining(source, tmp_path):
+    """The curve of pretraining has its points where the other run has evaluated."""
+    folder = tmp_path / "run"
+    assert run(folder, "--pretrained", str(source / "train"), "--eval_every", "3", "--total_epochs", "4") == 0
+    points = [(row["phase"], row["epoch"]) for row in rows(folder / "eval")]
+    assert points == [("pretrain_g", n) for n in "0123"] + [("adversarial", n) for n in "467"]
+
+
+def test_evaluations_are_this_runs_own(source, tmp_path, capsys):
+    """Not those of a run that has taken their place, nor what the run has in --log_dir, whose name may be the same."""
+    train_dir, eval_dir = tmp_path / "train" / "x", tmp_path / "eval" / "x"
+    shutil.copytree(source / "train", train_dir)
+    flags = json.loads((train_dir / "config.json").read_text())
+    flags["flags"] |= {"log_dir": str(train_dir), "eval_log_dir": str(eval_dir)}
+    (train_dir / "config.json").write_text(json.dumps(flags))
+    shutil.copytree(source / "eval", eval_dir)
+    assert evaluations_of(train_dir) == eval_dir
+    shutil.move(tmp_path / "train", tmp_path / "moved" / "train")
+    assert evaluations_of(tmp_path / "moved" / "train" / "x") == eval_dir  # where they stayed
+    shutil.move(tmp_path / "eval", tmp_path / "moved" / "eval")
+    assert evaluations_of(tmp_path / "moved" / "train" / "x") == tmp_path / "moved" / "eval" / "x"
+    other = tmp_path / "moved" / "eval" / "x" / "config.json"
+    other.write_text(json.dumps(json.loads(other.read_text()) | {"run": "another"}))
+    assert run(tmp_path / "run", "--pretrained", str(tmp_path / "moved" / "train" / "x")) == 2
+    assert "no evaluations of this run, neither in" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_what_is_missing_is_named(source, tmp_path, capsys):

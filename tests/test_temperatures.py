@@ -123,13 +123,17 @@ def test_the_path_of_adversarial_training(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     flags = [*TINY, "--pretrain_g_epochs", "5", "--no-jit", "--eval_every", "2", "--d_eval_samples", "0"]
     assert train([*flags, "--total_epochs", "6", "--log_dir", "run", "--eval_log_dir", "eval"]) == 0
-    with open("eval/metrics.csv", encoding="utf-8") as file:
+    Path("moved").mkdir()
+    for name in ("run", "eval"):
+        Path(name).rename(f"moved/{name}")  # its path is that of this run, wherever it is
+    assert train([*flags, "--total_epochs", "0", "--log_dir", "other", "--eval_log_dir", "eval"]) == 0
+    with open("moved/eval/metrics.csv", encoding="utf-8") as file:
         made = {int(row["epoch"]): row for row in csv.DictReader(file)}
     drawn = []
     monkeypatch.setattr(temperatures.plt, "close", drawn.append)
     few = ["--temperatures", "0.7", "1", "-n", "50", "--path", "4", "-o", "plane.png"]
     capsys.readouterr()
-    rows = measured(tmp_path, "run", *few)
+    rows = measured(tmp_path, "moved/run", *few)
     path = [row for row in rows if row["epoch"]]
     ends = [epoch for epoch in sorted(made) if 4 <= epoch < 9]
     assert [int(row["epoch"]) for row in path] == ends and len(ends) > 2 and max(made) > 9
@@ -221,7 +225,7 @@ def test_texygens_figures(runs, tmp_path, capsys):
         (["{}/oracle", "{}/other"], "other: a run with other data than"),
         (["{}/oracle", "{}/lines"], "lines: a run with other data than"),
         (["{}/absent"], "absent: no run"),
-        (["{}/adversarial", "--path", "5", "--temperatures", "1"], "metrics.csv: No such file"),
+        (["{}/adversarial", "--path", "5", "--temperatures", "1"], "adversarial: no evaluations of this run"),
         (["{}/evaluated", "--path", "5", "--temperatures", "1"], "--path: no run has evaluations of an adversarial"),
         (["{}/oracle", "--path", "0"], "argument --path: 0 is less than 1"),
         (["{}/oracle", "--temperatures", "0"], "argument --temperatures: 0 is less than"),

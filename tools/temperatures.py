@@ -34,7 +34,7 @@ from main import DATASETS
 from model import SeqGAN
 from oracle import OracleData
 from runs.checkpoints import first_line
-from runs.directories import PRETRAINED
+from runs.directories import PRETRAINED, evaluations_of
 from runs.logs import with_errors
 from support.config import UsageError
 from support.config_file import CONFIG, read_config
@@ -117,9 +117,9 @@ def path_of(logdir: Path, name: str, epochs: int) -> list[Point]:
     """A run's evaluations: the last one of its pretraining, and those of its first so many adversarial epochs, or [].
 
     Raises:
-        ValueError, OSError: they can't be read.
+        UsageError, ValueError, OSError: they can't be found or read.
     """
-    curves, first = read_run(read_config(logdir / CONFIG)["flags"]["eval_log_dir"])
+    curves, first = read_run(evaluations_of(logdir))
     if first is None:
         return []
     rows: dict[int, Figures] = {}
