@@ -337,6 +337,10 @@ def test_data_that_have_changed_are_refused_before_anything_starts(lines, capsys
     with pytest.raises(SystemExit) as stop:
         program.main(["lines.toml"])
     assert stop.value.code == 2 and "the data have changed since m, seed" in capsys.readouterr().err
+    (toys / "lines.txt").unlink()
+    with pytest.raises(SystemExit) as stop:
+        program.main(["lines.toml"])
+    assert stop.value.code == 2 and "sweep.py: error: --data_dir lines.txt: neither a file" in capsys.readouterr().err
     assert not cells[2].directory.exists()
     assert program.main(["lines.toml", "--seeds", "1", "2"]) == 0  # nothing is left to read them
 
