@@ -13,7 +13,7 @@ import tensorflow as tf
 from discriminator import REAL
 from generator import State, run_lstm, with_one
 from support.lookup import look_up, rows_of
-from support.seeds import Purpose, fold, variable_seed
+from support.seeds import Purpose, dropout, fold, variable_seed
 
 STDDEV = 0.1  # of the initial weights
 
@@ -118,8 +118,7 @@ class AdditiveDiscriminator(keras.layers.Layer):
     def _dropped(self, values: tf.Tensor, dropout_seed: tf.Tensor | None, place: int) -> tf.Tensor:
         if dropout_seed is None or not self.dropout_rate:
             return values
-        seed = fold(dropout_seed, place)
-        return tf.nn.experimental.stateless_dropout(values, self.dropout_rate, seed, rng_alg="philox")
+        return dropout(values, self.dropout_rate, fold(dropout_seed, place))
 
     def log_odds(self, tokens: tf.Tensor) -> tf.Tensor:
         """r(Y) = log D(Y) - log(1 - D(Y)) of each sequence, without dropout: int32 [B, T] → float32 [B]."""
