@@ -28,7 +28,7 @@ from data.text import TextData
 from model import SeqGAN
 from oracle import OracleData
 from runs.checkpoints import Checkpoints
-from runs.console import GUIDED, Figures, Progress, guided_names, in_one_line, report, where
+from runs.console import GUIDED, Figures, Progress, guided_names, in_one_line, report, resampled_names, where
 from runs.directories import CHECKPOINTS, SAVED, RunDirectory, claim
 from runs.identity import changed_since, description
 from runs.pretrained import Pretraining
@@ -65,7 +65,8 @@ class Run:
         self.steps = Schedule(config)
         self.taken, details = checkpoints.restore() or (0, {})
         guided = guided_names(data.evaluated) if model.guided else ()
-        self.records = Records(config, (*data.evaluated, *guided), details)
+        resampled = resampled_names(data.evaluated) if config.measures_discriminator and config.candidates else ()
+        self.records = Records(config, (*data.evaluated, *guided, *resampled), details)
         self.evaluation_seconds = 0.0
         self._compiled: set[tuple[str, bool, bool, bool]] = set()  # kinds of steps
 
@@ -182,11 +183,15 @@ class Run:
 
     def measure(self, phase: str, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
         """The figures of the networks that a phase trains, {name: (value, standard error)}."""
+        config = self.config
+        of_d = phase != PRETRAIN_G and config.measures_discriminator
+        new = phase != PRETRAIN_D or self.model.guided or config.pretrain_d  # or what it is shown beside
         figures: dict[str, tuple[float, float]] = {}
-        if phase != PRETRAIN_D or self.model.guided:  # beside which it is shown
-            figures |= self.data.evaluate(self.model, epoch, due)
-        if phase != PRETRAIN_G and self.config.trains_discriminator and self.config.d_eval_samples:
-            figures |= self.data.evaluate_discriminator(self.model, epoch)
+        if new or (of_d and config.candidates):
+            figures = self.data.evaluate(self.model, epoch, due if new else Due(True, False, False))
+        if of_d:
+            known = self.data.evaluate_discriminator(self.model, epoch, figures)
+            figures = {**figures, **known} if new else known
         if phase != PRETRAIN_G and self.model.guided:
             figures["guide_eta"] = self.model.choose_eta(), math.nan
             of_guided = self.data.evaluate(self.model.guided, epoch, due)

@@ -14,6 +14,7 @@ from evaluation import Evaluated, in_chunks, sample_many
 from expected import surrogate
 from generator import Generator, Policy
 from guided import GuidedGenerator, best_guidance
+from resampling import resample
 from reward import Reward
 from rollout import RolloutPolicy
 from runs.checkpoints import Checkpoints
@@ -118,6 +119,7 @@ class SeqGAN:
         self.is_finite = tf.function(self._is_finite, autograph=False)  # XLA takes a second to compile it for nothing
         self.plain = Evaluated(config, self.averaged)
         self.sample, self.nll, self.evaluate_against = self.plain.sample, self.plain.nll, self.plain.evaluate_against
+        self.resample = self._compiled(self._resample)
         self.log_odds = self._compiled(self._log_odds)
         self.optimal_log_odds = self._compiled(self._optimal_log_odds)
 
@@ -480,6 +482,16 @@ class SeqGAN:
         return tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for net in networks for v in net.weights])
 
     # ---- sampling and evaluation
+
+    def _resample(self, size: int, count: tf.Tensor, eta: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """Draws `size` samples, each kept of `count` candidates by the discriminator's log-odds: int32 [size, T].
+
+        `count`, `eta` (η) and `step`, which picks the random numbers, are scalars.
+        """
+        assert self.discriminator is not None
+        log_odds = self.discriminator.log_odds
+        seed = key(self.config.seed, Purpose.RESAMPLE, step)
+        return resample(self.averaged, lambda tokens: eta * log_odds(tokens), size, count, seed)
 
     def _optimal_log_odds(self, oracle: Generator, tokens: tf.Tensor) -> tf.Tensor:
         """Log-odds of D* = p / (p + G), the best of all discriminators: log p(Y) - log G(Y), int32 [n, T] → [n].

@@ -8,10 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from data import Due, checksum
-from data.held_out import D_FIGURES, what_d_knows
+from data.held_out import D_FIGURES, resampled, resampled_on_test, what_d_knows
 from data.training_set import TrainingSet
 from evaluation import SAMPLE_ROWS
 from generator import Generator
+from resampling import Groups
 from runs.logs import RunLog
 from support.config import Config, UsageError
 from support.metrics import balanced_accuracy, distinct, mean_and_error
@@ -214,22 +215,38 @@ class OracleData:
         figures = {name: mean_and_error(values) for name, values in measured.items()}
         return {**figures, "distinct2": distinct(generated), "oracle_entropy": self.entropy}
 
-    def evaluate_discriminator(self, model, epoch: int) -> dict[str, tuple[float, float]]:
+    def evaluate_discriminator(self, model, epoch: int, beside=None) -> dict[str, tuple[float, float]]:
         """What the discriminator knows of two times --d_eval_samples sequences of the oracle, always the same ones.
 
         The first half stands for the validation set, the other for the test set.
 
         Returns:
             (value, standard error) of the figures of `what_d_knows`, and `d_optimal_acc`: the accuracy, on the same
-            sequences, of the best discriminator there is, D* = p / (p + G).
+            sequences, of the best discriminator there is, D* = p / (p + G). With `beside`, what `evaluate` has returned,
+            also the NLLs, entropy and divergences of what is kept of --candidates.
         """
         size = self.config.d_eval_samples
         if self._unseen is None:
             self._unseen = self.sample(2 * size, Purpose.D_TEST_REAL)
         choosing, measuring = np.split(self._unseen, 2)
-        figures, fakes = what_d_knows(model, choosing, measuring, epoch, padding=self.vocab_size)
-        optimal = model.optimal_log_odds(self.oracle, tf.constant(np.concatenate([measuring, fakes]))).numpy()
-        return {**figures, "d_optimal_acc": balanced_accuracy(*np.split(optimal, 2))}
+        candidates = self.config.candidates if beside else 0
+        known = what_d_knows(model, choosing, measuring, epoch, self.vocab_size, candidates)
+        sequences = np.concatenate([measuring, known.fakes, known.pool])
+        optimal = model.optimal_log_odds(self.oracle, tf.constant(sequences)).numpy()  # log p - log G
+        real, fake, of_pool = np.split(optimal, [size, 2 * size])
+        figures = {"d_optimal_acc": balanced_accuracy(real, fake)}
+        if known.groups and beside:
+            parts = np.split(known.pool, len(known.pool) // SAMPLE_ROWS)  # one shape, whatever the candidates
+            nats = np.concatenate([model.nll(tf.constant(part)).numpy() for part in parts])
+            values = {"nll": (nats - of_pool, 0.0), "g_entropy": (nats, -1.0), "kl_reverse": (-of_pool, 1.0)}
+            changes = {name: self._change(known.groups, f, slope) for name, (f, slope) in values.items()}
+            figures |= resampled(beside, changes)
+        return resampled_on_test(known, beside or {}) | figures
+
+    def _change(self, groups: Groups, nats: np.ndarray, slope: float) -> tuple[float, float]:
+        """`Groups.change` in nats per token; `nats` are of each draw, [m · n]."""
+        change, error = groups.change(nats.reshape(groups.log_weights.shape), slope)
+        return change / self.config.seq_len, error / self.config.seq_len
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:

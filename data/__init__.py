@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -70,8 +70,13 @@ class Dataset(Protocol):
     def evaluate(self, model: Any, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
         """Figures of the model after an epoch, {name: (value, standard error)}; called where an evaluation is due."""
 
-    def evaluate_discriminator(self, model: Any, epoch: int) -> dict[str, tuple[float, float]]:
-        """What the discriminator knows of sequences it never saw, as `evaluate`; called once it is pretrained."""
+    def evaluate_discriminator(
+        self, model: Any, epoch: int, beside: Mapping[str, tuple[float, float]] | None = None
+    ) -> dict[str, tuple[float, float]]:
+        """What the discriminator knows of sequences it never saw, as `evaluate`; called once it is pretrained.
+
+        With `beside`, what `evaluate` has returned, and --candidates also the figures of what is kept of these.
+        """
 
     def log_samples(self, model: Any, epoch: int, due: Due, log: Any) -> None:
         """Shows or saves what the model generates, in the evaluation log or, with --no-evaluate, that of training.

@@ -2,13 +2,18 @@
 
 import math
 import sys
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from resampling import GROUPS, Groups
+from runs.console import RESAMPLED
 from support.metrics import LEAST_DRAWS, balanced_accuracy, best_eta, cross_fitted_gain, reweighting_gain
 from support.seeds import Purpose
 
+Figures = Mapping[str, tuple[float, float]]  # {name: (value, standard error)}
 D_FIGURES = ("d_test_acc", "d_gain", "d_gain_valid", "d_eta")
 
 
@@ -26,9 +31,25 @@ def warn_of_held_out(origin: str, known: dict[str, np.ndarray]) -> None:
             print(f"warning: {origin}: the whole {name} set is in the training set as well", file=sys.stderr)
 
 
+class Known(NamedTuple):
+    """What a discriminator knows.
+
+    Attributes:
+        figures: {name: (value, standard error)}.
+        fakes: the generated sequences of the test set, int32 [m, T].
+        pool: others, GROUPS · n, int32 [GROUPS · n, T]; none where no candidates are asked for.
+        groups: n of the pool each; None where there are none, or no η.
+    """
+
+    figures: dict[str, tuple[float, float]]
+    fakes: np.ndarray
+    pool: np.ndarray
+    groups: Groups | None
+
+
 def what_d_knows(
-    model, choosing: np.ndarray, measuring: np.ndarray, epoch: int, padding: int
-) -> tuple[dict[str, tuple[float, float]], np.ndarray]:
+    model, choosing: np.ndarray, measuring: np.ndarray, epoch: int, padding: int, candidates: int = 0
+) -> Known:
     """Asks a discriminator about real sequences and about as many fresh ones of the generator.
 
     Args:
@@ -38,23 +59,27 @@ def what_d_knows(
         measuring: real sequences that are measured, those of the test set, int32 [m, T].
         epoch: picks the random numbers of the generated ones.
         padding: the id that is no token.
+        candidates: n, of which one is kept; 0: that is not measured.
 
     Returns:
-        - {name: (value, standard error)}, without what there are too few sequences for:
-          `d_test_acc`, the accuracy on the test set where real and fake are equally likely;
-          `d_gain`, `metrics.reweighting_gain` on the test set, nats a token, and `d_eta`, its η, chosen by
+        figures, without those that there are too few sequences for:
+        - `d_test_acc`, the accuracy on the test set where real and fake are equally likely;
+        - `d_gain`, `metrics.reweighting_gain` on the test set, nats a token, and `d_eta`, its η, chosen by
           `metrics.best_eta` on the validation set, whose error is unknown (NaN);
-          `d_gain_valid`, `metrics.cross_fitted_gain` of the validation set, nats a token: by this one chooses;
-        - the generated sequences of the test set, int32 [m, T].
+        - `d_gain_valid`, `metrics.cross_fitted_gain` of the validation set, nats a token: by this one chooses;
+        - `d_gain_resampled`, `resampling.Groups.gain` of the test set: what `candidates` reach of d_gain.
     """
     figures: dict[str, tuple[float, float]] = {}
+    pool_size = candidates * GROUPS
     if not len(choosing) + len(measuring):
-        return figures, measuring
-    fakes = model.sample(len(choosing) + len(measuring), Purpose.D_TEST_FAKE, tf.constant(epoch)).numpy()
-    parts = [choosing, measuring, fakes[: len(choosing)], fakes[len(choosing) :]]
+        return Known(figures, measuring, measuring, None)
+    size = len(choosing) + len(measuring) + pool_size
+    fakes = model.sample(size, Purpose.D_TEST_FAKE, tf.constant(epoch)).numpy()
+    parts = [choosing, measuring, *np.split(fakes, [len(choosing), size - pool_size])]
     # All in one call, as each shape would be compiled on its own.
     log_odds = model.log_odds(tf.constant(np.concatenate(parts))).numpy().astype(np.float64)
-    valid, test, valid_fake, test_fake = np.split(log_odds, np.cumsum([len(part) for part in parts])[:-1])
+    valid, test, valid_fake, test_fake, of_pool = np.split(log_odds, np.cumsum([len(part) for part in parts])[:-1])
+    groups = None
     valid_lengths, test_lengths = ((rows != padding).sum(axis=1) for rows in (choosing, measuring))
     if len(test) > 1:
         figures["d_test_acc"] = balanced_accuracy(test, test_fake)
@@ -62,6 +87,29 @@ def what_d_knows(
         eta = best_eta(valid, valid_fake, test_fake)
         figures["d_gain"] = reweighting_gain(eta, test, test_fake, test_lengths)
         figures["d_eta"] = (eta, math.nan)
+        if candidates:
+            groups = Groups(eta * of_pool.reshape(GROUPS, candidates))
+            figures["d_gain_resampled"] = groups.gain(eta * test, test_lengths)
     if len(valid) >= 2 * LEAST_DRAWS:
         figures["d_gain_valid"] = cross_fitted_gain(valid, valid_fake, valid_lengths)
-    return figures, parts[3]
+    return Known(figures, parts[3], parts[4], groups)
+
+
+def resampled(beside: Figures, changes: Figures) -> dict[str, tuple[float, float]]:
+    """The figures of what is kept of --candidates: those of the generator and by how much they change.
+
+    That is less noisy than measuring them on their own: what they are compared with has the same sequences. The errors
+    are taken for independent.
+    """
+    pairs = {name: (beside[name], change) for name, change in changes.items() if name in beside}
+    return {
+        f"{name}{RESAMPLED}": (value + by, math.hypot(error, error_of_change))
+        for name, ((value, error), (by, error_of_change)) in pairs.items()
+    }
+
+
+def resampled_on_test(known: Known, beside: Figures) -> dict[str, tuple[float, float]]:
+    """The figures of `known`, and the NLL on the test set of what is kept."""
+    gain, error = known.figures.get("d_gain_resampled", (math.nan, math.nan))
+    changes = {} if math.isnan(gain) else {"nll_test": (-gain, error), "kl_forward": (-gain, error)}
+    return known.figures | resampled(beside, changes)

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from data import DataError, Due, checksum
-from data.held_out import D_FIGURES, warn_of_held_out, what_d_knows
+from data.held_out import D_FIGURES, resampled_on_test, warn_of_held_out, what_d_knows
 from data.midi import (
     HIGHEST_PITCH,
     LOWEST_PITCH,
@@ -128,14 +128,16 @@ class NottinghamData:
             figures |= self._real_figures
         return figures
 
-    def evaluate_discriminator(self, model, epoch: int) -> dict[str, tuple[float, float]]:
+    def evaluate_discriminator(self, model, epoch: int, beside=None) -> dict[str, tuple[float, float]]:
         """What the discriminator knows of held-out windows: the figures of `what_d_knows`.
 
         At most --d_eval_samples of valid choose η, and as many of test are measured. What there are too few of them
-        for is left out.
+        for is left out. With `beside`, what `evaluate` has returned, also what comes of --candidates.
         """
         choosing, measuring = (spread(rows, self.config.d_eval_samples) for rows in (self.valid, self.test))
-        return what_d_knows(model, choosing, measuring, epoch, padding=self.vocab_size)[0]
+        candidates = self.config.candidates if beside else 0
+        known = what_d_knows(model, choosing, measuring, epoch, self.vocab_size, candidates)
+        return resampled_on_test(known, beside or {})
 
     def compare(self, samples: np.ndarray) -> dict[str, tuple[float, float]]:
         """Compares sequences, int32 [n, T], with real tunes.

@@ -17,7 +17,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from data import DataError, Due
-from data.held_out import D_FIGURES, warn_of_held_out, what_d_knows
+from data.held_out import D_FIGURES, resampled_on_test, warn_of_held_out, what_d_knows
 from data.training_set import draw, spread, training_data
 from runs.directories import VOCABULARY
 from runs.logs import RunLog
@@ -438,14 +438,16 @@ class TextData:
         parts = [model.nll(tf.constant(rows[i : i + NLL_ROWS])).numpy() for i in range(0, len(rows), NLL_ROWS)]
         return np.concatenate(parts)[: len(rows) - count]
 
-    def evaluate_discriminator(self, model, epoch: int) -> dict[str, tuple[float, float]]:
+    def evaluate_discriminator(self, model, epoch: int, beside=None) -> dict[str, tuple[float, float]]:
         """What the discriminator knows of held-out lines: the figures of `what_d_knows`.
 
         At most --d_eval_samples of valid choose η, and as many of test are measured. What there are too few of them
-        for is left out.
+        for is left out. With `beside`, what `evaluate` has returned, also what comes of --candidates.
         """
         choosing, measuring = (spread(rows, self.config.d_eval_samples) for rows in (self.valid, self.test))
-        return what_d_knows(model, choosing, measuring, epoch, padding=self.vocab_size)[0]
+        candidates = self.config.candidates if beside else 0
+        known = what_d_knows(model, choosing, measuring, epoch, self.vocab_size, candidates)
+        return resampled_on_test(known, beside or {})
 
     def compare(self, rows: np.ndarray) -> dict[str, tuple[float, float]]:
         """Compares sequences, int32 [n, T], with real lines; ends and padding are no tokens here.

@@ -16,12 +16,19 @@ Figures = Mapping[str, Sequence[float]]  # {name: (value, standard error)}; an u
 
 
 GUIDED = "_guided"  # ends the name of a figure of the guided generator
+RESAMPLED = "_resampled"  # ends the name of a figure of what is kept of --candidates
 
 
 def guided_names(names: Iterable[str]) -> tuple[str, ...]:
     """What an evaluation calls the figures of the guided generator, of those that the generator itself has; and η."""
     own = (name for name in names if not name.startswith(("real_", "oracle_", "d_")))
     return ("guide_eta", *(f"{name}{GUIDED}" for name in own))
+
+
+def resampled_names(names: Iterable[str]) -> tuple[str, ...]:
+    """What an evaluation calls the figures of what is kept of --candidates, of those that the generator itself has."""
+    measured = ("nll", "nll_test", "g_entropy", "kl_forward", "kl_reverse", "d_gain")
+    return tuple(f"{name}{RESAMPLED}" for name in names if name in measured)
 
 
 def by_importance(names: Iterable[str]) -> list[str]:
@@ -38,12 +45,16 @@ def table(evaluation: Figures) -> str:
         value, error = evaluation.get(name, (math.nan, math.nan))
         return "" if math.isnan(value) else f"{value:.3f}" if math.isnan(error) else f"{value:.3f} ± {error:.3f}"
 
+    def plain(name: str) -> str:
+        return name.removesuffix(GUIDED).removesuffix(RESAMPLED)
+
     of_real = {name: name.removeprefix("real_") for name in evaluation if name.startswith("real_")}
     of_real |= {"oracle_entropy": "g_entropy"}
     beside = {name: real for real, name in of_real.items()}
-    names = by_importance(dict.fromkeys(of_real.get(name, name.removesuffix(GUIDED)) for name in evaluation))
-    rows = [("", "generated", "guided", "real")]
-    rows += [(name, shown(name), shown(name + GUIDED), shown(beside.get(name, ""))) for name in names]
+    names = by_importance(dict.fromkeys(of_real.get(name, plain(name)) for name in evaluation))
+    rows = [("", "generated", "guided", "resampled", "real")]
+    kinds = ("", GUIDED, RESAMPLED)
+    rows += [(name, *(shown(name + kind) for kind in kinds), shown(beside.get(name, ""))) for name in names]
     columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
     widths = [max(map(len, column)) for column in columns]
     lines = ((cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in zip(*columns, strict=True))

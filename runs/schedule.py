@@ -31,8 +31,8 @@ class Schedule(Sequence[Step]):
         self.config = config
         self.epochs = {PRETRAIN_G: config.pretrain_g_epochs, PRETRAIN_D: config.pretrain_d_epochs}
         self.epochs[ADVERSARIAL] = config.total_epochs
-        # Without an adversarial phase a discriminator is of no use, unless it guides; nor where the reward needs none.
-        trained = (config.total_epochs or config.guides) and config.trains_discriminator
+        # Without an adversarial phase a discriminator is of no use, unless it guides or chooses.
+        trained = (config.total_epochs or config.guides or config.pretrain_d) and config.trains_discriminator
         self.pretraining = config.pretrain_g_epochs + (config.pretrain_d_epochs if trained else 0)
         self.policy_steps = config.g_steps + config.mle_steps  # of an adversarial epoch
         self.per_epoch = self.policy_steps + (config.d_steps if trained else 0)

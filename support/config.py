@@ -137,6 +137,14 @@ class Config:
         low=0,
         needs=TRAINED,
     )
+    candidates: int = flag(
+        16,
+        "n: evaluations also tell what would come of keeping one of n samples, chosen by the discriminator (it takes "
+        "256·n samples); 0: not measured",
+        low=0,
+        high=1024,
+        needs=(TRAINED, ("d_eval_samples", ABOVE_ZERO)),
+    )
     checkpoint_every: int = flag(200, "epochs between checkpoints; the end of a phase always has one", low=1)
     keep_checkpoints: int = flag(
         3,
@@ -238,6 +246,11 @@ class Config:
     batch_size: int = flag(32, "B, sequences a generator batch", low=1)
     pretrain_g_epochs: int = flag(1000, "epochs of maximum-likelihood pretraining of the generator", low=0)
     pretrain_d_epochs: int = flag(50, "d-steps of discriminator pretraining", low=0, needs=TRAINED)
+    pretrain_d: bool = flag(
+        False,
+        "pretrain the discriminator though no adversarial phase follows, to choose among samples",
+        needs=TRAINED,
+    )
     total_epochs: int = flag(1000, "adversarial epochs, each of --g_steps and --d_steps", low=0)
     g_steps: int = flag(1, "policy-gradient updates an adversarial epoch", low=1)
     mle_steps: int = flag(
@@ -417,6 +430,11 @@ class Config:
     def trains_discriminator(self) -> bool:
         """Whether the reward needs one."""
         return REWARDS[self.reward].discriminator
+
+    @property
+    def measures_discriminator(self) -> bool:
+        """Whether evaluations tell what a discriminator knows."""
+        return self.trains_discriminator and self.d_eval_samples > 0
 
     @property
     def guides(self) -> bool:

@@ -22,14 +22,14 @@ REMOVED: dict[str, Any] = {"mixed_precision": False}
 # Flags that a run may be continued or evaluated with another value of: its weights do not depend on them.
 FREE_TO_CHANGE = {
     *("preset", "is_train", "overwrite", "debug", "log_dir", "eval_log_dir", "log_generation", "save_media"),
-    *("eval_every", "eval_samples", "d_eval_samples", "sample_every"),
+    *("eval_every", "eval_samples", "d_eval_samples", "candidates", "sample_every"),
     *("checkpoint_every", "keep_checkpoints", "pretrained", "compile_cache"),
 }
 READ_FROM = {"data_dir", "oracle_params"}  # may be found elsewhere, if what they hold is recorded and the same
 
 # What the generator's pretraining does not depend on: runs that differ in nothing else can share it.
 AFTER_PRETRAINING = {
-    *("pretrain_d_epochs", "total_epochs", "g_steps", "d_steps", "d_epochs", "g_lr"),
+    *("pretrain_d", "pretrain_d_epochs", "total_epochs", "g_steps", "d_steps", "d_epochs", "g_lr"),
     *("reward", "kl_weight", "reference_every", "rollout_num", "rollout_lag", "baseline"),
     *("discriminator", "guide_eta", "d_hidden_dim", "g_update"),
     *("d_emb_dim", "d_filter_sizes", "d_num_filters", "dropout_keep_prob", "d_l2", "d_lr", "d_batch_size"),

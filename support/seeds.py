@@ -32,6 +32,7 @@ class Purpose(enum.IntEnum):
     REWARD = 20
     G_DROPOUT = 21
     VALIDATION = 22
+    RESAMPLE = 23
 
 
 def key(seed: int, purpose: Purpose, *steps: int | tf.Tensor) -> tf.Tensor:

@@ -278,7 +278,7 @@ class ToyData:
         figures = {"nll": (float(model.weights[0]), 0.5), "nll_valid": (float(abs(epoch - 6)), 0.5)}
         return {name: figures[name] for name in self.evaluated if name in figures}
 
-    def evaluate_discriminator(self, model, epoch: int) -> dict[str, tuple[float, float]]:
+    def evaluate_discriminator(self, model, epoch: int, beside=None) -> dict[str, tuple[float, float]]:
         return {"d_gain": (float(model.weights[1]), 0.5)}
 
     def log_samples(self, model, epoch: int, due, log) -> None:
