@@ -1,6 +1,6 @@
 """SeqGAN's updates: how one step of each kind changes the networks. When they happen is main.py's affair."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,6 +91,9 @@ class SeqGAN:
             rate(config.g_pretrain_lr, config.g_pretrain_schedule, updates.mle_pretraining), self.generator
         )
         self.g_optimizer = adam(rate(config.g_lr, config.g_schedule, updates.g), self.generator)
+        self.recorded: Mapping[
+            str, Sequence[float]
+        ] = {}  # of a run's checkpoint: the newest evaluation, as it is logged
         # What the flags do not ask for is not made: the checkpoints of runs without it stay as they are.
         self.discriminator: Discriminator | AdditiveDiscriminator | None = None
         if config.trains_discriminator:
@@ -150,6 +153,7 @@ class SeqGAN:
             raise UsageError(str(error).removesuffix("; --overwrite starts afresh")) from None
         if not found:
             raise UsageError(f"{directory}: {lost_weights(path.parent, content) or 'the run has no checkpoint yet'}")
+        model.recorded = found[1].get("evaluation", {})
         return model
 
     def _compiled(self, step):

@@ -222,8 +222,8 @@ class OracleData:
 
         Returns:
             (value, standard error) of the figures of `what_d_knows`, and `d_optimal_acc`: the accuracy, on the same
-            sequences, of the best discriminator there is, D* = p / (p + G). With `beside`, what `evaluate` has returned,
-            also the NLLs, entropy and divergences of what is kept of --candidates.
+            sequences, of the best discriminator there is, D* = p / (p + G). With `beside`, what `evaluate` has
+            returned, also the NLLs, entropy and divergences of what is kept of --candidates.
         """
         size = self.config.d_eval_samples
         if self._unseen is None:

@@ -52,7 +52,7 @@ def table(evaluation: Figures) -> str:
     of_real |= {"oracle_entropy": "g_entropy"}
     beside = {name: real for real, name in of_real.items()}
     names = by_importance(dict.fromkeys(of_real.get(name, plain(name)) for name in evaluation))
-    rows = [("", "generated", "guided", "resampled", "real")]
+    rows: list[tuple[str, ...]] = [("", "generated", "guided", "resampled", "real")]
     kinds = ("", GUIDED, RESAMPLED)
     rows += [(name, *(shown(name + kind) for kind in kinds), shown(beside.get(name, ""))) for name in names]
     columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
@@ -99,7 +99,8 @@ class Progress:
             print(self._line(epoch, figures, evaluation), flush=True)
 
     def _line(self, epoch: int, figures: dict[str, float], evaluation: Figures) -> str:
-        main = [name for name in by_importance(evaluation) if name.startswith("nll") or name == "g_entropy"]
+        shown = [name for name in by_importance(evaluation) if not name.endswith(RESAMPLED)]
+        main = [name for name in shown if name.startswith("nll") or name == "g_entropy"]
         told = {name: evaluation[name][0] for name in main} or figures
         line = f"{self.phase} {epoch + 1}/{self.epochs}: {', '.join(f'{name} {told[name]:.3f}' for name in told)}"
         first, since = self._since or (epoch, 0.0)

@@ -31,7 +31,7 @@ BOOLEANS = [name for name, field in Config.__dataclass_fields__.items() if field
 MAY_BE_ZERO = {
     *(
         "seed",
-        *("threads", "d_eval_samples", "mle_steps", "reference_every", "frame_beats"),
+        *("threads", "d_eval_samples", "candidates", "mle_steps", "reference_every", "frame_beats"),
         *("scheduled_sampling", "mle_lr", "average", "kl_weight", "rollout_num", "guide_eta"),
         "oracle_seed",
         "split_seed",

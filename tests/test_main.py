@@ -116,8 +116,9 @@ def test_tensorboard_shows_first_what_a_reader_wants(finished):
                 shown.setdefault(tag.split("/")[0], []).append(tag)
     groups = sorted(shown)
     assert groups == ["nll", "samples", "se", "training"]
-    likelihoods = ("g_entropy", "kl_forward", "kl_reverse", "nll_test", "oracle_entropy")
-    assert sorted(shown["nll"]) == ["nll", *(f"nll/{name}" for name in likelihoods)]
+    likelihoods = ["g_entropy", "kl_forward", "kl_reverse", "nll_test", "oracle_entropy"]
+    likelihoods += [f"{name}_resampled" for name in ("nll", "g_entropy", "kl_forward", "kl_reverse", "nll_test")]
+    assert sorted(shown["nll"]) == sorted(["nll", *(f"nll/{name}" for name in likelihoods)])
     assert all(tag.endswith(("_loss", "_acc", "_reward", *CLOCKS)) or "reward_at" in tag for tag in shown["training"])
     shown["samples"].remove("samples/likelihoods")  # the pictures
     with_error = [tag for tag in shown["nll"] + shown["samples"] if tag != "samples/d_eta"]
