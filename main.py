@@ -89,8 +89,9 @@ class Run:
                 step, since = self.steps[self.taken], time.perf_counter()
                 self.records.results.append(self._take(step))
                 self.taken += 1
-                if self._compiles(step):
-                    compiling += time.perf_counter() - since
+                spent, compiled = time.perf_counter() - since, self._compiles(step)
+                compiling += spent if compiled else 0.0
+                self.records.clock(f"{step.phase} {step.kind}", spent, compiled)
                 if step.last:
                     figures, evaluation = self._end_epoch(step, time.perf_counter() - started, compiling)
                     progress.update(step.epoch, figures, evaluation)
@@ -178,6 +179,8 @@ class Run:
                 raise self._diverged(f"{name} is {value} after {step}")
         self.evaluation_seconds += time.perf_counter() - started
         if figures:  # not where D alone has been trained, and what it knows is not measured
+            seconds = self.records.seconds(self.steps, self.taken)
+            figures |= {} if math.isnan(seconds) else {"seconds": (seconds, math.nan)}
             self.records.evaluated(epoch, step.phase, figures, self.taken)
         return figures
 

@@ -1,5 +1,6 @@
 """The oracle: a fixed random LSTM whose samples are the real data, so that their true density is known."""
 
+import functools
 import zipfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import tensorflow as tf
 from data import Due, checksum
 from data.held_out import D_FIGURES, resampled, resampled_on_test, what_d_knows
 from data.training_set import TrainingSet
-from evaluation import SAMPLE_ROWS
+from evaluation import SAMPLE_ROWS, sample_many
 from generator import Generator
 from resampling import Groups
 from runs.logs import RunLog
@@ -121,6 +122,8 @@ class OracleData:
 
         self._log_probs = tf.function(self.oracle.log_probs, jit_compile=config.jit, autograph=False)
         self._draw = tf.function(draw, jit_compile=config.jit, autograph=False)
+        many = functools.partial(sample_many, self.oracle)
+        self._draw_many = tf.function(many, jit_compile=config.jit, autograph=False)
         self._entropies = tf.function(entropies, jit_compile=config.jit, autograph=False)
         self.training_set = None
         if config.train_size:
@@ -146,6 +149,8 @@ class OracleData:
         """The real sequences of the d-step numbered `step`, int32 [n, T]."""
         if self.training_set:
             return self.training_set.real(step)
+        if self.config.d_draws:
+            return self._draw_many(self.config.d_draws, key(self.config.seed, Purpose.D_REAL, step))
         return self._draw(self.config.d_batch_size // 2, key(self.config.seed, Purpose.D_REAL, step))
 
     def references(self) -> np.ndarray:

@@ -53,18 +53,18 @@ def draw(sequences: Sequences, size: int, seed: int, purpose: Purpose, step: int
 class RandomDraws:
     """Sequences drawn from a collection, with replacement; an epoch is one batch, a d-step reads half a minibatch."""
 
-    def __init__(self, sequences: Sequences, batch_size: int, d_batch_size: int, seed: int):
+    def __init__(self, sequences: Sequences, batch_size: int, real_draws: int, seed: int):
         """Draws from `sequences`, of which there must be one; `seed` decides what."""
         self.sequences, self.seed = sequences, seed
-        self.batch_size, self.d_batch_size = batch_size, d_batch_size
+        self.batch_size, self.real_draws = batch_size, real_draws
 
     def mle_batches(self, epoch: int) -> tf.Tensor:
         """One batch, int32 [1, B, T]."""
         return tf.constant(draw(self.sequences, self.batch_size, self.seed, Purpose.MLE_BATCH, epoch)[None])
 
     def real(self, step: int) -> tf.Tensor:
-        """The real sequences of a d-step, int32 [d_batch_size / 2, T]."""
-        return tf.constant(draw(self.sequences, self.d_batch_size // 2, self.seed, Purpose.D_REAL, step))
+        """The real sequences of a d-step, int32 [real_draws, T]."""
+        return tf.constant(draw(self.sequences, self.real_draws, self.seed, Purpose.D_REAL, step))
 
     def references(self) -> np.ndarray:
         """The whole collection, int32 [n, T]."""
@@ -78,7 +78,7 @@ def training_data(sequences: Sequences, config: Config, what: str) -> TrainingSe
         DataError: --train_size is more than there are; the message calls them `what`.
     """
     if not config.train_size:
-        return RandomDraws(sequences, config.batch_size, config.d_batch_size, config.seed)
+        return RandomDraws(sequences, config.batch_size, config.real_draws, config.seed)
     if config.train_size > len(sequences):
         raise DataError(
             f"--train_size: {config.train_size} is more than the {len(sequences)} {what} of --data_dir "

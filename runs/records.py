@@ -9,6 +9,7 @@ from runs.console import Figures
 from runs.logs import RunLog, means, with_errors
 from runs.manifest import sizes_at
 from runs.pretrained import Pretraining
+from runs.schedule import Schedule
 from support.config import Config
 
 TRAIN_COLUMNS = (
@@ -27,7 +28,9 @@ class Records:
         """
         self.config = config
         self.columns: tuple[str, ...] = (*TRAIN_COLUMNS, "g_mle_loss") if config.mle_steps else TRAIN_COLUMNS
-        self.eval_columns = tuple(column for name in evaluated for column in (name, f"{name}_se"))
+        self.eval_columns = (*(column for name in evaluated for column in (name, f"{name}_se")), "seconds")
+        # By kind of step: how many there were that did not compile, their seconds, and those of the first of all.
+        self.clocks: dict[str, list[float]] = details.get("clocks", {})
         self.results: list[dict[str, float]] = details.get("results", [])  # of the epoch under way
         self.positions: dict[str, dict[str, Any]] = details.get("positions", {})  # of the logs
         self.evaluation: Figures = details.get("evaluation", {})  # the newest
@@ -55,6 +58,7 @@ class Records:
         """Copies the records of another run's pretraining."""
         pretraining.copy_logs(self.logs)
         self.evaluation, self.best = pretraining.details["evaluation"], pretraining.best
+        self.clocks = pretraining.details.get("clocks", {})
 
     def end_epoch(self, axis: int, phase: str, more: dict[str, float]) -> dict[str, float]:
         """Writes the row of an epoch of training, the means of its results and `more`; returns the means."""
@@ -62,6 +66,19 @@ class Records:
         self.results = []
         self.logs[0].row(axis, phase, figures | more)
         return figures
+
+    def clock(self, kind: str, seconds: float, compiled: bool) -> None:
+        """Takes down how long a step took; what compiled counts only as long as there is no other of its kind."""
+        count, total, first = self.clocks.get(kind, (0, 0.0, seconds))
+        self.clocks[kind] = [count, total, first] if compiled else [count + 1, total + seconds, first]
+
+    def seconds(self, steps: Schedule, taken: int) -> float:
+        """What so many steps of training take, without compilation and evaluation: each kind by its mean."""
+        spent = 0.0
+        for kind, number in steps.kinds(taken).items():
+            count, total, first = self.clocks.get(kind, (0, 0.0, math.nan))  # older versions' runs have none
+            spent += number * (total / count if count else first)
+        return spent
 
     def evaluated(self, epoch: int, phase: str, figures: Figures, taken: int) -> None:
         """Writes the row of an evaluation after so many steps."""
@@ -76,6 +93,7 @@ class Records:
         self.positions = {name: log.position() for name, log in zip(("train", "eval"), self.logs, strict=False)}
         details: dict[str, Any] = {
             "results": self.results,
+            "clocks": self.clocks,
             "positions": self.positions,
             "evaluation": self.evaluation,
             MARKS: marks,

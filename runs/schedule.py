@@ -57,6 +57,18 @@ class Schedule(Sequence[Step]):
         number = config.pretrain_d_epochs + epoch * config.d_steps + turn - self.policy_steps
         return Step(ADVERSARIAL, epoch, "d", number, last)
 
+    def kinds(self, taken: int) -> dict[str, int]:
+        """How many of the first so many steps are of each phase and kind, as "phase kind"."""
+        pretrained, more = min(taken, self.config.pretrain_g_epochs), max(taken - self.pretraining, 0)
+        counts = {f"{PRETRAIN_G} mle": pretrained, f"{PRETRAIN_D} d": min(taken, self.pretraining) - pretrained}
+        epochs, turns = divmod(more, self.per_epoch)
+        ends = {"g": self.config.g_steps, "mle": self.policy_steps, "d": self.per_epoch}
+        first = 0
+        for kind, end in ends.items():
+            counts[f"{ADVERSARIAL} {kind}"] = epochs * (end - first) + min(max(turns - first, 0), end - first)
+            first = end
+        return {kind: count for kind, count in counts.items() if count}
+
     @property
     def all_epochs(self) -> int:
         """Epochs of all phases: rows of the training log."""

@@ -258,6 +258,12 @@ class Config:
     )
     d_steps: int = flag(5, "d-steps an adversarial epoch; each draws fresh generated sequences", low=0, needs=TRAINED)
     d_epochs: int = flag(3, "passes over the sequences of a d-step", low=1, needs=TRAINED)
+    d_draws: int = flag(
+        0,
+        "real sequences that a d-step draws, and as many generated ones; 0: half a minibatch, with --train_size all",
+        low=0,
+        needs=(TRAINED, ("train_size", 0)),
+    )
 
     # generator
     g_emb_dim: int = flag(32, "size of the generator's token embedding", low=1)
@@ -318,7 +324,7 @@ class Config:
         "sampled",
         "what a g-step does: the paper's policy gradient, of the tokens that were drawn; the same summed over all next "
         "tokens, with --rollout_num 0 without what follows them; or fold: the guided generator becomes the generator, "
-        "and the discriminator begins anew (with 4 epochs of 500 d-steps unless they are given)",
+        "and the discriminator begins anew (2 epochs of one d-step unless they are given)",
         choices=("sampled", "expected", "fold"),
     )
     rollout_num: int = flag(
@@ -413,6 +419,11 @@ class Config:
         return max(self.train_size // self.batch_size, 1)
 
     @property
+    def real_draws(self) -> int:
+        """Real sequences of a d-step."""
+        return self.train_size or self.d_draws or self.d_batch_size // 2
+
+    @property
     def updates(self) -> Updates:
         """How often each optimizer updates in the whole run."""
         half = self.d_batch_size // 2
@@ -423,7 +434,7 @@ class Config:
             mle_pretraining=self.pretrain_g_epochs * self.mle_batches,
             g=self.total_epochs * self.g_steps,
             mle=self.total_epochs * self.mle_steps,
-            d=d_steps * self.d_epochs * max(self.train_size // half, 1),
+            d=d_steps * self.d_epochs * max(self.real_draws // half, 1),
         )
 
     @property
@@ -543,6 +554,8 @@ def check_discriminator(config: Config) -> None:
         raise UsageError(f"--d_filter_sizes has {len(sizes)} entries and --d_num_filters {len(filters)}")
     if config.discriminator == "cnn" and max(sizes) > config.seq_len:
         raise UsageError(f"--d_filter_sizes: a filter of width {max(sizes)} is wider than --seq_len {config.seq_len}")
+    if config.real_draws < config.d_batch_size // 2:
+        raise UsageError(f"--d_draws: {config.d_draws} is less than half a --d_batch_size of {config.d_batch_size}")
     if config.d_batch_size % 2:
         raise UsageError(f"--d_batch_size: {config.d_batch_size} is odd, and half of a minibatch is real")
     if config.d_eval_samples == 1:

@@ -31,7 +31,7 @@ READ_FROM = {"data_dir", "oracle_params"}  # may be found elsewhere, if what the
 AFTER_PRETRAINING = {
     *("pretrain_d", "pretrain_d_epochs", "total_epochs", "g_steps", "d_steps", "d_epochs", "g_lr"),
     *("reward", "kl_weight", "reference_every", "rollout_num", "rollout_lag", "baseline"),
-    *("discriminator", "guide_eta", "d_hidden_dim", "g_update"),
+    *("discriminator", "guide_eta", "d_hidden_dim", "d_draws", "g_update"),
     *("d_emb_dim", "d_filter_sizes", "d_num_filters", "dropout_keep_prob", "d_l2", "d_lr", "d_batch_size"),
     *("g_schedule", "d_schedule", "mle_steps", "mle_lr"),
 }

@@ -76,16 +76,17 @@ MUSIC = {
     "eval_every": 100,
     "sample_every": 500,
 }
-# Defaults of --discriminator bigram and lstm: 1,500 minibatches, from as many different real sequences as it takes.
+# Defaults of --discriminator bigram and lstm: three passes over 262,144 real and as many generated sequences.
 ADDITIVE_DEFAULTS = {
-    "pretrain_d_epochs": 500,
+    "pretrain_d_epochs": 1,
+    "d_draws": 262_144,
     "d_epochs": 3,
     "d_batch_size": 1024,
-    "d_lr": 0.002,
+    "d_lr": 0.005,
     "d_schedule": "cosine",
     "d_l2": 0.0,
     "dropout_keep_prob": 1.0,
 }
 # Defaults of --g_update fold, whatever the preset.
-FOLD_DEFAULTS = {"total_epochs": 4, "d_steps": 500, "g_steps": 1, "mle_steps": 0, "kl_weight": 0.0}
+FOLD_DEFAULTS = {"total_epochs": 2, "d_steps": 1, "g_steps": 1, "mle_steps": 0, "kl_weight": 0.0}
 PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER, "quick": QUICK, "music": MUSIC}

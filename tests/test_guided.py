@@ -33,7 +33,7 @@ def without(words: list[str], flag: str, values: int) -> list[str]:
 
 
 def argv(*more: str) -> list[str]:
-    return [*without(without_cnn(TINY), "--rollout_num", 1), "--discriminator", "bigram", *more]
+    return [*without(without_cnn(TINY), "--rollout_num", 1), "--d_draws", "8", "--discriminator", "bigram", *more]
 
 
 def model_of(*more: str, end_token: int | None = None) -> SeqGAN:
@@ -47,9 +47,9 @@ def model_of(*more: str, end_token: int | None = None) -> SeqGAN:
 
 def test_defaults_are_those_of_the_discriminator():
     config = parse(["--discriminator", "lstm"])
-    assert (config.pretrain_d_epochs, config.d_batch_size, config.d_l2, config.d_schedule) == (500, 1024, 0, "cosine")
+    assert (config.pretrain_d_epochs, config.d_batch_size, config.d_l2, config.d_schedule) == (1, 1024, 0, "cosine")
     assert parse(["--discriminator", "lstm", "--d_lr", "0.5"]).d_lr == 0.5
-    assert parse(["--discriminator", "bigram", "--g_update", "fold"]).d_steps == 500
+    assert parse(["--discriminator", "bigram", "--g_update", "fold"]).d_steps == 1
     assert parse([]).d_batch_size == 64
 
 
@@ -210,6 +210,8 @@ def test_a_resumed_run_is_bitwise_the_same(trainer, tmp_path, update, data):
         ("--discriminator bigram --d_filter_sizes 2 --d_num_filters 2", "no effect without --discriminator cnn"),
         ("--guide_eta 1", "--guide_eta has no effect without --discriminator bigram or lstm"),
         ("--discriminator bigram --reward constant", "--discriminator has no effect without --reward"),
+        ("--discriminator bigram --d_draws 100", "--d_draws: 100 is less than half a --d_batch_size of 1024"),
+        ("--train_size 100 --d_draws 100", "--d_draws has no effect with --train_size 100"),
         ("--baseline prefix --rollout_num 0", "--baseline prefix needs a --rollout_num of 1 or more"),
     ],
 )
@@ -233,7 +235,17 @@ def test_an_empty_validation_set_is_named(tmp_path, capsys):
     (tmp_path / "lines").mkdir()
     (tmp_path / "lines" / "train.txt").write_text("ab\na\nbab\nba\nabb\n" * 4)
     words = [*without_cnn(fault_injection.SIZES), "--dataset", "text", "--data_dir", str(tmp_path / "lines")]
-    words += ["--discriminator", "bigram", "--total_epochs", "0", "--no-jit", "--log_dir", str(tmp_path / "train")]
+    words += [
+        "--discriminator",
+        "bigram",
+        "--d_draws",
+        "4",
+        "--total_epochs",
+        "0",
+        "--no-jit",
+        "--log_dir",
+        str(tmp_path / "train"),
+    ]
     assert train([*words, "--eval_log_dir", str(tmp_path / "eval")]) == 2
     assert "--guide_eta 0: there is no validation set" in capsys.readouterr().err
     assert train([*words, "--eval_log_dir", str(tmp_path / "eval"), "--guide_eta", "1", "--overwrite"]) == 0

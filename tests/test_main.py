@@ -27,7 +27,7 @@ from support import pictures
 from support.config import UsageError
 from support.parser import parse
 
-CLOCKS = ("seconds_per_epoch", "compile_seconds")  # the scalars that measure time
+CLOCKS = ("seconds_per_epoch", "compile_seconds", "seconds")  # the scalars that measure time
 
 
 def run(folder: Path, *flags: str, main=train) -> int:

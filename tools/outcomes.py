@@ -272,7 +272,7 @@ def outcome(cell: Cell) -> Outcome:
         raise UsageError(f"{cell.eval_log_dir} has no evaluation of the last epoch, {end}")
     final = {name: float(c.values[-1]) for name, c in evaluated.curves.items() if int(c.epochs[-1]) == last}
     if SECONDS in trained.curves:
-        final |= times(trained)
+        final = times(trained) | final  # which has the discriminator's pretraining in its seconds
     first = 0 if evaluated.adversarial is None else evaluated.adversarial
     before = {name: c.values[c.epochs < first] for name, c in evaluated.curves.items()}
     final |= {BEFORE + name: float(values[-1]) for name, values in before.items() if len(values)}
