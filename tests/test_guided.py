@@ -174,7 +174,9 @@ def test_a_resumed_run_is_bitwise_the_same(trainer, tmp_path, update):
 
     updates = {
         "fold": shlex.split("--g_update fold --d_steps 2 --total_epochs 2 --pretrain_g_epochs 2 --eval_samples 2"),
-        "expected": shlex.split(f"--g_update expected {REWARD} --baseline prefix --rollout_num 2 --total_epochs 2"),
+        "expected": shlex.split(
+            "--g_update expected --reward log_odds --kl_weight 1 --baseline prefix --rollout_num 2 --total_epochs 2"
+        ),
     }
     (tmp_path / "lines").mkdir()
     for name in ("train.txt", "valid.txt", "test.txt"):
