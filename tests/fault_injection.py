@@ -308,7 +308,7 @@ def outcome(folder: Path) -> dict[str, Any]:
             if tag.endswith(CLOCKS[1]):
                 continue  # each process has its own
             # The hyper-parameters hold the directories' names.
-            timeless = not tag.endswith(CLOCKS[0]) and "hparams" not in tag
+            timeless = not tag.endswith((CLOCKS[0], CLOCKS[2])) and "hparams" not in tag
             left[f"{kind} {tag}"] = [
                 (e.step, e.tensor_proto.SerializeToString(deterministic=True) if timeless else b"")
                 for e in events.Tensors(tag)
