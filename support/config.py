@@ -554,7 +554,7 @@ def check_discriminator(config: Config) -> None:
         raise UsageError(f"--d_filter_sizes has {len(sizes)} entries and --d_num_filters {len(filters)}")
     if config.discriminator == "cnn" and max(sizes) > config.seq_len:
         raise UsageError(f"--d_filter_sizes: a filter of width {max(sizes)} is wider than --seq_len {config.seq_len}")
-    if config.real_draws < config.d_batch_size // 2:
+    if not config.train_size and config.real_draws < config.d_batch_size // 2:
         raise UsageError(f"--d_draws: {config.d_draws} is less than half a --d_batch_size of {config.d_batch_size}")
     if config.d_batch_size % 2:
         raise UsageError(f"--d_batch_size: {config.d_batch_size} is odd, and half of a minibatch is real")
