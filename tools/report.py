@@ -32,6 +32,7 @@ NAMES = {
     "d_test_acc": "D's accuracy",
     "d_optimal_acc": "accuracy of D*",
     "d_gain": "d_gain",
+    "guide_eta": "η of the guide",
     "d_gain_valid": "d_gain_valid",
     "d_eta": "η",
     "distinct2": "distinct bigrams",
@@ -55,6 +56,9 @@ def title_of(metric: str) -> str:
         return f"{title_of(metric.removeprefix(CLOSED))}, share closed"
     if metric.startswith(BEFORE):
         return f"{title_of(metric.removeprefix(BEFORE))}, before"
+    for way in ("guided", "resampled"):
+        if metric.endswith(f"_{way}"):
+            return f"{title_of(metric.removesuffix(f'_{way}'))}, {way}"
     return NAMES.get(metric, metric.removeprefix("real_") + " (real)" if metric.startswith("real_") else metric)
 
 
