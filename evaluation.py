@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from generator import Policy
 from support.config import Config
+from support.metrics import mean_and_error
+from support.objective import Objective
 from support.seeds import Purpose, fold, key, uniforms
 
 SAMPLE_ROWS = 256  # sequences drawn at once where many are wanted: their logits then stay in cache
@@ -40,6 +43,7 @@ class Evaluated:
         self.sample = compiled(self._sample)
         self.nll = compiled(lambda tokens: -tf.reduce_sum(policy.log_probs(tokens), axis=1))  # [n, T] → [n], nats
         self.evaluate_against = compiled(self._evaluate_against)
+        self._diverge = compiled(self._diverged)
 
     def _sample(self, size: int, purpose: Purpose, step: tf.Tensor) -> tf.Tensor:
         """Draws `size` sequences: int32 [size, T]; `step`, int32 scalar, picks the random numbers of the purpose."""
@@ -68,6 +72,37 @@ class Evaluated:
             kl_forward=(nll_test - entropy) / seq_len,
             generated=generated,
         )
+
+    def _diverged(self, other: Policy, rows: int, epoch: tf.Tensor, chunk: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Samples, int32 [rows, T], and KL(policy ‖ other) along them, float32 [rows], nats per sequence."""
+        numbers = uniforms([self.policy.seq_len, rows], key(self.config.seed, Purpose.EVALUATE, epoch, chunk))
+        tokens, entropy, cross_entropy = self.policy.sample_and_compare(numbers, other)
+        return tokens, cross_entropy - entropy
+
+    def towards(
+        self, objective: Objective, pretrained: Policy | None, samples: int, epoch: int
+    ) -> dict[str, tuple[float, float]]:
+        """How far the policy has come with an objective, and how far it has gone for it.
+
+        Args:
+            objective: scores the sequences.
+            pretrained: G₀, the policy at the end of pretraining.
+            samples: n, sequences that are drawn; `epoch` picks their random numbers.
+            epoch: on the axis of the curves.
+
+        Returns:
+            (mean, standard error) of `objective`, and of `kl_to_pretrained`, KL(G ‖ G₀) in nats per sequence, along the
+            same samples.
+
+        Raises:
+            UsageError: the objective fails.
+        """
+        assert pretrained is not None
+        rows = min(samples, SAMPLE_ROWS)
+        chunks = range(-(-samples // rows))
+        parts = [self._diverge(pretrained, rows, tf.constant(epoch), tf.constant(chunk)) for chunk in chunks]
+        tokens, divergence = (np.concatenate(values)[:samples] for values in zip(*parts, strict=True))
+        return {"objective": mean_and_error(objective.score(tokens)), "kl_to_pretrained": mean_and_error(divergence)}
 
 
 def sample_many(policy: Policy, size: int, seed: tf.Tensor) -> tf.Tensor:

@@ -25,6 +25,8 @@ import tensorflow as tf
 from data import Dataset, Due
 from data.nottingham import NottinghamData
 from data.text import TextData
+from data.training_set import spread
+from evaluation import Evaluated
 from model import SeqGAN
 from oracle import OracleData
 from runs.checkpoints import Checkpoints
@@ -39,8 +41,12 @@ from support import compile_cache
 from support.config import Config, UsageError
 from support.config_file import FREE_TO_CHANGE
 from support.device import configure_tensorflow
+from support.metrics import mean_and_error
+from support.objective import Objective
 from support.parser import parse
 
+# What an evaluation measures of an objective: its mean, that of real sequences, and how far the policy has gone for it.
+OBJECTIVE = ("objective", "real_objective", "kl_to_pretrained")
 DATASETS: dict[str, Callable[[Config], Dataset]] = {"LSTM": OracleData, "Nottingham": NottinghamData, "text": TextData}
 
 
@@ -64,11 +70,16 @@ class Run:
         self.directories = directories
         self.steps = Schedule(config)
         self.taken, details = checkpoints.restore() or (0, {})
-        guided = guided_names(data.evaluated) if model.guided else ()
+        self.objective = model.objective if config.objective else None
+        evaluated = (*data.evaluated, *(OBJECTIVE if self.objective else ()))
+        guided = guided_names(evaluated) if model.guided else ()
         resampled = resampled_names(data.evaluated) if config.measures_discriminator and config.candidates else ()
-        self.records = Records(config, (*data.evaluated, *guided, *resampled), details)
+        self.records = Records(config, (*evaluated, *guided, *resampled), details)
         self.evaluation_seconds = 0.0
         self._compiled: set[tuple[str, bool, bool, bool]] = set()  # kinds of steps
+        self._of_real: tuple[float, float] | None = None
+        if self.objective and len(real := spread(data.validation(), config.eval_samples)):
+            self._of_real = mean_and_error(self.objective.score(real))  # before training, lest it fail afterwards
 
     def train(self, interrupt: Interrupt) -> None:
         """Takes the steps that are left, until the end or an interrupt, and saves.
@@ -126,6 +137,8 @@ class Run:
         elif step.kind == "g":
             if step.number == 0:
                 self.model.follow_policy(lag=0.0)  # the rollouts begin with the pretrained policy
+                if self.config.objective:
+                    self.model.keep_pretrained()
             if self.steps.reference_due(step):
                 self.model.keep_reference()
             result = self.model.g_step(number)
@@ -191,15 +204,26 @@ class Run:
         new = phase != PRETRAIN_D or self.model.guided or config.pretrain_d  # or what it is shown beside
         figures: dict[str, tuple[float, float]] = {}
         if new or (of_d and config.candidates):
-            figures = self.data.evaluate(self.model, epoch, due if new else Due(True, False, False))
+            figures = self._measured(self.model, epoch, due if new else Due(True, False, False))
         if of_d:
             known = self.data.evaluate_discriminator(self.model, epoch, figures)
             figures = {**figures, **known} if new else known
         if phase != PRETRAIN_G and self.model.guided:
             figures["guide_eta"] = self.model.choose_eta(), math.nan
-            of_guided = self.data.evaluate(self.model.guided, epoch, due)
+            of_guided = self._measured(self.model.guided, epoch, due)
             names = guided_names(of_guided)
             figures |= {f"{name}{GUIDED}": pair for name, pair in of_guided.items() if f"{name}{GUIDED}" in names}
+        return figures
+
+    def _measured(self, evaluated: SeqGAN | Evaluated, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
+        """The figures of a policy, those of an objective among them: see `OBJECTIVE`."""
+        figures = self.data.evaluate(evaluated, epoch, due)
+        if self.objective:
+            figures |= evaluated.towards(self.objective, self.model.pretrained, self.config.eval_samples, epoch)
+            if self.taken <= self.steps.pretraining:
+                del figures["kl_to_pretrained"]
+            if self._of_real:
+                figures["real_objective"] = self._of_real
         return figures
 
     def save(self) -> None:
@@ -253,13 +277,14 @@ def run(config: Config) -> int:
         recorded = claim(directories, config)
         data: Dataset = DATASETS[config.dataset](config)
         print(data.introduction(), flush=True)
+        objective = Objective.read(config.objective, data.decode) if config.objective else None
         tokens: dict[str, Any] = {
             "vocab_size": data.vocab_size,
             "start_token": data.start_token,
             "end_token": data.end_token,
         }
         more: dict[str, Any] = {"oracle": data.oracle, "references": data.references, "validation": data.validation}
-        model = SeqGAN(config, **tokens, **more)
+        model = SeqGAN(config, **tokens, **more, objective=objective)
         checkpoints = Checkpoints(directories[0].path / CHECKPOINTS, model.checkpoint(), config.keep_checkpoints)
         if config.overwrite:  # not earlier, as data that can't be used shall cost nothing
             directories[0].note_saved(False)  # lest half of this, after a kill, look like a run whose weights are gone
@@ -268,6 +293,8 @@ def run(config: Config) -> int:
                 directory.wipe()
         files, digests = data.files(), data.digests()
         directories[0].check(recorded, data.origin, digests, files)
+        if objective:
+            directories[0].check_objective(recorded, config, objective.source)
         training = Run(config, data, model, checkpoints, directories)
         if not config.is_train:
             if not checkpoints.newest:
@@ -285,6 +312,7 @@ def run(config: Config) -> int:
             taken = f"{training.taken} of {len(training.steps)} steps"
             print(f"resumed from {checkpoints.newest}, after {taken}", flush=True)
         described = description(config) | {"data": digests, "tokens": tokens}
+        described |= {"objective": objective.source} if objective else {}
         described |= {"run": recorded.get("run") or secrets.token_hex(8), SAVED: bool(checkpoints.newest)}
         if checkpoints.newest and (changed := changed_since(recorded, described)):
             print(f"warning: {changed}: the run will not be bitwise that of one machine and version", file=sys.stderr)

@@ -12,15 +12,16 @@ from additive import AdditiveDiscriminator, BigramDiscriminator, LSTMDiscriminat
 from discriminator import FAKE, REAL, Discriminator
 from evaluation import Evaluated, in_chunks, sample_many
 from expected import surrogate
-from generator import Generator, Policy
+from generator import Generator, Policy, PolicyCopy
 from guided import GuidedGenerator, best_guidance
 from resampling import resample
 from reward import Reward
-from rollout import RolloutPolicy
+from rollout import RolloutPolicy, action_values
 from runs.checkpoints import Checkpoints
 from runs.directories import CHECKPOINTS, lost_weights
 from support.config import ADDITIVE, Config, UsageError
 from support.config_file import CONFIG, from_flags, read_config
+from support.objective import Objective
 from support.seeds import Purpose, fold, key, permutation, uniforms
 
 
@@ -62,6 +63,7 @@ class SeqGAN:
         oracle: Generator | None = None,
         references: Callable[[], np.ndarray] | None = None,
         validation: Callable[[], np.ndarray] | None = None,
+        objective: Objective | None = None,
     ):
         """Builds everything that is trained.
 
@@ -73,6 +75,7 @@ class SeqGAN:
             oracle: the law of the real data, for the rewards that need it.
             references: returns the training set, int32 [n, T], for the reward that needs it.
             validation: returns real sequences, int32 [n, T], on which η is chosen where a discriminator guides.
+            objective: what --objective names.
         """
         self.config = config
         self.generator = Generator(
@@ -111,18 +114,24 @@ class SeqGAN:
         if isinstance(self.discriminator, AdditiveDiscriminator):
             self._add_guides(config, vocab_size, start_token, end_token)
         self.reward = Reward(config, self.generator, self.discriminator, oracle, references)
+        self.objective = objective
+        self.pretrained = PolicyCopy(self.generator, "pretrained_policy") if config.objective else None
 
         self.mle_epoch = self._compiled(self._mle_epoch)
         self.mle_step = self._compiled(self._mle_step)
         self.g_step = self._fold if config.g_update == "fold" else self._compiled(self._g_step)
+        if config.objective_share:
+            self.g_step, self._draw, self._ascend = self._scored_g_step, *map(self._compiled, (self._drawn, self._paid))
         self.d_step = self._compiled(self._d_step)
         self.follow_policy = self._compiled(self._follow_policy)
         self.end_pretraining = self._compiled(self._end_pretraining)
         self.keep_reference = self._compiled(self.reward.keep_reference)
+        self.keep_pretrained = self._compiled(self._keep_pretrained)
         self.is_finite = tf.function(self._is_finite, autograph=False)  # XLA takes a second to compile it for nothing
         self.plain = Evaluated(config, self.averaged)
         self.sample, self.nll, self.evaluate_against = self.plain.sample, self.plain.nll, self.plain.evaluate_against
         self.resample = self._compiled(self._resample)
+        self.towards = self.plain.towards
         self.log_odds = self._compiled(self._log_odds)
         self.optimal_log_odds = self._compiled(self._optimal_log_odds)
 
@@ -171,6 +180,8 @@ class SeqGAN:
             state |= {"discriminator": self.discriminator, "d_optimizer": self.d_optimizer}
         if self.reward.reference is not None:
             state["reference_policy"] = self.reward.reference
+        if self.pretrained:
+            state["pretrained_policy"] = self.pretrained
         if self.average:
             state["averaged"] = self.average
         if self.guided:
@@ -331,19 +342,55 @@ class SeqGAN:
 
     def _g_step(self, step: tf.Tensor) -> PolicyGradientStep:
         """Draws a batch, rolls it out, and ascends its policy gradient; `step` counts these updates, int32 scalar."""
+        tokens, *rollouts = self._batch(step)
+        rewards = self.rollout_policy.rewards(tokens, self.reward.scorer(tokens, step), *rollouts)
+        return self._follow_gradient(tokens, rewards)
+
+    def _batch(self, step: tf.Tensor) -> tuple[tf.Tensor, int, tf.Tensor]:
+        """The samples of a g-step, int32 [B, T], how many completions their prefixes have, and the key of these."""
         config = self.config
         seed = key(config.seed, Purpose.G_SAMPLE, step)
         tokens = self.generator.sample(uniforms([config.seq_len, config.batch_size], seed))
-        rewards = self.rollout_policy.rewards(
-            tokens,
-            self.reward.scorer(tokens, step),
-            config.rollouts_drawn,
-            key(config.seed, Purpose.ROLLOUT, step),
-        )
+        return tokens, config.rollouts_drawn, key(config.seed, Purpose.ROLLOUT, step)
+
+    def _follow_gradient(self, tokens: tf.Tensor, rewards: tf.Tensor) -> PolicyGradientStep:
+        """The update by samples, int32 [B, T], and their action values, float32 [B, T]."""
         loss, gradients = self.policy_gradient(tokens, rewards)
         self._update_generator(self.g_optimizer, gradients)
         mask = self.generator.mask(tokens)
         return PolicyGradientStep(loss, tf.reduce_sum(rewards * mask) / tf.reduce_sum(mask), rewards, tokens, mask)
+
+    def _scored_g_step(self, step: tf.Tensor) -> PolicyGradientStep:
+        """`_g_step` in three parts, as --objective is Python: draw and complete, score, ascend the gradient.
+
+        Raises:
+            UsageError: the objective fails; nothing has changed.
+        """
+        assert self.objective is not None
+        tokens, rollouts = self._draw(step)
+        sequences = np.concatenate([rollouts.numpy(), np.broadcast_to(tokens, [1, *rollouts.shape[1:]])])
+        scores = self.objective.score(sequences.reshape(-1, tokens.shape[1])).reshape(sequences.shape[:-1])
+        return self._ascend(step, tokens, rollouts, tf.constant(scores))
+
+    def _drawn(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The samples of a g-step, int32 [B, T], and all completions of their prefixes, int32 [K, N, B, T]."""
+        tokens, *rollouts = self._batch(step)
+        return tokens, self.rollout_policy.all_completions(tokens, *rollouts)
+
+    def _paid(self, step: tf.Tensor, tokens: tf.Tensor, rollouts: tf.Tensor, scores: tf.Tensor) -> PolicyGradientStep:
+        """The update by what was drawn and what the objective says of it, float32 [K + 1, N, B], the samples last."""
+        last = rollouts.shape[0] - 1
+        rewards = action_values(
+            tokens,
+            self.reward.scorer(tokens, step, scores),
+            lambda prefix_len: rollouts[tf.minimum(prefix_len - 1, last)],
+        )
+        return self._follow_gradient(tokens, rewards)
+
+    def _keep_pretrained(self) -> None:
+        """The policy, at the beginning of the adversarial phase, is the one that `kl_to_pretrained` compares with."""
+        assert self.pretrained is not None
+        self.pretrained.follow(self.generator)
 
     def _follow_policy(self, lag: float) -> None:
         """β ← lag·β + (1 - lag)·θ."""

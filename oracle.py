@@ -178,6 +178,10 @@ class OracleData:
         """What is kept with the run: nothing, as the flags and --oracle_params say all."""
         return {}
 
+    def decode(self, rows: np.ndarray) -> list[np.ndarray]:
+        """The token ids of sequences, int32 [n, T], for an objective: int32 [T] each."""
+        return list(rows)
+
     def introduction(self) -> str:
         """The line a run begins with."""
         oracle, (entropy, error) = self.oracle, self.entropy

@@ -46,14 +46,20 @@ class Reward:
         if self.reference is not None:
             self.reference.follow(self.policy)
 
-    def scorer(self, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+    def scorer(self, tokens: tf.Tensor, step: tf.Tensor, scores: tf.Tensor | None = None) -> Scorer:
         """The reward of completions of a batch's prefixes, int32 [B, T], at the g-step numbered `step`.
+
+        With --objective it is (1 - λ) times that of --reward and λ times the objective, of which `scores` has the
+        values: see `paid_objective`.
 
         With --kl_weight β it is less β·(log G(y_t..y_T) - log G₀(y_t..y_T)), y_t being the action that is valued, the
         last token of the prefix. What lies before it does not depend on it, so that leaving it out changes the
         estimated gradient's variance, but not its expectation: that of -β·KL(G‖G₀) as of the rest.
         """
-        score = SCORERS[self.config.reward](self, tokens, step)
+        share = self.config.objective_share
+        score = paid_objective(scores) if share else SCORERS[self.config.reward](self, tokens, step)
+        if 0 < share < 1:
+            score = mixture(SCORERS[self.config.reward](self, tokens, step), score, share)
         if self.reference is None:
             return score
         to_go = self.config.baseline != "prefix"  # which takes what came before off again
@@ -109,6 +115,17 @@ def paid_random(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
     return lambda rollouts, prefix_len: tf.broadcast_to(numbers[prefix_len - 1], rollouts.shape[:2])
 
 
+def paid_objective(scores: tf.Tensor | None) -> Scorer:
+    """What --objective says, which has been asked before.
+
+    `scores`, float32 [K + 1, N, B], has its values of the completions in the order of `RolloutPolicy.all_completions`,
+    and at the end those of the samples themselves.
+    """
+    assert scores is not None
+    last = scores.shape[0] - 1
+    return lambda rollouts, prefix_len: scores[tf.minimum(prefix_len - 1, last), : rollouts.shape[0]]
+
+
 SCORERS = {  # what each of them needs is in support/config.py
     "discriminator": paid_real_prob,
     "log_odds": paid_log_odds,
@@ -122,6 +139,11 @@ SCORERS = {  # what each of them needs is in support/config.py
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What they are made of
+
+
+def mixture(first: Scorer, second: Scorer, share: float) -> Scorer:
+    """`share` of the second reward, and for the rest the first."""
+    return lambda rollouts, prefix_len: (1 - share) * first(rollouts, prefix_len) + share * second(rollouts, prefix_len)
 
 
 def log_ratio(tokens: tf.Tensor, numerator: Generator, denominator: Generator, to_go: bool = False) -> Scorer:

@@ -10,7 +10,8 @@ from support.seeds import fold, uniforms
 # The reward of whole sequences: (rollouts int32 [N, B, T], how many first tokens they share with the sample they
 # complete, int32) → float32 [N, B]. The number is only there to save work.
 Scorer = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
+# Completions of the prefixes of a batch: how many tokens are kept, 1..T-1, an int32 scalar → int32 [N, B, T].
+Completions = Callable[[tf.Tensor], tf.Tensor]
 
 BLOCK_ROWS = 128  # of which tokens are drawn at once: their logits then stay in cache
 
@@ -86,35 +87,64 @@ class RolloutPolicy(PolicyCopy):
         _, drawn = tf.while_loop(lambda i, _: i < blocks, block, start, maximum_iterations=blocks)
         return tf.reshape(drawn, [blocks * size])[:rows]
 
-    def rewards(self, tokens: tf.Tensor, scorer: Scorer, rollout_num: int, seed: tf.Tensor) -> tf.Tensor:
-        """The action values of finished samples, by Monte-Carlo search.
-
-        Q[b, t] is the mean score of N completions of y_1..y_t for t < T, and the score of Y itself for t = T. From its
-        end token on, the value of a finished sequence is its score.
+    def completions(self, tokens: tf.Tensor, rollout_num: int, seed: tf.Tensor) -> Completions:
+        """The completions of each prefix of finished samples.
 
         Args:
             tokens: the samples, int32 [B, T].
-            scorer: the reward of whole sequences, as `reward.Reward` makes it for these tokens.
-            rollout_num: N; with 0 no completions are drawn, and the value of an action is the score of its sample.
+            rollout_num: N; with 0 none are drawn, and the sample itself is taken for one.
             seed: a key of `support.seeds`.
-
-        Returns:
-            rewards, float32 [B, T]; column t - 1 holds Q(t).
         """
         batch_size, seq_len = tokens.shape
         states = self.states(tokens)
 
-        def completions(prefix_len):
+        def drawn(prefix_len):
             if not rollout_num:
                 return tokens[None]
             numbers = uniforms([seq_len, rollout_num, batch_size], fold(seed, prefix_len))
             return self.complete(tokens, states, prefix_len, numbers)
 
-        def value(prefix_len, values):
-            mean = tf.reduce_mean(scorer(completions(prefix_len), prefix_len), axis=0)
-            return prefix_len + 1, tf.tensor_scatter_nd_update(values, [[prefix_len - 1]], mean[None])
+        return drawn
 
-        finished = scorer(tokens[None], tf.constant(seq_len))  # [1, B]
-        values = tf.tensor_scatter_nd_update(tf.zeros([seq_len, batch_size]), [[seq_len - 1]], finished)
-        _, values = tf.while_loop(lambda n, _: n < seq_len, value, (1, values), maximum_iterations=seq_len)
-        return tf.transpose(values)
+    def all_completions(self, tokens: tf.Tensor, rollout_num: int, seed: tf.Tensor) -> tf.Tensor:
+        """`completions` of each prefix of 1..T-1 tokens, int32 [T - 1, N, B, T]; with N = 0 once, [1, 1, B, T]."""
+        batch_size, seq_len = tokens.shape
+        if not rollout_num:
+            return tokens[None, None]
+        drawn = self.completions(tokens, rollout_num, seed)
+
+        def draw(n, rollouts):
+            return n + 1, tf.tensor_scatter_nd_update(rollouts, [[n - 1]], drawn(n)[None])
+
+        start = (1, tf.zeros([seq_len - 1, rollout_num, batch_size, seq_len], tf.int32))
+        return tf.while_loop(lambda n, _: n < seq_len, draw, start, maximum_iterations=seq_len)[1]
+
+    def rewards(self, tokens: tf.Tensor, scorer: Scorer, rollout_num: int, seed: tf.Tensor) -> tf.Tensor:
+        """The `action_values` of finished samples whose completions are drawn here; arguments as of `completions`."""
+        return action_values(tokens, scorer, self.completions(tokens, rollout_num, seed))
+
+
+def action_values(tokens: tf.Tensor, scorer: Scorer, completions: Completions) -> tf.Tensor:
+    """The action values of finished samples, by Monte-Carlo search.
+
+    Q[b, t] is the mean score of N completions of y_1..y_t for t < T, and the score of Y itself for t = T. From its end
+    token on, the value of a finished sequence is its score.
+
+    Args:
+        tokens: the samples, int32 [B, T].
+        scorer: the reward of whole sequences, as `reward.Reward` makes it for these tokens.
+        completions: those of the samples' prefixes.
+
+    Returns:
+        rewards, float32 [B, T]; column t - 1 holds Q(t).
+    """
+    batch_size, seq_len = tokens.shape
+
+    def value(prefix_len, values):
+        mean = tf.reduce_mean(scorer(completions(prefix_len), prefix_len), axis=0)
+        return prefix_len + 1, tf.tensor_scatter_nd_update(values, [[prefix_len - 1]], mean[None])
+
+    finished = scorer(tokens[None], tf.constant(seq_len))  # [1, B]
+    values = tf.tensor_scatter_nd_update(tf.zeros([seq_len, batch_size]), [[seq_len - 1]], finished)
+    _, values = tf.while_loop(lambda n, _: n < seq_len, value, (1, values), maximum_iterations=seq_len)
+    return tf.transpose(values)

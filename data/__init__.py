@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -51,6 +51,9 @@ class Dataset(Protocol):
 
     def files(self) -> dict[str, str]:
         """What is kept in --log_dir beside the configuration: {file name: content}."""
+
+    def decode(self, rows: np.ndarray) -> Sequence[Any]:
+        """What an objective is given for sequences, int32 [n, T]: n times text, pitches or token ids."""
 
     def introduction(self) -> str:
         """The line a run begins with."""

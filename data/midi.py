@@ -331,6 +331,11 @@ def note_value(frame_seconds: float) -> float:
     return 2.0 ** math.floor(math.log2(2 * SLOWEST / 60 * frame_seconds))
 
 
+def to_pitches(tokens: np.ndarray) -> np.ndarray:
+    """The MIDI pitches of tokens, integers of any shape; 0 stays a rest."""
+    return np.where(tokens == REST, 0, tokens + _PITCH_OFFSET)
+
+
 def to_pretty_midi(
     tokens: Sequence[int] | np.ndarray, frame_seconds: float = 0.4, frame_beats: float = 0.0
 ) -> pretty_midi.PrettyMIDI:

@@ -25,6 +25,7 @@ from data.midi import (
     VOCAB_SIZE,
     Tunes,
     load_tunes,
+    to_pitches,
     to_pretty_midi,
     windows,
     write_midi,
@@ -84,6 +85,10 @@ class NottinghamData:
         if not self.config.frame_beats:
             return {}
         return {TEMPO: json.dumps({"beats_per_minute": self.tunes.tempo}) + "\n"}
+
+    def decode(self, rows: np.ndarray) -> list[np.ndarray]:
+        """The pitches of sequences, int32 [n, T], for an objective: int32 [T] each."""
+        return list(to_pitches(rows))
 
     def introduction(self) -> str:
         """The line a run begins with."""

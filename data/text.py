@@ -387,6 +387,10 @@ class TextData:
         checksums = {split: lines.digest() for split, lines in self.lines.items()}
         return {VOCABULARY: self.vocabulary.to_json(sha256_of_tokens=checksums)}
 
+    def decode(self, rows: np.ndarray) -> list[str]:
+        """The text of sequences, int32 [n, T]: for an objective."""
+        return self.vocabulary.decode(rows)
+
     def introduction(self) -> str:
         """The line a run begins with."""
         config, source = self.config, self.source

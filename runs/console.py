@@ -63,9 +63,9 @@ def table(evaluation: Figures) -> str:
 
 def report(evaluation: Figures, *remarks: str) -> str:
     """What a run ends with: the table of an evaluation, and a line of remarks."""
-    return "\n".join(
-        [table(evaluation), "; ".join(["NLL and entropy in nats a token, ± one standard error", *remarks])]
-    )
+    units = "NLL and entropy in nats a token, ± one standard error"
+    units += ", kl_to_pretrained in nats a sequence" * ("kl_to_pretrained" in evaluation)
+    return "\n".join([table(evaluation), "; ".join([units, *remarks])])
 
 
 class Progress:
@@ -100,9 +100,10 @@ class Progress:
 
     def _line(self, epoch: int, figures: dict[str, float], evaluation: Figures) -> str:
         shown = [name for name in by_importance(evaluation) if not name.endswith(RESAMPLED)]
-        main = [name for name in shown if name.startswith("nll") or name == "g_entropy"]
-        told = {name: evaluation[name][0] for name in main} or figures
-        line = f"{self.phase} {epoch + 1}/{self.epochs}: {', '.join(f'{name} {told[name]:.3f}' for name in told)}"
+        told = ("g_entropy", "objective", "kl_to_pretrained")
+        main = [name for name in shown if name.startswith("nll") or name in told]
+        values = {name: evaluation[name][0] for name in main} or figures
+        line = f"{self.phase} {epoch + 1}/{self.epochs}: {', '.join(f'{name} {values[name]:.3f}' for name in values)}"
         first, since = self._since or (epoch, 0.0)
         taken, seconds, left = epoch - first, time.perf_counter() - since, self.epochs - epoch - 1
         if not taken or not left:

@@ -248,6 +248,18 @@ class RunDirectory:
             elif path.read_bytes() != content.encode():
                 raise UsageError(f"{path}: of other data than {origin} has now; --overwrite starts afresh")
 
+    def check_objective(self, recorded: dict[str, Any], config: Config, source: dict[str, str]) -> None:
+        """Makes sure that the function of --objective and the text of its file, `source`, are those of the run.
+
+        Raises:
+            UsageError: they are not.
+        """
+        if recorded.get("objective", source) != source:
+            raise UsageError(
+                f"--objective {config.objective}: changed since the run in {self.flag} {self.path} began, whose "
+                f"{CONFIG} has it as it was; choose another directory, or --overwrite"
+            )
+
     def keep(self, files: dict[str, str]) -> None:
         """Writes files, {name: content}, that belong to the run; before `describe`, so that it finds them complete.
 

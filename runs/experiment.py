@@ -96,9 +96,10 @@ class Cell:
 
     @property
     def data(self) -> str:
-        """What tells the data that it has read from others; "" where it read none, or none is on record."""
+        """What tells what it has read from others; "" where it read nothing, or none is on record."""
         path = self.log_dir / CONFIG
-        return fingerprint(read_config(path).get("data", {})) if path.exists() else ""
+        content = read_config(path) if path.exists() else {}
+        return fingerprint(content.get("data", {}), content.get("objective"))
 
     @property
     def finished(self) -> bool:
@@ -117,15 +118,19 @@ class Cell:
         return (self.log_dir / CHECKPOINTS / f"step-{len(Schedule(config)):09d}").is_dir()
 
 
-def fingerprint(digests: dict[str, str]) -> str:
-    """What tells data from others, by the checksums of their parts; "" where nothing is read from files."""
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16] if digests else ""
+def fingerprint(digests: dict[str, str], objective: dict[str, str] | None) -> str:
+    """What tells data from others, by the checksums of their parts, and an objective, by its source, if there is one.
+
+    "" where nothing is read from files.
+    """
+    read = digests | ({"objective": objective} if objective else {})
+    return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:16] if read else ""
 
 
 def data_flags(cell: Cell) -> tuple[Any, ...]:
     """The values of the flags that say what data a cell reads: where they are equal the data should be, too."""
     config = read_flags(cell.method.flags)
-    values = {name: getattr(config, name) for name in DATA_FLAGS[config.dataset]}
+    values = {name: getattr(config, name) for name in (*DATA_FLAGS[config.dataset], "objective")}
     return config.dataset, *(os.path.normpath(v) if name in READ_FROM else v for name, v in values.items())
 
 
@@ -275,6 +280,8 @@ def pretraining_words(flags: Sequence[str]) -> tuple[str, ...]:
     # Filters have to fit --seq_len, unless the reward does without a discriminator.
     dropped = AFTER_PRETRAINING - {"reward", "d_filter_sizes", "d_num_filters"}
     kept = {name: value for name, value in explicit_flags(flags).items() if name not in dropped}
+    if (config := read_flags(flags)).objective and not config.trains_discriminator:
+        kept["reward"] = "constant"
     return tuple(words_of(kept | {"total_epochs": 0}))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 ABOVE_ZERO = "above 0"  # any such value, in a flag's `needs`
+ANY = "FILE"  # any value but none
 TUNES = "data/Nottingham"
 
 
@@ -52,11 +53,11 @@ def flag(
         high: the largest.
         choices: the words that it may be.
         needs: without which it has no effect: another flag and the values of it that will do, such as
-            `("dataset", "text")`, `("dataset", "Nottingham", "text")`, `("kl_weight", ABOVE_ZERO)` or, with "" or 0 for
-            a flag that must not be given, `("oracle_params", "")`; or several of these, all of which must hold. A flag
-            given on the command line in vain is then refused, naming the flag that would give it an effect. The values
-            of presets, which are for several purposes, are not. It is for flags that another one turns on, not for
-            those of a phase or step of which there happen to be none.
+            `("dataset", "text")`, `("dataset", "Nottingham", "text")`, `("kl_weight", ABOVE_ZERO)`, or ANY for any but
+            none or, with "" or 0 for a flag that must not be given, `("oracle_params", "")`; or several, all of which
+            must hold. A flag given on the command line in vain is then refused, naming the flag that would give it an
+            effect. The values of presets, which are for several purposes, are not. It is for flags that another one
+            turns on, not for those of a phase or step of which there happen to be none.
     """
     if needs and isinstance(needs[0], str):
         needs = (needs,)
@@ -314,6 +315,19 @@ class Config:
     kl_weight: float = flag(
         0.0, "β: the reward less β times log G(Y) - log G0(Y), where G0 is the pretrained policy", low=0
     )
+    objective: str = flag(
+        "",
+        "FILE.py:FUNCTION, a Python function that scores finished sequences: it is given a list of them (text; MIDI "
+        "pitches, 0 for a rest; or token ids) and returns as many numbers",
+        needs=("g_update", "sampled"),
+    )
+    objective_weight: float = flag(
+        1.0,
+        "λ: the reward is (1 - λ) times that of --reward and λ times --objective; with 1 no discriminator is trained",
+        low=0,
+        high=1,
+        needs=("objective", ANY),
+    )
     reference_every: int = flag(
         0,
         "adversarial epochs after which the policy becomes G0 anew; 0: never",
@@ -440,7 +454,7 @@ class Config:
     @property
     def trains_discriminator(self) -> bool:
         """Whether the reward needs one."""
-        return REWARDS[self.reward].discriminator
+        return REWARDS[self.reward].discriminator and self.objective_share < 1
 
     @property
     def measures_discriminator(self) -> bool:
@@ -457,7 +471,12 @@ class Config:
         """Rollouts a prefix: none where nothing tells one completion from another."""
         if self.g_update == "fold":
             return 0
-        return self.rollout_num if REWARDS[self.reward].rollouts or self.kl_weight else 0
+        return self.rollout_num if REWARDS[self.reward].rollouts or self.kl_weight or self.objective_share else 0
+
+    @property
+    def objective_share(self) -> float:
+        """λ, the share of the objective in the reward; 0 where there is none."""
+        return self.objective_weight if self.objective else 0.0
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
@@ -494,9 +513,11 @@ def check(config: Config) -> None:
     least = max(config.batch_size, config.d_batch_size // 2 if config.trains_discriminator else 0)
     if config.train_size and config.train_size < least:
         raise UsageError(f"--train_size: {config.train_size} is less than one batch ({least})")
-    for name in ("log_dir", "eval_log_dir", "data_dir", "oracle_params"):
+    if config.objective and not all(config.objective.rpartition(":")):
+        raise UsageError(f"--objective {config.objective}: not a FILE.py:FUNCTION")
+    for name in ("log_dir", "eval_log_dir", "data_dir", "oracle_params", "objective"):
         value = getattr(config, name)
-        if not value and name != "oracle_params":
+        if not value and name not in ("oracle_params", "objective"):
             raise UsageError(f"--{name} is empty")
         if any("\ud800" <= letter <= "\udfff" for letter in value):  # what argv has in place of such bytes
             raise UsageError(f"--{name}: {value!r} is not UTF-8")
@@ -517,15 +538,23 @@ def check_effect(config: Config, given: Iterable[str]) -> None:
         UsageError: one has none; the message names the flag that would give it one.
     """
     for name in given:
-        for other, *values in FIELDS[name].metadata["needs"]:
+        needs = FIELDS[name].metadata["needs"]
+        if config.objective_share == 1 and (name == "reward" or TRAINED in needs):
+            raise UsageError(f"--{name} has no effect with --objective and without --objective_weight below 1")
+        for other, *values in needs:
             value = getattr(config, other)
-            if not any(value > 0 if wanted is ABOVE_ZERO else value == wanted for wanted in values):
+            if not any(meets(value, wanted) for wanted in values):
                 lacking = "without" if any(values) else "with"
                 shown = " or ".join(str(wanted) for wanted in (values if any(values) else [value]))
                 raise UsageError(f"--{name} has no effect {lacking} --{other} {shown}")
-        useless = not REWARDS[config.reward].rollouts and not config.kl_weight
+        useless = not (REWARDS[config.reward].rollouts or config.kl_weight or config.objective_share)
         if name in ("rollout_num", "rollout_lag") and useless:
             raise UsageError(f"--{name} has no effect with --reward {config.reward} and without --kl_weight above 0")
+
+
+def meets(value: Any, wanted: Any) -> bool:
+    """Whether the value of a flag is what another flag's `needs` has."""
+    return bool(value) if wanted is ANY else value > 0 if wanted is ABOVE_ZERO else value == wanted
 
 
 def check_update(config: Config) -> None:

@@ -25,7 +25,11 @@ FREE_TO_CHANGE = {
     *("eval_every", "eval_samples", "d_eval_samples", "candidates", "sample_every"),
     *("checkpoint_every", "keep_checkpoints", "pretrained", "compile_cache"),
 }
-READ_FROM = {"data_dir", "oracle_params"}  # may be found elsewhere, if what they hold is recorded and the same
+READ_FROM = {
+    "data_dir",
+    "oracle_params",
+    "objective",
+}  # may be found elsewhere, if what they hold is recorded and the same
 
 # What the generator's pretraining does not depend on: runs that differ in nothing else can share it.
 AFTER_PRETRAINING = {
@@ -33,7 +37,7 @@ AFTER_PRETRAINING = {
     *("reward", "kl_weight", "reference_every", "rollout_num", "rollout_lag", "baseline"),
     *("discriminator", "guide_eta", "d_hidden_dim", "d_draws", "g_update"),
     *("d_emb_dim", "d_filter_sizes", "d_num_filters", "dropout_keep_prob", "d_l2", "d_lr", "d_batch_size"),
-    *("g_schedule", "d_schedule", "mle_steps", "mle_lr"),
+    *("g_schedule", "d_schedule", "mle_steps", "mle_lr", "objective", "objective_weight"),
 }
 # Nor do the curves that it leaves depend on what may change, but for what they are measured on. --eval_every says where
 # they have points, each of which is the same whatever it is.

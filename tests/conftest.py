@@ -84,8 +84,8 @@ LENGTHS = ("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs")
 # Files that take long; the first to start, so that no worker is left with one at the end.
 LONGEST = (
     *("program", "main", "kills", "sweep", "model", "text", "nottingham", "training", "sample", "benchmarks"),
-    *("compile_cache", "temperatures", "reward", "versions", "resume", "pretrained", "discriminator", "rollout"),
-    *("generator", "midi"),
+    *("compile_cache", "temperatures", "reward", "objective", "versions", "resume", "pretrained", "discriminator"),
+    *("rollout", "generator", "midi"),
 )
 # Files that take seconds, for `-m quick`.
 QUICK = (
@@ -231,9 +231,10 @@ def shared_model(
     known |= {"references": sequences["references"]} if config.reward == "bleu" else {}
     known |= {"validation": sequences["validation"]} if config.guides else {}
     model, parts, folder = _model_of(_compiled_from(config), vocab_size, start_token, end_token, **known)
-    changed = [name for name, part in vars(model).items() if name != "config" and parts.get(name) is not part]
+    own = ("config", "objective")
+    changed = [name for name, part in vars(model).items() if name not in own and parts.get(name) is not part]
     assert not changed, f"a shared model was changed: {changed}"
-    model.config = config
+    model.config, model.objective = config, sequences.get("objective")
     model.checkpoint().read(f"{folder.name}/first").assert_consumed()
     return model
 

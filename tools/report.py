@@ -36,6 +36,8 @@ NAMES = {
     "d_gain_valid": "d_gain_valid",
     "d_eta": "η",
     "distinct2": "distinct bigrams",
+    "objective": "objective",
+    "kl_to_pretrained": "KL(G‖pretrained)",
     "mse": "MSE",
     "copied_share": "copied",
     "known": "known to D",

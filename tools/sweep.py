@@ -21,6 +21,7 @@ from runs.directories import TAKEN
 from runs.experiment import Cell, data_flags, fingerprint, mixed, read
 from support.config import UsageError
 from support.cpus import cpus
+from support.objective import read_source
 from support.parser import Parser, number, read_flags
 from support.streams import keep_writing
 
@@ -108,7 +109,9 @@ def data_now(argv: Sequence[str]) -> str:
     """The fingerprint of the data that main.py would read; raises UsageError where it can't."""
     from main import DATASETS
 
-    return fingerprint(DATASETS[(config := read_flags(argv)).dataset](config).digests())
+    config = read_flags(argv)
+    objective = read_source(config.objective) if config.objective else None
+    return fingerprint(DATASETS[config.dataset](config).digests(), objective)
 
 
 def last_line(directory: Path) -> str:

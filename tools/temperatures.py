@@ -34,18 +34,20 @@ from main import DATASETS
 from model import SeqGAN
 from oracle import OracleData
 from runs.checkpoints import first_line
-from runs.directories import PRETRAINED, evaluations_of
+from runs.directories import PRETRAINED, evaluations_of, steps_taken
 from runs.logs import with_errors
+from runs.schedule import Schedule
 from support.config import UsageError
 from support.config_file import CONFIG, read_config
 from support.device import configure_tensorflow
+from support.objective import Objective
 from support.parser import Parser, number
 from support.streams import escape_unprintable, keep_writing
 from tools.plot_curves import read_run, short_names
 
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
 SHOWN = (  # in the printed table, where they are measured; the CSV file has all
-    *("nll", "nll_test", "g_entropy", "kl_forward", "kl_reverse", "distinct2"),
+    *("nll", "nll_test", "g_entropy", "objective", "kl_to_pretrained", "kl_forward", "kl_reverse", "distinct2"),
     *("bleu2", "bleu4", "self_bleu4", "mse", "pitch_range", "copied_share"),
     *("texygen_bleu2", "texygen_bleu4", "texygen_self_bleu4", "texygen_nll_gen"),
 )
@@ -94,6 +96,10 @@ class Subject:
             if not isinstance(self.data, TextData):
                 raise UsageError(f"--texygen: {logdir} is a run of --dataset {config.dataset}, not of text")
             self.texygen = Texygen(self.data)
+        self.samples, self.objective = samples, None
+        if source := recorded.get("objective"):
+            self.objective = Objective(config.objective, source, self.data.decode)
+        self.adversarial = steps_taken(logdir) > Schedule(config).pretraining
 
     def truth(self) -> np.ndarray:
         """What tells the data of two runs apart: the oracle's entropy, or the sequences of test."""
@@ -110,6 +116,9 @@ class Subject:
                     figures = self.data.evaluate(self.evaluated, 0, Due(True, True, True))
                     if self.texygen:
                         figures |= self.texygen.measure(self.evaluated, 0)
+                    if self.objective:
+                        of_it = self.evaluated.towards(self.objective, self.model.pretrained, self.samples, 0)
+                        figures |= of_it if self.adversarial else {"objective": of_it["objective"]}
                 yield Point(" ".join([name, state]).strip(), temperature, figures)
 
 

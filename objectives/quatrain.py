@@ -1,0 +1,60 @@
+"""Objectives for Chinese quatrains of 4 lines of 5 characters: tones and rhyme. They need `pip install pypinyin`.
+
+A poem is a string of 20 characters. Readings are today's Mandarin: the rules were made for the Chinese of the Tang,
+whose entering tone is gone. So a poem of the time that keeps all rules may break some here.
+"""
+
+import functools
+import re
+
+from pypinyin import Style, lazy_pinyin
+
+LINES, LENGTH = 4, 5
+PLACES = (1, 3)  # in a line, from 0: the second and the fourth character, whose tones the rules bind
+
+
+@functools.cache
+def reading(character: str) -> tuple[str, int]:
+    """What a character rhymes on, a final without its glide, and its tone, 1 to 5; ("", 0) if it has no reading."""
+    found = re.fullmatch(r"(\D+)(\d)", lazy_pinyin(character, Style.FINALS_TONE3, neutral_tone_with_five=True)[0])
+    if not found:
+        return "", 0
+    return re.sub(r"^[iuv](?=[ao]|e.)", "", found[1]).replace("ve", "ie"), int(found[2])
+
+
+def rhyme(poems: list[str]) -> list[float]:
+    """1 where the second and the fourth line end in different characters that rhyme, else 0."""
+    return [float(rhymes(poem)) for poem in poems]
+
+
+def tones(poems: list[str]) -> list[float]:
+    """The share of the rules of `pattern` that a poem keeps."""
+    return [sum(pattern(poem)) / len(pattern(poem)) for poem in poems]
+
+
+def regulated(poems: list[str]) -> list[float]:
+    """1 for a poem that rhymes and keeps all rules of the tones, else 0."""
+    return [float(rhymes(poem) and all(pattern(poem))) for poem in poems]
+
+
+def rhymes(poem: str) -> bool:
+    """Whether the second line and the fourth rhyme, each with a character of its own."""
+    ends = poem[2 * LENGTH - 1 : 2 * LENGTH], poem[4 * LENGTH - 1 : 4 * LENGTH]
+    if not all(ends) or ends[0] == ends[1]:
+        return False
+    return reading(ends[0])[0] == reading(ends[1])[0] != ""
+
+
+def pattern(poem: str) -> list[bool]:
+    """Which of seven rules a poem keeps.
+
+    Level tones (the first two) and oblique ones (the third and the fourth) alternate between the second and the fourth
+    character of each of 4 lines. The lines of a couplet have opposite tones there; the second line and the third, of
+    different couplets, have the same.
+    """
+    if len(poem) != LINES * LENGTH:
+        return [False] * 7
+    level = [[reading(poem[LENGTH * line + place])[1] in (1, 2) for place in PLACES] for line in range(LINES)]
+    alternating = [second != fourth for second, fourth in level]
+    opposite = [level[a][0] != level[b][0] for a, b in ((0, 1), (2, 3))]
+    return [*alternating, *opposite, level[1][0] == level[2][0]]

@@ -1,0 +1,126 @@
+"""Objectives: what a user's own Python function, --objective FILE.py:FUNCTION, says of finished sequences."""
+
+import contextlib
+import sys
+import traceback
+import types
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from support.config import UsageError
+
+LONGEST = 2**17  # characters of a file, which is kept in config.json
+KEPT = 2**17  # sequences whose scores are remembered
+SHOWN = 80  # characters of a sequence in a message
+
+
+def read_source(name: str) -> dict[str, str]:
+    """The `function` and the `text` of the file that FILE.py:FUNCTION names: what a run keeps on record.
+
+    Raises:
+        UsageError: the file can't be read.
+    """
+    path, _, function = name.rpartition(":")
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"--objective {path}: {error.strerror}") from None
+    except ValueError:
+        raise UsageError(f"--objective {path}: not a text file in UTF-8") from None
+    if len(text) > LONGEST:
+        raise UsageError(f"--objective {path}: longer than {LONGEST:,} characters; data belong in other files")
+    return {"function": function, "text": text}
+
+
+class Objective:
+    """A function that scores finished sequences, with a memory: each different sequence is scored once.
+
+    Attributes:
+        source: its `function` and the `text` of its file, as `read_source` has them.
+    """
+
+    def __init__(self, name: str, source: dict[str, str], decode: Callable[[np.ndarray], Sequence[Any]]):
+        """Runs the file, which defines the function.
+
+        Args:
+            name: FILE.py:FUNCTION, for messages.
+            source: what `read_source` has read.
+            decode: makes int32 [n, T] what the function is given, a list of n sequences.
+
+        Raises:
+            UsageError: the file raises an exception, or has no such function.
+        """
+        self.source, self.decode = source, decode
+        self._path, _, function = name.rpartition(":")
+        self._known: dict[bytes, float] = {}
+        module = types.ModuleType("objective")
+        module.__file__ = self._path
+        sys.modules[module.__name__] = module  # where dataclasses look up their types
+        with self._blamed():
+            exec(compile(source["text"], self._path, "exec"), vars(module))
+        found = getattr(module, function, None)
+        if not callable(found):
+            raise UsageError(f"--objective {self._path}: has no function {function!r}")
+        self._function: Callable[[list[Any]], Any] = found
+
+    @classmethod
+    def read(cls, name: str, decode: Callable[[np.ndarray], Sequence[Any]]) -> "Objective":
+        """The objective FILE.py:FUNCTION; raises UsageError as `read_source` and the constructor do."""
+        return cls(name, read_source(name), decode)
+
+    def score(self, rows: np.ndarray) -> np.ndarray:
+        """The scores of sequences, int32 [n, T] → float32 [n]; the function is given those that are new.
+
+        Raises:
+            UsageError: the function raises an exception, or does not return as many finite numbers.
+        """
+        rows = np.ascontiguousarray(rows, np.int32)
+        keys = [row.tobytes() for row in rows]
+        new = {key: i for i, key in enumerate(keys) if key not in self._known}
+        if new:
+            scores = self._called(self.decode(rows[list(new.values())]))
+            self._known.update(zip(new, scores.tolist(), strict=True))
+        values = np.array([self._known[key] for key in keys], np.float32)
+        if len(self._known) > KEPT:
+            self._known = {}
+        return values
+
+    def _called(self, sequences: Sequence[Any]) -> np.ndarray:
+        """What the function says of sequences: float32 [n]."""
+        count = len(sequences)
+        with self._blamed():
+            returned = self._function(list(sequences))
+        try:
+            values = np.asarray(returned, np.float64)
+        except (TypeError, ValueError):
+            raise self._unfit(f"a {type(returned).__name__} that is not a list of {count} numbers") from None
+        if values.shape != (count,):
+            found = f"{len(values)} values" if values.ndim == 1 else f"values of shape {list(values.shape)}"
+            raise self._unfit(f"{found} for {count} sequences")
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32)
+        if (wrong := np.flatnonzero(~np.isfinite(values))).size:
+            shown = " ".join(repr(sequences[wrong[0]]).split())
+            shown = shown if len(shown) <= SHOWN else shown[:SHOWN] + "..."
+            raise self._unfit(f"{values[wrong[0]]} for {shown}")
+        return values
+
+    def _unfit(self, what: str) -> UsageError:
+        return UsageError(f"--objective {self._path}: {self.source['function']} returned {what}")
+
+    @contextlib.contextmanager
+    def _blamed(self) -> Iterator[None]:
+        """Makes an exception of the file's code a UsageError with its type, its message and its line in the file."""
+        try:
+            yield
+        except (Exception, SystemExit) as error:
+            lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == self._path]
+            if isinstance(error, SyntaxError) and error.filename == self._path:
+                lines.append(error.lineno)
+            where = f"line {lines[-1]}: " if lines else ""
+            message = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
+            what = type(error).__name__ + (f": {message}" if message else "")
+            raise UsageError(f"--objective {self._path}: {where}{what}") from error

@@ -1,0 +1,451 @@
+"""--objective: a user's function as the reward. Its values, the exact policy gradient, runs, and what it gets wrong."""
+
+import csv
+import importlib.util
+import json
+import shlex
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import (
+    ROOT,
+    all_sequences,
+    probabilities,
+    random_generator,
+    randomise,
+    train,
+)
+from test_main import rows, weights
+from test_model import assert_same_gradient, flat, gradient_of, reward_instead
+
+from data.midi import VOCAB_SIZE
+from data.nottingham import NottinghamData
+from data.text import TextData, Vocabulary
+from evaluation import Evaluated
+from generator import PolicyCopy
+from model import SeqGAN
+from runs.experiment import Cell, Method, data_flags, pretraining_words
+from support import objective as objectives
+from support.config import UsageError
+from support.objective import Objective
+from support.parser import parse, read_flags
+from tools import sweep, temperatures
+
+ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
+SIZES = shlex.split("--vocab_size 4 --seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --no-jit")
+D_SIZES = shlex.split("--d_emb_dim 3 --d_filter_sizes 1 3 --d_num_filters 4 3 --d_batch_size 8")
+STEP = tf.constant(0)
+COUNTING = "def ones(sequences):\n    return [float((sequence == 1).sum()) for sequence in sequences]\n"
+
+
+def ids(rows: np.ndarray) -> list[np.ndarray]:
+    return list(rows)
+
+
+def told(tokens):
+    """A score that depends on every token and on its place: int [..., T] → float32 [...], by NumPy or TensorFlow."""
+    tokens = tf.cast(tokens, tf.float32)
+    return tf.sin(1.3 * tokens[..., 0] + 0.9 * tokens[..., 1] ** 2 + 2.1 * tokens[..., 2])
+
+
+def objective_of(function) -> Objective:
+    """The objective that a Python function is."""
+    made = Objective("told.py:told", {"function": "told", "text": "told = print"}, ids)
+    made._function = function
+    return made
+
+
+def model_of(*flags: str, end_token: int | None = None, function=None) -> SeqGAN:
+    """V = 4, T = 3, networks far from uniform; in the g-step nothing is compiled."""
+    config = parse([*SIZES, "--objective", "told.py:told", *flags])
+    function = function or (lambda sequences: told(np.stack(sequences)).numpy().tolist())
+    model = SeqGAN(config, 4, end_token=end_token, objective=objective_of(function))
+    for seed, network in enumerate((model.generator, model.discriminator, model.reward.reference), start=1):
+        if network is not None:
+            randomise(network, seed)
+    model.follow_policy(lag=0.0)
+    model._draw, model._ascend = model._drawn, model._paid
+    return model
+
+
+# ---- the update
+
+
+@ENDS
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--rollout_num 2",
+        "--rollout_num 0 --baseline batch",
+        "--rollout_num 2 --baseline prefix --kl_weight 0.7",
+        f"--rollout_num 2 --kl_weight 0.7 --reward log_odds --objective_weight 0.4 {shlex.join(D_SIZES)}",
+    ],
+)
+def test_the_step_follows_the_exact_gradient(flags, end_token):
+    """That of E[(1 - λ) R + λ · objective] - β KL(G‖G₀), by enumeration."""
+    model = model_of("--batch_size", "40000", *flags.split(), end_token=end_token)
+    share, beta = model.config.objective_share, model.config.kl_weight
+    sequences = all_sequences(4, 3, end_token)
+    scores = share * told(sequences).numpy().astype(np.float64)
+    if share < 1:
+        scores += (1 - share) * model.discriminator.log_odds(tf.constant(sequences)).numpy()
+    assert (model.discriminator is None) == (share == 1)
+    reference = np.log(probabilities(model.reward.reference)) if beta else 0.0
+
+    def loss(log_probs):
+        probs = tf.exp(log_probs)
+        return -tf.reduce_sum(probs * scores) + beta * tf.reduce_sum(probs * (log_probs - reference))
+
+    seen = []
+    model._update_generator = lambda optimizer, gradients: seen.append(flat(gradients))
+    model.g_step(STEP)
+    assert_same_gradient(seen[0], gradient_of(model, loss))
+
+
+@ENDS
+@pytest.mark.parametrize("rollouts", ["0", "2"])
+def test_the_three_parts_do_what_one_call_does(rollouts, end_token):
+    """Draws, rewards and weights are those of the same score inside the one step."""
+    parts = model_of("--rollout_num", rollouts, "--baseline", "batch", end_token=end_token)
+    config = parse([*SIZES, "--rollout_num", rollouts, "--baseline", "batch", "--reward", "optimal"])
+    one = SeqGAN(config, 4, end_token=end_token)
+    reward_instead(one, told)
+    for mine, theirs in zip(one.generator.weights, parts.generator.weights, strict=True):
+        mine.assign(theirs)
+    one.follow_policy(lag=0.0)
+    for step in range(2):
+        expected, found = one._g_step(tf.constant(step)), parts.g_step(tf.constant(step))
+        np.testing.assert_array_equal(found.tokens, expected.tokens)
+        np.testing.assert_allclose(found.rewards, expected.rewards, atol=1e-6)
+    for mine, theirs in zip(one.generator.weights, parts.generator.weights, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+def test_without_a_weight_it_is_not_asked_in_training():
+    def fails(sequences):
+        raise AssertionError
+
+    model = model_of("--objective_weight", "0", "--reward", "constant", function=fails)
+    np.testing.assert_array_equal(model.g_step(STEP).rewards, np.ones([4, 3]))
+
+
+def test_each_different_sequence_is_scored_once(monkeypatch):
+    asked = []
+
+    def scored(sequences):
+        asked.extend(tuple(sequence) for sequence in sequences)
+        return [float(sequence[0]) for sequence in sequences]
+
+    objective = objective_of(scored)
+    tokens = all_sequences(4, 3)
+    twice = np.concatenate([tokens, tokens[::-1]])
+    for _ in range(2):
+        np.testing.assert_array_equal(objective.score(twice), twice[:, 0])
+    assert sorted(asked) == sorted(map(tuple, tokens))
+    model = model_of("--rollout_num", "3", function=scored)
+    asked.clear()
+    for step in range(3):
+        model.g_step(tf.constant(step))
+    assert len(asked) == len(set(asked)) > 10
+    monkeypatch.setattr(objectives, "KEPT", 10)  # what is too much to remember is forgotten, and right all the same
+    for some in (tokens[:30], twice):
+        np.testing.assert_array_equal(objective.score(some), some[:, 0])
+
+
+# ---- what it is given
+
+
+def test_text_pitches_or_ids():
+    text = types.SimpleNamespace(vocabulary=Vocabulary("char", ("a", "b")))
+    rows = np.array([[0, 1, 3, 4], [1, 2, 0, 0]], np.int32)  # 2 is unknown, 3 the end, 4 padding
+    assert TextData.decode(text, rows) == ["ab", "b\ufffdaa"]
+    tune, other = NottinghamData.decode(None, np.array([[0, 1, VOCAB_SIZE - 1], [40, 0, 0]], np.int32))
+    assert tune.tolist() == [0, 21, 108] and other.tolist() == [60, 0, 0]
+
+
+# ---- where it is measured
+
+
+@ENDS
+def test_the_curves_are_the_expectations(end_token):
+    policy, other = (random_generator(seed=seed, end_token=end_token) for seed in (0, 5))
+    pretrained = PolicyCopy(other, "pretrained")
+    evaluated = Evaluated(parse([*SIZES, "--reward", "constant"]), policy)
+    objective = objective_of(lambda sequences: told(np.stack(sequences)).numpy())
+    figures = evaluated.towards(objective, pretrained, 3000, 0)
+    p, q = probabilities(policy), probabilities(pretrained)
+    scores = told(all_sequences(4, 3, end_token)).numpy()
+    exact = {"objective": (p * scores).sum(), "kl_to_pretrained": (p * np.log(p / q)).sum()}
+    spread = {"objective": np.sqrt((p * scores**2).sum() - (p * scores).sum() ** 2)}
+    for name, (mean, error) in figures.items():
+        assert abs(mean - exact[name]) < 4 * error < 0.2, name
+    assert figures["objective"][1] == pytest.approx(spread["objective"] / np.sqrt(3000), rel=0.1)
+    assert abs(exact["kl_to_pretrained"]) > 10 * figures["kl_to_pretrained"][1]
+
+
+# ---- runs
+
+LENGTHS = shlex.split(
+    "--oracle_emb_dim 3 --oracle_hidden_dim 4 --rollout_num 2 --kl_weight 0.5 --pretrain_g_epochs 4 --eval_every 2 "
+    "--eval_samples 300 --checkpoint_every 1 --keep_checkpoints 9"
+)
+
+
+@pytest.fixture
+def counting(tmp_path, monkeypatch) -> str:
+    """An objective, in the working directory: how many tokens are 1."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "counting.py").write_text(COUNTING)
+    return "counting.py:ones"
+
+
+def run(folder, objective: str, *flags: str) -> int:
+    logs = ["--log_dir", str(folder / "train"), "--eval_log_dir", str(folder / "eval")]
+    return train([*SIZES, *LENGTHS, *logs, "--objective", objective, *flags])
+
+
+def test_a_run_is_continued_bit_for_bit_and_rises(counting, tmp_path, capsys):
+    flags = ["--g_lr", "0.05", "--baseline", "batch"]
+    for total in ("2", "10"):
+        assert run(tmp_path / "parts", counting, *flags, "--total_epochs", total) == 0
+    assert run(tmp_path / "whole", counting, *flags, "--total_epochs", "10") == 0
+    parts, whole = weights(tmp_path / "parts"), weights(tmp_path / "whole")
+    assert parts.keys() == whole.keys() and any("pretrained_policy" in name for name in whole)
+    for name, value in whole.items():
+        np.testing.assert_array_equal(value, parts[name], err_msg=name)
+    for kind in ("train", "eval"):
+        assert rows(tmp_path / "parts" / kind) == rows(tmp_path / "whole" / kind)
+    evaluations = rows(tmp_path / "whole" / "eval")
+    assert all(row["objective"] and row["objective_se"] and row["real_objective"] for row in evaluations)
+    assert [bool(row["kl_to_pretrained"]) for row in evaluations] == [
+        row["phase"] == "adversarial" for row in evaluations
+    ]
+    objective = [float(row["objective"]) for row in evaluations]
+    assert objective[-1] > objective[2] + 0.2 and float(evaluations[-1]["kl_to_pretrained"]) > 0.05
+    capsys.readouterr()
+    logs = ["--log_dir", str(tmp_path / "whole" / "train"), "--eval_log_dir", str(tmp_path / "whole" / "eval")]
+    assert train(["--no-is_train", *logs]) == 0
+    out = capsys.readouterr().out
+    assert "objective " in out and "kl_to_pretrained " in out and "nats a sequence" in out
+    # the pretrained policy is that of the end of pretraining
+    first = SeqGAN.restored(tmp_path / "whole" / "train", "pretrained").generator.get_weights()
+    for mine, theirs in zip(SeqGAN.restored(tmp_path / "whole" / "train").pretrained.get_weights(), first, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_file_that_changed_is_refused(counting, tmp_path, capsys):
+    assert run(tmp_path, counting, "--total_epochs", "1") == 0
+    content = json.loads((tmp_path / "train" / "config.json").read_text())
+    assert content["objective"] == {"function": "ones", "text": COUNTING}
+    before = rows(tmp_path / "train")
+    (tmp_path / "counting.py").write_text(COUNTING + "twos = ones\n")
+    for objective in (counting, "counting.py:twos"):
+        for more in ([], ["--no-is_train"]):
+            capsys.readouterr()
+            assert run(tmp_path, objective, "--total_epochs", "1" if more else "2", *more) == 2
+            assert capsys.readouterr().err.startswith(f"main.py: error: --objective {objective}: changed since the run")
+    assert rows(tmp_path / "train") == before
+    (tmp_path / "elsewhere.py").write_text(COUNTING)  # the same text by another name is the same
+    assert run(tmp_path, "elsewhere.py:ones", "--total_epochs", "2") == 0
+    assert run(tmp_path, counting, "--total_epochs", "2", "--overwrite") == 0
+
+
+def test_another_objective_starts_from_the_same_pretraining(counting, tmp_path):
+    assert run(tmp_path / "one", counting, "--total_epochs", "1") == 0
+    (tmp_path / "other.py").write_text(COUNTING.replace("== 1", "== 2"))
+    pretrained = ["--pretrained", str(tmp_path / "one" / "train"), "--total_epochs", "1"]
+    assert run(tmp_path / "two", "other.py:ones", *pretrained) == 0
+    restored = [SeqGAN.restored(tmp_path / name / "train") for name in ("one", "two")]
+    for mine, theirs in zip(*(model.pretrained.get_weights() for model in restored), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_the_temperatures_of_a_run_tell_of_its_own_objective(counting, tmp_path, capsys):
+    """Also where the file is gone."""
+    assert run(tmp_path, counting, "--total_epochs", "2") == 0
+    (tmp_path / "counting.py").unlink()
+    capsys.readouterr()
+    csv_file = tmp_path / "plane.csv"
+    flags = ["--checkpoints", "--temperatures", "1", "0.5", "--csv", str(csv_file), "-n", "64"]
+    assert temperatures.main([str(tmp_path / "train"), *flags]) == 0
+    assert "objective | kl_to_pretrained" in capsys.readouterr().out
+    with open(csv_file, newline="") as file:
+        found = {(row["run"], row["temperature"]): row for row in csv.DictReader(file)}
+    values = {key: (float(row["objective"]), float(row["kl_to_pretrained"])) for key, row in found.items() if key[1]}
+    assert len(values) == 4
+    assert values["train pretrained", "1.0"][1] == pytest.approx(0, abs=1e-6) and values["train", "1.0"][1] > 1e-4
+    assert values["train pretrained", "0.5"][1] > 1e-3
+
+
+# ---- what is wrong with it
+
+WRONG = [
+    ("def f(sequences)\n    return 1\n", "line 1: SyntaxError: expected ':'"),
+    ("x = 1\nimport no_such_package\n", "line 2: ModuleNotFoundError: No module named 'no_such_package'"),
+    ("g = len\n", "has no function 'f'"),
+    ("f = 3\n", "has no function 'f'"),
+    ("def f(sequences):\n    return [1.0]\n", "f returned 1 values for 2 sequences"),
+    ("def f(sequences):\n    return [[1.0], [2.0]]\n", "f returned values of shape [2, 1] for 2 sequences"),
+    ("def f(sequences):\n    return None\n", "f returned values of shape [] for 2 sequences"),
+    ("def f(sequences):\n    return ['good', 'bad']\n", "f returned a list that is not a list of 2 numbers"),
+    ("def f(sequences):\n    return (0.0 for _ in sequences)\n", "f returned a generator that is not a list of 2"),
+    ("def f(sequences):\n    return [0.0, float('nan')]\n", "f returned nan for array([1, 2, 3], dtype=int32)"),
+    ("def f(sequences):\n    return [-1e300, 0.0]\n", "f returned -inf for array([0, 1, 2], dtype=int32)"),
+    (
+        "def f(sequences):\n    return [g(s) for s in sequences]\ndef g(s):\n    return s.strip('\\n')\n",
+        "line 4: AttributeError: 'numpy.ndarray' object has no attribute 'strip'",
+    ),
+    ("def f(sequences):\n    raise SystemExit\n", "line 2: SystemExit"),
+    ("def f(sequences):\n    raise ValueError('two\\nlines')\n", "line 2: ValueError: two lines"),
+    ("raise KeyboardInterrupt\n", None),
+]
+
+
+@pytest.mark.parametrize(("text", "why"), WRONG)
+def test_what_is_wrong_is_one_line(text, why, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+
+    def ask():
+        Objective.read(f"{path}:f", ids).score(np.array([[0, 1, 2], [1, 2, 3]]))
+
+    if why is None:  # that is the user's own doing
+        with pytest.raises(KeyboardInterrupt):
+            ask()
+        return
+    with pytest.raises(UsageError) as error:
+        ask()
+    assert str(error.value).startswith(f"--objective {path}: {why}") and "\n" not in str(error.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    (tmp_path / "latin.py").write_bytes(b"# \xe9\n")
+    (tmp_path / "long.py").write_text("#" * (objectives.LONGEST + 1))
+    for name, why in (
+        ("none.py", "No such file"),
+        (".", "Is a directory"),
+        ("latin.py", "UTF-8"),
+        ("long.py", "longer"),
+    ):
+        with pytest.raises(UsageError, match=f"^--objective {tmp_path / name}: .*{why}"):
+            Objective.read(f"{tmp_path / name}:f", ids)
+
+
+def test_the_program_ends_before_training_or_where_the_function_fails(tmp_path, monkeypatch, capsys):
+    """With the last checkpoint as it was; --debug shows the traceback."""
+    monkeypatch.chdir(tmp_path)
+    assert run(tmp_path, "none.py:f", "--total_epochs", "1") == 2
+    assert capsys.readouterr().err == "main.py: error: --objective none.py: No such file or directory\n"
+    assert not (tmp_path / "train").exists()
+    (tmp_path / "mine.py").write_text("def f(sequences):\n    return [0.0] * 7\n")
+    assert run(tmp_path, "mine.py:f", "--total_epochs", "1") == 2
+    assert "mine.py: f returned 7 values for 40 sequences\n" in capsys.readouterr().err
+    late = "    calls.append(1)\n    1 / (len(calls) < 6)\n    return [0.0] * len(sequences)\n"
+    (tmp_path / "late.py").write_text(f"calls = []\ndef f(sequences):\n{late}")
+    flags = ["--total_epochs", "9", "--no-evaluate", "--baseline", "batch"]
+    assert run(tmp_path / "late", "late.py:f", *flags) == 2
+    assert (
+        capsys.readouterr().err == "main.py: error: --objective late.py: line 4: ZeroDivisionError: division by zero\n"
+    )
+    saved = sorted((tmp_path / "late" / "train" / "checkpoints").iterdir())
+    assert len(saved) > 4
+    with pytest.raises(UsageError) as error:
+        run(tmp_path / "debug", "late.py:f", *flags, "--debug")
+    assert isinstance(error.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        ("--objective a.py", "--objective a.py: not a FILE.py:FUNCTION"),
+        ("--objective a.py:", "not a FILE.py:FUNCTION"),
+        ("--objective :f", "not a FILE.py:FUNCTION"),
+        ("--objective_weight 0.5", "--objective_weight has no effect without --objective FILE"),
+        (
+            "--objective a.py:f --d_lr 0.1",
+            "--d_lr has no effect with --objective and without --objective_weight below 1",
+        ),
+        ("--objective a.py:f --d_filter_sizes 2", "--d_filter_sizes has no effect with --objective"),
+        ("--objective a.py:f --reward bleu --train_size 64", "--reward has no effect with --objective"),
+        ("--objective a.py:f --objective_weight 0.5 --discriminator lstm --g_update fold", "--g_update sampled"),
+        ("--objective a.py:f --objective_weight 1.5", "1.5 is more than 1"),
+        ("--objective a.py:f --objective_weight 0 --reward random --rollout_num 2", "--rollout_num has no effect"),
+    ],
+)
+def test_flags_that_do_not_go_together(flags, why):
+    with pytest.raises(UsageError) as error:
+        read_flags(flags.split())
+    assert why in str(error.value)
+
+
+def test_flags_that_do():
+    config = read_flags(["--preset", "music", "--objective", "a.py:f", "--kl_weight", "0.2", "--rollout_num", "4"])
+    assert not config.trains_discriminator and config.rollouts_drawn == 4
+    config = read_flags(["--objective", "a.py:f", "--objective_weight", "0.5", "--d_lr", "0.1", "--reward", "log_odds"])
+    assert config.trains_discriminator
+    assert (
+        read_flags(["--objective", "a.py:f", "--objective_weight", "0.5", "--reward", "constant"]).rollouts_drawn == 16
+    )
+
+
+# ---- sweeps
+
+
+def test_a_sweep_tells_changed_objectives_apart(counting, tmp_path):
+    flags = (*SIZES, "--oracle_emb_dim", "3", "--objective", counting, "--total_epochs", "1")
+    cells = [Cell(Method("m", "m", flags, (1, 2)), seed, 1, tmp_path / str(seed)) for seed in (1, 2)]
+    for cell, text in zip(cells, (COUNTING, COUNTING + "\n"), strict=True):
+        cell.log_dir.mkdir(parents=True)
+        content = {
+            "flags": {"total_epochs": 1},
+            "run": "x",
+            "data": {},
+            "objective": {"function": "ones", "text": text},
+        }
+        (cell.log_dir / "config.json").write_text(json.dumps(content))
+    assert cells[0].data != cells[1].data and data_flags(cells[0]) == data_flags(cells[1])
+    assert "m, seed 2: read other data than m, seed 1" in sweep.mixed({cell: cell.data for cell in cells})
+    assert sweep.data_now(cells[0].argv) == cells[0].data
+    words = pretraining_words(flags)
+    assert "--objective" not in words and not read_flags(words).trains_discriminator  # whose filters would not fit
+
+
+# ---- the examples
+
+
+def example(name: str):
+    """A file of objectives/, as the program runs it: on its own."""
+    spec = importlib.util.spec_from_file_location(f"objectives_{name}", ROOT / "objectives" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_whistle():
+    whistle = example("whistle")
+    tunes = [np.array(tune) for tune in ([62, 0, 83], [61, 62, 63], [60, 62, 0], [84, 85, 86], [64, 66, 67])]
+    assert whistle.playable(tunes) == [1, 0, 0, 0, 1]
+    np.testing.assert_allclose(whistle.playable_share(tunes), [1, 1 / 3, 2 / 3, 0, 1])
+
+
+def test_quatrain():
+    pytest.importorskip("pypinyin")
+    quatrain = example("quatrain")
+    poem = "白日依山盡黃河入海流欲窮千里目更上一層樓"
+    assert quatrain.regulated([poem]) == quatrain.rhyme([poem]) == quatrain.tones([poem]) == [1]
+    others = [poem[:-1] + "山", poem[:-1] + "流", poem[:-1], "", "a" * 20]
+    assert quatrain.rhyme(others) == [0] * 5 and quatrain.tones(others)[:2] == [1, 1]
+    assert quatrain.tones(others)[2:4] == [0, 0] and quatrain.regulated(others) == [0] * 5
+    swapped = poem[:1] + "山依日" + poem[4:]
+    assert quatrain.tones([swapped]) == [pytest.approx(6 / 7)] and quatrain.regulated([swapped]) == [0]
+    assert [quatrain.reading(c)[0] for c in "天間春月女"] == ["an", "an", "en", "ie", "v"]
+
+
+def test_molecules():
+    pytest.importorskip("rdkit")
+    molecules = example("molecules")
+    strings = ["CC(=O)Oc1ccccc1C(=O)O", "c1ccccc1(", "", "CCO"]
+    assert molecules.valid(strings) == [1, 0, 0, 1]
+    np.testing.assert_allclose(molecules.qed(strings), [0.5501, 0, 0, 0.4068], atol=1e-3)
