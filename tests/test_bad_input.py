@@ -33,6 +33,7 @@ MAY_BE_ZERO = {
         "seed",
         *("threads", "d_eval_samples", "candidates", "mle_steps", "reference_every", "frame_beats"),
         *("scheduled_sampling", "mle_lr", "average", "kl_weight", "rollout_num", "guide_eta", "d_draws"),
+        "objective_weight",
         "oracle_seed",
         "split_seed",
         "train_size",

@@ -152,6 +152,7 @@ def test_each_different_sequence_is_scored_once(monkeypatch):
     monkeypatch.setattr(objectives, "KEPT", 10)  # what is too much to remember is forgotten, and right all the same
     for some in (tokens[:30], twice):
         np.testing.assert_array_equal(objective.score(some), some[:, 0])
+        assert len(objective._known) <= 10
 
 
 # ---- what it is given
@@ -228,7 +229,7 @@ def test_a_run_is_continued_bit_for_bit_and_rises(counting, tmp_path, capsys):
     logs = ["--log_dir", str(tmp_path / "whole" / "train"), "--eval_log_dir", str(tmp_path / "whole" / "eval")]
     assert train(["--no-is_train", *logs]) == 0
     out = capsys.readouterr().out
-    assert "objective " in out and "kl_to_pretrained " in out and "nats a sequence" in out
+    assert "objective " in out and "kl_to_pretrained " in out and "nats per sequence" in out
     # the pretrained policy is that of the end of pretraining
     first = SeqGAN.restored(tmp_path / "whole" / "train", "pretrained").generator.get_weights()
     for mine, theirs in zip(SeqGAN.restored(tmp_path / "whole" / "train").pretrained.get_weights(), first, strict=True):
