@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Gets the Nottingham folk tunes, trains on them and leaves songs, sample*.mid, in --log_dir and, when it ends or is
-# interrupted, in data/Nottingham as well. Flags given to this script go on to main.py and win over those below. Run it
-# again after an interruption: it goes on from the last checkpoint.
+# interrupted, in data/Nottingham as well. Where the discriminator knows something, songs that it has chosen are in
+# resampled/ in --log_dir. Flags given to this script go on to main.py and win over those below. Run it again after an
+# interruption: it goes on from the last checkpoint.
 #
 #   PYTHON          the interpreter (default: python)
 #   NOTTINGHAM_ZIP  a Nottingham.zip to use instead of a download
@@ -17,20 +18,8 @@ python=${PYTHON:-python}
 
 # docs/flags.md has what the preset holds, RESULTS.md why.
 flags=(--preset music "$@")
-log_dir=$("$python" -c "import sys, support.parser as p; print(p.parse(sys.argv[1:]).log_dir)" "${flags[@]}")
-"$python" main.py "${flags[@]}" &
-training=$!
-
-# Signals to this script are meant for the training, which saves and ends. Ctrl-C reaches both without help.
-trap 'kill -TERM $training 2>/dev/null || true' TERM
-trap 'kill -HUP $training 2>/dev/null || true' HUP
-trap : INT
-status=0
-wait $training || status=$?
-while kill -0 $training 2>/dev/null; do # a signal has ended the wait, not the training
-    status=0
-    wait $training || status=$?
-done
+source tools/train.sh
+train "${flags[@]}"
 
 # Also after an interruption; not after an error, which may be that the directory is another run's.
 if ((status == 0 || status > 128)); then
@@ -40,4 +29,5 @@ if ((status == 0 || status > 128)); then
         mv -- data/Nottingham/.song.partial "data/Nottingham/${song##*/}"
     done
 fi
+choose 5 resampled
 exit $status

@@ -223,6 +223,18 @@ def train(argv: Sequence[str]) -> int:
         return program.main(argv)
 
 
+@pytest.fixture(scope="session")
+def knowing(tmp_path_factory) -> Path:
+    """A run whose discriminator was trained and measured, and knows something."""
+    folder = tmp_path_factory.mktemp("knowing")
+    words = [*SIZES, *shlex.split("--vocab_size 4 --oracle_emb_dim 3 --oracle_hidden_dim 4 --pretrain_g_epochs 1")]
+    words += shlex.split("--total_epochs 0 --pretrain_d --pretrain_d_epochs 60 --d_lr 0.01 --d_batch_size 64 --no-jit")
+    words += ["--d_eval_samples", "500", "--log_dir", str(folder / "run"), "--eval_log_dir", str(folder / "eval")]
+    words += ["--oracle_init", "normal"]
+    assert train(words) == 0
+    return folder / "run"
+
+
 def shared_model(
     config: Config, vocab_size: int, start_token: int = 0, end_token: int | None = None, *, oracle=None, **sequences
 ) -> SeqGAN:

@@ -542,9 +542,9 @@ def tree(tmp_path) -> Path:
     """A copy of the program, so that a run of the script leaves this one alone."""
     copy = tmp_path / "copy of the tree"
     copy.mkdir()
-    for name in ("data", "runs", "support"):
+    for name in ("data", "runs", "support", "tools"):
         (copy / name).mkdir()
-        for path in (ROOT / name).glob("*.py"):
+        for path in [*(ROOT / name).glob("*.py"), *(ROOT / name).glob("*.sh")]:
             shutil.copy(path, copy / name)
     for path in [*ROOT.glob("*.py"), ROOT / "train_nottingham.sh"]:
         shutil.copy(path, copy)
@@ -572,6 +572,7 @@ def test_the_script_from_zip_to_songs(tree, split_folder, tmp_path):
     check_songs(tree / "data" / "Nottingham", seq_len=12)
     check_songs(tree / "logs" / "train" / "nottingham", seq_len=12)
     assert [row["epoch"] for row in eval_rows(tree / "logs" / "eval" / "nottingham")] == ["0", "2", "3", "4"]
+    assert "--candidates: no evaluation of logs/train/nottingham" in done.stderr  # it has measured too little
     line = next(line for line in done.stdout.splitlines() if line.startswith("pretrain_d 1/1"))
     assert "d_pretrain_loss" in line and "nll" not in line  # which were those of before
     again = run_script(tree, tmp_path / "gone.zip", *flags)  # the folder is there, so the zip is not needed

@@ -360,3 +360,80 @@ def test_a_run_that_is_damaged(runs, capsys, tmp_path, name, content, why):
         sample.main([str(tmp_path / "run")])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count("\n") == 1 and why in error, error
+
+
+# ---- one of several candidates
+
+
+def test_candidates_are_chosen_by_the_run_s_discriminator(knowing, capsysbinary):
+    model = SeqGAN.restored(knowing)
+    eta, g = model.recorded["d_eta"][0], probabilities(model.generator)
+    w = np.exp(eta * model.discriminator.log_odds(tf.constant(all_sequences(4, 3))).numpy().astype(np.float64))
+    q = 2 * g * (g * w[:, None] / (w[:, None] + w)).sum(axis=1)
+    lines = lines_of(capsysbinary, knowing, "-n", 20_000, "--candidates", 2)
+    tokens = np.array([line.split() for line in lines], int)
+    counts = np.bincount(index_of(tokens, 4), minlength=64)
+    assert chi_square(counts, q) > 1e-3 and chi_square(counts, g) < 1e-6
+    assert lines[:300] == lines_of(capsysbinary, knowing, "-n", 300, "--candidates", 2)
+    plain = lines_of(capsysbinary, knowing, "-n", 300)
+    assert lines_of(capsysbinary, knowing, "-n", 300, "--candidates", 1) == plain
+    ranked = lines_of(capsysbinary, knowing, "-n", 300, "--rank")
+    assert ranked != plain and sorted(ranked) == sorted(plain)
+    odds = model.log_odds(tf.constant(np.array([line.split() for line in ranked], np.int32))).numpy()
+    assert (np.diff(odds) <= 0).all()
+    assert lines_of(capsysbinary, knowing, "-n", 300, "--candidates", 2, "--eta", eta) == lines[:300]
+
+
+def test_longer_samples_are_chosen_a_stretch_at_a_time(knowing):
+    model = SeqGAN.restored(knowing)
+
+    def log_odds(tokens: tf.Tensor) -> tf.Tensor:  # of as many tokens as in training
+        assert tokens.shape == [sample.ROWS, 3]
+        return tf.reduce_sum(tf.cast(tokens == 1, tf.float32), axis=1)
+
+    def drawn(length: int, count: int, prefix=(), eta: float = 100.0) -> np.ndarray:
+        choice = sample.Choice(log_odds, 256, eta)
+        return next(sample.portions(model.plain, count, prefix, 1.0, 1, length, (), choice))
+
+    longer = drawn(8, 64)
+    assert longer.shape == (64, 8) and (longer == 1).mean() > 0.9
+    np.testing.assert_array_equal(drawn(3, 20), longer[:20, :3])
+    np.testing.assert_array_equal(drawn(2, 20), longer[:20, :2])
+    begun = drawn(8, 64, prefix=[3, 3, 3, 2])
+    assert (begun[:, :4] == [3, 3, 3, 2]).all() and (begun[:, 4:] == 1).mean() > 0.9
+    assert (drawn(8, 64, eta=0.0) == 1).mean() < 0.6
+
+
+@pytest.mark.parametrize(
+    ("recorded", "words", "why"),
+    [
+        ({"d_gain_valid": (0.001, 0.002), "d_eta": (1, 0)}, "--candidates 4", "d_gain_valid 0.0010 ± 0.0020; without"),
+        ({"d_gain_valid": (0.001, 0.002)}, "--rank", "--rank: the discriminator of"),
+        ({"nll": (1.0, 0.1)}, "--candidates 4", "no evaluation of"),
+        ({}, "--eta 1", "--eta has no effect without --candidates"),
+        ({"d_gain": (0.1, 0.01)}, "--rank --length 7", "--rank: the discriminator reads 3 tokens"),
+        ({}, "--candidates 2 --guide", "not with --guide"),
+        ({}, "--candidates 0", "--candidates"),
+    ],
+)
+def test_what_cannot_choose_is_one_line(knowing, monkeypatch, capsys, recorded, words, why):
+    restored = SeqGAN.restored
+
+    def changed(*arguments):
+        model = restored(*arguments)
+        model.recorded = recorded
+        return model
+
+    monkeypatch.setattr(SeqGAN, "restored", changed)
+    with pytest.raises(SystemExit) as stopped:
+        sample.main([str(knowing), *words.split()])
+    captured = capsys.readouterr()
+    assert stopped.value.code == 2 and captured.err.count("\n") == 1 and why in captured.err and not captured.out
+
+
+def test_a_run_without_a_measured_discriminator_is_told_so(runs, capsys):
+    for flag in (["--candidates", "4"], ["--rank"]):
+        with pytest.raises(SystemExit) as stopped:
+            sample.main([str(runs / "ids"), *flag])
+        err = capsys.readouterr().err
+        assert stopped.value.code == 2 and err.count("\n") == 1 and "--pretrain_d" in err

@@ -265,3 +265,44 @@ def test_changed_data_are_refused(runs, tmp_path, capsys):
         temperatures.main([str(runs / "lines"), "--temperatures", "1"])
     assert "lines: the run has read other data than --data_dir" in capsys.readouterr().err
     path.write_text(before)
+
+
+def test_candidates_are_a_curve_of_their_own(knowing, tmp_path, capsys):
+    rows = measured(tmp_path, str(knowing), "--temperatures", "1", "0.9", "--candidates", "4", "1", "-n", "64")
+    out = capsys.readouterr().out
+    assert "| run, candidates 4 |" in out and "| run, candidates 1 |" in out
+    cold, plain, one, four, real = rows
+    assert [row["candidates"] for row in rows] == ["", "", "1", "4", ""] and real["run"] == "real data"
+    figures = ("nll", "nll_test", "g_entropy", "kl_forward", "kl_reverse")
+    for name in figures:
+        assert float(one[name]) == pytest.approx(float(plain[name]))
+        assert float(four[name]) != float(plain[name]) != float(cold[name])
+    assert 0 < float(four["distinct2"]) < 1
+    evaluation = SeqGAN.restored(knowing).recorded  # of 16 candidates
+    assert float(four["nll_test"]) < float(one["nll_test"])
+    gains = [evaluation["d_gain_resampled"][0], float(one["nll_test"]) - float(four["nll_test"]), 0.0]
+    assert gains == sorted(gains, reverse=True)
+
+
+def test_candidates_of_lines_are_compared_with_lines(tmp_path, monkeypatch, capsys):
+    (tmp_path / "lines").mkdir()
+    for name in ("train", "valid", "test"):
+        (tmp_path / "lines" / f"{name}.txt").write_text("ab\nabc\nbca\ncab\nc\n" * 6)
+    words = [*SIZES, *shlex.split("--dataset text --vocab_size 9 --no-jit --total_epochs 0 --pretrain_d")]
+    words += ["--data_dir", str(tmp_path / "lines"), "--d_eval_samples", "30", "--log_dir", str(tmp_path / "run")]
+    assert train([*words, "--eval_log_dir", str(tmp_path / "eval")]) == 0
+    monkeypatch.setattr(temperatures, "check_knows", lambda *_: None)
+    rows = measured(tmp_path, str(tmp_path / "run"), "--temperatures", "1", "--candidates", "1", "3", "-n", "32")
+    plain, one, three, _ = rows
+    assert float(one["nll_test"]) == pytest.approx(float(plain["nll_test"]))
+    for name in ("bleu2", "self_bleu2", "length", "copied_share"):
+        assert float(three[name]) > 0 and float(three[name]) != float(plain[name])
+    assert not three["g_entropy"]
+
+
+def test_candidates_take_a_discriminator_that_knows(runs, knowing, capsys):
+    for words, why in (([str(runs / "oracle")], "--pretrain_d"), ([str(knowing), "--guide"], "--guide")):
+        with pytest.raises(SystemExit) as stopped:
+            temperatures.main([*words, "--candidates", "4"])
+        err = capsys.readouterr().err
+        assert stopped.value.code == 2 and err.count("\n") == 1 and why in err

@@ -5,8 +5,9 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -23,18 +24,27 @@ from data.text import Vocabulary, tokenise
 from evaluation import Evaluated
 from generator import State, sample_tokens
 from model import SeqGAN
+from resampling import keep_one
 from runs.checkpoints import BEST, first_line
 from runs.directories import PRETRAINED, SONG, TEMPO, VOCABULARY, write_whole
 from support.config import UsageError
 from support.device import configure_tensorflow
 from support.parser import Parser, number
-from support.seeds import Purpose, key, uniforms
+from support.seeds import Purpose, fold, key, uniforms
 from support.streams import escape_unprintable
 
 ROWS = 256  # samples drawn at once; the same whatever -n, so that more samples begin with the fewer
 STEPS = 256  # tokens of them that are drawn in one compiled call
 MOST_TOKENS = 100_000  # of a sample: ROWS of them fit into memory
 WRITTEN = ".samples.sha256"  # in a folder of tunes: those that earlier calls wrote, as `sha256sum` lists files
+
+
+class Choice(NamedTuple):
+    """How one of several candidates is kept: the discriminator's `log_odds` of int32 [rows, T], how many, and η."""
+
+    log_odds: Callable[[tf.Tensor], tf.Tensor]
+    candidates: int
+    eta: float
 
 
 def portions(
@@ -45,6 +55,7 @@ def portions(
     seed: int,
     length: int | None = None,
     never: Sequence[int] = (),
+    choice: Choice | None = None,
 ) -> Iterator[np.ndarray]:
     """Draws sequences that begin with a prefix, some at a time.
 
@@ -60,22 +71,24 @@ def portions(
         length: T; None: that of the sequences in training. The policy being recurrent it can go on, and does so until
             an end token, if it has one.
         never: tokens that are not drawn, the others' probabilities being scaled to a sum of 1.
+        choice: keeps one of several candidates, see `resampling`; where T is longer than in training, of each stretch
+            of so many tokens, among continuations of what was kept before.
 
     Yields:
         int32 [at most ROWS, T], n rows in all; what follows an end token is padding, V.
     """
     generator = drawn_from.policy
     length = length or generator.seq_len
-    steps = min(length, STEPS)
+    steps = generator.seq_len if choice else min(length, STEPS)
     projection = generator.projection() / temperature  # logits are linear in it
     allowed = np.zeros(generator.vocab_size, np.float32)
     allowed[list(never)] = -np.inf
     forced = np.full(-(-length // steps) * steps, -1, np.int32)  # -1: drawn
     forced[: len(prefix)] = prefix
 
-    def go_on(chunk, first, forced, token, hidden, cell):
+    def draw(seed, first, forced, token, hidden, cell):
         def step(i, token, state, tokens):
-            numbers = uniforms([ROWS], key(seed, Purpose.TOOL_SAMPLE, chunk, first + i))
+            numbers = uniforms([ROWS], fold(seed, first + i))
             drawn = generator.after(token, sample_tokens(generator.logits(state.hidden, projection) + allowed, numbers))
             token = tf.where(forced[i] < 0, drawn, forced[i])
             tokens = tf.tensor_scatter_nd_update(tokens, [[i]], token[None])
@@ -83,7 +96,21 @@ def portions(
 
         start = (0, token, State(hidden, cell), tf.zeros([steps, ROWS], tf.int32))
         _, token, state, tokens = tf.while_loop(lambda i, *_: i < steps, step, start, maximum_iterations=steps)
-        return token, *state, tf.transpose(tokens)
+        return tf.transpose(tokens), token, *state
+
+    def go_on(chunk, first, forced, *state):
+        if not choice:
+            return draw(key(seed, Purpose.TOOL_SAMPLE, chunk), first, forced, *state)
+        like = (tf.zeros([ROWS, steps], tf.int32), *state)
+        of_stretch = key(seed, Purpose.RESAMPLE, chunk, first)
+        log_odds, candidates, eta = choice
+        return keep_one(
+            lambda numbers: draw(numbers, first, forced, *state),
+            lambda tokens: eta * log_odds(tokens),
+            candidates,
+            of_stretch,
+            like,
+        )
 
     compiled = tf.function(go_on, jit_compile=drawn_from.config.jit, autograph=False)
     for chunk in range(-(-count // ROWS)):
@@ -91,12 +118,56 @@ def portions(
         tokens = np.full([rows, length], generator.vocab_size, np.int32)
         state = tf.fill([ROWS], generator.start_token), *generator.first_state(ROWS)
         for first in range(0, length, steps):
-            *state, drawn = compiled(tf.constant(chunk), tf.constant(first), forced[first : first + steps], *state)
+            drawn, *state = compiled(tf.constant(chunk), tf.constant(first), forced[first : first + steps], *state)
             tokens[:, first : first + steps] = drawn[:rows, : length - first].numpy()
             last = tokens[:, min(first + steps, length) - 1]
             if generator.end_token is not None and np.isin(last, (generator.end_token, generator.vocab_size)).all():
                 break  # all have ended, and what follows is there
         yield tokens
+
+
+def ranked(portions: Iterator[np.ndarray], log_odds: Callable[[tf.Tensor], tf.Tensor]) -> Iterator[np.ndarray]:
+    """All samples in one portion, int32 [n, T], those of the highest log-odds first."""
+    tokens = np.concatenate(list(portions))
+    yield tokens[np.argsort(-log_odds(tf.constant(tokens)).numpy(), kind="stable")]
+
+
+def check_knows(model: SeqGAN, logdir: Path, flag: str) -> None:
+    """Checks that the discriminator of a run was found to know something, by the newest evaluation.
+
+    Raises:
+        UsageError: there is none, it was not measured, or its gain is not above 0 by two standard errors.
+    """
+    plain = f"without {flag} plain samples are drawn"
+    if model.discriminator is None:
+        raise UsageError(f"{flag}: {logdir} has no discriminator; {plain}")
+    name = "d_gain_valid" if "d_gain_valid" in model.recorded else "d_gain"
+    if name not in model.recorded:
+        raise UsageError(
+            f"{flag}: no evaluation of {logdir} up to this checkpoint tells what its discriminator knows; {plain}; "
+            "main.py --pretrain_d trains and measures one where no adversarial phase does"
+        )
+    gain, error = model.recorded[name]
+    if not gain > 2 * error:
+        raise UsageError(
+            f"{flag}: the discriminator of {logdir} knows nothing that is certain, {name} {gain:.4f} ± {error:.4f}; "
+            f"{plain}"
+        )
+
+
+def choice_of(model: SeqGAN, logdir: Path, candidates: int, eta: float | None) -> Choice | None:
+    """What --candidates and --eta ask for; without --eta it is that of the newest evaluation; None: plain samples.
+
+    Raises:
+        UsageError: as `check_knows`, but with --eta only where there is no discriminator.
+    """
+    if candidates == 1:
+        return None
+    if eta is None or model.discriminator is None:
+        check_knows(model, logdir, "--candidates")
+        eta = model.recorded["d_eta"][0]
+    assert model.discriminator is not None
+    return Choice(model.discriminator.log_odds, candidates, eta)
 
 
 def token_of(word: str, vocab_size: int, music: bool) -> int | None:
@@ -254,6 +325,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="draw from the generator that the discriminator guides token by token",
     )
+    parser.add_argument(
+        "--candidates",
+        type=number(int, 1, 10**6),
+        default=1,
+        metavar="INT",
+        help="keep one of so many samples, by what the discriminator says of them (default: 1, plain samples)",
+    )
+    parser.add_argument(
+        "--eta",
+        type=number(float, 0, 1e6),
+        metavar="FLOAT",
+        help="how much --candidates trusts the discriminator (default: d_eta of the run's newest evaluation)",
+    )
+    parser.add_argument(
+        "--rank", action="store_true", help="write first what the discriminator holds likeliest to be real"
+    )
     parser.add_argument("--no-unknown", action="store_true", help="text: never draw the unknown token")
     parser.add_argument(
         "-o", "--output", type=Path, help="file, or of several tunes the folder (default: stdout, LOGDIR/samples)"
@@ -277,8 +364,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         never = [vocabulary.unknown] if vocabulary and arguments.no_unknown else []
         if not (sys.stdout or arguments.output or config.dataset == "Nottingham"):
             raise UsageError("stdout is closed; -o names a file")
+        if arguments.eta is not None and arguments.candidates == 1:
+            raise UsageError("--eta has no effect without --candidates of 2 or more")
+        if arguments.guide and arguments.candidates > 1:
+            raise UsageError("--candidates are drawn from the generator itself: not with --guide")
+        if arguments.rank:
+            check_knows(model, logdir, "--rank")
+            if length != model.generator.seq_len:
+                raise UsageError(f"--rank: the discriminator reads {model.generator.seq_len} tokens; not with --length")
         drawn_from = model.choice(arguments.guide)
-        samples = portions(drawn_from, arguments.n, prefix, arguments.temperature, arguments.seed, length, never)
+        choice = choice_of(model, logdir, arguments.candidates, arguments.eta)
+        samples = portions(
+            drawn_from, arguments.n, prefix, arguments.temperature, arguments.seed, length, never, choice
+        )
+        if arguments.rank:
+            samples = ranked(samples, model.log_odds)
         if config.dataset == "Nottingham":
             songs = Songs(arguments.output, arguments.n, logdir)
             seconds = frame_seconds(config, recorded_tempo(logdir / TEMPO) if config.frame_beats else 0)

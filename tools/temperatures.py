@@ -2,7 +2,8 @@
 
 Measures each run's generator with its logits divided by temperatures, on the run's own data. Lower temperatures give
 likelier and less varied samples, for nothing: so a method is better than another one only where it lies beyond the
-other's whole curve. Beside the curves, the path that adversarial training took.
+other's whole curve. Beside the curves, the path that adversarial training took, and what is kept of candidates among
+which the run's discriminator chooses.
 """
 
 import csv
@@ -34,16 +35,19 @@ from main import DATASETS
 from model import SeqGAN
 from oracle import OracleData
 from runs.checkpoints import first_line
+from runs.console import RESAMPLED
 from runs.directories import PRETRAINED, evaluations_of, steps_taken
 from runs.logs import with_errors
 from runs.schedule import Schedule
 from support.config import UsageError
 from support.config_file import CONFIG, read_config
 from support.device import configure_tensorflow
+from support.metrics import distinct
 from support.objective import Objective
 from support.parser import Parser, number
 from support.streams import escape_unprintable, keep_writing
 from tools.plot_curves import read_run, short_names
+from tools.sample import check_knows
 
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
 SHOWN = (  # in the printed table, where they are measured; the CSV file has all
@@ -64,6 +68,7 @@ class Point(NamedTuple):
     temperature: float
     figures: Figures
     epoch: int | None = None  # of an evaluation that the run has made itself
+    candidates: int | None = None  # of which one is kept
 
 
 class Subject:
@@ -78,7 +83,7 @@ class Subject:
             UsageError: there is no such run, no such checkpoint, its data are not what they were, or not text.
             OSError: a file can't be read.
         """
-        self.model = SeqGAN.restored(logdir)
+        self.logdir, self.model = logdir, SeqGAN.restored(logdir)
         tf.config.experimental.enable_tensor_float_32_execution(self.model.config.tf32)  # as in its evaluations
         self.evaluated = self.model.choice(guide)
         self.states = {"": [weight.numpy() for weight in self.evaluated.policy.weights]}
@@ -121,6 +126,30 @@ class Subject:
                         figures |= of_it if self.adversarial else {"objective": of_it["objective"]}
                 yield Point(" ".join([name, state]).strip(), temperature, figures)
 
+    def choose(self, name: str, numbers: Sequence[int]) -> Iterator[Point]:
+        """A point for each number of candidates, at temperature 1, with the weights that were loaded last.
+
+        NLLs, entropy and divergences are those of q_n, and what compares samples is of samples of it. η is chosen on
+        the validation set.
+
+        Raises:
+            UsageError: the discriminator was not found to know anything, or now it can't be measured.
+        """
+        config = self.data.config
+        check_knows(self.model, self.logdir, "--candidates")
+        plain = self.data.evaluate(self.model, 0, Due(True, True, True))
+        for n in numbers:
+            self.data.config = dataclasses.replace(config, candidates=n)
+            figures = self.data.evaluate_discriminator(self.model, 0, plain)
+            if "d_eta" not in figures:
+                raise UsageError(f"--candidates: {name} has too few sequences to choose η on, or to measure")
+            eta = tf.constant(figures["d_eta"][0], tf.float32)
+            drawn = self.model.resample(config.eval_samples, tf.constant(n), eta, tf.constant(0)).numpy()
+            oracle = isinstance(self.data, OracleData)
+            compared = {"distinct2": distinct(drawn)} if oracle else self.data.compare(drawn)
+            measured = {name: figures[f"{name}{RESAMPLED}"] for name in plain if f"{name}{RESAMPLED}" in figures}
+            yield Point(f"{name}, candidates", 1.0, measured | compared, candidates=n)
+
 
 def path_of(logdir: Path, name: str, epochs: int) -> list[Point]:
     """A run's evaluations: the last one of its pretraining, and those of its first so many adversarial epochs, or [].
@@ -157,11 +186,13 @@ def table(points: Sequence[Point]) -> str:
     """A Markdown table with a line a measured point, value ± standard error."""
     names = [name for name in SHOWN if name in points[0].figures]
     lines = [["run", "temperature", *names], ["---"] * (len(names) + 2)]
-    for curve, temperature, figures, epoch in points:
-        if epoch is not None:
+    for point in points:
+        if point.epoch is not None:
             continue
+        figures = point.figures
         cells = ["" if name not in figures else "{:.3f} ± {:.3f}".format(*figures[name]) for name in names]
-        lines.append([curve, f"{temperature:g}" if temperature else "", *cells])
+        curve = f"{point.curve} {point.candidates}" if point.candidates else point.curve
+        lines.append([curve, f"{point.temperature:g}" if point.temperature else "", *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -173,14 +204,14 @@ def write_csv(points: Sequence[Point], path: Path) -> None:
     """
     names = list(dict.fromkeys(name for point in points for name in point.figures))
     with open(path, "w", newline="", encoding="utf-8") as file:
-        when = ["epoch"] if any(point.epoch is not None for point in points) else []
+        when = [name for name in ("epoch", "candidates") if any(getattr(point, name) is not None for point in points)]
         columns = ["run", "temperature", *when, *(column for name in names for column in (name, f"{name}_se"))]
         rows = csv.DictWriter(file, columns, lineterminator="\n")
         rows.writeheader()
-        for curve, temperature, figures, epoch in points:
-            numbers = {name: repr(float(value)) for name, value in with_errors(figures).items()}
-            at = {"epoch": epoch} if when else {}
-            rows.writerow({"run": curve, "temperature": temperature or "", **at, **numbers})
+        for point in points:
+            numbers = {name: repr(float(value)) for name, value in with_errors(point.figures).items()}
+            at = {name: getattr(point, name) for name in when}
+            rows.writerow({"run": point.curve, "temperature": point.temperature or "", **at, **numbers})
 
 
 def planes(figures: Figures) -> list[tuple[str, str]]:
@@ -245,10 +276,10 @@ def draw(points: Sequence[Point], path: Path) -> None:
             style |= {"linewidth": 1.2, "elinewidth": 0.6}
             panel.errorbar(xs, ys, 1.96 * y_errors, 1.96 * x_errors, label=label, color=color, **style)
             for i, point in enumerate(there):
-                if point.temperature == 1:
+                if point.temperature == 1 and point.candidates in (None, 1):
                     panel.plot(xs[i], ys[i], "o", markersize=9, markerfacecolor="none", color=color)
                 if point.temperature and i in (0, len(there) - 1):
-                    annotate(panel, f"{point.temperature:g}", xs[i], ys[i], color)
+                    annotate(panel, f"{point.candidates or point.temperature:g}", xs[i], ys[i], color)
         panel.set_xlabel(TITLES.get(x, x))
         panel.set_ylabel(TITLES.get(y, y))
         panel.grid(alpha=0.3)
@@ -258,7 +289,8 @@ def draw(points: Sequence[Point], path: Path) -> None:
     fitting = max(1, int(size[0] / inches))
     figure.legend(handles=shown.values(), loc="outside lower center", ncols=fitting, fontsize="small")
     figure.suptitle(
-        "numbers at the ends: temperatures; rings: temperature 1; of one colour: a method's seeds", fontsize="small"
+        "numbers at the ends: temperatures, or candidates; rings: temperature 1; of one colour: a method's seeds",
+        fontsize="small",
     )
     figure.savefig(path, dpi=120)
     plt.close(figure)
@@ -285,6 +317,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"divide the logits (default: {' '.join(f'{t:g}' for t in TEMPERATURES)})",
     )
     parser.add_argument(
+        "--candidates",
+        nargs="+",
+        type=number(int, 1, 1024),
+        default=(),
+        metavar="INT",
+        help="also measure what is kept of so many samples, chosen by the discriminator",
+    )
+    parser.add_argument(
         "-n",
         type=number(int, 2, None),
         default=256,
@@ -302,8 +342,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--no-compile_cache", dest="compile_cache", action="store_false", help="compile afresh, and keep nothing"
     )
     arguments = parser.parse_args(argv)
-    temperatures = sorted(set(arguments.temperatures))
+    temperatures, candidates = sorted(set(arguments.temperatures)), sorted(set(arguments.candidates))
     try:
+        if arguments.guide and candidates:
+            raise UsageError("--candidates are drawn from the generators themselves: not with --guide")
         configure_tensorflow(keep_compiled=("temperatures.py",) if arguments.compile_cache else ())
         tf.get_logger().setLevel("ERROR")  # it warns of retracing, which several runs in one process are bound to cause
         logdirs = list(dict.fromkeys(arguments.logdirs))
@@ -311,7 +353,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         points: list[Point] = []
         first: Subject | None = None
         states = len(names) * (1 + arguments.checkpoints)
-        with tqdm(total=states * len(temperatures), unit="point", disable=None) as bar:
+        with tqdm(total=states * len(temperatures) + len(names) * len(candidates), unit="point", disable=None) as bar:
             for logdir, name in zip(logdirs, names, strict=True):
                 subject = Subject(logdir, arguments.n, arguments.checkpoints, arguments.guide, arguments.texygen)
                 first = first or subject
@@ -320,6 +362,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                     why = f" (--jit {jit}, not {other}, rounds the oracle's samples otherwise)" if jit != other else ""
                     raise UsageError(f"{logdir}: a run with other data than {logdirs[0]}{why}")
                 for point in subject.measure(name, temperatures):
+                    points.append(point)
+                    bar.update()
+                for point in subject.choose(name, candidates) if candidates else ():
                     points.append(point)
                     bar.update()
         if arguments.path:
