@@ -579,6 +579,14 @@ def test_the_script_from_zip_to_songs(tree, split_folder, tmp_path):
     assert again.returncode == 0 and "finished before" in again.stdout
 
 
+def test_what_the_scripts_leave_is_chosen_by_the_discriminator():
+    """After a run that has ended, and there alone; that nothing can choose is no error."""
+    script = 'set -euo pipefail; source tools/train.sh; python=echo; log_dir="a b"; status=0; choose 5 songs; '
+    script += "status=143; choose 5 songs; status=0; python=false; choose 5 songs; echo end"
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "tools/sample.py a b --candidates 16 --rank -n 5 -o a b/songs\nend\n"
+
+
 def test_the_script_interrupted_leaves_songs_too(tree, split_folder, tmp_path):
     """A signal to the script alone, as `timeout` or a service manager sends it, ends the training with a checkpoint."""
     zip_path, logs = tiny_zip(split_folder, tmp_path / "tiny.zip"), tree / "logs of mine"

@@ -437,3 +437,12 @@ def test_a_run_without_a_measured_discriminator_is_told_so(runs, capsys):
             sample.main([str(runs / "ids"), *flag])
         err = capsys.readouterr().err
         assert stopped.value.code == 2 and err.count("\n") == 1 and "--pretrain_d" in err
+
+
+def test_lines_and_tunes_are_chosen_too(runs, capsysbinary, tmp_path):
+    words = ["--candidates", "3", "--eta", "1", "--rank", "-n"]
+    lines = lines_of(capsysbinary, runs / "text", *words, 40)
+    assert len(lines) == 40 and set("".join(lines)) <= set("abc\ufffd") and max(map(len, lines)) <= 3
+    assert lines != lines_of(capsysbinary, runs / "text", "-n", 40)
+    assert lines_of(capsysbinary, runs / "tunes", *words, 3, "-o", tmp_path / "songs")
+    assert sorted(path.name for path in (tmp_path / "songs").glob("*.mid")) == [f"sample{i}.mid" for i in range(3)]

@@ -368,12 +368,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError("--eta has no effect without --candidates of 2 or more")
         if arguments.guide and arguments.candidates > 1:
             raise UsageError("--candidates are drawn from the generator itself: not with --guide")
+        choice = choice_of(model, logdir, arguments.candidates, arguments.eta)
         if arguments.rank:
-            check_knows(model, logdir, "--rank")
+            if arguments.eta is None:
+                check_knows(model, logdir, "--rank")
             if length != model.generator.seq_len:
                 raise UsageError(f"--rank: the discriminator reads {model.generator.seq_len} tokens; not with --length")
         drawn_from = model.choice(arguments.guide)
-        choice = choice_of(model, logdir, arguments.candidates, arguments.eta)
         samples = portions(
             drawn_from, arguments.n, prefix, arguments.temperature, arguments.seed, length, never, choice
         )
