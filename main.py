@@ -203,8 +203,10 @@ class Run:
         of_d = phase != PRETRAIN_G and config.measures_discriminator
         new = phase != PRETRAIN_D or self.model.guided or config.pretrain_d  # or what it is shown beside
         figures: dict[str, tuple[float, float]] = {}
-        if new or (of_d and config.candidates):
-            figures = self._measured(self.model, epoch, due if new else Due(True, False, False))
+        if new:
+            figures = self._measured(self.model, epoch, due)
+        elif of_d and config.candidates:
+            figures = self.data.evaluate(self.model, epoch, Due(True, False, False))
         if of_d:
             known = self.data.evaluate_discriminator(self.model, epoch, figures)
             figures = {**figures, **known} if new else known
