@@ -513,8 +513,8 @@ def check(config: Config) -> None:
     least = max(config.batch_size, config.d_batch_size // 2 if config.trains_discriminator else 0)
     if config.train_size and config.train_size < least:
         raise UsageError(f"--train_size: {config.train_size} is less than one batch ({least})")
-    if config.objective and not all(config.objective.rpartition(":")):
-        raise UsageError(f"--objective {config.objective}: not a FILE.py:FUNCTION")
+    if config.objective:
+        check_name(config.objective)
     for name in ("log_dir", "eval_log_dir", "data_dir", "oracle_params", "objective"):
         value = getattr(config, name)
         if not value and name not in ("oracle_params", "objective"):
@@ -529,6 +529,12 @@ def check(config: Config) -> None:
         raise UsageError(f"--log_dir and --eval_log_dir are both {config.log_dir}")
     if config.is_train and not config.pretrain_g_epochs and not config.total_epochs:
         raise UsageError("--pretrain_g_epochs and --total_epochs are both 0: nothing to do")
+
+
+def check_name(objective: str) -> None:
+    """Checks the form of FILE.py:FUNCTION; raises UsageError."""
+    if not all(objective.rpartition(":")):
+        raise UsageError(f"--objective {objective}: not a FILE.py:FUNCTION")
 
 
 def check_effect(config: Config, given: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from support.config import UsageError
+from support.config import UsageError, check_name
 
 LONGEST = 2**17  # characters of a file, which is kept in config.json
 KEPT = 2**17  # sequences whose scores are remembered
@@ -21,8 +21,9 @@ def read_source(name: str) -> dict[str, str]:
     """The `function` and the `text` of the file that FILE.py:FUNCTION names: what a run keeps on record.
 
     Raises:
-        UsageError: the file can't be read.
+        UsageError: the name is none, or the file can't be read.
     """
+    check_name(name)
     path, _, function = name.rpartition(":")
     try:
         text = Path(path).read_text(encoding="utf-8-sig")

@@ -301,8 +301,48 @@ BAD = [
     ("text", ["-o", "/"], "/: Is a directory"),
     ("tunes", ["-o", "/dev/null"], "/dev/null: File exists"),
     ("absent", [], "absent: no run (there is no config.json)"),
+    ("text", ["--objective", "none.py:f"], "--objective none.py: No such file or directory"),
+    ("text", ["--objective", "none.py"], "--objective none.py: not a FILE.py:FUNCTION"),
+    ("text", ["--objective", ""], "not a FILE.py:FUNCTION"),
+    ("text", ["--objective", "a.py:f", "--eta", "1", "--candidates", "2"], "--eta is of the discriminator"),
     ("", [], "no run"),
 ]
+
+
+OBJECTIVE = "def most_a(texts):\n    assert all(isinstance(text, str) for text in texts)\n"
+OBJECTIVE += "    return [text.count('a') for text in texts]\n"
+
+
+def test_an_objective_tells_the_mean_ranks_and_keeps_the_best(runs, capsysbinary, tmp_path):
+    (tmp_path / "mine.py").write_text(OBJECTIVE)
+    flags = [str(runs / "text"), "--objective", f"{tmp_path / 'mine.py'}:most_a", "-n"]
+
+    def written(*more: str) -> tuple[list[str], float]:
+        assert sample.main([*flags, *more]) == 0
+        captured = capsysbinary.readouterr()
+        told = captured.err.decode().split()
+        assert told[:2] == ["objective:", "mean"] and told[3] == "±"
+        return captured.out.decode().split("\n")[:-1], float(told[2])
+
+    plain = lines_of(capsysbinary, runs / "text", "-n", 600)
+    lines, mean = written("600")
+    counts = [line.count("a") for line in plain]
+    assert lines == plain and mean == pytest.approx(np.mean(counts), rel=1e-3)
+    best, mean = written("150", "--candidates", "4")
+    groups = [plain[i : i + 4] for i in range(0, 600, 4)]
+    assert best == [max(group, key=lambda line: line.count("a")) for group in groups]
+    assert mean == pytest.approx(np.mean([line.count("a") for line in best]), rel=1e-3) and mean > np.mean(counts) + 0.1
+    ranked, _ = written("150", "--candidates", "4", "--rank")
+    assert ranked == sorted(best, key=lambda line: -line.count("a"))
+
+
+def test_an_objective_hears_pitches_and_reads_ids(runs, capsysbinary, tmp_path):
+    (tmp_path / "mine.py").write_text("def first(rows):\n    return [float(row[0]) for row in rows]\n")
+    flags = ["-n", "3", "--objective", f"{tmp_path / 'mine.py'}:first"]
+    assert sample.main([str(runs / "tunes"), *flags, "--prefix", "C4", "-o", str(tmp_path / "songs")]) == 0
+    assert capsysbinary.readouterr().err == b"objective: mean 60 \xc2\xb1 0\n"
+    assert sample.main([str(runs / "ids"), *flags, "--prefix", "2"]) == 0
+    assert capsysbinary.readouterr().err == b"objective: mean 2 \xc2\xb1 0\n"
 
 
 def test_products_are_rounded_as_in_the_run(runs, tmp_path, capsysbinary):

@@ -18,7 +18,7 @@ import numpy as np
 import pretty_midi
 import tensorflow as tf
 
-from data.midi import HIGHEST_PITCH, LOWEST_PITCH, REST, write_midi
+from data.midi import HIGHEST_PITCH, LOWEST_PITCH, REST, to_pitches, write_midi
 from data.nottingham import frame_seconds, recorded_tempo
 from data.text import Vocabulary, tokenise
 from evaluation import Evaluated
@@ -29,6 +29,8 @@ from runs.checkpoints import BEST, first_line
 from runs.directories import PRETRAINED, SONG, TEMPO, VOCABULARY, write_whole
 from support.config import UsageError
 from support.device import configure_tensorflow
+from support.metrics import mean_and_error
+from support.objective import Objective
 from support.parser import Parser, number
 from support.seeds import Purpose, fold, key, uniforms
 from support.streams import escape_unprintable
@@ -130,6 +132,32 @@ def ranked(portions: Iterator[np.ndarray], log_odds: Callable[[tf.Tensor], tf.Te
     """All samples in one portion, int32 [n, T], those of the highest log-odds first."""
     tokens = np.concatenate(list(portions))
     yield tokens[np.argsort(-log_odds(tf.constant(tokens)).numpy(), kind="stable")]
+
+
+def scored(portions: Iterator[np.ndarray], objective: Objective, candidates: int, rank: bool) -> Iterator[np.ndarray]:
+    """Of each so many samples that follow each other the best by an objective, the first of equals.
+
+    Tells the mean score of those that are kept on stderr.
+
+    Args:
+        portions: int32 [rows, T] each, n times `candidates` rows in all.
+        objective: scores them.
+        candidates: of which one is kept.
+        rank: yields those of the highest scores first.
+
+    Yields:
+        int32 [n, T].
+
+    Raises:
+        UsageError: the objective fails.
+    """
+    tokens = np.concatenate(list(portions))
+    scores = objective.score(tokens).reshape(-1, candidates)
+    best = scores.argmax(axis=1) + candidates * np.arange(len(scores))
+    tokens, scores = tokens[best], scores.max(axis=1)
+    mean, error = mean_and_error(scores)
+    print(f"objective: mean {mean:.4g}" + (f" ± {error:.2g}" if len(scores) > 1 else ""), file=sys.stderr)
+    yield tokens[np.argsort(-scores, kind="stable")] if rank else tokens
 
 
 def check_knows(model: SeqGAN, logdir: Path, flag: str) -> None:
@@ -330,7 +358,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=number(int, 1, 10**6),
         default=1,
         metavar="INT",
-        help="keep one of so many samples, by what the discriminator says of them (default: 1, plain samples)",
+        help="keep one of so many samples, by what the discriminator says of them, or of them the best by --objective "
+        "(default: 1, plain samples)",
     )
     parser.add_argument(
         "--eta",
@@ -339,7 +368,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="how much --candidates trusts the discriminator (default: d_eta of the run's newest evaluation)",
     )
     parser.add_argument(
-        "--rank", action="store_true", help="write first what the discriminator holds likeliest to be real"
+        "--rank",
+        action="store_true",
+        help="write first what the discriminator holds likeliest to be real, or what has most by --objective",
+    )
+    parser.add_argument(
+        "--objective",
+        metavar="FILE.py:FUNCTION",
+        help="score the samples as the flag of main.py does, whatever the run was trained for, and tell their mean",
     )
     parser.add_argument("--no-unknown", action="store_true", help="text: never draw the unknown token")
     parser.add_argument(
@@ -366,19 +402,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError("stdout is closed; -o names a file")
         if arguments.eta is not None and arguments.candidates == 1:
             raise UsageError("--eta has no effect without --candidates of 2 or more")
-        if arguments.guide and arguments.candidates > 1:
+        if arguments.guide and arguments.candidates > 1 and not arguments.objective:
             raise UsageError("--candidates are drawn from the generator itself: not with --guide")
-        choice = choice_of(model, logdir, arguments.candidates, arguments.eta)
-        if arguments.rank:
+        objective = None
+        if arguments.objective is not None:
+            if arguments.eta is not None:
+                raise UsageError("--eta is of the discriminator: it has no effect with --objective")
+            decode: Callable[[np.ndarray], list] = vocabulary.decode if vocabulary else list
+            if config.dataset == "Nottingham":
+                decode = lambda rows: list(to_pitches(rows))  # noqa: E731
+            objective = Objective.read(arguments.objective, decode)
+        draws = arguments.candidates if objective else 1  # of each sample; the discriminator's are drawn together
+        choice = None if objective else choice_of(model, logdir, arguments.candidates, arguments.eta)
+        if arguments.rank and not objective:
             if arguments.eta is None:
                 check_knows(model, logdir, "--rank")
             if length != model.generator.seq_len:
                 raise UsageError(f"--rank: the discriminator reads {model.generator.seq_len} tokens; not with --length")
         drawn_from = model.choice(arguments.guide)
         samples = portions(
-            drawn_from, arguments.n, prefix, arguments.temperature, arguments.seed, length, never, choice
+            drawn_from, arguments.n * draws, prefix, arguments.temperature, arguments.seed, length, never, choice
         )
-        if arguments.rank:
+        if objective:
+            samples = scored(samples, objective, draws, arguments.rank)
+        elif arguments.rank:
             samples = ranked(samples, model.log_odds)
         if config.dataset == "Nottingham":
             songs = Songs(arguments.output, arguments.n, logdir)
