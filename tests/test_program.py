@@ -75,17 +75,23 @@ def test_the_last_line_tells_the_figures(tmp_path, capsys):
     captured = capsys.readouterr()
     first, *progress = captured.out.strip().splitlines()
     assert first.startswith("oracle: 4 tokens") and "floor" in first
-    place = next(i for i, line in enumerate(progress) if line.split() == ["generated", "real"])
-    progress, (head, nll, nll_test, entropy, *others, last) = progress[:place], progress[place:]
-    final = {name: f"{float(value):.3f}" for name, value in rows(tmp_path / "eval")[-1].items() if name != "phase"}
-    assert nll.split() == ["nll", final["nll"], "±", final["nll_se"]]
-    assert nll_test.split() == ["nll_test", final["nll_test"], "±", final["nll_test_se"]]
-    both = [final["g_entropy"], "±", final["g_entropy_se"], final["oracle_entropy"], "±", final["oracle_entropy_se"]]
-    assert entropy.split() == ["g_entropy", *both]
-    assert all(line.split()[1:] == [final[line.split()[0]], "±", final[f"{line.split()[0]}_se"]] for line in others)
-    starts = [re.match(r"\S+ +", line).end() for line in (nll, nll_test, entropy, *others)]
-    assert set(starts) == {head.index("generated")}  # aligned
-    assert head.index("real") == entropy.index(final["oracle_entropy"])
+    kinds = ["generated", "resampled", "real"]
+    place = next(i for i, line in enumerate(progress) if line.split() == kinds)
+    progress, (head, *table, last) = progress[:place], progress[place:]
+    final = {
+        name: f"{float(value):.3f}" for name, value in rows(tmp_path / "eval")[-1].items() if value and name != "phase"
+    }
+
+    def shown(name: str) -> str:
+        error = f" ± {final[f'{name}_se']}" if f"{name}_se" in final else ""
+        return final[name] + error if name in final else ""
+
+    assert [line.split()[0] for line in table[:3]] == ["nll", "nll_test", "g_entropy"]
+    starts = [*map(head.index, kinds), None]  # aligned
+    for line in (line for line in table if not line.startswith("seconds")):
+        name, cells = line.split()[0], [line[a:b].strip() for a, b in zip(starts, starts[1:], strict=False)]
+        real = shown("oracle_entropy") if name == "g_entropy" else ""
+        assert cells == [shown(name), shown(f"{name}_resampled"), real], line
     assert "nats a token" in last and last.endswith(f"curves: tensorboard --logdir {tmp_path}")
     # A line an evaluation.
     assert [line.split(":")[0] for line in progress] == [
