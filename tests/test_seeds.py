@@ -24,7 +24,7 @@ PLACES = {
         "TOOL_SAMPLE": "tools/sample.py",
     },
     **{"D_TEST_REAL": "oracle.py", "VALIDATION": "oracle.py", "D_TEST_FAKE": "data/held_out.py"},
-    "RESAMPLE": "model.py",
+    "RESAMPLE": "model.py tools/sample.py",
 }
 
 
