@@ -255,7 +255,7 @@ class Experiment:
         sources: dict[str, Method] = {}
         for method in self.methods:
             alike = [other for other in self.methods if keys[other.name] == keys[method.name]]
-            pure = [other for other in alike if not read_flags(other.flags).total_epochs]
+            pure = [other for other in alike if pretrains_alone(read_flags(other.flags))]
             if len(alike) == 1 or not keys[method.name].pretrain_g_epochs:
                 sources[method.name] = method
             elif pure:
@@ -266,6 +266,11 @@ class Experiment:
                     f"{PRETRAINED}/{first.name}", f"pretraining of {first.label}", pretraining_words(first.flags), seeds
                 )
         return sources
+
+
+def pretrains_alone(config: Config) -> bool:
+    """Whether the generator's pretraining is all that a run does: it trains no discriminator either."""
+    return len(Schedule(config)) == config.pretrain_g_epochs
 
 
 def pretraining(config: Config) -> Config:

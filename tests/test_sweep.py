@@ -400,6 +400,17 @@ def test_cells_that_share_their_pretraining_are_those_that_do_not(tmp_path, caps
     assert (reported, capsys.readouterr().err) == (0, "")
 
 
+def test_a_discriminator_that_guides_starts_from_the_pretraining_alone(tmp_path):
+    flags = "--seq_len 10 --pretrain_g_epochs 2 --total_epochs 0"
+    path = tmp_path / "shared.toml"
+    path.write_text(
+        f'title = "t"\nseeds = [1]\nflags = "{flags}"\n[[methods]]\nname = "guided"\nlabel = "g"\n'
+        'flags = "--discriminator bigram"\n[[methods]]\nname = "mle"\nlabel = "m"\n'
+    )
+    cells = {cell.method.name: cell for cell in read(path).cells(tmp_path)}
+    assert cells["guided"].source is cells["mle"] and cells["mle"].source is None
+
+
 def without_seconds(directory: Path) -> list[dict[str, str]]:
     with open(directory / "metrics.csv", newline="") as file:
         return [{name: v for name, v in row.items() if "seconds" not in name} for row in csv.DictReader(file)]
