@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from data import Dataset, Due
-from data.nottingham import NottinghamData
+from data.music.dataset import NottinghamData
 from data.text import TextData
 from data.training_set import spread
 from evaluation import Evaluated

@@ -54,10 +54,14 @@ def fsync(path: Path) -> None:
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file, text as UTF-8, whole or not at all: beside it, to disk, then renamed."""
     partial = path.with_name(path.name + ".partial")
-    with naming(partial), open(partial, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-    fsync(partial)
-    os.replace(partial, path)
+    try:
+        with naming(partial), open(partial, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+        fsync(partial)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     fsync(path.parent)
 
 

@@ -19,7 +19,7 @@ from fault_injection import ROOT, SIZES, TINY
 
 import main as program
 from data import prepare_quatrains
-from data.nottingham import NottinghamData  # noqa: F401, imported before output is captured
+from data.music.dataset import NottinghamData  # noqa: F401, imported before output is captured
 from support.config import ABOVE_ZERO, Config, UsageError, check_effect
 from support.parser import parse
 from tools import plot_curves, report, sample, sweep, temperatures

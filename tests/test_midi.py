@@ -1,4 +1,4 @@
-"""data/midi.py: tokens to MIDI and back, the melody, the time grid, folders, the cache, hostile files."""
+"""data/music/midi.py, tokens.py, folder.py: tokens to MIDI and back, melodies, the grid, folders, the cache, damage."""
 
 import logging
 import os
@@ -17,18 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import DataError, midi
-from data.midi import (
-    LOWEST_PITCH,
-    REST,
-    START,
-    VOCAB_SIZE,
-    load_tunes,
-    read_tokens,
-    to_pretty_midi,
-    windows,
-    write_midi,
-)
+from data import DataError
+from data.music import folder as folders
+from data.music import midi
+from data.music.folder import SPLITS, load_tunes, windows
+from data.music.midi import read_tokens, to_pretty_midi, write_midi
+from data.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, REST, START, VOCAB_SIZE, melody, to_tokens, trim
 
 TICKS = 480  # a beat
 BEAT = 500_000  # microseconds: 120 a minute, so a tick is 1/960 s and a frame of 0.4 s has 384 ticks
@@ -82,7 +76,7 @@ def smf(body: bytes, kind=1, tracks=1, division=TICKS) -> bytes:
 
 def test_the_vocabulary():
     assert (REST, START, VOCAB_SIZE, LOWEST_PITCH) == (0, 89, 89, 21)
-    assert (midi.HIGHEST_PITCH - 20, START) == (VOCAB_SIZE - 1, VOCAB_SIZE)
+    assert (HIGHEST_PITCH - 20, START) == (VOCAB_SIZE - 1, VOCAB_SIZE)
 
 
 @settings(max_examples=200, deadline=None)
@@ -102,7 +96,7 @@ def test_tokens_to_midi_to_tokens_is_the_identity(tmp_path_factory, tokens, fram
 @given(
     tokens=st.lists(st.sampled_from([0, 1, 45, 88]), max_size=80),
     beats=st.sampled_from([0.0625, 0.25, 1 / 3, 0.5, 1.0, 1.5, 4.0]),
-    tempo=st.sampled_from([midi.MIN_TEMPO, 75.0, 97.3, 120.0, 1000 / 6, midi.MAX_TEMPO]),
+    tempo=st.sampled_from([folders.MIN_TEMPO, 75.0, 97.3, 120.0, 1000 / 6, folders.MAX_TEMPO]),
 )
 def test_tokens_of_beats_come_back_at_any_tempo(tmp_path_factory, tokens, beats, tempo):
     path = tmp_path_factory.getbasetemp() / "round_trip.mid"
@@ -203,7 +197,7 @@ def test_a_file_is_written_as_a_whole(tmp_path, monkeypatch):
     before = path.read_bytes()
 
     def no_space(*args):
-        raise OSError("no space")
+        raise OSError(28, "no space")
 
     monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(OSError, match="no space"):
@@ -294,7 +288,7 @@ def test_the_tempo_of_tunes_is_the_median_of_those_that_train(folder):
     assert load_tunes(folder, frame_beats=1, min_len=8).tempo == 123
     save(folder / "train" / "0.mid", track(*((480 * i, 480 * i + 480, 60 + i) for i in range(8)), extra=[tempo(0, 9)]))
     (folder / "train" / "1.mid").unlink()
-    assert load_tunes(folder, frame_beats=1, min_len=8).tempo == midi.MAX_TEMPO
+    assert load_tunes(folder, frame_beats=1, min_len=8).tempo == folders.MAX_TEMPO
 
 
 def test_resolution_and_default_tempo(tmp_path):
@@ -336,7 +330,7 @@ def test_a_low_melody_under_long_chords_is_found(tmp_path):
     tune = [(240 * i, 240 * i + 120, (69, 52, 67)[i % 3]) for i in range(24)]
     chords = [(1440 * i, 1440 * i + 1440, pitch) for i in range(4) for pitch in (57, 61, 64)]
     notes = midi.read_notes(save(tmp_path / "a.mid", track(*chords), track(*tune, channel=1)).read_bytes())
-    assert set(midi.melody(notes).voice) == {17}
+    assert set(melody(notes).voice) == {17}
 
 
 def test_drums_are_no_melody(tmp_path):
@@ -369,22 +363,22 @@ def test_a_note_struck_again_at_the_tick_of_its_release(tmp_path):
 def folder(tmp_path) -> Path:
     """A folder `tunes` with three tunes in each split, of 40 tokens and more."""
     root = tmp_path / "tunes"
-    for place, split in enumerate(midi.SPLITS):
+    for place, split in enumerate(SPLITS):
         (root / split).mkdir(parents=True)
         for number in range(3):
             write_midi(scale_tune(40 + number, 50 + 3 * place + number), root / split / f"{number}.mid")
     return root
 
 
-def same(a: midi.Tunes, b: midi.Tunes) -> bool:
-    pairs = [pair for split in midi.SPLITS for pair in zip(getattr(a, split), getattr(b, split), strict=True)]
+def same(a: folders.Tunes, b: folders.Tunes) -> bool:
+    pairs = [pair for split in SPLITS for pair in zip(getattr(a, split), getattr(b, split), strict=True)]
     return (a.skipped, a.tempo) == (b.skipped, b.tempo) and all(np.array_equal(x, y) for x, y in pairs)
 
 
 def test_splits_are_read_as_they_are_and_in_order(folder):
     tunes = load_tunes(folder)
     assert tunes.skipped == []
-    for place, split in enumerate(midi.SPLITS):
+    for place, split in enumerate(SPLITS):
         assert all(tune.dtype == np.int32 for tune in getattr(tunes, split))
         expected = [scale_tune(40 + number, 50 + 3 * place + number) for number in range(3)]
         assert [tune.tolist() for tune in getattr(tunes, split)] == [tune.tolist() for tune in expected]
@@ -402,7 +396,7 @@ def test_a_plain_folder_is_dealt_out_in_tens(tmp_path, count, sizes):
         write_midi(scale_tune(32 + number), tmp_path / ("more" if number % 2 else ".") / f"{number:02d}.midi")
     (tmp_path / "0.mid").write_text("not usable, so it takes nobody's place")
     tunes = load_tunes(tmp_path)
-    assert tuple(len(getattr(tunes, split)) for split in midi.SPLITS) == sizes
+    assert tuple(len(getattr(tunes, split)) for split in SPLITS) == sizes
     by_path = sorted(range(count), key=lambda number: (number % 2, number))  # 00.midi, 02.midi, ..., more/01.midi, ...
     lengths = [32 + number for number in by_path]
     assert [len(tune) for tune in tunes.valid] == lengths[1::10]
@@ -416,8 +410,8 @@ def test_equal_tunes_of_a_plain_folder_are_in_one_split(tmp_path):
         write_midi(scale_tune(32 + number), tmp_path / f"{number:02d}.mid")
         write_midi([0, *scale_tune(32 + number), 0], tmp_path / f"{11 - number:02d} again.mid")
     tunes = load_tunes(tmp_path)
-    lengths = [{len(tune) for tune in getattr(tunes, split)} for split in midi.SPLITS]
-    assert [len(getattr(tunes, split)) for split in midi.SPLITS] == [18, 4, 2]
+    lengths = [{len(tune) for tune in getattr(tunes, split)} for split in SPLITS]
+    assert [len(getattr(tunes, split)) for split in SPLITS] == [18, 4, 2]
     assert sum(map(len, lengths)) == len(set.union(*lengths)) == 12
 
 
@@ -562,13 +556,13 @@ def test_windows_lie_within_one_tune():
 def parsed(monkeypatch) -> list[Path]:
     """The files that were parsed and not taken from a cache."""
     seen = []
-    plain = midi._parse
+    plain = folders._parse
 
     def counted(path, frame):
         seen.append(path)
         return plain(path, frame)
 
-    monkeypatch.setattr(midi, "_parse", counted)
+    monkeypatch.setattr(folders, "_parse", counted)
     return seen
 
 
@@ -606,7 +600,7 @@ def test_whatever_the_tokens_depend_on_makes_them_parsed_again(folder, parsed, m
     assert parsed_again()
     assert not parsed_again()
     assert parsed_again(cache=False)
-    monkeypatch.setattr(midi, "_CACHE_VERSION", midi._CACHE_VERSION + 1)
+    monkeypatch.setattr(folders, "_CACHE_VERSION", folders._CACHE_VERSION + 1)
     assert parsed_again()
 
 
@@ -651,7 +645,7 @@ def test_a_cache_that_says_impossible_things_is_not_believed(folder, parsed, wro
 
 def test_a_cache_is_written_as_a_whole_or_not_at_all(folder, cache_home, monkeypatch):
     def no_space(*args):
-        raise OSError("no space")
+        raise OSError(28, "no space")
 
     monkeypatch.setattr(os, "fsync", no_space)
     assert len(load_tunes(folder).train) == 3
@@ -676,7 +670,7 @@ def test_a_cache_is_data_and_never_code(folder, tmp_path):
 def test_a_cache_that_unpacks_without_end_is_not_read(folder, parsed, monkeypatch):
     load_tunes(folder)
     parsed.clear()
-    monkeypatch.setattr(midi, "_MAX_CACHE_BYTES", 1000)
+    monkeypatch.setattr(folders, "_MAX_CACHE_BYTES", 1000)
     load_tunes(folder)
     assert len(parsed) == 9
 
@@ -763,7 +757,7 @@ def test_2000_damaged_files_are_read_or_skipped(tmp_path, bounded, caplog):
     for number in range(2000):
         (tmp_path / f"damaged_{number}.mid").write_bytes(mutate(whole[number % 3], rng))
     tunes = load_tunes(tmp_path, min_len=1, cache=False)
-    read = sum(len(getattr(tunes, split)) for split in midi.SPLITS)
+    read = sum(len(getattr(tunes, split)) for split in SPLITS)
     assert read + len(tunes.skipped) == 2003 and 5 < len(caplog.messages) < 100
     assert read > 200 and len(tunes.skipped) > 800  # damage of both kinds was tried
     assert all(tune.min() >= 0 and tune.max() < VOCAB_SIZE for tune in tunes.train)
@@ -818,7 +812,7 @@ def test_nottingham_statistics(nottingham):
         ("train/xmas_simple_chords_7.mid", "too short: 27 tokens of 0.4 s, 32 needed"),
     ]
     found = {}
-    for split in midi.SPLITS:
+    for split in SPLITS:
         tokens = np.concatenate(getattr(tunes, split))
         pitch = tokens[tokens != REST] + 20
         rests = int(np.sum(tokens == REST))
@@ -839,10 +833,10 @@ def test_nottingham_melodies_and_rests(nottingham):
     """
     sizes = {}
     frames = sampled_rests = 0
-    for path in midi._midi_files([nottingham / split for split in midi.SPLITS], besides=None):
+    for path in folders._midi_files([nottingham / split for split in SPLITS], besides=None):
         sizes[path.parent.name] = sizes.get(path.parent.name, 0) + 1
         notes = midi.read_notes(path.read_bytes())
-        tune = midi.melody(notes)
+        tune = melody(notes)
         assert set(tune.voice % 16) == {0}, path.name
         if path.parent.name != "valid":
             continue  # pretty_midi takes three times as long as all else
@@ -861,8 +855,8 @@ def test_nottingham_melodies_and_rests(nottingham):
         assert all(any(s <= a and (b, c) == (e, p) for s, e, p in ours) for a, b, c in theirs - ours)
 
         sounding = song.instruments[0].get_piano_roll(fs=1 / 0.4).any(axis=0)
-        tokens = midi.trim(midi.to_tokens(tune))
-        first = int(np.flatnonzero(midi.to_tokens(tune))[0])
+        tokens = trim(to_tokens(tune))
+        first = int(np.flatnonzero(to_tokens(tune))[0])
         sounding = np.pad(sounding, (0, max(0, first + len(tokens) - len(sounding))))[first : first + len(tokens)]
         frames, sampled_rests = frames + len(tokens), sampled_rests + int(np.sum(~sounding))
     assert sizes == {"train": 694, "valid": 173, "test": 170}

@@ -1,4 +1,4 @@
-"""data/nottingham.py and train_nottingham.sh: what trains, what is measured, what one can see, hear and open."""
+"""data/music/dataset.py, measures.py, media.py, train_nottingham.sh: what trains, is measured, seen and heard."""
 
 import csv
 import json
@@ -22,20 +22,14 @@ from conftest import END, NOW, ROOT, shared_model, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main as program
-from data import DataError, Due, held_out, nottingham
+from data import DataError, Due, held_out
 from data.held_out import D_FIGURES
-from data.midi import HIGHEST_PITCH, LOWEST_PITCH, REST, START, VOCAB_SIZE, read_tokens
-from data.nottingham import (
-    SAMPLE_RATE,
-    SAMPLES,
-    NottinghamData,
-    audio,
-    nearest_squared_difference,
-    piano_roll,
-    pitch_range,
-    save_media,
-    spread,
-)
+from data.music import dataset
+from data.music.dataset import SAMPLES, NottinghamData, spread
+from data.music.measures import nearest_squared_difference, pitch_range
+from data.music.media import SAMPLE_RATE, audio, piano_roll, save_media
+from data.music.midi import read_tokens
+from data.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, REST, START, VOCAB_SIZE
 from model import SeqGAN
 from runs.console import table
 from runs.logs import with_errors
@@ -542,7 +536,7 @@ def tree(tmp_path) -> Path:
     """A copy of the program, so that a run of the script leaves this one alone."""
     copy = tmp_path / "copy of the tree"
     copy.mkdir()
-    for name in ("data", "runs", "support", "tools"):
+    for name in ("data", "data/music", "runs", "support", "tools"):
         (copy / name).mkdir()
         for path in [*(ROOT / name).glob("*.py"), *(ROOT / name).glob("*.sh")]:
             shutil.copy(path, copy / name)
@@ -645,6 +639,6 @@ def test_the_script_on_the_real_tunes(tree, shared_data):
 
 def test_what_a_run_costs_is_bounded(split_folder, monkeypatch):
     """Large folders of one's own: held-out windows are a spread of those there are."""
-    monkeypatch.setattr(nottingham, "MAX_HELD_OUT", 3)
+    monkeypatch.setattr(dataset, "MAX_HELD_OUT", 3)
     data = NottinghamData(config_of(split_folder))
     assert len(data.valid) == len(data.test) == 3

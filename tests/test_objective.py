@@ -20,8 +20,8 @@ from conftest import (
 from test_main import rows, weights
 from test_model import assert_same_gradient, flat, gradient_of, reward_instead
 
-from data.midi import VOCAB_SIZE
-from data.nottingham import NottinghamData
+from data.music.dataset import NottinghamData
+from data.music.tokens import VOCAB_SIZE
 from data.text import TextData, Vocabulary
 from evaluation import Evaluated
 from generator import PolicyCopy

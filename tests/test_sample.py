@@ -16,7 +16,7 @@ from conftest import ROOT, SIZES, all_sequences, index_of, probabilities, train
 from test_generator import chi_square
 from test_nottingham import write_song
 
-from data.midi import read_tokens
+from data.music.midi import read_tokens
 from model import SeqGAN
 from runs.checkpoints import MARKS, Checkpoints
 from tools import sample

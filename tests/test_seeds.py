@@ -10,7 +10,7 @@ from conftest import ROOT
 from data.training_set import TrainingSet
 from support.seeds import Purpose, dropout, key, numpy_rng, uniforms
 
-DATA_SETS = "oracle.py data/nottingham.py data/text.py"
+DATA_SETS = "oracle.py data/music/dataset.py data/text.py"
 PLACES = {
     **{"G_INIT": "generator.py", "D_INIT": "additive.py discriminator.py", "ORACLE_INIT": "oracle.py"},
     **{"TRAIN_SET": "oracle.py data/training_set.py", "TEST_SET": "evaluation.py", "ORACLE_ENTROPY": "oracle.py"},
@@ -19,7 +19,7 @@ PLACES = {
     **dict.fromkeys(("D_FAKE", "D_SHUFFLE", "DROPOUT"), "model.py"),
     **{"D_REAL": "oracle.py data/training_set.py", "REWARD": "reward.py"},
     **{
-        "EVALUATE": "evaluation.py data/nottingham.py data/text.py data/texygen.py",
+        "EVALUATE": "evaluation.py data/music/dataset.py data/text.py data/texygen.py",
         "IMAGES": DATA_SETS,
         "TOOL_SAMPLE": "tools/sample.py",
     },

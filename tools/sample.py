@@ -18,8 +18,9 @@ import numpy as np
 import pretty_midi
 import tensorflow as tf
 
-from data.midi import HIGHEST_PITCH, LOWEST_PITCH, REST, to_pitches, write_midi
-from data.nottingham import frame_seconds, recorded_tempo
+from data.music.dataset import frame_seconds, recorded_tempo
+from data.music.midi import write_midi
+from data.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, REST, to_pitches
 from data.text import Vocabulary, tokenise
 from evaluation import Evaluated
 from generator import State, sample_tokens

@@ -3,33 +3,18 @@
 import json
 import math
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pretty_midi
 import tensorflow as tf
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from data import DataError, Due, checksum
 from data.held_out import D_FIGURES, resampled_on_test, warn_of_held_out, what_d_knows
-from data.midi import (
-    HIGHEST_PITCH,
-    LOWEST_PITCH,
-    MAX_TEMPO,
-    MIN_TEMPO,
-    REST,
-    SPLITS,
-    START,
-    VOCAB_SIZE,
-    Tunes,
-    load_tunes,
-    to_pitches,
-    to_pretty_midi,
-    windows,
-    write_midi,
-)
+from data.music.folder import MAX_TEMPO, MIN_TEMPO, SPLITS, Tunes, load_tunes, windows
+from data.music.measures import nearest_squared_difference, pitch_range
+from data.music.media import SAMPLE_RATE, audio, piano_roll, save_media
+from data.music.midi import write_midi
+from data.music.tokens import REST, START, VOCAB_SIZE, to_pitches
 from data.training_set import draw, spread, training_data
 from runs.directories import MEDIA, TEMPO
 from runs.logs import RunLog
@@ -38,7 +23,6 @@ from support.metrics import bleu, copies, mean_and_error, self_bleu
 from support.seeds import Purpose
 
 SAMPLES = 5  # tunes shown, played and written to files at a time
-SAMPLE_RATE = 16_000  # Hz; the highest of the 88 keys has 4,186 Hz
 MAX_HELD_OUT = 1024  # windows of valid, and of test, that are used; Nottingham has 813 and 794
 COPY_LENGTH = 16  # tokens; the shortest stretch of a training tune that counts as copied, in shorter sequences all
 
@@ -233,97 +217,3 @@ def load(config: Config) -> Tunes:
         else:
             advice = "`bash train_nottingham.sh` gets the Nottingham tunes; any folder of .mid files will do"
         raise DataError(f"--data_dir {error}; {advice}") from None
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Figures
-
-
-def nearest_squared_difference(samples: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Mean squared difference of pitch between each sample and the reference it is nearest to, semitones².
-
-    The mean is over the frames in which both sound; a rest has no pitch. The nearest reference, and not the mean over
-    all, because a single held note is closer to all tunes on average than another real tune is (on Nottingham 23
-    against 48).
-
-    Args:
-        samples: int [n, T], tokens 0..88.
-        references: int [m, T], m >= 1.
-
-    Returns:
-        float64 [n]; NaN where a sample sounds at no time together with any reference.
-    """
-    ours, theirs = samples.astype(np.float64), references.astype(np.float64)  # REST is 0: rests add nothing
-    we_sound, they_sound = np.sign(ours), np.sign(theirs)
-    total = ours**2 @ they_sound.T + we_sound @ (theirs**2).T - 2 * ours @ theirs.T  # [n, m]
-    frames = we_sound @ they_sound.T  # [n, m]
-    differences = np.divide(total, frames, out=np.full_like(total, np.nan), where=frames > 0)
-    return np.fmin.reduce(differences, axis=1)
-
-
-def pitch_range(samples: np.ndarray) -> np.ndarray:
-    """Highest less lowest pitch of each sample, semitones: int [n, T] → float64 [n], NaN where all is silent."""
-    pitches = np.where(samples == REST, np.nan, samples)
-    return np.fmax.reduce(pitches, axis=1) - np.fmin.reduce(pitches, axis=1)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Tunes to see and to hear
-
-
-def piano_roll(tunes: np.ndarray | Sequence[np.ndarray], frame_seconds: float, title: str) -> np.ndarray:
-    """Draws tunes below each other, time to the right and pitch upwards.
-
-    Args:
-        tunes: int [n, T], tokens 0..88.
-        frame_seconds: duration of a token, seconds.
-        title: of the picture.
-
-    Returns:
-        uint8 [height, width, 3], red, green and blue.
-    """
-    figure = Figure(figsize=(8, 1 + 1.2 * len(tunes)), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    songs = [to_pretty_midi(tokens, frame_seconds).instruments[0].notes for tokens in tunes]
-    pitches = [note.pitch for notes in songs for note in notes] or [LOWEST_PITCH, HIGHEST_PITCH]
-    octaves = range(24, HIGHEST_PITCH + 1, 12)  # C1 to C8
-    for axes, notes in zip(figure.subplots(len(tunes), sharex=True, squeeze=False)[:, 0], songs, strict=True):
-        lengths, starts = [note.end - note.start for note in notes], [note.start for note in notes]
-        axes.barh([note.pitch for note in notes], lengths, left=starts, height=1, edgecolor="white", linewidth=0.5)
-        axes.set_yticks(octaves, [pretty_midi.note_number_to_name(pitch) for pitch in octaves])
-        axes.set(xlim=(0, len(tunes[0]) * frame_seconds), ylim=(min(pitches) - 1, max(pitches) + 1))
-        axes.grid(axis="y", alpha=0.3)
-        axes.set_axisbelow(True)
-    axes.set_xlabel("seconds")
-    figure.suptitle(title)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
-
-
-def audio(tokens: np.ndarray, frame_seconds: float) -> np.ndarray:
-    """Plays a tune: with FluidSynth and pretty_midi's SoundFont if pyfluidsynth is installed, else as sine tones.
-
-    Args:
-        tokens: int [T], tokens 0..88.
-        frame_seconds: duration of a token, seconds.
-
-    Returns:
-        float32 [T · frame_seconds · SAMPLE_RATE] in -1..1.
-    """
-    clip = np.zeros(round(len(tokens) * frame_seconds * SAMPLE_RATE), np.float32)
-    song = to_pretty_midi(tokens, frame_seconds)
-    if song.instruments[0].notes:  # silence can't be normalised
-        try:
-            wave = song.fluidsynth(fs=SAMPLE_RATE)
-        except ImportError:
-            wave = song.synthesize(fs=SAMPLE_RATE)
-        clip[: len(wave)] = wave[: len(clip)]
-    return clip
-
-
-def save_media(folder: Path, name: str, picture: np.ndarray, clips: np.ndarray) -> None:
-    """Writes `<name>.png` from uint8 [height, width, 3], and `<name>_<i>.wav` from float32 [n, samples] in -1..1."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.png").write_bytes(tf.io.encode_png(picture).numpy())
-    for i, clip in enumerate(clips):
-        (folder / f"{name}_{i}.wav").write_bytes(tf.audio.encode_wav(clip[:, None], SAMPLE_RATE).numpy())

@@ -1,0 +1,73 @@
+"""Tunes to see and to hear."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pretty_midi
+import tensorflow as tf
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from data.music.midi import to_pretty_midi
+from data.music.tokens import HIGHEST_PITCH, LOWEST_PITCH
+
+SAMPLE_RATE = 16_000  # Hz; the highest of the 88 keys has 4,186 Hz
+
+
+def piano_roll(tunes: np.ndarray | Sequence[np.ndarray], frame_seconds: float, title: str) -> np.ndarray:
+    """Draws tunes below each other, time to the right and pitch upwards.
+
+    Args:
+        tunes: int [n, T], tokens 0..88.
+        frame_seconds: duration of a token, seconds.
+        title: of the picture.
+
+    Returns:
+        uint8 [height, width, 3], red, green and blue.
+    """
+    figure = Figure(figsize=(8, 1 + 1.2 * len(tunes)), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    songs = [to_pretty_midi(tokens, frame_seconds).instruments[0].notes for tokens in tunes]
+    pitches = [note.pitch for notes in songs for note in notes] or [LOWEST_PITCH, HIGHEST_PITCH]
+    octaves = range(24, HIGHEST_PITCH + 1, 12)  # C1 to C8
+    for axes, notes in zip(figure.subplots(len(tunes), sharex=True, squeeze=False)[:, 0], songs, strict=True):
+        lengths, starts = [note.end - note.start for note in notes], [note.start for note in notes]
+        axes.barh([note.pitch for note in notes], lengths, left=starts, height=1, edgecolor="white", linewidth=0.5)
+        axes.set_yticks(octaves, [pretty_midi.note_number_to_name(pitch) for pitch in octaves])
+        axes.set(xlim=(0, len(tunes[0]) * frame_seconds), ylim=(min(pitches) - 1, max(pitches) + 1))
+        axes.grid(axis="y", alpha=0.3)
+        axes.set_axisbelow(True)
+    axes.set_xlabel("seconds")
+    figure.suptitle(title)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+
+
+def audio(tokens: np.ndarray, frame_seconds: float) -> np.ndarray:
+    """Plays a tune: with FluidSynth and pretty_midi's SoundFont if pyfluidsynth is installed, else as sine tones.
+
+    Args:
+        tokens: int [T], tokens 0..88.
+        frame_seconds: duration of a token, seconds.
+
+    Returns:
+        float32 [T · frame_seconds · SAMPLE_RATE] in -1..1.
+    """
+    clip = np.zeros(round(len(tokens) * frame_seconds * SAMPLE_RATE), np.float32)
+    song = to_pretty_midi(tokens, frame_seconds)
+    if song.instruments[0].notes:  # silence can't be normalised
+        try:
+            wave = song.fluidsynth(fs=SAMPLE_RATE)
+        except ImportError:
+            wave = song.synthesize(fs=SAMPLE_RATE)
+        clip[: len(wave)] = wave[: len(clip)]
+    return clip
+
+
+def save_media(folder: Path, name: str, picture: np.ndarray, clips: np.ndarray) -> None:
+    """Writes `<name>.png` from uint8 [height, width, 3], and `<name>_<i>.wav` from float32 [n, samples] in -1..1."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.png").write_bytes(tf.io.encode_png(picture).numpy())
+    for i, clip in enumerate(clips):
+        (folder / f"{name}_{i}.wav").write_bytes(tf.audio.encode_wav(clip[:, None], SAMPLE_RATE).numpy())

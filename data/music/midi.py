@@ -1,0 +1,212 @@
+"""MIDI files: their notes in, a melody's tokens in and out.
+
+What is written has a tempo mark that makes a token a note value, so that notation programs find every note on their
+grid: an eighth at 75 beats a minute for 0.4 s, `frame_beats` of a quarter note where that is given.
+
+File format: Standard MIDI Files 1.0 (MIDI Manufacturers Association), read with mido. Notes and tempi are taken from
+mido's messages here, not by `pretty_midi.PrettyMIDI(path)`: that allocates an array with one entry a tick, ignores
+tempo changes outside the first track and splits a voice in two where its instrument changes.
+"""
+
+import io
+import itertools
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import mido
+import numpy as np
+import pretty_midi
+
+from data import DataError
+from data.music.tokens import REST, VOCAB_SIZE, Frame, Notes, melody, to_pitches, to_tokens
+from runs.directories import write_whole
+
+# What a file may cost. The largest Nottingham file has 19 kB and lasts 7.5 minutes.
+MAX_FILE_BYTES = 1 << 20  # mido makes an object of some 300 bytes out of 2 bytes of file
+MAX_SECONDS = 3600.0
+MAX_BEATS = 36_000.0  # ten a second
+MAX_TICKS = 1 << 40  # keeps products with a 24-bit tempo well inside float64
+SLOWEST = 60  # beats a minute; where a file has no beat of its own, it is written at a tempo in (SLOWEST, 2 SLOWEST]
+
+_DRUM_CHANNEL = 9
+_ALL_NOTES_OFF = 123  # MIDI control number
+_DEFAULT_TEMPO = 500_000  # microseconds a quarter note, MIDI's default: 120 a minute
+_RESOLUTION = 960  # ticks a beat of what is written: a whole number of them for a 64th of a beat
+# mido reads a number as long as the high bit is set, at a quadratic cost: a file of 0xff bytes takes it minutes.
+_ENDLESS_NUMBER = re.compile(rb"[\x80-\xff]{4096}")
+
+
+def read_notes(content: bytes, by_beat: bool = False) -> Notes:
+    """Read the notes of a Standard MIDI File, drums left out.
+
+    A note ends at the first note-off of its channel and pitch; one that is never ended is dropped. Tempo changes count
+    whichever track they stand in.
+
+    Args:
+        content: the whole file, at most `MAX_FILE_BYTES`.
+        by_beat: whether times are in millionths of a beat; otherwise in microseconds.
+
+    Raises:
+        DataError: the file is too large or too long, of a kind that is not read (type 2, SMPTE time), or none of its
+            notes ends.
+        Exception: whatever mido raises on a file that is damaged.
+    """
+    if len(content) > MAX_FILE_BYTES:
+        raise DataError(f"larger than {MAX_FILE_BYTES} bytes")
+    if _ENDLESS_NUMBER.search(content):
+        raise DataError("a number in it never ends")
+    midi = mido.MidiFile(file=io.BytesIO(content))
+    if midi.type not in (0, 1):
+        raise DataError(f"MIDI files of type {midi.type} are not read, only types 0 and 1")
+    if midi.ticks_per_beat <= 0:
+        raise DataError("time in SMPTE frames is not read, only in ticks a beat")
+
+    rows = []  # start tick, end tick, pitch, voice
+    tempi = [(0, _DEFAULT_TEMPO)]  # tick, microseconds a quarter note
+    last_tick, unended = 0, False
+    for number, track in enumerate(midi.tracks):
+        tick = 0
+        sounding: dict[tuple[int, int], list[int]] = {}  # channel, pitch -> onset ticks
+        for message in track:
+            tick += message.time
+            if tick > MAX_TICKS:
+                raise DataError(f"longer than {MAX_TICKS} ticks")
+            if message.type == "set_tempo":
+                tempi.append((tick, message.tempo))
+            elif message.type in ("note_on", "note_off") and message.channel != _DRUM_CHANNEL:
+                key = message.channel, message.note
+                if message.type == "note_on" and message.velocity > 0:
+                    sounding.setdefault(key, []).append(tick)
+                    continue
+                onsets = sounding.pop(key, [])
+                ended = [onset for onset in onsets if onset < tick]
+                if ended:
+                    rows.append((ended[0], tick, message.note, 16 * number + message.channel))
+                    if len(ended) < len(onsets):  # struck again at the very tick of this release
+                        sounding[key] = [tick]
+        last_tick, unended = max(last_tick, tick), unended or bool(sounding)
+    if unended and not rows:
+        raise DataError("no melody: none of its notes has an end")
+
+    start, end, pitch, voice = np.array(rows, np.int64).reshape(-1, 4).T
+    micros = round(_ticks_to_microseconds(np.array([last_tick]), tempi, midi.ticks_per_beat)[0])
+    beats = last_tick / midi.ticks_per_beat
+    if micros > MAX_SECONDS * 1e6:  # before anything with an entry a frame is made
+        raise DataError(f"lasts {micros / 1e6:.0f} s; the limit is {MAX_SECONDS:.0f} s")
+    if by_beat and beats > MAX_BEATS:
+        raise DataError(f"has {beats:.0f} beats; the limit is {MAX_BEATS:.0f}")
+
+    def time(ticks: np.ndarray) -> np.ndarray:
+        if by_beat:
+            return np.rint(ticks * (1e6 / midi.ticks_per_beat)).astype(np.int64)
+        return np.rint(_ticks_to_microseconds(ticks, tempi, midi.ticks_per_beat)).astype(np.int64)
+
+    tempo = 6e7 * beats / micros if micros else 6e7 / _DEFAULT_TEMPO
+    return Notes(time(start), time(end), pitch, voice, int(time(np.array([last_tick]))[0]), tempo)
+
+
+def read_tokens(path: str | os.PathLike, frame_seconds: float = 0.4, frame_beats: float = 0.0) -> np.ndarray:
+    """Read the melody of one MIDI file, rests at both ends included: the inverse of `write_midi`.
+
+    Args:
+        path: of the file.
+        frame_seconds: duration of a token, seconds, 0.01..10.
+        frame_beats: 0, or the duration of a token in beats of the file, 1/16..4; `frame_seconds` then does nothing.
+
+    Returns:
+        int32 [frames], values 0..88.
+
+    Raises:
+        DataError: the file cannot be used; the message names it and says why.
+    """
+    return read_melody(path, Frame(frame_seconds, frame_beats).check())[0]
+
+
+def read_melody(path: str | os.PathLike, frame: Frame) -> tuple[np.ndarray, float]:
+    """`read_tokens` of a frame, and the file's mean tempo in beats a minute."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        notes = melody(read_notes(content, by_beat=frame.beats > 0))
+        return to_tokens(notes, frame.beats or frame.seconds), notes.tempo
+    except Exception as error:  # a damaged file makes mido raise almost anything
+        raise DataError(f"{path}: {one_line(error)}") from error
+
+
+def _ticks_to_microseconds(ticks: np.ndarray, tempi: list[tuple[int, int]], ticks_per_beat: int) -> np.ndarray:
+    """Convert times [n] from ticks to microseconds (float64), given (tick, microseconds a beat) pairs in any order."""
+    change, tempo = np.array(sorted(tempi, key=lambda pair: pair[0]), np.int64).T
+    scale = tempo / ticks_per_beat
+    change_time = np.concatenate([[0.0], np.cumsum(np.diff(change) * scale[:-1])])
+    part = np.searchsorted(change, ticks, side="right") - 1
+    return change_time[part] + (ticks - change[part]) * scale[part]
+
+
+def one_line(error: Exception) -> str:
+    """The message of an exception, or its type if there is none, as one line of bounded length."""
+    if isinstance(error, EOFError):
+        return "ends too early"  # mido says nothing
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def note_value(frame_seconds: float) -> float:
+    """The power of two of a beat that lasts `frame_seconds` at a tempo above 60 and up to 120 beats a minute."""
+    return 2.0 ** math.floor(math.log2(2 * SLOWEST / 60 * frame_seconds))
+
+
+def to_pretty_midi(
+    tokens: Sequence[int] | np.ndarray, frame_seconds: float = 0.4, frame_beats: float = 0.0
+) -> pretty_midi.PrettyMIDI:
+    """Turn tokens into a song of one instrument; equal neighbours become one held note.
+
+    Args:
+        tokens: integers [length], values 0..88.
+        frame_seconds: duration of a token, seconds, 0.01..10.
+        frame_beats: its note value, beats (quarter notes), 1/16..4; 0: `note_value`. With the duration it makes the
+            tempo mark.
+
+    Raises:
+        DataError: `tokens` are not one sequence of integers in 0..88, or a duration is out of range.
+    """
+    Frame(frame_seconds, frame_beats).check()
+    tokens = np.asarray(tokens)
+    if tokens.size == 0:
+        tokens = tokens.astype(np.int32)
+    if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or np.any((tokens < 0) | (tokens >= VOCAB_SIZE)):
+        raise DataError(f"tokens must be one sequence of integers in 0..{VOCAB_SIZE - 1}")
+    beats = frame_beats or note_value(frame_seconds)
+    micros = round(frame_seconds / beats * 1e6)  # a beat: a tempo mark holds whole microseconds
+    seconds = beats * micros / 1e6  # of a token, on the grid of the ticks
+    song = pretty_midi.PrettyMIDI(None, _RESOLUTION, 6e7 / micros / (1 + 1e-12))  # its `write` rounds micros down
+    instrument = pretty_midi.Instrument(program=0, name="melody")
+    cuts = [0, *(np.flatnonzero(np.diff(tokens)) + 1).tolist(), len(tokens)]
+    for first, last in itertools.pairwise(cuts):
+        if first < last and tokens[first] != REST:
+            pitch = int(to_pitches(tokens[first]))
+            instrument.notes.append(pretty_midi.Note(100, pitch, first * seconds, last * seconds))
+    # An event at the very end, so that rests after the last note are not lost.
+    instrument.control_changes.append(pretty_midi.ControlChange(_ALL_NOTES_OFF, 0, len(tokens) * seconds))
+    song.instruments.append(instrument)
+    return song
+
+
+def write_midi(
+    tokens: Sequence[int] | np.ndarray,
+    path: str | os.PathLike,
+    frame_seconds: float = 0.4,
+    frame_beats: float = 0.0,
+) -> None:
+    """Write tokens as a MIDI file (type 1, one song, one instrument); a file at `path` is replaced as a whole.
+
+    `read_tokens(path, frame_seconds, frame_beats)` returns the same tokens, as long as they last at most `MAX_SECONDS`.
+
+    Raises:
+        DataError: as `to_pretty_midi`.
+        OSError: the file cannot be written.
+    """
+    content = io.BytesIO()
+    to_pretty_midi(tokens, frame_seconds, frame_beats).write(content)
+    write_whole(Path(path), content.getvalue())
