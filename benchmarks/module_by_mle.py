@@ -1,0 +1,103 @@
+"""An additive discriminator's module, trained by maximum likelihood: python benchmarks/module_by_mle.py LOGDIR.
+
+The control of guidance: G' ∝ G · exp(s), where s has the form and the size of the run's discriminator but learns from
+real data alone, with the generator fixed. Each update needs a softmax over the vocabulary, which a discriminator does
+without. The learning rate is the one of the least NLL on the validation set after the given seconds.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import support.quiet  # noqa: F401 - before TensorFlow
+
+# isort: split
+import keras
+import numpy as np
+import tensorflow as tf
+
+from additive import AdditiveDiscriminator
+from data import Due
+from evaluation import Evaluated
+from guided import GuidedGenerator
+from main import DATASETS
+from model import SeqGAN, discriminator
+from support.config import UsageError
+from support.seeds import Purpose, key
+
+
+def trainer(guided: GuidedGenerator, optimizer: keras.optimizers.Optimizer, seed: int) -> Callable:
+    """The compiled update by tokens, int32 [B, T], and its number, int32 scalar: the NLL before, nats per sequence."""
+    module = guided.discriminator
+
+    @tf.function(jit_compile=True, autograph=False)
+    def update(tokens: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            contexts = module.contexts(tokens, key(seed, Purpose.DROPOUT, number))
+            hidden = guided._joined(guided.policy.states(tokens), contexts).hidden
+            rows, ordered = tf.reshape(hidden, [-1, guided.hidden_dim]), tf.reshape(tf.transpose(tokens), [-1])
+            loss = -tf.reduce_sum(guided._log_probs_after(rows, ordered, guided.projection())) / tokens.shape[0]
+        optimizer.apply(tape.gradient(loss, module.trainable_variables), module.trainable_variables)
+        return loss
+
+    return update
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program: prints a line for each learning rate, then the figures of the best one on the test set."""
+    parser = argparse.ArgumentParser(prog="module_by_mle.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument("logdir", type=Path, metavar="LOGDIR", help="a run with --discriminator bigram or lstm")
+    parser.add_argument("--seconds", type=float, default=60, help="of training, compilation aside (default: 60)")
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.001, 0.003, 0.01], help="learning rates")
+    arguments = parser.parse_args(argv)
+    try:
+        model = SeqGAN.restored(arguments.logdir)
+        if not isinstance(model.discriminator, AdditiveDiscriminator):
+            raise UsageError(f"{arguments.logdir}: its discriminator is not additive")
+        tf.config.experimental.enable_tensor_float_32_execution(model.config.tf32)  # as in its evaluations
+        return compare(model, arguments.seconds, arguments.rates)
+    except (UsageError, OSError) as error:
+        print(f"module_by_mle.py: error: {error}", file=sys.stderr)
+        return 2
+
+
+def compare(model: SeqGAN, seconds: float, rates: Sequence[float]) -> int:
+    """Trains with each rate for so many seconds, and prints what comes of it."""
+    config, data = model.config, DATASETS[model.config.dataset](model.config)
+    validation = tf.constant(data.validation())
+    best: tuple[float, dict[str, tuple[float, float]]] = (np.inf, {})
+    for rate in rates:
+        module = discriminator(config, data.vocab_size, data.start_token, data.end_token)
+        assert isinstance(module, AdditiveDiscriminator)
+        guided = GuidedGenerator(model.averaged, module, tf.Variable(1.0, trainable=False))
+        optimizer = keras.optimizers.Adam(rate, epsilon=1e-8)
+        optimizer.build(module.trainable_variables)
+        update, measured = trainer(guided, optimizer, config.seed), Evaluated(config, guided)
+        number, spent = 0, 0.0
+        while spent < seconds:
+            batches = data.mle_batches(config.pretrain_g_epochs + number)
+            for batch in batches:
+                started = time.perf_counter()
+                float(update(batch, tf.constant(number)))
+                spent += time.perf_counter() - started if number else 0.0  # the first one compiles
+                # To 0 at the end, as the discriminator's rate.
+                optimizer.learning_rate.assign(rate * 0.5 * (1 + np.cos(np.pi * min(spent / seconds, 1))))
+                number += 1
+        mask = tf.reduce_sum(guided.mask(validation))
+        nll = float(tf.reduce_sum(measured.nll(validation)) / mask)
+        print(f"rate {rate:g}: {number} updates in {spent:.0f} s, NLL on the validation set {nll:.4f} nats per token")
+        if nll < best[0]:
+            best = nll, data.evaluate(measured, 0, Due(True, False, False))
+    before = data.evaluate(model, 0, Due(True, False, False))
+    for name in ("nll", "nll_test", "kl_reverse"):
+        if name in before:
+            print(f"{name}: {before[name][0]:.4f} of the generator, {best[1][name][0]:.4f} with the module")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
