@@ -341,7 +341,11 @@ class TextData:
         """
         self.config, self.source, self.origin = config, Source(config), f"--data_dir {config.data_dir}"
         lines = (tokens for split, tokens in self.source if split == "train")
-        self.vocabulary = Vocabulary.count(lines, config.tokens, config.vocab_size - 2, config.min_count)
+        counted = Vocabulary.count(lines, config.tokens, config.vocab_size - 2, config.min_count)
+        given = Path(config.data_dir, VOCABULARY)  # another run's, so that likelihoods can be compared
+        self.vocabulary = Vocabulary.read(given) if given.is_file() else counted
+        if self.vocabulary.kind != config.tokens:
+            raise DataError(f"{given}: its tokens are of the kind {self.vocabulary.kind}, not --tokens {config.tokens}")
         self.vocab_size, self.start_token = self.vocabulary.size, self.vocabulary.start
         self.end_token: int | None = self.vocabulary.end
         self.lines = {split: Lines(self.vocabulary, config.seq_len) for split in SPLITS}

@@ -149,11 +149,13 @@ def test_the_real_captions(shared_data, tmp_path, capsys):
 
 
 def test_the_script_prepares_and_trains(tmp_path):
-    """In a copy of the tree, from another directory, with a source that is named from there."""
+    """In a copy of the tree, from another directory, with a source named from there; then D chooses captions."""
     tree, words = tmp_path / "tree", random.Random(0)
     tree.mkdir()
-    for name in ("data", "runs", "support"):
-        shutil.copytree(ROOT / name, tree / name, ignore=lambda _, names: {n for n in names if not n.endswith(".py")})
+    for name in ("data", "runs", "support", "tools"):
+        shutil.copytree(
+            ROOT / name, tree / name, ignore=lambda _, names: {n for n in names if not n.endswith((".py", ".sh"))}
+        )
     for path in [*ROOT.glob("*.py"), ROOT / "train_captions.sh"]:
         shutil.copy(path, tree)
     lines = [" ".join(words.choices(["a", "red", "bus", "dog", "runs"], k=words.randint(3, 7))) for _ in range(1100)]
@@ -166,3 +168,4 @@ def test_the_script_prepares_and_trains(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "100 captions for training" in done.stdout and "bleu2" in done.stdout
+    assert "--candidates: no evaluation of logs/train/captions" in done.stderr  # nothing tells what D knows

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 import tracemalloc
 from collections import Counter
@@ -21,7 +22,7 @@ from data.held_out import D_FIGURES
 from data.text import Lines, Source, TextData, Vocabulary, read_lines, split_of
 from data.texygen import Texygen
 from model import SeqGAN
-from support.config import Config
+from support.config import Config, UsageError
 from support.metrics import ratio_and_error
 from support.parser import parse
 from support.seeds import Purpose
@@ -350,6 +351,21 @@ def test_comparison_by_hand(folder):
         assert figures[f"self_bleu{n}"][0] == pytest.approx(np.mean(others))
     assert figures["copied_share"][0] == 0.4  # abcd, twice
     assert figures["length"][0] == np.mean([4, 2, 6, 4, 0])
+
+
+def test_a_folder_brings_the_vocabulary_of_another_run(folder):
+    """Likelihoods are then of the same tokens, whatever the lines for training; what it lacks is unknown."""
+    write(folder / "train.txt", "c c a\n")
+    path = folder / "vocabulary.json"
+    path.write_text(Vocabulary("word", ("a", "b")).to_json())
+    data = TextData(config_of(folder, "--tokens", "word"))
+    assert data.vocabulary.entries == ("a", "b") and data.vocab_size == 4
+    np.testing.assert_array_equal(data.lines["train"][np.arange(1)][0, :4], [2, 2, 0, 3])
+    with pytest.raises(UsageError, match=re.escape(f"{path}: its tokens are of the kind word, not --tokens char")):
+        TextData(config_of(folder))
+    path.write_text("{}")
+    with pytest.raises(UsageError, match=re.escape(f"{path}: not a vocabulary")):
+        TextData(config_of(folder))
 
 
 def test_texygens_figures_by_hand(folder):
