@@ -13,6 +13,7 @@ import tensorflow as tf
 from support.config import Config
 from support.config_file import FORMAT
 from support.cpus import cores, cpu_model
+from support.parser import VERSION
 
 
 def description(config: Config) -> dict[str, Any]:
@@ -22,6 +23,7 @@ def description(config: Config) -> dict[str, Any]:
         "format": FORMAT,
         "flags": dataclasses.asdict(config),
         "versions": {
+            "seqgan": VERSION,
             "python": platform.python_version(),
             "tensorflow": tf.__version__,
             "keras": keras.__version__,

@@ -25,7 +25,7 @@ from runs.console import where
 from runs.logs import RunLog, name_of
 from support import pictures
 from support.config import UsageError
-from support.parser import parse
+from support.parser import VERSION, parse
 
 CLOCKS = ("seconds_per_epoch", "compile_seconds", "seconds")  # the scalars that measure time
 
@@ -163,6 +163,7 @@ def test_the_configuration_is_kept(finished):
     described = json.loads((finished / "train" / "config.json").read_text())
     assert described == json.loads((finished / "eval" / "config.json").read_text())
     assert described["flags"]["vocab_size"] == 4 and described["flags"]["d_filter_sizes"] == [1, 3]
+    assert described["versions"]["seqgan"] == VERSION
     assert described["versions"]["tensorflow"] == tf.__version__ and described["device"] == ["CPU"]
     assert re.fullmatch(r"([0-9a-f]{40}\+?)?", described["git_commit"])
     events = EventAccumulator(str(finished / "eval"))

@@ -1,8 +1,10 @@
 import re
 import shlex
+import tomllib
 
 import pytest
 from conftest import ROOT
+from packaging.requirements import Requirement
 
 from support.config import FIELDS
 from support.parser import VERSION, read_flags
@@ -42,7 +44,7 @@ def test_the_page_of_flags_is_the_programs():
 
 
 def test_the_front_page_is_short_and_leads_to_every_other():
-    assert len(text(README).splitlines()) <= 150
+    assert len(text(README).splitlines()) <= 110
     links = {(ROOT / link).resolve() for link in relative_links(text(README))}
     assert set(PAGES) - {README} <= links, "a page that 'Where to read on' lacks"
 
@@ -86,6 +88,15 @@ def test_commands_are_those_that_the_program_takes(path):
             assert {word.removeprefix("--") for word in command if word.startswith("--")} <= FIELDS.keys()
 
 
+def test_the_flags_of_the_glossary_exist():
+    named = re.findall(r"`--(\w+)", text(ROOT / "docs" / "glossary.md"))
+    assert len(named) > 20 and set(named) <= FIELDS.keys()
+
+
+def test_there_are_a_dozen_pages_at_most():
+    assert len(list((ROOT / "docs").glob("*.md"))) <= 12
+
+
 def test_what_is_looked_for_is_found():
     assert len(PAGES) > 8
     assert len(files_named(text(README))) > 15 and len(relative_links(text(README))) > 10
@@ -93,5 +104,28 @@ def test_what_is_looked_for_is_found():
     assert all(f"| `--{name}` |" in page() for name in FIELDS)
 
 
-def test_the_version_that_is_cited_is_the_programs():
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def requirements(name):
+    """The lines of a file of requirements, without comments and other files."""
+    return [line for line in text(ROOT / name).splitlines() if re.match(r"\w", line)]
+
+
+def test_the_version_is_one():
     assert f"\nversion: {VERSION}\n" in text(ROOT / "CITATION.cff")
+    assert PROJECT["project"]["version"] == VERSION
+    assert re.search(r"^## (\S+)", text(ROOT / "CHANGELOG.md"), re.MULTILINE)[1] == VERSION
+
+
+def test_dependencies_are_those_of_the_requirements():
+    groups = PROJECT["dependency-groups"]
+    assert PROJECT["project"]["dependencies"] == requirements("requirements.txt")
+    assert groups["cluster"] == requirements("requirements-cluster.txt")
+    assert groups["dev"] == [{"include-group": "cluster"}, *requirements("requirements-dev.txt")]
+
+
+def test_the_tested_versions_are_within_the_requirements():
+    tested = dict(line.split("==") for line in requirements("requirements-lock.txt"))
+    for wanted in map(Requirement, requirements("requirements.txt")):
+        assert wanted.specifier.contains(tested[wanted.name]), wanted
