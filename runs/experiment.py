@@ -33,7 +33,7 @@ OWN = ("seed", "threads", "log_dir", "eval_log_dir", "pretrained", "is_train", "
 PRETRAINED = "pretrained"  # the folder of runs that only pretrain, for the methods that start from them
 DATA_FLAGS = {  # what the data of a data set depend on
     "LSTM": ("oracle_params",),
-    "Nottingham": ("data_dir", "frame_seconds", "frame_beats"),
+    "Nottingham": ("data_dir", "frame_seconds", "frame_beats", "onsets"),
     "text": ("data_dir", "seq_len", "vocab_size", "tokens", "min_count", "long_lines", "split_seed"),
 }
 CURVES = ("nll", "nll_test", "g_entropy")  # that a report draws where the table names none

@@ -224,6 +224,11 @@ class Config:
         high=4,
         needs=("dataset", "Nottingham"),
     )
+    onsets: bool = flag(
+        False,
+        "Nottingham: tokens tell where notes begin, so that a note may be struck again at the same pitch",
+        needs=("dataset", "Nottingham"),
+    )
     window_stride: int = flag(
         1,
         "Nottingham: tokens between the starts of training windows; 1, so that training sees every place in a bar, as "

@@ -22,8 +22,21 @@ from data.music import folder as folders
 from data.music import midi
 from data.music.folder import SPLITS, load_tunes, windows
 from data.music.midi import read_tokens, to_pretty_midi, write_midi
-from data.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, REST, START, VOCAB_SIZE, melody, to_tokens, trim
+from data.music.tokens import (
+    HIGHEST_PITCH,
+    LOWEST_PITCH,
+    REST,
+    Grid,
+    canonical,
+    melody,
+    named,
+    spans,
+    to_pitches,
+    to_tokens,
+    trim,
+)
 
+VOCAB_SIZE = START = Grid().vocab_size
 TICKS = 480  # a beat
 BEAT = 500_000  # microseconds: 120 a minute, so a tick is 1/960 s and a frame of 0.4 s has 384 ticks
 
@@ -75,8 +88,7 @@ def smf(body: bytes, kind=1, tracks=1, division=TICKS) -> bytes:
 
 
 def test_the_vocabulary():
-    assert (REST, START, VOCAB_SIZE, LOWEST_PITCH) == (0, 89, 89, 21)
-    assert (HIGHEST_PITCH - 20, START) == (VOCAB_SIZE - 1, VOCAB_SIZE)
+    assert (REST, VOCAB_SIZE, LOWEST_PITCH, HIGHEST_PITCH - 20) == (0, 89, 21, VOCAB_SIZE - 1)
 
 
 @settings(max_examples=200, deadline=None)
@@ -136,6 +148,46 @@ def test_a_token_is_a_note_value_on_the_grid(tmp_path, frame_seconds, frame_beat
     assert onsets == [i * value * file.ticks_per_beat for i in range(count)]
     notes = pretty_midi.PrettyMIDI(str(tmp_path / "a.mid")).instruments[0].notes
     assert notes[-1].end == pytest.approx(count * frame_seconds, rel=2e-6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    tokens=st.lists(st.integers(0, 176), max_size=80) | st.lists(st.sampled_from([0, 45, 46, 133, 134]), max_size=80),
+    beats=st.sampled_from([0.0, 0.25, 1 / 3, 0.5]),
+)
+def test_with_onsets_what_is_read_is_what_was_written(tmp_path_factory, tokens, beats):
+    """Tokens of a model become those that the written tune has, the same notes, and stay as they are from then on."""
+    path = tmp_path_factory.getbasetemp() / "round_trip.mid"
+    write_midi(tokens, path, 0.25, beats, onsets=True)
+    back = read_tokens(path, 0.25, beats, onsets=True)
+    assert back.dtype == np.int32 and back.tolist() == canonical(np.array(tokens, int), True).tolist()
+    assert spans(back, True) == spans(np.array(tokens, int), True)
+    np.testing.assert_array_equal(to_pitches(back), to_pitches(np.array(tokens, int)))
+    write_midi(back, path, 0.25, beats, onsets=True)
+    np.testing.assert_array_equal(read_tokens(path, 0.25, beats, onsets=True), back)
+
+
+def test_onsets_by_hand(tmp_path):
+    """A crotchet, the same pitch struck twice, a rest, what goes on after a rest or another pitch, which begins."""
+    tokens = np.array([45, 133, 45, 45, 0, 133, 46, 133])
+    assert (Grid().vocab_size, Grid(onsets=True).vocab_size) == (89, 177)
+    assert spans(tokens, True) == [(65, 0, 2), (65, 2, 3), (65, 3, 4), (65, 5, 6), (66, 6, 7), (65, 7, 8)]
+    assert canonical(tokens, True).tolist() == [45, 133, 45, 45, 0, 45, 46, 45]
+    assert to_pitches(tokens).tolist() == [65, 65, 65, 65, 0, 65, 66, 65]
+    assert spans(np.array([45, 45, 0, 46]), False) == [(65, 0, 2), (66, 3, 4)]
+    # Frames of 384 ticks: a note of two frames and a half, the same pitch struck again where the frame is half over.
+    path = save(tmp_path / "a.mid", track((0, 384 * 5 // 2, 60), (384 * 5 // 2, 384 * 4, 60), (384 * 4, 384 * 5, 60)))
+    assert read_tokens(path, onsets=True).tolist() == [40, 128, 128, 40, 40]
+    assert read_tokens(path).tolist() == [40] * 5
+
+
+def test_names_of_tokens():
+    assert [named(word, None, True) for word in ("A0", "c8", "Bb4", "A#4", "B3", "Cb4", "R")] == [
+        *(1, 88, 50, 50, 39, 39, REST)
+    ]
+    assert [named("-", before, True) for before in (REST, 40, 128, None)] == [REST, 128, 128, None]
+    assert named("-", 40, False) == 40
+    assert not any(named(word, 40, True) for word in ("G0#", "A9", "C0", "60", "H4", ""))
 
 
 def test_every_pitch_survives(tmp_path):

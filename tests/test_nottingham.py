@@ -29,7 +29,7 @@ from data.music.dataset import SAMPLES, NottinghamData, spread
 from data.music.measures import nearest_squared_difference, pitch_range
 from data.music.media import SAMPLE_RATE, audio, piano_roll, save_media
 from data.music.midi import read_tokens
-from data.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, REST, START, VOCAB_SIZE
+from data.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, REST, Grid
 from model import SeqGAN
 from runs.console import table
 from runs.logs import with_errors
@@ -44,6 +44,7 @@ SMALL = shlex.split(
 D_MEASURED = ["--d_eval_samples", "16"]
 TINY = [*SET, *SMALL]
 FRAME = 0.4  # seconds
+VOCAB_SIZE = START = Grid().vocab_size
 
 
 @pytest.fixture(autouse=True)
@@ -526,6 +527,27 @@ def test_a_whole_run_by_the_beat(split_folder, tmp_path, capsys):
     np.testing.assert_array_equal(by_second.windows, by_beat.windows)
     assert by_beat.frame_seconds == pytest.approx(0.4) and by_second.frame_seconds == 0.4
     check_events(tmp_path / "train", seq_len=8)
+
+
+def test_a_whole_run_with_onsets(split_folder, tmp_path):
+    """What is struck again is heard, seen and written as two notes; what is measured of pitches is of pitches."""
+    flags = [*TINY, "--data_dir", str(split_folder), "--log_dir", str(tmp_path / "train"), "--onsets", "--no-jit"]
+    flags += ["--eval_log_dir", str(tmp_path / "eval"), "--save_media"]
+    for tune in split_folder.glob("*/*.mid"):
+        write_song(tune, [pitch for pitch in read_tokens(tune) + 20 for _ in range(2)])
+    data = NottinghamData(config_of(split_folder, "--onsets"))
+    assert data.vocab_size == data.start_token == 177 and data.windows.max() <= 88  # each frame is a note struck anew
+    held = data.test.copy()
+    held[:, 1::2] = held[:, ::2] + 88
+    assert {name: data.compare(held)[name] for name in ("mse", "pitch_range", "rest_share")} == {
+        **{name: data.compare(data.test)[name] for name in ("pitch_range", "rest_share")},
+        "mse": data.compare(np.repeat(held[:, ::2], 2, axis=1))["mse"],
+    }
+    np.testing.assert_array_equal(data.decode(held)[0], np.repeat(held[0, ::2] + 20, 2))
+    assert train(flags) == 0
+    songs = [read_tokens(tmp_path / "train" / f"sample{i}.mid", FRAME, onsets=True) for i in range(SAMPLES)]
+    assert all(len(song) == 8 for song in songs) and max(song.max() for song in songs) > 88
+    assert program.main([*flags, "--no-onsets"]) == 2
 
 
 # --- the script

@@ -21,7 +21,7 @@ from test_main import rows, weights
 from test_model import assert_same_gradient, flat, gradient_of, reward_instead
 
 from data.music.dataset import NottinghamData
-from data.music.tokens import VOCAB_SIZE
+from data.music.tokens import Grid
 from data.text import TextData, Vocabulary
 from evaluation import Evaluated
 from generator import PolicyCopy
@@ -162,7 +162,7 @@ def test_text_pitches_or_ids():
     text = types.SimpleNamespace(vocabulary=Vocabulary("char", ("a", "b")))
     rows = np.array([[0, 1, 3, 4], [1, 2, 0, 0]], np.int32)  # 2 is unknown, 3 the end, 4 padding
     assert TextData.decode(text, rows) == ["ab", "b\ufffdaa"]
-    tune, other = NottinghamData.decode(None, np.array([[0, 1, VOCAB_SIZE - 1], [40, 0, 0]], np.int32))
+    tune, other = NottinghamData.decode(None, np.array([[0, 1, Grid().vocab_size - 1], [40, 0, 0]], np.int32))
     assert tune.tolist() == [0, 21, 108] and other.tolist() == [60, 0, 0]
 
 

@@ -273,7 +273,11 @@ BAD = [
     ("ids", ["--prefix", "1 4"], "--prefix: not in the run's vocabulary: '4'"),
     ("ids", ["--prefix", "1 x -2 1.0"], "--prefix: not in the run's vocabulary: 'x' '-2' '1.0'"),
     ("ids", ["--prefix", "9" * 5000], "--prefix: not in the run's vocabulary: '999"),
-    ("tunes", ["--prefix", "60 0"], "'60' '0'; a token of music is a note, such as C4 or F#4, or R, a rest\n"),
+    (
+        "tunes",
+        ["--prefix", "60 0"],
+        "'60' '0'; a token of music is a note, such as C4 or F#4, R, a rest, or -, which holds one\n",
+    ),
     ("text", ["--prefix", "abc"], "--prefix: 3 tokens leave none to draw of the run's 3"),
     ("text", ["--prefix", "abc", "--length", "2"], "--prefix: 3 tokens leave none to draw of --length 2"),
     ("tunes", ["--prefix", "C4 H4 C-1 C C10 b0"], "--prefix: not in the run's vocabulary: 'H4' 'C-1' 'C' 'C10'"),

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,12 +14,11 @@ import support.quiet  # noqa: F401 - before TensorFlow
 
 # isort: split
 import numpy as np
-import pretty_midi
 import tensorflow as tf
 
 from data.music.dataset import frame_seconds, recorded_tempo
 from data.music.midi import write_midi
-from data.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, REST, to_pitches
+from data.music.tokens import named, to_pitches
 from data.text import Vocabulary, tokenise
 from evaluation import Evaluated
 from generator import State, sample_tokens
@@ -199,38 +197,30 @@ def choice_of(model: SeqGAN, logdir: Path, candidates: int, eta: float | None) -
     return Choice(model.discriminator.log_odds, candidates, eta)
 
 
-def token_of(word: str, vocab_size: int, music: bool) -> int | None:
-    """The token id of a word of --prefix, or None: a number or, in music, a note's name, such as C#4, or R, a rest.
-
-    In music a number might be meant as a MIDI pitch.
-    """
-    if not music and word.isascii() and word.isdecimal() and len(word) < 10:
-        return int(word) if int(word) < vocab_size else None
-    if music and word.upper() == "R":
-        return REST
-    if music and re.fullmatch("[A-Ga-g][#b]?[0-9]", word):
-        pitch = pretty_midi.note_name_to_number(word)
-        return pitch - LOWEST_PITCH + 1 if LOWEST_PITCH <= pitch <= HIGHEST_PITCH else None
-    return None
-
-
 def read_prefix(text: str, model: SeqGAN, vocabulary: Vocabulary | None, length: int) -> list[int]:
     """The token ids of --prefix: text where there is a vocabulary, else numbers or, in music, notes.
 
     Raises:
         UsageError: it has unknown tokens, or so many that none of `length` is left to draw.
     """
-    advice = ""
+    advice, unknown, prefix = "", list[str](), list[int]()
     if vocabulary:
         tokens = tokenise(text, vocabulary.kind)
         unknown = sorted(set(tokens) - set(vocabulary.entries))
         prefix = vocabulary.encode(tokens)
     else:
-        tokens, music = text.split(), model.config.dataset == "Nottingham"
-        read = [token_of(word, model.generator.vocab_size, music) for word in tokens]
-        unknown = [word for word, token in zip(tokens, read, strict=True) if token is None]
-        prefix = [token for token in read if token is not None]
-        advice = "; a token of music is a note, such as C4 or F#4, or R, a rest" if music else ""
+        music = model.config.dataset == "Nottingham"
+        for word in text.split():
+            token = None
+            if music:  # where a number might be meant as a MIDI pitch
+                token = named(word, prefix[-1] if prefix else None, model.config.onsets)
+            elif word.isascii() and word.isdecimal() and len(word) < 10 and int(word) < model.generator.vocab_size:
+                token = int(word)
+            if token is None:
+                unknown.append(word)
+            else:
+                prefix.append(token)
+        advice = "; a token of music is a note, such as C4 or F#4, R, a rest, or -, which holds one" if music else ""
     if unknown:
         raise UsageError(f"--prefix: not in the run's vocabulary: {' '.join(map(repr, unknown))}{advice}")
     if len(prefix) >= length:
@@ -260,7 +250,7 @@ class Songs:
         where = self.file or f"{self.folder}/sample{'*' if self.count > 1 else '0'}.mid"
         return f"{self.count} tune{'s' * (self.count != 1)} in {where}"
 
-    def write(self, portions: Iterator[np.ndarray], seconds: float, beats: float) -> None:
+    def write(self, portions: Iterator[np.ndarray], seconds: float, beats: float, onsets: bool) -> None:
         """Writes tunes, int32 [n, T] each portion, whose tokens last `seconds` and so many `beats` (0: by the second).
 
         An earlier call's songs do not stay among those of this one in a folder. What else is there does.
@@ -271,7 +261,7 @@ class Songs:
         """
         tunes = (tokens for rows in portions for tokens in rows)
         if self.file:
-            write_midi(next(tunes), self.file, seconds, beats)
+            write_midi(next(tunes), self.file, seconds, beats, onsets)
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         paths = [self.folder / f"sample{i}.mid" for i in range(self.count)]
@@ -281,7 +271,7 @@ class Songs:
                 raise UsageError(f"{path}: not as sample.py wrote it; move it away, or name another folder with -o")
         try:
             for path, tokens in zip(paths, tunes, strict=True):
-                write_midi(tokens, path, seconds, beats)
+                write_midi(tokens, path, seconds, beats, onsets)
                 written.append(path)
             for path in earlier - set(paths):
                 path.unlink()
@@ -333,7 +323,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--prefix",
         default="",
         help="what every sample begins with: text; token ids with spaces; or for music notes, such as C4 F#4 R (a "
-        "rest), a token each",
+        "rest) - (a note is held), a token each",
     )
     parser.add_argument(
         "--length",
@@ -431,7 +421,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if config.dataset == "Nottingham":
             songs = Songs(arguments.output, arguments.n, logdir)
             seconds = frame_seconds(config, recorded_tempo(logdir / TEMPO) if config.frame_beats else 0)
-            songs.write(samples, seconds, config.frame_beats)
+            songs.write(samples, seconds, config.frame_beats, config.onsets)
             escape_unprintable()
             print(songs)
         else:

@@ -14,7 +14,7 @@ from data.music.folder import MAX_TEMPO, MIN_TEMPO, SPLITS, Tunes, load_tunes, w
 from data.music.measures import nearest_squared_difference, pitch_range
 from data.music.media import SAMPLE_RATE, audio, piano_roll, save_media
 from data.music.midi import write_midi
-from data.music.tokens import REST, START, VOCAB_SIZE, to_pitches
+from data.music.tokens import REST, Grid, to_pitches
 from data.training_set import draw, spread, training_data
 from runs.directories import MEDIA, TEMPO
 from runs.logs import RunLog
@@ -35,7 +35,7 @@ class NottinghamData:
     enough: on Nottingham the likelihood of held-out tunes is best after some 1,000 batches of 32 and falls afterwards.
     """
 
-    vocab_size, start_token, oracle = VOCAB_SIZE, START, None
+    oracle = None
     end_token: int | None = None
     compared = ("bleu2", "bleu3", "bleu4", "self_bleu4", "mse", "rest_share", "pitch_range", "copied_share")
     evaluated = ("nll_test", "nll_valid", "g_entropy", *compared, *(f"real_{name}" for name in compared), *D_FIGURES)
@@ -48,6 +48,7 @@ class NottinghamData:
         """
         self.config, seq_len = config, config.seq_len
         self.origin = f"--data_dir {config.data_dir}"
+        self.vocab_size = self.start_token = Grid(onsets=config.onsets).vocab_size
         self.tunes = load(config)
         self.windows = windows(self.tunes.train, seq_len, config.window_stride)
         self.valid = spread(windows(self.tunes.valid, seq_len, seq_len), MAX_HELD_OUT)
@@ -149,13 +150,14 @@ class NottinghamData:
         if not len(samples):
             return {}
         values: dict[str, np.ndarray] = {}
+        pitches = to_pitches(samples)
         if len(self.test):
             values |= dict(zip(("bleu2", "bleu3", "bleu4"), bleu(samples, self.test).T, strict=True))
-            values["mse"] = nearest_squared_difference(samples, self.test)
+            values["mse"] = nearest_squared_difference(pitches, to_pitches(self.test))
         if len(samples) > 1:
             values["self_bleu4"] = self_bleu(samples, orders=(4,))[:, 0]
         values["rest_share"] = (samples == REST).mean(axis=1)
-        values["pitch_range"] = pitch_range(samples)
+        values["pitch_range"] = pitch_range(pitches)
         values["copied_share"] = copies(samples, self.tunes.train, min(COPY_LENGTH, samples.shape[1]))
         defined = {name: values[name][~np.isnan(values[name])] for name in self.compared if name in values}
         return {name: mean_and_error(numbers) for name, numbers in defined.items() if len(numbers)}
@@ -166,12 +168,12 @@ class NottinghamData:
             return
         generated = model.sample(SAMPLES, Purpose.IMAGES, tf.constant(epoch)).numpy()
         real = draw(self.windows, SAMPLES, self.config.seed, Purpose.IMAGES, epoch)
-        folder = Path(self.config.log_dir)
+        folder, onsets = Path(self.config.log_dir), self.config.onsets
         for i, tokens in enumerate(generated):
-            write_midi(tokens, folder / f"sample{i}.mid", self.frame_seconds, self.config.frame_beats)
+            write_midi(tokens, folder / f"sample{i}.mid", self.frame_seconds, self.config.frame_beats, onsets)
         for name, tunes in (("generated", generated), ("real", real)):
-            picture = piano_roll(tunes, self.frame_seconds, f"{name}, epoch {epoch}")
-            clips = np.stack([audio(tokens, self.frame_seconds) for tokens in tunes])
+            picture = piano_roll(tunes, self.frame_seconds, f"{name}, epoch {epoch}", onsets)
+            clips = np.stack([audio(tokens, self.frame_seconds, onsets) for tokens in tunes])
             log.image(epoch, f"piano_roll/{name}", picture)
             log.audio(epoch, f"audio/{name}", clips, SAMPLE_RATE)
             if self.config.save_media:
@@ -210,7 +212,8 @@ def load(config: Config) -> Tunes:
     if os.path.realpath(logs) in map(os.path.realpath, read):
         raise DataError(f"--log_dir {logs}: the tunes of --data_dir are there, and samples would be among them")
     try:
-        return load_tunes(folder, config.frame_seconds, config.frame_beats, min_len=config.seq_len, besides=logs)
+        grid = config.frame_seconds, config.frame_beats
+        return load_tunes(folder, *grid, min_len=config.seq_len, besides=logs, onsets=config.onsets)
     except DataError as error:
         if "too short" in str(error):
             advice = f"a smaller --seq_len than {config.seq_len} may do"

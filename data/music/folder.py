@@ -15,7 +15,7 @@ import numpy as np
 
 from data import DataError
 from data.music.midi import MAX_FILE_BYTES, one_line, read_melody
-from data.music.tokens import VOCAB_SIZE, Frame, trim
+from data.music.tokens import Grid, trim
 from runs.directories import METRICS, write_whole
 from support.config_file import CONFIG
 
@@ -32,7 +32,7 @@ class Tunes(NamedTuple):
     """A folder of tunes as tokens.
 
     Attributes:
-        train: one int32 array [length] a tune, values 0..88.
+        train: one int32 array [length] a tune.
         valid: the same.
         test: the same.
         skipped: (path relative to the folder, reason) of each file that was left out.
@@ -67,6 +67,7 @@ def load_tunes(
     min_len: int = 32,
     cache: bool = True,
     besides: str | os.PathLike | None = None,
+    onsets: bool = False,
 ) -> Tunes:
     """Read every `.mid` and `.midi` file under a folder, sub-folders included, hidden files not.
 
@@ -90,13 +91,14 @@ def load_tunes(
         min_len: the fewest tokens a tune may have, after trimming.
         cache: whether to read and write the cache.
         besides: a folder that is not read.
+        onsets: whether tokens tell a note that begins from one that goes on.
 
     Raises:
         DataError: there is no such folder, it has some but not all of the three sub-folders, no tune is left to train
             on, or an argument is out of range.
     """
     root = Path(data_dir)
-    frame = Frame(frame_seconds, frame_beats).check()
+    frame = Grid(frame_seconds, frame_beats, onsets).check()
     if min_len < 1:
         raise DataError(f"min_len must be at least 1, not {min_len}")
     if not root.is_dir():
@@ -181,7 +183,7 @@ def _midi_files(folders: Sequence[Path], besides: str | os.PathLike | None) -> l
     return found
 
 
-def _parse(path: Path, frame: Frame) -> Parsed:
+def _parse(path: Path, frame: Grid) -> Parsed:
     """Read one file."""
     reason, tokens, tempo = "", np.empty(0, np.int32), 0.0
     try:
@@ -197,15 +199,16 @@ def _parse(path: Path, frame: Frame) -> Parsed:
     return Parsed(tokens, reason or ("" if tokens.size else "no melody: it has no notes, or only drums"), tempo)
 
 
-def _parse_cached(root: Path, paths: list[Path], names: list[str], frame: Frame, cache: bool) -> list[Parsed]:
+def _parse_cached(root: Path, paths: list[Path], names: list[str], frame: Grid, cache: bool) -> list[Parsed]:
     """Parse the files, or take what an earlier call parsed from exactly these files."""
     if not cache:
         return [_parse(path, frame) for path in paths]
     key = _cache_key(paths, names, frame)
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    places = [root / f".tokens-{str(frame).replace(' ', '')}.npz", home / "seqgan" / f"tokens-{key[:32]}.npz"]
+    name = f".tokens-{str(frame).replace(' ', '')}{'-onsets' * frame.onsets}.npz"
+    places = [root / name, home / "seqgan" / f"tokens-{key[:32]}.npz"]
     for place in places:
-        parsed = _read_cache(place, key, len(paths))
+        parsed = _read_cache(place, key, len(paths), frame.vocab_size)
         if parsed is not None:
             return parsed
     parsed = [_parse(path, frame) for path in paths]
@@ -215,7 +218,7 @@ def _parse_cached(root: Path, paths: list[Path], names: list[str], frame: Frame,
     return parsed
 
 
-def _cache_key(paths: list[Path], names: list[str], frame: Frame) -> str:
+def _cache_key(paths: list[Path], names: list[str], frame: Grid) -> str:
     """A digest of everything the parsed tokens depend on."""
     files = []
     for path, name in zip(paths, names, strict=True):
@@ -228,7 +231,7 @@ def _cache_key(paths: list[Path], names: list[str], frame: Frame) -> str:
     return hashlib.sha256(json.dumps([_CACHE_VERSION, frame, files]).encode()).hexdigest()
 
 
-def _read_cache(place: Path, key: str, count: int) -> list[Parsed] | None:
+def _read_cache(place: Path, key: str, count: int, vocab_size: int) -> list[Parsed] | None:
     """The parsed files of a cache, or None if it is absent, for other files, or damaged."""
     try:
         with zipfile.ZipFile(place) as archive:
@@ -241,7 +244,7 @@ def _read_cache(place: Path, key: str, count: int) -> list[Parsed] | None:
             tempi = arrays["tempi"].tolist()
         if not len(lengths) == len(reasons) == len(tempi) == count or lengths.min() < 0 or lengths.sum() != len(tokens):
             return None
-        if tokens.dtype != np.int32 or tokens.ndim != 1 or np.any((tokens < 0) | (tokens >= VOCAB_SIZE)):
+        if tokens.dtype != np.int32 or tokens.ndim != 1 or np.any((tokens < 0) | (tokens >= vocab_size)):
             return None
         return [Parsed(*one) for one in zip(np.split(tokens, np.cumsum(lengths)[:-1]), reasons, tempi, strict=True)]
     except Exception:  # whatever is wrong with it, it can be made again

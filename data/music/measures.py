@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from data.music.tokens import REST
-
 
 def nearest_squared_difference(samples: np.ndarray, references: np.ndarray) -> np.ndarray:
     """Mean squared difference of pitch between each sample and the reference it is nearest to, semitones².
@@ -13,13 +11,13 @@ def nearest_squared_difference(samples: np.ndarray, references: np.ndarray) -> n
     against 48).
 
     Args:
-        samples: int [n, T], tokens 0..88.
-        references: int [m, T], m >= 1.
+        samples: MIDI pitches, 0 a rest, int [n, T].
+        references: the same, int [m, T], m >= 1.
 
     Returns:
         float64 [n]; NaN where a sample sounds at no time together with any reference.
     """
-    ours, theirs = samples.astype(np.float64), references.astype(np.float64)  # REST is 0: rests add nothing
+    ours, theirs = samples.astype(np.float64), references.astype(np.float64)  # rests, 0, add nothing
     we_sound, they_sound = np.sign(ours), np.sign(theirs)
     total = ours**2 @ they_sound.T + we_sound @ (theirs**2).T - 2 * ours @ theirs.T  # [n, m]
     frames = we_sound @ they_sound.T  # [n, m]
@@ -28,6 +26,6 @@ def nearest_squared_difference(samples: np.ndarray, references: np.ndarray) -> n
 
 
 def pitch_range(samples: np.ndarray) -> np.ndarray:
-    """Highest less lowest pitch of each sample, semitones: int [n, T] → float64 [n], NaN where all is silent."""
-    pitches = np.where(samples == REST, np.nan, samples)
+    """Highest less lowest of MIDI pitches, 0 a rest, semitones: int [n, T] → float64 [n], NaN where all is silent."""
+    pitches = np.where(samples == 0, np.nan, samples)
     return np.fmax.reduce(pitches, axis=1) - np.fmin.reduce(pitches, axis=1)

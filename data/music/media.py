@@ -15,20 +15,23 @@ from data.music.tokens import HIGHEST_PITCH, LOWEST_PITCH
 SAMPLE_RATE = 16_000  # Hz; the highest of the 88 keys has 4,186 Hz
 
 
-def piano_roll(tunes: np.ndarray | Sequence[np.ndarray], frame_seconds: float, title: str) -> np.ndarray:
+def piano_roll(
+    tunes: np.ndarray | Sequence[np.ndarray], frame_seconds: float, title: str, onsets: bool = False
+) -> np.ndarray:
     """Draws tunes below each other, time to the right and pitch upwards.
 
     Args:
-        tunes: int [n, T], tokens 0..88.
+        tunes: tokens, int [n, T].
         frame_seconds: duration of a token, seconds.
         title: of the picture.
+        onsets: whether the tokens have them.
 
     Returns:
         uint8 [height, width, 3], red, green and blue.
     """
     figure = Figure(figsize=(8, 1 + 1.2 * len(tunes)), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    songs = [to_pretty_midi(tokens, frame_seconds).instruments[0].notes for tokens in tunes]
+    songs = [to_pretty_midi(tokens, frame_seconds, onsets=onsets).instruments[0].notes for tokens in tunes]
     pitches = [note.pitch for notes in songs for note in notes] or [LOWEST_PITCH, HIGHEST_PITCH]
     octaves = range(24, HIGHEST_PITCH + 1, 12)  # C1 to C8
     for axes, notes in zip(figure.subplots(len(tunes), sharex=True, squeeze=False)[:, 0], songs, strict=True):
@@ -44,18 +47,19 @@ def piano_roll(tunes: np.ndarray | Sequence[np.ndarray], frame_seconds: float, t
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 
 
-def audio(tokens: np.ndarray, frame_seconds: float) -> np.ndarray:
+def audio(tokens: np.ndarray, frame_seconds: float, onsets: bool = False) -> np.ndarray:
     """Plays a tune: with FluidSynth and pretty_midi's SoundFont if pyfluidsynth is installed, else as sine tones.
 
     Args:
-        tokens: int [T], tokens 0..88.
+        tokens: int [T].
         frame_seconds: duration of a token, seconds.
+        onsets: whether the tokens have them.
 
     Returns:
         float32 [T · frame_seconds · SAMPLE_RATE] in -1..1.
     """
     clip = np.zeros(round(len(tokens) * frame_seconds * SAMPLE_RATE), np.float32)
-    song = to_pretty_midi(tokens, frame_seconds)
+    song = to_pretty_midi(tokens, frame_seconds, onsets=onsets)
     if song.instruments[0].notes:  # silence can't be normalised
         try:
             wave = song.fluidsynth(fs=SAMPLE_RATE)

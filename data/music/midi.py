@@ -9,7 +9,6 @@ tempo changes outside the first track and splits a voice in two where its instru
 """
 
 import io
-import itertools
 import math
 import os
 import re
@@ -21,7 +20,7 @@ import numpy as np
 import pretty_midi
 
 from data import DataError
-from data.music.tokens import REST, VOCAB_SIZE, Frame, Notes, melody, to_pitches, to_tokens
+from data.music.tokens import Grid, Notes, melody, spans, to_tokens
 from runs.directories import write_whole
 
 # What a file may cost. The largest Nottingham file has 19 kB and lasts 7.5 minutes.
@@ -108,30 +107,33 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
     return Notes(time(start), time(end), pitch, voice, int(time(np.array([last_tick]))[0]), tempo)
 
 
-def read_tokens(path: str | os.PathLike, frame_seconds: float = 0.4, frame_beats: float = 0.0) -> np.ndarray:
+def read_tokens(
+    path: str | os.PathLike, frame_seconds: float = 0.4, frame_beats: float = 0.0, onsets: bool = False
+) -> np.ndarray:
     """Read the melody of one MIDI file, rests at both ends included: the inverse of `write_midi`.
 
     Args:
         path: of the file.
         frame_seconds: duration of a token, seconds, 0.01..10.
         frame_beats: 0, or the duration of a token in beats of the file, 1/16..4; `frame_seconds` then does nothing.
+        onsets: whether the tokens tell a note that begins from one that goes on.
 
     Returns:
-        int32 [frames], values 0..88.
+        int32 [frames], values 0..88, with onsets 0..176.
 
     Raises:
         DataError: the file cannot be used; the message names it and says why.
     """
-    return read_melody(path, Frame(frame_seconds, frame_beats).check())[0]
+    return read_melody(path, Grid(frame_seconds, frame_beats, onsets).check())[0]
 
 
-def read_melody(path: str | os.PathLike, frame: Frame) -> tuple[np.ndarray, float]:
+def read_melody(path: str | os.PathLike, frame: Grid) -> tuple[np.ndarray, float]:
     """`read_tokens` of a frame, and the file's mean tempo in beats a minute."""
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
         notes = melody(read_notes(content, by_beat=frame.beats > 0))
-        return to_tokens(notes, frame.beats or frame.seconds), notes.tempo
+        return to_tokens(notes, frame.beats or frame.seconds, frame.onsets), notes.tempo
     except Exception as error:  # a damaged file makes mido raise almost anything
         raise DataError(f"{path}: {one_line(error)}") from error
 
@@ -158,35 +160,34 @@ def note_value(frame_seconds: float) -> float:
 
 
 def to_pretty_midi(
-    tokens: Sequence[int] | np.ndarray, frame_seconds: float = 0.4, frame_beats: float = 0.0
+    tokens: Sequence[int] | np.ndarray, frame_seconds: float = 0.4, frame_beats: float = 0.0, onsets: bool = False
 ) -> pretty_midi.PrettyMIDI:
-    """Turn tokens into a song of one instrument; equal neighbours become one held note.
+    """Turn tokens into a song of one instrument.
 
     Args:
-        tokens: integers [length], values 0..88.
+        tokens: integers [length], values 0..88, with onsets 0..176.
         frame_seconds: duration of a token, seconds, 0.01..10.
         frame_beats: its note value, beats (quarter notes), 1/16..4; 0: `note_value`. With the duration it makes the
             tempo mark.
+        onsets: whether the tokens tell a note that begins from one that goes on; without, equal neighbours become one
+            held note.
 
     Raises:
-        DataError: `tokens` are not one sequence of integers in 0..88, or a duration is out of range.
+        DataError: `tokens` are not one sequence of such integers, or a duration is out of range.
     """
-    Frame(frame_seconds, frame_beats).check()
+    vocab_size = Grid(frame_seconds, frame_beats, onsets).check().vocab_size
     tokens = np.asarray(tokens)
     if tokens.size == 0:
         tokens = tokens.astype(np.int32)
-    if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or np.any((tokens < 0) | (tokens >= VOCAB_SIZE)):
-        raise DataError(f"tokens must be one sequence of integers in 0..{VOCAB_SIZE - 1}")
+    if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or np.any((tokens < 0) | (tokens >= vocab_size)):
+        raise DataError(f"tokens must be one sequence of integers in 0..{vocab_size - 1}")
     beats = frame_beats or note_value(frame_seconds)
     micros = round(frame_seconds / beats * 1e6)  # a beat: a tempo mark holds whole microseconds
     seconds = beats * micros / 1e6  # of a token, on the grid of the ticks
     song = pretty_midi.PrettyMIDI(None, _RESOLUTION, 6e7 / micros / (1 + 1e-12))  # its `write` rounds micros down
     instrument = pretty_midi.Instrument(program=0, name="melody")
-    cuts = [0, *(np.flatnonzero(np.diff(tokens)) + 1).tolist(), len(tokens)]
-    for first, last in itertools.pairwise(cuts):
-        if first < last and tokens[first] != REST:
-            pitch = int(to_pitches(tokens[first]))
-            instrument.notes.append(pretty_midi.Note(100, pitch, first * seconds, last * seconds))
+    for pitch, first, end in spans(tokens, onsets):
+        instrument.notes.append(pretty_midi.Note(100, pitch, first * seconds, end * seconds))
     # An event at the very end, so that rests after the last note are not lost.
     instrument.control_changes.append(pretty_midi.ControlChange(_ALL_NOTES_OFF, 0, len(tokens) * seconds))
     song.instruments.append(instrument)
@@ -198,15 +199,17 @@ def write_midi(
     path: str | os.PathLike,
     frame_seconds: float = 0.4,
     frame_beats: float = 0.0,
+    onsets: bool = False,
 ) -> None:
     """Write tokens as a MIDI file (type 1, one song, one instrument); a file at `path` is replaced as a whole.
 
-    `read_tokens(path, frame_seconds, frame_beats)` returns the same tokens, as long as they last at most `MAX_SECONDS`.
+    `read_tokens` with the same arguments returns `canonical` tokens as they were, as long as they last at most
+    `MAX_SECONDS`; of others what `canonical` makes of them.
 
     Raises:
         DataError: as `to_pretty_midi`.
         OSError: the file cannot be written.
     """
     content = io.BytesIO()
-    to_pretty_midi(tokens, frame_seconds, frame_beats).write(content)
+    to_pretty_midi(tokens, frame_seconds, frame_beats, onsets).write(content)
     write_whole(Path(path), content.getvalue())

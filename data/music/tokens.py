@@ -4,6 +4,9 @@ Tokens: 0 is a rest and `pitch - 20` stands for MIDI pitch 21..108 (a piano's 88
 `frame_seconds`. That is the music setting of SeqGAN (Yu et al., AAAI 2017, section 5.3): the solo track, 88 pitches,
 0.4 s a token. The start token has an id of its own, 89; it is fed to the generator and never produced by it.
 With `frame_beats` other than 0 a token is that many beats (quarter notes) of its file instead, whatever their tempo.
+With `onsets` the pitches 1..88 begin a note, and `pitch + 68`, 89..176, says that the note goes on; the start token is
+177. So a note struck again at the same pitch is two notes, where without onsets equal neighbours are one held note.
+A pitch that goes on after anything but itself, as a model may say, begins a note.
 
 Which notes are the melody. Notes are grouped by voice, a (track, channel) pair, without the drum channel. The melody is
 the voice whose notes are most often the highest sounding one at the moment they begin. Where notes overlap within that
@@ -11,7 +14,7 @@ voice, the highest wins. On the 1,037 files of the Nottingham set this picks the
 every time. The highest mean pitch, the highest mean velocity and the longest time on top each miss it once: two files
 have a chord track that is louder, or partly higher, than the tune.
 
-How time becomes frames. Frame i is [i f, (i + 1) f), with f in seconds or in beats. It becomes the pitch that sounds
+How time becomes frames. Grid i is [i f, (i + 1) f), with f in seconds or in beats. It becomes the pitch that sounds
 longest in it, and a rest only if more than half of it is silent. Sampling on the grid, as pretty_midi's
 `get_piano_roll(fs=1 / f)` does, looks simpler. But MIDI writers leave a gap of a tick before each onset, and where the
 grid meets the beat (in Nottingham: every fifth frame of 0.4 s, at 120 beats a minute) it falls into those gaps: 17.3 %
@@ -21,7 +24,9 @@ frame's first instant. Time is counted in whole millionths of a second or of a b
 the higher pitch wins them.
 """
 
+import itertools
 import math
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -29,13 +34,10 @@ import numpy as np
 from data import DataError
 
 REST = 0
-START = 89  # fed at the first step, never generated
-VOCAB_SIZE = 89  # tokens 0..88; an embedding that is also fed START needs VOCAB_SIZE + 1 rows
 LOWEST_PITCH, HIGHEST_PITCH = 21, 108
+KEYS = HIGHEST_PITCH - LOWEST_PITCH + 1
 MIN_FRAME_SECONDS, MAX_FRAME_SECONDS = 0.01, 10.0
 MIN_FRAME_BEATS, MAX_FRAME_BEATS = 0.0625, 4.0
-
-_PITCH_OFFSET = LOWEST_PITCH - 1
 
 
 class Notes(NamedTuple):
@@ -60,16 +62,28 @@ class Notes(NamedTuple):
     tempo: float
 
 
-class Frame(NamedTuple):
-    """What a token lasts: so many `beats` where they are not 0, else `seconds`."""
+class Grid(NamedTuple):
+    """What a token is.
 
-    seconds: float
-    beats: float
+    Attributes:
+        seconds: that it lasts, where there are no `beats`.
+        beats: that it lasts, quarter notes, or 0.
+        onsets: whether tokens tell a note that begins from one that goes on.
+    """
+
+    seconds: float = 0.4
+    beats: float = 0.0
+    onsets: bool = False
 
     def __str__(self) -> str:
         return f"{self.beats:g} beats" if self.beats else f"{self.seconds:g} s"
 
-    def check(self) -> "Frame":
+    @property
+    def vocab_size(self) -> int:
+        """V: tokens are 0..V-1; V itself is the start token, fed at the first step and never generated."""
+        return 1 + KEYS * (2 if self.onsets else 1)
+
+    def check(self) -> "Grid":
         """Itself.
 
         Raises:
@@ -93,7 +107,7 @@ def melody(notes: Notes) -> Notes:
     return notes._replace(**{name: getattr(notes, name)[mine] for name in ("start", "end", "pitch", "voice")})
 
 
-def to_tokens(notes: Notes, frame: float = 0.4) -> np.ndarray:
+def to_tokens(notes: Notes, frame: float = 0.4, onsets: bool = False) -> np.ndarray:
     """Turn the notes of one voice into a token a frame, rests at both ends included.
 
     Pitches outside 21..108 are moved by octaves into that range: the tune keeps its rhythm and its note names. The
@@ -102,26 +116,41 @@ def to_tokens(notes: Notes, frame: float = 0.4) -> np.ndarray:
     Args:
         notes: their times in millionths of the unit that `frame` is in.
         frame: duration of a token, seconds or beats.
+        onsets: whether a frame says that its note goes on where it is, for the most part, the one of the frame before.
 
     Returns:
-        int32 [frames], values 0..88.
+        int32 [frames], values 0..88, with onsets 0..176.
     """
     frames = math.floor(notes.duration / (frame * 1e6) + 0.5)
     frame_edges = np.rint(np.arange(frames + 1) * (frame * 1e6)).astype(np.int64)
     edges, top = _highest(notes, frame_edges)
     place = np.searchsorted(frame_edges, edges[:-1], side="right") - 1
     heard = (top >= 0) & (place < frames)
-    length, place, token = np.diff(edges)[heard], place[heard], _fold(notes.pitch[top[heard]]) - _PITCH_OFFSET
+    length, place, token = np.diff(edges)[heard], place[heard], _fold(notes.pitch[top[heard]]) - LOWEST_PITCH + 1
 
-    # One vote for each (frame, token) that occurs; a table of all of them could be 30 million entries.
-    candidates, index = np.unique(place * VOCAB_SIZE + token, return_inverse=True)
-    votes = np.bincount(index, weights=length)
-    # The last of several values for a frame stays: the most votes and, as candidates are sorted, the higher pitch.
-    winners = candidates[np.argsort(votes, kind="stable")]
-    tokens = np.full(frames, REST, np.int32)
-    tokens[winners // VOCAB_SIZE] = winners % VOCAB_SIZE
+    tokens = _elect(place, token, length, frames)
     tokens[2 * np.bincount(place, weights=length, minlength=frames) < np.diff(frame_edges)] = REST
+    if onsets:
+        mine = token == tokens[place]
+        order = len(notes.start) - top[heard]  # the earlier of two that sound as long
+        held = _elect(place[mine], order[mine], length[mine], frames)
+        tokens[1:] += KEYS * ((held[1:] == held[:-1]) & (tokens[1:] != REST)).astype(np.int32)
     return tokens
+
+
+def _elect(place: np.ndarray, choice: np.ndarray, length: np.ndarray, frames: int) -> np.ndarray:
+    """The choice that lasts longest in each frame, the largest of equals: int32 [frames], 0 where there is none.
+
+    `place`, `choice` > 0 and `length` are of pieces of time, [pieces].
+    """
+    size = int(choice.max(initial=0)) + 1
+    # One vote for each (frame, choice) that occurs; a table of all of them could be 30 million entries.
+    candidates, index = np.unique(place * size + choice, return_inverse=True)
+    # The last of several values for a frame stays: the most votes and, as candidates are sorted, the largest.
+    winners = candidates[np.argsort(np.bincount(index, weights=length, minlength=len(candidates)), kind="stable")]
+    elected = np.zeros(frames, np.int32)
+    elected[winners // size] = winners % size
+    return elected
 
 
 def trim(tokens: np.ndarray) -> np.ndarray:
@@ -131,8 +160,43 @@ def trim(tokens: np.ndarray) -> np.ndarray:
 
 
 def to_pitches(tokens: np.ndarray) -> np.ndarray:
-    """The MIDI pitches of tokens, integers of any shape; 0 stays a rest."""
-    return np.where(tokens == REST, 0, tokens + _PITCH_OFFSET)
+    """The MIDI pitches of tokens, integers of any shape, with onsets or without; 0 stays a rest."""
+    return np.where(tokens == REST, 0, (tokens - 1) % KEYS + LOWEST_PITCH)
+
+
+def begins(tokens: np.ndarray, onsets: bool) -> np.ndarray:
+    """Whether a note begins with each token: integers [..., T] to bool [..., T]."""
+    changed = np.diff(to_pitches(tokens), axis=-1, prepend=-1) != 0
+    return (tokens != REST) & (changed | (onsets & (tokens <= KEYS)))
+
+
+def canonical(tokens: np.ndarray, onsets: bool) -> np.ndarray:
+    """What reading the written tune gives: a pitch goes on only after itself; integers [..., T], int32 of the shape.
+
+    Tokens that were read are canonical, and so are all without onsets.
+    """
+    goes_on = onsets & (tokens != REST) & ~begins(tokens, onsets)
+    return np.where(tokens == REST, REST, (tokens - 1) % KEYS + 1 + KEYS * goes_on).astype(np.int32)
+
+
+def spans(tokens: np.ndarray, onsets: bool) -> list[tuple[int, int, int]]:
+    """The notes of a tune, [T]: the MIDI pitch of each, its first token, and the one after its last."""
+    pitches = to_pitches(tokens)
+    cuts = np.flatnonzero(begins(tokens, onsets) | (np.diff(pitches, prepend=-1) != 0)).tolist()
+    return [(int(pitches[a]), a, b) for a, b in itertools.pairwise([*cuts, len(tokens)]) if pitches[a]]
+
+
+def named(word: str, before: int | None, onsets: bool) -> int | None:
+    """The token of a note's name, such as C#4, of R, a rest, or of -, what was `before` goes on; None: it has none."""
+    if word == "-" and before is not None:
+        return before + KEYS if onsets and 0 < before <= KEYS else before
+    if word.upper() == "R":
+        return REST
+    if match := re.fullmatch("([A-Ga-g])([#b]?)([0-9])", word):
+        letter, accidental, octave = match.groups()
+        pitch = 12 * (int(octave) + 1) + "C_D_EF_G_A_B".index(letter.upper()) + {"": 0, "#": 1, "b": -1}[accidental]
+        return pitch - LOWEST_PITCH + 1 if LOWEST_PITCH <= pitch <= HIGHEST_PITCH else None
+    return None
 
 
 def _highest(notes: Notes, more_edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
