@@ -19,7 +19,7 @@ PLACES = {
     **dict.fromkeys(("D_FAKE", "D_SHUFFLE", "DROPOUT"), "model.py"),
     **{"D_REAL": "oracle.py data/training_set.py", "REWARD": "reward.py"},
     **{
-        "EVALUATE": "evaluation.py data/music/dataset.py data/text.py data/texygen.py",
+        "EVALUATE": "evaluation.py data/music/dataset.py data/text.py",
         "IMAGES": DATA_SETS,
         "TOOL_SAMPLE": "tools/sample.py",
     },

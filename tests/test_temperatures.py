@@ -292,10 +292,10 @@ def test_candidates_of_lines_are_compared_with_lines(tmp_path, monkeypatch, caps
     words += ["--data_dir", str(tmp_path / "lines"), "--d_eval_samples", "30", "--log_dir", str(tmp_path / "run")]
     assert train([*words, "--eval_log_dir", str(tmp_path / "eval")]) == 0
     monkeypatch.setattr(temperatures, "check_knows", lambda *_: None)
-    rows = measured(tmp_path, str(tmp_path / "run"), "--temperatures", "1", "--candidates", "1", "3", "-n", "32")
-    plain, one, three, _ = rows
+    few = ["--temperatures", "1", "--candidates", "1", "3", "-n", "32", "--texygen"]
+    plain, one, three, _ = measured(tmp_path, str(tmp_path / "run"), *few)
     assert float(one["nll_test"]) == pytest.approx(float(plain["nll_test"]))
-    for name in ("bleu2", "self_bleu2", "length", "copied_share"):
+    for name in ("bleu2", "self_bleu2", "length", "copied_share", "texygen_bleu2", "texygen_self_bleu3"):
         assert float(three[name]) > 0 and float(three[name]) != float(plain[name])
     assert not three["g_entropy"]
 

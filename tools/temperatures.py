@@ -29,8 +29,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from data import Due
-from data.text import TextData
-from data.texygen import Texygen
+from data.texygen import TexygenData
 from main import DATASETS
 from model import SeqGAN
 from oracle import OracleData
@@ -91,16 +90,13 @@ class Subject:
             before = SeqGAN.restored(logdir, PRETRAINED).choice(guide)
             self.states = {"pretrained": [weight.numpy() for weight in before.policy.weights]} | self.states
         config = dataclasses.replace(self.model.config, eval_samples=samples)
-        self.data: Any = DATASETS[config.dataset](config)
+        if texygen and config.dataset != "text":
+            raise UsageError(f"--texygen: {logdir} is a run of --dataset {config.dataset}, not of text")
+        self.data: Any = (TexygenData if texygen else DATASETS[config.dataset])(config)
         recorded, digests = read_config(logdir / CONFIG), self.data.digests()
         kept = all((logdir / name).read_bytes() == content.encode() for name, content in self.data.files().items())
         if not kept or recorded.get("data", digests) != digests:
             raise UsageError(f"{logdir}: the run has read other data than {self.data.origin} has now")
-        self.texygen = None
-        if texygen:
-            if not isinstance(self.data, TextData):
-                raise UsageError(f"--texygen: {logdir} is a run of --dataset {config.dataset}, not of text")
-            self.texygen = Texygen(self.data)
         self.samples, self.objective = samples, None
         if source := recorded.get("objective"):
             self.objective = Objective(config.objective, source, self.data.decode)
@@ -119,8 +115,6 @@ class Subject:
             for temperature in temperatures:
                 with policy.at_temperature(temperature), np.errstate(all="ignore"):
                     figures = self.data.evaluate(self.evaluated, 0, Due(True, True, True))
-                    if self.texygen:
-                        figures |= self.texygen.measure(self.evaluated, 0)
                     if self.objective:
                         of_it = self.evaluated.towards(self.objective, self.model.pretrained, self.samples, 0)
                         figures |= of_it if self.adversarial else {"objective": of_it["objective"]}
