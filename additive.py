@@ -151,7 +151,7 @@ class AdditiveDiscriminator(keras.layers.Layer):
             dropout_seed: as in `contexts`.
 
         Returns:
-            loss, nats a sequence (penalty included), and the share of sequences classified correctly; float32 scalars.
+            loss, nats per sequence (penalty included), and the accuracy; float32 scalars.
         """
         scores, squares = self._scores(tokens, self.contexts(tokens, dropout_seed).hidden)
         log_odds = tf.reduce_sum(scores, axis=1)

@@ -261,7 +261,7 @@ class Discriminator(keras.layers.Layer):
             dropout_seed: as in `logits`.
 
         Returns:
-            loss, nats a sequence (penalty included), and the share of sequences classified correctly; float32 scalars.
+            loss, nats per sequence (penalty included), and the accuracy; float32 scalars.
         """
         logits = self.logits(tokens, dropout_seed)
         cross_entropy = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))

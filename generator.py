@@ -280,7 +280,7 @@ class Policy:
             other: a model over the same vocabulary, with the same end token; None measures the entropy alone.
 
         Returns:
-            tokens, int32 [B, T]; entropy and cross-entropy (0 without `other`), float32 [B], nats a sequence.
+            tokens, int32 [B, T]; entropy and cross-entropy (0 without `other`), float32 [B], nats per sequence.
         """
         seq_len, batch_size = uniforms.shape
         models = (self,) if other is None else (self, other)

@@ -72,7 +72,7 @@ class SeqGAN:
             vocab_size: V of the data.
             start_token: the id fed before the first token.
             end_token: the id that ends a sequence early, or None where all sequences have T tokens.
-            oracle: the law of the real data, for the rewards that need it.
+            oracle: the distribution of the real data, for the rewards that need it.
             references: returns the training set, int32 [n, T], for the reward that needs it.
             validation: returns real sequences, int32 [n, T], on which η is chosen where a discriminator guides.
             objective: what --objective names.
@@ -121,7 +121,10 @@ class SeqGAN:
         self.mle_step = self._compiled(self._mle_step)
         self.g_step = self._fold if config.g_update == "fold" else self._compiled(self._g_step)
         if config.objective_share:
-            self.g_step, self._draw, self._ascend = self._scored_g_step, *map(self._compiled, (self._drawn, self._paid))
+            self.g_step, self._draw, self._ascend = (
+                self._scored_g_step,
+                *map(self._compiled, (self._drawn, self._rewarded)),
+            )
         self.d_step = self._compiled(self._d_step)
         self.follow_policy = self._compiled(self._follow_policy)
         self.end_pretraining = self._compiled(self._end_pretraining)
@@ -141,8 +144,8 @@ class SeqGAN:
 
         Args:
             directory: the run's --log_dir.
-            which: the `newest` good checkpoint, a marked one (`best` by NLL of valid, just `pretrained`), or that after
-                so many steps.
+            which: the `newest` good checkpoint, a marked one (`best`, of least NLL on the validation set, or just
+                `pretrained`), or that after so many steps.
 
         Raises:
             UsageError: it holds no run, no good checkpoint, or a run of another version.
@@ -207,7 +210,7 @@ class SeqGAN:
             epoch: decides the random numbers and the share of own tokens that --scheduled_sampling feeds; int32 scalar.
 
         Returns:
-            the mean NLL before each update, nats a token: float32 scalar.
+            the mean NLL before each update, nats per token: float32 scalar.
         """
         config, count = self.config, batches.shape[0]
 
@@ -230,7 +233,7 @@ class SeqGAN:
         return self.generator.fed(tokens, coins < share, numbers)
 
     def _mle_step(self, tokens: tf.Tensor, epoch: tf.Tensor | int = 0, place: tf.Tensor | int = 0) -> tf.Tensor:
-        """One maximum-likelihood update of an adversarial epoch, int32 [B, T] → NLL before it, nats a token.
+        """One maximum-likelihood update of an adversarial epoch, int32 [B, T] → NLL before it, nats per token.
 
         `epoch` counts the passes over the batches, those of pretraining included, and `place` the batches of a pass;
         int32 scalars.
@@ -245,7 +248,7 @@ class SeqGAN:
         place: tf.Tensor | int,
         fed: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """One update on a batch, int32 [B, T], of which the policy has read `fed`: its NLL before, nats a token.
+        """One update on a batch, int32 [B, T], of which the policy has read `fed`: its NLL before, nats per token.
 
         (epoch, place) are the batch's, and decide what --g_dropout_keep_prob drops.
         The gradient is that of the mean NLL of a sequence, scaled by 1/T. Dividing by the batch's own number of tokens
@@ -377,7 +380,9 @@ class SeqGAN:
         tokens, *rollouts = self._batch(step)
         return tokens, self.rollout_policy.all_completions(tokens, *rollouts)
 
-    def _paid(self, step: tf.Tensor, tokens: tf.Tensor, rollouts: tf.Tensor, scores: tf.Tensor) -> PolicyGradientStep:
+    def _rewarded(
+        self, step: tf.Tensor, tokens: tf.Tensor, rollouts: tf.Tensor, scores: tf.Tensor
+    ) -> PolicyGradientStep:
         """The update by what was drawn and what the objective says of it, float32 [K + 1, N, B], the samples last."""
         last = rollouts.shape[0] - 1
         rewards = action_values(
@@ -547,7 +552,7 @@ class SeqGAN:
     def _optimal_log_odds(self, oracle: Generator, tokens: tf.Tensor) -> tf.Tensor:
         """Log-odds of D* = p / (p + G), the best of all discriminators: log p(Y) - log G(Y), int32 [n, T] → [n].
 
-        `oracle` is the law p of the real data.
+        `oracle` is the distribution p of the real data.
         """
 
         def log_ratio(part: tf.Tensor) -> tf.Tensor:

@@ -165,7 +165,7 @@ class OracleData:
         return self._validation
 
     def _estimate_entropy(self) -> tuple[float, float]:
-        """The oracle's entropy, (mean, standard error) in nats a token, from the same sequences in every run."""
+        """The oracle's entropy, (mean, standard error) in nats per token, from the same sequences in every run."""
         chunks = range(ENTROPY_SAMPLES // SAMPLE_ROWS)
         parts = [self._entropies(SAMPLE_ROWS, key(0, Purpose.ORACLE_ENTROPY, chunk)).numpy() for chunk in chunks]
         return mean_and_error(np.concatenate(parts))
@@ -187,7 +187,7 @@ class OracleData:
         oracle, (entropy, error) = self.oracle, self.entropy
         return (
             f"oracle: {oracle.vocab_size} tokens, sequences of {oracle.seq_len}; entropy {entropy:.3f} ± {error:.3f} "
-            "nats a token: the floor of nll_test"
+            "nats per token: the floor of nll_test"
         )
 
     def log_samples(self, model, epoch: int, due: Due, log: RunLog) -> None:
@@ -204,9 +204,9 @@ class OracleData:
 
         Returns:
             (value, standard error) over --eval_samples sequences:
-            - `nll` = NLL_oracle, `nll_test` and `g_entropy`, nats a token;
+            - `nll` = NLL_oracle, `nll_test` and `g_entropy`, nats per token;
             - `kl_forward` = KL(oracle ‖ G) = nll_test - H(oracle) and `kl_reverse` = KL(G ‖ oracle) = nll - g_entropy,
-              nats a token; each difference is taken along the same sequences, so its error is far smaller than theirs;
+              nats per token; each difference is taken along the same sequences, so its error is small;
             - `distinct2`, the share of different bigrams among those of the generated sequences;
             - `oracle_entropy` as it was estimated at the start.
         """

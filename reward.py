@@ -1,4 +1,4 @@
-"""Rewards: what a generated sequence is paid. A reward is a scorer, which rollout.py is handed."""
+"""Rewards of generated sequences. A reward is a scorer, which rollout.py is handed."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ NEVER = np.iinfo(np.int64).max  # no n-gram's number
 
 
 class Reward:
-    """What --reward and --kl_weight say that a sequence is paid, and what that takes to know."""
+    """The reward of a sequence by --reward and --kl_weight, and the networks that it takes."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Reward:
             config: the run's flags.
             policy: G.
             discriminator: D.
-            oracle: p, the law of the real data.
+            oracle: p, the distribution of the real data.
             references: returns the training set, int32 [n, T].
         """
         self.config, self.policy, self.discriminator, self.oracle = config, policy, discriminator, oracle
@@ -50,14 +50,14 @@ class Reward:
         """The reward of completions of a batch's prefixes, int32 [B, T], at the g-step numbered `step`.
 
         With --objective it is (1 - λ) times that of --reward and λ times the objective, of which `scores` has the
-        values: see `paid_objective`.
+        values: see `objective_scorer`.
 
         With --kl_weight β it is less β·(log G(y_t..y_T) - log G₀(y_t..y_T)), y_t being the action that is valued, the
         last token of the prefix. What lies before it does not depend on it, so that leaving it out changes the
         estimated gradient's variance, but not its expectation: that of -β·KL(G‖G₀) as of the rest.
         """
         share = self.config.objective_share
-        score = paid_objective(scores) if share else SCORERS[self.config.reward](self, tokens, step)
+        score = objective_scorer(scores) if share else SCORERS[self.config.reward](self, tokens, step)
         if 0 < share < 1:
             score = mixture(SCORERS[self.config.reward](self, tokens, step), score, share)
         if self.reference is None:
@@ -73,49 +73,49 @@ class Reward:
 # The rewards: functions of a Reward, the batch's tokens, int32 [B, T], and the number of the g-step
 
 
-def paid_real_prob(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+def real_prob_scorer(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
     """D(Y)."""
     assert reward.discriminator is not None
     return reward.discriminator.completion_scorer(tokens, reward.config.rollouts_drawn)
 
 
-def paid_log_odds(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+def log_odds_scorer(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
     """Log D(Y) - log(1 - D(Y))."""
     assert reward.discriminator is not None
     return reward.discriminator.completion_log_odds(tokens, reward.config.rollouts_drawn)
 
 
-def paid_optimal(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
-    """D*(Y) = p(Y) / (p(Y) + G(Y)), the best opinion there can be."""
-    score = paid_log_ratio(reward, tokens, step)
+def optimal_scorer(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+    """D*(Y) = p(Y) / (p(Y) + G(Y)), the output of the optimal discriminator."""
+    score = log_ratio_scorer(reward, tokens, step)
     return lambda rollouts, prefix_len: tf.sigmoid(score(rollouts, prefix_len))
 
 
-def paid_log_ratio(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+def log_ratio_scorer(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
     """Log p(Y) - log G(Y): the log-odds of D*."""
     assert reward.oracle is not None
     return log_ratio(tokens, reward.oracle, reward.policy)
 
 
-def paid_bleu(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+def bleu_scorer(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
     """BLEU-3 against the training set."""
     assert reward.bleu is not None
     score = reward.bleu.score
     return lambda rollouts, prefix_len: score(rollouts)
 
 
-def paid_constant(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+def constant_scorer(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
     """1, whatever the sequence."""
     return lambda rollouts, prefix_len: tf.ones(rollouts.shape[:2])
 
 
-def paid_random(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+def random_scorer(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
     """A number in [0, 1) that depends on the seed, the step and the place of the action in the batch, [B, T], alone."""
     numbers = uniforms(tokens.shape[::-1], key(reward.config.seed, Purpose.REWARD, step))  # [T, B]
     return lambda rollouts, prefix_len: tf.broadcast_to(numbers[prefix_len - 1], rollouts.shape[:2])
 
 
-def paid_objective(scores: tf.Tensor | None) -> Scorer:
+def objective_scorer(scores: tf.Tensor | None) -> Scorer:
     """What --objective says, which has been asked before.
 
     `scores`, float32 [K + 1, N, B], has its values of the completions in the order of `RolloutPolicy.all_completions`,
@@ -127,13 +127,13 @@ def paid_objective(scores: tf.Tensor | None) -> Scorer:
 
 
 SCORERS = {  # what each of them needs is in support/config.py
-    "discriminator": paid_real_prob,
-    "log_odds": paid_log_odds,
-    "bleu": paid_bleu,
-    "optimal": paid_optimal,
-    "log_ratio": paid_log_ratio,
-    "constant": paid_constant,
-    "random": paid_random,
+    "discriminator": real_prob_scorer,
+    "log_odds": log_odds_scorer,
+    "bleu": bleu_scorer,
+    "optimal": optimal_scorer,
+    "log_ratio": log_ratio_scorer,
+    "constant": constant_scorer,
+    "random": random_scorer,
 }
 
 

@@ -41,7 +41,7 @@ class RolloutPolicy(PolicyCopy):
         rows, projection = rollout_num * batch_size, self.projection()
         rollouts = tf.tile(tf.transpose(tokens)[:, None], [1, rollout_num, 1])  # [T, N, B]
         last = tf.where(prefix_len > 0, tokens[:, tf.maximum(prefix_len - 1, 0)], self.start_token)  # [B]
-        # The N siblings share the law of their first token: one softmax for B rows, not for N·B.
+        # The N siblings share the distribution of their first token: one softmax for B rows, not for N·B.
         token = sample_tokens(self.logits(states.hidden[prefix_len], projection), uniforms[prefix_len])  # [N, B]
         token = self.after(last, token)
         rollouts = tf.tensor_scatter_nd_update(rollouts, [[prefix_len]], token[None])

@@ -42,7 +42,7 @@ class Dataset(Protocol):
     vocab_size: int  # V: tokens are 0..V-1
     start_token: int  # fed before the first token
     end_token: int | None  # ends a sequence early, what follows being the padding V; None: all have T tokens
-    oracle: Any  # the law of the real data, a `generator.Generator`; None where it is not known
+    oracle: Any  # the distribution of the real data, a `generator.Generator`; None where it is not known
     evaluated: tuple[str, ...]  # all names that `evaluate` and `evaluate_discriminator` may return
     origin: str  # where it comes from, for messages: the flag and its value
 

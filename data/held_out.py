@@ -64,9 +64,9 @@ def what_d_knows(
     Returns:
         figures, without those that there are too few sequences for:
         - `d_test_acc`, the accuracy on the test set where real and fake are equally likely;
-        - `d_gain`, `metrics.reweighting_gain` on the test set, nats a token, and `d_eta`, its η, chosen by
+        - `d_gain`, `metrics.reweighting_gain` on the test set, nats per token, and `d_eta`, its η, chosen by
           `metrics.best_eta` on the validation set, whose error is unknown (NaN);
-        - `d_gain_valid`, `metrics.cross_fitted_gain` of the validation set, nats a token: by this one chooses;
+        - `d_gain_valid`, `metrics.cross_fitted_gain` of the validation set, nats per token: by this one chooses;
         - `d_gain_resampled`, `resampling.Groups.gain` of the test set: what `candidates` reach of d_gain.
     """
     figures: dict[str, tuple[float, float]] = {}

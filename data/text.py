@@ -26,7 +26,7 @@ from support.metrics import bleu, mean_and_error, ratio_and_error, self_bleu
 from support.seeds import Purpose
 
 SPLITS = ("train", "valid", "test")
-MAX_HELD_OUT = 2000  # lines of valid, and of test, that are used
+MAX_HELD_OUT = 2000  # lines of the validation set, and of the test set, that are used
 MAX_LINE = 2**20  # characters
 MAX_SEQ_LEN = FIELDS["seq_len"].metadata["high"]
 HELD = 0.95  # the share of lines that a longer --seq_len should hold whole
@@ -425,7 +425,7 @@ class TextData:
             (value, standard error) of `nll_test` and `nll_valid`, the NLL of at most 2,000 lines of the split, always
             the same ones, and `g_entropy`, that of --eval_samples generated ones: all their nats over all their tokens,
             a line's end being one. Where samples are due as well, also the figures of `compare`, which take longer, for
-            the generated lines and, named `real_...`, for as many lines of valid: what real lines reach.
+            the generated lines and, named `real_...`, for as many validation lines: what real lines reach.
         """
         generated = model.sample(self.config.eval_samples, Purpose.EVALUATE, tf.constant(epoch)).numpy()
         figures = {}
@@ -449,8 +449,8 @@ class TextData:
     def evaluate_discriminator(self, model, epoch: int, beside=None) -> dict[str, tuple[float, float]]:
         """What the discriminator knows of held-out lines: the figures of `what_d_knows`.
 
-        At most --d_eval_samples of valid choose η, and as many of test are measured. What there are too few of them
-        for is left out. With `beside`, what `evaluate` has returned, also what comes of --candidates.
+        At most --d_eval_samples validation lines choose η, and as many test lines are measured; too few are not.
+        With `beside`, what `evaluate` has returned, also what comes of --candidates.
         """
         choosing, measuring = (spread(rows, self.config.d_eval_samples) for rows in (self.valid, self.test))
         candidates = self.config.candidates if beside else 0
@@ -462,7 +462,7 @@ class TextData:
 
         Returns:
             (mean over the sequences, standard error of the mean) of
-            - `bleu2` to `bleu5`: `metrics.bleu` with the lines of test (at most 2,000) as references;
+            - `bleu2` to `bleu5`: `metrics.bleu` with the test lines (at most 2,000) as references;
             - `self_bleu2` to `self_bleu5`: `metrics.self_bleu` among the sequences, whose errors it takes for
               independent;
             - `copied_share`: share of sequences that are, whole, a line of train;

@@ -39,7 +39,7 @@ class TexygenData(TextData):
         Those are, beside the ones of `compare`,
         - `texygen_nll_gen`: -log G of lines of train (at most 2,000), nats, over the tokens of the longest line of the
           data: Texygen counts the padding, which costs nothing, as tokens;
-        - `real_texygen_...`: BLEU of lines of valid (at most 2,000), and self-BLEU among --eval_samples lines of train
+        - `real_texygen_...`: BLEU of validation lines (at most 2,000), and self-BLEU among --eval_samples lines of train
           and valid, if there are as many.
         """
         figures = super().evaluate(model, epoch, due)
@@ -51,7 +51,7 @@ class TexygenData(TextData):
     def compare(self, rows: np.ndarray) -> Figures:
         """As `TextData.compare`, and two more, (mean over the sequences, standard error of the mean).
 
-        - `texygen_bleu2` to `texygen_bleu5`: `metrics.bleu` with all lines of test as references, compared as they are
+        - `texygen_bleu2` to `texygen_bleu5`: `metrics.bleu` with all test lines as references, compared as they are
           written, so that an unknown token occurs in none of them; left out where test is empty;
         - `texygen_self_bleu2` to `texygen_self_bleu5`: self-BLEU, which has no other definition.
         """

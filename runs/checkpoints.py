@@ -18,7 +18,7 @@ from support.config import UsageError
 
 WEIGHTS = "weights"
 MARKS = "marks"  # in a checkpoint's details: {mark: step} of those that are kept besides the newest
-BEST = "best"  # the mark of the least NLL of valid
+BEST = "best"  # the mark of the least NLL on the validation set
 WITHOUT = {  # the marks, and what a run lacks that has not got one
     BEST: "that takes evaluations on a valid split",
     PRETRAINED: "that takes a generator that was pretrained, to the end",

@@ -63,7 +63,7 @@ def table(evaluation: Figures) -> str:
 
 def report(evaluation: Figures, *remarks: str) -> str:
     """What a run ends with: the table of an evaluation, and a line of remarks."""
-    units = "NLL and entropy in nats a token, ± one standard error"
+    units = "NLL and entropy in nats per token, ± one standard error"
     units += ", kl_to_pretrained in nats per sequence" * ("kl_to_pretrained" in evaluation)
     return "\n".join([table(evaluation), "; ".join([units, *remarks])])
 

@@ -339,7 +339,7 @@ def claim(directories: list[RunDirectory], config: Config) -> dict[str, Any]:
             raise UsageError(f"{first.path / CONFIG}: {error}; --overwrite starts afresh") from None
         if differing := differences(before, config, changeable(first.path, content, before, config)):
             falling = any(falls(name, config) and getattr(before, name) != getattr(config, name) for name in FALLING)
-            why = " (a rate that falls does so over all epochs: another number is another run)" if falling else ""
+            why = " (cosine learning-rate decay spans all epochs: another number is another run)" if falling else ""
             raise UsageError(f"{place}: holds a run with {'; '.join(differing)}{why}; {advice}")
     for other, its in zip(others, found, strict=True):
         if not its and steps_taken(first.path):

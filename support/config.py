@@ -52,12 +52,9 @@ def flag(
         low: the least number that it may be.
         high: the largest.
         choices: the words that it may be.
-        needs: without which it has no effect: another flag and the values of it that will do, such as
-            `("dataset", "text")`, `("dataset", "Nottingham", "text")`, `("kl_weight", ABOVE_ZERO)`, or ANY for any but
-            none or, with "" or 0 for a flag that must not be given, `("oracle_params", "")`; or several, all of which
-            must hold. A flag given on the command line in vain is then refused, naming the flag that would give it an
-            effect. The values of presets, which are for several purposes, are not. It is for flags that another one
-            turns on, not for those of a phase or step of which there happen to be none.
+        needs: another flag and the values of it that give this one an effect, such as `("dataset", "text")`,
+            `("kl_weight", ABOVE_ZERO)`, `("objective", ANY)`, or `("oracle_params", "")` for a flag that must not be
+            given; or several, all of which must hold. A flag given on the command line in vain is refused.
     """
     if needs and isinstance(needs[0], str):
         needs = (needs,)
@@ -86,72 +83,57 @@ class Config:
     """The configuration of a run. A default is the paper's or the authors' value unless its help text says why not."""
 
     preset: str = flag(
-        "default", "set of values that the other flags start from", choices=("default", "paper", "quick", "music")
+        "default", "the set of values that the other flags start from", choices=("default", "paper", "quick", "music")
     )
 
     # the run
     seed: int = flag(1, "seed of every random draw but the oracle's weights", low=0, high=2**31 - 1)
-    is_train: bool = flag(True, "train; without it, evaluate the weights saved in --log_dir and stop")
+    is_train: bool = flag(True, "train; --no-is_train evaluates the weights saved in --log_dir and stops")
     evaluate: bool = flag(True, "measure NLL and entropy during the run, into --eval_log_dir")
     jit: bool = flag(
-        True,
-        "compile the steps with XLA; False: sums are rounded otherwise, so that for one seed a few samples, and a few "
-        "of the oracle's, are others",
+        True, "compile the steps with XLA; False: sums are rounded differently, so a few samples differ for one seed"
     )
     compile_cache: bool = flag(
         True,
-        "keep what XLA compiles for the next start, 1 GiB at most, in the user's cache directory (on Linux)",
+        "keep what XLA compiles for the next start, at most 1 GiB, in the user's cache directory (on Linux)",
         needs=("jit", True),
     )
-    deterministic: bool = flag(
-        True,
-        "have TensorFlow repeat each operation bit for bit; False: bitwise repeatability is lost, and two runs of one "
-        "command may differ",
-    )
+    deterministic: bool = flag(True, "repeat each operation bit for bit; False: two runs of one command may differ")
     tf32: bool = flag(
-        False,
-        "on NVIDIA GPUs since Ampere: round the factors of float32 products to 10 bits (TF32), which is faster; "
-        "log-probabilities are then not exactly normalised",
+        False, "on NVIDIA GPUs since Ampere: faster float32 products with factors rounded to 10 bits (TF32)"
     )
     threads: int = flag(
         0,
-        "threads that share the work of a step, on which its rounding depends; 0: as many as there are cores",
+        "threads that share a step's work, on which its rounding depends; 0: as many as there are cores",
         low=0,
         high=1024,
     )
     log_dir: str = flag("logs/train/default", "directory of the training curves, the configuration and the weights")
     eval_log_dir: str = flag("logs/eval/default", "directory of the evaluation curves")
     pretrained: str = flag(
-        "",
-        "--log_dir of another run, whose pretraining of the generator is copied instead of repeated; the flags of what "
-        "comes after may differ",
+        "", "--log_dir of another run whose pretraining of the generator is copied instead of repeated"
     )
     log_generation: bool = flag(
         False, "LSTM: log pictures of real and generated batches at each evaluation", needs=("dataset", "LSTM")
     )
     eval_every: int = flag(50, "epochs between evaluations; the first and last epoch of a phase always count", low=1)
-    eval_samples: int = flag(256, "sequences an evaluation draws from generator and oracle each", low=2)
+    eval_samples: int = flag(256, "sequences that an evaluation draws from the generator, and from the oracle", low=2)
     d_eval_samples: int = flag(
         1024,
-        "real sequences that training never saw, and as many generated ones, that choose how much to trust the "
-        "discriminator, and as many again that measure what it knows; 0: it is not measured",
+        "held-out real sequences, and as many generated, on which the discriminator is measured; 0: it is not",
         low=0,
         needs=TRAINED,
     )
     candidates: int = flag(
         16,
-        "n: evaluations also tell what would come of keeping one of n samples, chosen by the discriminator (it takes "
-        "256·n samples); 0: not measured",
+        "n: evaluations also measure keeping one of n samples by the discriminator (256·n draws); 0: they do not",
         low=0,
         high=1024,
         needs=(TRAINED, ("d_eval_samples", ABOVE_ZERO)),
     )
     checkpoint_every: int = flag(200, "epochs between checkpoints; the end of a phase always has one", low=1)
     keep_checkpoints: int = flag(
-        3,
-        "newest checkpoints kept; besides them that of the end of the generator's pretraining and, on real data, the "
-        "one of least NLL of valid",
-        low=1,
+        3, "newest checkpoints kept, besides the end of pretraining and the least NLL on the validation set", low=1
     )
     overwrite: bool = flag(False, "remove an earlier run's files from the log directories and start afresh")
     debug: bool = flag(False, "show the traceback of an error")
@@ -164,19 +146,18 @@ class Config:
     )
     seq_len: int = flag(
         20,
-        "T, tokens a sequence, or with text at most so many; 1000 at most, as a reward pass takes some T² steps",
+        "T, tokens per sequence; with text, at most; at most 1000, as a reward pass takes some T² steps",
         low=2,
         high=1000,
     )
     vocab_size: int = flag(
         5000,
-        "V, number of tokens, or with text at most so many, unknown and end among them (Nottingham and --oracle_params "
-        "bring their own)",
+        "V, number of tokens; with text, at most, unknown and end included; music and --oracle_params bring their own",
         low=2,
         needs=(("dataset", "LSTM", "text"), ("oracle_params", "")),
     )
     train_size: int = flag(
-        0, "size of a fixed training set, an epoch being a pass over it; 0: each epoch is a fresh batch", low=0
+        0, "size of a fixed training set, over which an epoch is a pass; 0: each epoch is a fresh batch", low=0
     )
     data_dir: str = flag(
         TUNES,
@@ -192,7 +173,7 @@ class Config:
     )
     min_count: int = flag(
         1,
-        "text: how often a token must occur in the training lines not to be unknown",
+        "text: minimum count in the training lines for a token to enter the vocabulary",
         low=1,
         needs=("dataset", "text"),
     )
@@ -204,7 +185,7 @@ class Config:
     )
     split_seed: int = flag(
         0,
-        "text: seed of the rule that splits a single file in three",
+        "text: seed of the split of a single file into training, validation and test set",
         low=0,
         high=2**31 - 1,
         needs=("dataset", "text"),
@@ -249,24 +230,24 @@ class Config:
     )
 
     # schedule
-    batch_size: int = flag(32, "B, sequences a generator batch", low=1)
+    batch_size: int = flag(32, "B, sequences per generator batch", low=1)
     pretrain_g_epochs: int = flag(1000, "epochs of maximum-likelihood pretraining of the generator", low=0)
     pretrain_d_epochs: int = flag(50, "d-steps of discriminator pretraining", low=0, needs=TRAINED)
     pretrain_d: bool = flag(
         False,
-        "pretrain the discriminator though no adversarial phase follows, to choose among samples",
+        "pretrain the discriminator although no adversarial phase follows, to choose among samples",
         needs=TRAINED,
     )
     total_epochs: int = flag(1000, "adversarial epochs, each of --g_steps and --d_steps", low=0)
-    g_steps: int = flag(1, "policy-gradient updates an adversarial epoch", low=1)
+    g_steps: int = flag(1, "policy-gradient updates per adversarial epoch", low=1)
     mle_steps: int = flag(
-        0, "maximum-likelihood updates after the g-steps of an adversarial epoch, a batch each", low=0
+        0, "maximum-likelihood updates, a batch each, after the g-steps of an adversarial epoch", low=0
     )
-    d_steps: int = flag(5, "d-steps an adversarial epoch; each draws fresh generated sequences", low=0, needs=TRAINED)
+    d_steps: int = flag(5, "d-steps per adversarial epoch; each draws fresh generated sequences", low=0, needs=TRAINED)
     d_epochs: int = flag(3, "passes over the sequences of a d-step", low=1, needs=TRAINED)
     d_draws: int = flag(
         0,
-        "real sequences that a d-step draws, and as many generated ones; 0: half a minibatch, with --train_size all",
+        "real sequences that a d-step draws, and as many generated; 0: half a minibatch, with --train_size all",
         low=0,
         needs=(TRAINED, ("train_size", 0)),
     )
@@ -276,21 +257,19 @@ class Config:
     g_hidden_dim: int = flag(50, "H, LSTM units of the generator", low=1)
     g_dropout_keep_prob: float = flag(
         1.0,
-        "share kept by the generator's dropout, on the embedding and on what the LSTM hands to the output layer, in "
-        "maximum-likelihood updates alone",
+        "share kept by the generator's dropout, on embedding and LSTM output, in maximum-likelihood updates",
         low=0.01,
         high=1,
     )
     g_pretrain_lr: float = flag(0.01, "Adam's learning rate in pretraining", low=0)
     g_pretrain_schedule: str = flag(
         "constant",
-        "the rate of pretraining stays as it is, or falls to 0 along a cosine over --pretrain_g_epochs",
+        "learning rate of pretraining: constant, or cosine decay to 0 over --pretrain_g_epochs",
         choices=("constant", "cosine"),
     )
     scheduled_sampling: float = flag(
         0.0,
-        "share of own tokens, instead of real ones, that the generator reads in pretraining: grows by so much an epoch "
-        "(the paper's scheduled sampling: 0.002)",
+        "growth per epoch of the share of own tokens that the generator reads in pretraining (the paper's: 0.002)",
         low=0,
         high=1,
     )
@@ -298,13 +277,12 @@ class Config:
     mle_lr: float = flag(0.01, "Adam's learning rate of --mle_steps", low=0, needs=("mle_steps", ABOVE_ZERO))
     g_schedule: str = flag(
         "constant",
-        "--g_lr and --mle_lr stay as they are, or fall to 0 along a cosine over --total_epochs",
+        "--g_lr and --mle_lr: constant, or cosine decay to 0 over --total_epochs",
         choices=("constant", "cosine"),
     )
     average: float = flag(
         0.0,
-        "decay of a moving average of the generator's weights, over about the last 1 / (1 - decay) updates, which "
-        "evaluation and samples use; 0: none",
+        "decay of a moving average of the generator's weights, used by evaluation and samples; 0: none",
         low=0,
         high=0.999999,
     )
@@ -313,43 +291,35 @@ class Config:
     # rewards
     reward: str = flag(
         "discriminator",
-        "what a generated sequence Y is paid: D(Y); the log-odds of D; BLEU-3 against the training set; with LSTM what "
-        "the best discriminator would pay, D*(Y) or its log-odds; a constant, 1; or a random number in 0..1",
+        "reward of a sequence: D(Y); D's log-odds; BLEU-3; the optimal D or its log-odds (LSTM); 1; or a random number",
         choices=tuple(REWARDS),
     )
     kl_weight: float = flag(
-        0.0, "β: the reward less β times log G(Y) - log G0(Y), where G0 is the pretrained policy", low=0
+        0.0, "β, weight of the KL penalty to the pretrained policy G0: β (log G(Y) - log G0(Y)) off the reward", low=0
     )
     objective: str = flag(
         "",
-        "FILE.py:FUNCTION, a Python function that scores finished sequences: it is given a list of them (text; MIDI "
-        "pitches, 0 for a rest; or token ids) and returns as many numbers",
+        "FILE.py:FUNCTION that scores a list of finished sequences (text; pitches, 0 for a rest; or token ids)",
         needs=("g_update", "sampled"),
     )
     objective_weight: float = flag(
         1.0,
-        "λ: the reward is (1 - λ) times that of --reward and λ times --objective; with 1 no discriminator is trained",
+        "λ: the reward is (1 - λ) times --reward plus λ times --objective; at 1 no discriminator is trained",
         low=0,
         high=1,
         needs=("objective", ANY),
     )
     reference_every: int = flag(
-        0,
-        "adversarial epochs after which the policy becomes G0 anew; 0: never",
-        low=0,
-        needs=("kl_weight", ABOVE_ZERO),
+        0, "adversarial epochs after which the policy becomes G0 anew; 0: never", low=0, needs=("kl_weight", ABOVE_ZERO)
     )
     g_update: str = flag(
         "sampled",
-        "what a g-step does: the paper's policy gradient, of the tokens that were drawn; the same summed over all next "
-        "tokens, with --rollout_num 0 without what follows them; or fold: the guided generator becomes the generator, "
-        "and the discriminator begins anew (2 epochs of one d-step unless they are given)",
+        "g-step: the paper's policy gradient; its sum over all next tokens; or the guided generator becomes G",
         choices=("sampled", "expected", "fold"),
     )
     rollout_num: int = flag(
         16,
-        "N, Monte-Carlo rollouts a prefix; 0: an action's value is its sample's reward; with --reward bleu 1 unless it "
-        "is given",
+        "N, Monte-Carlo rollouts per prefix; 0: an action's value is its sample's reward; bleu: 1 unless given",
         low=0,
         needs=GRADIENT,
     )
@@ -362,8 +332,7 @@ class Config:
     )
     baseline: str = flag(
         "none",
-        "subtracted from the reward of a token: nothing, the mean of the batch's others in that place, or the value of "
-        "the prefix before the token, from that prefix's rollouts",
+        "subtracted from a token's reward: nothing, the batch's mean there, or the value of the prefix before it",
         choices=("none", "batch", "prefix"),
         needs=GRADIENT,
     )
@@ -371,50 +340,45 @@ class Config:
     # discriminator
     discriminator: str = flag(
         "cnn",
-        "the paper's convolutions, or scores that add up over positions: of a token after the one before (bigram) or "
-        "after all before (lstm). The latter two also guide the generator token by token; other defaults of the flags "
-        "below and of --pretrain_d_epochs go with them",
+        "the paper's CNN, or additive: scores of each token after the one (bigram) or all (lstm) before it",
         choices=("cnn", *ADDITIVE),
         needs=TRAINED,
     )
     guide_eta: float = flag(
         0.0,
-        "η, the weight of the discriminator's scores in the guided generator; 0: of least NLL on the validation set",
+        "η, weight of the scores in the guided generator; 0: the η of least NLL on the validation set",
         low=0,
         high=100,
         needs=("discriminator", *ADDITIVE),
     )
     d_emb_dim: int = flag(
-        32,
-        "size of the discriminator's token embedding; with bigram and lstm also of its contexts",
-        low=1,
-        needs=TRAINED,
+        32, "size of the discriminator's token embedding; additive: also of its contexts", low=1, needs=TRAINED
     )
     d_hidden_dim: int = flag(64, "LSTM units of the discriminator", low=1, needs=("discriminator", "lstm"))
     d_filter_sizes: tuple[int, ...] = flag((3, 5, 5, 5), "widths of the convolutions, tokens", low=1, needs=CNN)
     d_num_filters: tuple[int, ...] = flag((50, 80, 80, 100), "filters of each convolution", low=1, needs=CNN)
     dropout_keep_prob: float = flag(
         0.75,
-        "share kept by the discriminator's dropout: of features, with bigram and lstm of what is read and of contexts",
+        "share kept by the discriminator's dropout of features; additive: of what is read and of contexts",
         low=1e-12,
         high=1,
         needs=TRAINED,
     )
     d_l2: float = flag(
         0.2,
-        "weight of the L2 penalty on the discriminator's output layer, with bigram and lstm on what makes a score",
+        "weight of the L2 penalty on the discriminator's output layer; additive: on what makes a score",
         low=0,
         needs=TRAINED,
     )
     d_lr: float = flag(1e-4, "Adam's learning rate of the discriminator", low=0, needs=TRAINED)
     d_schedule: str = flag(
         "constant",
-        "--d_lr stays as it is, or falls to 0 along a cosine over all d-steps, those of pretraining included",
+        "--d_lr: constant, or cosine decay to 0 over all d-steps, pretraining included",
         choices=("constant", "cosine"),
         needs=TRAINED,
     )
     d_batch_size: int = flag(
-        64, "sequences a discriminator minibatch, half of them real (an even number)", low=2, needs=TRAINED
+        64, "sequences per discriminator minibatch, half of them real (an even number)", low=2, needs=TRAINED
     )
 
     # oracle
@@ -423,8 +387,7 @@ class Config:
     oracle_hidden_dim: int = flag(50, "LSTM units of the oracle", low=1, needs=RANDOM_ORACLE)
     oracle_init: str = flag(
         "glorot",
-        "the oracle's weights: glorot, from N(0, 1) but for its LSTM, which is Glorot-uniform with a forget bias of 1; "
-        "normal, all from N(0, 1), as in the paper",
+        "the oracle's weights: N(0, 1) with a Glorot-uniform LSTM and forget bias 1, or all N(0, 1) as in the paper",
         choices=("glorot", "normal"),
         needs=RANDOM_ORACLE,
     )

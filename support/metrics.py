@@ -89,7 +89,7 @@ def best_eta(real: np.ndarray, fake: np.ndarray, *others: np.ndarray) -> float:
 
 
 def reweighting_gain(eta: float, real: np.ndarray, fake: np.ndarray, lengths: np.ndarray) -> tuple[float, float]:
-    """By how much the distribution G(Y) · exp(η r(Y)) / Z has a smaller NLL on real sequences than G, nats a token.
+    """By how much the distribution G(Y) · exp(η r(Y)) / Z has a smaller NLL on real sequences than G, nats per token.
 
     That is (η · E_real[r] - log E_G[exp(η r)]) / E_real[length]; it is a residual energy-based model (Deng et al., ICLR
     2020). At the best η it is how much of KL(real ‖ G) the discriminator knows: all of it where r = log p - log G,
@@ -110,7 +110,7 @@ def reweighting_gain(eta: float, real: np.ndarray, fake: np.ndarray, lengths: np
 
 
 def cross_fitted_gain(real: np.ndarray, fake: np.ndarray, lengths: np.ndarray) -> tuple[float, float]:
-    """`reweighting_gain` where there are no other sequences to choose η with: (gain, standard error), nats a token.
+    """`reweighting_gain` where there are no other sequences to choose η with: (gain, standard error), nats per token.
 
     Every second sequence chooses η for the others, and the others for it. Each gain is measured on sequences that did
     not choose its η, so their mean has hardly a bias, and the errors of the two halves are independent.

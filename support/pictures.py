@@ -26,7 +26,7 @@ def likelihoods(batches: Mapping[str, np.ndarray], vocab_size: int) -> np.ndarra
     panels = figure.subplots(1, len(batches), squeeze=False)[0]
     for panel, (title, log_probs) in zip(panels, batches.items(), strict=True):
         image = panel.imshow(log_probs, cmap="viridis", vmin=3 * uniform, vmax=0, aspect="auto", interpolation="none")
-        panel.set(title=f"{title}: {-log_probs.mean():.2f} nats a token", xlabel="place in the sequence")
+        panel.set(title=f"{title}: {-log_probs.mean():.2f} nats per token", xlabel="place in the sequence")
         panel.set_xticks([0, log_probs.shape[1] - 1], ["1", str(log_probs.shape[1])])
         panel.set_yticks([])
     legend = figure.colorbar(image, ax=panels, label="log-probability of the token under the oracle, nats")

@@ -41,9 +41,9 @@ QUICK = {
     "d_num_filters": (50, 50, 50),
     "eval_every": 10,
 }
-# The folk tunes: maximum likelihood tuned on valid (experiments/nottingham_mle.toml), the discriminator by d_gain
-# (nottingham_tries.toml), both with seed 0; then its log-odds with a KL penalty (nottingham.toml). The discriminator
-# was chosen on the test set, as there was no d_gain_valid yet.
+# The folk tunes: maximum likelihood tuned on the validation set (experiments/nottingham_mle.toml), the discriminator
+# by d_gain (nottingham_tries.toml), both with seed 0; then its log-odds with a KL penalty (nottingham.toml). The
+# discriminator was chosen on the test set, as there was no d_gain_valid yet.
 MUSIC = {
     "log_dir": "logs/train/nottingham",
     "eval_log_dir": "logs/eval/nottingham",

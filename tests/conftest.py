@@ -281,14 +281,14 @@ def _oracle_of(config: Config) -> OracleData:
 
 
 def randomise(network, seed: int, stddev: float = 1.0) -> None:
-    """Gives every weight a value from N(0, stddev²), so that the network's law is far from uniform."""
+    """Gives every weight a value from N(0, stddev²), so that the network's distribution is far from uniform."""
     rng = np.random.default_rng(seed)
     for weight in network.weights:
         weight.assign(rng.normal(0.0, stddev, weight.shape))
 
 
 def random_generator(vocab_size: int = 4, seq_len: int = 3, seed: int = 0, **sizes) -> Generator:
-    """A generator whose law is far from uniform."""
+    """A generator whose distribution is far from uniform."""
     emb_dim, hidden_dim = sizes.pop("emb_dim", 3), sizes.pop("hidden_dim", 5)
     generator = Generator(vocab_size, seq_len, emb_dim, hidden_dim, seed=0, **sizes)
     randomise(generator, seed)

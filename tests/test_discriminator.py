@@ -201,12 +201,12 @@ def test_no_dropout_in_opinions_nor_at_keep_one():
     np.testing.assert_array_equal(whole.logits(TOKENS), whole.logits(TOKENS, key(1, Purpose.DROPOUT, 0)))
 
 
-def test_weights_start_from_the_authors_laws():
+def test_weights_start_from_the_authors_distributions():
     network = Discriminator(50, 20, 30, (3, 5), (40, 60), dropout_keep_prob=1.0, l2=0.0, seed=3)
     embedding = network.embedding.embeddings.numpy()
     assert embedding.min() < -0.98 and embedding.max() > 0.98 and np.abs(embedding).max() <= 1.0
     for layer in (*network.convolutions, network.output_layer):
-        assert np.abs(layer.kernel.numpy()).max() <= 0.2 + 1e-6  # a normal law of 0.1, cut at two deviations
+        assert np.abs(layer.kernel.numpy()).max() <= 0.2 + 1e-6  # a normal distribution of 0.1, cut at two deviations
         np.testing.assert_allclose(layer.bias, 0.1)
     assert network.convolutions[1].kernel.numpy().std() == pytest.approx(0.088, abs=0.003)
     again, other = (

@@ -42,7 +42,7 @@ def test_the_policy_is_the_lstm_of_the_equations():
     np.testing.assert_allclose(measured, np.transpose(expected), atol=1e-5)
 
 
-def test_weights_start_from_the_authors_law():
+def test_weights_start_from_the_authors_distribution():
     generator = Generator(500, 3, 40, 50, seed=3)
     for weight in generator.weights:
         values = weight.numpy().ravel()
@@ -154,7 +154,7 @@ def draw(logits, numbers, jit=False):
 
 @pytest.mark.parametrize("jit", [True, False])
 @pytest.mark.parametrize("vocab_size", [5000, 4999])
-def test_a_skewed_law_over_many_tokens(jit, vocab_size):
+def test_a_skewed_distribution_over_many_tokens(jit, vocab_size):
     logits = np.random.default_rng(0).normal(0, 3, [1, vocab_size])
     numbers = np.random.default_rng(1).random([400, 1000], np.float32)
     draws = draw(np.repeat(logits, 1000, axis=0), numbers, jit)

@@ -16,7 +16,7 @@ ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequ
 
 
 def tiny_model(*flags: str, random: bool = True, end_token: int | None = None, make=SeqGAN) -> SeqGAN:
-    """V = 4, T = 3; with `random`, networks whose laws are far from uniform."""
+    """V = 4, T = 3; with `random`, networks whose distributions are far from uniform."""
     model = make(tiny_config(*flags), vocab_size=4, end_token=end_token)
     if random:
         randomise(model.generator, seed=1)
@@ -193,7 +193,7 @@ def test_the_likelihoods_gradient_is_exact_where_lengths_differ(monkeypatch):
     assert float(loss) == pytest.approx((nats[pairs].sum(axis=1) / counts[pairs].sum(axis=1)).mean(), rel=1e-5)
 
 
-def test_mle_learns_a_law_of_unequal_lengths():
+def test_mle_learns_a_distribution_of_unequal_lengths():
     sequences = all_sequences(4, 3, 2)
     p = np.random.default_rng(0).dirichlet(np.full(len(sequences), 0.5))
     model = SeqGAN(tiny_config("--g_hidden_dim", "16", "--g_emb_dim", "8"), 4, start_token=5, end_token=2)
@@ -250,7 +250,7 @@ def test_evaluation_agrees_with_enumeration():
 
 
 @pytest.fixture
-def two_laws() -> tuple[OracleData, SeqGAN, np.ndarray, np.ndarray]:
+def two_distributions() -> tuple[OracleData, SeqGAN, np.ndarray, np.ndarray]:
     """An oracle, a model, and the probabilities that each gives to every sequence."""
     config = tiny_config("--d_eval_samples", "20000")
     data, model = OracleData(config), SeqGAN(config, 4)
@@ -258,8 +258,8 @@ def two_laws() -> tuple[OracleData, SeqGAN, np.ndarray, np.ndarray]:
     return data, model, probabilities(data.oracle), probabilities(model.generator)
 
 
-def test_a_discriminator_that_knows_all_gains_the_whole_kl(two_laws, monkeypatch):
-    data, model, p, g = two_laws
+def test_a_discriminator_that_knows_all_gains_the_whole_kl(two_distributions, monkeypatch):
+    data, model, p, g = two_distributions
     monkeypatch.setattr(model, "log_odds", lambda tokens: model.optimal_log_odds(data.oracle, tokens))
     figures = data.evaluate_discriminator(model, epoch=0)
     gain, error = figures["d_gain"]
@@ -274,9 +274,9 @@ def test_a_discriminator_that_knows_all_gains_the_whole_kl(two_laws, monkeypatch
     assert eta == pytest.approx(1, abs=0.1) and np.isnan(error)
 
 
-def test_what_a_discriminator_knows_agrees_with_enumeration(two_laws):
+def test_what_a_discriminator_knows_agrees_with_enumeration(two_distributions):
     """The gain is the one of its log-odds at the best η, and no more than the KL."""
-    data, model, p, g = two_laws
+    data, model, p, g = two_distributions
     randomise(model.discriminator, seed=2, stddev=0.5)
     r = model.discriminator.log_odds(tf.constant(all_sequences(4, 3))).numpy().astype(np.float64)
     sign = 1.0 if p @ r > g @ r else -1.0  # η is never below 0
@@ -296,8 +296,8 @@ def test_what_a_discriminator_knows_agrees_with_enumeration(two_laws):
     assert again["d_gain"] != figures["d_gain"]  # fresh samples of the generator
 
 
-def test_a_discriminator_that_knows_nothing_gains_nothing(two_laws):
-    data, model, _, _ = two_laws
+def test_a_discriminator_that_knows_nothing_gains_nothing(two_distributions):
+    data, model, _, _ = two_distributions
     model.discriminator.output_layer.kernel.assign(tf.zeros_like(model.discriminator.output_layer.kernel))
     figures = data.evaluate_discriminator(model, epoch=0)
     assert figures["d_gain"] == figures["d_gain_valid"] == pytest.approx((0.0, 0.0), abs=1e-12)

@@ -66,7 +66,7 @@ def model_of(*flags: str, end_token: int | None = None, function=None) -> SeqGAN
         if network is not None:
             randomise(network, seed)
     model.follow_policy(lag=0.0)
-    model._draw, model._ascend = model._drawn, model._paid
+    model._draw, model._ascend = model._drawn, model._rewarded
     return model
 
 

@@ -92,7 +92,7 @@ def test_the_last_line_tells_the_figures(tmp_path, capsys):
         name, cells = line.split()[0], [line[a:b].strip() for a, b in zip(starts, starts[1:], strict=False)]
         real = shown("oracle_entropy") if name == "g_entropy" else ""
         assert cells == [shown(name), shown(f"{name}_resampled"), real], line
-    assert "nats a token" in last and last.endswith(f"curves: tensorboard --logdir {tmp_path}")
+    assert "nats per token" in last and last.endswith(f"curves: tensorboard --logdir {tmp_path}")
     # A line an evaluation.
     assert [line.split(":")[0] for line in progress] == [
         *(f"pretrain_g {n}/4" for n in (1, 2, 4)),

@@ -34,7 +34,7 @@ def flags_of(reward: str, *flags: str) -> list[str]:
 
 
 def model_of(reward: str, *flags: str, end_token: int | None = None) -> SeqGAN:
-    """V = 4, T = 3, networks whose laws are far from uniform; the reference policy is another than the policy."""
+    """V = 4, T = 3, networks far from uniform; the reference policy differs from the policy."""
     config = parse(flags_of(reward, *flags))
     oracle = random_generator(4, 3, seed=7, end_token=end_token)
     model = SeqGAN(config, 4, end_token=end_token, oracle=oracle, references=lambda: some_references(end_token))

@@ -42,7 +42,7 @@ def some_sequences(policy) -> np.ndarray:
 
 
 @pytest.mark.parametrize("prefix_len", [0, 1, 2, 3])
-def test_rollouts_keep_their_prefix_and_follow_the_conditional_law(policy, function, prefix_len):
+def test_rollouts_keep_their_prefix_and_follow_the_conditional_distribution(policy, function, prefix_len):
     sequences, probs = all_sequences(4, 4, policy.end_token), probabilities(policy)
     tokens = sequences[np.linspace(0, len(sequences) - 1, 8).astype(int)]
     complete = function(

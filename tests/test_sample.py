@@ -205,7 +205,7 @@ def test_a_prefix_is_kept(runs, capsysbinary, run, prefix):
 
 
 @pytest.mark.parametrize(("run", "temperature"), [("ids", 1.0), ("ids", 0.5), ("text", 1.0), ("text", 2.0)])
-def test_samples_follow_the_law_of_the_temperature(runs, run, temperature):
+def test_samples_follow_the_distribution_of_the_temperature(runs, run, temperature):
     """softmax(logits / temperature) at each step, by enumeration."""
     model = SeqGAN.restored(runs / run)
     generator = model.generator

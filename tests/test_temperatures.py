@@ -1,4 +1,4 @@
-"""tools/temperatures.py: the law at a temperature against enumeration, and the program on runs of each data set."""
+"""tools/temperatures.py: the distribution at a temperature by enumeration, and the program on runs of each data."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ PRETRAINING = shlex.split("--pretrain_g_epochs 20 --total_epochs 0 --no-evaluate
 
 
 def enumerated(generator, temperature: float) -> np.ndarray:
-    """The probability of every sequence where each step's law is softmax(logits / temperature)."""
+    """The probability of every sequence where each step's distribution is softmax(logits / temperature)."""
     sequences = all_sequences(generator.vocab_size, generator.seq_len, generator.end_token)
     logits = generator.logits(generator.states(tf.constant(sequences)).hidden).numpy() / temperature  # [T, n, V]
     log_probs = logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))
@@ -32,7 +32,7 @@ def enumerated(generator, temperature: float) -> np.ndarray:
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
 @pytest.mark.parametrize("end_token", [None, 2])
-def test_the_law_at_a_temperature(temperature, end_token):
+def test_the_distribution_at_a_temperature(temperature, end_token):
     generator = random_generator(end_token=end_token, start_token=5 if end_token else 0)
     before, expected = generator.get_weights(), enumerated(generator, temperature)
     with generator.at_temperature(temperature):

@@ -276,13 +276,13 @@ def test_batches_are_lines_of_the_training_part(folder):
         TextData(config_of(folder, "--train_size", "61"))
 
 
-def test_the_law_of_lines_of_unequal_length_is_learnt(tmp_path):
-    """From a file of a known law to its entropy a token, ends included, on lines that were not trained on."""
-    law = {"a": 0.3, "ab": 0.2, "abba": 0.2, "bbbbbb": 0.2, "b": 0.1}
-    folder = tmp_path / "law"
+def test_the_distribution_of_lines_of_unequal_length_is_learnt(tmp_path):
+    """From a file of a known distribution to its entropy a token, ends included, on lines that were not trained on."""
+    distribution = {"a": 0.3, "ab": 0.2, "abba": 0.2, "bbbbbb": 0.2, "b": 0.1}
+    folder = tmp_path / "distribution"
     folder.mkdir()
     for seed, (split, count) in enumerate((("train", 4000), ("test", 2000))):
-        lines = np.random.default_rng(seed).choice(list(law), count, p=list(law.values()))
+        lines = np.random.default_rng(seed).choice(list(distribution), count, p=list(distribution.values()))
         write(folder / f"{split}.txt", "\n".join(lines))
     flags = "--batch_size 128 --g_hidden_dim 16 --g_emb_dim 8 --eval_samples 2000 --pretrain_g_epochs 300"
     config = config_of(folder, *flags.split())
@@ -291,16 +291,16 @@ def test_the_law_of_lines_of_unequal_length_is_learnt(tmp_path):
     for epoch in range(300):
         model.mle_epoch(data.mle_batches(epoch))
     figures = data.evaluate(model, epoch=0, due=END)
-    p = np.array(list(law.values()))
-    tokens = np.array([min(len(line) + 1, 6) for line in law])
+    p = np.array(list(distribution.values()))
+    tokens = np.array([min(len(line) + 1, 6) for line in distribution])
     entropy = -(p * np.log(p)).sum() / (p @ tokens)
     for name in ("nll_test", "g_entropy"):
         value, error = figures[name]
         assert 0 < error < 0.02 and abs(value - entropy) < 4 * error + 0.02, name
     length, error = figures["length"]
-    assert abs(length - p @ [len(line) for line in law]) < 4 * error + 0.1
+    assert abs(length - p @ [len(line) for line in distribution]) < 4 * error + 0.1
     samples = data.vocabulary.decode(model.sample(2000, 0, tf.constant(0)).numpy())
-    assert sum(line in law for line in samples) > 0.97 * 2000
+    assert sum(line in distribution for line in samples) > 0.97 * 2000
 
 
 # ---- what is measured

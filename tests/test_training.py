@@ -1,4 +1,4 @@
-"""Scheduled sampling, falling rates, averaged weights and interleaved maximum likelihood."""
+"""Scheduled sampling, learning-rate decay, averaged weights and interleaved maximum likelihood."""
 
 import re
 import shlex
@@ -35,7 +35,7 @@ ALL = shlex.split(
 
 
 def model_of(*flags: str, end_token: int | None = None) -> SeqGAN:
-    """V = 4, T = 3, and a generator whose law is far from uniform."""
+    """V = 4, T = 3, and a generator whose distribution is far from uniform."""
     model = SeqGAN(tiny_config("--no-jit", *flags), vocab_size=4, end_token=end_token)
     randomise(model.generator, seed=1)
     return model
@@ -167,9 +167,9 @@ def test_dropout_is_on_what_the_lstm_reads_and_on_what_is_read_from_it(end_token
     found = generator.log_probs(tokens, dropout_seed=seed)
     for t in range(3):
         _, state = generator.cell(generator.embedding(read) * reads[t], state)  # its own memory is whole
-        laws = tf.nn.log_softmax(generator.logits(state[0] * writes[t])).numpy()
+        distributions = tf.nn.log_softmax(generator.logits(state[0] * writes[t])).numpy()
         read = tokens[:, t]
-        expected = np.where(read < 4, laws[np.arange(64), np.minimum(read, 3)], 0)
+        expected = np.where(read < 4, distributions[np.arange(64), np.minimum(read, 3)], 0)
         np.testing.assert_allclose(found[:, t], expected, atol=1e-5)
 
 
@@ -195,7 +195,7 @@ def test_dropout_is_for_maximum_likelihood_alone_and_new_in_each_batch(monkeypat
     assert len({round(loss, 5) for loss in (first, both, later, next_step)}) == 4
 
 
-# ---- rates that fall
+# ---- cosine learning-rate decay
 
 
 def test_a_cosine_falls_to_0_over_all_updates_of_a_run(tmp_path):
@@ -230,12 +230,12 @@ def test_a_longer_run_is_another_where_a_rate_falls(trainer, tmp_path):
             assert trainer.run(flags(folder, *cosine, "--total_epochs", epochs), toy=True).status == 0
         ended = trainer.run(flags(folder, *cosine, "--total_epochs", "3"), toy=True)
         assert ended.status == 2 and ended.err.count("\n") == 1
-        assert re.search(r"--total_epochs 2, not 3 \(a rate that falls", ended.err), ended.err
+        assert re.search(r"--total_epochs 2, not 3 \(cosine learning-rate decay", ended.err), ended.err
     cosine = ["--g_pretrain_schedule", "cosine"]
     assert trainer.run(flags(tmp_path, *cosine, "--total_epochs", "1"), toy=True).status == 0
     assert trainer.run(flags(tmp_path, *cosine, "--total_epochs", "2"), toy=True).status == 0
     ended = trainer.run(flags(tmp_path, *cosine, "--pretrain_g_epochs", "6"), toy=True)
-    assert re.search(r"--pretrain_g_epochs 5, not 6 \(a rate that falls", ended.err), ended.err
+    assert re.search(r"--pretrain_g_epochs 5, not 6 \(cosine learning-rate decay", ended.err), ended.err
 
 
 # ---- averaged weights

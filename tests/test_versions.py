@@ -57,7 +57,7 @@ def change(path: Path, **changed) -> dict:
 
 
 def test_an_older_run_goes_on_as_it_would_have(old_run, capsys):
-    """Numbers may differ by rounding, as compiled code changes; other draws or another law would be far off."""
+    """Numbers may differ by rounding, as compiled code changes; other draws would be far off."""
     assert program.main([*FLAGS, "--total_epochs", "5"]) == 0
     assert "Traceback" not in capsys.readouterr().err
     expected, found = rows(OLD_RUN / "expected.csv"), rows(old_run / "eval" / "metrics.csv")

@@ -10,9 +10,8 @@ from support.presets import PRESETS
 
 HEAD = """# Flags
 
-Booleans take `--evaluate`, `--no-evaluate` or `--evaluate False`. A preset is a set of values that the other flags
-start from; explicit flags win over it. Where a preset's column is empty, the default stays. A flag that would have no
-effect beside the others is refused, and the line names the one that would give it one.
+All flags of `python main.py`. Booleans take `--evaluate`, `--no-evaluate` or `--evaluate False`. A preset is a set of
+values that the other flags start from; explicit flags win over it. A flag without effect beside the others is refused.
 """
 
 
@@ -22,15 +21,14 @@ def shown(value: object) -> str:
 
 
 def flag_table(names: list[str]) -> str:
-    """A Markdown table: flag, default, the value of each other preset where it differs, meaning."""
-    others = [name for name, values in PRESETS.items() if values]
-    columns = ["flag", "default", *(f"`--preset {name}`" for name in others), "meaning"]
+    """A Markdown table: flag, its default and its values in the presets, meaning."""
+    columns = ["flag", "default; presets", "meaning"]
     lines = [row(columns), "|---" * len(columns) + "|"]
     for name in names:
         field = FIELDS[name]
-        values = [PRESETS[preset].get(name, field.default) for preset in others]
-        changed = ["" if value == field.default else shown(value) for value in values]
-        lines.append(row([f"`--{name}`", shown(field.default), *changed, field.metadata["help"]]))
+        changed = [f"{preset}: {shown(values[name])}" for preset, values in PRESETS.items() if name in values]
+        default = shown(field.default) or "none"
+        lines.append(row([f"`--{name}`", "; ".join([default, *changed]), field.metadata["help"]]))
     return "\n".join(lines)
 
 

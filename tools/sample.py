@@ -177,7 +177,7 @@ def check_knows(model: SeqGAN, logdir: Path, flag: str) -> None:
     gain, error = model.recorded[name]
     if not gain > 2 * error:
         raise UsageError(
-            f"{flag}: the discriminator of {logdir} knows nothing that is certain, {name} {gain:.4f} ± {error:.4f}; "
+            f"{flag}: the discriminator of {logdir} has no gain beyond its error, {name} {gain:.4f} ± {error:.4f}; "
             f"{plain}"
         )
 
@@ -336,7 +336,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=lambda text: text if text in ("newest", BEST, PRETRAINED) else number(int, 0, 10**9 - 1)(text),
         default="newest",
         metavar="{newest,best,pretrained,STEP}",
-        help="the newest, the one of least NLL of valid, the end of the generator's pretraining, or that of "
+        help="the newest, that of least NLL on the validation set, that of the end of pretraining, or "
         "LOGDIR/checkpoints/step-STEP (default: newest)",
     )
     parser.add_argument(

@@ -54,7 +54,7 @@ SHOWN = (  # in the printed table, where they are measured; the CSV file has all
     *("bleu2", "bleu4", "self_bleu4", "mse", "pitch_range", "copied_share"),
     *("texygen_bleu2", "texygen_bleu4", "texygen_self_bleu4", "texygen_nll_gen"),
 )
-TITLES = {"nll": "NLL_oracle, nats a token", "nll_test": "NLL_test, nats a token"}
+TITLES = {"nll": "NLL_oracle, nats per token", "nll_test": "NLL_test, nats per token"}
 REAL = "real data"
 
 Figures = dict[str, tuple[float, float]]  # {name: (value, standard error)}
@@ -103,7 +103,7 @@ class Subject:
         self.adversarial = steps_taken(logdir) > Schedule(config).pretraining
 
     def truth(self) -> np.ndarray:
-        """What tells the data of two runs apart: the oracle's entropy, or the sequences of test."""
+        """What tells the data of two runs apart: the oracle's entropy, or the sequences of the test set."""
         return np.array(self.data.entropy) if isinstance(self.data, OracleData) else self.data.test
 
     def measure(self, name: str, temperatures: Sequence[float]) -> Iterator[Point]:

@@ -19,7 +19,7 @@ train() {
 }
 
 # choose NUMBER NAME: so many samples, each chosen of 16 candidates by the discriminator, to NAME in the run's directory.
-# Where it knows nothing that is certain, a line says so and there are none.
+# Where its gain is not beyond its error, a line says so and there are none.
 choose() {
     ((status == 0)) || return 0
     "$python" tools/sample.py "$log_dir" --candidates 16 --rank -n "$1" -o "$log_dir/$2" || true

@@ -23,7 +23,7 @@ from support.metrics import bleu, copies, mean_and_error, self_bleu
 from support.seeds import Purpose
 
 SAMPLES = 5  # tunes shown, played and written to files at a time
-MAX_HELD_OUT = 1024  # windows of valid, and of test, that are used; Nottingham has 813 and 794
+MAX_HELD_OUT = 1024  # validation windows, and test windows, that are used; Nottingham has 813 and 794
 COPY_LENGTH = 16  # tokens; the shortest stretch of a training tune that counts as copied, in shorter sequences all
 
 
@@ -102,7 +102,7 @@ class NottinghamData:
             side in the split's tunes (at most 1,024 of them, always the same; their errors take no account of windows
             sharing a tune); and `g_entropy`, the same of --eval_samples generated sequences. Nats a token.
             At the end of a phase also the figures of `compare` for the generated sequences and, named `real_...`, for
-            as many windows of valid: what real tunes reach, which are no copies either.
+            as many validation windows: what real tunes reach, which are no copies either.
         """
         generated = model.sample(self.config.eval_samples, Purpose.EVALUATE, tf.constant(epoch)).numpy()
         measured = {"g_entropy": generated, "nll_valid": self.valid, "nll_test": self.test}
@@ -121,8 +121,8 @@ class NottinghamData:
     def evaluate_discriminator(self, model, epoch: int, beside=None) -> dict[str, tuple[float, float]]:
         """What the discriminator knows of held-out windows: the figures of `what_d_knows`.
 
-        At most --d_eval_samples of valid choose η, and as many of test are measured. What there are too few of them
-        for is left out. With `beside`, what `evaluate` has returned, also what comes of --candidates.
+        At most --d_eval_samples validation windows choose η, and as many test windows are measured; too few are not.
+        With `beside`, what `evaluate` has returned, also what comes of --candidates.
         """
         choosing, measuring = (spread(rows, self.config.d_eval_samples) for rows in (self.valid, self.test))
         candidates = self.config.candidates if beside else 0
@@ -137,9 +137,9 @@ class NottinghamData:
 
         Returns:
             (mean over the sequences, standard error of the mean) of
-            - `bleu2`, `bleu3`, `bleu4`: `metrics.bleu` with all windows of test as references;
+            - `bleu2`, `bleu3`, `bleu4`: `metrics.bleu` with all test windows as references;
             - `self_bleu4`: `metrics.self_bleu` among the sequences, whose errors it takes for independent;
-            - `mse`: `nearest_squared_difference` to the windows of test, semitones²;
+            - `mse`: `nearest_squared_difference` to the test windows, semitones²;
             - `rest_share`: share of tokens that are rests;
             - `pitch_range`: highest less lowest pitch of a sequence, semitones;
             - `copied_share`: share of sequences with 16 or more consecutive tokens of a training tune in them or, where
