@@ -39,8 +39,8 @@ class TexygenData(TextData):
         Those are, beside the ones of `compare`,
         - `texygen_nll_gen`: -log G of lines of train (at most 2,000), nats, over the tokens of the longest line of the
           data: Texygen counts the padding, which costs nothing, as tokens;
-        - `real_texygen_...`: BLEU of validation lines (at most 2,000), and self-BLEU among --eval_samples lines of train
-          and valid, if there are as many.
+        - `real_texygen_...`: BLEU of validation lines (at most 2,000), and self-BLEU among --eval_samples real
+          lines, if there are as many.
         """
         figures = super().evaluate(model, epoch, due)
         if not due.samples:
