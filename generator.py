@@ -11,8 +11,6 @@ import tensorflow as tf
 from support.lookup import look_up, summed_by_token
 from support.seeds import Purpose, dropout, fold, variable_seed
 
-UNROLLED = 40  # steps of teacher forcing that are compiled one by one; for more, XLA takes minutes
-
 
 class State(NamedTuple):
     """The LSTM's memory after some tokens: `hidden` and `cell`, float32 [B, H] (or [T, B, H] where stacked)."""
@@ -114,15 +112,80 @@ def chosen_log_probs(hidden: tf.Tensor, projection: tf.Tensor, tokens: tf.Tensor
 
 def run_lstm(lstm: keras.layers.LSTMCell, inputs: tf.Tensor) -> State:
     """Reads float32 [T, B, E] from a state of zeros; returns the states after each of the T, [T, B, H]."""
-    seq_len, batch_size, _ = inputs.shape
-    hidden = cell = tf.zeros([batch_size, lstm.units])
-    if seq_len > UNROLLED:
-        return tf.scan(lambda state, x: State(*lstm(x, list(state))[1]), inputs, State(hidden, cell))
-    states = []
-    for t in range(seq_len):
-        _, (hidden, cell) = lstm(inputs[t], [hidden, cell])
-        states.append(State(hidden, cell))
-    return State(tf.stack([s.hidden for s in states]), tf.stack([s.cell for s in states]))
+    seq_len, batch_size, size = inputs.shape
+    read = tf.reshape(inputs, [seq_len * batch_size, size]) @ lstm.kernel + lstm.bias
+    read = tf.reshape(read, [seq_len, batch_size, 4 * lstm.units])
+    return State(*recurrence(read, tf.convert_to_tensor(lstm.recurrent_kernel)))
+
+
+def put(array: tf.Tensor, t: tf.Tensor, entry: tf.Tensor) -> tf.Tensor:
+    """The array with another entry in place t."""
+    return tf.tensor_scatter_nd_update(array, [[t]], entry[None])
+
+
+@tf.custom_gradient
+def recurrence(read: tf.Tensor, kernel: tf.Tensor):
+    """What an LSTM remembers, from a state of zeros.
+
+    The gradient's loop carries only what depends on the step after; the kernel's gradient is one product over all
+    steps. An update takes about half the time of TensorFlow's own gradient, and compiles in a quarter of what an
+    unrolled one takes (T = 20 and T = 57).
+
+    Args:
+        read: float32 [T, B, 4H], what the inputs and the bias add to the gates i, f, candidate and o.
+        kernel: float32 [H, 4H], what multiplies `hidden`.
+
+    Returns:
+        `hidden` and `cell` after each step, float32 [T, B, H], and the function that carries a gradient back.
+    """
+    seq_len, batch_size, width = read.shape
+    zeros = tf.zeros([batch_size, width // 4])
+    states = tf.zeros([seq_len, batch_size, width // 4])
+
+    def forward(t, hidden, cell, all_gates, all_hidden, all_cell):
+        i, f, candidate, o = tf.split(read[t] + hidden @ kernel, 4, axis=1)
+        gates = i, f, candidate, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(candidate), tf.sigmoid(o)
+        cell = f * cell + i * candidate
+        hidden = o * tf.tanh(cell)
+        return (
+            t + 1,
+            hidden,
+            cell,
+            put(all_gates, t, tf.concat(gates, 1)),
+            put(all_hidden, t, hidden),
+            put(all_cell, t, cell),
+        )
+
+    start = (0, zeros, zeros, tf.zeros_like(read), states, states)
+    loop = tf.while_loop(lambda t, *_: t < seq_len, forward, start, maximum_iterations=seq_len)
+    _, _, _, all_gates, all_hidden, all_cell = loop
+
+    def gradient(of_hidden: tf.Tensor, of_cell: tf.Tensor):
+        columns = tf.transpose(kernel)
+        hidden_before, cell_before = (tf.concat([zeros[None], s[:-1]], axis=0) for s in (all_hidden, all_cell))
+
+        def backward(k, d_hidden, d_cell, d_read):
+            t = seq_len - 1 - k
+            i, f, candidate, o = tf.split(all_gates[t], 4, axis=1)
+            squashed = tf.tanh(all_cell[t])
+            d_hidden += of_hidden[t]
+            d_cell += of_cell[t] + d_hidden * o * (1 - squashed**2)
+            d_gates = (
+                d_cell * candidate * i * (1 - i),
+                d_cell * cell_before[t] * f * (1 - f),
+                d_cell * i * (1 - candidate**2),
+                d_hidden * squashed * o * (1 - o),
+            )
+            d_step = tf.concat(d_gates, axis=1)
+            return k + 1, d_step @ columns, d_cell * f, put(d_read, t, d_step)
+
+        start = (0, zeros, zeros, tf.zeros_like(read))
+        loop = tf.while_loop(lambda k, *_: k < seq_len, backward, start, maximum_iterations=seq_len)
+        rows = seq_len * batch_size
+        d_kernel = tf.matmul(tf.reshape(hidden_before, [rows, -1]), tf.reshape(loop[3], [rows, -1]), transpose_a=True)
+        return loop[3], d_kernel
+
+    return (all_hidden, all_cell), gradient
 
 
 class Policy:
@@ -259,7 +322,7 @@ class Policy:
 
         def draw(t, token, state, tokens):
             token = self.after(token, sample_tokens(self.logits(state.hidden, projection), uniforms[t]))
-            return t + 1, token, self.next_state(token, state), tf.tensor_scatter_nd_update(tokens, [[t]], token[None])
+            return t + 1, token, self.next_state(token, state), put(tokens, t, token)
 
         token, tokens = tf.fill([batch_size], self.start_token), tf.zeros([seq_len, batch_size], tf.int32)
         start = (0, token, self.first_state(batch_size), tokens)
@@ -299,8 +362,7 @@ class Policy:
             for other_logits in others:  # [B, V], as logits
                 cross_entropy += expected(tf.nn.log_softmax(other_logits))
             states = tuple(m.next_state(token, s) for m, s in zip(models, states, strict=True))
-            tokens = tf.tensor_scatter_nd_update(tokens, [[t]], token[None])
-            return t + 1, token, states, tokens, entropy + expected(log_probs), cross_entropy
+            return t + 1, token, states, put(tokens, t, token), entropy + expected(log_probs), cross_entropy
 
         token, tokens = tf.fill([batch_size], self.start_token), tf.zeros([seq_len, batch_size], tf.int32)
         states = tuple(model.first_state(batch_size) for model in models)
@@ -434,7 +496,7 @@ class Generator(keras.layers.Layer, Policy):
         def read(t, state, fed):
             drawn = sample_tokens(self.logits(state.hidden, projection), uniforms[t])
             token = tf.where(own[t], drawn, real[t])
-            return t + 1, self.next_state(token, state), tf.tensor_scatter_nd_update(fed, [[t]], token[None])
+            return t + 1, self.next_state(token, state), put(fed, t, token)
 
         start = (0, self.first_state(batch_size), real)
         loop = tf.while_loop(lambda t, *_: t < seq_len - 1, read, start, maximum_iterations=seq_len - 1)

@@ -4,7 +4,7 @@ import scipy.stats
 import tensorflow as tf
 from conftest import all_sequences, index_of, probabilities, random_generator
 
-from generator import Generator, block_shape, chosen_log_probs, sample_tokens
+from generator import Generator, State, block_shape, chosen_log_probs, run_lstm, sample_tokens
 from support.seeds import Purpose, key, permutation, uniforms
 
 ALMOST_ONE = np.float32(1 - 2**-24)  # the largest uniform number
@@ -238,22 +238,33 @@ def test_enumeration_helper_lists_every_sequence_once():
     np.testing.assert_array_equal(index_of(sequences, 3), np.arange(81))
 
 
-def test_many_steps_of_teacher_forcing_are_a_loop(monkeypatch):
-    """Which gives the same states and gradients; compiled one by one, a hundred steps take minutes."""
-    generator, tokens = random_generator(seq_len=6), tf.constant(all_sequences(2, 6))
+@pytest.mark.parametrize("jit", [True, False, None], ids=["XLA", "graph", "eager"])
+def test_teacher_forcing_and_its_gradient_are_those_of_the_cell_step_by_step(jit):
+    """Gradients of what is read, kernel, recurrent kernel and bias, from both parts of all states."""
+    cell = random_generator(seq_len=6).cell
+    random = np.random.default_rng(0)
+    inputs = tf.constant(random.normal(size=[6, 4, cell.kernel.shape[0]]), tf.float32)
+    weights = tf.constant(random.normal(size=[2, 6, 4, cell.units]), tf.float32)
 
-    def nll_and_gradients(tokens: tf.Tensor):
+    def one_by_one(inputs: tf.Tensor) -> State:
+        states = [State(*[tf.zeros([4, cell.units])] * 2)]
+        for read in inputs:
+            states.append(State(*cell(read, list(states[-1]))[1]))
+        return State(*map(tf.stack, zip(*states[1:], strict=True)))
+
+    def values_and_gradients(run, inputs: tf.Tensor):
         with tf.GradientTape() as tape:
-            nll = -tf.reduce_sum(generator.log_probs(tokens))
-        return [nll, *map(tf.convert_to_tensor, tape.gradient(nll, generator.trainable_variables))]
+            tape.watch(inputs)
+            states = tf.stack(run(inputs))
+            total = tf.reduce_sum(weights * states)
+        return [states, *map(tf.convert_to_tensor, tape.gradient(total, [inputs, *cell.trainable_variables]))]
 
-    found = []
-    for most in (6, 5):
-        monkeypatch.setattr("generator.UNROLLED", most)
-        compiled = tf.function(nll_and_gradients, jit_compile=True, autograph=False)
-        kinds = {op.type for op in compiled.get_concrete_function(tokens).graph.get_operations()}
-        assert ("While" in kinds) == (most < 6)
-        found.append([*generator.states(tokens), *compiled(tokens)])
-    assert len(found[0]) == 2 + 1 + 6
-    for one_by_one, looped in zip(*found, strict=True):
-        np.testing.assert_allclose(looped, one_by_one, rtol=1e-4, atol=1e-4)
+    expected = values_and_gradients(one_by_one, inputs)
+
+    def looped(inputs):
+        return values_and_gradients(lambda inputs: run_lstm(cell, inputs), inputs)
+
+    found = looped(inputs) if jit is None else tf.function(looped, jit_compile=jit, autograph=False)(inputs)
+    assert len(found) == len(expected) == 5
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)

@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 from conftest import randomise, shared_model, tiny_config
 
-import generator
 from discriminator import FAKE, REAL
 from model import SeqGAN
 from support import lookup
@@ -147,11 +146,8 @@ def lowered(model: SeqGAN, product: bool, monkeypatch) -> dict[str, list[int]]:
     }
 
 
-@pytest.mark.parametrize(
-    ("end_token", "unrolled"), [(None, generator.UNROLLED), (2, 1)], ids=["one length", "unequal lengths, as a loop"]
-)
-def test_no_step_for_a_gpu_scatters_more_than_a_row(monkeypatch, end_token, unrolled):
-    monkeypatch.setattr(generator, "UNROLLED", unrolled)
+@ENDS
+def test_no_step_for_a_gpu_scatters_more_than_a_row(monkeypatch, end_token):
     model = shared_model(tiny_config(), 4, end_token=end_token)
     found = lowered(model, product=True, monkeypatch=monkeypatch)
     assert found["g_step"]  # single rows, in loops
