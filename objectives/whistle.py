@@ -18,3 +18,11 @@ def playable(tunes: list[np.ndarray]) -> list[float]:
 def playable_share(tunes: list[np.ndarray]) -> list[float]:
     """The share of a tune's tokens that are on the whistle: easier to improve, as each note counts."""
     return [float(np.isin(tune, NOTES).mean()) for tune in tunes]
+
+
+def framed(tunes: list[np.ndarray]) -> list[float]:
+    """1 for a playable tune that begins on a D, ends on the lowest, D4, and spans an octave; few do."""
+    return [
+        float(tune[-1] == 62 and tune[0] in (62, 74) and max(tune) >= 74 and np.isin(tune, NOTES).all())
+        for tune in tunes
+    ]

@@ -429,6 +429,8 @@ def test_whistle():
     tunes = [np.array(tune) for tune in ([62, 0, 83], [61, 62, 63], [60, 62, 0], [84, 85, 86], [64, 66, 67])]
     assert whistle.playable(tunes) == [1, 0, 0, 0, 1]
     np.testing.assert_allclose(whistle.playable_share(tunes), [1, 1 / 3, 2 / 3, 0, 1])
+    tunes = [[62, 74, 62], [74, 83, 62], [62, 73, 62], [74, 76, 74], [64, 74, 62], [62, 0, 62], [62, 75, 74, 62]]
+    assert whistle.framed([np.array(tune) for tune in tunes]) == [1, 1, 0, 0, 0, 0, 0]
 
 
 def test_quatrain():
