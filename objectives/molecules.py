@@ -1,9 +1,9 @@
 """Objectives for molecules written as SMILES strings. They need `pip install rdkit`."""
 
-from rdkit import Chem, RDLogger
+from rdkit import Chem, rdBase
 from rdkit.Chem import QED
 
-RDLogger.DisableLog("rdApp.*")  # it tells of each string that is no molecule
+rdBase.DisableLog("rdApp.*")  # it tells of each string that is no molecule
 
 
 def valid(strings: list[str]) -> list[float]:

@@ -31,7 +31,7 @@ from support import objective as objectives
 from support.config import UsageError
 from support.objective import Objective
 from support.parser import parse, read_flags
-from tools import sweep, temperatures
+from tools import alternatives, sweep, temperatures
 
 ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
 SIZES = shlex.split("--vocab_size 4 --seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --no-jit")
@@ -411,6 +411,59 @@ def test_a_sweep_tells_changed_objectives_apart(counting, tmp_path):
     assert sweep.data_now(cells[0].argv) == cells[0].data
     words = pretraining_words(flags)
     assert "--objective" not in words and not read_flags(words).trains_discriminator  # whose filters would not fit
+
+
+# ---- alternatives
+
+
+def test_a_yes_or_no_objective_has_closed_forms():
+    """Of a share p: best of n, the two points of rejection sampling, and the least KL between them."""
+    scores, real, p = np.repeat([0.0, 1.0], [96, 4]), np.repeat([0.0, 1.0], [3, 1]), 0.04
+    best = alternatives.best_of(scores, real, 8)
+    q = 1 - (1 - p) ** 8
+    kl = q * np.log(q / p) + (1 - q) * np.log((1 - q) / (1 - p))
+    nll = -(0.25 * np.log(q / p) + 0.75 * np.log((1 - q) / (1 - p)))
+    np.testing.assert_allclose(best, (q, kl, nll, 8))
+    np.testing.assert_allclose(alternatives.tilted(scores, real, 0), (1, -np.log(p), np.inf, 1 / p))
+    half = alternatives.tilted(scores, real, 1 / np.log(24))  # 24 times as likely: odds of 1
+    np.testing.assert_allclose(half, (0.5, 0.5 * np.log(0.5 / p) + 0.5 * np.log(0.5 / 0.96), half.nll, 12.5))
+
+
+def test_the_best_of_n_by_enumeration():
+    """All draws of three, where equals share; and a score that no sample has lies between its neighbours."""
+    scores = np.array([0.1, 0.5, 0.5, 0.9])
+    maxima = np.array([max(scores[list(index)]) for index in np.ndindex(4, 4, 4)])
+    best = alternatives.best_of(scores, np.array([0.7, 0.9]), 3)
+    q = np.array([(maxima == score).mean() for score in (0.1, 0.5, 0.9)])
+    p = np.array([0.25, 0.5, 0.25])
+    np.testing.assert_allclose(best, (maxima.mean(), (q * np.log(q / p)).sum(), best.nll, 3))
+    np.testing.assert_allclose(best.nll, -(np.log(3 * 0.75**2) + np.log(q[2] / p[2])) / 2)
+
+
+def test_the_alternatives_of_a_run(counting, tmp_path, capsys):
+    lines = ["".join("ab"[i >> place & 1] for place in range(3)) for i in range(8)]
+    (tmp_path / "lines.txt").write_text("".join(f"{line}\n" for line in lines * 8))
+    (tmp_path / "first.py").write_text("def first(lines):\n    return [float(line[:1] == 'a') for line in lines]\n")
+    text = (
+        f"{shlex.join(SIZES)} --vocab_size 9 --dataset text --data_dir lines.txt --pretrain_g_epochs 2 --total_epochs 2"
+    )
+    logs = f"--log_dir {tmp_path}/train --eval_log_dir {tmp_path}/eval --rollout_num 1 --kl_weight 0.5"
+    assert train(shlex.split(f"{text} {logs} --objective first.py:first")) == 0
+    capsys.readouterr()
+    command = f"{tmp_path / 'train'} -n 256 --best_of 2 --beta 0 0.5 --mle_steps 20 40 --mle_lr 0.05"
+    assert alternatives.main(shlex.split(command)) == 0
+    found = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["policy"].split(",")[0] for row in found[:4]] == ["trained", "pretrained", "test set", "best of 2"]
+    objective, kl = ([float(row[name]) for row in found] for name in ("objective", "kl"))
+    p = objective[1]
+    assert objective[3] == pytest.approx(1 - (1 - p) ** 2, rel=1e-3) and kl[4] == pytest.approx(-np.log(p), rel=1e-3)
+    assert objective[4] == 1 and found[4]["nll"] == "inf" and len(found) == 8
+    assert objective[0] != p and kl[0] > 0 and objective[7] > p + 0.1 and kl[7] > 0.05
+    assert run(tmp_path / "ids", counting, "--total_epochs", "1") == 0
+    for logdir, why in (("ids", "its real data are an oracle's"), ("none", "no run")):
+        with pytest.raises(SystemExit) as ended:
+            alternatives.main([str(tmp_path / logdir / "train")])
+        assert ended.value.code == 2 and why in capsys.readouterr().err
 
 
 # ---- the examples
