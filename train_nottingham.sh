@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Gets the Nottingham folk tunes, trains on them and leaves songs, sample*.mid, in --log_dir and, when it ends or is
-# interrupted, in data/Nottingham as well. Where the discriminator knows something, songs that it has chosen are in
+# Gets the Nottingham folk tunes, trains on them and leaves songs, sample*.mid, in --log_dir and in data/Nottingham, where
+# they are written anew every 100 epochs. Where the discriminator knows something, songs that it has chosen are in
 # resampled/ in --log_dir. Flags given to this script go on to main.py and win over those below. Run it again after an
 # interruption: it goes on from the last checkpoint.
 #
@@ -18,16 +18,9 @@ python=${PYTHON:-python}
 
 # docs/flags.md has what the preset holds, RESULTS.md why.
 flags=(--preset music "$@")
+dataset=$("$python" -c "import sys, support.parser as p; print(p.parse(sys.argv[1:]).dataset)" "${flags[@]}")
+[[ $dataset != Nottingham ]] || flags=(--songs_dir data/Nottingham "${flags[@]}")
 source tools/train.sh
 train "${flags[@]}"
-
-# Also after an interruption; not after an error, which may be that the directory is another run's.
-if ((status == 0 || status > 128)); then
-    for song in "$log_dir"/sample*.mid; do
-        [[ -f $song ]] || continue
-        cp -- "$song" data/Nottingham/.song.partial
-        mv -- data/Nottingham/.song.partial "data/Nottingham/${song##*/}"
-    done
-fi
 choose 5 resampled
 exit $status

@@ -223,6 +223,12 @@ class Config:
         low=1,
         needs=("dataset", "Nottingham", "text"),
     )
+    songs_dir: str = flag(
+        "",
+        "Nottingham: folder that gets a copy of sample*.mid of --log_dir whenever they are written; a song of such a "
+        "name that is not this program's is not replaced",
+        needs=("dataset", "Nottingham"),
+    )
     save_media: bool = flag(
         False,
         "Nottingham: also write these samples as PNG and WAV, to media/ in --log_dir",

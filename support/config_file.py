@@ -22,7 +22,7 @@ REMOVED: dict[str, Any] = {"mixed_precision": False}
 # Flags that a run may be continued or evaluated with another value of: its weights do not depend on them.
 FREE_TO_CHANGE = {
     *("preset", "is_train", "overwrite", "debug", "log_dir", "eval_log_dir", "log_generation", "save_media"),
-    *("eval_every", "eval_samples", "d_eval_samples", "candidates", "sample_every"),
+    *("songs_dir", "eval_every", "eval_samples", "d_eval_samples", "candidates", "sample_every"),
     *("checkpoint_every", "keep_checkpoints", "pretrained", "compile_cache"),
 }
 READ_FROM = {

@@ -34,6 +34,7 @@ from data.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, REST, Grid
 from model import SeqGAN
 from runs.console import table
 from runs.logs import with_errors
+from support.config import UsageError
 from support.parser import parse
 
 SET = ["--dataset", "Nottingham", "--seq_len", "8"]
@@ -600,6 +601,12 @@ def test_the_script_from_zip_to_songs(tree, split_folder, tmp_path):
     assert "d_pretrain_loss" in line and "nll" not in line  # which were those of before
     again = run_script(tree, tmp_path / "gone.zip", *flags)  # the folder is there, so the zip is not needed
     assert again.returncode == 0 and "finished before" in again.stdout
+    (tree / "data" / "Nottingham" / "sample1.mid").write_bytes(b"mine")
+    refused = run_script(tree, tmp_path / "gone.zip", *flags, "--overwrite")
+    assert refused.returncode == 2 and (tree / "data" / "Nottingham" / "sample1.mid").read_bytes() == b"mine"
+    line = "main.py: error: data/Nottingham/sample1.mid: not as this program wrote it; move it away, or choose another"
+    assert refused.stderr.splitlines()[-1].startswith(line)
+    assert list((tree / "logs" / "train" / "nottingham" / "checkpoints").glob("step-*"))  # of the run before
 
 
 def test_what_the_scripts_leave_is_chosen_by_the_discriminator():
@@ -637,6 +644,24 @@ def test_the_script_refused_leaves_what_there_was(tree, split_folder, tmp_path):
         (folder / "sample0.mid").write_text(str(folder))
     assert run_script(tree, tmp_path / "gone.zip", "--batch_size", "0").returncode == 2
     assert (songs / "sample0.mid").read_text() == str(songs)
+
+
+def test_a_runs_songs_are_no_tunes(plain_folder, tmp_path):
+    """Nor if they are among the tunes; what somebody has made of one is."""
+    config = config_of(plain_folder, "--songs_dir", str(plain_folder))
+    data, count = NottinghamData(config), 2
+    assert len(data.tunes.train) == count
+    (tmp_path / "log").mkdir()
+    for _ in range(2):
+        data.log_samples(shared_model(config, VOCAB_SIZE, START), 0, END, Log())
+    assert (plain_folder / "sample0.mid").read_bytes() == (tmp_path / "log" / "sample0.mid").read_bytes()
+    with open(plain_folder / ".samples.sha256", "a") as record:  # as a kill leaves it, before a song is there
+        record.write("0" * 64 + "  sample0.mid\n")
+    assert len(NottinghamData(config).tunes.train) == count
+    write_song(plain_folder / "sample0.mid", list(range(50, 70)))
+    assert len(NottinghamData(config_of(plain_folder)).tunes.train) == count + 1
+    with pytest.raises(UsageError, match="sample0.mid: not as this program wrote it"):
+        NottinghamData(config)
 
 
 def test_the_script_leaves_no_songs_of_another_run(tree, split_folder, tmp_path):

@@ -104,7 +104,7 @@ def test_no_stale_tunes_among_new_ones(runs, capsysbinary, tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "sample3.mid").write_bytes(b"made better by hand")
     lines_of(capsysbinary, runs / "tunes", "-n", 2, "-o", tmp_path)
-    mine += ["sample3.mid", "sample0.mid", "sample1.mid", sample.WRITTEN]
+    mine += ["sample3.mid", "sample0.mid", "sample1.mid", ".samples.sha256"]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(mine)
     assert (tmp_path / "sample3.mid").read_bytes() == b"made better by hand"
 
@@ -118,19 +118,22 @@ def test_no_tune_of_somebody_else_is_lost(runs, capsys, tmp_path, earlier):
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         sample.main([str(runs / "tunes"), "-n", "3", "--seed", "9", "-o", str(tmp_path)])
-    line = f"{tmp_path / 'sample2.mid'}: not as sample.py wrote it; move it away, or name another folder with -o"
+    line = f"{tmp_path / 'sample2.mid'}: not as this program wrote it; move it away, or choose another folder"
     assert stop.value.code == 2 and capsys.readouterr().err == f"sample.py: error: {line}\n"
     assert (tmp_path / "sample2.mid").read_bytes() == b"mine"
 
 
 def test_what_an_interrupt_leaves_is_replaced(runs, capsysbinary, tmp_path, monkeypatch):
-    def write_midi(tokens, path, *arguments):
-        if path.name == "sample1.mid":
+    made = []
+
+    def midi_file(tokens, *arguments):
+        if made:
             raise KeyboardInterrupt
-        path.write_bytes(b"tune")
+        made.append(tokens)
+        return b"tune"
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(sample, "write_midi", write_midi)
+        patch.setattr(sample, "midi_file", midi_file)
         sample.main([str(runs / "tunes"), "-n", "3", "-o", str(tmp_path)])
     assert (tmp_path / "sample0.mid").read_bytes() == b"tune"
     lines_of(capsysbinary, runs / "tunes", "-n", 3, "-o", tmp_path)

@@ -1,8 +1,6 @@
 """Draws samples from a run, finished or not: python tools/sample.py LOGDIR -n 100 [--prefix "..."] [-o FILE]."""
 
 import contextlib
-import hashlib
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from data.music.dataset import frame_seconds, recorded_tempo
-from data.music.midi import write_midi
+from data.music.midi import midi_file
+from data.music.songs import write_songs
 from data.music.tokens import named, to_pitches
 from data.text import Vocabulary, tokenise
 from evaluation import Evaluated
@@ -25,7 +24,7 @@ from generator import State, sample_tokens
 from model import SeqGAN
 from resampling import keep_one
 from runs.checkpoints import BEST, first_line
-from runs.directories import PRETRAINED, SONG, TEMPO, VOCABULARY, write_whole
+from runs.directories import PRETRAINED, TEMPO, VOCABULARY, write_whole
 from support.config import UsageError
 from support.device import configure_tensorflow
 from support.metrics import mean_and_error
@@ -37,7 +36,6 @@ from support.streams import escape_unprintable
 ROWS = 256  # samples drawn at once; the same whatever -n, so that more samples begin with the fewer
 STEPS = 256  # tokens of them that are drawn in one compiled call
 MOST_TOKENS = 100_000  # of a sample: ROWS of them fit into memory
-WRITTEN = ".samples.sha256"  # in a folder of tunes: those that earlier calls wrote, as `sha256sum` lists files
 
 
 class Choice(NamedTuple):
@@ -256,41 +254,15 @@ class Songs:
         An earlier call's songs do not stay among those of this one in a folder. What else is there does.
 
         Raises:
-            UsageError: the folder has a file of such a name that is no earlier call's, or was changed since.
+            UsageError: the folder has a file of such a name that is no earlier song, or was changed since.
             OSError: one can't be written.
         """
         tunes = (tokens for rows in portions for tokens in rows)
         if self.file:
-            write_midi(next(tunes), self.file, seconds, beats, onsets)
+            write_whole(self.file, midi_file(next(tunes), seconds, beats, onsets))
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        paths = [self.folder / f"sample{i}.mid" for i in range(self.count)]
-        earlier, written = self._earlier(), []
-        for path in paths:
-            if path not in earlier and os.path.lexists(path):
-                raise UsageError(f"{path}: not as sample.py wrote it; move it away, or name another folder with -o")
-        try:
-            for path, tokens in zip(paths, tunes, strict=True):
-                write_midi(tokens, path, seconds, beats, onsets)
-                written.append(path)
-            for path in earlier - set(paths):
-                path.unlink()
-        finally:  # also after an interrupt
-            there = {path for path in {*earlier, *written} if path.exists()}
-            listed = sorted(there, key=lambda path: (len(path.name), path.name))
-            write_whole(self.folder / WRITTEN, "".join(f"{sha256(path)}  {path.name}\n" for path in listed))
-
-    def _earlier(self) -> set[Path]:
-        """The tunes that earlier calls wrote and nobody changed since."""
-        path = self.folder / WRITTEN
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-        known = {self.folder / line[66:]: line[:64] for line in lines if SONG.fullmatch(line[66:])}
-        return {path for path, digest in known.items() if path.is_file() and sha256(path) == digest}
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+        contents = (midi_file(tokens, seconds, beats, onsets) for tokens in tunes)
+        write_songs(self.folder, [f"sample{i}.mid" for i in range(self.count)], contents)
 
 
 def write_lines(portions: Iterator[np.ndarray], vocabulary: Vocabulary | None, output: Path | None) -> None:

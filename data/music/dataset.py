@@ -13,16 +13,18 @@ from data.held_out import D_FIGURES, resampled_on_test, warn_of_held_out, what_d
 from data.music.folder import MAX_TEMPO, MIN_TEMPO, SPLITS, Tunes, load_tunes, windows
 from data.music.measures import nearest_squared_difference, pitch_range
 from data.music.media import SAMPLE_RATE, audio, piano_roll, save_media
-from data.music.midi import write_midi
+from data.music.midi import midi_file
+from data.music.songs import check_songs, write_songs
 from data.music.tokens import REST, Grid, to_pitches
 from data.training_set import draw, spread, training_data
-from runs.directories import MEDIA, TEMPO
+from runs.directories import MEDIA, TEMPO, write_whole
 from runs.logs import RunLog
 from support.config import Config, UsageError
 from support.metrics import bleu, copies, mean_and_error, self_bleu
 from support.seeds import Purpose
 
 SAMPLES = 5  # tunes shown, played and written to files at a time
+SONGS = tuple(f"sample{i}.mid" for i in range(SAMPLES))
 MAX_HELD_OUT = 1024  # validation windows, and test windows, that are used; Nottingham has 813 and 794
 COPY_LENGTH = 16  # tokens; the shortest stretch of a training tune that counts as copied, in shorter sequences all
 
@@ -45,10 +47,13 @@ class NottinghamData:
 
         Raises:
             DataError: there is none to train on, or --train_size is more than there is.
+            UsageError: --songs_dir has songs of such names that are not this program's.
         """
         self.config, seq_len = config, config.seq_len
         self.origin = f"--data_dir {config.data_dir}"
         self.vocab_size = self.start_token = Grid(onsets=config.onsets).vocab_size
+        if config.songs_dir and config.is_train:
+            check_songs(Path(config.songs_dir), SONGS)
         self.tunes = load(config)
         self.windows = windows(self.tunes.train, seq_len, config.window_stride)
         self.valid = spread(windows(self.tunes.valid, seq_len, seq_len), MAX_HELD_OUT)
@@ -163,14 +168,20 @@ class NottinghamData:
         return {name: mean_and_error(numbers) for name, numbers in defined.items() if len(numbers)}
 
     def log_samples(self, model, epoch: int, due: Due, log: RunLog) -> None:
-        """Every --sample_every epochs and at a phase's end: tunes to see and hear, and sample*.mid written anew."""
+        """Every --sample_every epochs and at a phase's end: tunes to see and hear, and sample*.mid written anew.
+
+        These are in --log_dir and, as a copy, in --songs_dir, if there is one.
+        """
         if not due.samples:
             return
         generated = model.sample(SAMPLES, Purpose.IMAGES, tf.constant(epoch)).numpy()
         real = draw(self.windows, SAMPLES, self.config.seed, Purpose.IMAGES, epoch)
         folder, onsets = Path(self.config.log_dir), self.config.onsets
-        for i, tokens in enumerate(generated):
-            write_midi(tokens, folder / f"sample{i}.mid", self.frame_seconds, self.config.frame_beats, onsets)
+        songs = [midi_file(tokens, self.frame_seconds, self.config.frame_beats, onsets) for tokens in generated]
+        for name, content in zip(SONGS, songs, strict=True):
+            write_whole(folder / name, content)
+        if self.config.songs_dir:
+            write_songs(Path(self.config.songs_dir), SONGS, songs)
         for name, tunes in (("generated", generated), ("real", real)):
             picture = piano_roll(tunes, self.frame_seconds, f"{name}, epoch {epoch}", onsets)
             clips = np.stack([audio(tokens, self.frame_seconds, onsets) for tokens in tunes])

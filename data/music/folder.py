@@ -15,6 +15,7 @@ import numpy as np
 
 from data import DataError
 from data.music.midi import MAX_FILE_BYTES, one_line, read_melody
+from data.music.songs import written_songs
 from data.music.tokens import Grid, trim
 from runs.directories import METRICS, write_whole
 from support.config_file import CONFIG
@@ -72,7 +73,7 @@ def load_tunes(
     """Read every `.mid` and `.midi` file under a folder, sub-folders included, hidden files not.
 
     Folders in it that hold a run (`config.json` and `metrics.csv`), or the folder `besides`, which is to hold one, are
-    left out with all that is below them: MIDI files there are what a model wrote.
+    left out with all that is below them: MIDI files there are what a model wrote. So are songs that `songs` knows.
 
     A folder with `train`, `valid` and `test` in it is used as it is split. Otherwise the usable tunes, sorted by
     path, are dealt out in tens: the second of each ten goes to valid, the third to test, the others to train. So three
@@ -177,7 +178,8 @@ def _midi_files(folders: Sequence[Path], besides: str | os.PathLike | None) -> l
                 inside.clear()
                 continue
             inside[:] = [name for name in inside if not name.startswith(".")]
-            below += [Path(place, name) for name in names if name.lower().endswith((".mid", ".midi"))]
+            songs = written_songs(Path(place))
+            below += [Path(place, n) for n in names if n.lower().endswith((".mid", ".midi")) and n not in songs]
         visible = [path for path in below if not path.name.startswith(".") and path.is_file()]
         found += sorted(visible, key=lambda path: path.relative_to(folder).parts)
     return found

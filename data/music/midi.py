@@ -194,6 +194,22 @@ def to_pretty_midi(
     return song
 
 
+def midi_file(
+    tokens: Sequence[int] | np.ndarray, frame_seconds: float = 0.4, frame_beats: float = 0.0, onsets: bool = False
+) -> bytes:
+    """A MIDI file of tokens (type 1, one song, one instrument), of whose arguments `to_pretty_midi` tells.
+
+    `read_tokens` with the same arguments returns `canonical` tokens as they were, as long as they last at most
+    `MAX_SECONDS`; of others what `canonical` makes of them.
+
+    Raises:
+        DataError: as `to_pretty_midi`.
+    """
+    content = io.BytesIO()
+    to_pretty_midi(tokens, frame_seconds, frame_beats, onsets).write(content)
+    return content.getvalue()
+
+
 def write_midi(
     tokens: Sequence[int] | np.ndarray,
     path: str | os.PathLike,
@@ -201,15 +217,10 @@ def write_midi(
     frame_beats: float = 0.0,
     onsets: bool = False,
 ) -> None:
-    """Write tokens as a MIDI file (type 1, one song, one instrument); a file at `path` is replaced as a whole.
-
-    `read_tokens` with the same arguments returns `canonical` tokens as they were, as long as they last at most
-    `MAX_SECONDS`; of others what `canonical` makes of them.
+    """Writes a `midi_file`; a file at `path` is replaced as a whole.
 
     Raises:
         DataError: as `to_pretty_midi`.
         OSError: the file cannot be written.
     """
-    content = io.BytesIO()
-    to_pretty_midi(tokens, frame_seconds, frame_beats, onsets).write(content)
-    write_whole(Path(path), content.getvalue())
+    write_whole(Path(path), midi_file(tokens, frame_seconds, frame_beats, onsets))
