@@ -84,9 +84,8 @@ class Run:
     def train(self, interrupt: Interrupt) -> None:
         """Takes the steps that are left, until the end or an interrupt, and saves.
 
-        Raises:
-            Diverged: a loss or weight is not finite; the last good checkpoint stays.
-            OSError: a log or checkpoint can't be written; earlier checkpoints stay.
+        Raises Diverged: a loss or weight is not finite; the last good checkpoint stays. Raises OSError: a log or
+        checkpoint can't be written; earlier checkpoints stay.
         """
         while not self.finished and interrupt.signal is None:
             self._phase(self.steps[self.taken].phase, interrupt)
@@ -229,11 +228,7 @@ class Run:
         return figures
 
     def save(self) -> None:
-        """Saves the state after the steps taken so far.
-
-        Raises:
-            Diverged: a weight is not finite.
-        """
+        """Saves the state after the steps taken so far. Raises Diverged: a weight is not finite."""
         if not self.model.is_finite():
             raise self._diverged(f"a weight is not finite after {self.steps[self.taken - 1]}")
         first = not self.checkpoints.newest
@@ -260,10 +255,8 @@ class Run:
 def run(config: Config) -> int:
     """Trains, or evaluates what was trained; returns the exit status.
 
-    Raises:
-        UsageError: the flags, the data or what the directories hold can't be used.
-        Diverged: a loss or weight is not finite.
-        OSError: a log or checkpoint can't be written or read.
+    Raises UsageError: the flags, the data or what the directories hold can't be used. Raises Diverged: a loss or weight
+    is not finite. Raises OSError: a log or checkpoint can't be written or read.
     """
     started = time.perf_counter()
     if sys.stderr.isatty():

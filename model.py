@@ -366,8 +366,7 @@ class SeqGAN:
     def _scored_g_step(self, step: tf.Tensor) -> PolicyGradientStep:
         """`_g_step` in three parts, as --objective is Python: draw and complete, score, ascend the gradient.
 
-        Raises:
-            UsageError: the objective fails; nothing has changed.
+        Raises UsageError: the objective fails; nothing has changed.
         """
         assert self.objective is not None
         tokens, rollouts = self._draw(step)
@@ -425,8 +424,7 @@ class SeqGAN:
     def choice(self, guide: bool) -> Evaluated:
         """What is drawn from and measured: the generator or, with `guide`, the guided one.
 
-        Raises:
-            UsageError: there is no guided one.
+        Raises UsageError: there is no guided one.
         """
         if guide and not self.guided:
             raise UsageError(f"--guide: the run's discriminator is not one of {' and '.join(ADDITIVE)}")
@@ -435,8 +433,7 @@ class SeqGAN:
     def choose_eta(self) -> float:
         """η ← --guide_eta or, where that is 0, the one of least NLL on the validation set, and returns it.
 
-        Raises:
-            UsageError: the validation set is empty.
+        Raises UsageError: the validation set is empty.
         """
         if not self.config.guide_eta:
             tokens = self.validation() if self.validation else np.empty([0, 0])

@@ -101,8 +101,7 @@ class OracleData:
     def __init__(self, config: Config):
         """Makes the oracle of the flags and, for --train_size, draws the training set.
 
-        Raises:
-            UsageError: --oracle_params can't be used.
+        Raises UsageError: --oracle_params can't be used.
         """
         self.config = config
         if config.oracle_params:
@@ -227,12 +226,10 @@ class OracleData:
     def evaluate_discriminator(self, model, epoch: int, beside=None) -> dict[str, tuple[float, float]]:
         """What the discriminator knows of two times --d_eval_samples sequences of the oracle, always the same ones.
 
-        The first half stands for the validation set, the other for the test set.
-
-        Returns:
-            (value, standard error) of the figures of `what_d_knows`, and `d_optimal_acc`: the accuracy, on the same
-            sequences, of the best discriminator there is, D* = p / (p + G). With `beside`, what `evaluate` has
-            returned, also the NLLs, entropy and divergences of what is kept of --candidates.
+        The first half stands for the validation set, the other for the test set. Returns (value, standard error) of the
+        figures of `what_d_knows`, and `d_optimal_acc`: the accuracy, on the same sequences, of the best discriminator
+        there is, D* = p / (p + G). With `beside`, what `evaluate` has returned, also the NLLs, entropy and divergences
+        of what is kept of --candidates.
         """
         size = self.config.d_eval_samples
         if self._unseen is None:
@@ -261,8 +258,7 @@ class OracleData:
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
     """All arrays of an .npz file, none of them unpickled.
 
-    Raises:
-        UsageError: missing, damaged, too large, or it holds something else than arrays.
+    Raises UsageError: missing, damaged, too large, or it holds something else than arrays.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -279,8 +275,7 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
 def array_of(arrays: dict[str, np.ndarray], name: str, shape: tuple[int | None, ...], path: str | Path) -> np.ndarray:
     """The array `name` as float32, after checking it against `shape`, where None stands for any size.
 
-    Raises:
-        UsageError: it is missing, or its type, shape or values are wrong.
+    Raises UsageError: it is missing, or its type, shape or values are wrong.
     """
     if name not in arrays:
         raise UsageError(f"{path}: array {name} is missing")

@@ -100,8 +100,7 @@ def _remove_leftovers(dest: Path) -> None:
 def _wanted_entries(archive: zipfile.ZipFile) -> dict[tuple[str, str], zipfile.ZipInfo]:
     """The MIDI files of an archive by (split, file name), after a look at every entry.
 
-    Raises:
-        DataError: an entry is unsafe, the whole too large, two entries claim one place, or a split has no MIDI file.
+    Raises DataError: an entry is unsafe, the whole too large, two entries claim one place, or a split has no MIDI file.
     """
     entries = archive.infolist()
     if len(entries) > MAX_ENTRIES:

@@ -40,11 +40,7 @@ def read_member(source: Path, name: str) -> bytes:
 
 
 def members(source: Path) -> dict[str, Callable[[], bytes]]:
-    """What a folder or a zip holds, at any depth: {path: a function that reads it}.
-
-    Raises:
-        DataError: it is neither.
-    """
+    """What a folder or a zip holds, at any depth: {path: a function that reads it}. Raises DataError: it is neither."""
     if source.is_dir():
         return {path.as_posix(): path.read_bytes for path in sorted(source.rglob("*")) if path.is_file()}
     if not zipfile.is_zipfile(source):
@@ -56,9 +52,7 @@ def members(source: Path) -> dict[str, Callable[[], bytes]]:
 def find(source: Path) -> list[tuple[str, bytes]]:
     """The two files of a source, for training and for testing: (path, content).
 
-    Raises:
-        DataError: it holds no such two files, or several of a name.
-        OSError: one can't be read.
+    Raises DataError: it holds no such two files, or several of a name. Raises OSError: one can't be read.
     """
     there = members(source)
     for pair in PAIRS:
@@ -74,8 +68,7 @@ def find(source: Path) -> list[tuple[str, bytes]]:
 def captions(path: str, content: bytes) -> list[str]:
     """The captions of a file as tokens with blanks between them; of JSON, 10,000 of them in a random order.
 
-    Raises:
-        DataError: it is not UTF-8, or not JSON of COCO's form; the message has the path.
+    Raises DataError: it is not UTF-8, or not JSON of COCO's form; the message has the path.
     """
     from nltk.tokenize import NLTKWordTokenizer  # here, as the import takes a second
 
@@ -99,9 +92,8 @@ def captions(path: str, content: bytes) -> list[str]:
 def prepare(source: Path, output: Path) -> None:
     """Writes train.txt, valid.txt and test.txt of a source to a folder.
 
-    Raises:
-        DataError: the source is not what it should be, or a file is there with another content.
-        OSError: a file can't be read or written.
+    Raises DataError: the source is not what it should be, or a file is there with another content. Raises OSError: a
+    file can't be read or written.
     """
     try:
         found = find(source)

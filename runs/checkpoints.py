@@ -47,10 +47,8 @@ class Checkpoints:
         """Writes the state after `step` steps, and `details` (what JSON can hold) with it; returns its directory.
 
         The state is a function of the step: where that checkpoint is the newest already, nothing is written. Besides
-        the newest ones those are kept whose steps `details` has under MARKS: {mark: step}.
-
-        Raises:
-            OSError: it could not be written; earlier checkpoints are as they were.
+        the newest ones those are kept whose steps `details` has under MARKS: {mark: step}. Raises OSError: it could not
+        be written; earlier checkpoints are as they were.
         """
         final = self._path(step)
         if final == self.newest:
@@ -110,14 +108,9 @@ class Checkpoints:
         """Loads the newest good checkpoint; each bad one that is passed over is named in a warning on stderr.
 
         Those are renamed, to damaged-..., lest a later `restore` or the rotation of `save` take them for the newest.
-        Without `tidy` nothing is written, and another process may be saving meanwhile.
-
-        Returns:
-            (steps taken, details), or None where there is no checkpoint at all.
-
-        Raises:
-            UsageError: there are checkpoints and none is good.
-            OSError: a bad one can't be renamed.
+        Without `tidy` nothing is written, and another process may be saving meanwhile. Returns (steps taken, details),
+        or None where there is no checkpoint at all. Raises UsageError: there are checkpoints and none is good. Raises
+        OSError: a bad one can't be renamed.
         """
         damaged = []
         for path in reversed(self.all()):
@@ -143,11 +136,8 @@ class Checkpoints:
     def look(self, which: str | int) -> tuple[int, dict[str, Any]] | None:
         """Loads the `newest` good checkpoint, a marked one, or that of a step; another process may be saving meanwhile.
 
-        Returns:
-            (steps taken, details), or None where there is no checkpoint at all.
-
-        Raises:
-            UsageError: there are some, and not that one, or it is damaged.
+        Returns (steps taken, details), or None where there is no checkpoint at all. Raises UsageError: there are some,
+        and not that one, or it is damaged.
         """
         while found := self.restore(tidy=False):
             if which == "newest" or found[0] == which:
@@ -181,11 +171,7 @@ class Checkpoints:
         return manifest["step"], manifest["details"]
 
     def remove_all(self) -> None:
-        """Removes the checkpoints, oldest first, and nothing else.
-
-        Raises:
-            OSError: one can't be removed.
-        """
+        """Removes the checkpoints, oldest first, and nothing else. Raises OSError: one can't be removed."""
         if self.directory.is_dir():
             for path in sorted(self.directory.iterdir()):
                 if LEFT_BY_US.fullmatch(path.name):

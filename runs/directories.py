@@ -102,8 +102,7 @@ def lost_weights(directory: Path, recorded: dict[str, Any]) -> str:
 def evaluations_of(log_dir: Path) -> Path:
     """The --eval_log_dir of the run in a --log_dir; both may have been moved, together or one beside the other.
 
-    Raises:
-        UsageError: there is no run, or its evaluations are not found.
+    Raises UsageError: there is no run, or its evaluations are not found.
     """
     content = read_config(log_dir / CONFIG)
     flags = from_flags(content["flags"])
@@ -178,9 +177,8 @@ class RunDirectory:
     def recorded(self, damaged: bool = False) -> dict[str, Any]:
         """The config.json of the run whose records the directory holds, {} where it holds none.
 
-        Raises:
-            UsageError: the run is unknown; {} where it may be `damaged`. Or there are tunes that are no run's, as a run
-                would write its own over them.
+        Raises UsageError: the run is unknown; {} where it may be `damaged`. Or there are tunes that are no run's, as a
+        run would write its own over them.
         """
         path = self.path / CONFIG
         if self.flag == "--log_dir" and not path.exists() and (tunes := self._tunes()):
@@ -206,8 +204,7 @@ class RunDirectory:
     def describe(self, described: dict[str, Any]) -> None:
         """Writes config.json, where it does not hold just this; from then on the directory is this run's.
 
-        Raises:
-            OSError: it can't be written.
+        Raises OSError: it can't be written.
         """
         self._used = True
         path, text = self.path / CONFIG, json.dumps(described, indent=2) + "\n"
@@ -217,8 +214,7 @@ class RunDirectory:
     def note_saved(self, saved: bool) -> None:
         """Writes down in config.json, where there is one, whether the run has written a checkpoint.
 
-        Raises:
-            OSError: it can't be written.
+        Raises OSError: it can't be written.
         """
         with contextlib.suppress(UsageError):
             self.describe(read_config(self.path / CONFIG) | {SAVED: saved})
@@ -255,8 +251,7 @@ class RunDirectory:
     def check_objective(self, recorded: dict[str, Any], config: Config, source: dict[str, str]) -> None:
         """Makes sure that the function of --objective and the text of its file, `source`, are those of the run.
 
-        Raises:
-            UsageError: they are not.
+        Raises UsageError: they are not.
         """
         if recorded.get("objective", source) != source:
             raise UsageError(
@@ -267,8 +262,7 @@ class RunDirectory:
     def keep(self, files: dict[str, str]) -> None:
         """Writes files, {name: content}, that belong to the run; before `describe`, so that it finds them complete.
 
-        Raises:
-            OSError: one can't be written.
+        Raises OSError: one can't be written.
         """
         for name, content in files.items():
             path = self.path / name
@@ -276,11 +270,7 @@ class RunDirectory:
                 write_whole(path, content)
 
     def wipe(self) -> None:
-        """Removes the records of an earlier run, and nothing else.
-
-        Raises:
-            OSError: one can't be removed.
-        """
+        """Removes the records of an earlier run, and nothing else. Raises OSError: one can't be removed."""
         kept, media = [], self.path / MEDIA
         if self.flag == "--log_dir":
             kept = [self.path / VOCABULARY, self.path / TEMPO]
@@ -308,14 +298,9 @@ class RunDirectory:
 def claim(directories: list[RunDirectory], config: Config) -> dict[str, Any]:
     """Makes sure that directories hold one run, this configuration's, or nothing; writes nothing.
 
-    With --overwrite it may be of any configuration, but it is one: another run's records are not removed.
-
-    Returns:
-        the run's config.json, {} where there is none yet or --overwrite. Its `run` tells two runs of one configuration
-        apart.
-
-    Raises:
-        UsageError: they hold something else, or a run whose weights are gone.
+    With --overwrite it may be of any configuration, but it is one: another run's records are not removed. Returns the
+    run's config.json, {} where there is none yet or --overwrite. Its `run` tells two runs of one configuration apart.
+    Raises UsageError: they hold something else, or a run whose weights are gone.
     """
     first, *others = directories
     content, *found = [directory.recorded(damaged=config.overwrite) for directory in directories]

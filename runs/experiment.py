@@ -105,8 +105,7 @@ class Cell:
     def finished(self) -> bool:
         """Whether its last step is saved.
 
-        Raises:
-            UsageError: the directory holds a run with other flags than main.py could go on with.
+        Raises UsageError: the directory holds a run with other flags than main.py could go on with.
         """
         if not (self.log_dir / CONFIG).exists():
             return False
@@ -299,11 +298,8 @@ def read(path: Path) -> Experiment:
 
     The file is TOML: `title`; `seeds`, a list; `flags`, those of main.py that all methods share, as one types them;
     `threads`, of one run (1: the results of a run depend on it, so it is the table's); `[[methods]]`, each with `name`,
-    `label`, `flags` and, if not all, its own `seeds`; and `[report]`, which tools/report.py describes.
-
-    Raises:
-        UsageError: it can't be used; the message has the file and the line.
-        OSError: it can't be read.
+    `label`, `flags` and, if not all, its own `seeds`; and `[report]`, which tools/report.py describes. Raises
+    UsageError: it can't be used; the message has the file and the line. Raises OSError: it can't be read.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # with or without a byte-order mark

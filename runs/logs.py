@@ -111,9 +111,7 @@ class RunLog:
     def copy(self, directory: Path, position: dict[str, Any]) -> None:
         """Writes what another run's directory has up to a position, but for its hyper-parameters.
 
-        Raises:
-            UsageError: they are not what they were then, see `sizes_at`.
-            OSError: one can't be read.
+        Raises UsageError: they are not what they were then, see `sizes_at`. Raises OSError: one can't be read.
         """
         for name, size in sizes_at(directory, position, advice="").items():
             path = directory / Path(name).name

@@ -16,9 +16,7 @@ CHECKSUM = "sha256"  # in a position: of metrics.csv; older versions' have none
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
     """`step`, `sha256` of its files by their names, and `details` of a checkpoint's directory.
 
-    Raises:
-        ValueError: it is damaged.
-        OSError: it can't be read.
+    Raises ValueError: it is damaged. Raises OSError: it can't be read.
     """
     with open(checkpoint / MANIFEST, encoding="utf-8") as file:
         checksum, _, content = file.read(MAX_MANIFEST).partition("\n")
@@ -30,9 +28,8 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
 def sizes_at(directory: Path, position: dict[str, Any], advice: str = "; --overwrite starts afresh") -> dict[str, int]:
     """How long each file of a directory was at a position, {file name: bytes}.
 
-    Raises:
-        UsageError: a file is shorter now, or metrics.csv does not begin with the rows that were written until then.
-        OSError: one can't be read.
+    Raises UsageError: a file is shorter now, or metrics.csv does not begin with the rows that were written until then.
+    Raises OSError: one can't be read.
     """
     sizes = {name: size for name, size in position.items() if name != CHECKSUM}
     for name, size in sizes.items():

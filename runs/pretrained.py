@@ -56,10 +56,7 @@ class Pretraining:
         """The step of the pretraining's least nll_valid, and that; None without a validation set.
 
         A run that went on has replaced that checkpoint once it had a better one. The end of pretraining, which is
-        always kept, then stands for it, with its own nll_valid.
-
-        Raises:
-            UsageError: the checkpoint is damaged.
+        always kept, then stands for it, with its own nll_valid. Raises UsageError: the checkpoint is damaged.
         """
         best = self.details.get("best")
         if not best:
@@ -76,11 +73,7 @@ class Pretraining:
     def restore(self, which: str | int) -> tuple[int, dict[str, Any]]:
         """Loads the state at a mark or after so many steps.
 
-        Returns:
-            (steps taken, details of the checkpoint).
-
-        Raises:
-            UsageError: it is not there, or damaged.
+        Returns (steps taken, details of the checkpoint). Raises UsageError: it is not there, or damaged.
         """
         try:
             found = Checkpoints(self.directory / CHECKPOINTS, self.state, keep=1, whole=False).look(which)
@@ -91,10 +84,6 @@ class Pretraining:
         return found
 
     def copy_logs(self, logs: list[RunLog]) -> None:
-        """Writes its records to the logs of training and evaluation.
-
-        Raises:
-            UsageError: they are cut short.
-        """
+        """Writes its records to the logs of training and evaluation. Raises UsageError: they are cut short."""
         for log, (kind, directory) in zip(logs, self.directories.items(), strict=False):
             log.copy(directory, self.details["positions"][kind])

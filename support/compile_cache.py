@@ -38,8 +38,7 @@ _kept: set[str] = set()  # their names, of those that are there
 def user_cache() -> Path:
     """The folder of what can be made again: `$XDG_CACHE_HOME/seqgan` (`~/.cache/seqgan`).
 
-    Raises:
-        RuntimeError: the user has no home.
+    Raises RuntimeError: the user has no home.
     """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "seqgan"
 
@@ -47,8 +46,7 @@ def user_cache() -> Path:
 def enable() -> bool:
     """Has TensorFlow keep compiled programs in memory; before it looks for devices, which is when it reads its flags.
 
-    Returns:
-        whether it will: not on macOS, nor where TF_XLA_FLAGS names another directory.
+    Returns whether it will: not on macOS, nor where TF_XLA_FLAGS names another directory.
     """
     if sys.platform != "linux" or "persistent_cache" in _own_flags():
         return False

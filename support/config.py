@@ -467,11 +467,7 @@ SECTIONS = {
 
 
 def check(config: Config) -> None:
-    """Checks what no single flag shows.
-
-    Raises:
-        UsageError: two flags contradict each other.
-    """
+    """Checks what no single flag shows. Raises UsageError: two flags contradict each other."""
     if config.trains_discriminator:
         check_discriminator(config)
     if config.g_update != "sampled":
@@ -514,8 +510,7 @@ def check_name(objective: str) -> None:
 def check_effect(config: Config, given: Iterable[str]) -> None:
     """Checks that each flag of the command line has an effect, by the flags' `needs`.
 
-    Raises:
-        UsageError: one has none; the message names the flag that would give it one.
+    Raises UsageError: one has none; the message names the flag that would give it one.
     """
     for name in given:
         needs = FIELDS[name].metadata["needs"]
@@ -538,11 +533,7 @@ def meets(value: Any, wanted: Any) -> bool:
 
 
 def check_update(config: Config) -> None:
-    """Checks a --g_update that needs an additive discriminator.
-
-    Raises:
-        UsageError: another flag contradicts it.
-    """
+    """Checks a --g_update that needs an additive discriminator. Raises UsageError: another flag contradicts it."""
     update = f"--g_update {config.g_update}"
     if not config.guides:
         raise UsageError(f"{update} needs --discriminator {' or '.join(ADDITIVE)}, and a reward that is its own")
@@ -555,8 +546,7 @@ def check_update(config: Config) -> None:
 def check_discriminator(config: Config) -> None:
     """Checks the flags of the discriminator, where one is trained.
 
-    Raises:
-        UsageError: two flags contradict each other.
+    Raises UsageError: two flags contradict each other.
     """
     sizes, filters = config.d_filter_sizes, config.d_num_filters
     if config.discriminator == "cnn" and len(sizes) != len(filters):

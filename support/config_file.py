@@ -47,8 +47,7 @@ UNRELATED_TO_PRETRAINING = AFTER_PRETRAINING | (FREE_TO_CHANGE - {"eval_samples"
 def from_flags(flags: dict[str, Any]) -> Config:
     """The configuration whose fields a config.json, of this version or an older one, holds as `flags`.
 
-    Raises:
-        UsageError: a flag is unknown or its value is none, or one that is gone had an effect.
+    Raises UsageError: a flag is unknown or its value is none, or one that is gone had an effect.
     """
     kept = dict(flags)
     for name, value in REMOVED.items():
@@ -69,8 +68,7 @@ def from_flags(flags: dict[str, Any]) -> Config:
 def read_config(path: Path) -> dict[str, Any]:
     """The content of a config.json, among it `flags`, and `run`, the run's identifier.
 
-    Raises:
-        UsageError: the file can't be read, or a newer version of the program wrote it.
+    Raises UsageError: the file can't be read, or a newer version of the program wrote it.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -89,8 +87,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def trained(given: dict[str, Any]) -> Config:
     """The configuration to evaluate a run with: its own, and of `given`, the command line's, what may differ from it.
 
-    Raises:
-        UsageError: --log_dir holds no run, or a flag contradicts it.
+    Raises UsageError: --log_dir holds no run, or a flag contradicts it.
     """
     if given.get("overwrite"):
         raise UsageError("--overwrite and --no-is_train: nothing would be left to evaluate")

@@ -20,8 +20,7 @@ SHOWN = 80  # characters of a sequence in a message
 def read_source(name: str) -> dict[str, str]:
     """The `function` and the `text` of the file that FILE.py:FUNCTION names: what a run keeps on record.
 
-    Raises:
-        UsageError: the name is none, or the file can't be read.
+    Raises UsageError: the name is none, or the file can't be read.
     """
     check_name(name)
     path, _, function = name.rpartition(":")
@@ -75,8 +74,7 @@ class Objective:
     def score(self, rows: np.ndarray) -> np.ndarray:
         """The scores of sequences, int32 [n, T] → float32 [n]; the function is given those that are new.
 
-        Raises:
-            UsageError: the function raises an exception, or does not return as many finite numbers.
+        Raises UsageError: the function raises an exception, or does not return as many finite numbers.
         """
         rows = np.ascontiguousarray(rows, np.int32)
         keys = [row.tobytes() for row in rows]

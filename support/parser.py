@@ -136,8 +136,7 @@ def parse(argv: Sequence[str] | None = None) -> Config:
 def read_flags(argv: Sequence[str]) -> Config:
     """The configuration that a command line means; without --is_train, the run's in --log_dir that was trained.
 
-    Raises:
-        UsageError: it is wrong; the message names the flag.
+    Raises UsageError: it is wrong; the message names the flag.
     """
     given = explicit_flags(argv)
     if given.get("is_train", True):

@@ -54,10 +54,8 @@ class Task(Protocol):
 def start(argv: Sequence[str], directory: Path, folder: Path | None = None) -> subprocess.Popen:
     """Starts main.py with these flags; it goes on from its newest checkpoint, and what it prints goes to `directory`.
 
-    Relative paths among the flags start from `folder`, or from the working directory.
-
-    Raises:
-        OSError: the directory can't be written.
+    Relative paths among the flags start from `folder`, or from the working directory. Raises OSError: the directory
+    can't be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-c", WITH_PARENT, str(os.getpid()), str(MAIN), *argv]
@@ -88,8 +86,7 @@ def busy(directory: Path) -> bool:
 def check_data(cells: Sequence[Cell]) -> None:
     """Makes sure that cells of the same data have read the same, and that those to come would.
 
-    Raises:
-        UsageError: they have not, or would not, or the data can't be read.
+    Raises UsageError: they have not, or would not, or the data can't be read.
     """
     data = {cell: cell.data for cell in cells}
     known = {data_flags(cell): cell for cell in cells if data[cell]}
@@ -194,8 +191,7 @@ class Cluster:
     def __init__(self, address: str):
         """Connects to the scheduler at `address`.
 
-        Raises:
-            UsageError: dask.distributed is not installed, or no scheduler answers.
+        Raises UsageError: dask.distributed is not installed, or no scheduler answers.
         """
         try:
             from distributed import Client, Event
