@@ -45,10 +45,10 @@ def test_a_given_wheel(known, tmp_path, capsys):
 
 
 def test_pip_fetches_the_pinned_version(known, tmp_path, monkeypatch):
-    pip(tmp_path, f'echo "$@" > {tmp_path}/asked; cp {known} "${{10}}/x.whl"', monkeypatch)
+    pip(tmp_path, f'echo "$@" > {tmp_path}/asked; cp {known} "${{11}}/x.whl"', monkeypatch)
     assert program.main(["-o", str(tmp_path / "molecules.txt")]) == 0
     asked = (tmp_path / "asked").read_text().split()
-    assert asked[:2] == ["-m", "pip"] and {"download", "--no-deps"} < set(asked) and asked[-1] == "molsets==0.3.1"
+    assert asked[:2] == ["-m", "pip"] and {"download", "--no-deps"} < set(asked) and "molsets==0.3.1" in asked
     assert (tmp_path / "molecules.txt").read_bytes() == SMILES
 
 

