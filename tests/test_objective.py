@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import shlex
+import sys
 import types
 
 import numpy as np
@@ -32,6 +33,7 @@ from support.config import UsageError
 from support.objective import Objective
 from support.parser import parse, read_flags
 from tools import alternatives, sweep, temperatures
+from tools import molecules as tools_molecules
 
 ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
 SIZES = shlex.split("--vocab_size 4 --seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --no-jit")
@@ -505,3 +507,31 @@ def test_molecules():
     strings = ["CC(=O)Oc1ccccc1C(=O)O", "c1ccccc1(", "", "CCO"]
     assert molecules.valid(strings) == [1, 0, 0, 1]
     np.testing.assert_allclose(molecules.qed(strings), [0.5501, 0, 0, 0.4068], atol=1e-3)
+
+
+def test_samples_of_molecules_are_measured(tmp_path, capsys):
+    """By hand: OCC and CCO are one molecule, which the training set has."""
+    pytest.importorskip("rdkit")
+    (tmp_path / "samples.txt").write_text("OCC\nCCO\nc1ccccc1\nc1ccccc1(\n\nCCN\n")
+    (tmp_path / "train.txt").write_text("CCO\nCCC\n")
+    assert tools_molecules.main([str(tmp_path / "samples.txt"), "--train", str(tmp_path / "train.txt")]) == 0
+    (row,) = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert [row[name] for name in ("valid", "unique", "novel")] == ["0.6667", "0.7500", "0.6667"]
+    assert float(row["qed"]) == pytest.approx((2 * 0.4068 + 0.4426 + 0.4085) / 4, abs=2e-3)
+    assert np.isnan(tools_molecules.measure(["(", ""], [])["qed"])
+
+
+def test_the_diversity_of_fingerprints():
+    prints = np.array([[1, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0]], np.float32)
+    assert tools_molecules.diversity(prints) == pytest.approx(1 - (1 + 1 + 2 * 0.25) / 9)
+
+
+def test_without_rdkit_it_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "rdkit", None)
+    for name in [name for name in sys.modules if name.startswith("rdkit.")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    (tmp_path / "samples.txt").write_text("CCO\n")
+    with pytest.raises(SystemExit) as ended:
+        tools_molecules.main([str(tmp_path / "samples.txt"), "--train", str(tmp_path / "samples.txt")])
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and "RDKit is needed: pip install rdkit" in error and error.count("\n") == 1
