@@ -62,7 +62,10 @@ def flag(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-RANDOM_ORACLE = (("dataset", "LSTM"), ("oracle_params", ""))  # what the flags of its weights need
+ORACLE, MUSIC, TEXT = ("dataset", "LSTM"), ("dataset", "Nottingham"), ("dataset", "text")
+FILES = ("dataset", "Nottingham", "text")
+DECAY = ("constant", "cosine")
+RANDOM_ORACLE = (ORACLE, ("oracle_params", ""))  # what the flags of its weights need
 ADDITIVE = ("bigram", "lstm")  # the discriminators whose log-odds are a sum over positions
 TRAINED = ("reward", *(name for name, needs in REWARDS.items() if needs.discriminator))  # what those of D need
 GRADIENT = ("g_update", "sampled", "expected")  # what those of the policy gradient need
@@ -94,19 +97,14 @@ class Config:
         True, "compile the steps with XLA; False: sums are rounded differently, so a few samples differ for one seed"
     )
     compile_cache: bool = flag(
-        True,
-        "keep what XLA compiles for the next start, at most 1 GiB, in the user's cache directory (on Linux)",
-        needs=("jit", True),
+        True, "keep what XLA compiles for the next start, in the user's cache directory (on Linux)", needs=("jit", True)
     )
     deterministic: bool = flag(True, "repeat each operation bit for bit; False: two runs of one command may differ")
     tf32: bool = flag(
         False, "on NVIDIA GPUs since Ampere: faster float32 products with factors rounded to 10 bits (TF32)"
     )
     threads: int = flag(
-        0,
-        "threads that share a step's work, on which its rounding depends; 0: as many as there are cores",
-        low=0,
-        high=1024,
+        0, "threads that share a step's work, on which its rounding depends; 0: all cores", low=0, high=1024
     )
     log_dir: str = flag("logs/train/default", "directory of the training curves, the configuration and the weights")
     eval_log_dir: str = flag("logs/eval/default", "directory of the evaluation curves")
@@ -114,19 +112,16 @@ class Config:
         "", "--log_dir of another run whose pretraining of the generator is copied instead of repeated"
     )
     log_generation: bool = flag(
-        False, "LSTM: log pictures of real and generated batches at each evaluation", needs=("dataset", "LSTM")
+        False, "LSTM: log pictures of real and generated batches at each evaluation", needs=ORACLE
     )
     eval_every: int = flag(50, "epochs between evaluations; the first and last epoch of a phase always count", low=1)
     eval_samples: int = flag(256, "sequences that an evaluation draws from the generator, and from the oracle", low=2)
     d_eval_samples: int = flag(
-        1024,
-        "held-out real sequences, and as many generated, on which the discriminator is measured; 0: it is not",
-        low=0,
-        needs=TRAINED,
+        1024, "held-out sequences, and as many generated, that measure the discriminator; 0: none", low=0, needs=TRAINED
     )
     candidates: int = flag(
         16,
-        "n: evaluations also measure keeping one of n samples by the discriminator (256·n draws); 0: they do not",
+        "n: evaluations measure keeping one of n samples by the discriminator; 0: they do not",
         low=0,
         high=1024,
         needs=(TRAINED, ("d_eval_samples", ABOVE_ZERO)),
@@ -140,19 +135,14 @@ class Config:
 
     # data
     dataset: str = flag(
-        "LSTM",
-        "real data: samples of the oracle LSTM, folk tunes, or lines of text",
-        choices=("LSTM", "Nottingham", "text"),
+        "LSTM", "real data: samples of the oracle, folk tunes, or lines of text", choices=("LSTM", "Nottingham", "text")
     )
     seq_len: int = flag(
-        20,
-        "T, tokens per sequence; with text, at most; at most 1000, as a reward pass takes some T² steps",
-        low=2,
-        high=1000,
+        20, "T, tokens per sequence (text: at most); a reward pass takes some T² steps", low=2, high=1000
     )
     vocab_size: int = flag(
         5000,
-        "V, number of tokens; with text, at most, unknown and end included; music and --oracle_params bring their own",
+        "V, number of tokens (text: at most); music and --oracle_params bring their own",
         low=2,
         needs=(("dataset", "LSTM", "text"), ("oracle_params", "")),
     )
@@ -161,89 +151,47 @@ class Config:
     )
     data_dir: str = flag(
         TUNES,
-        "Nottingham: folder of MIDI files, in train, valid and test or not; text: UTF-8 file, a sequence a line, or "
-        "folder of train.txt and, if you like, valid.txt and test.txt",
-        needs=("dataset", "Nottingham", "text"),
+        "music: folder of MIDI files, or of train, valid and test; text: file, or folder of train.txt, ...",
+        needs=FILES,
     )
     tokens: str = flag(
-        "char",
-        "text: what a token is, a character or a word between spaces",
-        choices=("char", "word"),
-        needs=("dataset", "text"),
+        "char", "text: what a token is, a character or a word between spaces", choices=("char", "word"), needs=TEXT
     )
     min_count: int = flag(
-        1,
-        "text: minimum count in the training lines for a token to enter the vocabulary",
-        low=1,
-        needs=("dataset", "text"),
+        1, "text: minimum count in the training lines for a token to enter the vocabulary", low=1, needs=TEXT
     )
     long_lines: str = flag(
         "truncate",
         "text: what is done with lines of more than --seq_len tokens",
         choices=("truncate", "drop"),
-        needs=("dataset", "text"),
+        needs=TEXT,
     )
-    split_seed: int = flag(
-        0,
-        "text: seed of the split of a single file into training, validation and test set",
-        low=0,
-        high=2**31 - 1,
-        needs=("dataset", "text"),
-    )
+    split_seed: int = flag(0, "text: seed of the split of a single file", low=0, high=2**31 - 1, needs=TEXT)
     frame_seconds: float = flag(
-        0.4,
-        "Nottingham: duration of a token, seconds",
-        low=0.01,
-        high=10,
-        needs=(("dataset", "Nottingham"), ("frame_beats", 0.0)),
+        0.4, "music: duration of a token, seconds", low=0.01, high=10, needs=(MUSIC, ("frame_beats", 0.0))
     )
     frame_beats: float = flag(
         0.0,
-        "Nottingham: instead of --frame_seconds, a token's duration in beats of each file's own tempo, from 0.0625 to "
-        "4: an eighth is 0.5; 0: by the second",
+        "music: duration of a token in beats of the file's tempo, 0.0625 to 4; 0: in seconds",
         low=0,
         high=4,
-        needs=("dataset", "Nottingham"),
+        needs=MUSIC,
     )
-    onsets: bool = flag(
-        False,
-        "Nottingham: tokens tell where notes begin, so that a note may be struck again at the same pitch",
-        needs=("dataset", "Nottingham"),
-    )
-    window_stride: int = flag(
-        1,
-        "Nottingham: tokens between the starts of training windows; 1, so that training sees every place in a bar, as "
-        "the windows of the test split begin anywhere",
-        low=1,
-        needs=("dataset", "Nottingham"),
-    )
+    onsets: bool = flag(False, "music: tokens tell where notes begin, so that a note may be struck again", needs=MUSIC)
+    window_stride: int = flag(1, "music: tokens between the starts of training windows", low=1, needs=MUSIC)
     sample_every: int = flag(
-        100,
-        "Nottingham: epochs of a phase between samples one can see, hear and open; text: to read",
-        low=1,
-        needs=("dataset", "Nottingham", "text"),
+        100, "music and text: epochs of a phase between samples to hear or read", low=1, needs=FILES
     )
     songs_dir: str = flag(
-        "",
-        "Nottingham: folder that gets a copy of sample*.mid of --log_dir whenever they are written; a song of such a "
-        "name that is not this program's is not replaced",
-        needs=("dataset", "Nottingham"),
+        "", "music: folder that gets a copy of sample*.mid; other programs' files are not replaced", needs=MUSIC
     )
-    save_media: bool = flag(
-        False,
-        "Nottingham: also write these samples as PNG and WAV, to media/ in --log_dir",
-        needs=("dataset", "Nottingham"),
-    )
+    save_media: bool = flag(False, "music: also write samples as PNG and WAV, to media/ in --log_dir", needs=MUSIC)
 
     # schedule
     batch_size: int = flag(32, "B, sequences per generator batch", low=1)
     pretrain_g_epochs: int = flag(1000, "epochs of maximum-likelihood pretraining of the generator", low=0)
     pretrain_d_epochs: int = flag(50, "d-steps of discriminator pretraining", low=0, needs=TRAINED)
-    pretrain_d: bool = flag(
-        False,
-        "pretrain the discriminator although no adversarial phase follows, to choose among samples",
-        needs=TRAINED,
-    )
+    pretrain_d: bool = flag(False, "pretrain the discriminator although no adversarial phase follows", needs=TRAINED)
     total_epochs: int = flag(1000, "adversarial epochs, each of --g_steps and --d_steps", low=0)
     g_steps: int = flag(1, "policy-gradient updates per adversarial epoch", low=1)
     mle_steps: int = flag(
@@ -253,7 +201,7 @@ class Config:
     d_epochs: int = flag(3, "passes over the sequences of a d-step", low=1, needs=TRAINED)
     d_draws: int = flag(
         0,
-        "real sequences that a d-step draws, and as many generated; 0: half a minibatch, with --train_size all",
+        "real sequences of a d-step, and as many generated; 0: half a minibatch, or all of --train_size",
         low=0,
         needs=(TRAINED, ("train_size", 0)),
     )
@@ -262,42 +210,29 @@ class Config:
     g_emb_dim: int = flag(32, "size of the generator's token embedding", low=1)
     g_hidden_dim: int = flag(50, "H, LSTM units of the generator", low=1)
     g_dropout_keep_prob: float = flag(
-        1.0,
-        "share kept by the generator's dropout, on embedding and LSTM output, in maximum-likelihood updates",
-        low=0.01,
-        high=1,
+        1.0, "share kept by the generator's dropout, in maximum-likelihood updates", low=0.01, high=1
     )
     g_pretrain_lr: float = flag(0.01, "Adam's learning rate in pretraining", low=0)
     g_pretrain_schedule: str = flag(
-        "constant",
-        "learning rate of pretraining: constant, or cosine decay to 0 over --pretrain_g_epochs",
-        choices=("constant", "cosine"),
+        "constant", "learning rate of pretraining: constant, or cosine decay to 0", choices=DECAY
     )
     scheduled_sampling: float = flag(
-        0.0,
-        "growth per epoch of the share of own tokens that the generator reads in pretraining (the paper's: 0.002)",
-        low=0,
-        high=1,
+        0.0, "growth per epoch of the share of own tokens read in pretraining (paper: 0.002)", low=0, high=1
     )
     g_lr: float = flag(0.01, "Adam's learning rate of the policy gradient", low=0, needs=GRADIENT)
     mle_lr: float = flag(0.01, "Adam's learning rate of --mle_steps", low=0, needs=("mle_steps", ABOVE_ZERO))
     g_schedule: str = flag(
-        "constant",
-        "--g_lr and --mle_lr: constant, or cosine decay to 0 over --total_epochs",
-        choices=("constant", "cosine"),
+        "constant", "--g_lr and --mle_lr: constant, or cosine decay to 0 over --total_epochs", choices=DECAY
     )
     average: float = flag(
-        0.0,
-        "decay of a moving average of the generator's weights, used by evaluation and samples; 0: none",
-        low=0,
-        high=0.999999,
+        0.0, "decay of a moving average of the generator's weights, which is evaluated; 0: none", low=0, high=0.999999
     )
     grad_clip: float = flag(5.0, "largest global norm of a generator gradient", low=1e-12)
 
     # rewards
     reward: str = flag(
         "discriminator",
-        "reward of a sequence: D(Y); D's log-odds; BLEU-3; the optimal D or its log-odds (LSTM); 1; or a random number",
+        "reward of a sequence: D(Y), its log-odds, BLEU-3, the optimal D's (LSTM), 1, or a random number",
         choices=tuple(REWARDS),
     )
     kl_weight: float = flag(
@@ -305,40 +240,33 @@ class Config:
     )
     objective: str = flag(
         "",
-        "FILE.py:FUNCTION that scores a list of finished sequences (text; pitches, 0 for a rest; or token ids)",
+        "FILE.py:FUNCTION that scores a list of sequences: text, MIDI pitches or token ids",
         needs=("g_update", "sampled"),
     )
     objective_weight: float = flag(
-        1.0,
-        "λ: the reward is (1 - λ) times --reward plus λ times --objective; at 1 no discriminator is trained",
-        low=0,
-        high=1,
-        needs=("objective", ANY),
+        1.0, "λ: the reward is (1 - λ) times --reward plus λ times --objective", low=0, high=1, needs=("objective", ANY)
     )
     reference_every: int = flag(
         0, "adversarial epochs after which the policy becomes G0 anew; 0: never", low=0, needs=("kl_weight", ABOVE_ZERO)
     )
     g_update: str = flag(
         "sampled",
-        "g-step: the paper's policy gradient; its sum over all next tokens; or the guided generator becomes G",
+        "g-step: the paper's policy gradient, its sum over all next tokens, or the guided generator replaces G",
         choices=("sampled", "expected", "fold"),
     )
     rollout_num: int = flag(
-        16,
-        "N, Monte-Carlo rollouts per prefix; 0: an action's value is its sample's reward; bleu: 1 unless given",
-        low=0,
-        needs=GRADIENT,
+        16, "N, rollouts per prefix; 0: the reward of the sample itself; bleu: 1 unless given", low=0, needs=GRADIENT
     )
     rollout_lag: float = flag(
         0.0,
-        "share of its old weights that the rollout policy keeps after the g-steps of an epoch",
+        "share of its old weights that the rollout policy keeps in an epoch",
         low=0,
         high=1,
         needs=(GRADIENT, ("rollout_num", ABOVE_ZERO)),
     )
     baseline: str = flag(
         "none",
-        "subtracted from a token's reward: nothing, the batch's mean there, or the value of the prefix before it",
+        "subtracted from a token's reward: nothing, the batch's mean, or the value of the prefix",
         choices=("none", "batch", "prefix"),
         needs=GRADIENT,
     )
@@ -346,13 +274,13 @@ class Config:
     # discriminator
     discriminator: str = flag(
         "cnn",
-        "the paper's CNN, or additive: scores of each token after the one (bigram) or all (lstm) before it",
+        "the paper's CNN, or additive scores: of a token after the one (bigram) or all (lstm) before",
         choices=("cnn", *ADDITIVE),
         needs=TRAINED,
     )
     guide_eta: float = flag(
         0.0,
-        "η, weight of the scores in the guided generator; 0: the η of least NLL on the validation set",
+        "η, weight of the scores in the guided generator; 0: of least NLL on the validation set",
         low=0,
         high=100,
         needs=("discriminator", *ADDITIVE),
@@ -363,25 +291,13 @@ class Config:
     d_hidden_dim: int = flag(64, "LSTM units of the discriminator", low=1, needs=("discriminator", "lstm"))
     d_filter_sizes: tuple[int, ...] = flag((3, 5, 5, 5), "widths of the convolutions, tokens", low=1, needs=CNN)
     d_num_filters: tuple[int, ...] = flag((50, 80, 80, 100), "filters of each convolution", low=1, needs=CNN)
-    dropout_keep_prob: float = flag(
-        0.75,
-        "share kept by the discriminator's dropout of features; additive: of what is read and of contexts",
-        low=1e-12,
-        high=1,
-        needs=TRAINED,
-    )
+    dropout_keep_prob: float = flag(0.75, "share kept by the discriminator's dropout", low=1e-12, high=1, needs=TRAINED)
     d_l2: float = flag(
-        0.2,
-        "weight of the L2 penalty on the discriminator's output layer; additive: on what makes a score",
-        low=0,
-        needs=TRAINED,
+        0.2, "weight of the L2 penalty on the discriminator's output layer, or additive scores", low=0, needs=TRAINED
     )
     d_lr: float = flag(1e-4, "Adam's learning rate of the discriminator", low=0, needs=TRAINED)
     d_schedule: str = flag(
-        "constant",
-        "--d_lr: constant, or cosine decay to 0 over all d-steps, pretraining included",
-        choices=("constant", "cosine"),
-        needs=TRAINED,
+        "constant", "--d_lr: constant, or cosine decay to 0 over all d-steps", choices=DECAY, needs=TRAINED
     )
     d_batch_size: int = flag(
         64, "sequences per discriminator minibatch, half of them real (an even number)", low=2, needs=TRAINED
@@ -393,13 +309,11 @@ class Config:
     oracle_hidden_dim: int = flag(50, "LSTM units of the oracle", low=1, needs=RANDOM_ORACLE)
     oracle_init: str = flag(
         "glorot",
-        "the oracle's weights: N(0, 1) with a Glorot-uniform LSTM and forget bias 1, or all N(0, 1) as in the paper",
+        "the oracle's weights: N(0, 1) but for a Glorot-uniform LSTM, or all N(0, 1)",
         choices=("glorot", "normal"),
         needs=RANDOM_ORACLE,
     )
-    oracle_params: str = flag(
-        "", "an .npz file with the oracle's weights, instead of random ones", needs=("dataset", "LSTM")
-    )
+    oracle_params: str = flag("", "an .npz file with the oracle's weights, instead of random ones", needs=ORACLE)
 
     @property
     def mle_batches(self) -> int:
