@@ -150,9 +150,7 @@ class Config:
         0, "size of a fixed training set, over which an epoch is a pass; 0: each epoch is a fresh batch", low=0
     )
     data_dir: str = flag(
-        TUNES,
-        "music: folder of MIDI files, or of train, valid and test; text: file, or folder of train.txt, ...",
-        needs=FILES,
+        TUNES, "music: folder of MIDI files, or of train, valid, test; text: file, or folder of train.txt", needs=FILES
     )
     tokens: str = flag(
         "char", "text: what a token is, a character or a word between spaces", choices=("char", "word"), needs=TEXT
@@ -162,7 +160,7 @@ class Config:
     )
     long_lines: str = flag(
         "truncate",
-        "text: what is done with lines of more than --seq_len tokens",
+        "text: what to do with lines of more than --seq_len tokens",
         choices=("truncate", "drop"),
         needs=TEXT,
     )
@@ -171,11 +169,7 @@ class Config:
         0.4, "music: duration of a token, seconds", low=0.01, high=10, needs=(MUSIC, ("frame_beats", 0.0))
     )
     frame_beats: float = flag(
-        0.0,
-        "music: duration of a token in beats of the file's tempo, 0.0625 to 4; 0: in seconds",
-        low=0,
-        high=4,
-        needs=MUSIC,
+        0.0, "music: duration of a token in beats of the file, 0.0625 to 4; 0: in seconds", low=0, high=4, needs=MUSIC
     )
     onsets: bool = flag(False, "music: tokens tell where notes begin, so that a note may be struck again", needs=MUSIC)
     window_stride: int = flag(1, "music: tokens between the starts of training windows", low=1, needs=MUSIC)
@@ -239,9 +233,7 @@ class Config:
         0.0, "β, weight of the KL penalty to the pretrained policy G0: β (log G(Y) - log G0(Y)) off the reward", low=0
     )
     objective: str = flag(
-        "",
-        "FILE.py:FUNCTION that scores a list of sequences: text, MIDI pitches or token ids",
-        needs=("g_update", "sampled"),
+        "", "FILE.py:FUNCTION that scores lists of sequences: text, pitches or token ids", needs=("g_update", "sampled")
     )
     objective_weight: float = flag(
         1.0, "λ: the reward is (1 - λ) times --reward plus λ times --objective", low=0, high=1, needs=("objective", ANY)
