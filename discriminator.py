@@ -1,4 +1,4 @@
-"""The discriminator: a convolutional network's opinion D_φ(Y) = P(Y is real) (SeqGAN, "Discriminative model")."""
+"""The discriminator: a convolutional network, D_φ(Y) = P(Y is real) (SeqGAN, "Discriminative model")."""
 
 import itertools
 from collections.abc import Callable
@@ -19,9 +19,9 @@ MOST_TABLES = 2**30  # bytes of all tables together
 class Discriminator(keras.layers.Layer):
     """Embedding → convolutions of several widths → ReLU → max over time → highway → dropout → linear → softmax.
 
-    Where sequences may be shorter than T, they end in padding, the id V, and the opinion of one is that of the tokens
+    Where sequences may be shorter than T, they end in padding, the id V, and the output for one is that for the tokens
     before it alone: a window that reaches into the padding does not count, except the first of its width, which sees
-    zeros there, lest a filter wider than the sequence see nothing.
+    zeros there, so that a filter wider than the sequence sees something.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class Discriminator(keras.layers.Layer):
 
         Args:
             tokens: int32 [B, T].
-            rollout_num: N, completions of each prefix that are going to be scored; the opinions do not depend on it.
+            rollout_num: N, completions of each prefix that are going to be scored; the outputs do not depend on it.
 
         Returns:
             a function of rollouts, int32 [N, B, T], and the int32 number n of tokens that they share with `tokens`,

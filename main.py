@@ -79,7 +79,7 @@ class Run:
         self._compiled: set[tuple[str, bool, bool, bool]] = set()  # kinds of steps
         self._of_real: tuple[float, float] | None = None
         if self.objective and len(real := spread(data.validation(), config.eval_samples)):
-            self._of_real = mean_and_error(self.objective.score(real))  # before training, lest it fail afterwards
+            self._of_real = mean_and_error(self.objective.score(real))  # before training, so that a failure comes early
 
     def train(self, interrupt: Interrupt) -> None:
         """Takes the steps that are left, until the end or an interrupt, and saves.
@@ -281,8 +281,8 @@ def run(config: Config) -> int:
         more: dict[str, Any] = {"oracle": data.oracle, "references": data.references, "validation": data.validation}
         model = SeqGAN(config, **tokens, **more, objective=objective)
         checkpoints = Checkpoints(directories[0].path / CHECKPOINTS, model.checkpoint(), config.keep_checkpoints)
-        if config.overwrite:  # not earlier, as data that can't be used shall cost nothing
-            directories[0].note_saved(False)  # lest half of this, after a kill, look like a run whose weights are gone
+        if config.overwrite:  # not earlier: unusable data must cost nothing
+            directories[0].note_saved(False)  # else half of this, after a kill, would look like lost weights
             checkpoints.remove_all()
             for directory in reversed(directories):  # --log_dir last, as it tells whose the other's records are
                 directory.wipe()

@@ -382,7 +382,7 @@ class SeqGAN:
     def _rewarded(
         self, step: tf.Tensor, tokens: tf.Tensor, rollouts: tf.Tensor, scores: tf.Tensor
     ) -> PolicyGradientStep:
-        """The update by what was drawn and what the objective says of it, float32 [K + 1, N, B], the samples last."""
+        """The update by what was drawn and its scores by the objective, float32 [K + 1, N, B], the samples last."""
         last = rollouts.shape[0] - 1
         rewards = action_values(
             tokens,

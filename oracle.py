@@ -190,7 +190,7 @@ class OracleData:
         )
 
     def log_samples(self, model, epoch: int, due: Due, log: RunLog) -> None:
-        """With --log_generation, at evaluations: what the oracle thinks of a generated and a real batch."""
+        """With --log_generation, at evaluations: the oracle's likelihoods of a generated and a real batch."""
         if self.config.log_generation and due.evaluation:
             generated = model.sample(self.config.batch_size, Purpose.IMAGES, tf.constant(epoch))
             batches = {"generated": generated, "real": self.mle_batches(epoch)[0]}

@@ -85,7 +85,7 @@ def policy_step(emb_dim: int, hidden_dim: int, vocab_size: int) -> float:
     return 2 * (emb_dim + hidden_dim) * 4 * hidden_dim + 2 * hidden_dim * vocab_size
 
 
-def opinion(config: Config) -> float:
+def verdict(config: Config) -> float:
     """Operations of the discriminator's forward pass over one sequence."""
     features = sum(config.d_num_filters)
     convolutions = sum(
@@ -109,9 +109,9 @@ def work_of_steps(config: Config, model, oracle) -> dict[str, Work]:
     update = Work(3 * batch * seq_len * policy, g_adam)  # backward: two products for each forward one
     rewards = Work(
         rollouts * batch * seq_len * (seq_len - 1) / 2 * policy
-        + batch * (rollouts * (seq_len - 1) + 1) * opinion(config)
+        + batch * (rollouts * (seq_len - 1) + 1) * verdict(config)
     )
-    d_update = Work(3 * config.d_batch_size * opinion(config), adam_traffic(model.discriminator.trainable_variables))
+    d_update = Work(3 * config.d_batch_size * verdict(config), adam_traffic(model.discriminator.trainable_variables))
     half = config.d_batch_size // 2
     passes = config.d_steps * config.d_epochs
     epoch = Work(

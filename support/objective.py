@@ -1,4 +1,4 @@
-"""Objectives: what a user's own Python function, --objective FILE.py:FUNCTION, says of finished sequences."""
+"""Objectives: scores of finished sequences by a user's own Python function, --objective FILE.py:FUNCTION."""
 
 import contextlib
 import sys
@@ -88,7 +88,7 @@ class Objective:
         return values
 
     def _called(self, sequences: Sequence[Any]) -> np.ndarray:
-        """What the function says of sequences: float32 [n]."""
+        """The scores of sequences: float32 [n]."""
         count = len(sequences)
         with self._blamed():
             returned = self._function(list(sequences))

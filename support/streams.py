@@ -6,7 +6,7 @@ import sys
 
 
 def open_all() -> None:
-    """Opens those of the descriptors 0, 1 and 2 that the process was started without, lest files take their numbers.
+    """Opens those of descriptors 0, 1 and 2 that the process was started without, so that no file takes their place.
 
     To be called before anything else opens a file.
     """

@@ -9,7 +9,7 @@ import tensorflow as tf
 from conftest import TINY
 
 from benchmarks import scaling, steps, tables
-from benchmarks.machine import Peaks, Work, opinion, policy_step, work_of_steps
+from benchmarks.machine import Peaks, Work, verdict, policy_step, work_of_steps
 from model import SeqGAN
 from oracle import Oracle
 from support.parser import parse
@@ -34,7 +34,7 @@ def test_operations_are_counted_as_the_shapes_have_them():
     convolutions = sum(
         2 * w * 64 * n * (21 - w) for w, n in zip(config.d_filter_sizes, config.d_num_filters, strict=True)
     )
-    assert opinion(config) == convolutions + 2 * 2 * 1720**2 + 2 * 1720 * 2
+    assert verdict(config) == convolutions + 2 * 2 * 1720**2 + 2 * 1720 * 2
     works = work_of_steps(config, SeqGAN(config, 5000), Oracle(5000, 20, 32, 32, seed=1))
     assert 585e9 < works["reward_pass"].flops < 600e9
     assert works["mle_step"].flops == 3 * works["sample_batch"].flops == 3 * 64 * 20 * policy_step(32, 32, 5000)

@@ -28,7 +28,7 @@ from support.streams import keep_writing
 MAIN = Path(__file__).resolve().parent.parent / "main.py"
 OUTPUT = "output.txt"  # what the processes of a cell print
 POLL = 0.5  # seconds between looks at the cells
-# A cell whose sweep or worker is killed saves and ends, lest it train beside the process that takes its place.
+# A cell whose sweep or worker is killed saves and ends, so that it does not train beside its successor.
 WITH_PARENT = (
     "import ctypes, os, signal, sys\n"
     "if sys.platform == 'linux':\n"
@@ -91,7 +91,7 @@ def check_data(cells: Sequence[Cell]) -> None:
     data = {cell: cell.data for cell in cells}
     known = {data_flags(cell): cell for cell in cells if data[cell]}
     to_come = {data_flags(cell): cell for cell in cells if not cell.finished}
-    advice = "bring the data back, or remove the directories of the runs that shall not count"
+    advice = "bring the data back, or remove the directories of the runs that do not count"
     if why := mixed(data):
         raise UsageError(f"{why}; {advice}")
     for flags in known.keys() & to_come.keys():
