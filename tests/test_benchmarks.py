@@ -9,7 +9,7 @@ import tensorflow as tf
 from conftest import TINY
 
 from benchmarks import scaling, steps, tables
-from benchmarks.machine import Peaks, Work, verdict, policy_step, work_of_steps
+from benchmarks.machine import Peaks, Work, policy_step, verdict, work_of_steps
 from model import SeqGAN
 from oracle import Oracle
 from support.parser import parse
