@@ -1,0 +1,52 @@
+"""Draws plane.png from mle.csv, guided.csv and seqgan.csv, which temperatures.py has written, and published.csv."""
+
+import csv
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+HERE = Path(__file__).parent
+CURVES = (  # file, what its rows' `run` ends with, label; the colours of Okabe and Ito, which colour-blind readers see
+    ("mle.csv", "train", "MLE and its temperatures", "#0072B2", "o-"),
+    ("mle.csv", "candidates", "one of 4, 16 chosen by D", "#009E73", "D-"),
+    ("guided.csv", "train", "guided by D", "#CC79A7", "^-"),
+    ("seqgan.csv", "train", "SeqGAN and its temperatures", "#D55E00", "s-"),
+    ("mle.csv", "real data", "real captions", "black", "*"),
+)
+LEFT = {"training set": (-8, -18), "RankGAN": (4, -22), "SeqGAN": (-6, 9)}  # where a label goes, points from its cross
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    """The lines of a CSV file that lies beside this one."""
+    with open(HERE / name, encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+plt.rcParams["font.size"] = 17
+figure, panels = plt.subplots(1, 2, figsize=(13, 8), layout="constrained")
+for panel, order in zip(panels, (2, 4), strict=True):
+    x, y = f"texygen_self_bleu{order}", f"texygen_bleu{order}"
+    for name, run, label, color, style in (curve for curve in CURVES if (HERE / curve[0]).exists()):
+        there = [row for row in rows(name) if row["run"].endswith(run)]
+        xs, ys = ([float(row[column]) for row in there] for column in (x, y))
+        panel.plot(xs, ys, style, label=label, color=color, linewidth=2, markersize=18 if style == "*" else 8)
+        for row, *at in zip(there, xs, ys, strict=True):
+            text = row.get("candidates") or row["temperature"]
+            if run == "candidates" or name != "guided.csv":
+                panel.annotate(text, at, (-6, 8), textcoords="offset points", color=color, ha="right", fontsize=14)
+    for row in rows("published.csv"):
+        if row[x]:
+            at = float(row[x]), float(row[y])
+            panel.plot(*at, "x", color="0.3", markersize=9, markeredgewidth=2)
+            place, side = LEFT.get(row["method"]), "left" if row["method"] not in LEFT else "right"
+            panel.annotate(row["method"], at, place or (7, -5), textcoords="offset points", fontsize=14, ha=side)
+    panel.set_xlabel(f"self-BLEU-{order}, less diverse →")
+    panel.set_ylabel(f"BLEU-{order}")
+    panel.grid(alpha=0.3)
+panels[0].plot([], [], "x", color="0.3", markersize=9, markeredgewidth=2, label="published by Texygen")
+handles, labels = panels[0].get_legend_handles_labels()
+figure.legend(handles, labels, loc="outside lower center", ncols=2)
+figure.savefig(HERE / "plane.png", dpi=62)
