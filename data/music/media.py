@@ -47,24 +47,25 @@ def piano_roll(
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 
 
-def audio(tokens: np.ndarray, frame_seconds: float, onsets: bool = False) -> np.ndarray:
+def audio(tokens: np.ndarray, frame_seconds: float, onsets: bool = False, rate: int = SAMPLE_RATE) -> np.ndarray:
     """Plays a tune: with FluidSynth and pretty_midi's SoundFont if pyfluidsynth is installed, else as sine tones.
 
     Args:
         tokens: int [T].
         frame_seconds: duration of a token, seconds.
         onsets: whether the tokens have them.
+        rate: Hz.
 
     Returns:
-        float32 [T · frame_seconds · SAMPLE_RATE] in -1..1.
+        float32 [T · frame_seconds · rate] in -1..1.
     """
-    clip = np.zeros(round(len(tokens) * frame_seconds * SAMPLE_RATE), np.float32)
+    clip = np.zeros(round(len(tokens) * frame_seconds * rate), np.float32)
     song = to_pretty_midi(tokens, frame_seconds, onsets=onsets)
     if song.instruments[0].notes:  # silence can't be normalised
         try:
-            wave = song.fluidsynth(fs=SAMPLE_RATE)
+            wave = song.fluidsynth(fs=rate)
         except ImportError:
-            wave = song.synthesize(fs=SAMPLE_RATE)
+            wave = song.synthesize(fs=rate)
         clip[: len(wave)] = wave[: len(clip)]
     return clip
 

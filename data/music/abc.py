@@ -1,0 +1,101 @@
+"""Tunes as ABC, the notation of folk music (abcnotation.com, standard 2.1): written here, read by music21."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from data import DataError
+from data.music import midi
+from data.music.analysis import LETTERS, Sign, Tune, written
+from data.music.midi import MAX_BEATS, MAX_FILE_BYTES
+from data.music.tokens import Grid, Notes, to_tokens
+
+HEADER = "%abc-2.1\n"  # a file's first line
+_BARS_A_LINE = 4
+
+
+def to_abc(tune: Tune, seconds: float, number: int, title: str) -> str:
+    """Writes a tune; its tempo makes a token last `seconds`, to whole beats a minute.
+
+    Args:
+        tune: its first bar is a whole one.
+        seconds: duration of a token.
+        number: place in a file, from 1.
+        title: a line.
+    """
+    title = "".join(letter if letter.isprintable() and letter not in "%\\" else " " for letter in title)
+    tempo = max(round(60 * tune.value / seconds), 1)
+    head = f"X:{number}\nT:{title}\nM:{tune.metre}\nL:1/{4 / tune.value:.0f}\nQ:1/4={tempo}\nK:{tune.key}\n"
+    # Spaces part the beams.
+    bars = ["".join(" " * (sign.start % tune.beam == 0) + _text(sign) for sign in bar)[1:] for bar in written(tune)]
+    lines = [" | ".join(bars[i : i + _BARS_A_LINE]) for i in range(0, len(bars), _BARS_A_LINE)]
+    return head + " |\n".join(lines) + " |]\n"
+
+
+def _text(sign: Sign) -> str:
+    length = str(sign.length) if sign.length > 1 else ""
+    if sign.step is None:
+        return f"z{length}"
+    letter, octave = LETTERS[sign.step % 7], sign.step // 7
+    name = letter + "," * (4 - octave) if octave <= 4 else letter.lower() + "'" * (octave - 5)
+    return ("" if sign.sharp is None else "_=^"[sign.sharp + 1]) + name + length + "-" * sign.tied
+
+
+def read_abc(text: str, by_beat: bool) -> Notes:
+    """Reads the first tune of ABC text, without its repeats.
+
+    Args:
+        text: of a file.
+        by_beat: whether times are in millionths of a beat; otherwise in microseconds, by its first tempo mark or at 120
+            beats a minute.
+
+    Raises:
+        DataError: music21 is not installed, or finds no tune, or one longer than MAX_BEATS.
+        Exception: whatever music21 raises on what is no ABC.
+    """
+    try:
+        import music21  # optional; it takes a second
+    except ImportError:
+        raise DataError("ABC files are read by music21, which is not installed: pip install music21") from None
+    text = text if text.startswith("%abc") else HEADER + text  # else no accidental holds until the bar line
+    with contextlib.redirect_stderr(None):  # it has much to say
+        parsed = music21.converter.parseData(text, format="abc")
+    score = (parsed.scores[0] if isinstance(parsed, music21.stream.Opus) else parsed).flatten().stripTies()
+    rows = [
+        (float(note.offset), float(note.offset + note.quarterLength), max(pitch.midi for pitch in note.pitches))
+        for note in score.notes
+        if note.quarterLength and not isinstance(note, music21.harmony.ChordSymbol)
+    ]
+    if not rows:
+        raise DataError("no tune in it")
+    if score.highestTime > MAX_BEATS:
+        raise DataError(f"has {score.highestTime:.0f} beats; the limit is {MAX_BEATS:.0f}")
+    marks = score.getElementsByClass(music21.tempo.MetronomeMark)
+    tempo = float((marks and marks[0].getQuarterBPM()) or 120)
+    scale = 1e6 if by_beat else 60e6 / tempo
+    start, end, pitch = np.array(rows).T
+    start, end, duration = (np.rint(time * scale).astype(np.int64) for time in (start, end, float(score.highestTime)))
+    return Notes(start, end, pitch.astype(np.int64), np.zeros(len(rows), np.int64), int(duration), tempo)
+
+
+def read_melody(path: str | os.PathLike, grid: Grid) -> np.ndarray:
+    """The melody of a MIDI file or, by its name, of an ABC file, int32 [frames], rests at both ends included.
+
+    Raises:
+        DataError: the file can't be used; the message names it.
+    """
+    if Path(path).suffix.lower() != ".abc":
+        return midi.read_melody(path, grid)[0]
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise DataError(f"larger than {MAX_FILE_BYTES} bytes")
+        notes = read_abc(content.decode("utf-8", "replace"), grid.beats > 0)
+        return to_tokens(notes, grid.beats or grid.seconds, grid.onsets)
+    except (DataError, OSError) as error:
+        raise DataError(f"{path}: {midi.one_line(error)}") from error
+    except Exception as error:  # music21 may raise almost anything
+        raise DataError(f"{path}: no ABC that music21 reads: {midi.one_line(error)}") from error

@@ -1,0 +1,106 @@
+"""A page to look at tunes and to listen to them: one file that needs no network."""
+
+import base64
+import io
+import wave
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+
+from data.music.abc import to_abc
+from data.music.analysis import Tune, analysed
+from data.music.measures import Stretch
+from data.music.media import audio
+from data.music.staff import staff
+from data.music.tokens import Grid
+
+RATE = 8_000  # Hz of its audio, so that it stays small; the highest note of a tune seldom has 2,000
+_HEAD = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>TITLE</title>
+<style>
+body { margin: 2rem auto; max-width: 90rem; padding: 0 1.5rem; font: 1rem/1.5 system-ui, sans-serif }
+body { color: #222; background: #faf8f4 }
+h1 { margin-bottom: 0 } h2 { margin: 0; font-size: 1.15rem } p { margin: .2rem 0 .6rem; color: #666 }
+section { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 1rem 3rem; margin: 1.5rem 0;
+  padding: 1.2rem 1.5rem; background: #fff; border: 1px solid #e4dfd4; border-radius: .6rem }
+audio { width: 100%; height: 2.2rem; margin-bottom: .6rem } svg { display: block; width: 100% }
+h3 { margin: .15rem 0 0; font-size: 1rem; font-weight: 600 } details { margin-top: .6rem; color: #666 }
+pre { overflow-x: auto; font-size: .85rem }
+svg { fill: currentColor }
+.thin, .line, .beam, .open { fill: none; stroke: currentColor }
+.thin { stroke-width: .7; opacity: .55 } .line { stroke-width: 1.3 }
+.beam { stroke-width: 4 } .open { stroke-width: 1.7 }
+.sign { font: 17px serif } .metre { font: bold 20px serif }
+.marked { color: #c2410c } mark { color: #c2410c; background: none }
+</style>
+</head>
+<body>
+<h1>TITLE</h1>
+"""
+
+
+class Near(NamedTuple):
+    """The training tune that shares the longest stretch with a sample: its name, its tokens, and what they share."""
+
+    name: str
+    tokens: np.ndarray
+    shared: Stretch
+
+
+def page(
+    title: str,
+    tunes: Mapping[str, np.ndarray],
+    near: Sequence[Near | None],
+    grid: Grid,
+    seconds: float,
+) -> str:
+    """The page, as HTML.
+
+    Args:
+        title: of the page, any text.
+        tunes: tokens, int [any length] each, by their titles.
+        near: what stands beside each; None: nothing.
+        grid: what a token is.
+        seconds: that a token lasts where it is played.
+    """
+    sections = [_section(name, tunes[name], beside, grid, seconds) for name, beside in zip(tunes, near, strict=True)]
+    about = "<p>In <mark>colour</mark>: the longest stretch that a tune shares with the training set.</p>" * any(near)
+    return f"{_HEAD.replace('TITLE', escape(title))}{about}\n{''.join(sections)}</body>\n</html>\n"
+
+
+def _section(title: str, tokens: np.ndarray, near: Near | None, grid: Grid, seconds: float) -> str:
+    tune = analysed(tokens, grid)
+    marked, beside = range(0), ""
+    if near:
+        length, first, _, place = near.shared
+        marked = range(first, first + length)
+        begin = min(
+            max(place - first, 0), max(len(near.tokens) - len(tokens), 0)
+        )  # the same place, if there is so much
+        other = analysed(near.tokens[begin : begin + len(tokens)], grid)
+        told = f"{length} of {len(tokens)} tokens are the same" if length else "not a token is the same"
+        head = f"<h3>Nearest training tune: {escape(near.name)}</h3><p>{told}, from its token {place + 1} on</p>"
+        score = staff(other, range(place - begin, place - begin + length))
+        beside = f"<div>{head}{_player(other, grid, seconds)}{score}</div>"
+    text = escape(to_abc(tune, seconds, 1, title))
+    key = f"{str(tune.key).rstrip('m')} {'minor' if tune.key.minor else 'major'}"
+    head = f"<h2>{escape(title)}</h2><p>{key}, {tune.metre}, {60 * tune.value / seconds:.0f} quarter notes a minute</p>"
+    notation = f"<details><summary>ABC</summary><pre>{text}</pre></details>"
+    return (
+        f"<section><div>{head}{_player(tune, grid, seconds)}{staff(tune, marked)}{notation}</div>{beside}</section>\n"
+    )
+
+
+def _player(tune: Tune, grid: Grid, seconds: float) -> str:
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setparams((1, 2, RATE, 0, "NONE", ""))
+        file.writeframes((audio(tune.tokens, seconds, grid.onsets, RATE) * 32_767).astype("<i2").tobytes())
+    data = base64.b64encode(content.getvalue()).decode()
+    return f'<audio controls preload="none" src="data:audio/wav;base64,{data}"></audio>'

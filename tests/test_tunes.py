@@ -1,0 +1,308 @@
+"""data/music/analysis.py, abc.py, measures.py, staff.py, page.py: what musicians are given, and can tell of tunes."""
+
+import html
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import jensenshannon
+
+from data import DataError
+from data.music.abc import HEADER, read_abc, read_melody, to_abc
+from data.music.analysis import Key, analysed, written
+from data.music.measures import Stretch, divergence, intervals, longest_copies, musical, rhythms
+from data.music.midi import read_notes
+from data.music.page import Near, page
+from data.music.staff import staff
+from data.music.tokens import Grid, canonical, melody, to_tokens
+
+music21 = pytest.importorskip("music21", reason="music21, of requirements-dev.txt, is not installed")
+MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11, 12), (0, 2, 3, 5, 7, 8, 11, 12)
+NAMES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+MINORS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "Bb", "B")
+
+EIGHTHS = Grid(beats=0.5)
+QUICKLY = (Phase.explicit, Phase.reuse, Phase.generate)  # music21 takes too long to look for the smallest example
+# Notes and rests of any pitch and length, or of a narrow range, where accidentals meet.
+pieces = st.tuples(st.one_of(st.integers(0, 88), st.integers(38, 52)), st.integers(1, 20))
+tunes = st.lists(pieces, min_size=1, max_size=30).map(
+    lambda found: np.concatenate([[pitch] + [pitch + 88 * (pitch > 0)] * (length - 1) for pitch, length in found])
+)
+values = st.sampled_from([0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0])
+
+
+def scale(tonic: int, steps: tuple[int, ...]) -> np.ndarray:
+    """Up and down, beginning and ending with a longer tonic; tokens."""
+    line = [*steps, *steps[-2::-1]]
+    return np.array([tonic + 40] * 2 + [tonic + 40 + step for step in line] + [tonic + 40] * 3, np.int32)
+
+
+def on_grid(notes, value: float) -> list[list[int]]:
+    """Notes of a file, times in millionths of a beat, as pitch, start and length in tokens."""
+    start, end = np.rint(notes.start / 1e6 / value).astype(int), np.rint(notes.end / 1e6 / value).astype(int)
+    return np.stack([notes.pitch, start, end - start], axis=1).tolist()
+
+
+@pytest.mark.parametrize(("steps", "names", "suffix"), [(MAJOR, NAMES, ""), (MINOR, MINORS, "m")])
+def test_the_key_of_a_scale_is_its_own(steps, names, suffix):
+    found = [analysed(scale(tonic, steps), EIGHTHS) for tonic in range(12)]
+    assert [str(tune.key) for tune in found] == [name + suffix for name in names]
+    assert [tune.key.tonic for tune in found] == list(range(12))
+    # Its signature is the one that music21 gives it.
+    sharps = [music21.key.Key(str(tune.key).replace("b", "-").rstrip("m"), "minor" if suffix else "major").sharps
+              for tune in found]  # fmt: skip
+    assert [tune.key.sharps for tune in found] == sharps
+
+
+def test_a_tune_in_its_own_key_needs_no_accidentals():
+    for tonic in range(12):
+        signs = [sign for bar in written(analysed(scale(tonic, MAJOR), EIGHTHS)) for sign in bar]
+        assert not [sign for sign in signs if sign.sharp is not None]
+
+
+def test_the_notation_of_a_few_bars():
+    """F sharp is in the key; its natural holds until the bar line, and not for another octave without a sign."""
+    tokens = np.array([47, 49, 51, 52, 54, 54, 56, 58, 59, 59, 57, 57, 45, 57, 58, 59, 59, 59, 59, 59, 59, 0, 58, 59])
+    text = to_abc(analysed(tokens, EIGHTHS), 0.25, 3, "x%y\nz")
+    assert text.splitlines() == [
+        *("X:3", "T:x y z", "M:4/4", "L:1/8", "Q:1/4=120", "K:G"),
+        "GABc d2ef | g2=f2 =Ff^fg- | g4- gzfg |]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bar", "metre"),
+    [([1, 1, 1, 1, 2, 2], "4/4"), ([2, 1, 2, 1], "6/8"), ([4, 2], "3/4"), ([3, 1, 2, 2], "4/4"), ([3, 1, 1, 1], "6/8")],
+)  # fmt: skip
+def test_the_metre_is_that_in_which_lengths_come_again(bar, metre):
+    lengths = np.array(bar * 10)
+    tokens = np.repeat(40 + np.arange(len(lengths)) * 5 % 13, lengths)
+    for repeat in (1, 2, 4):  # eighths, sixteenths, and so on
+        assert analysed(np.repeat(tokens, repeat), Grid(beats=0.5 / repeat)).metre == metre
+
+
+@given(tokens=tunes, value=values, onsets=st.booleans())
+@settings(max_examples=40, deadline=None, phases=QUICKLY)
+def test_music21_reads_the_same_notes(tokens, value, onsets):
+    """With onsets a note struck again is two; without, as all tokens up to 88 say that the pitch sounds, one."""
+    tune = analysed(canonical(tokens, onsets), Grid(beats=value, onsets=onsets))
+    if not len(tune.notes):
+        return
+    notes = read_abc(to_abc(tune, 0.25, 1, "a"), by_beat=True)
+    assert on_grid(notes, value) == tune.notes.tolist()
+    assert to_tokens(notes, value, onsets).tolist() == tune.tokens.tolist()
+
+
+@pytest.mark.skipif(not shutil.which("abc2midi"), reason="abc2midi, of Debian's package abcmidi, is not installed")
+@given(found=st.lists(tunes, min_size=1, max_size=4), value=st.sampled_from([0.25, 0.5, 1.0]))
+@settings(max_examples=15, deadline=None, phases=QUICKLY)
+def test_abc2midi_and_music21_read_the_same_notes_of_all_tunes_in_a_file(tmp_path_factory, found, value):
+    folder = tmp_path_factory.mktemp("abc")
+    read = [analysed(tokens, Grid(beats=value, onsets=True)) for tokens in found]
+    texts = [to_abc(tune, 0.25, i, f"Tune {i}") for i, tune in enumerate(read, 1)]
+    path = folder / "tunes.abc"
+    path.write_text(HEADER + "\n".join(texts))
+    if len(read) > 1:
+        scores = music21.converter.parse(path, forceSource=True).scores
+        assert [score.metadata.title for score in scores] == [f"Tune {i}" for i in range(1, len(read) + 1)]
+        for score, tune in zip(scores, read, strict=True):
+            pitches = [note.pitch.midi for note in score.flatten().stripTies().notes]
+            assert pitches == tune.notes[:, 0].tolist()
+    for i, tune in enumerate(read, 1):
+        done = subprocess.run(
+            ["abc2midi", str(path), str(i), "-o", str(folder / "a.mid")], capture_output=True, text=True
+        )
+        assert "Error" not in done.stdout, done.stdout
+        if len(tune.notes):
+            notes = read_notes((folder / "a.mid").read_bytes(), by_beat=True)
+            # It ends a note a tick early, and has 480 of them a beat.
+            late = notes._replace(end=notes.end + 2_100)
+            assert on_grid(melody(late), value) == tune.notes.tolist()
+
+
+FOLK = """%abc-2.1
+X:1
+T:Of no book
+R:jig
+M:6/8
+L:1/8
+Q:3/8=80
+K:Ador
+e|"Am"A>B{g}c !trill![eA]2d|(3efg =f3-|f2z A,^G,A,:|
+
+X:2
+T:Another
+K:C
+C
+"""
+
+
+@pytest.mark.parametrize(
+    ("frame", "tokens"),
+    [
+        (Grid(0.4, 0.25), "76*2 69*3 71*1 72*2 76*4 74*2 | 76*1 78*2 79*1 77*10 0*2 57*2 56*2 57*2"),
+        (Grid(0.25, 0.0), "76 69 71 72 76 76 74"),  # three eighths at 80: a beat of half a second
+    ],
+)
+def test_common_abc_is_read(tmp_path, frame, tokens):
+    """Modes, chords and their symbols, grace notes, decorations, broken rhythm, triplets, ties, repeats."""
+    path = tmp_path / "a.ABC"
+    path.write_text(FOLK)
+    expected = [word.split("*") for word in tokens.replace("|", "").split()]
+    expected = [max(int(pitch) - 20, 0) for pitch, *times in expected for _ in range(int(times[0] if times else 1))]
+    assert read_melody(path, frame).tolist()[: len(expected)] == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"X:1\nL:1/8\nK:C\nz4|]\n", "no tune in it"),
+        (b"X:1\nL:1/1\nK:C\nC99999|]\n", "has 399996 beats; the limit is 36000"),
+        (b"%" * ((1 << 20) + 1), "larger than 1048576 bytes"),
+    ],
+)
+def test_what_is_no_tune_is_said_in_one_line(tmp_path, content, reason):
+    path = tmp_path / "a.abc"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        read_melody(path, Grid(0.4, 0.5))
+    assert str(error.value) == f"{path}: {reason}"
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\x00\x01", b"X:1", b"MThd", b"K:C\nabc"])
+def test_what_is_no_abc_is_said_in_one_line(tmp_path, content):
+    path = tmp_path / "a.abc"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        read_melody(path, Grid(0.4, 0.5))
+    assert str(error.value).startswith(f"{path}: no") and len(str(error.value).splitlines()) == 1
+
+
+def test_without_music21_a_line_says_so(tmp_path, monkeypatch):
+    path = tmp_path / "a.abc"
+    path.write_text(FOLK)
+    monkeypatch.setitem(sys.modules, "music21", None)
+    with pytest.raises(DataError, match="ABC files are read by music21, which is not installed: pip install music21$"):
+        read_melody(path, Grid(0.4, 0.5))
+
+
+def test_any_line_is_a_title():
+    assert "\nT:a  b c\n" in to_abc(analysed(np.array([40]), EIGHTHS), 0.25, 1, "a\\%b\rc")
+    assert Key(0, False) == analysed(np.zeros(4, np.int32), EIGHTHS).key
+
+
+# --- what a musician hears
+
+
+def test_the_measures_of_a_tune_by_hand():
+    """Three bars of G A B c d, the second with an F natural and a leap, the third as the first."""
+    bar, other = [47, 47, 49, 49, 51, 52, 54, 54], [47, 47, 45, 45, 57, 0, 0, 0]
+    figures = musical(analysed(np.array([*bar, *other, *bar]), EIGHTHS))
+    pitches = [7, 9, 11, 0, 2, 7, 5, 5, 7, 9, 11, 0, 2]
+    assert figures["scale_consistency"] == pytest.approx(13 / 13)  # C major
+    shares = np.bincount(pitches)[np.bincount(pitches) > 0] / 13
+    assert figures["pitch_class_entropy"] == pytest.approx(-(shares * np.log2(shares)).sum())
+    assert figures["stepwise"] == pytest.approx(9 / 12)  # 2 2 1 2, then 7, 2, 12, 10, and 2 2 1 2
+    assert figures["repeated_bars"] == 0.5 and figures["alike_after_2"] == 1 and np.isnan(figures["alike_after_4"])
+    assert figures["ends_on_tonic"] == 0
+
+
+def test_tunes_too_short_to_be_measured():
+    silent = analysed(np.zeros(8, np.int32), EIGHTHS)
+    assert all(np.isnan(value) for value in musical(silent).values())
+    single = musical(analysed(np.array([40, 40]), EIGHTHS))
+    assert single["scale_consistency"] == 1 and single["pitch_class_entropy"] == 0 and np.isnan(single["stepwise"])
+    assert all(np.isnan(divergence([intervals(silent)], [intervals(silent)])))
+
+
+def test_scale_consistency_and_pitch_class_entropy_are_those_of_muspy():
+    muspy = pytest.importorskip("muspy", reason="muspy, of requirements-dev.txt, is not installed")
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        tune = analysed(rng.integers(38, 50, rng.integers(1, 40)), EIGHTHS)
+        notes = [muspy.Note(start, pitch, length) for pitch, start, length in tune.notes.tolist()]
+        music = muspy.Music(tracks=[muspy.Track(notes=notes)])
+        figures = musical(tune)
+        assert figures["scale_consistency"] == pytest.approx(muspy.scale_consistency(music))
+        assert figures["pitch_class_entropy"] == pytest.approx(muspy.pitch_class_entropy(music))
+
+
+def test_divergence_is_that_of_scipy_and_its_error_the_error():
+    """The deviation of many divergences of 100 samples each is what one of them says."""
+    rng, shares = np.random.default_rng(0), [0.4, 0.3, 0.2, 0.1]
+    references = [Counter({0: 30, 1: 30, 3: 40})]
+
+    def draw() -> list[Counter]:
+        return [Counter(rng.choice(4, 5, p=shares).tolist()) for _ in range(100)]
+
+    samples = draw()
+    value, _ = divergence(samples, references)
+    total = sum(samples, Counter())
+    expected = jensenshannon([total[i] for i in range(4)], [30, 30, 0, 40], base=2) ** 2
+    assert value == pytest.approx(expected)
+    assert divergence(references, references)[0] == 0 and divergence([Counter({7: 1})], references)[0] == pytest.approx(
+        1
+    )
+    found = np.array([divergence(draw(), references) for _ in range(300)])
+    assert found[:, 1].mean() == pytest.approx(found[:, 0].std(), rel=0.12)
+
+
+def test_rhythms_and_intervals_by_hand():
+    tune = analysed(np.array([47, 47, 49, 49, 51, 52, 54, 54, 66, 66, 66, 66, 64, 0, 0, 0, 54]), EIGHTHS)
+    assert intervals(tune) == {2: 3, 1: 1, 12: 1, -2: 1, -10: 1}
+    assert {tuple(np.frombuffer(key, bool).astype(int)): n for key, n in rhythms(tune).items()} == {
+        (1, 0, 1, 0, 1, 1, 1, 0): 1,
+        (1, 0, 0, 0, 1, 0, 0, 0): 1,
+    }
+
+
+def test_the_longest_copy_is_found():
+    """By all pairs of places."""
+    rng = np.random.default_rng(0)
+    corpus = [rng.integers(0, 3, length).astype(np.int32) for length in (5, 30, 1, 40)]
+    corpus[2][0] = 176
+    samples = [rng.integers(0, 3, 25), np.array([176, 176]), np.array([100]), corpus[3][7:30]]
+    for sample, found in zip(samples, longest_copies(samples, corpus), strict=True):
+        longest = max(
+            k for k in range(len(sample) + 1)
+            if any((np.array_equal(sample[i : i + k], tune[j : j + k])) and j + k <= len(tune)
+                   for tune in corpus for j in range(len(tune)) for i in range(len(sample) - k + 1))
+        )  # fmt: skip
+        assert found.length == longest
+        assert np.array_equal(
+            sample[found.first : found.first + longest], corpus[found.tune][found.place : found.place + longest]
+        )
+    assert [found[:3] for found in longest_copies(samples[1:], corpus)] == [(1, 0, 2), (0, 0, 0), (23, 0, 3)]
+
+
+# --- a page
+
+
+def test_a_staff_has_every_note():
+    """One head for each sign that is no rest, one accidental for each that has one; what is marked is marked."""
+    rng = np.random.default_rng(0)
+    for value in (0.0625, 0.25, 0.5, 4):
+        tokens = np.repeat(rng.integers(30, 60, 12) * (rng.random(12) < 0.9), rng.integers(1, 9, 12))
+        tune = analysed(tokens, Grid(beats=value))
+        signs = [sign for bar in written(tune) for sign in bar]
+        drawn = staff(tune, range(3, 20))
+        assert drawn.count("<ellipse") == sum(sign.step is not None for sign in signs)
+        accidentals = sum(sign.sharp is not None for sign in signs)
+        lines = drawn.count('<g transform="translate(1 ')
+        assert drawn.count('class="sign"') == accidentals + lines * abs(tune.key.sharps)
+        assert drawn.count('class="marked"') == sum(3 <= sign.start < 20 for sign in signs)
+    assert staff(analysed(np.zeros(0, np.int32), EIGHTHS)).startswith("<svg")
+
+
+def test_a_page_escapes_text():
+    near = Near("<b>&.mid", np.arange(40, 60), Stretch(3, 1, 0, 7))
+    text = page("<i>", {"<u>": np.arange(46, 50)}, [near], EIGHTHS, 0.25)
+    assert not {"<b>", "<i>", "<u>"} & set(re.findall("<[^>]*>", text))
+    assert all(html.escape(part) in text for part in ("<i>", "<u>", "<b>&.mid"))
+    assert "3 of 4 tokens are the same, from its token 8 on" in text
