@@ -51,7 +51,9 @@ from tools.sample import check_knows
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
 SHOWN = (  # in the printed table, where they are measured; the CSV file has all
     *("nll", "nll_test", "g_entropy", "objective", "kl_to_pretrained", "kl_forward", "kl_reverse", "distinct2"),
-    *("bleu2", "bleu4", "self_bleu4", "mse", "pitch_range", "copied_share"),
+    *("bleu2", "bleu4", "self_bleu4", "mse", "pitch_range", "copied_share", "longest_copy"),
+    *("scale_consistency", "pitch_class_entropy", "stepwise", "ends_on_tonic", "repeated_bars"),
+    *("alike_after_2", "alike_after_4", "alike_after_8", "interval_divergence", "rhythm_divergence"),
     *("texygen_bleu2", "texygen_bleu4", "texygen_self_bleu4", "texygen_nll_gen"),
 )
 TITLES = {"nll": "NLL_oracle, nats per token", "nll_test": "NLL_test, nats per token"}

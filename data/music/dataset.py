@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,17 @@ import tensorflow as tf
 
 from data import DataError, Due, checksum
 from data.held_out import D_FIGURES, resampled_on_test, warn_of_held_out, what_d_knows
+from data.music.analysis import Tune, analysed
 from data.music.folder import MAX_TEMPO, MIN_TEMPO, SPLITS, Tunes, load_tunes, windows
-from data.music.measures import nearest_squared_difference, pitch_range
+from data.music.measures import (
+    divergence,
+    intervals,
+    longest_copies,
+    musical,
+    nearest_squared_difference,
+    pitch_range,
+    rhythms,
+)
 from data.music.media import SAMPLE_RATE, audio, piano_roll, save_media
 from data.music.midi import midi_file
 from data.music.songs import check_songs, write_songs
@@ -24,6 +34,7 @@ from support.metrics import bleu, copies, mean_and_error, self_bleu
 from support.seeds import Purpose
 
 SAMPLES = 5  # tunes shown, played and written to files at a time
+TRAIN_TUNES = "tunes of train"  # what `digests` calls their checksum
 SONGS = tuple(f"sample{i}.mid" for i in range(SAMPLES))
 MAX_HELD_OUT = 1024  # validation windows, and test windows, that are used; Nottingham has 813 and 794
 COPY_LENGTH = 16  # tokens; the shortest stretch of a training tune that counts as copied, in shorter sequences all
@@ -39,7 +50,11 @@ class NottinghamData:
 
     oracle = None
     end_token: int | None = None
-    compared = ("bleu2", "bleu3", "bleu4", "self_bleu4", "mse", "rest_share", "pitch_range", "copied_share")
+    compared = (
+        *("bleu2", "bleu3", "bleu4", "self_bleu4", "mse", "rest_share", "pitch_range", "copied_share", "longest_copy"),
+        *("scale_consistency", "pitch_class_entropy", "stepwise", "ends_on_tonic", "repeated_bars"),
+        *("alike_after_2", "alike_after_4", "alike_after_8", "interval_divergence", "rhythm_divergence"),
+    )
     evaluated = ("nll_test", "nll_valid", "g_entropy", *compared, *(f"real_{name}" for name in compared), *D_FIGURES)
 
     def __init__(self, config: Config):
@@ -51,7 +66,8 @@ class NottinghamData:
         """
         self.config, seq_len = config, config.seq_len
         self.origin = f"--data_dir {config.data_dir}"
-        self.vocab_size = self.start_token = Grid(onsets=config.onsets).vocab_size
+        self.grid = Grid(config.frame_seconds, config.frame_beats, config.onsets)
+        self.vocab_size = self.start_token = self.grid.vocab_size
         if config.songs_dir and config.is_train:
             check_songs(Path(config.songs_dir), SONGS)
         self.tunes = load(config)
@@ -148,7 +164,10 @@ class NottinghamData:
             - `rest_share`: share of tokens that are rests;
             - `pitch_range`: highest less lowest pitch of a sequence, semitones;
             - `copied_share`: share of sequences with 16 or more consecutive tokens of a training tune in them or, where
-              --seq_len is less, that are such a stretch whole.
+              --seq_len is less, that are such a stretch whole;
+            - `longest_copy`: tokens of the longest stretch that a training tune has too;
+            - what `musical` tells of each, and of all `interval_divergence` and `rhythm_divergence`, the `divergence`
+              of their `intervals` and `rhythms` from those of the windows of test.
             What needs test is left out where it is empty; self-BLEU needs two sequences, and all figures one. A
             sequence of rests alone counts in neither `mse` nor `pitch_range`.
         """
@@ -164,8 +183,20 @@ class NottinghamData:
         values["rest_share"] = (samples == REST).mean(axis=1)
         values["pitch_range"] = pitch_range(pitches)
         values["copied_share"] = copies(samples, self.tunes.train, min(COPY_LENGTH, samples.shape[1]))
+        values["longest_copy"] = np.array([stretch.length for stretch in longest_copies(samples, self.tunes.train)])
+        tunes = [analysed(tokens, self.grid) for tokens in samples]
+        each = [musical(tune) for tune in tunes]
+        values |= {name: np.array([figures[name] for figures in each]) for name in each[0]}
         defined = {name: values[name][~np.isnan(values[name])] for name in self.compared if name in values}
-        return {name: mean_and_error(numbers) for name, numbers in defined.items() if len(numbers)}
+        figures = {name: mean_and_error(numbers) for name, numbers in defined.items() if len(numbers)}
+        for name, counted in (("interval_divergence", intervals), ("rhythm_divergence", rhythms)):
+            pair = divergence([counted(tune) for tune in tunes], [counted(tune) for tune in self._test_tunes])
+            figures |= {} if math.isnan(pair[0]) else {name: pair}
+        return figures
+
+    @cached_property
+    def _test_tunes(self) -> list[Tune]:
+        return [analysed(tokens, self.grid) for tokens in self.test]
 
     def log_samples(self, model, epoch: int, due: Due, log: RunLog) -> None:
         """Every --sample_every epochs and at a phase's end: tunes to see and hear, and sample*.mid written anew.
