@@ -20,7 +20,8 @@ CHECKPOINTS, METRICS, VOCABULARY = "checkpoints", "metrics.csv", "vocabulary.jso
 MEDIA, TEMPO = "media", "tempo.json"
 TAKEN = "another process is training there"
 PRETRAINED = "pretrained"  # the mark of the checkpoint at the end of the generator's pretraining
-SONG, MEDIUM = re.compile(r"sample\d+\.(mid|abc)"), re.compile(r"epoch\d+_.*\.(png|wav)")  # what runs on music leave
+# What runs on music leave, or samples of them.
+SONG, MEDIUM = re.compile(r"sample\d+\.(mid|abc)|tunes\.(abc|html)"), re.compile(r"epoch\d+_.*\.(png|wav)")
 SAVED = "saved"  # in config.json: whether the run has written a checkpoint
 STEP = re.compile(r"step-\d{9}")  # a checkpoint's directory: the number of steps taken
 # The schedules of rates that can fall over the epochs that a flag counts.

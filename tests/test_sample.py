@@ -1,11 +1,14 @@
 """tools/sample.py: what it draws from runs of every data set, and what it refuses."""
 
+import html
 import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,10 @@ from conftest import ROOT, SIZES, all_sequences, index_of, probabilities, train
 from test_generator import chi_square
 from test_nottingham import write_song
 
-from data.music.midi import read_tokens
+from data.music.abc import HEADER, read_melody, to_abc
+from data.music.analysis import analysed
+from data.music.midi import midi_file, read_tokens
+from data.music.tokens import Grid, canonical
 from model import SeqGAN
 from runs.checkpoints import MARKS, Checkpoints
 from tools import sample
@@ -38,6 +44,7 @@ def runs(tmp_path_factory) -> Path:
         ("text", [*text, "--jit", "--data_dir", str(folder / "lines.txt")]),
         ("words", [*text, "--tokens", "word", "--data_dir", str(folder / "words.txt")]),
         ("tunes", ["--dataset", "Nottingham", "--data_dir", str(folder / "melodies")]),
+        ("onsets", ["--dataset", "Nottingham", "--onsets", "--data_dir", str(folder / "melodies")]),
     ):
         assert train([*SIZES, *FEW, *flags, "--log_dir", str(folder / name)]) == 0
     shutil.rmtree(folder / "melodies")
@@ -145,6 +152,108 @@ def test_one_tune_has_the_name_it_is_given(runs, capsysbinary, tmp_path):
     assert lines_of(capsysbinary, runs / "tunes", "-n", 1, "-o", file) == [f"1 tune in {file}"]
     lines_of(capsysbinary, runs / "tunes", "-n", 1, "-o", tmp_path / "folder")
     assert file.read_bytes() == (tmp_path / "folder" / "sample0.mid").read_bytes()
+
+
+class Elements(HTMLParser):
+    """Finds the elements of a page, and that each is closed."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.found, self.open = [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append(tag)
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.found.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def melodies(runs) -> Iterator[Path]:
+    """What the runs on music were trained on."""
+    for i in range(3):
+        write_song(runs / "melodies" / f"{i}.mid", [60 + i, 62, 64, 65, 67, 69, 71, 72])
+    yield runs / "melodies"
+    shutil.rmtree(runs / "melodies")
+
+
+@pytest.mark.parametrize("run", ["tunes", "onsets"])
+def test_tunes_as_abc_and_as_a_page(runs, melodies, capsysbinary, tmp_path, run):
+    pytest.importorskip("music21")
+    songs, flags = tmp_path / "<songs>", [runs / run, "-n", 3, "-o", tmp_path / "<songs>"]
+    told = f"3 tunes in {songs}/sample*.mid, to look at and listen to: {songs}/tunes.html"
+    assert lines_of(capsysbinary, *flags, "--length", 40, "--abc") == [told]
+    files = {f"sample{i}.{end}" for i in range(3) for end in ("mid", "abc")} | {"tunes.abc", "tunes.html"}
+    assert {path.name for path in songs.iterdir()} == {*files, ".samples.sha256"}
+    onsets, texts = run == "onsets", []
+    for i in range(3):
+        tokens = read_tokens(songs / f"sample{i}.mid", onsets=onsets)
+        assert read_melody(songs / f"sample{i}.abc", Grid(0.4, onsets=onsets)).tolist() == tokens.tolist()
+        texts.append((songs / f"sample{i}.abc").read_text().removeprefix(HEADER))
+        assert texts[-1].startswith(f"X:{i + 1}\nT:Tune {i} of seed 1\nM:")
+    assert (songs / "tunes.abc").read_text() == HEADER + "\n".join(texts)
+    page = (songs / "tunes.html").read_text()
+    elements = Elements(page).found
+    assert [elements.count(tag) for tag in ("section", "svg", "audio", "h3", "pre")] == [3, 6, 6, 3, 3]
+    assert "http" not in page and all(f"<h2>Tune {i} of seed 1</h2>" in page for i in range(3))
+    assert html.escape(str(runs / run)) in page and page.count(".mid</h3>") == 3
+    # The next tunes replace them all; where the melodies are others, or gone, none is shown beside them.
+    write_song(melodies / "0.mid", [60, 64, 62, 65, 67, 69, 71, 72])
+    for reason in ("has other tunes than the run has read", "no such folder"):
+        assert sample.main([str(word) for word in [*flags, "--abc"]]) == 0
+        error = capsysbinary.readouterr().err.decode()
+        assert error.startswith(f"sample.py: tunes.html shows no training tunes: --data_dir {melodies}")
+        assert reason in error and error.count("\n") == 1
+        assert Elements((songs / "tunes.html").read_text()).found.count("svg") == 3
+        shutil.rmtree(melodies, ignore_errors=True)
+    melodies.mkdir()
+    assert lines_of(capsysbinary, *flags) == [told.split(",")[0]]
+    assert {path.name for path in songs.iterdir()} == {"sample0.mid", "sample1.mid", "sample2.mid", ".samples.sha256"}
+    # Nobody's page is lost.
+    (songs / "tunes.html").write_text("mine")
+    with pytest.raises(SystemExit, match="2"):
+        sample.main([str(word) for word in [*flags, "--abc"]])
+    assert (songs / "tunes.html").read_text() == "mine"
+
+
+@pytest.mark.parametrize("run", ["tunes", "onsets"])
+def test_variations_of_a_tune_begin_as_it_does(runs, capsysbinary, tmp_path, run):
+    """Of a MIDI or ABC file, by default 16 tokens; what they begin with can be left out of what is written."""
+    pytest.importorskip("music21")
+    onsets, begin = run == "onsets", [40, 42, 42, 0, 45, 45, 44, 44, 44, 40, 0, 0, 52, 52, 52, 51, 33, 33]
+    if onsets:
+        begin[2], begin[5] = 42 + 88, 45 + 88  # 44 is struck again, twice
+    tokens = canonical(np.array(begin), onsets)
+    (tmp_path / "a.mid").write_bytes(midi_file([0, 0, *tokens], onsets=onsets))
+    grid = Grid(0.4, onsets=onsets)
+    (tmp_path / "a.abc").write_text(to_abc(analysed(tokens, grid), 0.4, 1, "a"))
+
+    def drawn(*more: object) -> list[list[int]]:
+        lines_of(capsysbinary, runs / run, "-n", 2, "--length", 30, *more, "-o", tmp_path / "songs")
+        return [read_tokens(tmp_path / "songs" / f"sample{i}.mid", onsets=onsets).tolist() for i in range(2)]
+
+    whole = drawn("--like", tmp_path / "a.mid", "--keep", 9)
+    assert [song[:9] for song in whole] == [tokens.tolist()[:9]] * 2 and whole[0] != whole[1]
+    assert drawn("--prefix_file", tmp_path / "a.abc", "--keep", 9) == whole
+    rest = drawn("--like", tmp_path / "a.mid", "--keep", 9, "--without_prefix")
+    assert rest == [canonical(np.array(song[9:]), onsets).tolist() for song in whole]
+    assert [song[:16] for song in drawn("--like", tmp_path / "a.abc")] == [tokens.tolist()[:16]] * 2
+    assert [song[:18] for song in drawn("--like", tmp_path / "a.abc", "--keep", 29)] == [tokens.tolist()] * 2
+
+
+def test_what_is_written_without_the_prefix(runs, capsysbinary):
+    whole = lines_of(capsysbinary, runs / "text", "-n", 30, "--prefix", "b")
+    assert lines_of(capsysbinary, runs / "text", "-n", 30, "--prefix", "b", "--without_prefix") == [
+        line.removeprefix("b") for line in whole
+    ]
 
 
 def test_a_tune_longer_than_those_of_training(runs, capsysbinary, tmp_path):
@@ -286,6 +395,14 @@ BAD = [
     ("tunes", ["--prefix", "C4 H4 C-1 C C10 b0"], "--prefix: not in the run's vocabulary: 'H4' 'C-1' 'C' 'C10'"),
     ("tunes", ["--prefix", "G#0"], "--prefix: not in the run's vocabulary: 'G#0'"),
     ("ids", ["--prefix", "C4"], "--prefix: not in the run's vocabulary: 'C4'"),
+    ("text", ["--abc"], "/text is no run on music"),
+    ("ids", ["--like", "a.mid"], "/ids is no run on music"),
+    ("tunes", ["--like", "a.mid", "--prefix", "C4"], "--prefix_file: not with --prefix"),
+    ("tunes", ["--keep", "3"], "--keep has no effect without --prefix_file"),
+    ("tunes", ["--without_prefix"], "--without_prefix has no effect without --prefix or --prefix_file"),
+    ("tunes", ["--like", "absent.mid"], "absent.mid: No such file or directory"),
+    ("tunes", ["--like", "absent.abc"], "absent.abc: No such file or directory"),
+    ("tunes", ["-n", "1", "--abc", "-o", "a.mid"], "-o a.mid: --abc needs a folder, as it writes several files"),
     ("text", ["--length", "0"], "argument --length: 0 is less than 1"),
     ("text", ["--length", "100001"], "argument --length: 100001 is more than 100000"),
     ("ids", ["--checkpoint", "best"], "ids/checkpoints: none is marked best: that takes evaluations on a valid split"),

@@ -14,10 +14,15 @@ import support.quiet  # noqa: F401 - before TensorFlow
 import numpy as np
 import tensorflow as tf
 
-from data.music.dataset import frame_seconds, recorded_tempo
+from data import DataError, checksum
+from data.music.abc import HEADER, read_melody, to_abc
+from data.music.analysis import analysed
+from data.music.dataset import TRAIN_TUNES, frame_seconds, load, recorded_tempo
+from data.music.measures import longest_copies
 from data.music.midi import midi_file
+from data.music.page import Near, page
 from data.music.songs import write_songs
-from data.music.tokens import named, to_pitches
+from data.music.tokens import Grid, named, to_pitches, trim
 from data.text import Vocabulary, tokenise
 from evaluation import Evaluated
 from generator import State, sample_tokens
@@ -25,7 +30,8 @@ from model import SeqGAN
 from resampling import keep_one
 from runs.checkpoints import BEST, first_line
 from runs.directories import PRETRAINED, TEMPO, VOCABULARY, write_whole
-from support.config import UsageError
+from support.config import Config, UsageError
+from support.config_file import CONFIG, read_config
 from support.device import configure_tensorflow
 from support.metrics import mean_and_error
 from support.objective import Objective
@@ -35,6 +41,7 @@ from support.streams import escape_unprintable
 
 ROWS = 256  # samples drawn at once; the same whatever -n, so that more samples begin with the fewer
 STEPS = 256  # tokens of them that are drawn in one compiled call
+KEEP = 16  # tokens of --prefix_file: two bars of eighths
 MOST_TOKENS = 100_000  # of a sample: ROWS of them fit into memory
 
 
@@ -195,11 +202,11 @@ def choice_of(model: SeqGAN, logdir: Path, candidates: int, eta: float | None) -
     return Choice(model.discriminator.log_odds, candidates, eta)
 
 
-def read_prefix(text: str, model: SeqGAN, vocabulary: Vocabulary | None, length: int) -> list[int]:
+def read_prefix(text: str, model: SeqGAN, vocabulary: Vocabulary | None) -> list[int]:
     """The token ids of --prefix: text where there is a vocabulary, else numbers or, in music, notes.
 
     Raises:
-        UsageError: it has unknown tokens, or so many that none of `length` is left to draw.
+        UsageError: it has unknown tokens.
     """
     advice, unknown, prefix = "", list[str](), list[int]()
     if vocabulary:
@@ -221,35 +228,65 @@ def read_prefix(text: str, model: SeqGAN, vocabulary: Vocabulary | None, length:
         advice = "; a token of music is a note, such as C4 or F#4, R, a rest, or -, which holds one" if music else ""
     if unknown:
         raise UsageError(f"--prefix: not in the run's vocabulary: {' '.join(map(repr, unknown))}{advice}")
-    if len(prefix) >= length:
-        whose = "the run's" if length == model.generator.seq_len else "--length"
-        raise UsageError(f"--prefix: {len(prefix)} tokens leave none to draw of {whose} {length}")
     return prefix
+
+
+def read_first(path: Path, keep: int, grid: Grid) -> list[int]:
+    """The first tokens of the melody of a file, `keep` of them or all, without the rests before it.
+
+    Raises:
+        UsageError: it is no MIDI or ABC file, or has no melody.
+        OSError: it can't be read.
+    """
+    with open(path, "rb"):
+        pass  # tells best why it can't be read
+    tokens = trim(read_melody(path, grid))[:keep].tolist()
+    if not tokens:
+        raise UsageError(f"{path}: no melody in it")
+    return tokens
+
+
+def nearest(tunes: Sequence[np.ndarray], config: Config, logdir: Path) -> list[Near | None]:
+    """The training tune that is nearest to each; none, and a line on stderr, where --data_dir has not what was read."""
+    try:
+        data = load(config)
+        if read_config(logdir / CONFIG).get("data", {}).get(TRAIN_TUNES, checksum(data.train)) == checksum(data.train):
+            found = longest_copies(tunes, data.train)
+            return [Near(data.names[stretch.tune], data.train[stretch.tune], stretch) for stretch in found]
+        reason = f"--data_dir {config.data_dir} has other tunes than the run has read"
+    except DataError as error:
+        reason = str(error)
+    print(f"sample.py: tunes.html shows no training tunes: {reason}", file=sys.stderr)
+    return [None] * len(tunes)
 
 
 class Songs:
     """A file, or a folder of files, that tunes are written to."""
 
-    def __init__(self, output: Path | None, count: int, logdir: Path):
-        """Writes `count` tunes to `output`, or to a folder in `logdir`.
+    def __init__(self, output: Path | None, count: int, logdir: Path, abc: bool):
+        """Writes `count` tunes to `output`, or to a folder in `logdir`; `abc`: also as ABC and as a page.
 
         Raises:
-            UsageError: it is one file for several tunes, or a file of another kind.
+            UsageError: it is one file for several files, or a file of another kind.
         """
+        self.abc = abc
         self.folder, self.file, self.count = output or logdir / "samples", None, count
         if output and output.suffix and not output.is_dir():
             if output.suffix.lower() not in (".mid", ".midi"):
                 raise UsageError(f"-o {output}: no name that ends in .mid, nor a folder that is there")
             if count > 1:
                 raise UsageError(f"-o {output}: -n {count} tunes need a folder, or -n 1")
+            if abc:
+                raise UsageError(f"-o {output}: --abc needs a folder, as it writes several files")
             self.file = output
 
     def __str__(self) -> str:
         where = self.file or f"{self.folder}/sample{'*' if self.count > 1 else '0'}.mid"
-        return f"{self.count} tune{'s' * (self.count != 1)} in {where}"
+        page = f", to look at and listen to: {self.folder / 'tunes.html'}" * self.abc
+        return f"{self.count} tune{'s' * (self.count != 1)} in {where}{page}"
 
-    def write(self, portions: Iterator[np.ndarray], seconds: float, beats: float, onsets: bool) -> None:
-        """Writes tunes, int32 [n, T] each portion, whose tokens last `seconds` and so many `beats` (0: by the second).
+    def write(self, portions: Iterator[np.ndarray], seconds: float, seed: int, config: Config, logdir: Path) -> None:
+        """Writes tunes of the run in `logdir`, int32 [n, T] each portion, whose tokens last `seconds`.
 
         An earlier call's songs do not stay among those of this one in a folder. What else is there does.
 
@@ -257,12 +294,24 @@ class Songs:
             UsageError: the folder has a file of such a name that is no earlier song, or was changed since.
             OSError: one can't be written.
         """
+        grid = Grid(config.frame_seconds, config.frame_beats, config.onsets)
         tunes = (tokens for rows in portions for tokens in rows)
+        files = (midi_file(tokens, seconds, grid.beats, grid.onsets) for tokens in tunes)
+        names = [f"sample{i}.mid" for i in range(self.count)]
         if self.file:
-            write_whole(self.file, midi_file(next(tunes), seconds, beats, onsets))
-            return
-        contents = (midi_file(tokens, seconds, beats, onsets) for tokens in tunes)
-        write_songs(self.folder, [f"sample{i}.mid" for i in range(self.count)], contents)
+            write_whole(self.file, next(files))
+        elif not self.abc:
+            write_songs(self.folder, names, files)
+        else:
+            titled = {f"Tune {i} of seed {seed}": tokens for i, tokens in enumerate(tunes)}
+            found = enumerate(titled.items(), 1)
+            texts = [to_abc(analysed(tokens, grid), seconds, number, title) for number, (title, tokens) in found]
+            names += [f"sample{i}.abc" for i in range(self.count)] + ["tunes.abc", "tunes.html"]
+            near = nearest(list(titled.values()), config, logdir)
+            written = [*(HEADER + text for text in texts), HEADER + "\n".join(texts)]
+            written.append(page(f"Tunes of {logdir}", titled, near, grid, seconds))
+            songs = [midi_file(tokens, seconds, grid.beats, grid.onsets) for tokens in titled.values()]
+            write_songs(self.folder, names, [*songs, *(text.encode() for text in written)])
 
 
 def write_lines(portions: Iterator[np.ndarray], vocabulary: Vocabulary | None, output: Path | None) -> None:
@@ -296,6 +345,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="",
         help="what every sample begins with: text; token ids with spaces; or for music notes, such as C4 F#4 R (a "
         "rest) - (a note is held), a token each",
+    )
+    parser.add_argument(
+        "--prefix_file",
+        "--like",
+        type=Path,
+        metavar="FILE",
+        help="music: what every sample begins with is the beginning of a MIDI or ABC file, such as another sample",
+    )
+    parser.add_argument(
+        "--keep", type=number(int, 1, MOST_TOKENS), metavar="INT", help="tokens of --prefix_file (default: 16)"
+    )
+    parser.add_argument("--without_prefix", action="store_true", help="write samples without what they begin with")
+    parser.add_argument(
+        "--abc",
+        action="store_true",
+        help="music: write each tune as ABC, too, all of them to tunes.abc, and a page to see and hear, tunes.html",
     )
     parser.add_argument(
         "--length",
@@ -359,7 +424,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(f"{logdir / VOCABULARY}: not this run's vocabulary")
         if arguments.no_unknown and not vocabulary:
             raise UsageError(f"--no-unknown: {logdir} is no run on text, so there is no unknown token")
-        prefix = read_prefix(arguments.prefix, model, vocabulary, length)
+        if config.dataset != "Nottingham" and (arguments.abc or arguments.prefix_file):
+            flag = "--abc" if arguments.abc else "--prefix_file"
+            raise UsageError(f"{flag}: {logdir} is no run on music")
+        flag = "--prefix_file" if arguments.prefix_file else "--prefix"
+        if arguments.prefix_file and arguments.prefix:
+            raise UsageError("--prefix_file: not with --prefix")
+        if arguments.keep and not arguments.prefix_file:
+            raise UsageError("--keep has no effect without --prefix_file")
+        if arguments.prefix_file:
+            grid = Grid(config.frame_seconds, config.frame_beats, config.onsets)
+            prefix = read_first(arguments.prefix_file, arguments.keep or KEEP, grid)
+        else:
+            prefix = read_prefix(arguments.prefix, model, vocabulary)
+        if len(prefix) >= length:
+            whose = "the run's" if length == model.generator.seq_len else "--length"
+            raise UsageError(f"{flag}: {len(prefix)} tokens leave none to draw of {whose} {length}")
+        if arguments.without_prefix and not prefix:
+            raise UsageError("--without_prefix has no effect without --prefix or --prefix_file")
         never = [vocabulary.unknown] if vocabulary and arguments.no_unknown else []
         if not (sys.stdout or arguments.output or config.dataset == "Nottingham"):
             raise UsageError("stdout is closed; -o names a file")
@@ -390,10 +472,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             samples = scored(samples, objective, draws, arguments.rank)
         elif arguments.rank:
             samples = ranked(samples, model.log_odds)
+        if arguments.without_prefix:
+            samples = (rows[:, len(prefix) :] for rows in samples)
         if config.dataset == "Nottingham":
-            songs = Songs(arguments.output, arguments.n, logdir)
+            songs = Songs(arguments.output, arguments.n, logdir, arguments.abc)
             seconds = frame_seconds(config, recorded_tempo(logdir / TEMPO) if config.frame_beats else 0)
-            songs.write(samples, seconds, config.frame_beats, config.onsets)
+            songs.write(samples, seconds, arguments.seed, config, logdir)
             escape_unprintable()
             print(songs)
         else:

@@ -36,6 +36,7 @@ class Tunes(NamedTuple):
         train: one int32 array [length] a tune.
         valid: the same.
         test: the same.
+        names: of the train tunes, their paths relative to the folder.
         skipped: (path relative to the folder, reason) of each file that was left out.
         tempo: median over the train tunes of a tune's mean tempo, beats a minute.
     """
@@ -43,6 +44,7 @@ class Tunes(NamedTuple):
     train: list[np.ndarray]
     valid: list[np.ndarray]
     test: list[np.ndarray]
+    names: list[str]
     skipped: list[tuple[str, str]]
     tempo: float
 
@@ -112,7 +114,7 @@ def load_tunes(
     if not paths:
         raise DataError(f"{root}: no .mid or .midi file in it")
 
-    tunes = Tunes([], [], [], [], 0.0)
+    tunes = Tunes([], [], [], [], [], 0.0)
     dealt: dict[bytes, str] = {}  # the split of each tune, by its tokens
     tempi = []
     for name, (tokens, reason, tempo) in zip(names, _parse_cached(root, paths, names, frame, cache), strict=True):
@@ -124,7 +126,9 @@ def load_tunes(
         turn = {1: "valid", 2: "test"}.get(len(dealt) % 10, "train")
         split = name.split("/")[0] if present else dealt.setdefault(tokens.tobytes(), turn)
         getattr(tunes, split).append(tokens)
-        tempi += [tempo] if split == "train" else []
+        if split == "train":
+            tunes.names.append(name)
+            tempi.append(tempo)
     _tell_skipped(root, tunes.skipped)
     if not tunes.train:
         what = f"{root / 'train'}: no usable tune" if present else f"{root}: no usable tune"
