@@ -86,7 +86,9 @@ class Config:
     """The configuration of a run. A default is the paper's or the authors' value unless its help text says why not."""
 
     preset: str = flag(
-        "default", "the set of values that the other flags start from", choices=("default", "paper", "quick", "music")
+        "default",
+        "the set of values that the other flags start from",
+        choices=("default", "paper", "quick", "music", "paper_music"),
     )
 
     # the run

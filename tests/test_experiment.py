@@ -5,8 +5,8 @@ from conftest import ROOT
 
 from runs.directories import CHECKPOINTS
 from runs.experiment import read
-from support.config import UsageError
-from support.config_file import CONFIG, differences
+from support.config import FIELDS, UsageError
+from support.config_file import AFTER_PRETRAINING, CONFIG, differences
 from support.parser import read_flags
 
 GOOD = """
@@ -199,9 +199,21 @@ def test_a_file_that_is_no_table(tmp_path):
         read(table(tmp_path, name="a b.toml"))
 
 
-def test_the_music_preset_is_what_the_tables_run_was():
-    """The figures of --preset music are those of a method that gives each flag itself."""
-    cells = {cell.method.name: cell for cell in read(ROOT / "experiments" / "nottingham.toml").cells(Path("logs"))}
-    run, preset = read_flags(cells["leash_mle"].argv), read_flags(["--preset", "music"])
+@pytest.mark.parametrize(
+    ("preset", "table", "method", "others"),
+    [
+        ("paper_music", "nottingham", "leash_mle", set()),
+        (
+            "music",
+            "tunes",
+            "resampled",
+            AFTER_PRETRAINING - {name for name in FIELDS if name.startswith("d_")} | {"d_steps"},
+        ),
+    ],
+)
+def test_the_music_presets_are_what_the_tables_runs_were(preset, table, method, others):
+    """The figures of a preset are those of a method that gives each flag itself."""
+    cells = {cell.method.name: cell for cell in read(ROOT / "experiments" / f"{table}.toml").cells(Path("logs"))}
     own = {"preset", "seed", "threads", "log_dir", "eval_log_dir", "pretrained", "sample_every"}
-    assert not differences(run, preset, own)
+    run, values = read_flags(cells[method].argv), read_flags(["--preset", preset])
+    assert not differences(run, values, own | (others - {"pretrain_d_epochs"}))
