@@ -208,7 +208,7 @@ class Experiment:
             raise UsageError("report.limits has two numbers for each axis")
         if not all(-math.inf < low < high < math.inf for low, high in limits.values()):
             raise UsageError("report.limits has the lower end of an axis first")
-        if unknown := limits.keys() - {"epoch", *self.report.get("curves", CURVES)}:
+        if unknown := limits.keys() - {self.report.get("x", "epoch"), *self.report.get("curves", CURVES)}:
             raise UsageError(f"report.limits has {', '.join(sorted(unknown))}, which is not drawn")
         return {name: (low, high) for name, (low, high) in limits.items()}
 
@@ -351,15 +351,21 @@ class Reader:
         report = content.get("report", {})
         if not isinstance(report, dict):
             self._fail("report", None, "report is not a table")
-        self._keys(report, {"against", "metrics", "curves", "limits", "bands", "closed"}, None)
-        for key in ("metrics", "curves"):
+        lists, words = ("metrics", "curves", "collapsed", "draw", "table"), ("against", "primary", "x")
+        self._keys(report, {*lists, *words, "limits", "closed"}, None)
+        for key in lists:
             if not isinstance(names := report.get(key, []), list) or not all(isinstance(name, str) for name in names):
-                self._fail(key, None, f"report.{key} is {names!r}, not a list of figures")
-        if not isinstance(bands := report.get("bands", True), bool):
-            self._fail("bands", None, f"report.bands is {bands!r}, not true or false")
-        against = report.get("against")
-        if against is not None and against not in {method.name for method in table}:
-            self._fail("against", None, f"report.against is {against!r}, which is no method")
+                self._fail(key, None, f"report.{key} is {names!r}, not a list of names")
+        for key in words:
+            if not isinstance(word := report.get(key, ""), str):
+                self._fail(key, None, f"report.{key} is {word!r}, not a name")
+        for key in ("against", "collapsed", "draw"):
+            named = report.get(key, [])
+            for name in [named] if isinstance(named, str) else named:
+                if name not in {method.name for method in table}:
+                    self._fail(key, None, f"report.{key} is {named!r}, which is no method")
+        if (x := report.get("x", "epoch")) not in ("epoch", "seconds"):
+            self._fail("x", None, f"report.x is {x!r}, not epoch or seconds")
         title = content.get("title", self.path.stem)
         if not isinstance(title, str) or not title.strip():
             self._fail("title", None, f"title is {title!r}, not a text")

@@ -79,7 +79,8 @@ def test_only_panels_with_data(tmp_path, pictures):
     ):
         assert plot_curves.main([*map(str, runs), "-o", str(tmp_path / "x.png")]) == 0
         panels = pictures.pop().axes
-        assert [panel.get_ylabel() for panel in panels] == [f"{label} (nats a token)" for label in labels]
+        names = [panel.get_ylabel().removesuffix("\nnats per token") for panel in panels]
+        assert names == [label if label == "entropy of G" else f"{label} (↓ better)" for label in labels]
         assert all(panel.lines for panel in panels)
     legend = {text.get_text() for text in panels[0].get_legend().get_texts()}
     assert legend == {"a", "b", "entropy of the oracle", "adversarial training begins"}
@@ -104,8 +105,9 @@ def test_an_entropy_is_drawn_for_the_runs_of_its_oracle(tmp_path, pictures):
 
     ((color, _, values),) = floors("a", "same")
     assert color == "black" and values == [5.5, 5.5]
-    assert floors("text", "a") == [("C1", [0, 3, 4], [5.5] * 3)]
-    assert floors("a", "other") == [("C0", [0, 3, 4], [5.5] * 3), ("C1", [0, 3, 4], [4.5] * 3)]
+    one, other = plot_curves.REST[:2]
+    assert floors("text", "a") == [(other, [0, 3, 4], [5.5] * 3)]
+    assert floors("a", "other") == [(one, [0, 3, 4], [5.5] * 3), (other, [0, 3, 4], [4.5] * 3)]
 
 
 def test_where_the_picture_goes(tmp_path, monkeypatch, capsys):
@@ -156,3 +158,13 @@ def test_it_is_quick():
     """A program that draws a few lines does not import TensorFlow."""
     code = "import sys; from tools import plot_curves; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_a_method_has_its_colour_in_every_figure():
+    one, other = (
+        plot_curves.colours(["random reward", "MLE", "a"]),
+        plot_curves.colours(["x", "MLE", "constant reward"]),
+    )
+    assert one["MLE"] == other["MLE"] and len({*one.values(), other["constant reward"]}) == 4
+    many = plot_curves.colours(["MLE", *(f"MLE {i}" for i in range(12))])
+    assert len(set(many.values())) == 13 and many["MLE"] == one["MLE"]

@@ -99,7 +99,7 @@ def rows_of(path):
 def test_intervals_are_students():
     values = [3.0, 3.2, 3.1, 3.3]
     low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
-    assert interval(values) == pytest.approx((np.mean(values), low, high, 4))
+    assert interval(values)[:4] == pytest.approx((np.mean(values), low, high, 4))
     # By hand: the deviation of 1, 2, 3 is 1, and the quantile of two degrees of freedom 4.302653.
     assert interval([1.0, 2.0, 3.0]).high == pytest.approx(2 + 4.302653 / math.sqrt(3), abs=1e-6)
     alone = interval([5.0])
@@ -143,7 +143,7 @@ def test_final_values_means_and_differences(made, tmp_path, capsys):
     path, _, ends = made
     assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr()
-    assert printed.err == "" and str(tmp_path / "out" / "hand.md") in printed.out
+    assert printed.err == "" and str(tmp_path / "out" / "README.md") in printed.out
     runs = rows_of(tmp_path / "out" / "hand_runs.csv")
     assert [float(row["nll"]) for row in runs if row["method"] == "mle"] == ends["mle"]  # the last, not the best
     assert {float(row["seconds"]) for row in runs if row["method"] == "long"} == {2.0}
@@ -158,7 +158,7 @@ def test_final_values_means_and_differences(made, tmp_path, capsys):
     assert float(row["mean"]) == pytest.approx(paired.mean())
     assert float(row["p"]) == pytest.approx(stats.ttest_rel(ends["long"], ends["mle"]).pvalue)
     assert row["p_holm"] == row["p"]  # the only one whose differences vary
-    text = (tmp_path / "out" / "hand.md").read_text()
+    text = (tmp_path / "out" / "README.md").read_text()
     assert "# Hand-made" in text and "MLE \\| longer" in text and "1.500 nats" in text and "hand.png" in text
     assert "Not all runs" not in text
     assert (tmp_path / "out" / "hand.png").stat().st_size > 10_000
@@ -179,8 +179,8 @@ flags = "{other}"
     for cell, entropy in zip(read(path).cells(tmp_path / "logs"), (1.4, 1.6), strict=True):
         make_run(cell, [{"nll": 3.0, "oracle_entropy": entropy}] * 2)
     assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
-    assert ("entropy is 1.500" in (tmp_path / "out" / "two.md").read_text()) == said
-    assert ("The oracle's entropy" in (tmp_path / "out" / "two.md").read_text()) == said
+    assert ("entropy is 1.500" in (tmp_path / "out" / "README.md").read_text()) == said
+    assert ("The oracle's entropy" in (tmp_path / "out" / "README.md").read_text()) == said
 
 
 def test_what_is_missing_is_named(made, tmp_path, capsys):
@@ -193,7 +193,7 @@ def test_what_is_missing_is_named(made, tmp_path, capsys):
     gone.log_dir.rmdir() if gone.log_dir.exists() else None
     assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
     lines = ["mle, seed 1: not started", "long, seed 4: unfinished, after 4 of 4 epochs"]
-    text, errors = (tmp_path / "out" / "hand.md").read_text(), capsys.readouterr().err
+    text, errors = (tmp_path / "out" / "README.md").read_text(), capsys.readouterr().err
     assert all(line in text and line in errors for line in lines)
     means = {(row["method"], row["metric"]): row for row in rows_of(tmp_path / "out" / "hand_means.csv")}
     assert means["mle", "nll"]["seeds"] == "3" and means["long", "nll"]["seeds"] == "3"
@@ -212,7 +212,7 @@ def test_a_figure_that_no_run_has_is_named(made, tmp_path, capsys):
     path, *_ = made
     path.write_text(TABLE + 'metrics = ["nll", "nll_tets"]\ncurves = ["nll", "entropy"]\n')
     assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
-    text, errors = (tmp_path / "out" / "hand.md").read_text(), capsys.readouterr().err.splitlines()
+    text, errors = (tmp_path / "out" / "README.md").read_text(), capsys.readouterr().err.splitlines()
     lines = ["nll_tets, which report.metrics names: no run has it", "entropy, which report.curves names: no run has it"]
     assert errors == [f"report.py: {line}" for line in lines] and all(f"- {line}\n" in text for line in lines)
 
@@ -275,17 +275,17 @@ def test_the_share_of_a_divergence_that_is_closed(tmp_path, monkeypatch, capsys)
     assert float(means["many", "known"]["mean"]) == pytest.approx(0.02 / 0.4) and ("drift", "known") not in means
     found = [float(means["many", name]["mean"]) for name in ("before_d_gain", "d_gain", "before_kl_forward")]
     assert found == [0.02, 0.03, 0.4] and ("drift", "before_d_gain") not in means
-    assert "| d_gain, before | d_gain | KL(oracle‖G), before |" in (tmp_path / "out" / "shares.md").read_text()
+    assert "| d_gain, before | d_gain | KL(oracle‖G), before |" in (tmp_path / "out" / "README.md").read_text()
     # What was before is no result: it is not tested, nor shown where the table does not name it.
     assert not any("before" in row["metric"] for row in rows_of(tmp_path / "out" / "shares_differences.csv"))
     axes, (legend,) = drawn[-1].axes[0], drawn[-1].legends
-    assert [text.get_text() for text in legend.get_texts()] == ["log_odds", "constant"]
+    assert [text.get_text() for text in legend.get_texts()] == ["--reward log_odds", "--reward constant"]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["10", "100"]
-    assert "shares_closed.png" in (tmp_path / "out" / "shares.md").read_text()
+    assert "shares_closed.png" in (tmp_path / "out" / "README.md").read_text()
     path.write_text(CLOSED.replace('metrics = ["closed_kl_forward"', '# ["closed_kl_forward"'))
     assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "all")]) == 0
     (columns, *_) = (tmp_path / "all" / "shares_runs.csv").read_text().splitlines()
-    assert columns == "method,seed,kl_forward,d_gain,closed_kl_forward,known,seconds"
+    assert columns == "method,seed,kl_forward,d_gain,closed_kl_forward,known,seconds,date"
     path.write_text(CLOSED.replace('metrics = ["kl_forward"]', 'metrics = ["kl"]'))
     with pytest.raises(SystemExit) as stop:
         main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")])
@@ -343,21 +343,97 @@ def test_axes_that_cannot_be_are_one_line(made, tmp_path, capsys, limits, why):
     assert not (tmp_path / "out").exists()  # nothing is overwritten
 
 
-@pytest.mark.parametrize(("seeds", "wanted"), [(2, True), (3, True), (3, False)])
-def test_a_band_needs_three_seeds(made, tmp_path, monkeypatch, seeds, wanted):
-    """Of fewer the figure shows each, and where the table wants none."""
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_a_band_needs_three_seeds(made, tmp_path, monkeypatch, seeds):
+    """Of fewer the figure shows each; it has the methods that the table wants, the same with the bands alone."""
     path, cells, _ = made
-    path.write_text(TABLE + ("" if wanted else "bands = false\n"))
     for cell in cells:
         if cell.seed > seeds:
             shutil.rmtree(cell.log_dir)
     drawn = []
     monkeypatch.setattr(report.plt, "close", drawn.append)
-    assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
-    panel = drawn[0].axes[0]
-    banded = wanted and seeds == 3
+    command = [str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]
+    assert main(command) == 0
+    panel, banded = drawn[0].axes[0], seeds == 3
     lines = 2 * (1 + (0 if banded else seeds)) + 1  # of two methods; and the floor
     assert (len(panel.collections), len(panel.lines)) == (2 if banded else 0, lines)
+    path.write_text(TABLE + 'draw = ["long"]\n')
+    shutil.rmtree(tmp_path / "logs")
+    (tmp_path / "out" / "hand_evaluations.csv").unlink()  # the oldest reports have none
+    before = (tmp_path / "out" / "hand_curves.csv").read_text()
+    assert main([*command, "--earlier", str(tmp_path / "out")]) == 0
+    curve, _ = drawn[1].axes[0].lines
+    assert (
+        curve.get_label() == "MLE | longer"
+        and curve.get_ydata().tolist() == panel.lines[1 if banded else 1 + seeds].get_ydata().tolist()
+    )
+    assert (tmp_path / "out" / "hand_curves.csv").read_text() == before
+
+
+def test_curves_over_seconds(made, tmp_path, monkeypatch):
+    path, cells, _ = made
+    for cell in cells:
+        rows = [{"nll": 3.0 - i, "seconds": (i + 1) * cell.seed} for i in range(cell.epochs)]
+        shutil.rmtree(cell.directory)
+        make_run(cell, rows)
+    path.write_text(TABLE + 'x = "seconds"\nlimits = { seconds = [0, 9] }\n')
+    drawn = []
+    monkeypatch.setattr(report.plt, "close", drawn.append)
+    assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
+    (panel,) = drawn[0].axes
+    assert panel.lines[0].get_xydata().tolist() == [[2.5, 3], [5, 2], [7.5, 1]] and panel.get_xlim() == (0, 9)
+    assert "seconds" in panel.get_xlabel()
+
+
+def test_the_page_keeps_what_is_by_hand(made, tmp_path, capsys):
+    path, cells, _ = made
+    for cell in cells[:2]:
+        described = json.loads((cell.log_dir / CONFIG).read_text())
+        described |= {"versions": {"python": "3.12.1", "numpy": "2.0"}, "cpu": "Processor", "cores": 2}
+        (cell.log_dir / CONFIG).write_text(json.dumps(described | {"git_commit": "0123456789"}))
+        os.utime(cell.eval_log_dir / METRICS, (0, 86400 * 365))
+    command, page = (
+        [str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")],
+        tmp_path / "out/README.md",
+    )
+    assert main(command) == 0
+    first = page.read_text()
+    assert "2 runs of 1971-01-01: 2 cores of an Processor, Python 3.12.1, NumPy 2.0; commit 0123456." in first
+    assert "python tools/report.py experiments/hand.toml -o results/hand" in first and "6 runs" in first
+    written = first.replace("(The question.", "Mine.").replace("## What is not known\n", "## Open\n\nAll.\n")
+    page.write_text(written.replace("3.150", "9.999"))
+    assert main(command) == 0 and page.read_text() == written
+    page.write_text("# Mine\n")
+    with pytest.raises(SystemExit) as stop:
+        main(command)
+    assert stop.value.code == 2 and "README.md: no lines <!-- report -->" in capsys.readouterr().err
+    assert page.read_text() == "# Mine\n"
+
+
+def test_a_primary_figure_medians_of_what_collapses_and_one_test_a_quantity(made, tmp_path):
+    """NLL_test less the oracle's entropy is KL(oracle‖G): the same test."""
+    path, cells, _ = made
+    ends = {"mle": (3.0, 3.2, 3.1, 3.3), "long": (2.0, 30.0, 2.3, 2.1)}
+    for cell in cells:
+        nll = ends[cell.method.name][cell.seed - 1]
+        row = {"nll": nll + cell.seed % 2, "kl_forward": nll - 1.5, "nll_test": nll}
+        shutil.rmtree(cell.directory)
+        make_run(cell, [row] * cell.epochs)
+    command = [str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]
+    path.write_text(TABLE + 'primary = "nll_test"\n')
+    assert main(command) == 0
+    found = rows_of(tmp_path / "out" / "hand_differences.csv")
+    assert [row["metric"] for row in found] == ["nll_test", "nll"]
+    assert float(found[0]["p_holm"]) == pytest.approx(2 * float(found[0]["p"]))  # of two tests, not three
+    assert "|  | NLL_test | NLL_oracle | KL(oracle‖G) |" in (tmp_path / "out" / "README.md").read_text()
+    path.write_text(TABLE + 'primary = "nll_test"\ncollapsed = ["long"]\n')
+    assert main(command) == 0
+    means = {(row["method"], row["metric"]): row for row in rows_of(tmp_path / "out" / "hand_means.csv")}
+    row = means["long", "nll_test"]
+    assert [float(row[name]) for name in ("mean", "low", "high")] == pytest.approx([2.2, 2.0, 30.0])
+    assert (row["kind"], means["mle", "nll_test"]["kind"]) == ("median", "mean")
+    assert "| 2.2 (2.0 to 30.0) |" in (tmp_path / "out" / "README.md").read_text()
+    assert all(row["p"] == "nan" for row in rows_of(tmp_path / "out" / "hand_differences.csv"))
 
 
 def contents(folder):
@@ -376,12 +452,9 @@ def test_an_earlier_report_stands_for_the_runs_that_are_gone(made, tmp_path, cap
         assert main([str(path), "--logs", str(logs), "-o", str(out), "--earlier", str(out)]) == 0
         assert capsys.readouterr().err == ""
         now = contents(out)
-        text, rows = now.pop("hand.md").decode(), now.pop("hand_runs.csv").splitlines()
+        rows = now.pop("hand_runs.csv").splitlines()
         assert sorted(rows) == sorted(whole["hand_runs.csv"].splitlines())
-        assert now == {name: content for name, content in whole.items() if name in now} and len(now) == len(whole) - 2
-        seeds = "mle with seed 2, 3" if gone is not cells else "mle with seed 1, 2, 3, 4; long with seed 1, 2, 3, 4"
-        taken = f"From an earlier report, perhaps of another machine: {seeds}.\n\n"
-        assert text.replace(taken, "") == whole["hand.md"].decode() and taken in text
+        assert now == {name: content for name, content in whole.items() if name in now} and len(now) == len(whole) - 1
     # What is here may have other flags than the report has for it.
     path.write_text(TABLE.replace("--pretrain_g_epochs 4", "--pretrain_g_epochs 5"))
     for cell in read(path).cells(logs):
@@ -444,7 +517,7 @@ def test_a_reader_who_has_seen_enough(made, tmp_path):
     command = [sys.executable, ROOT / "tools" / "report.py", path, "--logs", tmp_path / "logs", "-o", tmp_path / "out"]
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
-    assert (done.returncode, done.stderr) == (0, "") and (tmp_path / "out" / "hand.md").exists()
+    assert (done.returncode, done.stderr) == (0, "") and (tmp_path / "out" / "README.md").exists()
 
 
 def cut(cell: Cell) -> None:
@@ -486,7 +559,7 @@ def test_a_damaged_run_is_named_and_gives_no_figures(made, tmp_path, capsys, dam
     path, cells, _ = made
     damage(cells[0])
     assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
-    text, errors = (tmp_path / "out" / "hand.md").read_text(), capsys.readouterr().err.splitlines()
+    text, errors = (tmp_path / "out" / "README.md").read_text(), capsys.readouterr().err.splitlines()
     assert errors[0].startswith("report.py: mle, seed 1: ") and why in errors[0], errors
     assert errors[0].removeprefix("report.py: ") in text
     means = {(row["method"], row["metric"]): row for row in rows_of(tmp_path / "out" / "hand_means.csv")}
@@ -560,3 +633,41 @@ def test_runs_of_other_data_are_not_averaged(tmp_path, capsys):
     (out / "texts_runs.csv").write_text("\n".join(lines) + "\n")
     make(one2="c")
     assert main([str(path), "--logs", str(logs), "-o", str(out), "--earlier", str(out)]) == 0
+
+
+NUMBER = re.compile(r"(?<![\w,.])[-−]?[0-9]+(?:\.[0-9]+)?(?![\w,]|\.[0-9])")
+TABLE_OF = re.compile(r"(?:<!--([^>]*)-->\n\n)?((?:^\|.*\n)+)", re.MULTILINE)
+
+
+def numbers_of(spec: str, metric: str) -> list[float]:
+    """What the page may say of `FILE METHOD[@EPOCH][:ENDING]`: mean, half an interval, its ends, seeds."""
+    file, method = spec.split()
+    method, _, ending = method.partition(":")
+    method, _, epoch = method.partition("@")
+    rows = [row for row in rows_of(ROOT / file) if row["method"] == method and row.get("epoch", "") == epoch]
+    if metric == "seeds":
+        return [float(row["seeds"]) for row in rows[:1]]
+    (row,) = (row for row in rows if row["metric"] == metric + ending)
+    mean, low, high = (float(row[name]) for name in ("mean", "low", "high"))
+    return [mean, low, high, high - mean]
+
+
+@pytest.mark.parametrize("name", ["README.md", "RESULTS.md"])
+def test_every_number_of_a_table_is_that_of_its_csv(name):
+    """A comment before a table tells where each row, then each column comes from: `FILE METHOD, ... | METRIC ...`."""
+    found = 0
+    for said, text in TABLE_OF.findall((ROOT / name).read_text(encoding="utf-8")):
+        lines = [line.strip("|").split("|") for line in text.splitlines()[2:]]
+        if not any("." in number for cells in lines for cell in cells[1:] for number in NUMBER.findall(cell)):
+            continue
+        assert "|" in said, f"no comment with CSV files before the table\n{text}"
+        rows, metrics = (part.strip() for part in said.rsplit("|", 1))
+        specs = [" ".join(spec.split()) for spec in rows.split(",")]
+        for spec, (_, *cells) in zip(specs, lines, strict=True):
+            for metric, cell in zip(metrics.split(), cells, strict=True):
+                for number in NUMBER.findall(cell):
+                    digits = len(number.partition(".")[2])
+                    known = [f"{value:.{digits}f}" for value in numbers_of(spec, metric)]
+                    assert number.replace("−", "-") in known, (spec, metric, cell)
+                    found += 1
+    assert found > 10

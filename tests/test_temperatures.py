@@ -15,7 +15,7 @@ from test_nottingham import write_song
 
 from model import SeqGAN
 from oracle import OracleData
-from tools import temperatures
+from tools import planes, temperatures
 
 PRETRAINING = shlex.split("--pretrain_g_epochs 20 --total_epochs 0 --no-evaluate --no-jit")
 
@@ -130,7 +130,7 @@ def test_the_path_of_adversarial_training(tmp_path, monkeypatch, capsys):
     with open("moved/eval/metrics.csv", encoding="utf-8") as file:
         made = {int(row["epoch"]): row for row in csv.DictReader(file)}
     drawn = []
-    monkeypatch.setattr(temperatures.plt, "close", drawn.append)
+    monkeypatch.setattr(planes.plt, "close", drawn.append)
     few = ["--temperatures", "0.7", "1", "-n", "50", "--path", "4", "-o", "plane.png"]
     capsys.readouterr()
     rows = measured(tmp_path, "moved/run", *few)
@@ -142,53 +142,60 @@ def test_the_path_of_adversarial_training(tmp_path, monkeypatch, capsys):
         for name in ("nll", "nll_test", "g_entropy", "nll_se"):
             assert float(row[name]) == float(made[int(row["epoch"])][name])
     assert len(capsys.readouterr().out.splitlines()) == 2 + 3
-    line = next(line for line in drawn[0].axes[0].lines if line.get_label() == "run, training")
+    line = next(line for line in drawn[0].axes[0].lines if line.get_label() == "run, during training")
     assert line.get_xydata().tolist() == [[float(row["nll_test"]), float(row["nll"])] for row in path]
 
 
 def test_many_curves_have_a_colour_each_and_the_legend_names_all(tmp_path, monkeypatch):
     """Real data too, which is in the second panel alone; no name is cut off."""
     drawn = []
-    monkeypatch.setattr(temperatures.plt, "close", drawn.append)
+    monkeypatch.setattr(planes.plt, "close", drawn.append)
     whole = dict.fromkeys(("nll_test", "bleu2", "bleu4", "self_bleu4"), (1.0, 0.0))
     names = [f"run {i} of a long name" for i in range(11)]
-    points = [temperatures.Point(name, 1.0, whole) for name in names]
-    real = temperatures.Point(temperatures.REAL, 0.0, dict.fromkeys(("bleu4", "self_bleu4"), (1.0, 0.0)))
-    temperatures.draw([*points, real], tmp_path / "plane.png")
+    points = [planes.Point(name, 1.0, whole) for name in names]
+    real = planes.Point(planes.REAL, 0.0, dict.fromkeys(("bleu4", "self_bleu4"), (1.0, 0.0)))
+    planes.draw([*points, real], tmp_path / "plane.png")
     (legend,) = drawn[0].legends
-    assert [text.get_text() for text in legend.get_texts()] == [*names, temperatures.REAL]
+    assert [text.get_text() for text in legend.get_texts()] == [*names, "real data (validation set)"]
     entries = legend.get_window_extent()
     assert drawn[0].bbox.x0 <= entries.x0 and entries.x1 <= drawn[0].bbox.x1
-    assert len({tuple(line.lines[0].get_color()) for line in drawn[0].axes[0].containers[:11]}) == 11
+    assert len({to_hex(line.lines[0].get_color()) for line in drawn[0].axes[0].containers[:11]}) == 11
 
 
-def test_seeds_of_a_method_share_a_colour_and_a_name(tmp_path, monkeypatch):
-    """But not runs that are told apart by a number alone, a method's only seed, or its pretraining and its training."""
+def test_seeds_of_a_method_are_one_line(tmp_path, monkeypatch, capsys):
+    """Their mean at each temperature with its standard deviation, by the table's label; read from a file as well."""
     drawn = []
-    monkeypatch.setattr(temperatures.plt, "close", drawn.append)
-    names = ["mle/1", "mle/12", "alone/1", "gan/1", "gan/1 pretrained", "gan/2", "gan/2 pretrained", "7", "8"]
-    places = {name: (float(i), float(i)) for i, name in enumerate([*names, "mle/1, training", "mle/2, training"])}
+    monkeypatch.setattr(planes.plt, "close", drawn.append)
+    places = {"mle/1": (1, 4), "mle/12": (3, 8), "gan/1": (5, 5), "gan/1 pretrained": (2, 1), "mle/1, training": (7, 7)}
     points = [
-        temperatures.Point(name, 1.0, {"nll_test": (x, 0.0), "nll": (y, 0.0)}, 5 if "training" in name else None)
+        planes.Point(name, t, {"nll_test": (x + t, 9.0), "nll": (y, 9.0)}, 5 if "training" in name else None)
         for name, (x, y) in places.items()
+        for t in ((1.0,) if "training" in name else (0.5, 1.0))
     ]
-    temperatures.draw(points, tmp_path / "plane.png")
-    shown = {"mle": "mle/1 mle/12", "alone/1": "alone/1", "gan": "gan/1 gan/2", "7": "7", "8": "8"}
-    expected = {label: {places[name][0] for name in run_names.split()} for label, run_names in shown.items()}
-    expected["gan pretrained"] = {places["gan/1 pretrained"][0], places["gan/2 pretrained"][0]}
-    expected["mle, training"] = {places["mle/1, training"][0], places["mle/2, training"][0]}
-    (legend,) = drawn[0].legends
-    colors = {}
-    for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
-        line = handle.lines[0] if hasattr(handle, "lines") else handle
-        colors[text.get_text()] = to_hex(line.get_color())
-    assert colors.keys() == expected.keys() and len(set(colors.values())) == len(colors)
-    for label, color in colors.items():
-        at = {float(line.get_xdata()[0]) for line in drawn[0].axes[0].lines if to_hex(line.get_color()) == color}
-        assert at == expected[label], label
+    temperatures.write_csv(points, tmp_path / "plane.csv")
+    (tmp_path / "hand.toml").write_text(
+        'seeds = [1]\n[[methods]]\nname = "mle"\nlabel = "Maximum"\n[[methods]]\nname = "gan"\n'
+    )
+    planes.draw(points, tmp_path / "plane.png", {"mle": "Maximum"})
+    command = [str(tmp_path / "plane.csv"), "--table", str(tmp_path / "hand.toml"), "-o", str(tmp_path / "again.png")]
+    assert planes.main(command) == 0
+    for figure in drawn:
+        (panel,) = figure.axes
+        bars = {bar.get_label(): bar for bar in panel.containers}
+        assert bars.keys() == {"Maximum", "gan", "gan, end of its MLE pretraining"}
+        line, _, (across, up) = bars["Maximum"]
+        assert line.get_xydata().tolist() == [[2.5, 6], [3, 6]]
+        assert across.get_segments()[0].tolist() == [[1.5, 6], [3.5, 6]]
+        assert up.get_segments()[1].tolist() == [[3, 4], [3, 8]]
+        path = next(line for line in panel.lines if line.get_label() == "Maximum, during training")
+        assert path.get_xydata().tolist() == [[8, 7]] and path.get_color() == line.get_color()
+    (tmp_path / "plane.csv").write_text("run,temperature\nmle/1,warm\n")
+    with pytest.raises(SystemExit) as stop:
+        planes.main(command)
+    assert stop.value.code == 2 and "plane.csv: no table of temperatures" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "orders"), [("lines", (2, 3, 4, 5)), ("music", (4,))])
+@pytest.mark.parametrize(("name", "orders"), [("lines", (2, 4)), ("music", (4,))])
 def test_runs_of_lines_and_tunes(runs, tmp_path, name, orders):
     few = ["--temperatures", "0.5", "1", "-n", "12", "-o", str(tmp_path / "planes.png")]
     rows = measured(tmp_path, runs / name, *few)
@@ -198,7 +205,7 @@ def test_runs_of_lines_and_tunes(runs, tmp_path, name, orders):
     assert rows[-1]["bleu4"] and rows[-1]["self_bleu4"] and not any(key.startswith("real_") for key in rows[0])
     assert (tmp_path / "planes.png").read_bytes().startswith(b"\x89PNG")
     figures = dict.fromkeys([key for key, value in rows[0].items() if value], (0.0, 0.0))
-    pairs = temperatures.planes(figures)
+    pairs = planes.planes(figures)
     assert {(f"self_bleu{n}", f"bleu{n}") for n in orders} | {("nll_test", "bleu4")} <= set(pairs)
 
 
@@ -215,7 +222,7 @@ def test_texygens_figures(runs, tmp_path, capsys):
         assert sharp != own and bool(real) == ("bleu" in name)
     assert all(row["texygen_self_bleu3"] == row["self_bleu3"] for row in rows[:2])
     figures = dict.fromkeys(rows[0], (0.0, 0.0))
-    assert ("texygen_self_bleu5", "texygen_bleu5") in temperatures.planes(figures)
+    assert ("texygen_self_bleu4", "texygen_bleu4") in planes.planes(figures)
 
 
 @pytest.mark.parametrize(

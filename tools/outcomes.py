@@ -1,12 +1,13 @@
 """What the runs of a table of experiments ended with, from their logs or an earlier report, and its statistics."""
 
 import csv
+import datetime
 import math
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -27,20 +28,29 @@ ORACLE = (  # what its entropy depends on
     *("vocab_size", "seq_len", "oracle_seed", "oracle_emb_dim", "oracle_hidden_dim", "oracle_init", "oracle_params"),
 )
 DATA = "data"  # the column of what tells a run's data from others
+RECORDS = ("commit", "date", "machine", DATA)  # columns of _runs.csv that are no numbers
+SAME = {"kl_forward": "nll_test"}  # figures that differ from another one by a constant: one test
 SECONDS, COMPILING = "seconds_per_epoch", "compile_seconds"  # columns of the training log
+LIBRARIES = {"Python": "Python", "Tensorflow": "TensorFlow", "Numpy": "NumPy"}
 TIMES = ("seconds", COMPILING)  # figures of a run that are no results
 NOT_THE_METHODS = FREE_TO_CHANGE | {"seed", "threads"}  # flags that differ from run to run of a method
 
 
 class Interval(NamedTuple):
-    """The mean over so many seeds and its 95 % interval by Student's t; NaN where one seed gives none."""
+    """The mean over so many seeds and its 95 % interval by Student's t; NaN where one seed gives none.
+
+    Of runs that have collapsed the median and the range: kind is "median".
+    """
 
     mean: float
     low: float
     high: float
     seeds: int
+    kind: str = "mean"
 
     def __str__(self) -> str:
+        if self.kind == "median" and self.seeds > 1:
+            return "{:.{d}f} ({:.{d}f} to {:.{d}f})".format(*self[:3], d=1 if self.high >= 10 else 2)
         half = "" if math.isnan(self.low) else f" ± {self.high - self.mean:.{self.digits}f}"
         return f"{self.mean:.{self.digits}f}{half}"
 
@@ -51,9 +61,11 @@ class Interval(NamedTuple):
         return 3 if math.isnan(half) or half <= 0 else min(max(1 - math.floor(math.log10(half)), 0), 6)
 
 
-def interval(values: Sequence[float]) -> Interval:
-    """The mean and its interval; the values are independent, one at least."""
+def interval(values: Sequence[float], collapsed: bool = False) -> Interval:
+    """The mean and its interval, or median and range; the values are independent, one at least."""
     numbers, count = np.asarray(values, float), len(values)
+    if collapsed:
+        return Interval(float(np.median(numbers)), float(numbers.min()), float(numbers.max()), count, "median")
     mean = float(numbers.mean())
     if count < 2:
         return Interval(mean, math.nan, math.nan, count)
@@ -79,25 +91,28 @@ class Outcome:
         final: the figures of its last evaluation, the last ones before the adversarial phase, and the seconds of its
             epochs, in which D's pretraining and evaluations are not counted.
         curves: {figure: its curve}.
-        data: what tells the data that it read from others; "" where it is not known, or nothing is read from files.
+        records: of `RECORDS`, "" where they are not known: what tells the data that it read from others, commit, date,
+            and processor with versions.
     """
 
     final: dict[str, float]
     curves: dict[str, Curve]
-    data: str = ""
+    records: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class Results:
     """The outcomes of a table; `missing` says what it lacks.
 
-    `earlier` has the seeds, by method, of the outcomes that an earlier report has given.
+    `earlier` has the seeds, by method, of the outcomes that an earlier report has given, and `kept` its bands, where
+    it has no curves of single runs.
     """
 
     experiment: Experiment
     outcomes: dict[tuple[str, int], Outcome] = field(default_factory=dict)
     earlier: dict[str, list[int]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    kept: dict[tuple[str, str], tuple[np.ndarray, list[Interval]]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, experiment: Experiment, logs: Path, earlier: Path | None = None) -> "Results":
@@ -135,7 +150,9 @@ class Results:
             else:
                 results.missing.append(f"{cell.title}: unfinished, after {cell.epochs_done} of {cell.epochs} epochs")
             if key in results.outcomes:
-                data[cell] = results.outcomes[key].data
+                data[cell] = results.outcomes[key].records.get(DATA, "")
+        if earlier:
+            results.kept = read_bands(experiment, earlier)
         if why := mixed(data):
             raise UsageError(f"{experiment.name}: {why}")
         results.missing += [f"{name}, seed {', '.join(seeds)}: not started" for name, seeds in not_started.items()]
@@ -172,17 +189,19 @@ class Results:
 
     @property
     def metrics(self) -> list[str]:
-        """What is compared: what the table names, or all that its runs end with; the times last."""
+        """What is compared: what the table names, or all that its runs end with; the primary first, the times last."""
         known = {metric: None for o in self.outcomes.values() for metric in o.final}
         named = self.experiment.report.get("metrics")
         ends = [metric for metric in known if metric != FLOOR and not metric.startswith(BEFORE)]
         chosen = [metric for metric in named if metric in known] if named else ends
+        if (first := self.experiment.report.get("primary")) in chosen:
+            chosen = list(dict.fromkeys([first, *chosen]))
         return [*(m for m in chosen if m not in TIMES), "seconds", *([COMPILING] if COMPILING in known else [])]
 
     @property
     def drawn(self) -> list[str]:
         """The figures whose curves are shown: those that the table names and its runs have."""
-        known = {name for o in self.outcomes.values() for name in o.curves}
+        known = {name for o in self.outcomes.values() for name in o.curves} | {name for _, name in self.kept}
         return [name for name in self.experiment.report.get("curves", CURVES) if name in known]
 
     def curves(self, method: Method, metric: str) -> list[Curve]:
@@ -190,26 +209,43 @@ class Results:
         found = (self.outcomes.get((method.name, seed)) for seed in method.seeds)
         return [o.curves[metric] for o in found if o and metric in o.curves]
 
+    def collapsed(self, method: str) -> bool:
+        """Whether the table says that runs of the method collapse, so that their mean means nothing."""
+        return method in self.experiment.report.get("collapsed", [])
+
     def bands(self) -> dict[tuple[str, str], tuple[np.ndarray, list[Interval]]]:
         """What is drawn of each method and figure: epochs, and the mean and interval at each."""
-        pairs = [(method, metric) for metric in self.drawn for method in self.experiment.methods]
-        return {(method.name, metric): band(c) for method, metric in pairs if (c := self.curves(method, metric))}
+        extra = ["seconds"] if self.experiment.report.get("x") == "seconds" else []
+        pairs = [(method, metric) for metric in [*self.drawn, *extra] for method in self.experiment.methods]
+        found = {
+            (m.name, metric): band(c, self.collapsed(m.name)) for m, metric in pairs if (c := self.curves(m, metric))
+        }
+        names = [(method.name, metric) for method, metric in pairs]
+        return {
+            key: found[key] if key in found else self.kept[key] for key in names if key in found or key in self.kept
+        }
+
+    @property
+    def columns(self) -> list[str]:
+        """The curves that are written of every run: those that are drawn, and the clock."""
+        clock = any("seconds" in o.curves for o in self.outcomes.values())
+        return list(dict.fromkeys([*self.drawn, *(["seconds"] if clock else [])]))
 
     def evaluations(self) -> list[list[object]]:
         """The curves that are drawn, of every run: method, seed, epoch, and its figures, "" where there is none."""
         rows: list[list[object]] = []
         for key, found in self.outcomes.items():
-            tables = [points(found.curves[name]) if name in found.curves else {} for name in self.drawn]
+            tables = [points(found.curves[name]) if name in found.curves else {} for name in self.columns]
             rows += [
                 [*key, epoch, *(table.get(epoch, "") for table in tables)] for epoch in sorted(set().union(*tables))
             ]
         return rows
 
     def means(self) -> dict[tuple[str, str], Interval]:
-        """The mean of each method and metric over its seeds."""
+        """The mean of each method and metric over its seeds; of what has collapsed the median."""
         pairs = ((method, metric) for method in self.experiment.methods for metric in self.metrics)
         values = {(method.name, metric): list(self.values(method, metric).values()) for method, metric in pairs}
-        return {pair: interval(numbers) for pair, numbers in values.items() if numbers}
+        return {pair: interval(numbers, self.collapsed(pair[0])) for pair, numbers in values.items() if numbers}
 
     def differences(self) -> list["Difference"]:
         """Each method less the one that the table compares with, seed by seed; [] where it names none."""
@@ -218,12 +254,15 @@ class Results:
         if not base:
             return []
         found = []
-        for method in methods.values():
-            for metric in (m for m in self.metrics if m not in TIMES and not m.startswith(BEFORE)):
+        tested = [m for m in self.metrics if m not in TIMES and not m.startswith(BEFORE)]
+        for metric in (m for m in tested if SAME.get(m) not in tested):
+            for method in methods.values():
                 ours, theirs = self.values(method, metric), self.values(base, metric)
                 paired = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
+                collapsed = self.collapsed(method.name) or self.collapsed(base.name)
                 if paired:
-                    found.append((method.name, metric, interval(paired), p_value(paired)))
+                    p = math.nan if collapsed else p_value(paired)
+                    found.append((method.name, metric, interval(paired, collapsed), p))
         corrected = holm([p for *_, p in found])
         return [Difference(*entry, p) for entry, p in zip(found, corrected, strict=True)]
 
@@ -276,7 +315,17 @@ def outcome(cell: Cell) -> Outcome:
     first = 0 if evaluated.adversarial is None else evaluated.adversarial
     before = {name: c.values[c.epochs < first] for name, c in evaluated.curves.items()}
     final |= {BEFORE + name: float(values[-1]) for name, values in before.items() if len(values)}
-    return Outcome(final, evaluated.curves, cell.data)
+    described = read_config(cell.log_dir / CONFIG)
+    return Outcome(final, evaluated.curves, {DATA: cell.data, **origin(described, cell.eval_log_dir / METRICS)})
+
+
+def origin(described: dict[str, Any], written: Path) -> dict[str, str]:
+    """Commit, date and machine of a run, from its config.json and the last file that it wrote."""
+    versions = {name.capitalize(): number for name, number in described.get("versions", {}).items()}
+    words = [f"{described['cores']} cores of an {described['cpu']}"] if described.get("cpu") else []
+    words += [f"{name} {versions[short]}" for short, name in LIBRARIES.items() if short in versions]
+    day = datetime.datetime.fromtimestamp(written.stat().st_mtime, datetime.UTC).date().isoformat()
+    return {"commit": described.get("git_commit", "")[:7], "date": day, "machine": ", ".join(words)}
 
 
 def times(trained: Run) -> dict[str, float]:
@@ -303,11 +352,11 @@ def points(curve: Curve) -> dict[int, float]:
     return dict(zip(curve.epochs.tolist(), curve.values.tolist(), strict=True))
 
 
-def band(curves: Sequence[Curve]) -> tuple[np.ndarray, list[Interval]]:
+def band(curves: Sequence[Curve], collapsed: bool = False) -> tuple[np.ndarray, list[Interval]]:
     """The epochs that all seeds' curves have, and the mean and interval at each."""
     tables = [points(curve) for curve in curves]
     epochs = sorted(set.intersection(*(set(table) for table in tables)))
-    return np.array(epochs), [interval([table[epoch] for table in tables]) for epoch in epochs]
+    return np.array(epochs), [interval([table[epoch] for table in tables], collapsed) for epoch in epochs]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -328,15 +377,18 @@ def read_report(experiment: Experiment, folder: Path) -> dict[tuple[str, int], t
         OSError: it can't be read.
     """
     paths = files(experiment, folder)
-    tables = {kind: paths[kind].read_text(encoding="utf-8") for kind in ("flags", "runs", "evaluations")}
+    tables = {kind: paths[kind].read_text(encoding="utf-8") for kind in ("flags", "runs")}
+    # Of the oldest reports the curves of single runs are gone.
+    curves_file = paths["evaluations"]
+    tables["evaluations"] = curves_file.read_text(encoding="utf-8") if curves_file.exists() else ""
     final: dict[tuple[str, int], dict[str, float]] = {}
-    data: dict[tuple[str, int], str] = {}
+    records: dict[tuple[str, int], dict[str, str]] = {}
     evaluations: dict[tuple[str, int], dict[str, list[tuple[int, float]]]] = {}
     try:
         before = {row["method"]: from_text(row["flags"]) for row in read_rows(tables["flags"])}
         for row in read_rows(tables["runs"]):
             key = row.pop("method"), int(row.pop("seed"))
-            data[key] = row.pop(DATA, "")
+            records[key] = {name: row.pop(name, "") for name in RECORDS}
             final[key] = {name: float(value) for name, value in row.items() if value}
         for row in read_rows(tables["evaluations"]):
             key, epoch = (row.pop("method"), int(row.pop("seed"))), int(row.pop("epoch"))
@@ -351,8 +403,23 @@ def read_report(experiment: Experiment, folder: Path) -> dict[tuple[str, int], t
         curves = {name: np.array(of) for name, of in evaluations.get(key, {}).items()}
         unknown = {name: np.full(len(of), math.nan) for name, of in curves.items()}
         drawn = {n: Curve(of[:, 0].astype(int), of[:, 1], unknown[n]) for n, of in curves.items()}
-        found[key] = before[key[0]], Outcome(end, drawn, data[key])
+        found[key] = before[key[0]], Outcome(end, drawn, records[key])
     return found
+
+
+def read_bands(experiment: Experiment, folder: Path) -> dict[tuple[str, str], tuple[np.ndarray, list[Interval]]]:
+    """What `Results.bands` gave when a report was written; {} where it is gone; raises UsageError: it is damaged."""
+    path = files(experiment, folder)["curves"]
+    found: dict[tuple[str, str], tuple[list[int], list[Interval]]] = {}
+    try:
+        for row in read_rows(path.read_text(encoding="utf-8")) if path.exists() else []:
+            epochs, intervals = found.setdefault((row["method"], row["metric"]), ([], []))
+            epochs.append(int(row["epoch"]))
+            mean, low, high = (float(row[name]) for name in ("mean", "low", "high"))
+            intervals.append(Interval(mean, low, high, int(row["seeds"])))
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"{path}: not the curves of a report ({error})") from None
+    return {key: (np.array(epochs), intervals) for key, (epochs, intervals) in found.items()}
 
 
 def to_text(config: Config) -> str:
@@ -378,25 +445,25 @@ def write_tables(results: Results, folder: Path) -> list[Path]:
         OSError: one can't be written.
     """
     paths, spread = files(results.experiment, folder), Interval._fields
-    known = [DATA] if any(o.data for o in results.outcomes.values()) else []
+    known = [name for name in RECORDS if any(o.records.get(name) for o in results.outcomes.values())]
     columns = [*results.metrics, *([FLOOR] if any(FLOOR in o.final for o in results.outcomes.values()) else [])]
-    curves = [[*key, epoch, *pair] for key, c in results.bands().items() for epoch, pair in zip(*c, strict=True)]
+    curves = [[*key, epoch, *pair[:4]] for key, c in results.bands().items() for epoch, pair in zip(*c, strict=True)]
     tables: dict[str, list[Sequence[object]]] = {
         "flags": [["method", "flags"], *([m.name, to_text(read_flags(m.flags))] for m in results.experiment.methods)],
         "runs": [
             ["method", "seed", *columns, *known],
             *(
-                [*key, *(o.final.get(column, "") for column in columns), *(o.data for _ in known)]
+                [*key, *(o.final.get(column, "") for column in columns), *(o.records.get(name, "") for name in known)]
                 for key, o in results.outcomes.items()
             ),
         ],
-        "evaluations": [["method", "seed", "epoch", *results.drawn], *results.evaluations()],
+        "evaluations": [["method", "seed", "epoch", *results.columns], *results.evaluations()],
         "means": [["method", "metric", *spread], *([*key, *pair] for key, pair in results.means().items())],
         "differences": [
             ["method", "metric", *spread, "p", "p_holm"],
             *([d.method, d.metric, *d.interval, d.p, d.p_holm] for d in results.differences()),
         ],
-        "curves": [["method", "metric", "epoch", *spread], *curves],
+        "curves": [["method", "metric", "epoch", *spread[:4]], *curves],
     }
     for kind, path in paths.items():
         write_csv(path, tables[kind])

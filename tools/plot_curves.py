@@ -3,8 +3,10 @@
 import csv
 import math
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,15 +21,86 @@ from matplotlib import pyplot as plt
 from support.parser import Parser
 
 METRICS, MAX_BYTES = "metrics.csv", 1 << 28
-PANELS = {  # a column of metrics.csv, and its name in the picture
+PANELS = ("nll", "nll_test", "nll_valid", "g_entropy")
+FLOOR = "oracle_entropy"
+OUTPUT = Path("logs/curves.png")
+SIZE = (8.0, 3.2)  # inches, of a panel
+NAMES = {  # of figures, for people
     "nll": "NLL_oracle",
     "nll_test": "NLL_test",
     "nll_valid": "NLL_valid",
     "g_entropy": "entropy of G",
+    "oracle_entropy": "entropy of the oracle",
+    "kl_forward": "KL(oracle‖G)",
+    "kl_reverse": "KL(G‖oracle)",
+    "d_test_acc": "D's accuracy",
+    "d_optimal_acc": "accuracy of D*",
+    "guide_eta": "η of the guide",
+    "d_eta": "η",
+    "distinct2": "distinct bigrams",
+    "kl_to_pretrained": "KL(G‖pretrained)",
+    "mse": "MSE",
+    "copied_share": "copied",
+    "known": "known to D",
+    "compile_seconds": "to compile",
+} | {
+    f"{kind}{n}": f"{title}-{n}" for kind, title in (("bleu", "BLEU"), ("self_bleu", "self-BLEU")) for n in range(2, 6)
 }
-FLOOR = "oracle_entropy"
-OUTPUT = Path("logs/curves.png")
-SIZE = (8.0, 3.2)  # inches, of a panel
+NATS = re.compile(r"nll|g_entropy|kl_")  # figures in nats per token
+# Okabe and Ito's colours, which the colour-blind can tell apart, and what a label has that gets one.
+FAMILIES = {
+    "MLE pretraining": "#0072B2",
+    "guid": "#009E73",
+    "learnt": "#56B4E9",
+    "SeqGAN": "#D55E00",
+    "constant": "#E69F00",
+    "random": "#CC79A7",
+    "KL penalty": "#56B4E9",
+    "MLE": "#0072B2",
+}
+REST = ("#CC79A7", "#56B4E9", "#000000", "#E69F00", "#009E73", "#D55E00", "#0072B2", "#999999", "#F0E442")
+
+
+def style() -> AbstractContextManager[Any]:
+    """How all figures look: letters that can be read at 800 pixels."""
+    return plt.rc_context({"font.size": 11, "legend.fontsize": 10, "lines.linewidth": 1.6, "figure.dpi": 100})
+
+
+def save(figure: Any, path: Path) -> None:
+    """Writes a figure, and forgets it; raises OSError, or ValueError for an unknown ending."""
+    try:
+        figure.savefig(path)
+    finally:
+        plt.close(figure)
+
+
+def axis_title(metric: str, apart: str = ", ") -> str:
+    """A figure's name, where better is, and, after `apart`, its unit."""
+    low = re.match(r"nll|kl_forward|kl_reverse|mse", metric)
+    better = (
+        " (↓ better)" if low else " (alike →)" if "self_bleu" in metric else " (↑ better)" if "bleu" in metric else ""
+    )
+    return NAMES.get(metric, metric) + better + (f"{apart}nats per token" if NATS.match(metric) else "")
+
+
+def legend(figure: Any, where: str) -> None:
+    """One legend for all panels, outside of them."""
+    shown: dict[str, Any] = {}
+    for panel in figure.axes:
+        shown |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
+    figure.legend(shown.values(), shown, loc=f"outside {where} center", ncols=1 if max(map(len, shown)) > 40 else 2)
+
+
+def colours(labels: Iterable[str]) -> dict[str, Any]:
+    """A colour for each label: that of its method wherever it is free, so that figures agree; then another one."""
+    found: dict[str, Any] = {}
+    names = list(dict.fromkeys(labels))
+    for name in names:
+        own = next((colour for word, colour in FAMILIES.items() if word in name), None)
+        if own and own not in found.values():
+            found[name] = own
+    more = (colour for colour in (*REST, *map(plt.get_cmap("tab20"), range(20))) if colour not in found.values())
+    return {name: found.get(name) or next(more) for name in names}
 
 
 class Curve(NamedTuple):
@@ -121,44 +194,41 @@ def draw(directories: Sequence[Path], output: Path) -> None:
     directories = list({os.path.abspath(directory): directory for directory in directories}.values())
     runs = dict(zip(short_names(directories), map(read_run, directories), strict=True))
     for directory, run in zip(directories, runs.values(), strict=True):
-        if not run.curves.keys() & PANELS.keys():
+        if not run.curves.keys() & set(PANELS):
             raise ValueError(f"{directory}: nothing to draw; the curves are in a run's --eval_log_dir")
     shown = [name for name in PANELS if any(name in run.curves for run in runs.values())]
     size = SIZE[0], SIZE[1] * len(shown)
-    figure, panels = plt.subplots(len(shown), 1, sharex=True, squeeze=False, figsize=size, layout="constrained")
-    panels = panels[:, 0]
-    colours = {name: f"C{i % 10}" for i, name in enumerate(runs)}
+    color = colours(runs)
     floors = {name: run.curves[FLOOR] for name, run in runs.items() if FLOOR in run.curves}
     one_oracle = len(floors) == len(runs) and len({value for floor in floors.values() for value in floor.values}) == 1
     boundaries = {run.adversarial for run in runs.values() if run.adversarial is not None}
-    for panel, column in zip(panels, shown, strict=True):
-        for name, run in runs.items():
-            if column in run.curves:
-                epochs, values, errors = run.curves[column]
-                band = 2 * np.nan_to_num(errors)
-                panel.plot(epochs, values, ".-", label=name, color=colours[name], linewidth=1.2, markersize=3)
-                panel.fill_between(epochs, values - band, values + band, color=colours[name], alpha=0.2, linewidth=0)
-        for i, (name, floor) in enumerate(floors.items() if column != "nll_valid" else ()):
-            style: dict[str, Any] = {"linestyle": "--", "linewidth": 1, "label": None if i else "entropy of the oracle"}
-            if not one_oracle:
-                panel.plot(floor.epochs, floor.values, color=colours[name], **style)
-            elif not i:
-                panel.axhline(floor.values[0], color="black", **style)
-        for i, boundary in enumerate(sorted(boundaries)):
-            label = None if i else "adversarial training begins"
-            panel.axvline(boundary, color="grey", linestyle=":", linewidth=1, label=label)
-        panel.set_ylabel(f"{PANELS[column]} (nats a token)")
-        panel.grid(alpha=0.3)
-    labels: dict[str, Any] = {}  # of all that is drawn anywhere
-    for panel in panels:
-        labels |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
-    labels = dict(sorted(labels.items(), key=lambda pair: pair[0] not in runs))  # runs first
-    panels[0].legend(labels.values(), labels.keys(), fontsize="small")
-    panels[-1].set_xlabel("epoch")
-    try:
-        figure.savefig(output, dpi=120)
-    finally:
-        plt.close(figure)
+    with style():
+        figure, panels = plt.subplots(len(shown), 1, sharex=True, squeeze=False, figsize=size, layout="constrained")
+        for panel, column in zip(panels[:, 0], shown, strict=True):
+            for name, run in runs.items():
+                if column in run.curves:
+                    epochs, values, errors = run.curves[column]
+                    band = 2 * np.nan_to_num(errors)
+                    panel.plot(epochs, values, ".-", label=name, color=color[name], markersize=3)
+                    panel.fill_between(epochs, values - band, values + band, color=color[name], alpha=0.2, linewidth=0)
+            for i, (name, floor) in enumerate(floors.items() if column != "nll_valid" else ()):
+                dashed: dict[str, Any] = {"linestyle": "--", "linewidth": 1, "label": None if i else NAMES[FLOOR]}
+                if not one_oracle:
+                    panel.plot(floor.epochs, floor.values, color=color[name], **dashed)
+                elif not i:
+                    panel.axhline(floor.values[0], color="black", **dashed)
+            for i, boundary in enumerate(sorted(boundaries)):
+                label = None if i else "adversarial training begins"
+                panel.axvline(boundary, color="grey", linestyle=":", linewidth=1, label=label)
+            panel.set_ylabel(axis_title(column, "\n"))
+            panel.grid(alpha=0.3)
+        labels: dict[str, Any] = {}  # of all that is drawn anywhere
+        for panel in panels[:, 0]:
+            labels |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
+        labels = dict(sorted(labels.items(), key=lambda pair: pair[0] not in runs))  # runs first
+        panels[0, 0].legend(labels.values(), labels.keys())
+        panels[-1, 0].set_xlabel("epoch")
+        save(figure, output)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

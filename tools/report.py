@@ -17,35 +17,21 @@ from runs.experiment import read
 from support.config import UsageError
 from support.parser import Parser, read_flags
 from support.streams import keep_writing
-from tools.outcomes import BEFORE, CLOSED, Closed, Interval, Results, write_tables
+from tools.outcomes import BEFORE, CLOSED, COMPILING, Closed, Interval, Results, write_tables
+from tools.plot_curves import FLOOR, NAMES, SIZE, axis_title, colours, legend, save, style
 
 BANDED = 3  # seeds at least for a band: the interval of two is 13 standard errors wide
-SIZE = (8.0, 3.2)  # inches, of a panel
-NAMES = {
-    "nll": "NLL_oracle",
-    "nll_test": "NLL_test",
-    "nll_valid": "NLL_valid",
-    "g_entropy": "entropy of G",
-    "oracle_entropy": "entropy of the oracle",
-    "kl_forward": "KL(oracle‖G)",
-    "kl_reverse": "KL(G‖oracle)",
-    "d_test_acc": "D's accuracy",
-    "d_optimal_acc": "accuracy of D*",
-    "d_gain": "d_gain",
-    "guide_eta": "η of the guide",
-    "d_gain_valid": "d_gain_valid",
-    "d_eta": "η",
-    "distinct2": "distinct bigrams",
-    "objective": "objective",
-    "kl_to_pretrained": "KL(G‖pretrained)",
-    "mse": "MSE",
-    "copied_share": "copied",
-    "known": "known to D",
-    "seconds": "seconds",
-    "compile_seconds": "to compile",
-} | {
-    f"{kind}{n}": f"{title}-{n}" for kind, title in (("bleu", "BLEU"), ("self_bleu", "self-BLEU")) for n in range(2, 6)
-}
+BEGIN, END = "<!-- report -->", "<!-- /report -->"  # what is between them is written anew, all else by hand
+README = "README.md"
+NEW = """# {title}
+
+(The question. The answer, in two sentences.)
+
+{begin}
+{end}
+
+## What is not known
+"""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -70,61 +56,92 @@ def markdown(rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
 
 
+def made_where(results: Results) -> str:
+    """Which runs were made when, where and by what code, in sentences."""
+    groups: dict[str, list[dict[str, str]]] = {}
+    for found in results.outcomes.values():
+        groups.setdefault(found.records.get("machine", ""), []).append(found.records)
+    lines = []
+    for machine, records in groups.items():
+        count = f"{len(records)} run{'s' if len(records) > 1 else ''}"
+        if not machine:
+            lines.append(f"{count} without a record of machine and commit.")
+            continue
+        days, commits = (sorted({of[name] for of in records if of.get(name)}) for name in ("date", "commit"))
+        when = " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "unknown days"
+        lines.append(f"{count} of {when}: {machine}; commit {', '.join(commits) or 'unknown'}.")
+    return " ".join(lines)
+
+
 def page(results: Results, figure: str) -> str:
-    """The report as Markdown."""
+    """What the report says in numbers, as Markdown."""
     experiment, means, differences = results.experiment, results.means(), results.differences()
-    parts = [f"# {experiment.title}"]
+    run = f"python tools/{{}}.py experiments/{experiment.name}.toml"
+    parts = [f"    {run.format('sweep')}\n    {run.format('report')} -o results/{experiment.name}"]
     if results.missing:
         parts.append("**Not all runs are here:**\n\n" + "\n".join(f"- {line}" for line in results.missing))
-    if results.earlier:
-        taken = (f"{name} with seed {', '.join(map(str, seeds))}" for name, seeds in results.earlier.items())
-        parts.append(f"From an earlier report, perhaps of another machine: {'; '.join(taken)}.")
-    rows = [["", *map(title_of, results.metrics), "seeds"]]
+    wanted = {*experiment.report.get("table", results.metrics), "seconds"} - {COMPILING}
+    shown = [metric for metric in results.metrics if metric in wanted]
+    rows = [["", *map(title_of, shown), "seeds"]]
     for method in experiment.methods:
-        found = [means.get((method.name, metric)) for metric in results.metrics]
+        found = [means.get((method.name, metric)) for metric in shown]
         seeds = {str(pair.seeds) for pair in found if pair}
         rows.append([method.label, *(str(pair or "") for pair in found), ", ".join(sorted(seeds)) or "0"])
     floor = results.floor()
-    known = "" if floor is None else f" The oracle's entropy is {floor:.3f} nats a token."
-    parts.append(f"Final values, mean over seeds ± half of its 95 % interval (Student's t).{known}\n\n{markdown(rows)}")
+    known = "" if floor is None else f" The oracle's entropy is {floor:.3f} nats per token."
+    medians = " Of runs that collapse: median (range)." if experiment.report.get("collapsed") else ""
+    final = "Final values: mean over seeds ± half of its 95 % interval by Student's t."
+    parts.append(f"{final}{medians}{known}\n\n{markdown(rows)}")
     if differences:
         labels = {method.name: method.label for method in experiment.methods}
-        rows = [["less " + labels[experiment.report["against"]], "", "difference", "p", "p (Holm)", "seeds"]]
-        for d in differences:
-            shown = ["" if math.isnan(p) else f"{p:.2g}" for p in (d.p, d.p_holm)]
-            rows.append([labels[d.method], title_of(d.metric), str(d.interval), *shown, str(d.interval.seeds)])
+        compared = [metric for metric in dict.fromkeys(d.metric for d in differences) if metric in wanted]
+        cells = {(d.method, d.metric): f"**{d.interval}**" if d.p_holm < 0.05 else str(d.interval) for d in differences}
+        rows = [["less " + labels[experiment.report["against"]], *map(title_of, compared)]]
+        for name in dict.fromkeys(d.method for d in differences):
+            rows.append([labels[name], *(cells.get((name, metric), "") for metric in compared)])
+        tests = sum(not math.isnan(d.p) for d in differences)
         parts.append(
-            "Differences seed by seed, with 95 % intervals; p of Student's paired test, then after Holm's correction "
-            f"for all {sum(not math.isnan(d.p) for d in differences)} tests of this table.\n\n{markdown(rows)}"
+            "Differences, paired by seed. Bold: p < 0.05 by Student's paired test after Holm's correction for "
+            f"{tests} tests.\n\n{markdown(rows)}"
         )
     if experiment.closed:
         parts.append(
-            "A *share closed* is that of a divergence at the end of pretraining which the adversarial phase closed, "
-            "negative where it grew; *known to D* is `d_gain` of the pretrained discriminator, as a share of "
-            f"KL(oracle‖G).\n\n![Shares closed, and, dotted, known to D]({experiment.name}_closed.png)"
+            "A *share closed* is the share of a divergence at the end of pretraining that the adversarial phase "
+            "removed, negative where it grew. *Known to D* is `d_gain` of the pretrained discriminator, as a share "
+            f"of KL(oracle‖G).\n\n![Shares closed, and, dotted, known to D]({experiment.name}_closed.png)"
         )
     if figure:
-        kind = "bands are 95 % intervals; of two seeds" if experiment.report.get("bands", True) else "of each seed"
-        parts.append(f"![Curves: means over seeds, {kind}, thin lines]({figure})")
-    return "\n\n".join(parts) + "\n"
+        parts.append(
+            f"![Means over seeds; bands are 95 % intervals, thin lines are seeds where they are few]({figure})"
+        )
+    parts.append(made_where(results))
+    return "\n\n".join(parts)
 
 
 def write(results: Results, folder: Path) -> list[Path]:
-    """Writes the report; returns its files, the page first.
+    """Writes the report; returns its files, the page first. Of a page that is there it keeps what is by hand.
 
     Raises:
+        UsageError: the page that is there does not say where the numbers go.
         OSError: one can't be written.
     """
-    name = results.experiment.name
+    name, readme = results.experiment.name, folder / README
+    new = NEW.format(title=results.experiment.title, begin=BEGIN, end=END)
+    text = readme.read_text(encoding="utf-8") if readme.exists() else new
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UsageError(f"{readme}: no lines {BEGIN} and {END}, between which the numbers go")
     folder.mkdir(parents=True, exist_ok=True)
-    page_file, picture = folder / f"{name}.md", folder / f"{name}.png"
+    picture = folder / f"{name}.png"
     tables = write_tables(results, folder)
     pictures = [picture] if draw(results, picture) else []
-    page_file.write_text(page(results, picture.name if pictures else ""), encoding="utf-8")
+    numbers = page(results, picture.name if pictures else "")
+    readme.write_text(f"{before}{BEGIN}\n\n{numbers}\n\n{END}{after}", encoding="utf-8")
     if results.experiment.closed:
         pictures.append(folder / f"{name}_closed.png")
         draw_closed(results, results.experiment.closed, pictures[-1])
-    return [page_file, *tables, *pictures]
+    return [readme, *tables, *pictures]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -134,41 +151,50 @@ def write(results: Results, folder: Path) -> list[Path]:
 def draw(results: Results, path: Path) -> bool:
     """Draws a panel a metric, methods over epochs with bands over seeds, and the oracle's entropy; False: nothing to.
 
-    Of fewer seeds than `BANDED`, and where the table has `bands = false`, there is a thin line each instead of a band.
+    Of fewer seeds than `BANDED` there is a thin line each instead of a band. The axis is of epochs, or of the seconds
+    that the runs took until then, where the table has `x = "seconds"`.
 
     Raises:
         OSError: the picture can't be written.
     """
-    wanted, bands, limits = results.drawn, results.bands(), results.experiment.limits
-    banded = results.experiment.report.get("bands", True)
-    if not wanted:
+    report, bands, limits = results.experiment.report, results.bands(), results.experiment.limits
+    wanted, x = results.drawn, report.get("x", "epoch")
+    methods = [m for m in results.experiment.methods if m.name in report.get("draw", [m.name])]
+    methods = [m for m in methods if any((m.name, metric) in bands for metric in wanted)]
+    if not methods:
         return False
+    color, floor = colours(method.label for method in methods), results.floor()
+    flags = [read_flags(method.flags) for method in methods]
+    starts = {config.pretrain_g_epochs for config in flags if config.total_epochs}
     size = SIZE[0], SIZE[1] * len(wanted)
-    figure, panels = plt.subplots(len(wanted), 1, sharex=True, squeeze=False, figsize=size, layout="constrained")
-    for panel, metric in zip(panels[:, 0], wanted, strict=True):
-        for i, method in enumerate(results.experiment.methods):
-            if (method.name, metric) not in bands:
-                continue
-            epochs, intervals = bands[method.name, metric]
-            panel.plot(epochs, [pair.mean for pair in intervals], color=f"C{i % 10}", label=method.label, linewidth=1.2)
-            curves = results.curves(method, metric)
-            if len(curves) < BANDED or not banded:
-                for curve in curves:
-                    panel.plot(curve.epochs, curve.values, color=f"C{i % 10}", linewidth=0.5)
-                continue
-            low, high = [pair.low for pair in intervals], [pair.high for pair in intervals]
-            panel.fill_between(epochs, low, high, color=f"C{i % 10}", alpha=0.2, linewidth=0)
-        floor = results.floor()
-        if floor is not None and metric in ("nll", "nll_test", "g_entropy"):
-            panel.axhline(floor, color="black", linestyle="--", linewidth=1, label="entropy of the oracle")
-        panel.set(ylabel=title_of(metric), ylim=limits.get(metric))
-        panel.grid(alpha=0.3)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize="small")
-    panels[-1, 0].set(xlabel="epoch", xlim=limits.get("epoch"))
-    try:
-        figure.savefig(path, dpi=120)
-    finally:
-        plt.close(figure)
+    with style():
+        figure, panels = plt.subplots(len(wanted), 1, sharex=True, squeeze=False, figsize=size, layout="constrained")
+        for panel, metric in zip(panels[:, 0], wanted, strict=True):
+            for method in methods:
+                if (method.name, metric) not in bands:
+                    continue
+                epochs, intervals = bands[method.name, metric]
+                at: Any = epochs
+                if x == "seconds":
+                    clock = dict(zip(*bands.get((method.name, "seconds"), ((), ())), strict=True))
+                    at = [clock[epoch].mean if epoch in clock else math.nan for epoch in epochs.tolist()]
+                look = {"color": color[method.label], "linewidth": 1.6}
+                panel.plot(at, [pair.mean for pair in intervals], label=method.label, **look)
+                if intervals[0].seeds >= BANDED:
+                    low, high = [pair.low for pair in intervals], [pair.high for pair in intervals]
+                    panel.fill_between(at, low, high, color=color[method.label], alpha=0.2, linewidth=0)
+                elif x == "epoch":
+                    for curve in results.curves(method, metric):
+                        panel.plot(curve.epochs, curve.values, **look | {"linewidth": 0.5})
+            if floor is not None and metric in ("nll", "nll_test", "g_entropy"):
+                panel.axhline(floor, color="black", linestyle="--", linewidth=1, label=NAMES[FLOOR])
+            panel.set(ylabel=axis_title(metric, "\n"), ylim=limits.get(metric))
+            if len(starts) == 1 and x == "epoch":
+                panel.axvline(*starts, color="grey", linestyle=":", linewidth=1, label="adversarial training begins")
+            panel.grid(alpha=0.3)
+        legend(figure, "upper")
+        panels[-1, 0].set(xlabel=x if x == "epoch" else "seconds of the run, compilation included", xlim=limits.get(x))
+        save(figure, path)
     return True
 
 
@@ -193,33 +219,34 @@ def draw_closed(results: Results, what: Closed, path: Path) -> None:
     places = sorted({place for panel in lines.values() for line in panel.values() for place in line})
     rewards = list(dict.fromkeys(by for panel in lines.values() for by, _ in panel))
     columns = list(dict.fromkeys(column for _, column in lines)) or [None]
-    size = SIZE[0], SIZE[1] * len(what.metrics)
-    figure, grid = plt.subplots(
-        len(what.metrics), len(columns), sharex=True, sharey="row", squeeze=False, figsize=size, layout="constrained"
-    )
-    for (metric, column), panel in lines.items():
-        axes = grid[what.metrics.index(metric), columns.index(column)]
-        for (by, known), line in panel.items():
-            aside = 0.04 * (rewards.index(by) - (len(rewards) - 1) / 2)  # so that none hides another
-            x, error = [places.index(place) + aside for place in line], [p.high - p.mean for p in line.values()]
-            style = {"linestyle": ":", "marker": "."} if known else {"marker": "o", "label": by}
-            color = f"C{rewards.index(by) % 10}"
-            axes.errorbar(x, [p.mean for p in line.values()], error, color=color, capsize=3, **style)
-        axes.axhline(0, color="black", linewidth=0.8)
-        axes.set_xticks(range(len(places)), [f"{place:,}" if isinstance(place, int) else place for place in places])
-        axes.set_title(f"--{what.panels} {column}" if what.panels else "")
-        axes.grid(alpha=0.3)
-    for row, metric in enumerate(what.metrics):
-        grid[row, 0].set_ylabel(title_of(CLOSED + metric))
-    for axes in grid[-1]:
-        axes.set_xlabel(f"--{what.along}")
-    pairs = (pair for axes in grid.flat for pair in zip(*axes.get_legend_handles_labels(), strict=True))
-    labelled = {label: line for line, label in pairs}
-    figure.legend(labelled.values(), labelled, loc="outside right upper", fontsize="small", title=f"--{what.by}")
-    try:
-        figure.savefig(path, dpi=120)
-    finally:
-        plt.close(figure)
+    size, color = (SIZE[0], SIZE[1] * len(what.metrics)), colours(map(str, rewards))
+    with style():
+        figure, grid = plt.subplots(
+            len(what.metrics),
+            len(columns),
+            sharex=True,
+            sharey="row",
+            squeeze=False,
+            figsize=size,
+            layout="constrained",
+        )
+        for (metric, column), panel in lines.items():
+            axes = grid[what.metrics.index(metric), columns.index(column)]
+            for (by, known), line in panel.items():
+                aside = 0.04 * (rewards.index(by) - (len(rewards) - 1) / 2)  # so that none hides another
+                x, error = [places.index(place) + aside for place in line], [p.high - p.mean for p in line.values()]
+                look = {"linestyle": ":", "marker": "."} if known else {"marker": "o", "label": f"--{what.by} {by}"}
+                axes.errorbar(x, [p.mean for p in line.values()], error, color=color[str(by)], capsize=3, **look)
+            axes.axhline(0, color="black", linewidth=0.8)
+            axes.set_xticks(range(len(places)), [f"{place:,}" if isinstance(place, int) else place for place in places])
+            axes.set_title(f"--{what.panels} {column}" if what.panels else "")
+            axes.grid(alpha=0.3)
+        for row, metric in enumerate(what.metrics):
+            grid[row, 0].set_ylabel(f"{title_of(metric)}:\nshare closed (↑ better)")
+        for axes in grid[-1]:
+            axes.set_xlabel(f"--{what.along}")
+        legend(figure, "upper")
+        save(figure, path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,25 +8,19 @@ which the run's discriminator chooses.
 
 import csv
 import dataclasses
-import re
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import support.quiet  # noqa: F401 - before TensorFlow
 
 # isort: split
-import matplotlib
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 from data import Due
 from data.texygen import TexygenData
@@ -45,6 +39,7 @@ from support.metrics import distinct
 from support.objective import Objective
 from support.parser import Parser, number
 from support.streams import escape_unprintable, keep_writing
+from tools.planes import REAL, Figures, Point, draw
 from tools.plot_curves import read_run, short_names
 from tools.sample import check_knows
 
@@ -56,20 +51,6 @@ SHOWN = (  # in the printed table, where they are measured; the CSV file has all
     *("alike_after_2", "alike_after_4", "alike_after_8", "interval_divergence", "rhythm_divergence"),
     *("texygen_bleu2", "texygen_bleu4", "texygen_self_bleu4", "texygen_nll_gen"),
 )
-TITLES = {"nll": "NLL_oracle, nats per token", "nll_test": "NLL_test, nats per token"}
-REAL = "real data"
-
-Figures = dict[str, tuple[float, float]]  # {name: (value, standard error)}
-
-
-class Point(NamedTuple):
-    """What one state of a run's generator reaches at one temperature; 0 stands for none, that of real data."""
-
-    curve: str  # the run, and the state where there are several
-    temperature: float
-    figures: Figures
-    epoch: int | None = None  # of an evaluation that the run has made itself
-    candidates: int | None = None  # of which one is kept
 
 
 class Subject:
@@ -208,88 +189,6 @@ def write_csv(points: Sequence[Point], path: Path) -> None:
             numbers = {name: repr(float(value)) for name, value in with_errors(point.figures).items()}
             at = {name: getattr(point, name) for name in when}
             rows.writerow({"run": point.curve, "temperature": point.temperature or "", **at, **numbers})
-
-
-def planes(figures: Figures) -> list[tuple[str, str]]:
-    """The pairs (x, y) of figures that are drawn: diversity to the right, quality upwards."""
-    orders = [n for n in range(2, 6) if f"bleu{n}" in figures]
-    pairs = [("nll_test", "nll")] if "nll" in figures else []
-    pairs += [(x, f"bleu{n}") for n in orders for x in (f"self_bleu{n}", "nll_test")]
-    pairs += [(f"texygen_self_bleu{n}", f"texygen_bleu{n}") for n in orders]
-    return [pair for pair in pairs if set(pair) <= figures.keys()]
-
-
-def groups(curves: Iterable[str]) -> dict[str, str]:
-    """For each curve the name under which it is drawn: its own, or one that the seeds of a method share.
-
-    Runs of tools/sweep.py are METHOD/SEED; a method's only seed keeps its number.
-    """
-    methods = {curve: re.sub(r"/[0-9]+(?= |,|$)", "", curve) for curve in curves}
-    seeds = Counter(methods.values())
-    return {curve: method if seeds[method] > 1 else curve for curve, method in methods.items()}
-
-
-def annotate(panel: Any, text: str, x: float, y: float, color: Any) -> None:
-    """Writes a text beside a point."""
-    panel.annotate(text, (x, y), xytext=(4, 4), textcoords="offset points", fontsize="x-small", color=color)
-
-
-def draw(points: Sequence[Point], path: Path) -> None:
-    """Draws a curve a run through its temperatures, with bars of 1.96 errors; a ring where the temperature is 1.
-
-    A run's own evaluations are a thin line without bars. Seeds of a method have one colour and one entry in the legend.
-
-    Raises:
-        UsageError: there is nothing to compare quality with.
-        OSError: the picture can't be written.
-    """
-    pairs = planes(points[0].figures)
-    if not pairs:
-        raise UsageError("no figure: the data have no test sequences to compare with")
-    columns = min(len(pairs), 2)
-    rows = -(-len(pairs) // columns)
-    size = (6.5 * columns, 5.0 * rows)
-    figure, panels = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
-    for spare in panels.flat[len(pairs) :]:
-        spare.set_axis_off()
-    labels = groups(dict.fromkeys(point.curve for point in points))
-    drawn = list(dict.fromkeys(labels.values()))
-    palette = plt.colormaps["tab10" if len(drawn) <= 10 else "tab20"]
-    colors = {label: palette(i % palette.N) for i, label in enumerate(drawn)} | {REAL: "black"}
-    for panel, (x, y) in zip(panels.flat, pairs, strict=False):
-        for curve, label in labels.items():
-            color = colors[label]
-            there = [p for p in points if p.curve == curve and {x, y} <= p.figures.keys()]
-            if not there:
-                continue
-            (xs, x_errors), (ys, y_errors) = (np.array([p.figures[name] for p in there]).T for name in (x, y))
-            if there[0].epoch is not None:
-                panel.plot(xs, ys, ".-", label=label, color=color, linewidth=0.8, markersize=3)
-                for i in (0, -1):
-                    annotate(panel, f"epoch {there[i].epoch}", xs[i], ys[i], color)
-                continue
-            style: dict[str, Any] = {"marker": "*", "markersize": 12} if curve == REAL else {"marker": "."}
-            style |= {"linewidth": 1.2, "elinewidth": 0.6}
-            panel.errorbar(xs, ys, 1.96 * y_errors, 1.96 * x_errors, label=label, color=color, **style)
-            for i, point in enumerate(there):
-                if point.temperature == 1 and point.candidates in (None, 1):
-                    panel.plot(xs[i], ys[i], "o", markersize=9, markerfacecolor="none", color=color)
-                if point.temperature and i in (0, len(there) - 1):
-                    annotate(panel, f"{point.candidates or point.temperature:g}", xs[i], ys[i], color)
-        panel.set_xlabel(TITLES.get(x, x))
-        panel.set_ylabel(TITLES.get(y, y))
-        panel.grid(alpha=0.3)
-    # Below all panels: inside one it hides points, and the star of real data lies in a corner.
-    shown = {line.get_label(): line for panel in panels.flat for line in panel.get_legend_handles_labels()[0]}
-    inches = 0.5 + 0.075 * max(map(len, drawn))  # of an entry; more columns than fit would be cut off
-    fitting = max(1, int(size[0] / inches))
-    figure.legend(handles=shown.values(), loc="outside lower center", ncols=fitting, fontsize="small")
-    figure.suptitle(
-        "numbers at the ends: temperatures, or candidates; rings: temperature 1; of one colour: a method's seeds",
-        fontsize="small",
-    )
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

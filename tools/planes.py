@@ -1,0 +1,157 @@
+"""Draws quality against diversity: python tools/planes.py PLANE.csv [--table experiments/NAME.toml] -o FIGURE.png.
+
+The file is what tools/temperatures.py --csv writes. The seeds of a method are one line, their mean at each temperature.
+"""
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import matplotlib
+
+matplotlib.use("Agg")
+import numpy as np
+from matplotlib import pyplot as plt
+
+from runs.experiment import read
+from support.config import UsageError
+from support.parser import Parser
+from tools.plot_curves import axis_title, colours, legend, read_rows, save, style
+
+REAL = "real data"
+STATES = {"pretrained": "end of its MLE pretraining", "training": "during training", "candidates": "chosen by D"}
+Figures = dict[str, tuple[float, float]]  # {name: (value, standard error)}
+
+
+class Point(NamedTuple):
+    """What one state of a run's generator reaches at one temperature; 0 stands for none, that of real data."""
+
+    curve: str  # the run, and the state where there are several
+    temperature: float
+    figures: Figures
+    epoch: int | None = None  # of an evaluation that the run has made itself
+    candidates: int | None = None  # of which one is kept
+
+
+def read_points(path: Path) -> list[Point]:
+    """The points of a file that tools/temperatures.py has written, without their errors.
+
+    Raises:
+        UsageError: it is none.
+        OSError: it can't be read.
+    """
+    try:
+        points = []
+        for row in read_rows(path.read_text(encoding="utf-8")):
+            curve, temperature = row.pop("run"), float(row.pop("temperature") or 0)
+            when = [int(found) if (found := row.pop(name, "")) else None for name in ("epoch", "candidates")]
+            figures = {n: (float(v), 0.0) for n, v in row.items() if v and not n.endswith("_se")}
+            points.append(Point(curve, temperature, figures, *when))
+        return points
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"{path}: no table of temperatures ({error})") from None
+
+
+def planes(figures: Figures) -> list[tuple[str, str]]:
+    """The pairs (x, y) of figures that are drawn: diversity to the right, quality upwards."""
+    orders = [n for n in (2, 4) if f"bleu{n}" in figures]
+    pairs = [("nll_test", "nll")] if "nll" in figures else []
+    pairs += [(x, f"bleu{n}") for n in orders for x in (f"self_bleu{n}", "nll_test")]
+    pairs += [(f"texygen_self_bleu{n}", f"texygen_bleu{n}") for n in orders]
+    return [pair for pair in pairs if set(pair) <= figures.keys()]
+
+
+def title_of(curve: str, labels: Mapping[str, str]) -> str:
+    """The name under which a curve is drawn: its method's label, without the seed, and the state."""
+    found = re.fullmatch(r"(?P<method>.*?)(/[0-9]+)?(,? (?P<state>pretrained|training|candidates))?", curve)
+    method, state = (found["method"], found["state"]) if found else (curve, None)
+    name = labels.get(method.rpartition("/")[2], method)
+    return f"{name}, {STATES[state]}" if state else name
+
+
+def draw(points: Sequence[Point], path: Path, labels: Mapping[str, str] | None = None) -> None:
+    """Draws a line a method through its temperatures, the mean of its seeds ± their standard deviation.
+
+    A ring marks temperature 1. The evaluations of the runs themselves are a dotted line.
+
+    Args:
+        points: what was measured; real data are a star.
+        path: of the picture.
+        labels: {method: its name in the legend}.
+
+    Raises:
+        UsageError: there is nothing to compare quality with.
+        OSError: the picture can't be written.
+    """
+    pairs = planes(points[0].figures)
+    if not pairs:
+        raise UsageError("no figure: the data have no test sequences to compare with")
+    lines: dict[str, dict[tuple[Any, ...], list[Figures]]] = {}
+    for point in points:
+        place = point.temperature, point.epoch, point.candidates
+        lines.setdefault(title_of(point.curve, labels or {}), {}).setdefault(place, []).append(point.figures)
+    training = f", {STATES['training']}"
+    color = colours(sorted((name.removesuffix(training) for name in lines if name != REAL), key=len))
+    color |= {name + training: found for name, found in color.items()}
+    star = "the oracle itself" if "nll" in points[0].figures else "real data (validation set)"
+    columns = min(len(pairs), 2)
+    rows = -(-len(pairs) // columns)
+    with style():
+        size = (8.0 if columns == 2 else 6.5, (3.8 if columns == 2 else 5.0) * rows)
+        figure, panels = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+        for spare in panels.flat[len(pairs) :]:
+            spare.set_axis_off()
+        for panel, (x, y) in zip(panels.flat, pairs, strict=False):
+            for name, places in lines.items():
+                there = {at: found for at, of in places.items() if (found := [f for f in of if {x, y} <= f.keys()])}
+                if not there:
+                    continue
+                values = [[np.array([f[axis][0] for f in of]) for of in there.values()] for axis in (x, y)]
+                (xs, ys), (dx, dy) = ([[f(v) for v in axis] for axis in values] for f in (np.mean, np.std))
+                if name == REAL:
+                    panel.plot(xs, ys, "*", markersize=14, color="black", label=star)
+                    continue
+                if next(iter(there))[1] is not None:
+                    panel.plot(xs, ys, ":", label=name, color=color[name], linewidth=1.5)
+                    continue
+                panel.errorbar(xs, ys, dy, dx, marker=".", label=name, color=color[name], elinewidth=0.8)
+                for i, (temperature, _, candidates) in enumerate(there):
+                    if temperature == 1 and candidates in (None, 1):
+                        panel.plot(xs[i], ys[i], "o", markersize=10, markerfacecolor="none", color=color[name])
+                    if temperature and i in (0, len(there) - 1):
+                        text, at = f"{candidates or temperature:g}", (xs[i], ys[i])
+                        panel.annotate(text, at, (5, 5), textcoords="offset points", color=color[name], fontsize=9)
+            panel.set(xlabel=axis_title(x), ylabel=axis_title(y))
+            panel.grid(alpha=0.3)
+        # Below all panels: inside one it hides points, and the star of real data lies in a corner.
+        legend(figure, "lower")
+        counted = "candidates" if any(point.candidates for point in points) else "temperatures"
+        figure.suptitle(
+            f"numbers: {counted}, a ring at temperature 1; bars: standard deviation over seeds", fontsize=10
+        )
+        save(figure, path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns 0, or 2 with one line on stderr where something can't be used."""
+    parser = Parser(prog="planes.py", description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("csv", type=Path, metavar="PLANE.csv", help="what tools/temperatures.py --csv has written")
+    parser.add_argument("--table", type=Path, metavar="FILE.toml", help="the table of experiments, for its labels")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FIGURE", help="the picture")
+    arguments = parser.parse_args(argv)
+    try:
+        methods = read(arguments.table).methods if arguments.table else ()
+        draw(read_points(arguments.csv), arguments.output, {method.name: method.label for method in methods})
+    except OSError as error:
+        parser.error(f"{error.filename or arguments.output}: {error.strerror or error}")
+    except ValueError as error:
+        parser.error(" ".join(str(error).split()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
