@@ -204,7 +204,7 @@ def test_a_file_that_is_no_table(tmp_path):
 @pytest.mark.parametrize(
     ("preset", "table", "method", "others"),
     [
-        ("paper_music", "nottingham", "leash_mle", set()),
+        ("paper_music", "nottingham", "kl_penalty_mle", set()),
         (
             "music",
             "tunes",

@@ -12,6 +12,7 @@ from tools.flag_table import page
 
 README = ROOT / "README.md"
 PAGES = [README, *sorted(path for path in ROOT.glob("*.md") if path != README), *sorted((ROOT / "docs").glob("*.md"))]
+STUDIES = sorted((ROOT / "results").glob("*/README.md"))
 TOPS = {path.name for path in ROOT.iterdir()}  # what a path from the root begins with
 # By the commands, not in the repository.
 MADE = re.compile(r"logs/|data/(Nottingham|quatrains\.txt|captions/|molecules\.txt|kjv\.txt|oracle\.npz)|media/")
@@ -49,7 +50,13 @@ def test_the_front_page_is_short_and_leads_to_every_other():
     assert set(PAGES) - {README} <= links, "a page that 'Where to read on' lacks"
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_results_lead_to_every_study():
+    links = {(ROOT / link).resolve() for link in relative_links(text(ROOT / "RESULTS.md"))}
+    assert set(STUDIES) <= links and STUDIES
+    assert {path.name for path in (ROOT / "results").iterdir()} == {path.parent.name for path in STUDIES}
+
+
+@pytest.mark.parametrize("path", [*PAGES, *STUDIES], ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_link_leads_somewhere(path):
     for link in relative_links(text(path)):
         name, _, heading = link.partition("#")
@@ -58,16 +65,16 @@ def test_every_link_leads_somewhere(path):
         assert not heading or heading in headings(text(target)), link
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*PAGES, *STUDIES], ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_tables_are_whole(path):
     """Each begins with a heading and a rule, and its rows have as many cells."""
     for table in re.findall(r"(?:^\|.*\n?)+", text(path), re.MULTILINE):
         rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table.splitlines()]
-        assert len(rows) > 2 and set("".join(rows[1])) == {"-"}, rows[0]
+        assert len(rows) > 2 and set("".join(rows[1]).replace(" ", "")) == {"-"}, rows[0]
         assert {len(cells) for cells in rows} == {len(rows[0])}, rows[0]
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*PAGES, *STUDIES], ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_file_that_is_named_exists(path):
     for name in files_named(text(path)):
         assert (ROOT / name).exists() or MADE.match(name), name
@@ -79,7 +86,7 @@ def commands(page, program):
     return [shlex.split(command, comments=True) for command in found]
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*PAGES, *STUDIES], ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_commands_are_those_that_the_program_takes(path):
     for command in commands(text(path), "python main.py"):
         read_flags(command)
