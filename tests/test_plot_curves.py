@@ -78,11 +78,12 @@ def test_only_panels_with_data(tmp_path, pictures):
         ([oracle, text, oracle], ["NLL_oracle", "NLL_test", "NLL_valid", "entropy of G"]),
     ):
         assert plot_curves.main([*map(str, runs), "-o", str(tmp_path / "x.png")]) == 0
-        panels = pictures.pop().axes
+        figure = pictures.pop()
+        panels = figure.axes
         names = [panel.get_ylabel().removesuffix("\nnats per token") for panel in panels]
         assert names == [label if label == "entropy of G" else f"{label} (↓ better)" for label in labels]
         assert all(panel.lines for panel in panels)
-    legend = {text.get_text() for text in panels[0].get_legend().get_texts()}
+    legend = {text.get_text() for text in figure.legends[0].get_texts()}
     assert legend == {"a", "b", "entropy of the oracle", "adversarial training begins"}
     curve, floor, boundary = panels[0].lines
     assert curve.get_xydata().tolist() == [[0, 9.5], [3, 9], [4, 8]] and curve.get_label() == "a"

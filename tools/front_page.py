@@ -12,15 +12,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
 from runs.experiment import read
 from support.parser import Parser
 from tools.outcomes import Results
-from tools.plot_curves import FLOOR, NAMES, SIZE, axis_title, colours, legend, save, style
+from tools.plot_curves import Line, draw_panels
 
 METHODS = {
     "mle": "MLE",
@@ -28,38 +23,30 @@ METHODS = {
     "constant": "constant reward of 1 (median and range)",
     "guided": "MLE, then guided by an additive discriminator",
 }
-LIMITS = {"nll": (7.6, 8.9), "nll_test": (7.6, 8.9)}
+METRICS = ("nll", "nll_test")
 START, END = 1000, 2000  # epochs: all methods are the same until the first
+LIMITS = {"nll": (7.6, 8.9), "nll_test": (7.6, 8.9), "epoch": (700, END)}
 
 
 def draw(path: Path) -> None:
     """Draws NLL_oracle above NLL_test; bands are 95 % intervals over seeds; raises OSError, ValueError."""
-    folders = {name: ROOT / "results" / name for name in ("figure", "guided")}
-    results = Results.of(read(ROOT / "experiments" / "figure.toml"), folders["figure"] / "none", folders["figure"])
-    bands, color, floor = results.bands(), colours(METHODS.values()), results.floor()
-    with open(folders["guided"] / "guided_means.csv", newline="", encoding="utf-8") as file:
-        guided = {row["metric"]: row for row in csv.DictReader(file) if row["method"] == "bigram"}
-    with style():
-        figure, panels = plt.subplots(2, 1, sharex=True, figsize=(SIZE[0], 2 * SIZE[1]), layout="constrained")
-        for panel, (metric, limits) in zip(panels, LIMITS.items(), strict=True):
-            for name, label in METHODS.items():
-                look = {"color": color[label], "linewidth": 0, "alpha": 0.2}
-                if name == "guided":
-                    row = guided[f"{metric}_guided"]
-                    mean, low, high = (float(row[column]) for column in ("mean", "low", "high"))
-                    panel.plot([START, END], [mean] * 2, color=color[label], label=label)
-                    panel.fill_between([START, END], low, high, **look)
-                    continue
-                epochs, intervals = bands[name, metric]
-                panel.plot(epochs, [pair.mean for pair in intervals], color=color[label], label=label)
-                panel.fill_between(epochs, *zip(*(pair[1:3] for pair in intervals), strict=True), **look)
-            panel.axhline(floor, color="black", linestyle="--", linewidth=1, label=NAMES[FLOOR])
-            panel.axvline(START, color="grey", linestyle=":", linewidth=1, label="MLE pretraining ends")
-            panel.set(ylabel=axis_title(metric, "\n"), ylim=limits, xlim=(700, END))
-            panel.grid(alpha=0.3)
-        panels[-1].set_xlabel("epoch")
-        legend(figure, "upper")
-        save(figure, path)
+    folder = ROOT / "results" / "figure"
+    results = Results.of(read(ROOT / "experiments" / "figure.toml"), folder / "none", folder)
+    with open(ROOT / "results" / "guided" / "guided_means.csv", newline="", encoding="utf-8") as file:
+        rows = {row["metric"]: row for row in csv.DictReader(file) if row["method"] == "bigram"}
+    lines = []
+    for name, label in METHODS.items():
+        line = Line(label, {})
+        for metric in METRICS:
+            if name == "guided":
+                mean, low, high = ([float(rows[f"{metric}_guided"][of])] * 2 for of in ("mean", "low", "high"))
+                line.means[metric] = (START, END), mean, low, high
+            else:
+                epochs, pairs = results.bands()[name, metric]
+                low, high = [pair.low for pair in pairs], [pair.high for pair in pairs]
+                line.means[metric] = epochs, [pair.mean for pair in pairs], low, high
+        lines.append(line)
+    draw_panels(path, METRICS, lines, results.floor(), [START], LIMITS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         draw(arguments.output)
     except OSError as error:
         parser.error(f"{error.filename or arguments.output}: {error.strerror or error}")
-    except ValueError as error:
-        parser.error(" ".join(str(error).split()))
+    except (KeyError, ValueError) as error:
+        parser.error(f"the reports lack {' '.join(str(error).split())}")
     return 0
 
 

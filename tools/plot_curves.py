@@ -5,7 +5,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from support.parser import Parser
 
 METRICS, MAX_BYTES = "metrics.csv", 1 << 28
 PANELS = ("nll", "nll_test", "nll_valid", "g_entropy")
-FLOOR = "oracle_entropy"
+FLOOR, FLOORED = "oracle_entropy", ("nll", "nll_test", "g_entropy")  # and the panels that show it
 OUTPUT = Path("logs/curves.png")
 SIZE = (8.0, 3.2)  # inches, of a panel
 NAMES = {  # of figures, for people
@@ -181,6 +181,61 @@ def short_names(directories: Sequence[str | Path]) -> list[str]:
     return names
 
 
+class Line(NamedTuple):
+    """A method in a figure: {metric: its epochs or seconds, values, and the ends of a band or None}.
+
+    `thin` has lines of single seeds, {metric: pairs of both axes}, and `floor` the entropy of an oracle of its own.
+    """
+
+    label: str
+    means: dict[str, tuple[Any, Any, Any, Any]]
+    thin: dict[str, list[tuple[Any, Any]]] = {}
+    floor: tuple[Any, Any] | None = None
+
+
+def draw_panels(
+    path: Path,
+    metrics: Iterable[str],
+    lines: Sequence[Line],
+    floor: float | None = None,
+    starts: Iterable[float] = (),
+    limits: Mapping[str, tuple[float, float]] = {},
+    axis: str = "epoch",
+) -> None:
+    """Draws a panel a metric over one axis, with the oracle's entropy and where adversarial training begins.
+
+    `limits` has the ends of axes, by metric and of the one that the panels share.
+
+    Raises:
+        OSError: the picture can't be written; ValueError: its name has an unknown ending.
+    """
+    shown, color = list(metrics), colours(line.label for line in lines)
+    dashed: dict[str, Any] = {"linestyle": "--", "linewidth": 1, "label": NAMES[FLOOR]}
+    with style():
+        size = SIZE[0], SIZE[1] * len(shown)
+        figure, panels = plt.subplots(len(shown), 1, sharex=True, squeeze=False, figsize=size, layout="constrained")
+        for panel, metric in zip(panels[:, 0], shown, strict=True):
+            for line in lines:
+                if metric in line.means:
+                    x, mean, low, high = line.means[metric]
+                    panel.plot(x, mean, label=line.label, color=color[line.label])
+                    if low is not None:
+                        panel.fill_between(x, low, high, color=color[line.label], alpha=0.2, linewidth=0)
+                for x, values in line.thin.get(metric, []):
+                    panel.plot(x, values, color=color[line.label], linewidth=0.5)
+                if line.floor and metric in FLOORED:
+                    panel.plot(*line.floor, color=color[line.label], **dashed)
+            if floor is not None and metric in FLOORED:
+                panel.axhline(floor, color="black", **dashed)
+            for start in sorted(starts):
+                panel.axvline(start, color="grey", linestyle=":", linewidth=1, label="adversarial training begins")
+            panel.set(ylabel=axis_title(metric, "\n"), ylim=limits.get(metric))
+            panel.grid(alpha=0.3)
+        panels[-1, 0].set(xlabel=axis, xlim=limits.get(axis))
+        legend(figure, "upper")
+        save(figure, path)
+
+
 def draw(directories: Sequence[Path], output: Path) -> None:
     """Draws a panel for each of `PANELS` that a run has, over one axis of epochs; bands are two standard errors.
 
@@ -196,39 +251,21 @@ def draw(directories: Sequence[Path], output: Path) -> None:
     for directory, run in zip(directories, runs.values(), strict=True):
         if not run.curves.keys() & set(PANELS):
             raise ValueError(f"{directory}: nothing to draw; the curves are in a run's --eval_log_dir")
-    shown = [name for name in PANELS if any(name in run.curves for run in runs.values())]
-    size = SIZE[0], SIZE[1] * len(shown)
-    color = colours(runs)
-    floors = {name: run.curves[FLOOR] for name, run in runs.items() if FLOOR in run.curves}
-    one_oracle = len(floors) == len(runs) and len({value for floor in floors.values() for value in floor.values}) == 1
-    boundaries = {run.adversarial for run in runs.values() if run.adversarial is not None}
-    with style():
-        figure, panels = plt.subplots(len(shown), 1, sharex=True, squeeze=False, figsize=size, layout="constrained")
-        for panel, column in zip(panels[:, 0], shown, strict=True):
-            for name, run in runs.items():
-                if column in run.curves:
-                    epochs, values, errors = run.curves[column]
-                    band = 2 * np.nan_to_num(errors)
-                    panel.plot(epochs, values, ".-", label=name, color=color[name], markersize=3)
-                    panel.fill_between(epochs, values - band, values + band, color=color[name], alpha=0.2, linewidth=0)
-            for i, (name, floor) in enumerate(floors.items() if column != "nll_valid" else ()):
-                dashed: dict[str, Any] = {"linestyle": "--", "linewidth": 1, "label": None if i else NAMES[FLOOR]}
-                if not one_oracle:
-                    panel.plot(floor.epochs, floor.values, color=color[name], **dashed)
-                elif not i:
-                    panel.axhline(floor.values[0], color="black", **dashed)
-            for i, boundary in enumerate(sorted(boundaries)):
-                label = None if i else "adversarial training begins"
-                panel.axvline(boundary, color="grey", linestyle=":", linewidth=1, label=label)
-            panel.set_ylabel(axis_title(column, "\n"))
-            panel.grid(alpha=0.3)
-        labels: dict[str, Any] = {}  # of all that is drawn anywhere
-        for panel in panels[:, 0]:
-            labels |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
-        labels = dict(sorted(labels.items(), key=lambda pair: pair[0] not in runs))  # runs first
-        panels[0, 0].legend(labels.values(), labels.keys())
-        panels[-1, 0].set_xlabel("epoch")
-        save(figure, output)
+    floors = [run.curves.get(FLOOR) for run in runs.values()]
+    values = {value for floor in floors if floor for value in floor.values}
+    one = values.pop() if None not in floors and len(values) == 1 else None
+    lines = []
+    for (name, run), floor in zip(runs.items(), floors, strict=True):
+        means = {}
+        for metric in (metric for metric in PANELS if metric in run.curves):
+            epochs, mean, errors = run.curves[metric]
+            band = 2 * np.nan_to_num(errors)
+            means[metric] = epochs, mean, mean - band, mean + band
+        own = (floor.epochs, floor.values) if floor and one is None else None
+        lines.append(Line(name, means, floor=own))
+    shown = [metric for metric in PANELS if any(metric in line.means for line in lines)]
+    starts = {run.adversarial for run in runs.values() if run.adversarial is not None}
+    draw_panels(output, shown, lines, one, starts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from support.config import UsageError
 from support.parser import Parser, read_flags
 from support.streams import keep_writing
 from tools.outcomes import BEFORE, CLOSED, COMPILING, Closed, Interval, Results, write_tables
-from tools.plot_curves import FLOOR, NAMES, SIZE, axis_title, colours, legend, save, style
+from tools.plot_curves import NAMES, SIZE, Line, colours, draw_panels, legend, save, style
 
 BANDED = 3  # seeds at least for a band: the interval of two is 13 standard errors wide
 BEGIN, END = "<!-- report -->", "<!-- /report -->"  # what is between them is written anew, all else by hand
@@ -157,44 +157,29 @@ def draw(results: Results, path: Path) -> bool:
     Raises:
         OSError: the picture can't be written.
     """
-    report, bands, limits = results.experiment.report, results.bands(), results.experiment.limits
-    wanted, x = results.drawn, report.get("x", "epoch")
+    report, bands = results.experiment.report, results.bands()
     methods = [m for m in results.experiment.methods if m.name in report.get("draw", [m.name])]
-    methods = [m for m in methods if any((m.name, metric) in bands for metric in wanted)]
-    if not methods:
+    lines = []
+    for method in methods:
+        clock = dict(zip(*bands.get((method.name, "seconds"), ((), ())), strict=True))
+        line = Line(method.label, {}, {})
+        for metric in (metric for metric in results.drawn if (method.name, metric) in bands):
+            epochs, pairs = bands[method.name, metric]
+            banded, at = pairs[0].seeds >= BANDED, epochs.tolist()
+            if report.get("x") == "seconds":
+                at = [clock[epoch].mean if epoch in clock else math.nan for epoch in at]
+            elif not banded:
+                line.thin[metric] = [(curve.epochs, curve.values) for curve in results.curves(method, metric)]
+            ends = ([pair.low for pair in pairs], [pair.high for pair in pairs]) if banded else (None, None)
+            line.means[metric] = at, [pair.mean for pair in pairs], *ends
+        lines += [line] if line.means else []
+    if not lines:
         return False
-    color, floor = colours(method.label for method in methods), results.floor()
     flags = [read_flags(method.flags) for method in methods]
     starts = {config.pretrain_g_epochs for config in flags if config.total_epochs}
-    size = SIZE[0], SIZE[1] * len(wanted)
-    with style():
-        figure, panels = plt.subplots(len(wanted), 1, sharex=True, squeeze=False, figsize=size, layout="constrained")
-        for panel, metric in zip(panels[:, 0], wanted, strict=True):
-            for method in methods:
-                if (method.name, metric) not in bands:
-                    continue
-                epochs, intervals = bands[method.name, metric]
-                at: Any = epochs
-                if x == "seconds":
-                    clock = dict(zip(*bands.get((method.name, "seconds"), ((), ())), strict=True))
-                    at = [clock[epoch].mean if epoch in clock else math.nan for epoch in epochs.tolist()]
-                look = {"color": color[method.label], "linewidth": 1.6}
-                panel.plot(at, [pair.mean for pair in intervals], label=method.label, **look)
-                if intervals[0].seeds >= BANDED:
-                    low, high = [pair.low for pair in intervals], [pair.high for pair in intervals]
-                    panel.fill_between(at, low, high, color=color[method.label], alpha=0.2, linewidth=0)
-                elif x == "epoch":
-                    for curve in results.curves(method, metric):
-                        panel.plot(curve.epochs, curve.values, **look | {"linewidth": 0.5})
-            if floor is not None and metric in ("nll", "nll_test", "g_entropy"):
-                panel.axhline(floor, color="black", linestyle="--", linewidth=1, label=NAMES[FLOOR])
-            panel.set(ylabel=axis_title(metric, "\n"), ylim=limits.get(metric))
-            if len(starts) == 1 and x == "epoch":
-                panel.axvline(*starts, color="grey", linestyle=":", linewidth=1, label="adversarial training begins")
-            panel.grid(alpha=0.3)
-        legend(figure, "upper")
-        panels[-1, 0].set(xlabel=x if x == "epoch" else "seconds of the run, compilation included", xlim=limits.get(x))
-        save(figure, path)
+    starts = starts if len(starts) == 1 and report.get("x") != "seconds" else set()
+    limits, axis = results.experiment.limits, report.get("x", "epoch")
+    draw_panels(path, results.drawn, lines, results.floor(), starts, limits, axis)
     return True
 
 
