@@ -452,17 +452,21 @@ def test_the_alternatives_of_a_run(counting, tmp_path, capsys):
     logs = f"--log_dir {tmp_path}/train --eval_log_dir {tmp_path}/eval --rollout_num 1 --kl_weight 0.5"
     assert train(shlex.split(f"{text} {logs} --objective first.py:first")) == 0
     capsys.readouterr()
-    command = f"{tmp_path / 'train'} -n 256 --best_of 2 --beta 0 0.5 --mle_steps 20 40 --mle_lr 0.05"
+    command = (
+        f"{tmp_path / 'train'} -n 256 --best_of 2 --beta 0 0.5 --mle_steps 20 40 --mle_lr 0.05 -o {tmp_path}/a.png"
+    )
     assert alternatives.main(shlex.split(command)) == 0
     found = list(csv.DictReader(capsys.readouterr().out.splitlines()))
-    assert [row["policy"].split(",")[0] for row in found[:4]] == ["trained", "pretrained", "test set", "best of 2"]
-    objective, kl = ([float(row[name]) for row in found] for name in ("objective", "kl"))
+    assert [row["policy"].split(",")[0] for row in found[1:4]] == ["pretrained policy", "best of n", "least KL"]
+    objective, kl = ([float(row[name] or "nan") for row in found] for name in ("objective", "kl"))
     p = objective[1]
-    assert objective[3] == pytest.approx(1 - (1 - p) ** 2, rel=1e-3) and kl[4] == pytest.approx(-np.log(p), rel=1e-3)
-    assert objective[4] == 1 and found[4]["nll"] == "inf" and len(found) == 8
-    assert objective[0] != p and kl[0] > 0 and objective[7] > p + 0.1 and kl[7] > 0.05
+    assert objective[2] == pytest.approx(1 - (1 - p) ** 2, rel=1e-3) and kl[3] == pytest.approx(-np.log(p), rel=1e-3)
+    assert objective[3] == 1 and found[3]["nll"] == "inf" and len(found) == 8 and found[7]["policy"] == "test set"
+    last = rows(tmp_path / "eval")[-1]
+    assert (objective[0], kl[0]) == pytest.approx((float(last["objective"]), float(last["kl_to_pretrained"])), rel=1e-3)
+    assert objective[6] > p + 0.1 and kl[6] > 0.05 and (tmp_path / "a.png").stat().st_size > 1000
     assert run(tmp_path / "ids", counting, "--total_epochs", "1") == 0
-    for logdir, why in (("ids", "its real data are an oracle's"), ("none", "no run")):
+    for logdir, why in (("ids", "no test set"), ("none", "no run")):
         with pytest.raises(SystemExit) as ended:
             alternatives.main([str(tmp_path / logdir / "train")])
         assert ended.value.code == 2 and why in capsys.readouterr().err

@@ -11,20 +11,28 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import support.quiet  # noqa: F401 - before TensorFlow
 
 # isort: split
+import matplotlib
 import numpy as np
 import tensorflow as tf
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
 
 from data.training_set import RandomDraws
 from evaluation import Evaluated
 from generator import Policy
 from model import adam
 from runs.checkpoints import first_line
+from runs.directories import evaluations_of
 from support.config import UsageError
 from support.device import configure_tensorflow
 from support.objective import Objective
 from support.parser import Parser, number
+from tools.plot_curves import read_run, short_names
 from tools.sample import portions
-from tools.temperatures import Subject
+from tools.temperatures import Subject, groups
+
+ROWS = 64  # sequences whose NLL is measured at once
 
 
 class Reweighted(NamedTuple):
@@ -91,58 +99,103 @@ def continued(
     for step in range(max(steps)):
         model.mle_epoch(batches.mle_batches(step), tf.constant(step))
         if step + 1 in steps:
-            yield f"MLE on {len(rows)} training sequences that meet it, {step + 1} updates"
+            yield f"MLE on what meets it, {len(rows)} sequences, {step + 1} updates"
+
+
+def trained(logdir: Path, tokens: float) -> list[float]:
+    """Objective, KL and added NLL of a run's newest evaluation; `tokens` are those of a real sequence.
+
+    Raises:
+        UsageError, ValueError, OSError: there is none of an adversarial phase, or it can't be read.
+    """
+    curves, first = read_run(evaluations_of(logdir))
+    if first is None or "kl_to_pretrained" not in curves:
+        raise UsageError(f"{logdir}: no run that has trained with --objective")
+    nll = curves["nll_test"]
+    before = nll.values[nll.epochs < first]
+    added = (nll.values[-1] - before[-1]) * tokens if len(before) else np.nan
+    return [curves["objective"].values[-1], curves["kl_to_pretrained"].values[-1], added]
+
+
+def draw(points: Sequence[tuple[str, Sequence[float]]], path: Path) -> None:
+    """The objective against KL and against the added NLL; points of one name before a comma are one line."""
+    figure, panels = plt.subplots(1, 2, figsize=(11, 5), sharey=True, layout="constrained")
+    for kind in dict.fromkeys(name.split(",")[0] for name, _ in points):
+        values = np.array([row[:3] for name, row in points if name.split(",")[0] == kind])
+        for panel, x in zip(panels, (1, 2), strict=True):
+            line = "-" if " " in kind else ""
+            panel.plot(values[:, x], values[:, 0], line, marker="." if line else "o", label=kind, linewidth=0.8)
+    panels[0].set(xlabel="KL to the pretrained policy, nats per sequence", ylabel="objective")
+    panels[1].set(xlabel="NLL_test added, nats per sequence")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
+    for panel in panels:
+        panel.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns the exit status, 2 with one line on stderr where something can't be used."""
     parser = Parser(prog="alternatives.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("logdir", type=Path, metavar="LOGDIR", help="--log_dir of a run with --objective")
+    parser.add_argument(
+        "logdirs", nargs="+", type=Path, metavar="LOGDIR", help="--log_dir of runs with an --objective: the first's"
+    )
     parser.add_argument("-n", type=number(int, 2, None), default=8192, metavar="INT", help="samples (default: 8192)")
-    parser.add_argument("--best_of", nargs="*", type=number(int, 2, None), default=[2, 4, 8, 16], metavar="INT")
-    parser.add_argument("--beta", nargs="*", type=number(float, 0, None), default=[1, 0.5, 0.2, 0.05], metavar="FLOAT")
-    parser.add_argument("--mle_steps", nargs="*", type=number(int, 1, None), default=[], metavar="INT")
+    for flag, default, kind, what in (
+        ("best_of", [2, 4, 8, 16], number(int, 2, None), "best of so many samples"),
+        (
+            "beta",
+            [5.0, 2.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.0],
+            number(float, 0, None),
+            "of the least KL; 0: rejection",
+        ),
+        ("mle_steps", [], number(int, 1, None), "updates of maximum likelihood where the objective is --least or more"),
+    ):
+        parser.add_argument(f"--{flag}", nargs="*", type=kind, default=default, metavar="NUMBER", help=what)
     parser.add_argument("--mle_lr", type=number(float, 0, 1), default=0.001, metavar="FLOAT", help="(default: 0.001)")
-    parser.add_argument("--least", type=float, default=1.0, metavar="FLOAT", help="score for --mle_steps (default: 1)")
+    parser.add_argument("--least", type=float, default=1.0, metavar="FLOAT", help="(default: 1)")
+    parser.add_argument("-o", "--output", type=Path, metavar="FIGURE", help="a picture")
     arguments = parser.parse_args(argv)
     try:
         configure_tensorflow()
-        subject = Subject(arguments.logdir, arguments.n, False)
+        subject = Subject(arguments.logdirs[0], arguments.n, False)
         model, objective, pretrained = subject.model, subject.objective, subject.model.pretrained
         if not (objective and pretrained and subject.adversarial):
-            raise UsageError(f"{arguments.logdir}: no run that has trained with --objective")
+            raise UsageError(f"{arguments.logdirs[0]}: no run that has trained with --objective")
         test, before = subject.truth(), Evaluated(model.config, pretrained)
-        if test.ndim < 2:
-            raise UsageError(f"{arguments.logdir}: its real data are an oracle's, and no test set")
-        nll = before.nll(tf.constant(test)).numpy().mean()
-        out = csv.writer(sys.stdout, lineterminator="\n")
-        out.writerow(["policy", *Reweighted._fields])
-
-        def write(name: str, *values: float) -> None:
-            out.writerow([name, *(f"{value:.5g}" for value in values)])
-            sys.stdout.flush()
-
-        def write_trained(name: str, evaluated: Evaluated) -> None:
-            figures = evaluated.towards(objective, pretrained, arguments.n, 0)
-            added = evaluated.nll(tf.constant(test)).numpy().mean() - nll
-            write(name, figures["objective"][0], figures["kl_to_pretrained"][0], added, 1)
-
-        write_trained("trained", subject.evaluated)
+        if test.ndim < 2 or not len(test):
+            raise UsageError(f"{arguments.logdirs[0]}: no test set")
+        points: list[tuple[str, Sequence[float]]] = []
+        tokens = model.generator.mask(tf.constant(test)).numpy().sum(axis=1).mean()
+        names = groups(short_names(arguments.logdirs)).values()
+        for logdir, name in zip(arguments.logdirs, names, strict=True):
+            points.append((name, trained(logdir, tokens)))
         drawn = np.concatenate(list(portions(before, arguments.n, [], 1.0, 1)))
         scores, real = (objective.score(rows).astype(np.float64) for rows in (drawn, test))
-        write("pretrained", scores.mean(), 0, 0, 1)
-        write("test set", real.mean(), np.nan, np.nan, np.nan)
-        for count in arguments.best_of:
-            write(f"best of {count}", *best_of(scores, real, count))
-        for beta in arguments.beta:
-            write(f"least KL, beta {beta:g}", *tilted(scores, real, beta))
+        points.append(("pretrained policy", (scores.mean(), 0, 0, 1)))
+        points += [(f"best of n, n = {n}", best_of(scores, real, n)) for n in arguments.best_of]
+        points += [(f"least KL, beta = {beta:g}", tilted(scores, real, beta)) for beta in arguments.beta]
         if arguments.mle_steps:
-            more = continued(subject, objective, pretrained, arguments.mle_steps, arguments.mle_lr, arguments.least)
-            for name in more:
-                write_trained(name, Evaluated(model.config, model.generator))
+
+            def nll(policy: Evaluated) -> float:
+                parts = [policy.nll(tf.constant(test[i : i + ROWS])) for i in range(0, len(test), ROWS)]
+                return float(np.concatenate(parts).mean())
+
+            evaluated = Evaluated(model.config, model.generator)
+            steps, rate = arguments.mle_steps, arguments.mle_lr
+            for name in continued(subject, objective, pretrained, steps, rate, arguments.least):
+                figures = evaluated.towards(objective, pretrained, arguments.n, 0)
+                added = nll(evaluated) - nll(before)
+                points.append((name, (figures["objective"][0], figures["kl_to_pretrained"][0], added, 1)))
+        out = csv.writer(sys.stdout, lineterminator="\n")
+        out.writerow(["policy", *Reweighted._fields])
+        out.writerows([name, *(f"{value:.5g}" for value in row)] for name, row in points)
+        out.writerow(["test set", f"{real.mean():.5g}"])
+        if arguments.output:
+            draw(points, arguments.output)
     except OSError as error:
-        parser.error(f"{error.filename or arguments.logdir}: {error.strerror or first_line(error)}")
-    except UsageError as error:
+        parser.error(f"{error.filename or arguments.logdirs[0]}: {error.strerror or first_line(error)}")
+    except (UsageError, ValueError) as error:
         parser.error(str(error))
     return 0
 
