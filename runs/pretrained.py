@@ -1,5 +1,6 @@
 """Starting from another run's pretraining of the generator, as if it had been repeated."""
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class Pretraining:
         self.directory, self.state = Path(config.pretrained), state
         try:
             content = read_config(self.directory / CONFIG)
-            before = from_flags(content["flags"])
+            before = dataclasses.replace(from_flags(content["flags"]), objective=config.objective)  # no matter which
             unrelated = UNRELATED_TO_PRETRAINING | (READ_FROM if "data" in content else set())
             if differing := differences(before, config, unrelated):
                 raise UsageError(f"that run has {'; '.join(differing)}")

@@ -265,6 +265,16 @@ def test_another_objective_starts_from_the_same_pretraining(counting, tmp_path):
         np.testing.assert_array_equal(mine, theirs)
 
 
+def test_a_run_with_an_objective_starts_from_the_pretraining_of_one_without(counting, tmp_path):
+    logs = ["--log_dir", str(tmp_path / "mle" / "train"), "--eval_log_dir", str(tmp_path / "mle" / "eval")]
+    sizes = f"{shlex.join(SIZES)} --oracle_emb_dim 3 --oracle_hidden_dim 4 --pretrain_g_epochs 4 --eval_samples 300"
+    assert train([*shlex.split(f"{sizes} --reward constant --eval_every 2 --total_epochs 0"), *logs]) == 0
+    pretrained = ["--pretrained", str(tmp_path / "mle" / "train"), "--total_epochs", "1"]
+    assert run(tmp_path / "one", counting, *pretrained) == 0
+    phases = [(row["phase"], bool(row["objective"])) for row in rows(tmp_path / "one" / "eval")]
+    assert phases[0] == ("pretrain_g", False) and phases[-1] == ("adversarial", True)
+
+
 def test_the_temperatures_of_a_run_tell_of_its_own_objective(counting, tmp_path, capsys):
     """Also where the file is gone."""
     assert run(tmp_path, counting, "--total_epochs", "2") == 0
