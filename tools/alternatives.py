@@ -1,6 +1,7 @@
 """What else raises an objective, and at what KL from the pretrained policy: python tools/alternatives.py LOGDIR."""
 
 import csv
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ from support.objective import Objective
 from support.parser import Parser, number
 from tools.plot_curves import read_run, short_names
 from tools.sample import portions
-from tools.temperatures import Subject, groups
+from tools.temperatures import Subject
 
 ROWS = 64  # sequences whose NLL is measured at once
 
@@ -167,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(f"{arguments.logdirs[0]}: no test set")
         points: list[tuple[str, Sequence[float]]] = []
         tokens = model.generator.mask(tf.constant(test)).numpy().sum(axis=1).mean()
-        names = groups(short_names(arguments.logdirs)).values()
+        names = [re.sub("/[0-9]+$", "", name) for name in short_names(arguments.logdirs)]  # without a sweep's seed
         for logdir, name in zip(arguments.logdirs, names, strict=True):
             points.append((name, trained(logdir, tokens)))
         drawn = np.concatenate(list(portions(before, arguments.n, [], 1.0, 1)))
