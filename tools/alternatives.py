@@ -29,7 +29,7 @@ from support.config import UsageError
 from support.device import configure_tensorflow
 from support.objective import Objective
 from support.parser import Parser, number
-from tools.plot_curves import read_run, short_names
+from tools.plot_curves import colours, legend, read_run, save, short_names, style
 from tools.sample import portions
 from tools.temperatures import Subject
 
@@ -119,20 +119,22 @@ def trained(logdir: Path, tokens: float) -> list[float]:
 
 
 def draw(points: Sequence[tuple[str, Sequence[float]]], path: Path) -> None:
-    """The objective against KL and against the added NLL; points of one name before a comma are one line."""
-    figure, panels = plt.subplots(1, 2, figsize=(11, 5), sharey=True, layout="constrained")
-    for kind in dict.fromkeys(name.split(",")[0] for name, _ in points):
-        values = np.array([row[:3] for name, row in points if name.split(",")[0] == kind])
-        for panel, x in zip(panels, (1, 2), strict=True):
-            line = "-" if " " in kind else ""
-            panel.plot(values[:, x], values[:, 0], line, marker="." if line else "o", label=kind, linewidth=0.8)
-    panels[0].set(xlabel="KL to the pretrained policy, nats per sequence", ylabel="objective")
-    panels[1].set(xlabel="NLL_test added, nats per sequence")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
-    for panel in panels:
-        panel.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    """The objective against KL and against the added NLL; points of one name before a comma are of one colour."""
+    kinds = dict.fromkeys(name.split(",")[0] for name, _ in points)
+    palette = colours(kinds)
+    with style():
+        figure, panels = plt.subplots(1, 2, figsize=(11, 6), sharey=True, layout="constrained")
+        for kind in kinds:
+            values = np.array([row[:3] for name, row in points if name.split(",")[0] == kind])
+            line = "-" if " " in kind else ""  # what is computed, not a method's seeds
+            for panel, x in zip(panels, (1, 2), strict=True):
+                panel.plot(
+                    values[:, x], values[:, 0], line, marker="." if line else "o", label=kind, color=palette[kind]
+                )
+        panels[0].set(xlabel="KL to the pretrained policy, nats per sequence", ylabel="objective")
+        panels[1].set(xlabel="NLL_test added, nats per sequence")
+        legend(figure, "lower")
+        save(figure, path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
