@@ -26,12 +26,9 @@ def sample_tokens(logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
     token inside that block. This is exact inversion, and it exponentiates each logit once: 1.9 times as fast as
     `tf.random.categorical` in a reward pass (V = 5000, 2-core CPU), which needs V random numbers a draw.
 
-    Args:
-        logits: float32 [R, V], finite or -inf (but not all of a row).
-        uniforms: float32 [..., R] in [0, 1). Leading axes draw repeatedly from the same row's distribution.
-
-    Returns:
-        int32 [..., R], each in 0..V-1. A token of probability zero is never drawn.
+    `logits`: float32 [R, V], finite or -inf (but not all of a row). `uniforms`: float32 [..., R] in [0, 1). Leading
+    axes draw repeatedly from the same row's distribution. Returns int32 [..., R], each in 0..V-1. A token of
+    probability zero is never drawn.
     """
     rows, vocab_size = logits.shape
     width, blocks = block_shape(vocab_size)
@@ -83,13 +80,8 @@ def chosen_log_probs(hidden: tf.Tensor, projection: tf.Tensor, tokens: tf.Tensor
     probabilities or of logit gradients is made: an MLE step takes about half the time (8 ms instead of 17 at the
     paper's sizes, 2-core CPU).
 
-    Args:
-        hidden: float32 [R, H].
-        projection: float32 [H + 1, V], kernel and bias.
-        tokens: int32 [R].
-
-    Returns:
-        float32 [R], and the function that carries a gradient back, as `tf.custom_gradient` wants it.
+    `hidden`: float32 [R, H]. `projection`: float32 [H + 1, V], kernel and bias. `tokens`: int32 [R]. Returns float32
+    [R], and the function that carries a gradient back, as `tf.custom_gradient` wants it.
     """
     hidden = with_one(hidden)
     logits = hidden @ projection
@@ -131,12 +123,9 @@ def recurrence(read: tf.Tensor, kernel: tf.Tensor):
     steps. An update takes about half the time of TensorFlow's own gradient, and compiles in a quarter of what an
     unrolled one takes (T = 20 and T = 57).
 
-    Args:
-        read: float32 [T, B, 4H], what the inputs and the bias add to the gates i, f, candidate and o.
-        kernel: float32 [H, 4H], what multiplies `hidden`.
-
-    Returns:
-        `hidden` and `cell` after each step, float32 [T, B, H], and the function that carries a gradient back.
+    `read`: float32 [T, B, 4H], what the inputs and the bias add to the gates i, f, candidate and o. `kernel`: float32
+    [H, 4H], what multiplies `hidden`. Returns `hidden` and `cell` after each step, float32 [T, B, H], and the function
+    that carries a gradient back.
     """
     seq_len, batch_size, width = read.shape
     zeros = tf.zeros([batch_size, width // 4])
@@ -221,14 +210,10 @@ class Policy:
     def states(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
         """Teacher forcing: the states that predict each token of `tokens`, int32 [B, T].
 
-        Args:
-            tokens: the sequences.
-            dropout_seed: a key of `support.seeds` for dropout where Zaremba et al. (2014) have it: of what is read and
-                of what the next token is predicted from, not from step to step; None applies none.
-
-        Returns:
-            State of float32 [T, B, ...]; entry t is the state after the start token and the first t tokens, so that
-            logits(hidden[t]) is the distribution of tokens[:, t].
+        `tokens`: the sequences. `dropout_seed`: a key of `support.seeds` for dropout where Zaremba et al. (2014) have
+        it: of what is read and of what the next token is predicted from, not from step to step; None applies none.
+        Returns State of float32 [T, B, ...]; entry t is the state after the start token and the first t tokens, so that
+        logits(hidden[t]) is the distribution of tokens[:, t].
         """
         raise NotImplementedError
 
@@ -287,13 +272,9 @@ class Policy:
     def completion_log_probs(self, tokens: tf.Tensor) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         """Log G of many completions of the same sequences' prefixes, each prefix being read once.
 
-        Args:
-            tokens: int32 [B, T].
-
-        Returns:
-            a function of rollouts, int32 [N, B, T], and the int32 number n of first tokens that they share with
-            `tokens`, 0..T; it returns the log-probability of what follows these n, float32 [N, B], nats. Only N·B rows
-            of logits exist at a time.
+        `tokens`: int32 [B, T]. Returns a function of rollouts, int32 [N, B, T], and the int32 number n of first tokens
+        that they share with `tokens`, 0..T; it returns the log-probability of what follows these n, float32 [N, B],
+        nats. Only N·B rows of logits exist at a time.
         """
         batch_size, seq_len = tokens.shape
         states, projection = self.states(tokens), self.projection()
@@ -338,12 +319,9 @@ class Policy:
         therefore unbiased for G's entropy and for the cross-entropy -E_{Y~G}[log p_other(Y)], and their standard
         deviation is a third (against the default oracle) of that of -log p_other(Y) (Rao-Blackwell).
 
-        Args:
-            uniforms: float32 [T, B] in [0, 1).
-            other: a model over the same vocabulary, with the same end token; None measures the entropy alone.
-
-        Returns:
-            tokens, int32 [B, T]; entropy and cross-entropy (0 without `other`), float32 [B], nats per sequence.
+        `uniforms`: float32 [T, B] in [0, 1). `other`: a model over the same vocabulary, with the same end token; None
+        measures the entropy alone. Returns tokens, int32 [B, T]; entropy and cross-entropy (0 without `other`), float32
+        [B], nats per sequence.
         """
         seq_len, batch_size = uniforms.shape
         models = (self,) if other is None else (self, other)
@@ -482,13 +460,9 @@ class Generator(keras.layers.Layer, Policy):
         An own token is drawn from the policy after all that it has read so far, own and real, and is a constant to the
         gradient. Where it is the end token it is read like any other, as the real sequence goes on.
 
-        Args:
-            tokens: the real sequences, int32 [B, T].
-            own: whether the policy reads its own token in this place, bool [T, B].
-            uniforms: float32 [T, B] in [0, 1).
-
-        Returns:
-            int32 [B, T], for `log_probs`; the last tokens, which nothing follows, stay as they are.
+        `tokens`: the real sequences, int32 [B, T]. `own`: whether the policy reads its own token in this place, bool
+        [T, B]. `uniforms`: float32 [T, B] in [0, 1). Returns int32 [B, T], for `log_probs`; the last tokens, which
+        nothing follows, stay as they are.
         """
         batch_size, seq_len = tokens.shape
         real, projection = tf.transpose(tokens), self.projection()

@@ -142,14 +142,9 @@ class SeqGAN:
     def restored(cls, directory: str | Path, which: str | int = "newest") -> "SeqGAN":
         """The networks of a run as one of its checkpoints has them; the run may be under way.
 
-        Args:
-            directory: the run's --log_dir.
-            which: the `newest` good checkpoint, a marked one (`best`, of least NLL on the validation set, or just
-                `pretrained`), or that after so many steps.
-
-        Raises:
-            UsageError: it holds no run, no good checkpoint, or a run of another version.
-            OSError: it can't be read.
+        `directory`: the run's --log_dir. `which`: the `newest` good checkpoint, a marked one (`best`, of least NLL on
+        the validation set, or just `pretrained`), or that after so many steps. Raises UsageError: it holds no run, no
+        good checkpoint, or a run of another version. Raises OSError: it can't be read.
         """
         path = Path(directory) / CONFIG
         if not path.is_file():
@@ -205,12 +200,9 @@ class SeqGAN:
     def _mle_epoch(self, batches: tf.Tensor, epoch: tf.Tensor | int = 0) -> tf.Tensor:
         """One maximum-likelihood update a batch, in pretraining.
 
-        Args:
-            batches: int32 [n, B, T].
-            epoch: decides the random numbers and the share of own tokens that --scheduled_sampling feeds; int32 scalar.
-
-        Returns:
-            the mean NLL before each update, nats per token: float32 scalar.
+        `batches`: int32 [n, B, T]. `epoch`: decides the random numbers and the share of own tokens that
+        --scheduled_sampling feeds; int32 scalar. Returns the mean NLL before each update, nats per token: float32
+        scalar.
         """
         config, count = self.config, batches.shape[0]
 
@@ -295,13 +287,10 @@ class SeqGAN:
     def policy_gradient(self, tokens: tf.Tensor, rewards: tf.Tensor) -> tuple[tf.Tensor, list]:
         """The REINFORCE estimate of the gradient of -J(θ) (SeqGAN, equations 6 to 8).
 
-        Args:
-            tokens: int32 [B, T], drawn from the policy.
-            rewards: float32 [B, T], the action values of these same tokens; held constant. Those of padding, which no
-                action chose and whose log-probability is 0, have no effect on the gradient.
-
-        Returns:
-            loss = -mean over b of Σ_t log G(y_t | y_<t) · advantage, and its gradient for each trainable variable.
+        `tokens`: int32 [B, T], drawn from the policy. `rewards`: float32 [B, T], the action values of these same
+        tokens; held constant. Those of padding, which no action chose and whose log-probability is 0, have no effect on
+        the gradient. Returns loss = -mean over b of Σ_t log G(y_t | y_<t) · advantage, and its gradient for each
+        trainable variable.
         """
         advantages = tf.stop_gradient(self.advantages(rewards))
         with tf.GradientTape() as tape:
@@ -475,9 +464,7 @@ class SeqGAN:
         Each pass has its own order, and each minibatch is half real, half fake; what does not fill one is left out of
         that pass.
 
-        Args:
-            real: int32 [n, T].
-            step: counts these steps, int32 scalar.
+        `real`: int32 [n, T]. `step`: counts these steps, int32 scalar.
         """
         config, size, half = self.config, real.shape[0], self.config.d_batch_size // 2
         seed = key(config.seed, Purpose.D_FAKE, step)

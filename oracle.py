@@ -59,13 +59,9 @@ class Oracle(Generator):
     def from_npz(cls, path: str | Path, seq_len: int) -> "Oracle":
         """Loads an oracle from an .npz file; the sizes are the file's.
 
-        Args:
-            path: arrays `embedding [V, E]`; for each gate g of i, f, o, c: `W_g [E, H]`, `U_g [H, H]`, `b_g [H]`;
-                `W_out [H, V]`, `b_out [V]`. Any floating-point type; used as float32. No pickled objects.
-            seq_len: T, tokens a sequence.
-
-        Raises:
-            UsageError: the file is missing or damaged, or an array is missing, misshapen or not finite.
+        `path`: arrays `embedding [V, E]`; for each gate g of i, f, o, c: `W_g [E, H]`, `U_g [H, H]`, `b_g [H]`; `W_out
+        [H, V]`, `b_out [V]`. Any floating-point type; used as float32. No pickled objects. `seq_len`: T, tokens a
+        sequence. Raises UsageError: the file is missing or damaged, or an array is missing, misshapen or not finite.
         """
         arrays = read_npz(path)
         vocab_size, emb_dim = array_of(arrays, "embedding", (None, None), path).shape

@@ -107,9 +107,7 @@ class Groups:
 
         The error is that of the sequences, which are independent, and of the groups, to the first order.
 
-        Args:
-            log_weights: log w of the sequences, [k].
-            lengths: their tokens, [k].
+        `log_weights`: log w of the sequences, [k]. `lengths`: their tokens, [k].
         """
         ratios = self.log_ratios(log_weights)
         log_ratio = logsumexp(ratios, axis=1) - np.log(ratios.shape[1])  # [k]
@@ -123,9 +121,7 @@ class Groups:
         With f = -log G and a slope of -1 it is the entropy of q_n less that of G; with f = log(G / p) and 1 it is the
         change of KL(· ‖ p).
 
-        Args:
-            values: f of the draws, [m, n].
-            slope: a constant.
+        `values`: f of the draws, [m, n]. `slope`: a constant.
         """
         groups = len(values)
         own, moved = np.empty(groups), np.zeros(groups)  # of each group: its mean; what its S does to the others'

@@ -62,13 +62,8 @@ class RolloutPolicy(PolicyCopy):
 
         At once, the 1,024 rows of a batch of the paper's size took 1.9 times as long (2 busy cores).
 
-        Args:
-            hidden: float32 [R, H].
-            projection: that of `projection()`.
-            uniforms: float32 [R] in [0, 1).
-
-        Returns:
-            int32 [R].
+        `hidden`: float32 [R, H]. `projection`: that of `projection()`. `uniforms`: float32 [R] in [0, 1). Returns int32
+        [R].
         """
         rows = uniforms.shape[0]
         blocks = -(-rows // BLOCK_ROWS)
@@ -90,10 +85,8 @@ class RolloutPolicy(PolicyCopy):
     def completions(self, tokens: tf.Tensor, rollout_num: int, seed: tf.Tensor) -> Completions:
         """The completions of each prefix of finished samples.
 
-        Args:
-            tokens: the samples, int32 [B, T].
-            rollout_num: N; with 0 none are drawn, and the sample itself is taken for one.
-            seed: a key of `support.seeds`.
+        `tokens`: the samples, int32 [B, T]. `rollout_num`: N; with 0 none are drawn, and the sample itself is taken for
+        one. `seed`: a key of `support.seeds`.
         """
         batch_size, seq_len = tokens.shape
         states = self.states(tokens)
@@ -130,13 +123,8 @@ def action_values(tokens: tf.Tensor, scorer: Scorer, completions: Completions) -
     Q[b, t] is the mean score of N completions of y_1..y_t for t < T, and the score of Y itself for t = T. From its end
     token on, the value of a finished sequence is its score.
 
-    Args:
-        tokens: the samples, int32 [B, T].
-        scorer: the reward of whole sequences, as `reward.Reward` makes it for these tokens.
-        completions: those of the samples' prefixes.
-
-    Returns:
-        rewards, float32 [B, T]; column t - 1 holds Q(t).
+    `tokens`: the samples, int32 [B, T]. `scorer`: the reward of whole sequences, as `reward.Reward` makes it for these
+    tokens. `completions`: those of the samples' prefixes. Returns rewards, float32 [B, T]; column t - 1 holds Q(t).
     """
     batch_size, seq_len = tokens.shape
 

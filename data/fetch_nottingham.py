@@ -51,15 +51,8 @@ def count_tunes(folder: Path) -> dict[str, int]:
 def fetch(dest: Path) -> dict[str, int]:
     """Make sure that `dest` holds train, valid and test folders with MIDI files.
 
-    Args:
-        dest: the folder; its parent is made if need be.
-
-    Returns:
-        The number of MIDI files in each split.
-
-    Raises:
-        DataError: it could not be done; the message says what to do by hand.
-        OSError: the disk refused.
+    `dest`: the folder; its parent is made if need be. Returns the number of MIDI files in each split. Raises DataError:
+    it could not be done; the message says what to do by hand. Raises OSError: the disk refused.
     """
     if all(count_tunes(dest).values()):
         return count_tunes(dest)

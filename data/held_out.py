@@ -20,9 +20,8 @@ D_FIGURES = ("d_test_acc", "d_gain", "d_gain_valid", "d_eta")
 def warn_of_held_out(origin: str, known: dict[str, np.ndarray]) -> None:
     """Warns, by a line on stderr, of a validation or test set that can't tell what training never saw.
 
-    Args:
-        origin: where the data comes from: the flag and its value.
-        known: of `valid` and of `test`, whether each of their sequences is in the training set as well, bool [n].
+    `origin`: where the data comes from: the flag and its value. `known`: of `valid` and of `test`, whether each of
+    their sequences is in the training set as well, bool [n].
     """
     for split, name in (("valid", "validation"), ("test", "test")):
         if not len(known[split]):

@@ -44,8 +44,7 @@ class Package(NamedTuple):
 def fetch(package: Package, tool: str, folder: Path) -> Path:
     """Fetches a package into a folder; returns its file.
 
-    Raises:
-        DataError: `tool` is missing, or fails.
+    Raises DataError: `tool` is missing, or fails.
     """
     by_hand = f"run `{package.by_hand}` elsewhere and give its file to {package.flag}"
     command = [part.format(package.name) for part in package.command]
@@ -68,14 +67,9 @@ def fetch(package: Package, tool: str, folder: Path) -> Path:
 def prepare(package: Package, file: Path | None, output: Path) -> bytes:
     """Writes the lines of a package, unless they are there already; returns them.
 
-    Args:
-        package: what to take from where.
-        file: the package's; None fetches it.
-        output: the file to write.
-
-    Raises:
-        DataError: the package is not what it should be or can't be fetched, or the output has another content.
-        OSError: a file can't be read or written.
+    `package`: what to take from where. `file`: the package's; None fetches it. `output`: the file to write. Raises
+    DataError: the package is not what it should be or can't be fetched, or the output has another content. Raises
+    OSError: a file can't be read or written.
     """
 
     def expected(content: bytes) -> bool:

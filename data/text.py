@@ -34,10 +34,7 @@ SAMPLES = 10  # lines shown at a time
 NLL_ROWS = 64  # sequences whose likelihoods are computed at once: their logits are the largest tensor
 ORDERS = (2, 3, 4, 5)  # of BLEU
 # Byte order marks of other encodings; UTF-32 first, as one of its marks begins with one of UTF-16.
-WIDE = {
-    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
-    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
-}
+WIDE = {"UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -87,10 +87,8 @@ class Progress:
     def update(self, epoch: int, figures: dict[str, float], evaluation: Figures | None) -> None:
         """Tells of an epoch of training that has ended.
 
-        Args:
-            epoch: its number within the phase.
-            figures: of its training.
-            evaluation: its figures, {} with --no-evaluate; None where none was due.
+        `epoch`: its number within the phase. `figures`: of its training. `evaluation`: its figures, {} with
+        --no-evaluate; None where none was due.
         """
         self.bar.update()
         self.bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()}, refresh=False)

@@ -129,13 +129,8 @@ class RunDirectory:
     def __init__(self, path: str, flag: str, make: bool = True):
         """Locks the directory until `release`, or until this process ends, however it ends.
 
-        Args:
-            path: the directory.
-            flag: the flag that named it, for messages.
-            make: make it where it is missing.
-
-        Raises:
-            UsageError: it can't be written, or another process holds it.
+        `path`: the directory. `flag`: the flag that named it, for messages. `make`: make it where it is missing. Raises
+        UsageError: it can't be written, or another process holds it.
         """
         self.path, self.flag = Path(path), flag
         self._made: list[Path] = []  # by this process, deepest first; not to stay where the command is refused

@@ -218,13 +218,8 @@ class Experiment:
         Methods that differ only in what follows the generator's pretraining share it, seed by seed: they start from a
         method that does nothing else, if there is one, or from a run of its own in NAME/pretrained.
 
-        Args:
-            logs: the folder of all experiments' runs.
-            only: names of methods, () for all.
-            seeds: () for all.
-
-        Raises:
-            UsageError: there is no such method or seed.
+        `logs`: the folder of all experiments' runs. `only`: names of methods, () for all. `seeds`: () for all. Raises
+        UsageError: there is no such method or seed.
         """
         if unknown := set(only) - {method.name for method in self.methods}:
             raise UsageError(f"--only: {self.name} has no method {', '.join(sorted(unknown))}")

@@ -18,14 +18,9 @@ def by_product() -> bool:
 def summed_by_token(rows: tf.Tensor, tokens: tf.Tensor, vocab_size: int) -> tf.Tensor:
     """The sum of each token's rows, zeros for a token that has none.
 
-    Args:
-        rows: float32 [R, E].
-        tokens: whose each row is, int32 [R], of 0..V-1.
-        vocab_size: V.
-
-    Returns:
-        float32 [V, E]. Both forms have the same values but for rounding; the product takes R·V numbers of memory where
-        it isn't fused, as many as the logits of R tokens.
+    `rows`: float32 [R, E]. `tokens`: whose each row is, int32 [R], of 0..V-1. `vocab_size`: V. Returns float32 [V, E].
+    Both forms have the same values but for rounding; the product takes R·V numbers of memory where it isn't fused, as
+    many as the logits of R tokens.
     """
     if by_product():
         return tf.matmul(tf.one_hot(tokens, vocab_size), rows, transpose_a=True)

@@ -115,10 +115,8 @@ def cross_fitted_gain(real: np.ndarray, fake: np.ndarray, lengths: np.ndarray) -
     Every second sequence chooses η for the others, and the others for it. Each gain is measured on sequences that did
     not choose its η, so their mean has hardly a bias, and the errors of the two halves are independent.
 
-    Args:
-        real: r of real sequences, [n], n >= 2 · LEAST_DRAWS.
-        fake: r of draws of G, [m], m >= 2 · LEAST_DRAWS.
-        lengths: tokens of the real sequences, [n].
+    `real`: r of real sequences, [n], n >= 2 · LEAST_DRAWS. `fake`: r of draws of G, [m], m >= 2 · LEAST_DRAWS.
+    `lengths`: tokens of the real sequences, [n].
     """
     one, other = [(real[i::2], fake[i::2], lengths[i::2]) for i in (0, 1)]
     pairs = [(one, other), (other, one)]
@@ -137,9 +135,7 @@ def distinct(samples: Tokens, order: int = 2) -> tuple[float, float]:
     The share falls as samples are added: compare only equal numbers of equal lengths. The error is the jackknife's, a
     sample left out at a time, which on average is not too small (Efron and Stein, 1981).
 
-    Args:
-        samples: n >= 2 sequences, of any lengths, of which two or more have an n-gram.
-        order: n.
+    `samples`: n >= 2 sequences, of any lengths, of which two or more have an n-gram. `order`: n.
     """
     grams = [list(zip(*(sequence[i:] for i in range(order)), strict=False)) for sequence in _lists(samples)]
     holders = Counter(gram for found in grams for gram in set(found))  # how many samples have it
@@ -159,13 +155,8 @@ def bleu(samples: Tokens, references: Tokens, orders: Sequence[int] = (2, 3, 4))
     match does not make the whole 0. The figure grows with the number of references: compare only at equal references.
     With all of the test set as references the mean over the samples is what Texygen (Zhu et al., SIGIR 2018) reports.
 
-    Args:
-        samples: n sequences, of any lengths; one without a token scores 0.
-        references: m >= 1 sequences.
-        orders: the orders n.
-
-    Returns:
-        float64 [n, len(orders)], in 0..1.
+    `samples`: n sequences, of any lengths; one without a token scores 0. `references`: m >= 1 sequences. `orders`: the
+    orders n. Returns float64 [n, len(orders)], in 0..1.
     """
     return _bleu(_lists(samples), _lists(references), orders)
 
@@ -175,12 +166,7 @@ def self_bleu(samples: Tokens, orders: Sequence[int] = (2, 3, 4)) -> np.ndarray:
 
     A sample is never its own reference, but its duplicates are. The figure grows with the number of samples.
 
-    Args:
-        samples: n >= 2 sequences, of any lengths.
-        orders: the orders n.
-
-    Returns:
-        float64 [n, len(orders)], in 0..1.
+    `samples`: n >= 2 sequences, of any lengths. `orders`: the orders n. Returns float64 [n, len(orders)], in 0..1.
     """
     sentences = _lists(samples)
     return _bleu(sentences, sentences, orders, among=True)
@@ -224,13 +210,8 @@ def _lists(sequences: Tokens) -> list[Sentence]:
 def copies(samples: np.ndarray, corpus: Iterable[np.ndarray], length: int) -> np.ndarray:
     """Whether each sample has `length` or more consecutive tokens of some sequence of the corpus in it.
 
-    Args:
-        samples: int [n, T]; with T < `length` none is a copy.
-        corpus: int arrays [any length].
-        length: tokens, at least 1.
-
-    Returns:
-        bool [n].
+    `samples`: int [n, T]; with T < `length` none is a copy. `corpus`: int arrays [any length]. `length`: tokens, at
+    least 1. Returns bool [n].
     """
     known = {gram for sequence in corpus for gram in _grams(sequence, length)}
     return np.array([not known.isdisjoint(_grams(sample, length)) for sample in samples], bool)

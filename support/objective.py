@@ -45,13 +45,9 @@ class Objective:
     def __init__(self, name: str, source: dict[str, str], decode: Callable[[np.ndarray], Sequence[Any]]):
         """Runs the file, which defines the function.
 
-        Args:
-            name: FILE.py:FUNCTION, for messages.
-            source: what `read_source` has read.
-            decode: makes int32 [n, T] what the function is given, a list of n sequences.
-
-        Raises:
-            UsageError: the file raises an exception, or has no such function.
+        `name`: FILE.py:FUNCTION, for messages. `source`: what `read_source` has read. `decode`: makes int32 [n, T] what
+        the function is given, a list of n sequences. Raises UsageError: the file raises an exception, or has no such
+        function.
         """
         self.source, self.decode = source, decode
         self._path, _, function = name.rpartition(":")

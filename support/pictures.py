@@ -13,12 +13,8 @@ def likelihoods(batches: Mapping[str, np.ndarray], vocab_size: int) -> np.ndarra
 
     The scale is the same for every epoch and batch: from 0 down to three times that of a uniform choice.
 
-    Args:
-        batches: {title: log-probabilities [B, T] of a batch's tokens given those before them, nats}.
-        vocab_size: V.
-
-    Returns:
-        uint8 [height, width, 3], red, green and blue.
+    `batches`: {title: log-probabilities [B, T] of a batch's tokens given those before them, nats}. `vocab_size`: V.
+    Returns uint8 [height, width, 3], red, green and blue.
     """
     uniform = -math.log(vocab_size)
     figure = Figure(figsize=(4 * len(batches) + 1.5, 5), dpi=100, layout="constrained")

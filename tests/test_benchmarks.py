@@ -3,12 +3,10 @@
 import json
 import shlex
 
-import numpy as np
 import pytest
-import tensorflow as tf
-from conftest import TINY
+from conftest import ROOT, TINY
 
-from benchmarks import scaling, steps, tables
+from benchmarks import steps
 from benchmarks.machine import Peaks, Work, policy_step, verdict, work_of_steps
 from model import SeqGAN
 from oracle import Oracle
@@ -41,29 +39,30 @@ def test_operations_are_counted_as_the_shapes_have_them():
     assert Work(3e9, 2e9).floor(Peaks(1e9, 1e9)) == 5.0
 
 
-def test_scaling(tmp_path):
-    sizes = {"batch_size": 4, "rollout_num": 2, "vocab_size": 50, "seq_len": 6}
-    measured = scaling.measure(sizes, repeats=1)
-    assert measured["seconds"] > 0 and measured["peak_mib"] > 100
-    assert scaling.exponent([1, 2, 4], [3.0, 12.0, 48.0]) == pytest.approx(2.0)
-    rising = {name: [{"seconds": float(size)} for size in counts] for name, counts in scaling.GROWTH.items()}
-    scaling.draw(rising, tmp_path / "growth.png")
-    pixels = tf.io.decode_png((tmp_path / "growth.png").read_bytes()).numpy()
-    assert np.unique(pixels).size > 10
+def rows(text, first):
+    """The cells of a Markdown table's rows, {first cell: the others}, from the header that begins with `first`."""
+    table = text[text.index(f"| {first} |") :].split("\n\n")[0].splitlines()[2:]
+    return {cells[0]: cells[1:] for cells in (line.strip("| ").split(" | ") for line in table)}
 
 
 def test_the_tables_are_those_of_the_results():
-    text = tables.PAGE.read_text(encoding="utf-8")
-    assert tables.page(text) == text, "python benchmarks/tables.py"
-    with pytest.raises(ValueError, match="0 tables between <!-- peers -->"):
-        tables.page(text.replace("<!-- peers -->", ""))
-
-
-def test_the_tables_by_hand():
-    step = {"median": 0.02, "floor": 0.01}
-    paper = {"machine": "M", "peaks": {"flops": 100e9, "bandwidth": 20e9}, "steps": dict.fromkeys(tables.STEPS, step)}
-    default = paper | {"steps": dict.fromkeys(tables.STEPS, {"median": 1.5, "floor": 1.0})}
-    lines = tables.steps_table({"default": default, "paper": paper}).splitlines()
-    assert lines[2] == "| MLE step | 1.50 s | 1.50 | 20.0 ms | 2.00 |" and len(lines) == 2 + 7
-    assert tables.peers_table(paper).splitlines()[3] == "| D step | 112 | 15.5 | 11.1 | 2.00 |"
-    assert [tables.shown(t) for t in (1.234, 0.1234, 0.01234, 0.00123)] == ["1.23 s", "123 ms", "12.3 ms", "1.23 ms"]
+    """Medians to three digits, how many times their floor they are, and GFLOP of the machine meanwhile."""
+    page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    results = {
+        size: json.loads((ROOT / "benchmarks" / "results" / f"{size}.json").read_text())
+        for size in ("default", "paper")
+    }
+    titles = dict(zip(results["paper"]["steps"], rows(page, "step"), strict=True))
+    assert list(titles.values())[::4] == ["MLE step", "D step"]
+    for name, title in titles.items():
+        cells = rows(page, "step")[title]
+        for (time, times_floor), result in zip((cells[:2], cells[2:]), results.values(), strict=True):
+            seconds = float(time.split()[0]) * {"s": 1, "ms": 1e-3}[time.split()[1]]
+            step = result["steps"][name]
+            assert float(f"{step['median']:.3g}") == pytest.approx(seconds)
+            assert f"{step['median'] / step['floor']:.2f}" == times_floor
+    paper = results["paper"]
+    for title, cells in rows(page, "step, paper's size").items():
+        name = next(name for name in titles if titles[name] == title)
+        gflop = paper["steps"][name]["median"] * paper["peaks"]["flops"] / 1e9
+        assert float(f"{gflop:.3g}") == pytest.approx(float(cells[-1].replace(",", "")))

@@ -167,8 +167,7 @@ def scored(portions: Iterator[np.ndarray], objective: Objective, candidates: int
 def check_knows(model: SeqGAN, logdir: Path, flag: str) -> None:
     """Checks that the discriminator of a run was found to know something, by the newest evaluation.
 
-    Raises:
-        UsageError: there is none, it was not measured, or its gain is not above 0 by two standard errors.
+    Raises UsageError: there is none, it was not measured, or its gain is not above 0 by two standard errors.
     """
     plain = f"without {flag} plain samples are drawn"
     if model.discriminator is None:
@@ -190,8 +189,7 @@ def check_knows(model: SeqGAN, logdir: Path, flag: str) -> None:
 def choice_of(model: SeqGAN, logdir: Path, candidates: int, eta: float | None) -> Choice | None:
     """What --candidates and --eta ask for; without --eta it is that of the newest evaluation; None: plain samples.
 
-    Raises:
-        UsageError: as `check_knows`, but with --eta only where there is no discriminator.
+    Raises UsageError: as `check_knows`, but with --eta only where there is no discriminator.
     """
     if candidates == 1:
         return None
@@ -205,8 +203,7 @@ def choice_of(model: SeqGAN, logdir: Path, candidates: int, eta: float | None) -
 def read_prefix(text: str, model: SeqGAN, vocabulary: Vocabulary | None) -> list[int]:
     """The token ids of --prefix: text where there is a vocabulary, else numbers or, in music, notes.
 
-    Raises:
-        UsageError: it has unknown tokens.
+    Raises UsageError: it has unknown tokens.
     """
     advice, unknown, prefix = "", list[str](), list[int]()
     if vocabulary:
@@ -234,9 +231,7 @@ def read_prefix(text: str, model: SeqGAN, vocabulary: Vocabulary | None) -> list
 def read_first(path: Path, keep: int, grid: Grid) -> list[int]:
     """The first tokens of the melody of a file, `keep` of them or all, without the rests before it.
 
-    Raises:
-        UsageError: it is no MIDI or ABC file, or has no melody.
-        OSError: it can't be read.
+    Raises UsageError: it is no MIDI or ABC file, or has no melody. Raises OSError: it can't be read.
     """
     with open(path, "rb"):
         pass  # tells best why it can't be read
@@ -266,8 +261,7 @@ class Songs:
     def __init__(self, output: Path | None, count: int, logdir: Path, abc: bool):
         """Writes `count` tunes to `output`, or to a folder in `logdir`; `abc`: also as ABC and as a page.
 
-        Raises:
-            UsageError: it is one file for several files, or a file of another kind.
+        Raises UsageError: it is one file for several files, or a file of another kind.
         """
         self.abc = abc
         self.folder, self.file, self.count = output or logdir / "samples", None, count
@@ -288,11 +282,9 @@ class Songs:
     def write(self, portions: Iterator[np.ndarray], seconds: float, seed: int, config: Config, logdir: Path) -> None:
         """Writes tunes of the run in `logdir`, int32 [n, T] each portion, whose tokens last `seconds`.
 
-        An earlier call's songs do not stay among those of this one in a folder. What else is there does.
-
-        Raises:
-            UsageError: the folder has a file of such a name that is no earlier song, or was changed since.
-            OSError: one can't be written.
+        An earlier call's songs do not stay among those of this one in a folder. What else is there does. Raises
+        UsageError: the folder has a file of such a name that is no earlier song, or was changed since. Raises OSError:
+        one can't be written.
         """
         grid = Grid(config.frame_seconds, config.frame_beats, config.onsets)
         tunes = (tokens for rows in portions for tokens in rows)
@@ -317,8 +309,7 @@ class Songs:
 def write_lines(portions: Iterator[np.ndarray], vocabulary: Vocabulary | None, output: Path | None) -> None:
     """Writes samples, int32 [n, T] each portion, as a line each of text or of token ids, to a file or stdout.
 
-    Raises:
-        OSError: it can't be written.
+    Raises OSError: it can't be written.
     """
     with open(output, "wb") if output else contextlib.nullcontext(sys.stdout.buffer) as file:
         for rows in portions:
@@ -377,9 +368,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "LOGDIR/checkpoints/step-STEP (default: newest)",
     )
     parser.add_argument(
-        "--guide",
-        action="store_true",
-        help="draw from the generator that the discriminator guides token by token",
+        "--guide", action="store_true", help="draw from the generator that the discriminator guides token by token"
     )
     parser.add_argument(
         "--candidates",
