@@ -20,7 +20,7 @@ from runs.manifest import CHECKSUM, MANIFEST
 from runs.schedule import Schedule
 from support.config_file import CONFIG
 from support.parser import read_flags
-from tools import report
+from tools import front_page, report
 from tools.outcomes import Interval, Results, holm, interval, p_value, times
 from tools.plot_curves import Curve, Run
 from tools.report import main
@@ -633,6 +633,20 @@ def test_runs_of_other_data_are_not_averaged(tmp_path, capsys):
     (out / "texts_runs.csv").write_text("\n".join(lines) + "\n")
     make(one2="c")
     assert main([str(path), "--logs", str(logs), "-o", str(out), "--earlier", str(out)]) == 0
+
+
+def test_the_front_pages_figure(tmp_path, monkeypatch):
+    """All methods are equal until MLE ends; guidance is a level that it has in its own report."""
+    drawn = []
+    monkeypatch.setattr(report.plt, "close", drawn.append)
+    assert front_page.main(["-o", str(tmp_path / "front.png")]) == 0
+    rows = rows_of(ROOT / "results" / "guided" / "guided_means.csv")
+    guided = {row["metric"]: float(row["mean"]) for row in rows if row["method"] == "bigram"}
+    for panel, metric in zip(drawn[0].axes, ("nll", "nll_test"), strict=True):
+        lines = {line.get_label(): line.get_xydata() for line in panel.lines}
+        before = [lines[name][lines[name][:, 0] < 1000] for name in ("MLE", "SeqGAN as printed")]
+        assert np.array_equal(*before) and len(before[0]) > 5
+        assert set(lines["MLE, then guided by an additive discriminator"][:, 1]) == {guided[f"{metric}_guided"]}
 
 
 NUMBER = re.compile(r"(?<![\w,.])[-−]?[0-9]+(?:\.[0-9]+)?(?![\w,]|\.[0-9])")
