@@ -296,9 +296,9 @@ def read(path: Path) -> Experiment:
     `label`, `flags` and, if not all, its own `seeds`. Raises UsageError: it can't be used; the message has the file and
     the line. Raises OSError: it can't be read.
 
-    `[report]` says what tools/report.py shows: `metrics` are compared, the `primary` one first, with those of the method
-    `against`; `table` has those that the page shows. `curves` are drawn of the methods in `draw`, over `x`, "epoch" or
-    "seconds", within `limits`. Runs of the methods `collapsed` have medians and ranges. `closed` is `Closed`.
+    `[report]` says what tools/report.py shows. `metrics` are compared, the `primary` one first, with those of the
+    method `against`; `table` has those that the page shows. `curves` are drawn of the methods in `draw`, over `x`,
+    "epoch" or "seconds", within `limits`. Runs of the methods `collapsed` have medians and ranges.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # with or without a byte-order mark

@@ -649,6 +649,18 @@ def test_the_front_pages_figure(tmp_path, monkeypatch):
         assert set(lines["MLE, then guided by an additive discriminator"][:, 1]) == {guided[f"{metric}_guided"]}
 
 
+STUDIES = sorted(path.parent for path in (ROOT / "results").glob("*/*_runs.csv"))
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
+def test_the_pages_of_studies_have_the_numbers_of_their_files(folder, tmp_path):
+    """So that a report can be made anew without the runs, and nothing in it was written by hand."""
+    results = Results.of(read(ROOT / "experiments" / f"{folder.name}.toml"), tmp_path, folder)
+    written = (folder / "README.md").read_text(encoding="utf-8").partition(report.BEGIN)[2].partition(report.END)[0]
+    figure = f"{folder.name}.png"
+    assert written.strip() == report.page(results, figure if (folder / figure).exists() else "").strip()
+
+
 NUMBER = re.compile(r"(?<![\w,.])[-−]?[0-9]+(?:\.[0-9]+)?(?![\w,]|\.[0-9])")
 TABLE_OF = re.compile(r"(?:<!--([^>]*)-->\n\n)?((?:^\|.*\n)+)", re.MULTILINE)
 
