@@ -1,8 +1,8 @@
-"""Figures that need no model: n-gram overlap, diversity, copying, what log-odds tell; means with their errors."""
+"""Figures that need no model: n-gram overlap, diversity, what log-odds tell; means with their errors."""
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from scipy.special import logsumexp, softmax
@@ -205,20 +205,3 @@ def _up_to(order: int, sequence: Sentence) -> list[tuple[Hashable, ...]]:
 
 def _lists(sequences: Tokens) -> list[Sentence]:
     return sequences.tolist() if isinstance(sequences, np.ndarray) else list(sequences)
-
-
-def copies(samples: np.ndarray, corpus: Iterable[np.ndarray], length: int) -> np.ndarray:
-    """Whether each sample has `length` or more consecutive tokens of some sequence of the corpus in it.
-
-    `samples`: int [n, T]; with T < `length` none is a copy. `corpus`: int arrays [any length]. `length`: tokens, at
-    least 1. Returns bool [n].
-    """
-    known = {gram for sequence in corpus for gram in _grams(sequence, length)}
-    return np.array([not known.isdisjoint(_grams(sample, length)) for sample in samples], bool)
-
-
-def _grams(sequence: np.ndarray, length: int) -> list[bytes]:
-    """Every run of `length` tokens of a sequence, as bytes."""
-    if len(sequence) < length:
-        return []
-    return [gram.tobytes() for gram in np.lib.stride_tricks.sliding_window_view(sequence.astype(np.int32), length)]

@@ -11,7 +11,6 @@ from support.metrics import (
     balanced_accuracy,
     best_eta,
     bleu,
-    copies,
     cross_fitted_gain,
     distinct,
     log_mean_exp,
@@ -86,26 +85,6 @@ def test_self_bleu_leaves_a_sample_itself_out_but_not_its_duplicate():
     apart = np.arange(12).reshape(3, 4)
     assert np.all(self_bleu(apart) < 0.1)
     np.testing.assert_allclose(self_bleu(np.array([apart[0], apart[1], apart[0]]))[[0, 2]], 1)
-
-
-def test_copies_starts_at_the_given_length():
-    tune = np.arange(40, dtype=np.int32)
-    fifteen, sixteen = np.full((2, 20), 99)
-    fifteen[2:17], sixteen[4:20] = tune[10:25], tune[24:40]
-    samples = np.array([fifteen, sixteen, tune[5:25]])  # int64, the corpus int32: the numbers count, not the type
-    np.testing.assert_array_equal(copies(samples, [tune[::-1], tune], 16), [False, True, True])
-
-
-def test_copies_does_not_join_two_tunes():
-    tunes = [np.arange(10), np.arange(10, 20)]
-    sample = np.arange(20)[None]
-    assert not copies(sample, tunes, 11)[0]
-    assert copies(sample, tunes, 10)[0]
-
-
-def test_copies_of_what_is_too_short():
-    np.testing.assert_array_equal(copies(np.zeros((2, 5), int), [np.zeros(100, int)], 16), [False, False])
-    np.testing.assert_array_equal(copies(np.zeros((2, 20), int), [np.zeros(5, int)], 16), [False, False])
 
 
 # ---- diversity

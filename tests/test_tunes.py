@@ -281,6 +281,30 @@ def test_the_longest_copy_is_found():
     assert [found[:3] for found in longest_copies(samples[1:], corpus)] == [(1, 0, 2), (0, 0, 0), (23, 0, 3)]
 
 
+def copies(samples: np.ndarray, corpus: list[np.ndarray], length: int) -> list[bool]:
+    return [stretch.length >= length for stretch in longest_copies(samples, corpus)]
+
+
+def test_copies_starts_at_the_given_length():
+    tune = np.arange(40, dtype=np.int32)
+    fifteen, sixteen = np.full((2, 20), 99)
+    fifteen[2:17], sixteen[4:20] = tune[10:25], tune[24:40]
+    samples = np.array([fifteen, sixteen, tune[5:25]])  # int64, the corpus int32: the numbers count, not the type
+    np.testing.assert_array_equal(copies(samples, [tune[::-1], tune], 16), [False, True, True])
+
+
+def test_copies_does_not_join_two_tunes():
+    tunes = [np.arange(10), np.arange(10, 20)]
+    sample = np.arange(20)[None]
+    assert not copies(sample, tunes, 11)[0]
+    assert copies(sample, tunes, 10)[0]
+
+
+def test_copies_of_what_is_too_short():
+    np.testing.assert_array_equal(copies(np.zeros((2, 5), int), [np.zeros(100, int)], 16), [False, False])
+    np.testing.assert_array_equal(copies(np.zeros((2, 20), int), [np.zeros(5, int)], 16), [False, False])
+
+
 # --- a page
 
 

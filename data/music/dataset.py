@@ -30,7 +30,7 @@ from data.training_set import draw, spread, training_data
 from runs.directories import MEDIA, TEMPO, write_whole
 from runs.logs import RunLog
 from support.config import Config, UsageError
-from support.metrics import bleu, copies, mean_and_error, self_bleu
+from support.metrics import bleu, mean_and_error, self_bleu
 from support.seeds import Purpose
 
 SAMPLES = 5  # tunes shown, played and written to files at a time
@@ -182,8 +182,8 @@ class NottinghamData:
             values["self_bleu4"] = self_bleu(samples, orders=(4,))[:, 0]
         values["rest_share"] = (samples == REST).mean(axis=1)
         values["pitch_range"] = pitch_range(pitches)
-        values["copied_share"] = copies(samples, self.tunes.train, min(COPY_LENGTH, samples.shape[1]))
         values["longest_copy"] = np.array([stretch.length for stretch in longest_copies(samples, self.tunes.train)])
+        values["copied_share"] = values["longest_copy"] >= min(COPY_LENGTH, samples.shape[1])
         tunes = [analysed(tokens, self.grid) for tokens in samples]
         each = [musical(tune) for tune in tunes]
         values |= {name: np.array([figures[name] for figures in each]) for name in each[0]}
