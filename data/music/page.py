@@ -26,7 +26,7 @@ _HEAD = """<!DOCTYPE html>
 <style>
 body { margin: 2rem auto; max-width: 90rem; padding: 0 1.5rem; font: 1rem/1.5 system-ui, sans-serif }
 body { color: #222; background: #faf8f4 }
-h1 { margin-bottom: 0 } h2 { margin: 0; font-size: 1.15rem } p { margin: .2rem 0 .6rem; color: #666 }
+h1 { margin-bottom: 0; overflow-wrap: anywhere } h2 { margin: 0; font-size: 1.15rem } p { margin: .2rem 0 .6rem; color: #666 }
 section { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 1rem 3rem; margin: 1.5rem 0;
   padding: 1.2rem 1.5rem; background: #fff; border: 1px solid #e4dfd4; border-radius: .6rem }
 audio { width: 100%; height: 2.2rem; margin-bottom: .6rem } svg { display: block; width: 100% }
