@@ -19,9 +19,9 @@ from conftest import ROOT, SIZES, all_sequences, index_of, probabilities, train
 from test_generator import chi_square
 from test_nottingham import write_song
 
-from data.music.abc import HEADER, read_melody, to_abc
+from data.music.abc import HEADER, read_abc, to_abc
 from data.music.analysis import analysed
-from data.music.midi import midi_file, read_tokens
+from data.music.midi import midi_file, read_melody, read_tokens
 from data.music.tokens import Grid, canonical
 from model import SeqGAN
 from runs.checkpoints import MARKS, Checkpoints
@@ -196,7 +196,7 @@ def test_tunes_as_abc_and_as_a_page(runs, melodies, capsysbinary, tmp_path, run)
     onsets, texts = run == "onsets", []
     for i in range(3):
         tokens = read_tokens(songs / f"sample{i}.mid", onsets=onsets)
-        assert read_melody(songs / f"sample{i}.abc", Grid(0.4, onsets=onsets)).tolist() == tokens.tolist()
+        assert read_melody(songs / f"sample{i}.abc", Grid(0.4, onsets=onsets), read_abc)[0].tolist() == tokens.tolist()
         texts.append((songs / f"sample{i}.abc").read_text().removeprefix(HEADER))
         assert texts[-1].startswith(f"X:{i + 1}\nT:Tune {i} of seed 1\nM:")
     assert (songs / "tunes.abc").read_text() == HEADER + "\n".join(texts)

@@ -15,11 +15,11 @@ import numpy as np
 import tensorflow as tf
 
 from data import DataError, checksum
-from data.music.abc import HEADER, read_melody, to_abc
+from data.music.abc import HEADER, read_abc, to_abc
 from data.music.analysis import analysed
 from data.music.dataset import TRAIN_TUNES, frame_seconds, load, recorded_tempo
 from data.music.measures import longest_copies
-from data.music.midi import midi_file
+from data.music.midi import midi_file, read_melody, read_notes
 from data.music.page import Near, page
 from data.music.songs import write_songs
 from data.music.tokens import Grid, named, to_pitches, trim
@@ -235,7 +235,8 @@ def read_first(path: Path, keep: int, grid: Grid) -> list[int]:
     """
     with open(path, "rb"):
         pass  # tells best why it can't be read
-    tokens = trim(read_melody(path, grid))[:keep].tolist()
+    read = read_abc if path.suffix.lower() == ".abc" else read_notes
+    tokens = trim(read_melody(path, grid, read)[0])[:keep].tolist()
     if not tokens:
         raise UsageError(f"{path}: no melody in it")
     return tokens

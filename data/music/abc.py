@@ -1,16 +1,14 @@
 """Tunes as ABC, the notation of folk music (abcnotation.com, standard 2.1): written here, read by music21."""
 
 import contextlib
-import os
-from pathlib import Path
+import io
 
 import numpy as np
 
 from data import DataError
-from data.music import midi
 from data.music.analysis import LETTERS, Sign, Tune, written
-from data.music.midi import MAX_BEATS, MAX_FILE_BYTES
-from data.music.tokens import Grid, Notes, to_tokens
+from data.music.midi import MAX_BEATS, MAX_FILE_BYTES, one_line
+from data.music.tokens import Notes
 
 HEADER = "%abc-2.1\n"  # a file's first line
 _BARS_A_LINE = 4
@@ -43,25 +41,30 @@ def _text(sign: Sign) -> str:
     return ("" if sign.sharp is None else "_=^"[sign.sharp + 1]) + name + length + "-" * sign.tied
 
 
-def read_abc(text: str, by_beat: bool) -> Notes:
-    """Reads the first tune of ABC text, without its repeats.
+def read_abc(content: bytes, by_beat: bool = False) -> Notes:
+    """Reads the first tune of an ABC file, without its repeats.
 
     Args:
-        text: of a file.
+        content: the whole file, at most MAX_FILE_BYTES.
         by_beat: whether times are in millionths of a beat; otherwise in microseconds, by its first tempo mark or at 120
             beats a minute.
 
     Raises:
         DataError: music21 is not installed, or finds no tune, or one longer than MAX_BEATS.
-        Exception: whatever music21 raises on what is no ABC.
     """
+    if len(content) > MAX_FILE_BYTES:
+        raise DataError(f"larger than {MAX_FILE_BYTES} bytes")
     try:
         import music21  # optional; it takes a second
     except ImportError:
         raise DataError("ABC files are read by music21, which is not installed: pip install music21") from None
+    text = content.decode("utf-8", "replace")
     text = text if text.startswith("%abc") else HEADER + text  # else no accidental holds until the bar line
-    with contextlib.redirect_stderr(None):  # it has much to say
-        parsed = music21.converter.parseData(text, format="abc")
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # it has much to say
+            parsed = music21.converter.parseData(text, format="abc")
+    except Exception as error:  # it may raise almost anything
+        raise DataError(f"no ABC that music21 reads: {one_line(error)}") from error
     score = (parsed.scores[0] if isinstance(parsed, music21.stream.Opus) else parsed).flatten().stripTies()
     rows = [
         (float(note.offset), float(note.offset + note.quarterLength), max(pitch.midi for pitch in note.pitches))
@@ -78,24 +81,3 @@ def read_abc(text: str, by_beat: bool) -> Notes:
     start, end, pitch = np.array(rows).T
     start, end, duration = (np.rint(time * scale).astype(np.int64) for time in (start, end, float(score.highestTime)))
     return Notes(start, end, pitch.astype(np.int64), np.zeros(len(rows), np.int64), int(duration), tempo)
-
-
-def read_melody(path: str | os.PathLike, grid: Grid) -> np.ndarray:
-    """The melody of a MIDI file or, by its name, of an ABC file, int32 [frames], rests at both ends included.
-
-    Raises:
-        DataError: the file can't be used; the message names it.
-    """
-    if Path(path).suffix.lower() != ".abc":
-        return midi.read_melody(path, grid)[0]
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-        if len(content) > MAX_FILE_BYTES:
-            raise DataError(f"larger than {MAX_FILE_BYTES} bytes")
-        notes = read_abc(content.decode("utf-8", "replace"), grid.beats > 0)
-        return to_tokens(notes, grid.beats or grid.seconds, grid.onsets)
-    except (DataError, OSError) as error:
-        raise DataError(f"{path}: {midi.one_line(error)}") from error
-    except Exception as error:  # music21 may raise almost anything
-        raise DataError(f"{path}: no ABC that music21 reads: {midi.one_line(error)}") from error

@@ -70,9 +70,14 @@ def audio(tokens: np.ndarray, frame_seconds: float, onsets: bool = False, rate: 
     return clip
 
 
+def wav(clip: np.ndarray, rate: int = SAMPLE_RATE) -> bytes:
+    """A WAV file of float32 [samples] in -1..1."""
+    return tf.audio.encode_wav(clip[:, None], rate).numpy()
+
+
 def save_media(folder: Path, name: str, picture: np.ndarray, clips: np.ndarray) -> None:
     """Writes `<name>.png` from uint8 [height, width, 3], and `<name>_<i>.wav` from float32 [n, samples] in -1..1."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.png").write_bytes(tf.io.encode_png(picture).numpy())
     for i, clip in enumerate(clips):
-        (folder / f"{name}_{i}.wav").write_bytes(tf.audio.encode_wav(clip[:, None], SAMPLE_RATE).numpy())
+        (folder / f"{name}_{i}.wav").write_bytes(wav(clip))

@@ -12,7 +12,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import mido
@@ -127,12 +127,14 @@ def read_tokens(
     return read_melody(path, Grid(frame_seconds, frame_beats, onsets).check())[0]
 
 
-def read_melody(path: str | os.PathLike, frame: Grid) -> tuple[np.ndarray, float]:
-    """`read_tokens` of a frame, and the file's mean tempo in beats a minute."""
+def read_melody(
+    path: str | os.PathLike, frame: Grid, read: Callable[[bytes, bool], Notes] = read_notes
+) -> tuple[np.ndarray, float]:
+    """`read_tokens` of a frame, and the file's mean tempo in beats a minute; `read` is what reads its notes."""
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
-        notes = melody(read_notes(content, by_beat=frame.beats > 0))
+        notes = melody(read(content, frame.beats > 0))
         return to_tokens(notes, frame.beats or frame.seconds, frame.onsets), notes.tempo
     except Exception as error:  # a damaged file makes mido raise almost anything
         raise DataError(f"{path}: {one_line(error)}") from error

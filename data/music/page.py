@@ -1,8 +1,6 @@
 """A page to look at tunes and to listen to them: one file that needs no network."""
 
 import base64
-import io
-import wave
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
@@ -12,7 +10,7 @@ import numpy as np
 from data.music.abc import to_abc
 from data.music.analysis import Tune, analysed
 from data.music.measures import Stretch
-from data.music.media import audio
+from data.music.media import audio, wav
 from data.music.staff import staff
 from data.music.tokens import Grid
 
@@ -26,7 +24,8 @@ _HEAD = """<!DOCTYPE html>
 <style>
 body { margin: 2rem auto; max-width: 90rem; padding: 0 1.5rem; font: 1rem/1.5 system-ui, sans-serif }
 body { color: #222; background: #faf8f4 }
-h1 { margin-bottom: 0; overflow-wrap: anywhere } h2 { margin: 0; font-size: 1.15rem } p { margin: .2rem 0 .6rem; color: #666 }
+h1 { margin-bottom: 0; overflow-wrap: anywhere }
+h2 { margin: 0; font-size: 1.15rem } p { margin: .2rem 0 .6rem; color: #666 }
 section { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 1rem 3rem; margin: 1.5rem 0;
   padding: 1.2rem 1.5rem; background: #fff; border: 1px solid #e4dfd4; border-radius: .6rem }
 audio { width: 100%; height: 2.2rem; margin-bottom: .6rem } svg { display: block; width: 100% }
@@ -98,9 +97,5 @@ def _section(title: str, tokens: np.ndarray, near: Near | None, grid: Grid, seco
 
 
 def _player(tune: Tune, grid: Grid, seconds: float) -> str:
-    content = io.BytesIO()
-    with wave.open(content, "wb") as file:
-        file.setparams((1, 2, RATE, 0, "NONE", ""))
-        file.writeframes((audio(tune.tokens, seconds, grid.onsets, RATE) * 32_767).astype("<i2").tobytes())
-    data = base64.b64encode(content.getvalue()).decode()
+    data = base64.b64encode(wav(audio(tune.tokens, seconds, grid.onsets, RATE), RATE)).decode()
     return f'<audio controls preload="none" src="data:audio/wav;base64,{data}"></audio>'
