@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Gets the Nottingham folk tunes, trains on them and leaves songs, sample*.mid, in --log_dir and in data/Nottingham, where
-# they are written anew every 100 epochs. Where the discriminator knows something, songs that it has chosen are in
-# resampled/ in --log_dir. Flags given to this script go on to main.py and win over those below. Run it again after an
-# interruption: it goes on from the last checkpoint.
+# they are written anew every 100 epochs. At the end 20 tunes, chosen and ranked by the discriminator, are in tunes/ in
+# --log_dir: MIDI, ABC, and a page to see and hear them, tunes.html. Flags given to this script go on to main.py and win
+# over those below. Run it again after an interruption: it goes on from the last checkpoint.
 #
 #   PYTHON          the interpreter (default: python)
 #   NOTTINGHAM_ZIP  a Nottingham.zip to use instead of a download
@@ -22,5 +22,6 @@ dataset=$("$python" -c "import sys, support.parser as p; print(p.parse(sys.argv[
 [[ $dataset != Nottingham ]] || flags=(--songs_dir data/Nottingham "${flags[@]}")
 source tools/train.sh
 train "${flags[@]}"
-choose 5 resampled
+# Plain samples where the discriminator can't choose.
+choose 20 tunes --abc || "$python" tools/sample.py "$log_dir" -n 20 -o "$log_dir/tunes" --abc || true
 exit $status

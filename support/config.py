@@ -393,9 +393,9 @@ def check(config: Config) -> None:
         raise UsageError(f"--train_size: {config.train_size} is less than one batch ({least})")
     if config.objective:
         check_name(config.objective)
-    for name in ("log_dir", "eval_log_dir", "data_dir", "oracle_params", "objective"):
+    for name in ("log_dir", "eval_log_dir", "data_dir", "songs_dir", "oracle_params", "objective"):
         value = getattr(config, name)
-        if not value and name not in ("oracle_params", "objective"):
+        if not value and name not in ("songs_dir", "oracle_params", "objective"):
             raise UsageError(f"--{name} is empty")
         if any("\ud800" <= letter <= "\udfff" for letter in value):  # what argv has in place of such bytes
             raise UsageError(f"--{name}: {value!r} is not UTF-8")
@@ -405,6 +405,8 @@ def check(config: Config) -> None:
         raise UsageError("--dataset text: --data_dir must name a file of text, or a folder with train.txt")
     if config.evaluate and os.path.realpath(config.log_dir) == os.path.realpath(config.eval_log_dir):
         raise UsageError(f"--log_dir and --eval_log_dir are both {config.log_dir}")
+    if config.songs_dir and os.path.realpath(config.log_dir) == os.path.realpath(config.songs_dir):
+        raise UsageError(f"--log_dir and --songs_dir are both {config.log_dir}")
     if config.is_train and not config.pretrain_g_epochs and not config.total_epochs:
         raise UsageError("--pretrain_g_epochs and --total_epochs are both 0: nothing to do")
 

@@ -132,6 +132,9 @@ OF_SEVERAL_FLAGS = [
     ("--train_size 3 --d_batch_size 10", "--train_size: 3 is less than one batch (5)"),
     ("--pretrain_g_epochs 0 --total_epochs 0", "--pretrain_g_epochs and --total_epochs are both 0"),
     ("--log_dir a --eval_log_dir a", "--log_dir and --eval_log_dir are both a"),
+    ("--dataset Nottingham --log_dir a --songs_dir ./a", "--log_dir and --songs_dir are both a"),
+    ("--songs_dir a", "--songs_dir has no effect without --dataset Nottingham"),
+    ("--onsets", "--onsets has no effect without --dataset Nottingham"),
     ("--log_dir a --eval_log_dir ./b/../a/", "--log_dir and --eval_log_dir are both a"),
     ("--overwrite --no-is_train", "--overwrite and --no-is_train"),
 ]

@@ -30,7 +30,7 @@ from data.music.dataset import SAMPLES, NottinghamData, spread
 from data.music.measures import nearest_squared_difference, pitch_range
 from data.music.media import SAMPLE_RATE, audio, piano_roll, save_media
 from data.music.midi import read_tokens
-from data.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, REST, Grid
+from data.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, REST, Grid, to_pitches
 from model import SeqGAN
 from runs.console import table
 from runs.logs import with_errors
@@ -412,22 +412,25 @@ def test_nowhere_to_write_is_an_error(plain_folder):
 # --- whole runs
 
 
-def check_songs(folder: Path, seq_len: int) -> None:
+EIGHTHS = Grid(0.25, 0.5, onsets=True)  # what the script has, at 120 beats a minute
+
+
+def check_songs(folder: Path, seq_len: int, grid: Grid = Grid(FRAME)) -> None:  # noqa: B008
     """Each sample file is one song of one instrument, in the piano's range, at the right tempo and duration."""
     paths = sorted(folder.glob("sample*.mid"))
     assert [path.name for path in paths] == [f"sample{i}.mid" for i in range(SAMPLES)]
     for path in paths:
-        tokens, song = read_tokens(path, FRAME), pretty_midi.PrettyMIDI(str(path))
-        assert len(tokens) == seq_len and len(song.instruments) == 1
-        assert song.get_tempo_changes()[1] == pytest.approx([75])  # a token is an eighth
+        pitches, song = to_pitches(read_tokens(path, *grid)), pretty_midi.PrettyMIDI(str(path))
+        assert len(pitches) == seq_len and len(song.instruments) == 1
+        assert song.get_tempo_changes()[1] == pytest.approx([30 / grid.seconds])  # a token is an eighth
         notes = song.instruments[0].notes
-        assert sum(n.end - n.start for n in notes) == pytest.approx(FRAME * np.sum(tokens != REST), abs=1e-2)
+        assert sum(n.end - n.start for n in notes) == pytest.approx(grid.seconds * np.sum(pitches > 0), abs=1e-2)
         assert all(LOWEST_PITCH <= note.pitch <= HIGHEST_PITCH for note in notes)
         for note in notes:  # the middle of each note
-            assert tokens[int((note.start + note.end) / 2 / FRAME)] == note.pitch - 20
+            assert pitches[int((note.start + note.end) / 2 / grid.seconds)] == note.pitch
 
 
-def check_events(folder: Path, seq_len: int) -> None:
+def check_events(folder: Path, seq_len: int, seconds: float = FRAME) -> None:
     """TensorBoard's files hold pictures and clips that can be decoded."""
     events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
     events.Reload()
@@ -440,7 +443,7 @@ def check_events(folder: Path, seq_len: int) -> None:
             assert clips.shape == (SAMPLES, 2)  # a WAV and a label each
             for wav, _ in clips:
                 sound, rate = tf.audio.decode_wav(wav)
-                assert rate == SAMPLE_RATE and len(sound) == round(seq_len * FRAME * SAMPLE_RATE)
+                assert rate == SAMPLE_RATE and len(sound) == round(seq_len * seconds * SAMPLE_RATE)
                 assert np.abs(sound).max() > 0.1
     plugins = {tag: events.SummaryMetadata(tag).plugin_data.plugin_name for tag in events.Tags()["tensors"]}
     assert plugins["piano_roll/generated"] == "images" and plugins["audio/generated"] == "audio"
@@ -604,10 +607,15 @@ def test_the_script_from_zip_to_songs(tree, split_folder, tmp_path):
     flags = [*SMALL, "--no-jit", "--seq_len", "12"]  # later flags win
     done = run_script(tree, tiny_zip(split_folder, tmp_path / "tiny.zip"), *flags)
     assert done.returncode == 0, done.stderr
-    check_songs(tree / "data" / "Nottingham", seq_len=12)
-    check_songs(tree / "logs" / "train" / "nottingham", seq_len=12)
+    check_songs(tree / "data" / "Nottingham", 12, EIGHTHS)
+    check_songs(tree / "logs" / "train" / "nottingham", 12, EIGHTHS)
     assert [row["epoch"] for row in eval_rows(tree / "logs" / "eval" / "nottingham")] == ["0", "2", "3", "4"]
     assert "--candidates: no evaluation of logs/train/nottingham" in done.stderr  # it has measured too little
+    tunes = tree / "logs" / "train" / "nottingham" / "tunes"
+    assert {path.name for path in tunes.iterdir() if path.suffix} == {
+        *(f"sample{i}.{kind}" for i in range(20) for kind in ("mid", "abc")),
+        *("tunes.abc", "tunes.html", ".samples.sha256"),
+    }
     line = next(line for line in done.stdout.splitlines() if line.startswith("pretrain_d 1/1"))
     assert "d_pretrain_loss" in line and "nll" not in line  # which were those of before
     again = run_script(tree, tmp_path / "gone.zip", *flags)  # the folder is there, so the zip is not needed
@@ -622,10 +630,10 @@ def test_the_script_from_zip_to_songs(tree, split_folder, tmp_path):
 
 def test_what_the_scripts_leave_is_chosen_by_the_discriminator():
     """After a run that has ended, and there alone; that nothing can choose is no error."""
-    script = 'set -euo pipefail; source tools/train.sh; python=echo; log_dir="a b"; status=0; choose 5 songs; '
-    script += "status=143; choose 5 songs; status=0; python=false; choose 5 songs; echo end"
+    script = 'set -euo pipefail; source tools/train.sh; python=echo; log_dir="a b"; status=0; choose 5 songs --abc; '
+    script += "status=143; choose 5 songs; status=0; python=false; choose 5 songs || echo end"
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "tools/sample.py a b --candidates 16 --rank -n 5 -o a b/songs\nend\n"
+    assert done.stdout == "tools/sample.py a b --candidates 16 --rank -n 5 -o a b/songs --abc\nend\n"
 
 
 def test_the_script_interrupted_leaves_songs_too(tree, split_folder, tmp_path):
@@ -673,6 +681,8 @@ def test_a_runs_songs_are_no_tunes(plain_folder, tmp_path):
     assert len(NottinghamData(config_of(plain_folder)).tunes.train) == count + 1
     with pytest.raises(UsageError, match="sample0.mid: not as this program wrote it"):
         NottinghamData(config)
+    with pytest.raises(UsageError, match="sample0.mid: not a folder"):
+        NottinghamData(config_of(plain_folder, "--songs_dir", str(plain_folder / "sample0.mid")))
 
 
 def test_the_script_leaves_no_songs_of_another_run(tree, split_folder, tmp_path):
@@ -696,9 +706,9 @@ def test_the_script_on_the_real_tunes(tree, shared_data):
     done = run_script(tree, shared_data("Nottingham.zip"), *SMALL, "--no-jit", "--train_size", "64")
     assert done.returncode == 0, done.stderr
     assert "694 train, 173 valid, 170 test MIDI files" in done.stdout
-    assert "tunes: 692 train, 173 valid, 170 test, 2 skipped; 88580 training windows of 32 tokens" in done.stdout
-    check_songs(tree / "data" / "Nottingham", seq_len=32)
-    check_events(tree / "logs" / "eval" / "nottingham", seq_len=32)
+    assert "tunes: 692 train, 173 valid, 169 test, 3 skipped; 132622 training windows of 64 tokens" in done.stdout
+    check_songs(tree / "data" / "Nottingham", 64, EIGHTHS)
+    check_events(tree / "logs" / "eval" / "nottingham", 64, EIGHTHS.seconds)
     assert eval_rows(tree / "logs" / "eval" / "nottingham")[-1]["real_bleu4"]
 
 

@@ -18,9 +18,9 @@ train() {
     done
 }
 
-# choose NUMBER NAME: so many samples, each chosen of 16 candidates by the discriminator, to NAME in the run's directory.
-# Where its gain is not beyond its error, a line says so and there are none.
+# choose NUMBER NAME FLAG...: so many samples, each chosen of 16 candidates by the discriminator, to NAME in the run's
+# directory. Where its gain is not beyond its error, a line says so, there are none, and the exit status is not 0.
 choose() {
     ((status == 0)) || return 0
-    "$python" tools/sample.py "$log_dir" --candidates 16 --rank -n "$1" -o "$log_dir/$2" || true
+    "$python" tools/sample.py "$log_dir" --candidates 16 --rank -n "$1" -o "$log_dir/$2" "${@:3}"
 }

@@ -32,9 +32,11 @@ def check_songs(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """Makes sure that no file of these names is somebody else's; returns `written_songs`.
 
     Raises:
-        UsageError: one is; the message names it.
+        UsageError: one is, or the folder is none; the message names it.
         OSError: one can't be read.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: not a folder")
     earlier = written_songs(folder)
     for name in names:
         if name not in earlier and os.path.lexists(folder / name):
