@@ -1,10 +1,13 @@
 """data/music/analysis.py, abc.py, measures.py, staff.py, page.py: what musicians are given, and can tell of tunes."""
 
+import base64
 import html
+import io
 import re
 import shutil
 import subprocess
 import sys
+import wave
 from collections import Counter
 
 import numpy as np
@@ -159,9 +162,16 @@ def test_common_abc_is_read(tmp_path, frame, tokens):
     assert read_melody(path, frame, read_abc)[0].tolist()[: len(expected)] == expected
 
 
+def test_the_melody_of_several_voices_is_the_highest(tmp_path):
+    path = tmp_path / "a.abc"
+    path.write_text("X:1\nL:1/4\nM:4/4\nK:C\nV:1\nC,D,G,F,|\nV:2\nCDEF|\n")
+    assert (read_melody(path, Grid(beats=1.0), read_abc)[0] + 20).tolist() == [60, 62, 64, 65]
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
+        (b"X:1\nL:1/8\nK:C\n[V:1]abc|\n", "voices that change within a line, [V:...], are not read"),
         (b"X:1\nL:1/8\nK:C\nz4|]\n", "no tune in it"),
         (b"X:1\nL:1/1\nK:C\nC99999|]\n", "has 399996 beats; the limit is 36000"),
         (b"%" * ((1 << 20) + 1), "larger than 1048576 bytes"),
@@ -330,3 +340,7 @@ def test_a_page_escapes_text():
     assert not {"<b>", "<i>", "<u>"} & set(re.findall("<[^>]*>", text))
     assert all(html.escape(part) in text for part in ("<i>", "<u>", "<b>&.mid"))
     assert "3 of 4 tokens are the same, from its token 8 on" in text
+    players = re.findall('src="data:audio/wav;base64,([^"]*)"', text)
+    with wave.open(io.BytesIO(base64.b64decode(players[0]))) as clip:  # a second of it, heard
+        assert (clip.getnframes(), clip.getframerate()) == (8000, 8000) and any(clip.readframes(8000))
+    assert len(players) == 2

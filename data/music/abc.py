@@ -59,25 +59,28 @@ def read_abc(content: bytes, by_beat: bool = False) -> Notes:
     except ImportError:
         raise DataError("ABC files are read by music21, which is not installed: pip install music21") from None
     text = content.decode("utf-8", "replace")
+    if "[V:" in text:
+        raise DataError("voices that change within a line, [V:...], are not read")
     text = text if text.startswith("%abc") else HEADER + text  # else no accidental holds until the bar line
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # it has much to say
             parsed = music21.converter.parseData(text, format="abc")
     except Exception as error:  # it may raise almost anything
         raise DataError(f"no ABC that music21 reads: {one_line(error)}") from error
-    score = (parsed.scores[0] if isinstance(parsed, music21.stream.Opus) else parsed).flatten().stripTies()
+    score = parsed.scores[0] if isinstance(parsed, music21.stream.Opus) else parsed
     rows = [
-        (float(note.offset), float(note.offset + note.quarterLength), max(pitch.midi for pitch in note.pitches))
-        for note in score.notes
+        (note.offset, note.offset + note.quarterLength, max(pitch.midi for pitch in note.pitches), voice)
+        for voice, part in enumerate(score.parts)
+        for note in part.flatten().stripTies().notes
         if note.quarterLength and not isinstance(note, music21.harmony.ChordSymbol)
     ]
     if not rows:
         raise DataError("no tune in it")
     if score.highestTime > MAX_BEATS:
         raise DataError(f"has {score.highestTime:.0f} beats; the limit is {MAX_BEATS:.0f}")
-    marks = score.getElementsByClass(music21.tempo.MetronomeMark)
+    marks = score.flatten().getElementsByClass(music21.tempo.MetronomeMark)
     tempo = float((marks and marks[0].getQuarterBPM()) or 120)
     scale = 1e6 if by_beat else 60e6 / tempo
-    start, end, pitch = np.array(rows).T
-    start, end, duration = (np.rint(time * scale).astype(np.int64) for time in (start, end, float(score.highestTime)))
-    return Notes(start, end, pitch.astype(np.int64), np.zeros(len(rows), np.int64), int(duration), tempo)
+    start, end, pitch, voice = np.array(rows, float).T
+    start, end = (np.rint(time * scale).astype(np.int64) for time in (start, end))
+    return Notes(start, end, pitch.astype(np.int64), voice.astype(np.int64), round(score.highestTime * scale), tempo)
