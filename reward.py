@@ -60,10 +60,14 @@ class Reward:
         score = objective_scorer(scores) if share else SCORERS[self.config.reward](self, tokens, step)
         if 0 < share < 1:
             score = mixture(SCORERS[self.config.reward](self, tokens, step), score, share)
+        drawn = self.config.rollouts_drawn > 0  # or else all "completions" are the sample itself, and scored once
+        if not drawn and self.config.reward != "random":
+            of_sample = score(tokens[None], tf.constant(tokens.shape[1]))
+            score = lambda rollouts, prefix_len: of_sample  # noqa: E731
         if self.reference is None:
             return score
         to_go = self.config.baseline != "prefix"  # which takes what came before off again
-        ratio = log_ratio(tokens, self.policy, self.reference, to_go)
+        ratio = log_ratio(tokens, self.policy, self.reference, to_go, drawn)
         return lambda rollouts, prefix_len: (
             score(rollouts, prefix_len) - self.config.kl_weight * ratio(rollouts, prefix_len)
         )
@@ -146,7 +150,9 @@ def mixture(first: Scorer, second: Scorer, share: float) -> Scorer:
     return lambda rollouts, prefix_len: (1 - share) * first(rollouts, prefix_len) + share * second(rollouts, prefix_len)
 
 
-def log_ratio(tokens: tf.Tensor, numerator: Generator, denominator: Generator, to_go: bool = False) -> Scorer:
+def log_ratio(
+    tokens: tf.Tensor, numerator: Generator, denominator: Generator, to_go: bool = False, drawn: bool = True
+) -> Scorer:
     """Log of one model's probability of whole sequences less that of another's, in nats.
 
     Args:
@@ -154,8 +160,12 @@ def log_ratio(tokens: tf.Tensor, numerator: Generator, denominator: Generator, t
         numerator: its log-probability counts for,
         denominator: and its counts against a sequence.
         to_go: of the prefix only the last token counts.
+        drawn: whether completions are drawn; if not, all that is scored is `tokens`.
     """
     ratios = tf.transpose(numerator.log_probs(tokens) - denominator.log_probs(tokens))  # [T, B]
+    if to_go and not drawn:
+        left = tf.cumsum(ratios, reverse=True)
+        return lambda rollouts, prefix_len: left[prefix_len - 1][None]
     known = ratios if to_go else tf.cumsum(ratios)  # entry n - 1: what a prefix of n tokens contributes
     above, below = numerator.completion_log_probs(tokens), denominator.completion_log_probs(tokens)
     return lambda rollouts, prefix_len: (

@@ -81,6 +81,7 @@ def model_of(*flags: str, end_token: int | None = None, function=None) -> SeqGAN
     [
         "--rollout_num 2",
         "--rollout_num 0 --baseline batch",
+        f"--rollout_num 0 --kl_weight 0.7 --reward log_odds --objective_weight 0.4 {shlex.join(D_SIZES)}",
         "--rollout_num 2 --baseline prefix --kl_weight 0.7",
         f"--rollout_num 2 --kl_weight 0.7 --reward log_odds --objective_weight 0.4 {shlex.join(D_SIZES)}",
     ],
