@@ -19,8 +19,9 @@ from scipy.spatial.distance import jensenshannon
 from data import DataError
 from data.music.abc import HEADER, read_abc, to_abc
 from data.music.analysis import Key, analysed, written
+from data.music.folder import load_tunes
 from data.music.measures import Stretch, divergence, intervals, longest_copies, musical, rhythms
-from data.music.midi import read_melody, read_notes
+from data.music.midi import midi_file, read_melody, read_notes
 from data.music.page import Near, page
 from data.music.staff import staff
 from data.music.tokens import Grid, canonical, melody, to_tokens
@@ -344,3 +345,17 @@ def test_a_page_escapes_text():
     with wave.open(io.BytesIO(base64.b64decode(players[0]))) as clip:  # a second of it, heard
         assert (clip.getnframes(), clip.getframerate()) == (8000, 8000) and any(clip.readframes(8000))
     assert len(players) == 2
+
+
+def test_what_is_long_has_no_player():
+    long = page("a", {"a": np.arange(40, 80).repeat(61)}, [None], EIGHTHS, 0.25)
+    assert "no player: longer than 600 seconds" in long and "<audio" not in long and "<svg" in long
+
+
+def test_training_tunes_keep_their_names(tmp_path):
+    for split in ("train", "valid", "test"):
+        (tmp_path / split).mkdir()
+        for name, length in (("b", 40), ("a", 8), ("c", 41)):
+            (tmp_path / split / f"{name}.mid").write_bytes(midi_file(np.arange(1, length + 1)))
+    tunes = load_tunes(tmp_path)
+    assert tunes.names == ["train/b.mid", "train/c.mid"] and [len(tune) for tune in tunes.train] == [40, 41]

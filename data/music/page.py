@@ -14,6 +14,7 @@ from data.music.media import audio, wav
 from data.music.staff import staff
 from data.music.tokens import Grid
 
+LONGEST = 600  # seconds that a player plays; ten minutes are 13 MB
 RATE = 8_000  # Hz of its audio, so that it stays small; the highest note of a tune seldom has 2,000
 _HEAD = """<!DOCTYPE html>
 <html lang="en">
@@ -97,5 +98,7 @@ def _section(title: str, tokens: np.ndarray, near: Near | None, grid: Grid, seco
 
 
 def _player(tune: Tune, grid: Grid, seconds: float) -> str:
+    if len(tune.tokens) * seconds > LONGEST:
+        return f"<p>no player: longer than {LONGEST} seconds</p>"
     data = base64.b64encode(wav(audio(tune.tokens, seconds, grid.onsets, RATE), RATE)).decode()
     return f'<audio controls preload="none" src="data:audio/wav;base64,{data}"></audio>'
