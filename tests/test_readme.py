@@ -104,7 +104,36 @@ def test_there_are_a_dozen_pages_at_most():
     assert len(list((ROOT / "docs").glob("*.md"))) <= 12
 
 
+PRIVATE = re.compile(
+    r"\bleash\w*|\b(is|are|was) paid\b|\bby heart\b|\bnats a \w+|\b(a|the) falling rate\b|\brates? that falls?\b|"
+    r"\bknow(s|ing)? nothing\b|\b(of|on) (valid|test)\b(?! set)|(?<![\w.])[−-]?\.\d",
+    re.IGNORECASE,
+)
+
+
+def spoken(page):
+    """A page without comments, code and addresses."""
+    page = re.sub(r"<!--.*?-->", "", page, flags=re.DOTALL)
+    return re.sub(r"`[^`]*`|\]\([^)]*\)", "", re.sub(r"^    .*", "", page, flags=re.MULTILINE)).replace("*", "")
+
+
+@pytest.mark.parametrize("path", [*PAGES, *STUDIES], ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_pages_have_the_words_of_the_field(path):
+    assert not [found[0] for found in PRIVATE.finditer(spoken(text(path)))]
+
+
+def test_help_has_the_words_of_the_field():
+    assert not [found[0] for field in FIELDS.values() for found in PRIVATE.finditer(field.metadata["help"])]
+
+
+def test_the_pages_are_short():
+    """Without their tables, which are to be looked things up in."""
+    lines = [line for path in [*PAGES, *STUDIES] for line in spoken(text(path)).splitlines() if line[:1] != "|"]
+    assert sum(len(re.findall(r"\S*\w\S*", line)) for line in lines) <= 15_000
+
+
 def test_what_is_looked_for_is_found():
+    assert PRIVATE.search("on a leash") and PRIVATE.search("less by .39") and not PRIVATE.search("0.39 on the test set")
     assert len(PAGES) > 8
     assert len(files_named(text(README))) > 15 and len(relative_links(text(README))) > 10
     assert sum(len(commands(text(path), "python main.py")) for path in PAGES) >= 6
