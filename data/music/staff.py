@@ -9,7 +9,7 @@ from data.music.analysis import Sign, Tune, written
 
 _STEP = 4  # pixels: half of what is between two lines; all lengths below are pixels
 _MIDDLE = 34  # the step of the middle line, B4
-_LEAST_BEAT, _LEAST_TOKEN, _WIDEST = 42, 14, 760
+_LEAST_BEAT, _LEAST_TOKEN, _WIDEST = 42, 18, 760
 _SHARPS, _FLATS = (38, 35, 39, 36, 33, 37, 34), (34, 37, 33, 36, 32, 35, 31)  # steps of a signature, in their order
 _ACCIDENTALS = "♭♮♯"
 _CLEF = (
