@@ -176,7 +176,7 @@ class Results:
                 raise UsageError(f"report.closed: no run has {metric} before and after its adversarial phase")
 
     def floor(self) -> float | None:
-        """The oracle's entropy, nats a token: the mean of the runs' estimates, where all have the same oracle."""
+        """The oracle's entropy, nats per token: the mean of the runs' estimates, where all have the same oracle."""
         by_method = {method.name: read_flags(method.flags) for method in self.experiment.methods}
         found = {key: o.final[FLOOR] for key, o in self.outcomes.items() if FLOOR in o.final}
         oracles = {tuple(getattr(by_method[name], field) for field in ORACLE) for name, _ in found}

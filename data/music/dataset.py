@@ -167,7 +167,7 @@ class NottinghamData:
               --seq_len is less, that are such a stretch whole;
             - `longest_copy`: tokens of the longest stretch that a training tune has too;
             - what `musical` tells of each, and of all `interval_divergence` and `rhythm_divergence`, the `divergence`
-              of their `intervals` and `rhythms` from those of the windows of test.
+              of their `intervals` and `rhythms` from those of the test windows.
             What needs test is left out where it is empty; self-BLEU needs two sequences, and all figures one. A
             sequence of rests alone counts in neither `mse` nor `pitch_range`.
         """
