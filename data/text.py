@@ -111,10 +111,7 @@ def split_files(data_dir: str) -> dict[str, Path | None]:
 class Source:
     """The lines of --data_dir that are used, as tokens, with counts of those that are not used whole.
 
-    Attributes:
-        empty: lines of white space.
-        lengths: {tokens: lines of so many}, of all others.
-        used: {split: lines}.
+    `empty`: lines of white space; `lengths`: {tokens: lines of so many}, of all others; `used`: {split: lines}.
     """
 
     def __init__(self, config: Config):

@@ -38,8 +38,7 @@ def read_source(name: str) -> dict[str, str]:
 class Objective:
     """A function that scores finished sequences, with a memory: each different sequence is scored once.
 
-    Attributes:
-        source: its `function` and the `text` of its file, as `read_source` has them.
+    `source`: its `function` and the `text` of its file, as `read_source` has them.
     """
 
     def __init__(self, name: str, source: dict[str, str], decode: Callable[[np.ndarray], Sequence[Any]]):

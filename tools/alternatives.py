@@ -106,8 +106,7 @@ def continued(
 def trained(logdir: Path, tokens: float) -> list[float]:
     """Objective, KL and added NLL of a run's newest evaluation; `tokens` are those of a real sequence.
 
-    Raises:
-        UsageError, ValueError, OSError: there is none of an adversarial phase, or it can't be read.
+    Raises UsageError, ValueError, OSError: there is none of an adversarial phase, or it can't be read.
     """
     curves, first = read_run(evaluations_of(logdir))
     if first is None or "kl_to_pretrained" not in curves:
