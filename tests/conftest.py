@@ -53,6 +53,8 @@ from fault_injection import Trainer
 
 import main as program
 from data import Due
+from data.music.midi import read_melody
+from data.music.tokens import Grid
 from generator import Generator
 from model import SeqGAN
 from oracle import OracleData
@@ -101,6 +103,11 @@ MEMORY: dict[object, float] = {}  # a worker's, bytes
 
 
 @pytest.hookimpl(optionalhook=True)
+def read_tokens(path, frame_seconds: float = 0.4, frame_beats: float = 0.0, onsets: bool = False) -> np.ndarray:
+    """The melody of a MIDI file, int32 [frames]."""
+    return read_melody(path, Grid(frame_seconds, frame_beats, onsets).check())[0]
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """A worker a core and one more, as some tests wait; none where one file is asked for, which then begins sooner."""
     files = {argument.split("::")[0] for argument in config.args}

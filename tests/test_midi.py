@@ -14,6 +14,7 @@ import mido
 import numpy as np
 import pretty_midi
 import pytest
+from conftest import read_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,13 +22,13 @@ from data import DataError
 from data.music import folder as folders
 from data.music import midi
 from data.music.folder import SPLITS, load_tunes, windows
-from data.music.midi import read_tokens, to_pretty_midi, write_midi
+from data.music.midi import midi_file, to_pretty_midi
 from data.music.tokens import (
     HIGHEST_PITCH,
     LOWEST_PITCH,
     REST,
     Grid,
-    canonical,
+    begins,
     melody,
     named,
     spans,
@@ -35,6 +36,7 @@ from data.music.tokens import (
     to_tokens,
     trim,
 )
+from runs.directories import write_whole
 
 VOCAB_SIZE = START = Grid().vocab_size
 TICKS = 480  # a beat
@@ -47,6 +49,16 @@ def cache_home(tmp_path_factory, monkeypatch) -> Path:
     home = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(home))
     return home
+
+
+def write_midi(tokens, path: Path, *arguments, **named) -> None:
+    write_whole(path, midi_file(tokens, *arguments, **named))
+
+
+def canonical(tokens: np.ndarray) -> np.ndarray:
+    """A pitch goes on only after itself."""
+    goes_on = (tokens != REST) & ~begins(tokens, True)
+    return np.where(tokens == REST, REST, (tokens - 1) % 88 + 1 + 88 * goes_on)
 
 
 def track(*notes, channel=0, velocity=80, extra=()) -> mido.MidiTrack:
@@ -160,7 +172,7 @@ def test_with_onsets_what_is_read_is_what_was_written(tmp_path_factory, tokens, 
     path = tmp_path_factory.getbasetemp() / "round_trip.mid"
     write_midi(tokens, path, 0.25, beats, onsets=True)
     back = read_tokens(path, 0.25, beats, onsets=True)
-    assert back.dtype == np.int32 and back.tolist() == canonical(np.array(tokens, int), True).tolist()
+    assert back.dtype == np.int32 and back.tolist() == canonical(np.array(tokens, int)).tolist()
     assert spans(back, True) == spans(np.array(tokens, int), True)
     np.testing.assert_array_equal(to_pitches(back), to_pitches(np.array(tokens, int)))
     write_midi(back, path, 0.25, beats, onsets=True)
@@ -172,7 +184,7 @@ def test_onsets_by_hand(tmp_path):
     tokens = np.array([45, 133, 45, 45, 0, 133, 46, 133])
     assert (Grid().vocab_size, Grid(onsets=True).vocab_size) == (89, 177)
     assert spans(tokens, True) == [(65, 0, 2), (65, 2, 3), (65, 3, 4), (65, 5, 6), (66, 6, 7), (65, 7, 8)]
-    assert canonical(tokens, True).tolist() == [45, 133, 45, 45, 0, 45, 46, 45]
+    assert canonical(tokens).tolist() == [45, 133, 45, 45, 0, 45, 46, 45]
     assert to_pitches(tokens).tolist() == [65, 65, 65, 65, 0, 65, 66, 65]
     assert spans(np.array([45, 45, 0, 46]), False) == [(65, 0, 2), (66, 3, 4)]
     # Frames of 384 ticks: a note of two frames and a half, the same pitch struck again where the frame is half over.

@@ -19,7 +19,7 @@ import numpy as np
 import pretty_midi
 import pytest
 import tensorflow as tf
-from conftest import END, NOW, ROOT, shared_model, train
+from conftest import END, NOW, ROOT, read_tokens, shared_model, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main as program
@@ -29,7 +29,6 @@ from data.music import dataset
 from data.music.dataset import SAMPLES, NottinghamData, spread
 from data.music.measures import nearest_squared_difference, pitch_range
 from data.music.media import SAMPLE_RATE, audio, piano_roll, save_media
-from data.music.midi import read_tokens
 from data.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, REST, Grid, to_pitches
 from model import SeqGAN
 from runs.console import table

@@ -15,13 +15,13 @@ import numpy as np
 import pretty_midi
 import pytest
 import tensorflow as tf
-from conftest import ROOT, SIZES, all_sequences, index_of, probabilities, train
+from conftest import ROOT, SIZES, all_sequences, index_of, probabilities, read_tokens, train
 from test_generator import chi_square
 from test_nottingham import write_song
 
 from data.music.abc import HEADER, read_abc, to_abc
 from data.music.analysis import analysed
-from data.music.midi import midi_file, read_melody, read_tokens
+from data.music.midi import midi_file, read_melody
 from data.music.tokens import Grid, canonical
 from model import SeqGAN
 from runs.checkpoints import MARKS, Checkpoints

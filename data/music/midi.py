@@ -13,7 +13,6 @@ import math
 import os
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import mido
 import numpy as np
@@ -21,7 +20,6 @@ import pretty_midi
 
 from data import DataError
 from data.music.tokens import Grid, Notes, melody, spans, to_tokens
-from runs.directories import write_whole
 
 # What a file may cost. The largest Nottingham file has 19 kB and lasts 7.5 minutes.
 MAX_FILE_BYTES = 1 << 20  # mido makes an object of some 300 bytes out of 2 bytes of file
@@ -107,30 +105,22 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
     return Notes(time(start), time(end), pitch, voice, int(time(np.array([last_tick]))[0]), tempo)
 
 
-def read_tokens(
-    path: str | os.PathLike, frame_seconds: float = 0.4, frame_beats: float = 0.0, onsets: bool = False
-) -> np.ndarray:
-    """Read the melody of one MIDI file, rests at both ends included: the inverse of `write_midi`.
+def read_melody(
+    path: str | os.PathLike, frame: Grid, read: Callable[[bytes, bool], Notes] = read_notes
+) -> tuple[np.ndarray, float]:
+    """The melody of one MIDI file, rests at both ends included: the inverse of `midi_file`.
 
     Args:
         path: of the file.
-        frame_seconds: duration of a token, seconds, 0.01..10.
-        frame_beats: 0, or the duration of a token in beats of the file, 1/16..4; `frame_seconds` then does nothing.
-        onsets: whether the tokens tell a note that begins from one that goes on.
+        frame: what a token is.
+        read: reads the notes of the file's content, by the beat or not.
 
     Returns:
-        int32 [frames], values 0..88, with onsets 0..176.
+        the tokens, int32 [frames], and the mean tempo in beats a minute.
 
     Raises:
         DataError: the file cannot be used; the message names it and says why.
     """
-    return read_melody(path, Grid(frame_seconds, frame_beats, onsets).check())[0]
-
-
-def read_melody(
-    path: str | os.PathLike, frame: Grid, read: Callable[[bytes, bool], Notes] = read_notes
-) -> tuple[np.ndarray, float]:
-    """`read_tokens` of a frame, and the file's mean tempo in beats a minute; `read` is what reads its notes."""
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -201,8 +191,8 @@ def midi_file(
 ) -> bytes:
     """A MIDI file of tokens (type 1, one song, one instrument), of whose arguments `to_pretty_midi` tells.
 
-    `read_tokens` with the same arguments returns `canonical` tokens as they were, as long as they last at most
-    `MAX_SECONDS`; of others what `canonical` makes of them.
+    `read_melody` gives them back, as long as they last at most `MAX_SECONDS`; a pitch that goes on after another then
+    begins.
 
     Raises:
         DataError: as `to_pretty_midi`.
@@ -210,19 +200,3 @@ def midi_file(
     content = io.BytesIO()
     to_pretty_midi(tokens, frame_seconds, frame_beats, onsets).write(content)
     return content.getvalue()
-
-
-def write_midi(
-    tokens: Sequence[int] | np.ndarray,
-    path: str | os.PathLike,
-    frame_seconds: float = 0.4,
-    frame_beats: float = 0.0,
-    onsets: bool = False,
-) -> None:
-    """Writes a `midi_file`; a file at `path` is replaced as a whole.
-
-    Raises:
-        DataError: as `to_pretty_midi`.
-        OSError: the file cannot be written.
-    """
-    write_whole(Path(path), midi_file(tokens, frame_seconds, frame_beats, onsets))

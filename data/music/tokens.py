@@ -170,15 +170,6 @@ def begins(tokens: np.ndarray, onsets: bool) -> np.ndarray:
     return (tokens != REST) & (changed | (onsets & (tokens <= KEYS)))
 
 
-def canonical(tokens: np.ndarray, onsets: bool) -> np.ndarray:
-    """What reading the written tune gives: a pitch goes on only after itself; integers [..., T], int32 of the shape.
-
-    Tokens that were read are canonical, and so are all without onsets.
-    """
-    goes_on = onsets & (tokens != REST) & ~begins(tokens, onsets)
-    return np.where(tokens == REST, REST, (tokens - 1) % KEYS + 1 + KEYS * goes_on).astype(np.int32)
-
-
 def spans(tokens: np.ndarray, onsets: bool) -> list[tuple[int, int, int]]:
     """The notes of a tune, [T]: the MIDI pitch of each, its first token, and the one after its last."""
     pitches = to_pitches(tokens)
