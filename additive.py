@@ -10,7 +10,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from discriminator import REAL
+from discriminator import REAL, whole_log_odds
 from generator import State, run_lstm, with_one
 from support.lookup import look_up, rows_of
 from support.seeds import Purpose, dropout, fold, variable_seed
@@ -129,13 +129,7 @@ class AdditiveDiscriminator(keras.layers.Layer):
     ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         """D of completions, as `Discriminator.completion_log_odds`; each is read from its beginning."""
         del tokens, rollout_num
-
-        def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
-            del prefix_len
-            count, batch_size, seq_len = rollouts.shape
-            return tf.reshape(self.log_odds(tf.reshape(rollouts, [-1, seq_len])), [count, batch_size])
-
-        return score
+        return whole_log_odds(self.log_odds)
 
     def completion_scorer(self, tokens: tf.Tensor, rollout_num: int = 1) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         """D(Y) of completions; otherwise as `completion_log_odds`."""

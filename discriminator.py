@@ -1,7 +1,8 @@
 """The discriminator: a convolutional network, D_φ(Y) = P(Y is real) (SeqGAN, "Discriminative model")."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -61,31 +62,22 @@ class Discriminator(keras.layers.Layer):
         self.dropout_rate, self.l2 = 1.0 - dropout_keep_prob, l2
         seeds = (variable_seed(seed, Purpose.D_INIT, index) for index in itertools.count())
 
-        def truncated() -> keras.initializers.Initializer:
-            return keras.initializers.TruncatedNormal(stddev=0.1, seed=next(seeds))
-
-        def glorot() -> keras.initializers.Initializer:
-            return keras.initializers.GlorotUniform(seed=next(seeds))
-
-        def built(layer: keras.layers.Layer, inputs: int) -> keras.layers.Layer:
-            layer.build((None, inputs))
-            return layer
-
-        small = keras.initializers.Constant(0.1)
         features = sum(num_filters)
         uniform = keras.initializers.RandomUniform(-1.0, 1.0, next(seeds))
-        self.embedding = built(keras.layers.Embedding(vocab_size, emb_dim, uniform), emb_dim)
+        self.embedding = keras.layers.Embedding(vocab_size, emb_dim, uniform)
+        self.embedding.build()
         # A tuple: tf.train.Checkpoint drops layers held in a list.
         self.convolutions = tuple(
-            built(keras.layers.Dense(filters, kernel_initializer=truncated(), bias_initializer=small), width * emb_dim)
+            authors_layer(width * emb_dim, filters, next(seeds))
             for width, filters in zip(filter_sizes, num_filters, strict=True)
         )
-        self.gate = built(keras.layers.Dense(features, kernel_initializer=glorot()), features)
-        self.transform = built(keras.layers.Dense(features, kernel_initializer=glorot()), features)
-        self.output_layer = built(
-            keras.layers.Dense(2, kernel_initializer=truncated(), bias_initializer=small), features
-        )
+        self._add_head(features, seeds)
         self.built = True
+
+    def _add_head(self, features: int, seeds: Iterator[int]) -> None:
+        """Makes what follows the pooling of so many features, from a seed a layer."""
+        self.gate, self.transform = (glorot_layer(features, features, next(seeds)) for _ in range(2))
+        self.output_layer = authors_layer(features, 2, next(seeds))
 
     def features(self, tokens: tf.Tensor) -> tf.Tensor:
         """Max over time of every filter (taken first, as it commutes with ReLU): int32 [B, T] → float32 [B, F]."""
@@ -268,6 +260,71 @@ class Discriminator(keras.layers.Layer):
         penalty = tf.nn.l2_loss(self.output_layer.kernel) + tf.nn.l2_loss(self.output_layer.bias)
         correct = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), labels)
         return cross_entropy + self.l2 * penalty, tf.reduce_mean(tf.cast(correct, tf.float32))
+
+
+class PooledDiscriminator(Discriminator):
+    """Embedding → convolutions → ReLU → max and mean over time → dense → ReLU → dropout → linear → softmax.
+
+    A maximum tells whether a sequence has a window that a filter looks for, the mean also how many. Rollouts are scored
+    whole.
+    """
+
+    def __init__(self, *arguments: Any, units: int, **others: Any):
+        """`units` are those of the dense layer; the rest is as in `Discriminator`."""
+        self.units = units
+        super().__init__(*arguments, **others)
+
+    def _add_head(self, features: int, seeds: Iterator[int]) -> None:
+        self.dense = glorot_layer(2 * features, self.units, next(seeds))
+        self.output_layer = glorot_layer(self.units, 2, next(seeds))
+
+    def features(self, tokens: tf.Tensor) -> tf.Tensor:
+        """Max and mean of every filter over the windows that count: int32 [B, T] → float32 [B, 2 F]."""
+        responses, means = self.responses(tokens), []
+        for width, response, layer in zip(self.filter_sizes, responses, self.convolutions, strict=True):
+            total = tf.reduce_sum(tf.nn.relu(response + layer.bias), axis=1)  # 0 of a window that does not count
+            windows = tf.maximum(self.lengths(tokens) - width + 1, 1)
+            means.append(total / tf.cast(windows, tf.float32)[:, None])
+        maxima = self.activated([tf.reduce_max(response, axis=1) for response in responses])
+        return tf.concat([maxima, *means], axis=1)
+
+    def classify(self, features: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Dense layer, dropout and output layer: float32 [B, 2 F] → scores of (FAKE, REAL), float32 [B, 2]."""
+        hidden = tf.nn.relu(self.dense(features))
+        if dropout_seed is not None and self.dropout_rate > 0.0:
+            hidden = dropout(hidden, self.dropout_rate, dropout_seed)
+        return self.output_layer(hidden)
+
+    def completion_log_odds(
+        self, tokens: tf.Tensor, rollout_num: int = 1
+    ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        """As in `Discriminator`; each completion is looked at whole."""
+        return whole_log_odds(self.log_odds)
+
+
+def authors_layer(inputs: int, units: int, seed: int) -> keras.layers.Dense:
+    """A linear layer with the initial weights of the authors' convolutions and output layer."""
+    truncated = keras.initializers.TruncatedNormal(stddev=0.1, seed=seed)
+    layer = keras.layers.Dense(units, kernel_initializer=truncated, bias_initializer=keras.initializers.Constant(0.1))
+    layer.build((None, inputs))
+    return layer
+
+
+def glorot_layer(inputs: int, units: int, seed: int) -> keras.layers.Dense:
+    """A linear layer with Keras' initial weights."""
+    layer = keras.layers.Dense(units, kernel_initializer=keras.initializers.GlorotUniform(seed=seed))
+    layer.build((None, inputs))
+    return layer
+
+
+def whole_log_odds(log_odds: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """The function that `completion_log_odds` returns, where each completion is read from its beginning."""
+
+    def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
+        del prefix_len
+        return tf.reshape(log_odds(tf.reshape(rollouts, [-1, rollouts.shape[2]])), rollouts.shape[:2])
+
+    return score
 
 
 def odds(logits: tf.Tensor) -> tf.Tensor:

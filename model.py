@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from additive import AdditiveDiscriminator, BigramDiscriminator, LSTMDiscriminator
-from discriminator import FAKE, REAL, Discriminator
+from discriminator import FAKE, REAL, Discriminator, PooledDiscriminator
 from evaluation import Evaluated, in_chunks, sample_many
 from expected import surrogate
 from generator import Generator, Policy, PolicyCopy
@@ -549,19 +549,13 @@ def discriminator(
     config: Config, vocab_size: int, start_token: int, end_token: int | None, copy: int = 0
 ) -> Discriminator | AdditiveDiscriminator:
     """The discriminator that the flags ask for; `copy` tells the weights of several of one run apart."""
-    if config.discriminator == "cnn":
-        return Discriminator(
-            vocab_size,
-            config.seq_len,
-            config.d_emb_dim,
-            config.d_filter_sizes,
-            config.d_num_filters,
-            dropout_keep_prob=config.dropout_keep_prob,
-            l2=config.d_l2,
-            seed=config.seed,
-            padded=end_token is not None,
-        )
     others: dict[str, Any] = {"dropout_keep_prob": config.dropout_keep_prob, "l2": config.d_l2, "seed": config.seed}
+    if config.discriminator not in ADDITIVE:
+        sizes = (vocab_size, config.seq_len, config.d_emb_dim, config.d_filter_sizes, config.d_num_filters)
+        others["padded"] = end_token is not None
+        if config.discriminator == "pooled":
+            return PooledDiscriminator(*sizes, units=config.d_hidden_dim, **others)
+        return Discriminator(*sizes, **others)
     others |= {"start_token": start_token, "end_token": end_token, "copy": copy}
     if config.discriminator == "bigram":
         return BigramDiscriminator(vocab_size, config.seq_len, config.d_emb_dim, **others)

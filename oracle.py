@@ -9,11 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from data import Due, checksum
-from data.held_out import D_FIGURES, resampled, resampled_on_test, what_d_knows
+from data.held_out import D_FIGURES, Figures, resampled, resampled_on_test, what_d_knows
 from data.training_set import TrainingSet
 from evaluation import SAMPLE_ROWS, sample_many
 from generator import Generator
-from resampling import Groups
+from resampling import GROUPS, Groups
 from runs.logs import RunLog
 from support.config import Config, UsageError
 from support.metrics import balanced_accuracy, distinct, mean_and_error
@@ -238,12 +238,28 @@ class OracleData:
         real, fake, of_pool = np.split(optimal, [size, 2 * size])
         figures = {"d_optimal_acc": balanced_accuracy(real, fake)}
         if known.groups and beside:
-            parts = np.split(known.pool, len(known.pool) // SAMPLE_ROWS)  # one shape, whatever the candidates
-            nats = np.concatenate([model.nll(tf.constant(part)).numpy() for part in parts])
-            values = {"nll": (nats - of_pool, 0.0), "g_entropy": (nats, -1.0), "kl_reverse": (-of_pool, 1.0)}
-            changes = {name: self._change(known.groups, f, slope) for name, (f, slope) in values.items()}
-            figures |= resampled(beside, changes)
+            figures |= resampled(beside, self._changes(model, known.groups, known.pool, of_pool))
         return resampled_on_test(known, beside or {}) | figures
+
+    def choose_optimally(self, model, epoch: int, beside: Figures, count: int) -> dict[str, tuple[float, float]]:
+        """What would come of keeping one of `count` samples by D*, with η = 1: the figures of `resampled`.
+
+        As many sequences of the oracle as --d_eval_samples measure it.
+        """
+        real = self.sample(max(self.config.d_eval_samples, 2), Purpose.D_TEST_REAL)
+        pool = model.sample(GROUPS * count, Purpose.D_TEST_FAKE, tf.constant(epoch)).numpy()
+        optimal = model.optimal_log_odds(self.oracle, tf.constant(np.concatenate([real, pool]))).numpy()
+        groups = Groups(optimal[len(real) :].reshape(GROUPS, count))
+        gain, error = groups.gain(optimal[: len(real)], np.full(len(real), self.config.seq_len))
+        changes = dict.fromkeys(("nll_test", "kl_forward"), (-gain, error))
+        return resampled(beside, changes | self._changes(model, groups, pool, optimal[len(real) :]))
+
+    def _changes(self, model, groups: Groups, pool: np.ndarray, log_ratios: np.ndarray) -> dict:
+        """By how much choosing changes NLL_oracle, entropy and KL(G ‖ oracle), by a pool and its log p - log G."""
+        parts = np.split(pool, len(pool) // SAMPLE_ROWS)  # one shape, whatever the candidates
+        nats = np.concatenate([model.nll(tf.constant(part)).numpy() for part in parts])
+        values = {"nll": (nats - log_ratios, 0.0), "g_entropy": (nats, -1.0), "kl_reverse": (-log_ratios, 1.0)}
+        return {name: self._change(groups, f, slope) for name, (f, slope) in values.items()}
 
     def _change(self, groups: Groups, nats: np.ndarray, slope: float) -> tuple[float, float]:
         """`Groups.change` in nats per token; `nats` are of each draw, [m · n]."""

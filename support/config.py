@@ -69,7 +69,7 @@ RANDOM_ORACLE = (ORACLE, ("oracle_params", ""))  # what the flags of its weights
 ADDITIVE = ("bigram", "lstm")  # the discriminators whose log-odds are a sum over positions
 TRAINED = ("reward", *(name for name, needs in REWARDS.items() if needs.discriminator))  # what those of D need
 GRADIENT = ("g_update", "sampled", "expected")  # what those of the policy gradient need
-CNN = (TRAINED, ("discriminator", "cnn"))
+CNN = (TRAINED, ("discriminator", "cnn", "pooled"))
 
 
 class Updates(NamedTuple):
@@ -268,8 +268,9 @@ class Config:
     # discriminator
     discriminator: str = flag(
         "cnn",
-        "the paper's CNN, or additive scores: of a token after the one (bigram) or all (lstm) before",
-        choices=("cnn", *ADDITIVE),
+        "the paper's CNN; with mean-pooling as well (pooled); or additive scores, of a token after the one (bigram) or "
+        "all (lstm) before",
+        choices=("cnn", "pooled", *ADDITIVE),
         needs=TRAINED,
     )
     guide_eta: float = flag(
@@ -282,7 +283,12 @@ class Config:
     d_emb_dim: int = flag(
         32, "size of the discriminator's token embedding; additive: also of its contexts", low=1, needs=TRAINED
     )
-    d_hidden_dim: int = flag(64, "LSTM units of the discriminator", low=1, needs=("discriminator", "lstm"))
+    d_hidden_dim: int = flag(
+        64,
+        "units of the discriminator's LSTM or, with pooled, of its dense layer",
+        low=1,
+        needs=("discriminator", "lstm", "pooled"),
+    )
     d_filter_sizes: tuple[int, ...] = flag((3, 5, 5, 5), "widths of the convolutions, tokens", low=1, needs=CNN)
     d_num_filters: tuple[int, ...] = flag((50, 80, 80, 100), "filters of each convolution", low=1, needs=CNN)
     dropout_keep_prob: float = flag(0.75, "share kept by the discriminator's dropout", low=1e-12, high=1, needs=TRAINED)
@@ -459,9 +465,9 @@ def check_discriminator(config: Config) -> None:
     Raises UsageError: two flags contradict each other.
     """
     sizes, filters = config.d_filter_sizes, config.d_num_filters
-    if config.discriminator == "cnn" and len(sizes) != len(filters):
+    if config.discriminator not in ADDITIVE and len(sizes) != len(filters):
         raise UsageError(f"--d_filter_sizes has {len(sizes)} entries and --d_num_filters {len(filters)}")
-    if config.discriminator == "cnn" and max(sizes) > config.seq_len:
+    if config.discriminator not in ADDITIVE and max(sizes) > config.seq_len:
         raise UsageError(f"--d_filter_sizes: a filter of width {max(sizes)} is wider than --seq_len {config.seq_len}")
     if not config.train_size and config.real_draws < config.d_batch_size // 2:
         raise UsageError(f"--d_draws: {config.d_draws} is less than half a --d_batch_size of {config.d_batch_size}")

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from support.config import FIELDS, SECTIONS, Config, UsageError, check, check_effect
 from support.config_file import trained
-from support.presets import ADDITIVE_DEFAULTS, FOLD_DEFAULTS, PRESETS
+from support.presets import D_DEFAULTS, FOLD_DEFAULTS, PRESETS
 
 VERSION = "1.0.0"
 MOST = 10**6  # of anything counted, unless a flag says otherwise
@@ -141,8 +141,7 @@ def read_flags(argv: Sequence[str]) -> Config:
     given = explicit_flags(argv)
     if given.get("is_train", True):
         defaults = PRESETS[given.get("preset", "default")]
-        if given.get("discriminator", "cnn") != "cnn":
-            defaults = defaults | ADDITIVE_DEFAULTS
+        defaults = defaults | D_DEFAULTS.get(given.get("discriminator", ""), {})
         if given.get("g_update") == "fold":
             defaults = defaults | FOLD_DEFAULTS
         if (defaults | given).get("reward") == "bleu":

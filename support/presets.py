@@ -101,6 +101,16 @@ ADDITIVE_DEFAULTS = {
     "d_l2": 0.0,
     "dropout_keep_prob": 1.0,
 }
+# Those of --discriminator pooled: by d_gain_valid of folk tunes (experiments/resampling_tries.toml).
+POOLED_DEFAULTS = {
+    "d_hidden_dim": 128,
+    "d_batch_size": 256,
+    "d_lr": 0.001,
+    "d_schedule": "cosine",
+    "d_l2": 0.0,
+    "dropout_keep_prob": 0.6,
+}
+D_DEFAULTS = {"pooled": POOLED_DEFAULTS, "bigram": ADDITIVE_DEFAULTS, "lstm": ADDITIVE_DEFAULTS}
 # Defaults of --g_update fold, whatever the preset.
 FOLD_DEFAULTS = {"total_epochs": 2, "d_steps": 1, "g_steps": 1, "mle_steps": 0, "kl_weight": 0.0}
 PRESETS: dict[str, dict[str, Any]] = {

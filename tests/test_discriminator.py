@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import random_generator, randomise
+from conftest import random_generator, randomise, tiny_config
 
-from discriminator import FAKE, REAL, Discriminator
+from discriminator import FAKE, REAL, Discriminator, PooledDiscriminator
+from model import SeqGAN
 from rollout import RolloutPolicy
 from support.seeds import Purpose, key, uniforms
 
@@ -13,7 +14,8 @@ TOKENS = np.random.default_rng(0).integers(0, 7, [6, 5]).astype(np.int32)
 
 def discriminator(**changes) -> Discriminator:
     flags = {"dropout_keep_prob": 0.75, "l2": 0.2, "seed": 1} | changes
-    network = Discriminator(7, flags.pop("seq_len", 5), 4, flags.pop("sizes", SIZES), FILTERS, **flags)
+    kind = PooledDiscriminator if "units" in flags else Discriminator
+    network = kind(7, flags.pop("seq_len", 5), 4, flags.pop("sizes", SIZES), FILTERS, **flags)
     randomise(network, seed=1)
     return network
 
@@ -105,6 +107,37 @@ def test_an_opinion_is_that_of_the_tokens_before_the_padding():
     assert np.std(opinions) > 0.01
     np.testing.assert_allclose(longer.real_prob(padded(lengths, 9)), opinions, atol=1e-6)
     np.testing.assert_allclose(network.real_prob(TOKENS), discriminator().real_prob(TOKENS), atol=1e-6)
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_the_mean_over_time_is_beside_the_maximum(jit):
+    """By hand; padding is in no mean, a filter wider than the sequence looks at it once, and completions are whole."""
+    lengths = [1, 2, 3, 4, 5, 4]
+    network, longer = discriminator(padded=True, units=3), discriminator(padded=True, units=3, seq_len=9)
+    embedding = network.embedding.embeddings.numpy()
+    features = []
+    for tokens, length in zip(TOKENS, lengths, strict=True):
+        embedded, maxima, means = np.zeros([5, 4]), [], []
+        embedded[:length] = embedding[tokens[:length]]
+        for width, layer in zip(SIZES, network.convolutions, strict=True):
+            windows = [embedded[first : first + width].ravel() for first in range(max(length - width, 0) + 1)]
+            active = np.maximum(np.array(windows) @ layer.kernel.numpy() + layer.bias.numpy(), 0)
+            maxima.append(active.max(axis=0))
+            means.append(active.mean(axis=0))
+        features.append(np.concatenate(maxima + means))
+    np.testing.assert_allclose(network.features(padded(lengths)), features, rtol=1e-4, atol=1e-5)
+    dense, output = network.dense, network.output_layer
+    hidden = np.maximum(np.array(features) @ dense.kernel.numpy() + dense.bias.numpy(), 0)
+    logits = hidden @ output.kernel.numpy() + output.bias.numpy()
+    tokens = tf.constant(padded(lengths))
+    np.testing.assert_allclose(tf.function(network.logits, jit_compile=jit)(tokens), logits, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(longer.log_odds(padded(lengths, 9)), network.log_odds(tokens), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(network.logits(TOKENS), discriminator(units=3).logits(TOKENS), rtol=1e-5, atol=1e-5)
+    rollouts = np.stack([padded(lengths), padded(lengths[::-1])])
+    whole = network.real_prob(rollouts.reshape(12, 5)).numpy().reshape(2, 6)
+    assert whole.std() > 0.05
+    score = tf.function(lambda r, n: network.completion_scorer(tokens)(r, n), jit_compile=jit)
+    np.testing.assert_allclose(score(tf.constant(rollouts), tf.constant(1)), whole, atol=1e-5)
 
 
 @FORMS
@@ -216,6 +249,20 @@ def test_weights_start_from_the_authors_distributions():
     assert not all(np.array_equal(a, b) for a, b in zip(again, other, strict=True))
     kernels = [layer.kernel.numpy().ravel()[:100] for layer in (*network.convolutions, network.output_layer)]
     assert not np.array_equal(kernels[0], kernels[1])
+
+
+def test_all_of_the_pooled_one_is_trained_and_kept(tmp_path):
+    flags = ["--no-jit", "--discriminator", "pooled"]
+    model, other = (SeqGAN(tiny_config(*flags, "--seed", seed), 4, 5, end_token=3) for seed in ("1", "9"))
+    assert isinstance(model.discriminator, PooledDiscriminator) and model.discriminator.units == 128
+    before = model.discriminator.get_weights()
+    model.d_step(tf.constant([[0, 3, 4], [1, 2, 3], [2, 2, 2], [0, 0, 0]] * 4), tf.constant(0))
+    after = model.discriminator.get_weights()
+    assert len(after) == 1 + 2 * 2 + 2 * 2 and all((a != b).any() for a, b in zip(after, before, strict=True))
+    path = model.checkpoint().write(str(tmp_path / "state"))
+    other.checkpoint().read(path).assert_consumed()
+    for mine, theirs in zip(other.discriminator.get_weights(), after, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize(("sizes", "filters"), [((6,), (4,)), ((0,), (4,)), ((1, 2), (4,))])

@@ -10,6 +10,7 @@ import tensorflow as tf
 from conftest import NOW, TINY, all_sequences, index_of, probabilities, random_generator, randomise, tiny_config, train
 from test_generator import chi_square
 
+import oracle
 from data import held_out
 from model import SeqGAN
 from oracle import OracleData
@@ -179,7 +180,8 @@ def test_the_others_are_those_of_other_groups():
 
 
 def test_an_evaluation_measures_what_is_kept(monkeypatch):
-    monkeypatch.setattr(held_out, "GROUPS", 3072)  # for errors that are small against what changes
+    for module in (held_out, oracle):
+        monkeypatch.setattr(module, "GROUPS", 3072)  # for errors that are small against what changes
     config = tiny_config("--no-jit", "--eval_samples", "4000", "--d_eval_samples", "4000", "--candidates", "2")
     data, model = OracleData(config), SeqGAN(config, 4)
     for network, seed in ((data.oracle, 3), (model.generator, 1), (model.discriminator, 19)):
@@ -211,6 +213,15 @@ def test_an_evaluation_measures_what_is_kept(monkeypatch):
     drawn = model.resample(20_000, tf.constant(2), tf.constant(eta, tf.float32), tf.constant(1)).numpy()
     assert chi_square(np.bincount(index_of(drawn, 4), minlength=64), q) > 1e-3
     assert not any("resampled" in name for name in data.evaluate_discriminator(model, 1))
+    w = p / g  # D*
+    q = 2 * g * (g * w[:, None] / (w[:, None] + w)).sum(axis=1)
+    exact = {"nll": -(q @ np.log(p)), "nll_test": -(p @ np.log(q)), "g_entropy": -(q @ np.log(q))}
+    exact |= {"kl_reverse": q @ np.log(q / p), "kl_forward": p @ np.log(p / q)}
+    best = data.choose_optimally(model, 1, beside, 2)
+    assert best.keys() == {f"{name}_resampled" for name in exact}
+    for name, value in exact.items():
+        measured, error = best[f"{name}_resampled"]
+        assert abs(measured - value / 3) < 4 * error < 0.06, name
 
 
 def test_a_run_shows_what_choosing_changes(tmp_path, capsys):

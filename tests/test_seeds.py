@@ -23,8 +23,8 @@ PLACES = {
         "IMAGES": DATA_SETS,
         "TOOL_SAMPLE": "tools/sample.py",
     },
-    **{"D_TEST_REAL": "oracle.py", "VALIDATION": "oracle.py", "D_TEST_FAKE": "data/held_out.py"},
-    "RESAMPLE": "model.py tools/sample.py",
+    **{"D_TEST_REAL": "oracle.py", "VALIDATION": "oracle.py", "D_TEST_FAKE": "oracle.py data/held_out.py"},
+    "RESAMPLE": "model.py tools/controls.py tools/sample.py",
 }
 
 

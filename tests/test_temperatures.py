@@ -278,8 +278,10 @@ def test_candidates_are_a_curve_of_their_own(knowing, tmp_path, capsys):
     rows = measured(tmp_path, str(knowing), "--temperatures", "1", "0.9", "--candidates", "4", "1", "-n", "64")
     out = capsys.readouterr().out
     assert "| run, candidates 4 |" in out and "| run, candidates 1 |" in out
-    cold, plain, one, four, real = rows
-    assert [row["candidates"] for row in rows] == ["", "", "1", "4", ""] and real["run"] == "real data"
+    cold, plain, *best, one, four, real = rows
+    assert [row["candidates"] for row in rows] == ["", "", "1", "4", "1", "4", ""] and real["run"] == "real data"
+    assert [row["run"] for row in best] == ["run, candidates by D*"] * 2
+    assert float(best[1]["kl_forward"]) < float(four["kl_forward"]) < float(best[0]["kl_forward"])
     figures = ("nll", "nll_test", "g_entropy", "kl_forward", "kl_reverse")
     for name in figures:
         assert float(one[name]) == pytest.approx(float(plain[name]))
@@ -308,7 +310,10 @@ def test_candidates_of_lines_are_compared_with_lines(tmp_path, monkeypatch, caps
 
 
 def test_candidates_take_a_discriminator_that_knows(runs, knowing, capsys):
-    for words, why in (([str(runs / "oracle")], "--pretrain_d"), ([str(knowing), "--guide"], "--guide")):
+    assert temperatures.main([str(runs / "oracle"), "--temperatures", "1", "--candidates", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert "| oracle, candidates by D* 2 |" in out and "oracle, candidates 2" not in out and "--pretrain_d" in err
+    for words, why in (([str(runs / "music")], "--pretrain_d"), ([str(knowing), "--guide"], "--guide")):
         with pytest.raises(SystemExit) as stopped:
             temperatures.main([*words, "--candidates", "4"])
         err = capsys.readouterr().err

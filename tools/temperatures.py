@@ -107,14 +107,24 @@ class Subject:
         """A point for each number of candidates, at temperature 1, with the weights that were loaded last.
 
         NLLs, entropy and divergences are those of q_n, and what compares samples is of samples of it. η is chosen on
-        the validation set.
+        the validation set. With an oracle also what D*, the best discriminator, would reach, with η = 1.
 
         Raises:
             UsageError: the discriminator was not found to know anything, or now it can't be measured.
         """
-        config = self.data.config
-        check_knows(self.model, self.logdir, "--candidates")
+        config, oracle = self.data.config, isinstance(self.data, OracleData)
         plain = self.data.evaluate(self.model, 0, Due(True, True, True))
+        for n in numbers if oracle else ():
+            figures = self.data.choose_optimally(self.model, 0, plain, n)
+            measured = {name.removesuffix(RESAMPLED): pair for name, pair in figures.items()}
+            yield Point(f"{name}, candidates by D*", 1.0, measured, candidates=n)
+        try:
+            check_knows(self.model, self.logdir, "--candidates")
+        except UsageError as error:
+            if not oracle:
+                raise
+            print(f"{name}: {error}", file=sys.stderr)
+            return
         for n in numbers:
             self.data.config = dataclasses.replace(config, candidates=n)
             figures = self.data.evaluate_discriminator(self.model, 0, plain)
@@ -122,7 +132,6 @@ class Subject:
                 raise UsageError(f"--candidates: {name} has too few sequences to choose η on, or to measure")
             eta = tf.constant(figures["d_eta"][0], tf.float32)
             drawn = self.model.resample(config.eval_samples, tf.constant(n), eta, tf.constant(0)).numpy()
-            oracle = isinstance(self.data, OracleData)
             compared = {"distinct2": distinct(drawn)} if oracle else self.data.compare(drawn)
             measured = {name: figures[f"{name}{RESAMPLED}"] for name in plain if f"{name}{RESAMPLED}" in figures}
             yield Point(f"{name}, candidates", 1.0, measured | compared, candidates=n)
