@@ -27,5 +27,5 @@ train \
     --pretrain_d_epochs 200 --d_lr 0.001 --total_epochs 200 --g_lr 0.001 \
     --log_dir logs/train/captions --eval_log_dir logs/eval/captions \
     "$@"
-choose 100 resampled.txt || true
+choose 100 resampled.txt || earlier resampled.txt
 exit $status

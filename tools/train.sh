@@ -19,11 +19,13 @@ train() {
 }
 
 # choose NUMBER NAME FLAG...: so many samples, each chosen of 16 candidates by the discriminator, to NAME in the run's
-# directory. Where its gain is not beyond its error, a line says so, there are none, and the exit status is not 0;
-# another line, if those of an earlier run are there.
+# directory. Where its gain is not beyond its error, a line says so, there are none, and the exit status is not 0.
 choose() {
     ((status == 0)) || return 0
-    "$python" tools/sample.py "$log_dir" --candidates 16 --rank -n "$1" -o "$log_dir/$2" "${@:3}" && return
-    [[ ! -e $log_dir/$2 ]] || echo "$log_dir/$2: not of this run, but of an earlier one" >&2
-    return 1
+    "$python" tools/sample.py "$log_dir" --candidates 16 --rank -n "$1" -o "$log_dir/$2" "${@:3}"
+}
+
+# earlier NAME: says so where NAME is in the run's directory though this run has not written it.
+earlier() {
+    [[ ! -e $log_dir/$1 ]] || echo "$log_dir/$1: not of this run, but of an earlier one" >&2
 }
