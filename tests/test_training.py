@@ -348,7 +348,6 @@ def test_resumed_bit_for_bit(trainer, tmp_path, data):
         for name in ("train.txt", "valid.txt", "test.txt"):
             (tmp_path / "lines" / name).write_text("ab\na\nbab\nba\nabb\n")
         sizes = [*fault_injection.SIZES, "--dataset", "text", "--data_dir", str(tmp_path / "lines")]
-        sizes += ["--discriminator", "pooled"]
     elif data == "passes":
         sizes = [*fault_injection.TINY, "--train_size", "5"]
     assert trainer.run(argv("whole")).status == 0
