@@ -52,11 +52,8 @@ class Evaluated:
     def _evaluate_against(self, oracle: Policy, rows: int, epoch: tf.Tensor, chunk: tf.Tensor) -> OracleEvaluation:
         """Measures the policy where the truth is known.
 
-        Args:
-            oracle: the distribution of the real data.
-            rows: n, sequences drawn from the policy, afresh each epoch, and from the oracle, always the same.
-            epoch: int32 scalar.
-            chunk: counts the parts of one evaluation, int32 scalar.
+        `rows` are drawn from the policy, afresh each epoch, and as many from the oracle, always the same. `epoch` and
+        `chunk`, which counts the parts of one evaluation, are int32 scalars.
         """
         seq_len, seed = self.config.seq_len, self.config.seed
         shape = [seq_len, rows]
@@ -64,14 +61,8 @@ class Evaluated:
         generated, g_entropy, nll_oracle = self.policy.sample_and_compare(fresh, oracle)
         held_out = uniforms(shape, key(seed, Purpose.TEST_SET, chunk))
         _, entropy, nll_test = oracle.sample_and_compare(held_out, self.policy)
-        return OracleEvaluation(
-            nll_oracle=nll_oracle / seq_len,
-            g_entropy=g_entropy / seq_len,
-            nll_test=nll_test / seq_len,
-            kl_reverse=(nll_oracle - g_entropy) / seq_len,
-            kl_forward=(nll_test - entropy) / seq_len,
-            generated=generated,
-        )
+        nats = nll_oracle, g_entropy, nll_test, nll_oracle - g_entropy, nll_test - entropy
+        return OracleEvaluation._make([*(each / seq_len for each in nats), generated])
 
     def _diverged(self, other: Policy, rows: int, epoch: tf.Tensor, chunk: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Samples, int32 [rows, T], and KL(policy ‖ other) along them, float32 [rows], nats per sequence."""
@@ -84,18 +75,9 @@ class Evaluated:
     ) -> dict[str, tuple[float, float]]:
         """How far the policy has come with an objective, and how far it has gone for it.
 
-        Args:
-            objective: scores the sequences.
-            pretrained: G₀, the policy at the end of pretraining.
-            samples: n, sequences that are drawn; `epoch` picks their random numbers.
-            epoch: on the axis of the curves.
-
-        Returns:
-            (mean, standard error) of `objective`, and of `kl_to_pretrained`, KL(G ‖ G₀) in nats per sequence, along the
-            same samples.
-
-        Raises:
-            UsageError: the objective fails.
+        Returns (mean, standard error) of `objective`, and of `kl_to_pretrained`, KL(G ‖ G₀) in nats per sequence, along
+        the same `samples`, whose random numbers `epoch` picks; `pretrained` is G₀. Raises UsageError: the objective
+        fails.
         """
         assert pretrained is not None
         rows = min(samples, SAMPLE_ROWS)

@@ -80,8 +80,8 @@ def chosen_log_probs(hidden: tf.Tensor, projection: tf.Tensor, tokens: tf.Tensor
     probabilities or of logit gradients is made: an MLE step takes about half the time (8 ms instead of 17 at the
     paper's sizes, 2-core CPU).
 
-    `hidden`: float32 [R, H]. `projection`: float32 [H + 1, V], kernel and bias. `tokens`: int32 [R]. Returns float32
-    [R], and the function that carries a gradient back, as `tf.custom_gradient` wants it.
+    float32 [R, H], float32 [H + 1, V] (kernel and bias), int32 [R] → float32 [R]. The function that carries a gradient
+    back comes with it, as `tf.custom_gradient` wants it.
     """
     hidden = with_one(hidden)
     logits = hidden @ projection
@@ -136,14 +136,8 @@ def recurrence(read: tf.Tensor, kernel: tf.Tensor):
         gates = i, f, candidate, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(candidate), tf.sigmoid(o)
         cell = f * cell + i * candidate
         hidden = o * tf.tanh(cell)
-        return (
-            t + 1,
-            hidden,
-            cell,
-            put(all_gates, t, tf.concat(gates, 1)),
-            put(all_hidden, t, hidden),
-            put(all_cell, t, cell),
-        )
+        kept = put(all_gates, t, tf.concat(gates, 1)), put(all_hidden, t, hidden), put(all_cell, t, cell)
+        return t + 1, hidden, cell, *kept
 
     start = (0, zeros, zeros, tf.zeros_like(read), states, states)
     loop = tf.while_loop(lambda t, *_: t < seq_len, forward, start, maximum_iterations=seq_len)
@@ -182,22 +176,14 @@ class Policy:
 
     With an end token it is one of sequences of up to T tokens: one that draws the end token is finished, and what is
     left of its T places holds padding, the id V, which is never drawn. A sequence of T tokens needs no end.
-
-    Attributes:
-        vocab_size: V, how many tokens can be generated.
-        seq_len: T, tokens a sequence.
-        hidden_dim: H, numbers of a state from which the next token is predicted.
-        start_token: the id that is read before the first token.
-        end_token: one of 0..V-1, or None where every sequence has T tokens.
-        weights: all variables on which it depends.
     """
 
-    weights: list[tf.Variable]
-    vocab_size: int
-    seq_len: int
-    hidden_dim: int
-    start_token: int
-    end_token: int | None
+    weights: list[tf.Variable]  # all variables on which it depends
+    vocab_size: int  # V, how many tokens can be generated
+    seq_len: int  # T, tokens a sequence
+    hidden_dim: int  # H, numbers of a state from which the next token is predicted
+    start_token: int  # the id that is read before the first token
+    end_token: int | None  # one of 0..V-1, or None where every sequence has T tokens
 
     def first_state(self, batch_size: int) -> State:
         """The state after the start token, from which y_1 is drawn."""
@@ -210,10 +196,10 @@ class Policy:
     def states(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
         """Teacher forcing: the states that predict each token of `tokens`, int32 [B, T].
 
-        `tokens`: the sequences. `dropout_seed`: a key of `support.seeds` for dropout where Zaremba et al. (2014) have
-        it: of what is read and of what the next token is predicted from, not from step to step; None applies none.
-        Returns State of float32 [T, B, ...]; entry t is the state after the start token and the first t tokens, so that
-        logits(hidden[t]) is the distribution of tokens[:, t].
+        Entry t of the State, float32 [T, B, ...], is that after the start token and the first t tokens, so that
+        logits(hidden[t]) is the distribution of tokens[:, t]. `dropout_seed` is a key of `support.seeds` for dropout
+        where Zaremba et al. (2014) have it: of what is read and of what the next token is predicted from, not from step
+        to step; None applies none.
         """
         raise NotImplementedError
 
@@ -346,8 +332,7 @@ class Policy:
         states = tuple(model.first_state(batch_size) for model in models)
         start = (0, token, states, tokens, tf.zeros([batch_size]), tf.zeros([batch_size]))
         loop = tf.while_loop(lambda t, *_: t < seq_len, draw, start, maximum_iterations=seq_len)
-        _, _, _, tokens, entropy, cross_entropy = loop
-        return tf.transpose(tokens), entropy, cross_entropy
+        return tf.transpose(loop[3]), loop[4], loop[5]
 
 
 class Generator(keras.layers.Layer, Policy):
@@ -373,19 +358,10 @@ class Generator(keras.layers.Layer, Policy):
     ):
         """Makes and initialises the weights, every one of them from N(0, stddev²).
 
-        Args:
-            vocab_size: V, how many tokens can be generated.
-            seq_len: T, tokens a sequence.
-            emb_dim: size of a token's embedding.
-            hidden_dim: H, LSTM units.
-            seed: the run's seed.
-            purpose: tells the weights of several networks of one run apart.
-            stddev: 0.1 is what the authors' code gives the generator, 1.0 what the paper gives the oracle.
-            start_token: the id fed before the first token; one of 0..V-1, or an id that is never generated: V, or
-                V + 1 where V is padding.
-            end_token: one of 0..V-1, or None where every sequence has T tokens.
-            dropout_keep_prob: share of the numbers kept where `log_probs` is given a `dropout_seed`.
-            name: of the layer.
+        Sizes and tokens are those of `Policy`. `emb_dim` is the size of a token's embedding; `purpose` tells the
+        weights of several networks of one run apart. A `stddev` of 0.1 is what the authors' code gives the generator,
+        1.0 what the paper gives the oracle. The start token may be an id that is never generated: V, or V + 1 where V
+        is padding. `log_probs` with a `dropout_seed` keeps a share of `dropout_keep_prob`.
         """
         super().__init__(name=name)
         self.vocab_size, self.seq_len, self.hidden_dim = vocab_size, seq_len, hidden_dim
@@ -397,13 +373,8 @@ class Generator(keras.layers.Layer, Policy):
 
         readable = max(vocab_size + (end_token is not None), start_token + 1)
         self.embedding = keras.layers.Embedding(readable, emb_dim, normal(0))
-        self.cell = keras.layers.LSTMCell(
-            hidden_dim,
-            kernel_initializer=normal(1),
-            recurrent_initializer=normal(2),
-            bias_initializer=normal(3),
-            unit_forget_bias=False,
-        )
+        initializers = {f"{kind}_initializer": normal(i) for i, kind in enumerate(("kernel", "recurrent", "bias"), 1)}
+        self.cell = keras.layers.LSTMCell(hidden_dim, **initializers, unit_forget_bias=False)
         self.output_layer = keras.layers.Dense(vocab_size, kernel_initializer=normal(4), bias_initializer=normal(5))
         self.embedding.build()
         self.cell.build((None, emb_dim))
@@ -482,16 +453,8 @@ class PolicyCopy(Generator):
 
     def __init__(self, policy: Generator, name: str):
         """Copies the sizes and the weights of `policy`."""
-        super().__init__(
-            policy.vocab_size,
-            policy.seq_len,
-            policy.embedding.output_dim,
-            policy.hidden_dim,
-            seed=0,
-            start_token=policy.start_token,
-            end_token=policy.end_token,
-            name=name,
-        )
+        sizes = policy.vocab_size, policy.seq_len, policy.embedding.output_dim, policy.hidden_dim
+        super().__init__(*sizes, seed=0, start_token=policy.start_token, end_token=policy.end_token, name=name)
         self.trainable = False
         self.follow(policy)
 

@@ -67,42 +67,28 @@ class SeqGAN:
     ):
         """Builds everything that is trained.
 
-        Args:
-            config: the run's flags.
-            vocab_size: V of the data.
-            start_token: the id fed before the first token.
-            end_token: the id that ends a sequence early, or None where all sequences have T tokens.
-            oracle: the distribution of the real data, for the rewards that need it.
-            references: returns the training set, int32 [n, T], for the reward that needs it.
-            validation: returns real sequences, int32 [n, T], on which η is chosen where a discriminator guides.
-            objective: what --objective names.
+        `vocab_size` (V), `start_token` and `end_token` are those of `generator.Policy`. `oracle` is the distribution of
+        the real data, and `references` returns the training set, int32 [n, T]: both for the rewards that need them.
+        `validation` returns real sequences, int32 [n, T], on which η is chosen where a discriminator guides.
         """
         self.config = config
-        self.generator = Generator(
-            vocab_size,
-            config.seq_len,
-            config.g_emb_dim,
-            config.g_hidden_dim,
-            seed=config.seed,
-            start_token=start_token,
-            end_token=end_token,
-            dropout_keep_prob=config.g_dropout_keep_prob,
-        )
+        sizes = vocab_size, config.seq_len, config.g_emb_dim, config.g_hidden_dim
+        tokens: dict[str, Any] = {"start_token": start_token, "end_token": end_token}
+        self.generator = Generator(*sizes, seed=config.seed, **tokens, dropout_keep_prob=config.g_dropout_keep_prob)
         self.rollout_policy = RolloutPolicy(self.generator)
         updates = config.updates
         self.g_pretrain_optimizer = adam(
             rate(config.g_pretrain_lr, config.g_pretrain_schedule, updates.mle_pretraining), self.generator
         )
         self.g_optimizer = adam(rate(config.g_lr, config.g_schedule, updates.g), self.generator)
-        self.recorded: Mapping[
-            str, Sequence[float]
-        ] = {}  # of a run's checkpoint: the newest evaluation, as it is logged
+        self.recorded: Mapping[str, Sequence[float]] = {}  # the newest evaluation that a run's checkpoint has
         # What the flags do not ask for is not made: the checkpoints of runs without it stay as they are.
         self.discriminator: Discriminator | AdditiveDiscriminator | None = None
+        self.d_optimizer: Any = None
+        self.mle_optimizer = None
         if config.trains_discriminator:
             self.discriminator = discriminator(config, vocab_size, start_token, end_token)
             self.d_optimizer = adam(rate(config.d_lr, config.d_schedule, updates.d), self.discriminator)
-        self.mle_optimizer = None
         if config.mle_steps:
             self.mle_optimizer = adam(rate(config.mle_lr, config.g_schedule, updates.mle), self.generator)
         self.average = RolloutPolicy(self.generator) if config.average else None
@@ -121,10 +107,8 @@ class SeqGAN:
         self.mle_step = self._compiled(self._mle_step)
         self.g_step = self._fold if config.g_update == "fold" else self._compiled(self._g_step)
         if config.objective_share:
-            self.g_step, self._draw, self._ascend = (
-                self._scored_g_step,
-                *map(self._compiled, (self._drawn, self._rewarded)),
-            )
+            self.g_step = self._scored_g_step
+            self._draw, self._ascend = map(self._compiled, (self._drawn, self._rewarded))
         self.d_step = self._compiled(self._d_step)
         self.follow_policy = self._compiled(self._follow_policy)
         self.end_pretraining = self._compiled(self._end_pretraining)
@@ -142,9 +126,9 @@ class SeqGAN:
     def restored(cls, directory: str | Path, which: str | int = "newest") -> "SeqGAN":
         """The networks of a run as one of its checkpoints has them; the run may be under way.
 
-        `directory`: the run's --log_dir. `which`: the `newest` good checkpoint, a marked one (`best`, of least NLL on
-        the validation set, or just `pretrained`), or that after so many steps. Raises UsageError: it holds no run, no
-        good checkpoint, or a run of another version. Raises OSError: it can't be read.
+        `which` is the `newest` good checkpoint, a marked one (`best`, of least NLL on the validation set, or just
+        `pretrained`), or that after so many steps. Raises UsageError: the directory, a --log_dir, holds no run, no good
+        checkpoint, or a run of another version. Raises OSError: it can't be read.
         """
         path = Path(directory) / CONFIG
         if not path.is_file():
@@ -173,22 +157,17 @@ class SeqGAN:
             "rollout_policy": self.rollout_policy,
             "g_pretrain_optimizer": self.g_pretrain_optimizer,
             "g_optimizer": self.g_optimizer,
+            "discriminator": self.discriminator,
+            "d_optimizer": self.d_optimizer,
+            "reference_policy": self.reward.reference,
+            "pretrained_policy": self.pretrained,
+            "averaged": self.average,
+            "guide_eta": self.eta if self.guided else None,
+            "mle_optimizer": self.mle_optimizer,
         }
-        if self.discriminator is not None:
-            state |= {"discriminator": self.discriminator, "d_optimizer": self.d_optimizer}
-        if self.reward.reference is not None:
-            state["reference_policy"] = self.reward.reference
-        if self.pretrained:
-            state["pretrained_policy"] = self.pretrained
-        if self.average:
-            state["averaged"] = self.average
-        if self.guided:
-            state["guide_eta"] = self.eta
         for k, guide in enumerate(self.folds):
             state |= {f"fold{k}": guide.discriminator, f"fold{k}_eta": guide.eta}
-        if self.mle_optimizer is not None:
-            state["mle_optimizer"] = self.mle_optimizer
-        return tf.train.Checkpoint(**state)
+        return tf.train.Checkpoint(**{name: part for name, part in state.items() if part is not None})
 
     def pretrained_state(self) -> tf.train.Checkpoint:
         """The part of `checkpoint` that the generator's pretraining has changed."""
@@ -200,9 +179,8 @@ class SeqGAN:
     def _mle_epoch(self, batches: tf.Tensor, epoch: tf.Tensor | int = 0) -> tf.Tensor:
         """One maximum-likelihood update a batch, in pretraining.
 
-        `batches`: int32 [n, B, T]. `epoch`: decides the random numbers and the share of own tokens that
-        --scheduled_sampling feeds; int32 scalar. Returns the mean NLL before each update, nats per token: float32
-        scalar.
+        int32 [n, B, T] → the mean NLL before each update, nats per token, float32 scalar. `epoch`, int32 scalar, is for
+        the random numbers and the share of own tokens that --scheduled_sampling feeds.
         """
         config, count = self.config, batches.shape[0]
 
@@ -304,13 +282,10 @@ class SeqGAN:
     def _expected(self, tokens: tf.Tensor, advantages: tf.Tensor) -> tf.Tensor:
         """The objective whose gradient is summed over all next tokens; `advantages` count where there are rollouts."""
         assert isinstance(self.discriminator, AdditiveDiscriminator)
+        used, weight = advantages if self.config.rollouts_drawn else None, self.config.kl_weight
+        reference = self.reward.reference
         return surrogate(
-            self.generator,
-            self.discriminator,
-            tokens,
-            reference=self.reward.reference,
-            kl_weight=self.config.kl_weight,
-            advantages=advantages if self.config.rollouts_drawn else None,
+            self.generator, self.discriminator, tokens, reference=reference, kl_weight=weight, advantages=used
         )
 
     def advantages(self, rewards: tf.Tensor) -> tf.Tensor:
@@ -462,9 +437,7 @@ class SeqGAN:
         """Draws as many fakes as there are real sequences and passes `d_epochs` times over both.
 
         Each pass has its own order, and each minibatch is half real, half fake; what does not fill one is left out of
-        that pass.
-
-        `real`: int32 [n, T]. `step`: counts these steps, int32 scalar.
+        that pass. int32 [n, T]; `step`, int32 scalar, counts these steps.
         """
         config, size, half = self.config, real.shape[0], self.config.d_batch_size // 2
         seed = key(config.seed, Purpose.D_FAKE, step)
@@ -549,17 +522,18 @@ def discriminator(
     config: Config, vocab_size: int, start_token: int, end_token: int | None, copy: int = 0
 ) -> Discriminator | AdditiveDiscriminator:
     """The discriminator that the flags ask for; `copy` tells the weights of several of one run apart."""
+    sizes = vocab_size, config.seq_len, config.d_emb_dim
     others: dict[str, Any] = {"dropout_keep_prob": config.dropout_keep_prob, "l2": config.d_l2, "seed": config.seed}
     if config.discriminator not in ADDITIVE:
-        sizes = (vocab_size, config.seq_len, config.d_emb_dim, config.d_filter_sizes, config.d_num_filters)
+        filters = config.d_filter_sizes, config.d_num_filters
         others["padded"] = end_token is not None
         if config.discriminator == "pooled":
-            return PooledDiscriminator(*sizes, units=config.d_hidden_dim, **others)
-        return Discriminator(*sizes, **others)
+            return PooledDiscriminator(*sizes, *filters, units=config.d_hidden_dim, **others)
+        return Discriminator(*sizes, *filters, **others)
     others |= {"start_token": start_token, "end_token": end_token, "copy": copy}
     if config.discriminator == "bigram":
-        return BigramDiscriminator(vocab_size, config.seq_len, config.d_emb_dim, **others)
-    return LSTMDiscriminator(vocab_size, config.seq_len, config.d_emb_dim, config.d_hidden_dim, **others)
+        return BigramDiscriminator(*sizes, **others)
+    return LSTMDiscriminator(*sizes, config.d_hidden_dim, **others)
 
 
 def rate(start: float, schedule: str, updates: int) -> float | keras.optimizers.schedules.LearningRateSchedule:

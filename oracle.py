@@ -33,15 +33,10 @@ class Oracle(Generator):
     ):
         """Makes and initialises the weights.
 
-        Args:
-            vocab_size: V; this and the other sizes are as in `Generator`.
-            seq_len: T.
-            emb_dim: E.
-            hidden_dim: H.
-            seed: the oracle's own, so that runs of many seeds can share one oracle.
-            init: `normal`: every weight from N(0, 1), as the paper has it. `glorot`: only embedding, output kernel and
-                output bias; the LSTM is that of TensorFlow 1, whose kernels are one matrix [E + H, 4H], uniform within
-                Glorot's limit, and whose biases are 1 for the forget gate and 0 else.
+        `init` is `normal`: every weight from N(0, 1), as the paper has it; or `glorot`: only embedding, output kernel
+        and output bias; the LSTM is that of TensorFlow 1, whose kernels are one matrix [E + H, 4H], uniform within
+        Glorot's limit, and whose biases are 1 for the forget gate and 0 else. `seed` is the oracle's own, so that runs
+        of many seeds can share one oracle.
         """
         purpose = Purpose.ORACLE_INIT
         super().__init__(

@@ -33,12 +33,8 @@ def keep_one(
 
     A candidate's random numbers are a function of `seed` and its number: more candidates begin with the fewer.
 
-    Args:
-        draw: gives a candidate of each row, from a key.
-        log_weights: log w of the candidates.
-        count: n >= 1, candidates a row; int32 scalar.
-        seed: a key of `support.seeds`.
-        like: tensors of the shapes and types that `draw` gives.
+    `draw` gives a candidate of each row, from a key, and `log_weights` log w of candidates; `count` n >= 1 is an int32
+    scalar, `seed` a key. `like` are tensors of the shapes and types that `draw` gives.
     """
 
     def consider(i, best, kept):
@@ -63,12 +59,7 @@ def resample(policy: Policy, log_weights: Weighing, size: int, count: int | tf.T
 
     A candidate's random numbers are a function of (seed, sample, candidate): more samples begin with the fewer.
 
-    Args:
-        policy: G.
-        log_weights: log w = η · r of int32 [ROWS, T].
-        size: samples.
-        count: n >= 1, candidates a sample; int32 scalar.
-        seed: a key of `support.seeds`.
+    `log_weights` are log w = η · r of int32 [ROWS, T]; `count` n >= 1 is an int32 scalar, `seed` a key.
     """
     chunks = -(-size // ROWS)
 

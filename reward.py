@@ -28,12 +28,7 @@ class Reward:
     ):
         """Holds on to what the reward may need; where sequences are only to be drawn, the rest is None.
 
-        Args:
-            config: the run's flags.
-            policy: G.
-            discriminator: D.
-            oracle: p, the distribution of the real data.
-            references: returns the training set, int32 [n, T].
+        `oracle` is p, the distribution of the real data; `references` returns the training set, int32 [n, T].
         """
         self.config, self.policy, self.discriminator, self.oracle = config, policy, discriminator, oracle
         self.reference = PolicyCopy(policy, "reference_policy") if config.kl_weight else None  # G₀
@@ -141,10 +136,6 @@ SCORERS = {  # what each of them needs is in support/config.py
 }
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What they are made of
-
-
 def mixture(first: Scorer, second: Scorer, share: float) -> Scorer:
     """`share` of the second reward, and for the rest the first."""
     return lambda rollouts, prefix_len: (1 - share) * first(rollouts, prefix_len) + share * second(rollouts, prefix_len)
@@ -155,12 +146,8 @@ def log_ratio(
 ) -> Scorer:
     """Log of one model's probability of whole sequences less that of another's, in nats.
 
-    Args:
-        tokens: int32 [B, T], whose prefixes, of at least one token, the scored sequences complete.
-        numerator: its log-probability counts for,
-        denominator: and its counts against a sequence.
-        to_go: of the prefix only the last token counts.
-        drawn: whether completions are drawn; if not, all that is scored is `tokens`.
+    The scored sequences complete prefixes, of at least one token, of `tokens`, int32 [B, T]; with `to_go` only the last
+    token of the prefix counts. Where none are `drawn`, all that is scored is `tokens`.
     """
     ratios = tf.transpose(numerator.log_probs(tokens) - denominator.log_probs(tokens))  # [T, B]
     if to_go and not drawn:
@@ -238,14 +225,8 @@ def most_in_one(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The n-grams of references, and how often each occurs in the one that has it most often.
 
-    Args:
-        references: int32 [n, T].
-        lengths: of the references, int [n].
-        order: tokens of an n-gram.
-        vocab_size: V.
-
-    Returns:
-        numbers as of `gram_numbers`, int64 [m], ascending, the last one being no n-gram's; and int32 [m].
+    `references` are int32 [n, T], of `lengths` int [n]. Returns numbers as of `gram_numbers`, int64 [m], ascending, the
+    last one being no n-gram's; and int32 [m].
     """
     numbers = gram_numbers(tf.constant(references), order, vocab_size).numpy()
     outside = np.arange(references.shape[1]) + order > lengths[:, None]

@@ -28,14 +28,8 @@ class RolloutPolicy(PolicyCopy):
 
         A sequence whose prefix holds its end token is finished: its completions are all itself.
 
-        Args:
-            tokens: int32 [B, T].
-            states: `self.states(tokens)`.
-            prefix_len: tokens kept, 0..T-1, int32 scalar.
-            uniforms: float32 [T, N, B] in [0, 1); entry [t] draws token t, those of the prefix are not used.
-
-        Returns:
-            rollouts, int32 [N, B, T].
+        int32 [B, T] → int32 [N, B, T]; `states` are `self.states(tokens)`, and `prefix_len` is 0..T-1, an int32 scalar.
+        Entry [t] of `uniforms`, float32 [T, N, B] in [0, 1), draws token t; those of the prefix are not used.
         """
         seq_len, rollout_num, batch_size = uniforms.shape
         rows, projection = rollout_num * batch_size, self.projection()
@@ -61,9 +55,7 @@ class RolloutPolicy(PolicyCopy):
         """Draws a token a row, BLOCK_ROWS rows at a time.
 
         At once, the 1,024 rows of a batch of the paper's size took 1.9 times as long (2 busy cores).
-
-        `hidden`: float32 [R, H]. `projection`: that of `projection()`. `uniforms`: float32 [R] in [0, 1). Returns int32
-        [R].
+        float32 [R, H], the projection of `projection()`, and float32 [R] in [0, 1) → int32 [R].
         """
         rows = uniforms.shape[0]
         blocks = -(-rows // BLOCK_ROWS)

@@ -51,8 +51,8 @@ def count_tunes(folder: Path) -> dict[str, int]:
 def fetch(dest: Path) -> dict[str, int]:
     """Make sure that `dest` holds train, valid and test folders with MIDI files.
 
-    `dest`: the folder; its parent is made if need be. Returns the number of MIDI files in each split. Raises DataError:
-    it could not be done; the message says what to do by hand. Raises OSError: the disk refused.
+    Its parent is made if need be. Returns the number of MIDI files in each split. Raises DataError: it could not be
+    done; the message says what to do by hand. Raises OSError: the disk refused.
     """
     if all(count_tunes(dest).values()):
         return count_tunes(dest)
@@ -74,20 +74,12 @@ def _is_midi(path: Path) -> bool:
     return path.suffix.lower() in (".mid", ".midi") and not path.name.startswith(".")
 
 
-def _temporary_prefix(path: Path) -> str:
-    return f".{path.name}.tmp-"
-
-
 def _remove_leftovers(dest: Path) -> None:
     """Remove what killed runs left; what is young may belong to a run that is still at work."""
     for leftover in dest.parent.glob(f".{dest.name}*.tmp-*"):
         with contextlib.suppress(FileNotFoundError):  # its owner may just be removing it
             if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink()
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The zip
 
 
 def _wanted_entries(archive: zipfile.ZipFile) -> dict[tuple[str, str], zipfile.ZipInfo]:
@@ -113,15 +105,14 @@ def _wanted_entries(archive: zipfile.ZipFile) -> dict[tuple[str, str], zipfile.Z
             raise DataError(f"entry {name!r} is compressed by a method that is not read")
         if wanted.setdefault((parts[-2], parts[-1]), entry) is not entry:
             raise DataError(f"entry {name!r} is there twice")
-    missing = [split for split in SPLITS if not any(split == place for place, _ in wanted)]
-    if missing:
+    if missing := [split for split in SPLITS if split not in {place for place, _ in wanted}]:
         raise DataError(f"has no MIDI files in {', '.join(missing)}")
     return wanted
 
 
 def _extract(source: Path, dest: Path, prefix: str = "") -> None:
     """Unpack the MIDI files of a zip to `dest`, which is absent or an empty folder, in one step."""
-    place = Path(tempfile.mkdtemp(prefix=_temporary_prefix(dest), dir=dest.parent))
+    place = Path(tempfile.mkdtemp(prefix=f".{dest.name}.tmp-", dir=dest.parent))
     try:
         _unpack(source, place)
         place.chmod(0o755)  # mkdtemp's is private
@@ -156,10 +147,6 @@ def _unpack(source: Path, place: Path) -> None:
         raise DataError(f"cannot be unpacked: {' '.join(str(error).split())}") from error
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The download
-
-
 def _by_hand(dest: Path) -> str:
     zip_path = dest.with_name(dest.name + ".zip")
     return f"download {URLS[0]} by hand and put it at {zip_path}, or set NOTTINGHAM_ZIP to where it is"
@@ -169,7 +156,7 @@ def _download(beside: Path) -> None:
     """Download the zip to `beside` from the first address that has a good one."""
     failures = []
     for url in URLS:
-        handle, name = tempfile.mkstemp(prefix=_temporary_prefix(beside), dir=beside.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{beside.name}.tmp-", dir=beside.parent)
         partial = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -185,10 +172,8 @@ def _download(beside: Path) -> None:
             failures.append(" ".join(str(error).split())[:120] or type(error).__name__)
         finally:
             partial.unlink(missing_ok=True)
-    dest = beside.with_suffix("")
-    raise DataError(
-        f"the Nottingham set could not be downloaded: {_by_hand(dest)} ({'; '.join(dict.fromkeys(failures))})"
-    )
+    advice, why = _by_hand(beside.with_suffix("")), "; ".join(dict.fromkeys(failures))
+    raise DataError(f"the Nottingham set could not be downloaded: {advice} ({why})")
 
 
 def _copy_url(url: str, file: BinaryIO) -> None:

@@ -20,8 +20,8 @@ D_FIGURES = ("d_test_acc", "d_gain", "d_gain_valid", "d_eta")
 def warn_of_held_out(origin: str, known: dict[str, np.ndarray]) -> None:
     """Warns, by a line on stderr, of a validation or test set that can't tell what training never saw.
 
-    `origin`: where the data comes from: the flag and its value. `known`: of `valid` and of `test`, whether each of
-    their sequences is in the training set as well, bool [n].
+    `origin` is the data's flag and its value, `known` tells of each sequence of `valid` and of `test` whether it is in
+    the training set as well, bool [n].
     """
     for split, name in (("valid", "validation"), ("test", "test")):
         if not len(known[split]):
@@ -31,19 +31,12 @@ def warn_of_held_out(origin: str, known: dict[str, np.ndarray]) -> None:
 
 
 class Known(NamedTuple):
-    """What a discriminator knows.
+    """What a discriminator knows."""
 
-    Attributes:
-        figures: {name: (value, standard error)}.
-        fakes: the generated sequences of the test set, int32 [m, T].
-        pool: others, GROUPS · n, int32 [GROUPS · n, T]; none where no candidates are asked for.
-        groups: n of the pool each; None where there are none, or no η.
-    """
-
-    figures: dict[str, tuple[float, float]]
-    fakes: np.ndarray
-    pool: np.ndarray
-    groups: Groups | None
+    figures: dict[str, tuple[float, float]]  # (value, standard error)
+    fakes: np.ndarray  # the generated sequences of the test set, int32 [m, T]
+    pool: np.ndarray  # others, int32 [GROUPS · n, T]; none where no candidates are asked for
+    groups: Groups | None  # n of the pool each; None where there are none, or no η
 
 
 def what_d_knows(
@@ -51,22 +44,16 @@ def what_d_knows(
 ) -> Known:
     """Asks a discriminator about real sequences and about as many fresh ones of the generator.
 
-    Args:
-        model: has `sample(size, purpose, step)` → int32 [size, T] and `log_odds(tokens)` → float32 [n], as a
-            `model.SeqGAN` has them.
-        choosing: real sequences that decide η, those of the validation set, int32 [n, T].
-        measuring: real sequences that are measured, those of the test set, int32 [m, T].
-        epoch: picks the random numbers of the generated ones.
-        padding: the id that is no token.
-        candidates: n, of which one is kept; 0: that is not measured.
+    `model` has `sample` and `log_odds` of a `model.SeqGAN`; `epoch` picks the random numbers of its samples, and
+    `padding` is the id that is no token. `choosing`, int32 [n, T] of the validation set, decide η; `measuring`, int32
+    [m, T] of the test set, are measured. Of `candidates` one is kept; 0: that is not measured. The figures, without
+    those that there are too few sequences for, are
 
-    Returns:
-        figures, without those that there are too few sequences for:
-        - `d_test_acc`, the accuracy on the test set where real and fake are equally likely;
-        - `d_gain`, `metrics.reweighting_gain` on the test set, nats per token, and `d_eta`, its η, chosen by
-          `metrics.best_eta` on the validation set, whose error is unknown (NaN);
-        - `d_gain_valid`, `metrics.cross_fitted_gain` of the validation set, nats per token: by this one chooses;
-        - `d_gain_resampled`, `resampling.Groups.gain` of the test set: what `candidates` reach of d_gain.
+    - `d_test_acc`, the accuracy on the test set where real and fake are equally likely;
+    - `d_gain`, `metrics.reweighting_gain` on the test set, nats per token, and `d_eta`, its η, chosen by
+      `metrics.best_eta` on the validation set, whose error is unknown (NaN);
+    - `d_gain_valid`, `metrics.cross_fitted_gain` of the validation set, nats per token: by this one chooses;
+    - `d_gain_resampled`, `resampling.Groups.gain` of the test set: what `candidates` reach of d_gain.
     """
     figures: dict[str, tuple[float, float]] = {}
     pool_size = candidates * GROUPS

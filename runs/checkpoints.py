@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from runs.directories import PRETRAINED, fsync, naming
+from runs.directories import PRETRAINED, STEP, fsync, naming
 from runs.manifest import MANIFEST, read_manifest
 from support.config import UsageError
 
@@ -23,9 +23,8 @@ WITHOUT = {  # the marks, and what a run lacks that has not got one
     BEST: "that takes evaluations on a valid split",
     PRETRAINED: "that takes a generator that was pretrained, to the end",
 }
-NAME = re.compile(r"step-\d{9}")  # the number of steps taken
 LOADING = (OSError, ValueError, KeyError, TypeError, AssertionError, tf.errors.OpError)  # what a damaged one raises
-LEFT_BY_US = re.compile(rf"(damaged-)?{NAME.pattern}|partial")
+LEFT_BY_US = re.compile(rf"(damaged-)?{STEP.pattern}|partial")
 
 
 class Checkpoints:
@@ -102,7 +101,7 @@ class Checkpoints:
         """The checkpoints' directories, oldest first."""
         if not self.directory.is_dir():
             return []
-        return sorted(path for path in self.directory.iterdir() if NAME.fullmatch(path.name))
+        return sorted(path for path in self.directory.iterdir() if STEP.fullmatch(path.name))
 
     def restore(self, tidy: bool = True) -> tuple[int, dict[str, Any]] | None:
         """Loads the newest good checkpoint; each bad one that is passed over is named in a warning on stderr.

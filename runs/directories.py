@@ -82,11 +82,6 @@ def metrics_lines(directory: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").splitlines() or [""] if path.is_file() else [""]
 
 
-def owner(recorded: dict[str, Any]) -> str:
-    """What tells a run from others, by its config.json: its identifier and where its weights are."""
-    return f"run {recorded['run'][:6]} of --log_dir {recorded['flags'].get('log_dir', 'unknown')}"
-
-
 def lost_weights(directory: Path, recorded: dict[str, Any]) -> str:
     """Why a run's directory has no checkpoint though the run had one, in words; "" where it may not have come so far.
 
@@ -129,8 +124,8 @@ class RunDirectory:
     def __init__(self, path: str, flag: str, make: bool = True):
         """Locks the directory until `release`, or until this process ends, however it ends.
 
-        `path`: the directory. `flag`: the flag that named it, for messages. `make`: make it where it is missing. Raises
-        UsageError: it can't be written, or another process holds it.
+        `flag` named it, for messages; `make`: make it where it is missing. Raises UsageError: it can't be written, or
+        another process holds it.
         """
         self.path, self.flag = Path(path), flag
         self._made: list[Path] = []  # by this process, deepest first; not to stay where the command is refused
@@ -193,10 +188,6 @@ class RunDirectory:
         """The tunes among its files that are named as a run names them, by name."""
         return sorted(path for path in self.path.iterdir() if SONG.fullmatch(path.name))
 
-    def holds_checkpoint(self) -> bool:
-        """Whether there is a checkpoint, good or damaged."""
-        return any(STEP.fullmatch(path.name) for path in (self.path / CHECKPOINTS).glob("step-*"))
-
     def describe(self, described: dict[str, Any]) -> None:
         """Writes config.json, where it does not hold just this; from then on the directory is this run's.
 
@@ -218,15 +209,10 @@ class RunDirectory:
     def check(self, recorded: dict[str, Any], origin: str, digests: dict[str, str], files: dict[str, str]) -> None:
         """Makes sure that a run reads what it has always read.
 
-        Args:
-            recorded: its config.json; {} for a new run, which has read nothing yet.
-            origin: the flag and the file that it reads, for messages.
-            digests: checksums of the parts of what it read now, by name. Older versions' runs have none on record.
-            files: what it keeps in this directory, {name: content}.
-
-        Raises:
-            UsageError: something differs, or a file is missing though the run has checkpoints.
-            OSError: one can't be read.
+        `recorded` is its config.json, {} for a new run. `origin` is the flag and the file that it reads; `digests` are
+        checksums of the parts of what it read now (older versions' runs have none on record), and `files` what it keeps
+        in this directory, {name: content}. Raises UsageError: something differs, or a file is missing though the run
+        has checkpoints. Raises OSError: one can't be read.
         """
         if not recorded:
             return
@@ -305,13 +291,13 @@ def claim(directories: list[RunDirectory], config: Config) -> dict[str, Any]:
         raise UsageError(f"{place}: holds {lost_weights(first.path, content)}; choose another {first.flag}")
     for other, its in zip(others, found, strict=True):
         if its and its["run"] != content.get("run"):
-            raise UsageError(
-                f"{other.flag} {other.path}: holds records of another run than {place}, {owner(its)}; "
-                f"choose another {other.flag}"
-            )
+            its_run = f"run {its['run'][:6]} of --log_dir {its['flags'].get('log_dir', 'unknown')}"
+            what = f"holds records of another run than {place}, {its_run}; choose another {other.flag}"
+            raise UsageError(f"{other.flag} {other.path}: {what}")
     if config.overwrite:
         return {}
-    if content and not first.holds_checkpoint() and (lost := lost_weights(first.path, content)):
+    saved = any(STEP.fullmatch(path.name) for path in (first.path / CHECKPOINTS).glob("step-*"))  # good or damaged
+    if content and not saved and (lost := lost_weights(first.path, content)):
         raise UsageError(f"{place}: holds {lost}" + (f"; bring them back, {advice}" if config.is_train else ""))
     if content:
         try:

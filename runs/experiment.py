@@ -145,9 +145,8 @@ def mixed(data: dict[Cell, str]) -> str:
     for group in groups.values():
         most, *others = sorted(group.values(), key=len, reverse=True)
         if others:
-            return (
-                f"{'; '.join(title for titles in others for title in titles)}: read other data than {'; '.join(most)}"
-            )
+            odd = "; ".join(title for titles in others for title in titles)
+            return f"{odd}: read other data than {'; '.join(most)}"
     return ""
 
 
@@ -218,8 +217,7 @@ class Experiment:
         Methods that differ only in what follows the generator's pretraining share it, seed by seed: they start from a
         method that does nothing else, if there is one, or from a run of its own in NAME/pretrained.
 
-        `logs`: the folder of all experiments' runs. `only`: names of methods, () for all. `seeds`: () for all. Raises
-        UsageError: there is no such method or seed.
+        `only` are names of methods, () for all, as of `seeds`. Raises UsageError: there is no such method or seed.
         """
         if unknown := set(only) - {method.name for method in self.methods}:
             raise UsageError(f"--only: {self.name} has no method {', '.join(sorted(unknown))}")
@@ -228,8 +226,8 @@ class Experiment:
         sources = self._sources()
         cells: dict[Path, Cell] = {}
 
-        def cell(method: Method, seed: int, folder: str, source: Cell | None = None) -> Cell:
-            made = Cell(method, seed, self.threads, logs / self.name / folder / str(seed), source)
+        def cell(method: Method, seed: int, source: Cell | None = None) -> Cell:
+            made = Cell(method, seed, self.threads, logs / self.name / method.name / str(seed), source)
             return cells.setdefault(made.directory, made)
 
         for method in self.methods:
@@ -237,19 +235,19 @@ class Experiment:
                 if (only and method.name not in only) or (seeds and seed not in seeds):
                     continue
                 source = sources[method.name]
-                if source is method or seed not in source.seeds:
-                    cell(method, seed, method.name)
-                else:
-                    cell(method, seed, method.name, cell(source, seed, source.name))
+                shared = source is not method and seed in source.seeds
+                cell(method, seed, cell(source, seed) if shared else None)
         return list(cells.values())
 
     def _sources(self) -> dict[str, Method]:
         """For each method's name the one whose pretraining it starts from: itself where it shares none."""
-        keys = {method.name: pretraining(read_flags(method.flags)) for method in self.methods}
+        configs = {method.name: read_flags(method.flags) for method in self.methods}
+        keys = {name: pretraining(config) for name, config in configs.items()}
+        alone = {name for name, config in configs.items() if len(Schedule(config)) == config.pretrain_g_epochs}
         sources: dict[str, Method] = {}
         for method in self.methods:
             alike = [other for other in self.methods if keys[other.name] == keys[method.name]]
-            pure = [other for other in alike if pretrains_alone(read_flags(other.flags))]
+            pure = [other for other in alike if other.name in alone]  # no discriminator either
             if len(alike) == 1 or not keys[method.name].pretrain_g_epochs:
                 sources[method.name] = method
             elif pure:
@@ -260,11 +258,6 @@ class Experiment:
                     f"{PRETRAINED}/{first.name}", f"pretraining of {first.label}", pretraining_words(first.flags), seeds
                 )
         return sources
-
-
-def pretrains_alone(config: Config) -> bool:
-    """Whether the generator's pretraining is all that a run does: it trains no discriminator either."""
-    return len(Schedule(config)) == config.pretrain_g_epochs
 
 
 def pretraining(config: Config) -> Config:
@@ -282,10 +275,6 @@ def pretraining_words(flags: Sequence[str]) -> tuple[str, ...]:
     if (config := read_flags(flags)).objective and not config.trains_discriminator:
         kept["reward"] = "constant"
     return tuple(words_of(kept | {"total_epochs": 0}))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The file
 
 
 def read(path: Path) -> Experiment:
@@ -383,12 +372,8 @@ class Reader:
 
     def _seeds(self, table: dict[str, Any], index: int | None) -> tuple[int, ...]:
         seeds = table["seeds"]
-        if (
-            not isinstance(seeds, list)
-            or not seeds
-            or not all(type(s) is int and 0 <= s < 2**31 for s in seeds)
-            or len(set(seeds)) < len(seeds)
-        ):
+        numbers = isinstance(seeds, list) and all(type(s) is int and 0 <= s < 2**31 for s in seeds)
+        if not numbers or not 0 < len(seeds) == len(set(seeds)):
             self._fail("seeds", index, f"seeds is {seeds!r}, not a list of different numbers of 0 to {2**31 - 1}")
         return tuple(seeds)
 

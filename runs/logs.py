@@ -76,15 +76,9 @@ class RunLog:
     def __init__(self, directory: str | Path, columns: tuple[str, ...], position: dict[str, Any], group: str):
         """Opens `directory` at `position` ({}: from the start).
 
-        Args:
-            directory: where the files are.
-            columns: a row's scalars, after epoch and phase.
-            position: how long the files were.
-            group: what TensorBoard shows the scalars under, see `tag_of`.
-
-        Raises:
-            UsageError: the files are not what they were then, see `sizes_at`.
-            OSError: a file can't be written; so do all the methods that write.
+        `columns` are a row's scalars, after epoch and phase; TensorBoard shows them under `group`, see `tag_of`. Raises
+        UsageError: the files are not what they were then, see `sizes_at`. Raises OSError: a file can't be written; so
+        do all the methods that write.
         """
         self.directory, self.group = Path(directory), group
         self.columns = ("epoch", "phase", *columns)

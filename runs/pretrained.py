@@ -21,9 +21,8 @@ class Pretraining:
     def __init__(self, config: Config, digests: dict[str, str], state: tf.train.Checkpoint):
         """Loads `state`, which is what pretraining changes; all else stays as it is.
 
-        `config`: whose pretraining it has to be. `digests`: checksums of the data. `state`: see
-        `model.SeqGAN.pretrained_state`. Raises UsageError: it is another one, a part of it is missing or damaged, or
-        there is no run.
+        It has to be that of `config` and of data with these checksums; `state` is `model.SeqGAN.pretrained_state`.
+        Raises UsageError: it is another one, a part of it is missing or damaged, or there is no run.
         """
         self.directory, self.state = Path(config.pretrained), state
         try:

@@ -60,8 +60,8 @@ def begin(*what: Any) -> None:
     To be called before TensorFlow's first operation, and after its settings were made. Where the user's cache directory
     can't be used, nothing is taken or kept.
 
-    `*what`: what the programs are of, such as flags, whatever JSON can hold. TensorFlow compares each program with that
-    of an entry, so this only tells which entries are worth reading.
+    `what`, such as flags, is whatever JSON can hold. TensorFlow compares each program with that of an entry, so this
+    only tells which entries are worth reading.
     """
     global _folder
     keep()

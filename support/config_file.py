@@ -25,11 +25,8 @@ FREE_TO_CHANGE = {
     *("songs_dir", "eval_every", "eval_samples", "d_eval_samples", "candidates", "sample_every"),
     *("checkpoint_every", "keep_checkpoints", "pretrained", "compile_cache"),
 }
-READ_FROM = {
-    "data_dir",
-    "oracle_params",
-    "objective",
-}  # may be found elsewhere, if what they hold is recorded and the same
+# May be found elsewhere, if what they hold is recorded and the same.
+READ_FROM = {"data_dir", "oracle_params", "objective"}
 
 # What the generator's pretraining does not depend on: runs that differ in nothing else can share it.
 AFTER_PRETRAINING = {

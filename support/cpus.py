@@ -21,7 +21,7 @@ def cores() -> int:
 def cpus(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
     """CPUs of the machine that this process may use: those of its affinity, and no more than its group's quota.
 
-    `groups`: says which control group (Linux, version 2) the process is in. `root`: where the groups' directories are.
+    `groups` says which control group (Linux, version 2) the process is in; `root` has the groups' directories.
     """
     count = cores()
     lines = groups.read_text().splitlines() if groups.exists() else []

@@ -95,14 +95,9 @@ def reweighting_gain(eta: float, real: np.ndarray, fake: np.ndarray, lengths: np
     2020). At the best η it is how much of KL(real ‖ G) the discriminator knows: all of it where r = log p - log G,
     and then the best η is 1.
 
-    Args:
-        eta: η, chosen on other sequences, as by `best_eta`.
-        real: r of real sequences, [n].
-        fake: r of draws of G, [m], m >= 2.
-        lengths: tokens of the real sequences, [n].
-
-    Returns:
-        (gain, standard error); the errors of the reals' mean and of log Z are independent.
+    `real` and `fake` are r of real sequences, [n], and of draws of G, [m], m >= 2; `lengths` are tokens of the real
+    ones, [n]. η is chosen on other sequences, as by `best_eta`. Returns (gain, standard error); the errors of the
+    reals' mean and of log Z are independent.
     """
     log_z, log_z_error = log_mean_exp(eta * fake)
     gain, error = ratio_and_error(eta * real - log_z, lengths)

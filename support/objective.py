@@ -36,17 +36,13 @@ def read_source(name: str) -> dict[str, str]:
 
 
 class Objective:
-    """A function that scores finished sequences, with a memory: each different sequence is scored once.
-
-    `source`: its `function` and the `text` of its file, as `read_source` has them.
-    """
+    """A function that scores finished sequences, with a memory: each different sequence is scored once."""
 
     def __init__(self, name: str, source: dict[str, str], decode: Callable[[np.ndarray], Sequence[Any]]):
         """Runs the file, which defines the function.
 
-        `name`: FILE.py:FUNCTION, for messages. `source`: what `read_source` has read. `decode`: makes int32 [n, T] what
-        the function is given, a list of n sequences. Raises UsageError: the file raises an exception, or has no such
-        function.
+        `name` is FILE.py:FUNCTION, `source` what `read_source` has read of it; `decode` makes int32 [n, T] a list of n
+        sequences for the function. Raises UsageError: the file raises an exception, or has no such function.
         """
         self.source, self.decode = source, decode
         self._path, _, function = name.rpartition(":")

@@ -38,9 +38,8 @@ class Purpose(enum.IntEnum):
 def key(seed: int, purpose: Purpose, *steps: int | tf.Tensor) -> tf.Tensor:
     """The seed of one stateless random op.
 
-    `seed`: the run's seed, 0 <= seed < 2**31. `purpose`: what is drawn. `*steps`: any number of counters (epoch, batch,
-    ...), Python integers or int32 scalars. Returns int32 [2], for the `seed` argument of `tf.random.stateless_*` with
-    `alg="philox"`. It is int32 because XLA refuses int64 seeds in some of these ops.
+    `seed` is the run's, 0 <= seed < 2**31; `steps` are any number of counters (epoch, batch, ...). Returns int32 [2],
+    for the `seed` argument of `tf.random.stateless_*` with `alg="philox"`: XLA refuses int64 in some of these ops.
     """
     return fold(tf.constant([seed, int(purpose)], tf.int32), *steps)
 

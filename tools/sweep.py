@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -38,19 +38,6 @@ WITH_PARENT = (
 )
 
 
-class Task(Protocol):
-    """A cell under way."""
-
-    def poll(self) -> int | None:
-        """main.py's exit status, or None while it runs."""
-
-    def terminate(self) -> None:
-        """Has it save and end."""
-
-    def wait(self) -> object:
-        """Returns once it has ended."""
-
-
 def start(argv: Sequence[str], directory: Path, folder: Path | None = None) -> subprocess.Popen:
     """Starts main.py with these flags; it goes on from its newest checkpoint, and what it prints goes to `directory`.
 
@@ -61,14 +48,8 @@ def start(argv: Sequence[str], directory: Path, folder: Path | None = None) -> s
     command = [sys.executable, "-c", WITH_PARENT, str(os.getpid()), str(MAIN), *argv]
     with open(directory / OUTPUT, "ab") as output:
         # A session of its own: Ctrl-C reaches the sweep alone, which hands it on once.
-        return subprocess.Popen(
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, cwd=folder, start_new_session=True, **streams)
 
 
 def busy(directory: Path) -> bool:
@@ -118,10 +99,6 @@ def last_line(directory: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Where cells run
-
-
 class Here:
     """This machine: at most `jobs` processes at a time."""
 
@@ -133,7 +110,7 @@ class Here:
         """How many cells can run at once."""
         return self.jobs
 
-    def start(self, cell: Cell) -> Task:
+    def start(self, cell: Cell) -> subprocess.Popen:
         """Starts a cell."""
         return start(cell.argv, cell.directory)
 
@@ -143,11 +120,8 @@ def run_on_worker(argv: Sequence[str], directory: Path, folder: Path, stop: str)
 
     Should the worker die, the scheduler gives the cell to another, which goes on from the newest checkpoint.
 
-    Args:
-        argv: of main.py.
-        directory: the cell's, an absolute path.
-        folder: the sweep's working directory, which relative paths among the flags start from.
-        stop: name of the event that tells the cell to save and end.
+    `directory` is the cell's, an absolute path; relative paths among the flags start from `folder`. The event named
+    `stop` tells the cell to save and end.
     """
     from distributed import Event
 
@@ -163,7 +137,7 @@ def run_on_worker(argv: Sequence[str], directory: Path, folder: Path, stop: str)
 
 
 class Remote:
-    """A cell on a cluster."""
+    """A cell on a cluster, as a `subprocess.Popen` is one here."""
 
     def __init__(self, future, event):
         """`future` is of `run_on_worker`, `event` the one that it looks at."""
@@ -208,15 +182,12 @@ class Cluster:
         """How many cells can run at once; workers may come and go."""
         return sum(self.client.nthreads().values())
 
-    def start(self, cell: Cell) -> Task:
+    def start(self, cell: Cell) -> Remote:
         """Hands a cell to the scheduler."""
         where = (cell.directory.absolute(), Path.cwd(), self.stop)
         # Not pure: the same cell may be run again. A cell survives any number of workers, each of which may be killed.
         future = self.client.submit(run_on_worker, cell.argv, *where, pure=False, key=f"{cell.title}-{self.stop}")
         return Remote(future, self.event)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 class Sweep:
@@ -226,7 +197,7 @@ class Sweep:
         """Those whose source has not finished wait for it."""
         self.cells, self.machine = list(cells), machine
         self.waiting = [cell for cell in self.cells if not cell.finished]
-        self.running: dict[Cell, Task] = {}
+        self.running: dict[Cell, subprocess.Popen | Remote] = {}
         self.failed: dict[Cell, str] = {}
         self.stopped = 0  # the signal that ended it
         self._said: set[str] = set()
