@@ -58,12 +58,7 @@ class Run:
     """One run: takes the steps of the schedule, records epochs, evaluates and saves."""
 
     def __init__(
-        self,
-        config: Config,
-        data: Dataset,
-        model: SeqGAN,
-        checkpoints: Checkpoints,
-        directories: Sequence[RunDirectory],
+        self, config: Config, data: Dataset, model: SeqGAN, checkpoints: Checkpoints, directories: list[RunDirectory]
     ):
         """Resumes from the newest good checkpoint, if there is one."""
         self.config, self.data, self.model, self.checkpoints = config, data, model, checkpoints
@@ -273,12 +268,8 @@ def run(config: Config) -> int:
         data: Dataset = DATASETS[config.dataset](config)
         print(data.introduction(), flush=True)
         objective = Objective.read(config.objective, data.decode) if config.objective else None
-        tokens: dict[str, Any] = {
-            "vocab_size": data.vocab_size,
-            "start_token": data.start_token,
-            "end_token": data.end_token,
-        }
-        more: dict[str, Any] = {"oracle": data.oracle, "references": data.references, "validation": data.validation}
+        tokens: dict[str, Any] = {n: getattr(data, n) for n in ("vocab_size", "start_token", "end_token")}
+        more: dict[str, Any] = {n: getattr(data, n) for n in ("oracle", "references", "validation")}
         model = SeqGAN(config, **tokens, **more, objective=objective)
         checkpoints = Checkpoints(directories[0].path / CHECKPOINTS, model.checkpoint(), config.keep_checkpoints)
         if config.overwrite:  # not earlier: unusable data must cost nothing
@@ -301,11 +292,11 @@ def run(config: Config) -> int:
             print(report(training.records.evaluation, "finished before", where(config)))
             return 0
         pretraining = None
-        if config.pretrained and not checkpoints.newest:
-            pretraining = Pretraining(config, digests, model.pretrained_state())
         if checkpoints.newest:
             taken = f"{training.taken} of {len(training.steps)} steps"
             print(f"resumed from {checkpoints.newest}, after {taken}", flush=True)
+        elif config.pretrained:
+            pretraining = Pretraining(config, digests, model.pretrained_state())
         described = description(config) | {"data": digests, "tokens": tokens}
         described |= {"objective": objective.source} if objective else {}
         described |= {"run": recorded.get("run") or secrets.token_hex(8), SAVED: bool(checkpoints.newest)}
@@ -321,10 +312,8 @@ def run(config: Config) -> int:
                 training.start_from(pretraining)
             training.train(interrupt)
         if interrupt.signal is not None and not training.finished:
-            print(
-                f"interrupted after {training.taken} of {len(training.steps)} steps; saved in {checkpoints.newest}; "
-                "the same command goes on from there"
-            )
+            saved = f"{training.taken} of {len(training.steps)} steps; saved in {checkpoints.newest}"
+            print(f"interrupted after {saved}; the same command goes on from there")
             return 128 + interrupt.signal
         seconds = time.perf_counter() - started
         took = f"{seconds:.0f} s, {training.evaluation_seconds:.0f} s of them evaluation"

@@ -33,20 +33,14 @@ DRAWN = 10_000  # of an annotation file
 SEED = 0
 
 
-def read_member(source: Path, name: str) -> bytes:
-    """The content of a file in a zip."""
-    with zipfile.ZipFile(source) as archive:
-        return archive.read(name)
-
-
 def members(source: Path) -> dict[str, Callable[[], bytes]]:
     """What a folder or a zip holds, at any depth: {path: a function that reads it}. Raises DataError: it is neither."""
     if source.is_dir():
         return {path.as_posix(): path.read_bytes for path in sorted(source.rglob("*")) if path.is_file()}
     if not zipfile.is_zipfile(source):
         raise DataError(f"{source}: neither a folder nor a zip")
-    with zipfile.ZipFile(source) as archive:
-        return {f"{source}/{name}": partial(read_member, source, name) for name in archive.namelist()}
+    archive = zipfile.ZipFile(source)
+    return {f"{source}/{name}": partial(archive.read, name) for name in archive.namelist()}
 
 
 def find(source: Path) -> list[tuple[str, bytes]]:
@@ -118,12 +112,9 @@ def prepare(source: Path, output: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns the exit status, 2 with one line on stderr where it can't be done."""
     parser = Parser(prog="prepare_captions", description="Make the files of COCO captions.", allow_abbrev=False)
-    parser.add_argument(
-        "source", type=Path, nargs="?", metavar="SOURCE", help="a folder or a zip; not needed once the files are there"
-    )
-    parser.add_argument(
-        "-o", "--output", type=Path, default=Path("data/captions"), help="the folder (default: %(default)s)"
-    )
+    what, default = "a folder or a zip; not needed once the files are there", Path("data/captions")
+    parser.add_argument("source", type=Path, nargs="?", metavar="SOURCE", help=what)
+    parser.add_argument("-o", "--output", type=Path, default=default, help="the folder (default: %(default)s)")
     arguments = parser.parse_args(argv)
     files = {split: arguments.output / f"{split}.txt" for split in SPLITS}
     try:

@@ -68,20 +68,11 @@ def portions(
     A token depends on the seed and on its place alone, so longer samples begin with the shorter and more with the
     fewer.
 
-    Args:
-        drawn_from: a policy, of which the compiled methods are not used.
-        count: n.
-        prefix: fewer than T token ids.
-        temperature: the logits are divided by it: below 1 likely tokens become likelier.
-        seed: 0 <= seed < 2**31.
-        length: T; None: that of the sequences in training. The policy being recurrent it can go on, and does so until
-            an end token, if it has one.
-        never: tokens that are not drawn, the others' probabilities being scaled to a sum of 1.
-        choice: keeps one of several candidates, see `resampling`; where T is longer than in training, of each stretch
-            of so many tokens, among continuations of what was kept before.
-
-    Yields:
-        int32 [at most ROWS, T], n rows in all; what follows an end token is padding, V.
+    `prefix` has fewer than T token ids; the logits are divided by `temperature`; tokens of `never` are not drawn. T is
+    `length`, or as in training. The policy being recurrent it can go on, and does so until an end token, if it has one.
+    `choice` keeps one of several candidates, see `resampling`; where T is longer than in training, of each stretch of
+    so many tokens, among continuations of what was kept before. Yields int32 [at most ROWS, T], `count` rows in all;
+    what follows an end token is padding, V.
     """
     generator = drawn_from.policy
     length = length or generator.seq_len
@@ -107,16 +98,11 @@ def portions(
     def go_on(chunk, first, forced, *state):
         if not choice:
             return draw(key(seed, Purpose.TOOL_SAMPLE, chunk), first, forced, *state)
-        like = (tf.zeros([ROWS, steps], tf.int32), *state)
-        of_stretch = key(seed, Purpose.RESAMPLE, chunk, first)
         log_odds, candidates, eta = choice
-        return keep_one(
-            lambda numbers: draw(numbers, first, forced, *state),
-            lambda tokens: eta * log_odds(tokens),
-            candidates,
-            of_stretch,
-            like,
-        )
+        candidate = lambda numbers: draw(numbers, first, forced, *state)  # noqa: E731
+        weigh = lambda tokens: eta * log_odds(tokens)  # noqa: E731
+        like = (tf.zeros([ROWS, steps], tf.int32), *state)
+        return keep_one(candidate, weigh, candidates, key(seed, Purpose.RESAMPLE, chunk, first), like)
 
     compiled = tf.function(go_on, jit_compile=drawn_from.config.jit, autograph=False)
     for chunk in range(-(-count // ROWS)):
@@ -143,17 +129,8 @@ def scored(portions: Iterator[np.ndarray], objective: Objective, candidates: int
 
     Tells the mean score of those that are kept on stderr.
 
-    Args:
-        portions: int32 [rows, T] each, n times `candidates` rows in all.
-        objective: scores them.
-        candidates: of which one is kept.
-        rank: yields those of the highest scores first.
-
-    Yields:
-        int32 [n, T].
-
-    Raises:
-        UsageError: the objective fails.
+    The portions, int32 [rows, T], have n times `candidates` rows in all; yields int32 [n, T], with `rank` those of the
+    highest scores first. Raises UsageError: the objective fails.
     """
     tokens = np.concatenate(list(portions))
     scores = objective.score(tokens).reshape(-1, candidates)
@@ -174,16 +151,13 @@ def check_knows(model: SeqGAN, logdir: Path, flag: str) -> None:
         raise UsageError(f"{flag}: {logdir} has no discriminator; {plain}")
     name = "d_gain_valid" if "d_gain_valid" in model.recorded else "d_gain"
     if name not in model.recorded:
-        raise UsageError(
-            f"{flag}: no evaluation of {logdir} up to this checkpoint tells what its discriminator knows; {plain}; "
-            "main.py --pretrain_d trains and measures one where no adversarial phase does"
-        )
+        why = f"no evaluation of {logdir} up to this checkpoint tells what its discriminator knows"
+        how = "main.py --pretrain_d trains and measures one where no adversarial phase does"
+        raise UsageError(f"{flag}: {why}; {plain}; {how}")
     gain, error = model.recorded[name]
     if not gain > 2 * error:
-        raise UsageError(
-            f"{flag}: the discriminator of {logdir} has no gain beyond its error, {name} {gain:.4f} ± {error:.4f}; "
-            f"{plain}"
-        )
+        why = f"has no gain beyond its error, {name} {gain:.4f} ± {error:.4f}"
+        raise UsageError(f"{flag}: the discriminator of {logdir} {why}; {plain}")
 
 
 def choice_of(model: SeqGAN, logdir: Path, candidates: int, eta: float | None) -> Choice | None:
@@ -322,86 +296,47 @@ def write_lines(portions: Iterator[np.ndarray], vocabulary: Vocabulary | None, o
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns the exit status, 2 with one line on stderr where something can't be used."""
     parser = Parser(prog="sample.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("logdir", type=Path, metavar="LOGDIR", help="--log_dir of a run")
-    parser.add_argument("-n", type=number(int, 1, None), default=10, metavar="INT", help="samples (default: 10)")
-    parser.add_argument(
-        "--temperature",
-        type=number(float, 1e-6, 1e6),
-        default=1.0,
-        metavar="FLOAT",
-        help="divides the logits: near 0 the likeliest token is taken (default: 1, the policy itself)",
+    add = parser.add_argument
+    add("logdir", type=Path, metavar="LOGDIR", help="--log_dir of a run")
+    add("-n", type=number(int, 1, None), default=10, metavar="INT", help="samples (default: 10)")
+    text = "divides the logits: near 0 the likeliest token is taken (default: 1, the policy itself)"
+    add("--temperature", type=number(float, 1e-6, 1e6), default=1.0, metavar="FLOAT", help=text)
+    add("--seed", type=number(int, 0, 2**31 - 1), default=1, metavar="INT", help="(default: 1)")
+    text = (
+        "what every sample begins with: text; token ids; or for music notes, such as C4 F#4 R (a rest) - (one is held)"
     )
-    parser.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=1, metavar="INT", help="(default: 1)")
-    parser.add_argument(
-        "--prefix",
-        default="",
-        help="what every sample begins with: text; token ids with spaces; or for music notes, such as C4 F#4 R (a "
-        "rest) - (a note is held), a token each",
-    )
-    parser.add_argument(
-        "--prefix_file",
-        "--like",
-        type=Path,
-        metavar="FILE",
-        help="music: what every sample begins with is the beginning of a MIDI or ABC file, such as another sample",
-    )
-    parser.add_argument(
-        "--keep", type=number(int, 1, MOST_TOKENS), metavar="INT", help="tokens of --prefix_file (default: 16)"
-    )
-    parser.add_argument("--without_prefix", action="store_true", help="write samples without what they begin with")
-    parser.add_argument(
-        "--abc",
-        action="store_true",
-        help="music: write each tune as ABC, too, all of them to tunes.abc, and a page to see and hear, tunes.html",
-    )
-    parser.add_argument(
-        "--length",
-        type=number(int, 1, MOST_TOKENS),
-        metavar="INT",
-        help="tokens a sample, of text at most so many (default: --seq_len of the run; the policy can go on beyond it)",
-    )
-    parser.add_argument(
+    add("--prefix", default="", help=text)
+    text = "music: what every sample begins with is the beginning of a MIDI or ABC file, such as another sample"
+    add("--prefix_file", "--like", type=Path, metavar="FILE", help=text)
+    add("--keep", type=number(int, 1, MOST_TOKENS), metavar="INT", help="tokens of --prefix_file (default: 16)")
+    add("--without_prefix", action="store_true", help="write samples without what they begin with")
+    text = "music: write each tune as ABC, too, all of them to tunes.abc, and a page to see and hear, tunes.html"
+    add("--abc", action="store_true", help=text)
+    text = "tokens a sample, of text at most so many (default: --seq_len of the run; the policy can go on beyond it)"
+    add("--length", type=number(int, 1, MOST_TOKENS), metavar="INT", help=text)
+    text = "the newest, that of least NLL on the validation set, the end of pretraining, or that after so many steps"
+    add(
         "--checkpoint",
         type=lambda text: text if text in ("newest", BEST, PRETRAINED) else number(int, 0, 10**9 - 1)(text),
         default="newest",
         metavar="{newest,best,pretrained,STEP}",
-        help="the newest, that of least NLL on the validation set, that of the end of pretraining, or "
-        "LOGDIR/checkpoints/step-STEP (default: newest)",
+        help=f"{text} (default: newest)",
     )
-    parser.add_argument(
-        "--guide", action="store_true", help="draw from the generator that the discriminator guides token by token"
-    )
-    parser.add_argument(
-        "--candidates",
-        type=number(int, 1, 10**6),
-        default=1,
-        metavar="INT",
-        help="keep one of so many samples, by what the discriminator says of them, or of them the best by --objective "
-        "(default: 1, plain samples)",
-    )
-    parser.add_argument(
-        "--eta",
-        type=number(float, 0, 1e6),
-        metavar="FLOAT",
-        help="how much --candidates trusts the discriminator (default: d_eta of the run's newest evaluation)",
-    )
-    parser.add_argument(
-        "--rank",
-        action="store_true",
-        help="write first what the discriminator holds likeliest to be real, or what has most by --objective",
-    )
-    parser.add_argument(
-        "--objective",
-        metavar="FILE.py:FUNCTION",
-        help="score the samples as the flag of main.py does, whatever the run was trained for, and tell their mean",
-    )
-    parser.add_argument("--no-unknown", action="store_true", help="text: never draw the unknown token")
-    parser.add_argument(
-        "-o", "--output", type=Path, help="file, or of several tunes the folder (default: stdout, LOGDIR/samples)"
-    )
-    parser.add_argument(
-        "--no-compile_cache", dest="compile_cache", action="store_false", help="compile afresh, and keep nothing"
-    )
+    text = "draw from the generator that the discriminator guides token by token"
+    add("--guide", action="store_true", help=text)
+    text = "keep one of so many samples, by what the discriminator says of them, or of them the best by --objective "
+    add("--candidates", type=number(int, 1, 10**6), default=1, metavar="INT", help=text + "(default: 1, plain samples)")
+    text = "how much --candidates trusts the discriminator (default: d_eta of the run's newest evaluation)"
+    add("--eta", type=number(float, 0, 1e6), metavar="FLOAT", help=text)
+    text = "write first what the discriminator holds likeliest to be real, or what has most by --objective"
+    add("--rank", action="store_true", help=text)
+    text = "score the samples as the flag of main.py does, whatever the run was trained for, and tell their mean"
+    add("--objective", metavar="FILE.py:FUNCTION", help=text)
+    add("--no-unknown", action="store_true", help="text: never draw the unknown token")
+    text = "file, or of several tunes the folder (default: stdout, LOGDIR/samples)"
+    add("-o", "--output", type=Path, help=text)
+    text = "compile afresh, and keep nothing"
+    add("--no-compile_cache", dest="compile_cache", action="store_false", help=text)
     arguments = parser.parse_args(argv)
     logdir = arguments.logdir
     try:
@@ -412,28 +347,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         vocabulary = Vocabulary.read(logdir / VOCABULARY) if config.dataset == "text" else None
         if vocabulary and vocabulary.size != model.generator.vocab_size:
             raise UsageError(f"{logdir / VOCABULARY}: not this run's vocabulary")
+        music = config.dataset == "Nottingham"
+        grid = Grid(config.frame_seconds, config.frame_beats, config.onsets)
         if arguments.no_unknown and not vocabulary:
             raise UsageError(f"--no-unknown: {logdir} is no run on text, so there is no unknown token")
-        if config.dataset != "Nottingham" and (arguments.abc or arguments.prefix_file):
-            flag = "--abc" if arguments.abc else "--prefix_file"
-            raise UsageError(f"{flag}: {logdir} is no run on music")
-        flag = "--prefix_file" if arguments.prefix_file else "--prefix"
+        if not music and (arguments.abc or arguments.prefix_file):
+            raise UsageError(f"{'--abc' if arguments.abc else '--prefix_file'}: {logdir} is no run on music")
         if arguments.prefix_file and arguments.prefix:
             raise UsageError("--prefix_file: not with --prefix")
         if arguments.keep and not arguments.prefix_file:
             raise UsageError("--keep has no effect without --prefix_file")
         if arguments.prefix_file:
-            grid = Grid(config.frame_seconds, config.frame_beats, config.onsets)
             prefix = read_first(arguments.prefix_file, arguments.keep or KEEP, grid)
         else:
             prefix = read_prefix(arguments.prefix, model, vocabulary)
         if len(prefix) >= length:
+            flag = "--prefix_file" if arguments.prefix_file else "--prefix"
             whose = "the run's" if length == model.generator.seq_len else "--length"
             raise UsageError(f"{flag}: {len(prefix)} tokens leave none to draw of {whose} {length}")
         if arguments.without_prefix and not prefix:
             raise UsageError("--without_prefix has no effect without --prefix or --prefix_file")
         never = [vocabulary.unknown] if vocabulary and arguments.no_unknown else []
-        if not (sys.stdout or arguments.output or config.dataset == "Nottingham"):
+        if not (sys.stdout or arguments.output or music):
             raise UsageError("stdout is closed; -o names a file")
         if arguments.eta is not None and arguments.candidates == 1:
             raise UsageError("--eta has no effect without --candidates of 2 or more")
@@ -444,9 +379,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if arguments.eta is not None:
                 raise UsageError("--eta is of the discriminator: it has no effect with --objective")
             decode: Callable[[np.ndarray], list] = vocabulary.decode if vocabulary else list
-            if config.dataset == "Nottingham":
-                decode = lambda rows: list(to_pitches(rows))  # noqa: E731
-            objective = Objective.read(arguments.objective, decode)
+            objective = Objective.read(arguments.objective, (lambda rows: list(to_pitches(rows))) if music else decode)
         draws = arguments.candidates if objective else 1  # of each sample; the discriminator's are drawn together
         choice = None if objective else choice_of(model, logdir, arguments.candidates, arguments.eta)
         if arguments.rank and not objective:
@@ -464,7 +397,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             samples = ranked(samples, model.log_odds)
         if arguments.without_prefix:
             samples = (rows[:, len(prefix) :] for rows in samples)
-        if config.dataset == "Nottingham":
+        if music:
             songs = Songs(arguments.output, arguments.n, logdir, arguments.abc)
             seconds = frame_seconds(config, recorded_tempo(logdir / TEMPO) if config.frame_beats else 0)
             songs.write(samples, seconds, arguments.seed, config, logdir)

@@ -293,18 +293,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns 0, 1 where a cell failed, 2 where the table can't be used, 128 + n after signal n."""
     parser = Parser(prog="sweep.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("experiment", type=Path, metavar="FILE.toml", help="the table, such as experiments/figure.toml")
-    parser.add_argument(
-        "--jobs",
-        type=number(int, 1, None),
-        metavar="N",
-        help="cells at once (default: the CPUs that the process may use, over the table's `threads`)",
-    )
-    parser.add_argument("--only", nargs="+", default=(), metavar="METHOD", help="these methods alone")
-    parser.add_argument(
-        "--seeds", nargs="+", type=number(int, 0, 2**31 - 1), default=(), metavar="SEED", help="these seeds alone"
-    )
-    parser.add_argument("--logs", type=Path, default=Path("logs"), metavar="DIR", help="(default: logs)")
-    parser.add_argument("--dask", metavar="ADDRESS", help="run the cells on the cluster of this Dask scheduler")
+    add, seed = parser.add_argument, number(int, 0, 2**31 - 1)
+    text = "cells at once (default: the CPUs that the process may use, over the table's `threads`)"
+    add("--jobs", type=number(int, 1, None), metavar="N", help=text)
+    add("--only", nargs="+", default=(), metavar="METHOD", help="these methods alone")
+    add("--seeds", nargs="+", type=seed, default=(), metavar="SEED", help="these seeds alone")
+    add("--logs", type=Path, default=Path("logs"), metavar="DIR", help="(default: logs)")
+    add("--dask", metavar="ADDRESS", help="run the cells on the cluster of this Dask scheduler")
     arguments = parser.parse_args(argv)
     try:
         if arguments.dask and arguments.jobs:
