@@ -11,7 +11,7 @@ import tensorflow as tf
 from data import Due, checksum
 from data.held_out import D_FIGURES, Figures, resampled, resampled_on_test, what_d_knows
 from data.training_set import TrainingSet
-from evaluation import SAMPLE_ROWS, sample_many
+from evaluation import SAMPLE_ROWS, OracleEvaluation, sample_many
 from generator import Generator
 from resampling import GROUPS, Groups
 from runs.logs import RunLog
@@ -39,9 +39,8 @@ class Oracle(Generator):
         of many seeds can share one oracle.
         """
         purpose = Purpose.ORACLE_INIT
-        super().__init__(
-            vocab_size, seq_len, emb_dim, hidden_dim, seed=seed, purpose=purpose, stddev=1.0, name="oracle"
-        )
+        sizes = vocab_size, seq_len, emb_dim, hidden_dim
+        super().__init__(*sizes, seed=seed, purpose=purpose, stddev=1.0, name="oracle")
         if init == "glorot":
             shape = (emb_dim + hidden_dim, 4 * hidden_dim)
             joint = keras.initializers.GlorotUniform(variable_seed(seed, purpose, 1))(shape)
@@ -67,17 +66,13 @@ class Oracle(Generator):
         def stacked(letter: str, shape: tuple[int, ...]) -> np.ndarray:
             return np.concatenate([array_of(arrays, f"{letter}_{g}", shape, path) for g in GATES], axis=-1)
 
-        weights = [
-            (lambda net: net.embedding.embeddings, arrays["embedding"]),
-            (lambda net: net.cell.kernel, stacked("W", (emb_dim, hidden_dim))),
-            (lambda net: net.cell.recurrent_kernel, stacked("U", (hidden_dim, hidden_dim))),
-            (lambda net: net.cell.bias, stacked("b", (hidden_dim,))),
-            (lambda net: net.output_layer.kernel, array_of(arrays, "W_out", (hidden_dim, vocab_size), path)),
-            (lambda net: net.output_layer.bias, array_of(arrays, "b_out", (vocab_size,), path)),
-        ]
+        kernel, recurrent = stacked("W", (emb_dim, hidden_dim)), stacked("U", (hidden_dim, hidden_dim))
+        bias, output = stacked("b", (hidden_dim,)), array_of(arrays, "W_out", (hidden_dim, vocab_size), path)
+        output_bias = array_of(arrays, "b_out", (vocab_size,), path)
         oracle = cls(vocab_size, seq_len, emb_dim, hidden_dim, seed=0)
-        for variable, value in weights:
-            variable(oracle).assign(value)
+        oracle.embedding.set_weights([arrays["embedding"]])
+        oracle.cell.set_weights([kernel, recurrent, bias])
+        oracle.output_layer.set_weights([output, output_bias])
         return oracle
 
 
@@ -110,11 +105,9 @@ class OracleData:
         def entropies(rows: int, seed: tf.Tensor) -> tf.Tensor:
             return self.oracle.sample_and_compare(uniforms([config.seq_len, rows], seed))[1] / config.seq_len
 
-        self._log_probs = tf.function(self.oracle.log_probs, jit_compile=config.jit, autograph=False)
-        self._draw = tf.function(draw, jit_compile=config.jit, autograph=False)
-        many = functools.partial(sample_many, self.oracle)
-        self._draw_many = tf.function(many, jit_compile=config.jit, autograph=False)
-        self._entropies = tf.function(entropies, jit_compile=config.jit, autograph=False)
+        compiled = functools.partial(tf.function, jit_compile=config.jit, autograph=False)
+        self._log_probs, self._draw, self._entropies = map(compiled, (self.oracle.log_probs, draw, entropies))
+        self._draw_many = compiled(functools.partial(sample_many, self.oracle))
         self.training_set = None
         if config.train_size:
             sequences = self.sample(config.train_size, Purpose.TRAIN_SET)
@@ -202,17 +195,13 @@ class OracleData:
         """
         size = self.config.eval_samples
         rows = min(size, SAMPLE_ROWS)
-        parts = [
-            model.evaluate_against(self.oracle, rows, tf.constant(epoch), tf.constant(chunk))
-            for chunk in range(-(-size // rows))
-        ]
-        nll_oracle, g_entropy, nll_test, kl_reverse, kl_forward, generated = (
-            np.concatenate(values)[:size] for values in zip(*parts, strict=True)
-        )
-        measured = {"nll": nll_oracle, "nll_test": nll_test, "g_entropy": g_entropy}
-        measured |= {"kl_forward": kl_forward, "kl_reverse": kl_reverse}
+        chunks = range(-(-size // rows))
+        parts = [model.evaluate_against(self.oracle, rows, tf.constant(epoch), tf.constant(chunk)) for chunk in chunks]
+        joined = OracleEvaluation._make(np.concatenate(values)[:size] for values in zip(*parts, strict=True))
+        measured = {"nll": joined.nll_oracle, "nll_test": joined.nll_test, "g_entropy": joined.g_entropy}
+        measured |= {"kl_forward": joined.kl_forward, "kl_reverse": joined.kl_reverse}
         figures = {name: mean_and_error(values) for name, values in measured.items()}
-        return {**figures, "distinct2": distinct(generated), "oracle_entropy": self.entropy}
+        return {**figures, "distinct2": distinct(joined.generated), "oracle_entropy": self.entropy}
 
     def evaluate_discriminator(self, model, epoch: int, beside=None) -> dict[str, tuple[float, float]]:
         """What the discriminator knows of two times --d_eval_samples sequences of the oracle, always the same ones.

@@ -45,19 +45,28 @@ class Reward:
         """The reward of completions of a batch's prefixes, int32 [B, T], at the g-step numbered `step`.
 
         With --objective it is (1 - λ) times that of --reward and λ times the objective, of which `scores` has the
-        values: see `objective_scorer`.
+        values, float32 [K + 1, N, B]: of the completions in the order of `RolloutPolicy.all_completions`, and at the
+        end of the samples themselves.
 
         With --kl_weight β it is less β·(log G(y_t..y_T) - log G₀(y_t..y_T)), y_t being the action that is valued, the
         last token of the prefix. What lies before it does not depend on it, so that leaving it out changes the
         estimated gradient's variance, but not its expectation: that of -β·KL(G‖G₀) as of the rest.
         """
         share = self.config.objective_share
-        score = objective_scorer(scores) if share else SCORERS[self.config.reward](self, tokens, step)
-        if 0 < share < 1:
-            score = mixture(SCORERS[self.config.reward](self, tokens, step), score, share)
+        alone = self._alone(tokens, step) if share < 1 else None
+
+        def value(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
+            if scores is None:
+                assert alone
+                return alone(rollouts, prefix_len)
+            last = scores.shape[0] - 1
+            objective = scores[tf.minimum(prefix_len - 1, last), : rollouts.shape[0]]
+            return (1 - share) * alone(rollouts, prefix_len) + share * objective if alone else objective
+
+        score: Scorer = value
         drawn = self.config.rollouts_drawn > 0  # or else all "completions" are the sample itself, and scored once
         if not drawn and self.config.reward != "random":
-            of_sample = score(tokens[None], tf.constant(tokens.shape[1]))
+            of_sample = value(tokens[None], tf.constant(tokens.shape[1]))
             score = lambda rollouts, prefix_len: of_sample  # noqa: E731
         if self.reference is None:
             return score
@@ -67,78 +76,27 @@ class Reward:
             score(rollouts, prefix_len) - self.config.kl_weight * ratio(rollouts, prefix_len)
         )
 
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The rewards: functions of a Reward, the batch's tokens, int32 [B, T], and the number of the g-step
-
-
-def real_prob_scorer(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
-    """D(Y)."""
-    assert reward.discriminator is not None
-    return reward.discriminator.completion_scorer(tokens, reward.config.rollouts_drawn)
-
-
-def log_odds_scorer(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
-    """Log D(Y) - log(1 - D(Y))."""
-    assert reward.discriminator is not None
-    return reward.discriminator.completion_log_odds(tokens, reward.config.rollouts_drawn)
-
-
-def optimal_scorer(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
-    """D*(Y) = p(Y) / (p(Y) + G(Y)), the output of the optimal discriminator."""
-    score = log_ratio_scorer(reward, tokens, step)
-    return lambda rollouts, prefix_len: tf.sigmoid(score(rollouts, prefix_len))
-
-
-def log_ratio_scorer(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
-    """Log p(Y) - log G(Y): the log-odds of D*."""
-    assert reward.oracle is not None
-    return log_ratio(tokens, reward.oracle, reward.policy)
-
-
-def bleu_scorer(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
-    """BLEU-3 against the training set."""
-    assert reward.bleu is not None
-    score = reward.bleu.score
-    return lambda rollouts, prefix_len: score(rollouts)
-
-
-def constant_scorer(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
-    """1, whatever the sequence."""
-    return lambda rollouts, prefix_len: tf.ones(rollouts.shape[:2])
-
-
-def random_scorer(reward: Reward, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
-    """A number in [0, 1) that depends on the seed, the step and the place of the action in the batch, [B, T], alone."""
-    numbers = uniforms(tokens.shape[::-1], key(reward.config.seed, Purpose.REWARD, step))  # [T, B]
-    return lambda rollouts, prefix_len: tf.broadcast_to(numbers[prefix_len - 1], rollouts.shape[:2])
-
-
-def objective_scorer(scores: tf.Tensor | None) -> Scorer:
-    """What --objective says, which has been asked before.
-
-    `scores`, float32 [K + 1, N, B], has its values of the completions in the order of `RolloutPolicy.all_completions`,
-    and at the end those of the samples themselves.
-    """
-    assert scores is not None
-    last = scores.shape[0] - 1
-    return lambda rollouts, prefix_len: scores[tf.minimum(prefix_len - 1, last), : rollouts.shape[0]]
-
-
-SCORERS = {  # what each of them needs is in support/config.py
-    "discriminator": real_prob_scorer,
-    "log_odds": log_odds_scorer,
-    "bleu": bleu_scorer,
-    "optimal": optimal_scorer,
-    "log_ratio": log_ratio_scorer,
-    "constant": constant_scorer,
-    "random": random_scorer,
-}
-
-
-def mixture(first: Scorer, second: Scorer, share: float) -> Scorer:
-    """`share` of the second reward, and for the rest the first."""
-    return lambda rollouts, prefix_len: (1 - share) * first(rollouts, prefix_len) + share * second(rollouts, prefix_len)
+    def _alone(self, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+        """What --reward asks for alone; what each one needs is in support/config.py."""
+        name = self.config.reward
+        if name in ("discriminator", "log_odds"):  # D(Y), or log D(Y) - log(1 - D(Y))
+            assert self.discriminator is not None
+            d = self.discriminator
+            of_completions = d.completion_scorer if name == "discriminator" else d.completion_log_odds
+            return of_completions(tokens, self.config.rollouts_drawn)
+        if name in ("optimal", "log_ratio"):  # D*(Y) = p(Y) / (p(Y) + G(Y)), or its log-odds, log p(Y) - log G(Y)
+            assert self.oracle is not None
+            odds = log_ratio(tokens, self.oracle, self.policy)
+            return odds if name == "log_ratio" else lambda rollouts, prefix_len: tf.sigmoid(odds(rollouts, prefix_len))
+        if name == "bleu":  # BLEU-3 against the training set
+            assert self.bleu is not None
+            bleu = self.bleu.score
+            return lambda rollouts, prefix_len: bleu(rollouts)
+        if name == "constant":
+            return lambda rollouts, prefix_len: tf.ones(rollouts.shape[:2])
+        assert name == "random"  # in [0, 1), by the seed, the step and the place of the action in the batch alone
+        numbers = uniforms(tokens.shape[::-1], key(self.config.seed, Purpose.REWARD, step))  # [T, B]
+        return lambda rollouts, prefix_len: tf.broadcast_to(numbers[prefix_len - 1], rollouts.shape[:2])
 
 
 def log_ratio(

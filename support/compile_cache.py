@@ -35,14 +35,6 @@ _folder: Path | None = None  # of the programs that this process compiles
 _kept: set[str] = set()  # their names, of those that are there
 
 
-def user_cache() -> Path:
-    """The folder of what can be made again: `$XDG_CACHE_HOME/seqgan` (`~/.cache/seqgan`).
-
-    Raises RuntimeError: the user has no home.
-    """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "seqgan"
-
-
 def enable() -> bool:
     """Has TensorFlow keep compiled programs in memory; before it looks for devices, which is when it reads its flags.
 
@@ -57,8 +49,8 @@ def enable() -> bool:
 def begin(*what: Any) -> None:
     """Has this process take what earlier ones have compiled for `what`, and keep what it compiles, until it ends.
 
-    To be called before TensorFlow's first operation, and after its settings were made. Where the user's cache directory
-    can't be used, nothing is taken or kept.
+    To be called before TensorFlow's first operation, and after its settings were made. The cache directory is
+    `$XDG_CACHE_HOME/seqgan` (`~/.cache/seqgan`); where it can't be used, nothing is taken or kept.
 
     `what`, such as flags, is whatever JSON can hold. TensorFlow compares each program with that of an entry, so this
     only tells which entries are worth reading.
@@ -71,7 +63,8 @@ def begin(*what: Any) -> None:
     _kept.clear()
     try:
         key = hashlib.sha256(json.dumps([_environment(), *what], sort_keys=True).encode()).hexdigest()
-        _folder = user_cache() / "compiled" / key[:32]
+        home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()  # RuntimeError: the user has no home
+        _folder = Path(home, "seqgan", "compiled", key[:32])
         _folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.utime(_folder)
         _remove_unused(_folder.parent)

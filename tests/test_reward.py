@@ -250,10 +250,6 @@ def test_rollouts_and_a_discriminator_exist_only_where_they_are_needed(reward, m
     assert (model_of(reward).discriminator is not None) == (reward in ("discriminator", "log_odds"))
 
 
-def test_each_reward_has_its_scorer():
-    assert rewards.SCORERS.keys() == REWARDS.keys()
-
-
 # ---- runs
 
 
