@@ -86,8 +86,7 @@ def continued(
 ) -> Iterator[str]:
     """Goes on with maximum likelihood on the training sequences whose objective is `least` or more.
 
-    Yields:
-        what to call the policy, after each so many updates at a constant rate.
+    Yields what to call the policy, after each so many updates at a constant rate.
     """
     model, rows = subject.model, subject.data.references()
     rows = rows[objective.score(rows) >= least]

@@ -35,14 +35,10 @@ def diversity(fingerprints: np.ndarray) -> float:
 def measure(strings: Sequence[str], train: Iterable[str]) -> dict[str, float]:
     """Figures of SMILES strings (Polykovskiy et al., arXiv:1811.12823), beside them mean QED of what is valid.
 
-    Args:
-        strings: samples.
-        train: the training set; read once. A sample is novel if it is not among it, neither as it is nor in RDKit's
-            canonical form.
-
-    Returns:
-        `valid`, the share of strings that are molecules; of these the share of different ones, `unique`, and of the
-        different ones the share of `novel`; `diversity` and `qed`; the last four are NaN where nothing is valid.
+    `strings`: samples. `train`: the training set; read once. A sample is novel if it is not among it, neither as it is
+    nor in RDKit's canonical form. Returns `valid`, the share of strings that are molecules; of these the share of
+    different ones, `unique`, and of the different ones the share of `novel`; `diversity` and `qed`; the last four are
+    NaN where nothing is valid.
     """
     from rdkit.Chem import MolToSmiles
     from rdkit.Chem.QED import qed

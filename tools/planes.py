@@ -76,14 +76,8 @@ def draw(points: Sequence[Point], path: Path, labels: Mapping[str, str] | None =
 
     A ring marks temperature 1. The evaluations of the runs themselves are a dotted line.
 
-    Args:
-        points: what was measured; real data are a star.
-        path: of the picture.
-        labels: {method: its name in the legend}.
-
-    Raises:
-        UsageError: there is nothing to compare quality with.
-        OSError: the picture can't be written.
+    `points`: what was measured; real data are a star. `path`: of the picture. `labels`: {method: its name in the
+    legend}. Raises UsageError: there is nothing to compare quality with. Raises OSError: the picture can't be written.
     """
     pairs = planes(points[0].figures)
     if not pairs:

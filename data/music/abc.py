@@ -44,13 +44,9 @@ def _text(sign: Sign) -> str:
 def read_abc(content: bytes, by_beat: bool = False) -> Notes:
     """Reads the first tune of an ABC file, without its repeats.
 
-    Args:
-        content: the whole file, at most MAX_FILE_BYTES.
-        by_beat: whether times are in millionths of a beat; otherwise in microseconds, by its first tempo mark or at 120
-            beats a minute.
-
-    Raises:
-        DataError: music21 is not installed, or finds no tune, or one longer than MAX_BEATS.
+    `content`: the whole file, at most MAX_FILE_BYTES. `by_beat`: whether times are in millionths of a beat; otherwise
+    in microseconds, by its first tempo mark or at 120 beats a minute. Raises DataError: music21 is not installed, or
+    finds no tune, or one longer than MAX_BEATS.
     """
     if len(content) > MAX_FILE_BYTES:
         raise DataError(f"larger than {MAX_FILE_BYTES} bytes")

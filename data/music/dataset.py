@@ -60,9 +60,8 @@ class NottinghamData:
     def __init__(self, config: Config):
         """Reads the tunes of --data_dir.
 
-        Raises:
-            DataError: there is none to train on, or --train_size is more than there is.
-            UsageError: --songs_dir has songs of such names that are not this program's.
+        Raises DataError: there is none to train on, or --train_size is more than there is. Raises UsageError:
+        --songs_dir has songs of such names that are not this program's.
         """
         self.config, seq_len = config, config.seq_len
         self.origin = f"--data_dir {config.data_dir}"
@@ -230,9 +229,7 @@ def frame_seconds(config: Config, tempo: float) -> float:
 def recorded_tempo(path: Path) -> float:
     """The tempo that a run has kept, beats a minute.
 
-    Raises:
-        UsageError: the file is not what `NottinghamData.files` made.
-        OSError: it can't be read.
+    Raises UsageError: the file is not what `NottinghamData.files` made. Raises OSError: it can't be read.
     """
     try:
         tempo = float(json.loads(path.read_text(encoding="utf-8"))["beats_per_minute"])
@@ -246,8 +243,7 @@ def recorded_tempo(path: Path) -> float:
 def load(config: Config) -> Tunes:
     """The tunes of --data_dir, none of them shorter than --seq_len.
 
-    Raises:
-        DataError: there is none to train on; the message says what to do.
+    Raises DataError: there is none to train on; the message says what to do.
     """
     folder, logs = Path(config.data_dir), config.log_dir
     read = [folder / split for split in SPLITS] if (folder / "train").is_dir() else [folder]

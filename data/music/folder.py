@@ -154,16 +154,8 @@ def windows(tunes: Sequence[np.ndarray], seq_len: int, stride: int) -> np.ndarra
     A tune gives `(length - seq_len) // stride + 1` windows, none if it is shorter than `seq_len`; what is left of its
     end is not used.
 
-    Args:
-        tunes: int32 arrays [length].
-        seq_len: tokens a window.
-        stride: tokens from one window's start to the next's.
-
-    Returns:
-        int32 [windows, seq_len], tune after tune.
-
-    Raises:
-        DataError: `seq_len` or `stride` is less than 1.
+    `tunes`: int32 arrays [length]. `seq_len`: tokens a window. `stride`: tokens from one window's start to the next's.
+    Returns int32 [windows, seq_len], tune after tune. Raises DataError: `seq_len` or `stride` is less than 1.
     """
     if seq_len < 1 or stride < 1:
         raise DataError(f"seq_len and stride must be at least 1, not {seq_len} and {stride}")

@@ -21,12 +21,8 @@ def nearest_squared_difference(samples: np.ndarray, references: np.ndarray) -> n
     all, because a single held note is closer to all tunes on average than another real tune is (on Nottingham 23
     against 48).
 
-    Args:
-        samples: MIDI pitches, 0 a rest, int [n, T].
-        references: the same, int [m, T], m >= 1.
-
-    Returns:
-        float64 [n]; NaN where a sample sounds at no time together with any reference.
+    `samples`: MIDI pitches, 0 a rest, int [n, T]. `references`: the same, int [m, T], m >= 1. Returns float64 [n]; NaN
+    where a sample sounds at no time together with any reference.
     """
     ours, theirs = samples.astype(np.float64), references.astype(np.float64)  # rests, 0, add nothing
     we_sound, they_sound = np.sign(ours), np.sign(theirs)
@@ -96,12 +92,8 @@ def divergence(samples: Sequence[Counter], references: Sequence[Counter]) -> tup
 
     Few counts keep it above 0 even for samples of the same kind: compare only equal numbers of equal lengths.
 
-    Args:
-        samples: a Counter each.
-        references: the same, taken as they are.
-
-    Returns:
-        (divergence, standard error): the jackknife's, a sample left out at a time. NaN where nothing is counted.
+    `samples`: a Counter each. `references`: the same, taken as they are. Returns (divergence, standard error): the
+    jackknife's, a sample left out at a time. NaN where nothing is counted.
     """
     kinds = sorted(set().union(*samples, *references))
     counts, others = (
@@ -133,9 +125,7 @@ class Stretch(NamedTuple):
 def longest_copies(samples: Sequence[np.ndarray] | np.ndarray, corpus: Sequence[np.ndarray]) -> list[Stretch]:
     """The longest stretch of each sample that a tune of the corpus has too, the first of equals.
 
-    Args:
-        samples: tokens, int [any length] each.
-        corpus: the same, one tune or more; `tune` counts them.
+    `samples`: tokens, int [any length] each. `corpus`: the same, one tune or more; `tune` counts them.
     """
     text = b"\xff".join(tune.astype(np.uint8).tobytes() for tune in corpus)  # tokens are below 255
     starts = np.cumsum([0, *(len(tune) + 1 for tune in corpus)])

@@ -19,8 +19,7 @@ def digest_of(content: bytes) -> str:
 def written_songs(folder: Path) -> dict[str, str]:
     """The songs in a folder that this program wrote and nobody changed since: {name: digest}.
 
-    Raises:
-        OSError: one can't be read.
+    Raises OSError: one can't be read.
     """
     path = folder / WRITTEN
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
@@ -31,9 +30,7 @@ def written_songs(folder: Path) -> dict[str, str]:
 def check_songs(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """Makes sure that no file of these names is somebody else's; returns `written_songs`.
 
-    Raises:
-        UsageError: one is, or the folder is none; the message names it.
-        OSError: one can't be read.
+    Raises UsageError: one is, or the folder is none; the message names it. Raises OSError: one can't be read.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: not a folder")
@@ -47,11 +44,8 @@ def check_songs(folder: Path, names: Iterable[str]) -> dict[str, str]:
 def write_songs(folder: Path, names: Sequence[str], contents: Iterable[bytes]) -> None:
     """Writes songs to a folder, which is made; those that were written there before go, and nothing else.
 
-    Each is on the record before it is there, so that none is taken for somebody else's after a kill.
-
-    Raises:
-        UsageError: as `check_songs`, and then nothing is written.
-        OSError: one can't be written.
+    Each is on the record before it is there, so that none is taken for somebody else's after a kill. Raises UsageError:
+    as `check_songs`, and then nothing is written. Raises OSError: one can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     earlier = check_songs(folder, names)
