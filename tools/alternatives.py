@@ -37,19 +37,12 @@ ROWS = 64  # sequences whose NLL is measured at once
 
 
 class Reweighted(NamedTuple):
-    """The pretrained policy G0 reweighted by what an objective says of a sequence, w(score)·G0.
+    """The pretrained policy G0 reweighted by what an objective says of a sequence, w(score)·G0."""
 
-    Attributes:
-        objective: its mean.
-        kl: KL(reweighted ‖ G0), nats per sequence.
-        nll: by how much its NLL of real sequences is above that of G0, nats per sequence.
-        draws: from G0 for each sequence.
-    """
-
-    objective: float
-    kl: float
-    nll: float
-    draws: float
+    objective: float  # its mean
+    kl: float  # KL(reweighted ‖ G0), nats per sequence
+    nll: float  # by how much its NLL of real sequences is above that of G0, nats per sequence
+    draws: float  # from G0 for each sequence
 
 
 def best_of(scores: np.ndarray, real: np.ndarray, count: int) -> Reweighted:

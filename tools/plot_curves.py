@@ -112,15 +112,10 @@ class Curve(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What a run's metrics.csv says.
+    """What a run's metrics.csv says."""
 
-    Attributes:
-        curves: {column: its curve}, of the columns that have values; in the order of the file.
-        adversarial: the first adversarial epoch that has a row, or None.
-    """
-
-    curves: dict[str, Curve]
-    adversarial: int | None
+    curves: dict[str, Curve]  # {column: its curve}, of the columns that have values; in the order of the file
+    adversarial: int | None  # the first adversarial epoch that has a row, or None
 
 
 def read_rows(text: str) -> list[dict[str, str]]:

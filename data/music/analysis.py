@@ -37,23 +37,14 @@ class Key(NamedTuple):
 
 
 class Tune(NamedTuple):
-    """A melody and what is estimated of it.
+    """A melody and what is estimated of it."""
 
-    Attributes:
-        tokens: int [T].
-        notes: int [n, 3]: pitch, start and length in tokens.
-        value: beats (quarter notes) that a token is written as, a power of two.
-        key: whose profile correlates most with how long each pitch class sounds; C major where none stands out.
-        metre: 4/4, 3/4 or 6/8.
-        bar: its tokens; the first begins with the tune.
-    """
-
-    tokens: np.ndarray
-    notes: np.ndarray
-    value: float
-    key: Key
-    metre: str
-    bar: int
+    tokens: np.ndarray  # int [T]
+    notes: np.ndarray  # int [n, 3]: pitch, start and length in tokens
+    value: float  # beats (quarter notes) that a token is written as, a power of two
+    key: Key  # whose profile correlates most with how long each pitch class sounds; C major where none stands out
+    metre: str  # 4/4, 3/4 or 6/8
+    bar: int  # its tokens; the first begins with the tune
 
     @property
     def beam(self) -> float:

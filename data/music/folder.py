@@ -30,37 +30,22 @@ _log = logging.getLogger(__name__)
 
 
 class Tunes(NamedTuple):
-    """A folder of tunes as tokens.
+    """A folder of tunes as tokens."""
 
-    Attributes:
-        train: one int32 array [length] a tune.
-        valid: the same.
-        test: the same.
-        names: of the train tunes, their paths relative to the folder.
-        skipped: (path relative to the folder, reason) of each file that was left out.
-        tempo: median over the train tunes of a tune's mean tempo, beats a minute.
-    """
-
-    train: list[np.ndarray]
-    valid: list[np.ndarray]
-    test: list[np.ndarray]
-    names: list[str]
-    skipped: list[tuple[str, str]]
-    tempo: float
+    train: list[np.ndarray]  # one int32 array [length] a tune
+    valid: list[np.ndarray]  # the same
+    test: list[np.ndarray]  # the same
+    names: list[str]  # of the train tunes, their paths relative to the folder
+    skipped: list[tuple[str, str]]  # (path relative to the folder, reason) of each file that was left out
+    tempo: float  # median over the train tunes of a tune's mean tempo, beats a minute
 
 
 class Parsed(NamedTuple):
-    """What a file gave.
+    """What a file gave."""
 
-    Attributes:
-        tokens: int32 [length], without the rests at both ends.
-        reason: why the file cannot be used, or "".
-        tempo: its mean tempo, beats a minute.
-    """
-
-    tokens: np.ndarray
-    reason: str
-    tempo: float
+    tokens: np.ndarray  # int32 [length], without the rests at both ends
+    reason: str  # why the file cannot be used, or ""
+    tempo: float  # its mean tempo, beats a minute
 
 
 def load_tunes(
