@@ -40,7 +40,9 @@ class Point(NamedTuple):
 def read_points(path: Path) -> list[Point]:
     """The points of a file that tools/temperatures.py has written, without their errors.
 
-    Raises UsageError: it is none. Raises OSError: it can't be read.
+    Raises:
+        UsageError: it is none.
+        OSError: it can't be read.
     """
     try:
         points = []
@@ -76,8 +78,14 @@ def draw(points: Sequence[Point], path: Path, labels: Mapping[str, str] | None =
 
     A ring marks temperature 1. The evaluations of the runs themselves are a dotted line.
 
-    `points`: what was measured; real data are a star. `path`: of the picture. `labels`: {method: its name in the
-    legend}. Raises UsageError: there is nothing to compare quality with. Raises OSError: the picture can't be written.
+    Args:
+        points: what was measured; real data are a star.
+        path: of the picture.
+        labels: {method: its name in the legend}.
+
+    Raises:
+        UsageError: there is nothing to compare quality with.
+        OSError: the picture can't be written.
     """
     pairs = planes(points[0].figures)
     if not pairs:
