@@ -8,13 +8,51 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from data.training_set import spread
 from resampling import GROUPS, Groups
 from runs.console import RESAMPLED
+from support.config import Config
 from support.metrics import LEAST_DRAWS, balanced_accuracy, best_eta, cross_fitted_gain, reweighting_gain
 from support.seeds import Purpose
 
 Figures = Mapping[str, tuple[float, float]]  # {name: (value, standard error)}
 D_FIGURES = ("d_test_acc", "d_gain", "d_gain_valid", "d_eta")
+
+
+class HeldOut:
+    """What data sets have in common whose real sequences come from files."""
+
+    config: Config
+    vocab_size: int
+    valid: np.ndarray  # what is used of the validation set, int32 [n, T]
+    test: np.ndarray  # and of the test set
+    _real_figures: dict[str, tuple[float, float]] | None = None
+
+    def validation(self) -> np.ndarray:
+        """What is used of the validation set, int32 [n, T]."""
+        return self.valid
+
+    def compare(self, rows: np.ndarray) -> dict[str, tuple[float, float]]:
+        """Compares sequences, int32 [n, T], with real ones: (mean, standard error) of each figure."""
+        raise NotImplementedError
+
+    def beside_real(self, generated: np.ndarray) -> dict[str, tuple[float, float]]:
+        """The figures of `compare` and, as `real_...`, of as many validation sequences: what real ones reach."""
+        if self._real_figures is None:
+            real = spread(self.valid, len(generated))
+            self._real_figures = {f"real_{name}": pair for name, pair in self.compare(real).items()}
+        return self.compare(generated) | self._real_figures
+
+    def evaluate_discriminator(self, model, epoch: int, beside=None) -> dict[str, tuple[float, float]]:
+        """What the discriminator knows of held-out sequences: the figures of `what_d_knows`.
+
+        At most --d_eval_samples validation sequences choose η, and as many of test are measured; too few are not.
+        With `beside`, what `evaluate` has returned, also what comes of --candidates.
+        """
+        choosing, measuring = (spread(rows, self.config.d_eval_samples) for rows in (self.valid, self.test))
+        candidates = self.config.candidates if beside else 0
+        known = what_d_knows(model, choosing, measuring, epoch, self.vocab_size, candidates)
+        return resampled_on_test(known, beside or {})
 
 
 def warn_of_held_out(origin: str, known: dict[str, np.ndarray]) -> None:

@@ -17,7 +17,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from data import DataError, Due
-from data.held_out import D_FIGURES, resampled_on_test, warn_of_held_out, what_d_knows
+from data.held_out import D_FIGURES, HeldOut, warn_of_held_out
 from data.training_set import draw, spread, training_data
 from runs.directories import VOCABULARY
 from runs.logs import RunLog
@@ -285,7 +285,7 @@ class Lines:
         return digest.hexdigest()
 
 
-class TextData:
+class TextData(HeldOut):
     """Lines of text: what training reads, and how far what is generated is from lines that training never saw.
 
     The files are read twice, once for the vocabulary and once for the lines, which stay in memory as token ids. As with
@@ -318,7 +318,6 @@ class TextData:
         self.valid, self.test = (spread(self.lines[split], MAX_HELD_OUT) for split in ("valid", "test"))
         training = training_data(self.lines["train"], config, "training lines")
         self.mle_batches, self.real, self.references = training.mle_batches, training.real, training.references
-        self._real_figures: dict[str, tuple[float, float]] | None = None
         warn_of_held_out(self.origin, {"valid": self._in_training(self.valid), "test": self._in_training(self.test)})
 
     def _check(self) -> None:
@@ -375,10 +374,6 @@ class TextData:
             f"(each a {config.tokens}), unknown and end among them"
         )
 
-    def validation(self) -> np.ndarray:
-        """What is used of the validation set, int32 [n, T]."""
-        return self.valid
-
     def evaluate(self, model, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
         """Measures a `model.SeqGAN` on held-out lines; `epoch` picks the random numbers of its samples.
 
@@ -395,10 +390,7 @@ class TextData:
                 figures[name] = ratio_and_error(self.nats(model, rows), (rows != self.vocab_size).sum(axis=1))
         if not due.samples:
             return figures
-        if self._real_figures is None:
-            real = spread(self.valid, len(generated))
-            self._real_figures = {f"real_{name}": pair for name, pair in self.compare(real).items()}
-        return figures | self.compare(generated) | self._real_figures
+        return figures | self.beside_real(generated)
 
     def nats(self, model, rows: np.ndarray) -> np.ndarray:
         """-log G of each sequence, int32 [n, T] → float32 [n], nats."""
@@ -406,17 +398,6 @@ class TextData:
         rows = np.concatenate([rows, np.full([count, rows.shape[1]], self.vocab_size, np.int32)])  # one shape for all
         parts = [model.nll(tf.constant(rows[i : i + NLL_ROWS])).numpy() for i in range(0, len(rows), NLL_ROWS)]
         return np.concatenate(parts)[: len(rows) - count]
-
-    def evaluate_discriminator(self, model, epoch: int, beside=None) -> dict[str, tuple[float, float]]:
-        """What the discriminator knows of held-out lines: the figures of `what_d_knows`.
-
-        At most --d_eval_samples validation lines choose η, and as many test lines are measured; too few are not.
-        With `beside`, what `evaluate` has returned, also what comes of --candidates.
-        """
-        choosing, measuring = (spread(rows, self.config.d_eval_samples) for rows in (self.valid, self.test))
-        candidates = self.config.candidates if beside else 0
-        known = what_d_knows(model, choosing, measuring, epoch, self.vocab_size, candidates)
-        return resampled_on_test(known, beside or {})
 
     def compare(self, rows: np.ndarray) -> dict[str, tuple[float, float]]:
         """Compares sequences, int32 [n, T], with real lines; ends and padding are no tokens here.

@@ -44,12 +44,6 @@ def tag_of(name: str, group: str) -> str:
     return f"{group}/{name}"
 
 
-def name_of(tag: str) -> str:
-    """The name, as in metrics.csv, of the scalar with a tag; older runs' tags are their names."""
-    group, _, name = tag.rpartition("/")
-    return f"{name}_se" if group == "se" else name
-
-
 def means(rows: list[dict[str, float]]) -> dict[str, float]:
     """The arithmetic mean of each name over the rows that have it."""
     values = {name: [row[name] for row in rows if name in row] for names in rows for name in names}

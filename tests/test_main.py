@@ -22,12 +22,18 @@ import main as program
 from data.held_out import D_FIGURES
 from model import SeqGAN
 from runs.console import where
-from runs.logs import RunLog, name_of
+from runs.logs import RunLog
 from support import pictures
 from support.config import UsageError
 from support.parser import VERSION, parse
 
 CLOCKS = ("seconds_per_epoch", "compile_seconds", "seconds")  # the scalars that measure time
+
+
+def name_of(tag: str) -> str:
+    """The name, as in metrics.csv, of the scalar with a tag; older runs' tags are their names."""
+    group, _, name = tag.rpartition("/")
+    return f"{name}_se" if group == "se" else name
 
 
 def run(folder: Path, *flags: str, main=train) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from data import DataError, Due, checksum
-from data.held_out import D_FIGURES, resampled_on_test, warn_of_held_out, what_d_knows
+from data.held_out import D_FIGURES, HeldOut, warn_of_held_out
 from data.music.analysis import Tune, analysed
 from data.music.folder import MAX_TEMPO, MIN_TEMPO, SPLITS, Tunes, load_tunes, windows
 from data.music.measures import (
@@ -40,7 +40,7 @@ MAX_HELD_OUT = 1024  # validation windows, and test windows, that are used; Nott
 COPY_LENGTH = 16  # tokens; the shortest stretch of a training tune that counts as copied, in shorter sequences all
 
 
-class NottinghamData:
+class NottinghamData(HeldOut):
     """A folder of tunes: what training reads, and how far what is generated is from tunes that training never saw.
 
     Training draws its windows of --seq_len tokens at random from all those of the train split. As with the oracle, an
@@ -76,7 +76,6 @@ class NottinghamData:
         training = training_data(self.windows, config, "windows")
         self.mle_batches, self.real, self.references = training.mle_batches, training.real, training.references
         self.frame_seconds = frame_seconds(config, self.tunes.tempo)
-        self._real_figures: dict[str, tuple[float, float]] | None = None
         in_training = {tune.tobytes() for tune in self.tunes.train}
         known = {split: [tune.tobytes() in in_training for tune in getattr(self.tunes, split)] for split in SPLITS}
         warn_of_held_out(self.origin, {split: np.array(tunes, bool) for split, tunes in known.items()})
@@ -108,10 +107,6 @@ class NottinghamData:
             f"tokens ({length}); samples go to {Path(config.log_dir)}/sample*.mid"
         )
 
-    def validation(self) -> np.ndarray:
-        """What is used of the validation set, int32 [n, T]."""
-        return self.valid
-
     def evaluate(self, model, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
         """Measures a `model.SeqGAN` on held-out tunes; `epoch` picks the random numbers of its samples.
 
@@ -130,24 +125,7 @@ class NottinghamData:
         nll = model.nll(tf.constant(np.concatenate(list(measured.values())))).numpy() / self.config.seq_len
         parts = np.split(nll, np.cumsum([len(tokens) for tokens in measured.values()])[:-1])
         figures = {name: mean_and_error(part) for name, part in zip(measured, parts, strict=True) if len(part)}
-        if due.last:
-            figures |= self.compare(generated)
-            if self._real_figures is None:
-                real = spread(self.valid, len(generated))
-                self._real_figures = {f"real_{name}": pair for name, pair in self.compare(real).items()}
-            figures |= self._real_figures
-        return figures
-
-    def evaluate_discriminator(self, model, epoch: int, beside=None) -> dict[str, tuple[float, float]]:
-        """What the discriminator knows of held-out windows: the figures of `what_d_knows`.
-
-        At most --d_eval_samples validation windows choose η, and as many test windows are measured; too few are not.
-        With `beside`, what `evaluate` has returned, also what comes of --candidates.
-        """
-        choosing, measuring = (spread(rows, self.config.d_eval_samples) for rows in (self.valid, self.test))
-        candidates = self.config.candidates if beside else 0
-        known = what_d_knows(model, choosing, measuring, epoch, self.vocab_size, candidates)
-        return resampled_on_test(known, beside or {})
+        return figures | self.beside_real(generated) if due.last else figures
 
     def compare(self, samples: np.ndarray) -> dict[str, tuple[float, float]]:
         """Compares sequences, int32 [n, T], with real tunes.
