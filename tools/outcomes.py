@@ -116,11 +116,8 @@ class Results:
     def of(cls, experiment: Experiment, logs: Path, earlier: Path | None = None) -> "Results":
         """Reads the runs under `logs`, and, of those that have not finished there, what the report in `earlier` has.
 
-        A run whose records are not what it has written is missing, too.
-
-        Raises:
-            UsageError: a run has other flags than the table, or cells of one table have read different data.
-            OSError: the earlier report can't be read.
+        A run whose records are not what it has written is missing, too. Raises UsageError: a run has other flags than
+        the table, or cells of one table have read different data. Raises OSError: the earlier report can't be read.
         """
         results, reported = cls(experiment), read_report(experiment, earlier) if earlier else {}
         methods = {method.name for method in experiment.methods}
@@ -285,9 +282,8 @@ def p_value(differences: Sequence[float]) -> float:
 def outcome(cell: Cell) -> Outcome:
     """What a finished cell left; the figures are those of its last epoch, and no others.
 
-    Raises:
-        UsageError, ValueError: its records are not those that its last checkpoint tells of.
-        OSError: one can't be read.
+    Raises UsageError, ValueError: its records are not those that its last checkpoint tells of. Raises OSError: one
+    can't be read.
     """
     config = read_flags(cell.argv)
     if not config.evaluate:
@@ -370,9 +366,7 @@ def files(experiment: Experiment, folder: Path) -> dict[str, Path]:
 def read_report(experiment: Experiment, folder: Path) -> dict[tuple[str, int], tuple[Config, Outcome]]:
     """What `write_tables` left in a folder, perhaps on another machine: {(method, seed): (its flags, its outcome)}.
 
-    Raises:
-        UsageError: it is damaged.
-        OSError: it can't be read.
+    Raises UsageError: it is damaged. Raises OSError: it can't be read.
     """
     paths = files(experiment, folder)
     tables = {kind: paths[kind].read_text(encoding="utf-8") for kind in ("flags", "runs")}
@@ -439,8 +433,7 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
 def write_tables(results: Results, folder: Path) -> list[Path]:
     """Writes the numbers of a report into a folder that is there; returns the files.
 
-    Raises:
-        OSError: one can't be written.
+    Raises OSError: one can't be written.
     """
     paths, spread = files(results.experiment, folder), Interval._fields
     known = [name for name in RECORDS if any(o.records.get(name) for o in results.outcomes.values())]

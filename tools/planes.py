@@ -40,9 +40,7 @@ class Point(NamedTuple):
 def read_points(path: Path) -> list[Point]:
     """The points of a file that tools/temperatures.py has written, without their errors.
 
-    Raises:
-        UsageError: it is none.
-        OSError: it can't be read.
+    Raises UsageError: it is none. Raises OSError: it can't be read.
     """
     try:
         points = []

@@ -137,9 +137,7 @@ def read_rows(text: str) -> list[dict[str, str]]:
 def read_run(directory: str | Path) -> Run:
     """Reads the metrics.csv of a directory, whose run may be under way.
 
-    Raises:
-        ValueError: the file is damaged; the message names it.
-        OSError: it can't be read.
+    Raises ValueError: the file is damaged; the message names it. Raises OSError: it can't be read.
     """
     path = Path(directory) / METRICS
     with open(path, "rb") as file:
@@ -204,10 +202,8 @@ def draw_panels(
 ) -> None:
     """Draws a panel a metric over one axis, with the oracle's entropy and where adversarial training begins.
 
-    `limits` has the ends of axes, by metric and of the one that the panels share.
-
-    Raises:
-        OSError: the picture can't be written; ValueError: its name has an unknown ending.
+    `limits` has the ends of axes, by metric and of the one that the panels share. Raises OSError: the picture can't be
+    written; ValueError: its name has an unknown ending.
     """
     shown, color = list(metrics), colours(line.label for line in lines)
     dashed: dict[str, Any] = {"linestyle": "--", "linewidth": 1, "label": NAMES[FLOOR]}
@@ -240,11 +236,9 @@ def draw(directories: Sequence[Path], output: Path) -> None:
     """Draws a panel for each of `PANELS` that a run has, over one axis of epochs; bands are two standard errors.
 
     The oracle's entropy is the floor of NLL_oracle and NLL_test, and the entropy to reach. It is one line where all
-    runs have the same oracle; else each run that has one gets its own, in the run's colour and over its epochs.
-
-    Raises:
-        ValueError: a directory has nothing to draw, or the name of the picture has an unknown ending.
-        OSError: a directory can't be read, or the picture can't be written.
+    runs have the same oracle; else each run that has one gets its own, in the run's colour and over its epochs. Raises
+    ValueError: a directory has nothing to draw, or the name of the picture has an unknown ending. Raises OSError: a
+    directory can't be read, or the picture can't be written.
     """
     directories = list({os.path.abspath(directory): directory for directory in directories}.values())
     runs = dict(zip(short_names(directories), map(read_run, directories), strict=True))

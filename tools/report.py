@@ -121,9 +121,7 @@ def page(results: Results, figure: str) -> str:
 def write(results: Results, folder: Path) -> list[Path]:
     """Writes the report; returns its files, the page first. Of a page that is there it keeps what is by hand.
 
-    Raises:
-        UsageError: the page that is there does not say where the numbers go.
-        OSError: one can't be written.
+    Raises UsageError: the page that is there does not say where the numbers go. Raises OSError: one can't be written.
     """
     name, readme = results.experiment.name, folder / README
     new = NEW.format(title=results.experiment.title, begin=BEGIN, end=END)
@@ -152,10 +150,7 @@ def draw(results: Results, path: Path) -> bool:
     """Draws a panel a metric, methods over epochs with bands over seeds, and the oracle's entropy; False: nothing to.
 
     Of fewer seeds than `BANDED` there is a thin line each instead of a band. The axis is of epochs, or of the seconds
-    that the runs took until then, where the table has `x = "seconds"`.
-
-    Raises:
-        OSError: the picture can't be written.
+    that the runs took until then, where the table has `x = "seconds"`. Raises OSError: the picture can't be written.
     """
     report, bands = results.experiment.report, results.bands()
     methods = [m for m in results.experiment.methods if m.name in report.get("draw", [m.name])]
@@ -186,8 +181,7 @@ def draw(results: Results, path: Path) -> bool:
 def draw_closed(results: Results, what: Closed, path: Path) -> None:
     """Draws the shares of the divergences that are closed and, dotted, of KL(oracle‖G) that is known to D.
 
-    Raises:
-        OSError: the picture can't be written.
+    Raises OSError: the picture can't be written.
     """
     means = results.means()
     # {(metric, panel): {(by, whether it is known rather than closed): {along: share}}}
