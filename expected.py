@@ -29,16 +29,9 @@ def surrogate(
     term. Without `advantages` A_t is 0: what a token does for the scores of later ones is left out. That is a bias, but
     spares the rollouts.
 
-    Args:
-        policy: G.
-        discriminator: gives s.
-        tokens: int32 [B, T], drawn from the policy.
-        reference: G₀; None where β is 0.
-        kl_weight: β.
-        advantages: float32 [B, T], of the drawn tokens, for the reward r(Y) - β·(log G(Y) - log G₀(Y)).
-
-    Returns:
-        float32 [B], nats.
+    `tokens`, int32 [B, T], are drawn from the policy G; the discriminator gives s, `reference` is G₀ (None where β, the
+    `kl_weight`, is 0), and `advantages`, float32 [B, T], are of the drawn tokens, for the reward
+    r(Y) - β·(log G(Y) - log G₀(Y)). Returns float32 [B], nats.
     """
     states = policy.states(tokens).hidden  # [T, B, H]
     log_probs = tf.nn.log_softmax(policy.logits(states))  # [T, B, V]

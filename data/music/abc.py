@@ -15,13 +15,9 @@ _BARS_A_LINE = 4
 
 
 def to_abc(tune: Tune, seconds: float, number: int, title: str) -> str:
-    """Writes a tune; its tempo makes a token last `seconds`, to whole beats a minute.
+    """Writes a tune, whose first bar is a whole one; its tempo makes a token last `seconds`, to whole beats a minute.
 
-    Args:
-        tune: its first bar is a whole one.
-        seconds: duration of a token.
-        number: place in a file, from 1.
-        title: a line.
+    `number` is its place in a file, from 1.
     """
     title = "".join(letter if letter.isprintable() and letter not in "%\\" else " " for letter in title)
     tempo = max(round(60 * tune.value / seconds), 1)

@@ -72,18 +72,10 @@ def load_tunes(
     `$XDG_CACHE_HOME/seqgan` (`~/.cache/seqgan`), else nowhere. They are parsed again when a file's name, size or
     content, the duration of a token or this code's format changes, or the cache is damaged.
 
-    Args:
-        data_dir: the folder.
-        frame_seconds: duration of a token, seconds, 0.01..10.
-        frame_beats: 0, or the duration of a token in beats of its file, 1/16..4; `frame_seconds` then does nothing.
-        min_len: the fewest tokens a tune may have, after trimming.
-        cache: whether to read and write the cache.
-        besides: a folder that is not read.
-        onsets: whether tokens tell a note that begins from one that goes on.
-
-    Raises:
-        DataError: there is no such folder, it has some but not all of the three sub-folders, no tune is left to train
-            on, or an argument is out of range.
+    A token lasts `frame_seconds` (0.01..10) or, if not 0, `frame_beats` of its file (1/16..4). Tunes have `min_len`
+    tokens or more, after trimming; with `onsets` these tell a note that begins from one that goes on. Raises DataError:
+    there is no such folder, it has some but not all of the three sub-folders, no tune is left to train on, or an
+    argument is out of range.
     """
     root = Path(data_dir)
     frame = Grid(frame_seconds, frame_beats, onsets).check()

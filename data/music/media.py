@@ -20,14 +20,7 @@ def piano_roll(
 ) -> np.ndarray:
     """Draws tunes below each other, time to the right and pitch upwards.
 
-    Args:
-        tunes: tokens, int [n, T].
-        frame_seconds: duration of a token, seconds.
-        title: of the picture.
-        onsets: whether the tokens have them.
-
-    Returns:
-        uint8 [height, width, 3], red, green and blue.
+    int [n, T], whose tokens last `frame_seconds` each → uint8 [height, width, 3], red, green and blue.
     """
     figure = Figure(figsize=(8, 1 + 1.2 * len(tunes)), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
@@ -50,14 +43,7 @@ def piano_roll(
 def audio(tokens: np.ndarray, frame_seconds: float, onsets: bool = False, rate: int = SAMPLE_RATE) -> np.ndarray:
     """Plays a tune: with FluidSynth and pretty_midi's SoundFont if pyfluidsynth is installed, else as sine tones.
 
-    Args:
-        tokens: int [T].
-        frame_seconds: duration of a token, seconds.
-        onsets: whether the tokens have them.
-        rate: Hz.
-
-    Returns:
-        float32 [T · frame_seconds · rate] in -1..1.
+    int [T] → float32 [T · frame_seconds · rate] in -1..1, `rate` in Hz.
     """
     clip = np.zeros(round(len(tokens) * frame_seconds * rate), np.float32)
     song = to_pretty_midi(tokens, frame_seconds, onsets=onsets)

@@ -42,14 +42,9 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
     A note ends at the first note-off of its channel and pitch; one that is never ended is dropped. Tempo changes count
     whichever track they stand in.
 
-    Args:
-        content: the whole file, at most `MAX_FILE_BYTES`.
-        by_beat: whether times are in millionths of a beat; otherwise in microseconds.
-
-    Raises:
-        DataError: the file is too large or too long, of a kind that is not read (type 2, SMPTE time), or none of its
-            notes ends.
-        Exception: whatever mido raises on a file that is damaged.
+    `content`: the whole file, at most `MAX_FILE_BYTES`. `by_beat`: whether times are in millionths of a beat; otherwise
+    in microseconds. Raises DataError: the file is too large or too long, of a kind that is not read (type 2, SMPTE
+    time), or none of its notes ends. Raises Exception: whatever mido raises on a file that is damaged.
     """
     if len(content) > MAX_FILE_BYTES:
         raise DataError(f"larger than {MAX_FILE_BYTES} bytes")
@@ -110,16 +105,9 @@ def read_melody(
 ) -> tuple[np.ndarray, float]:
     """The melody of one MIDI file, rests at both ends included: the inverse of `midi_file`.
 
-    Args:
-        path: of the file.
-        frame: what a token is.
-        read: reads the notes of the file's content, by the beat or not.
-
-    Returns:
-        the tokens, int32 [frames], and the mean tempo in beats a minute.
-
-    Raises:
-        DataError: the file cannot be used; the message names it and says why.
+    `path`: of the file. `frame`: what a token is. `read`: reads the notes of the file's content, by the beat or not.
+    Returns the tokens, int32 [frames], and the mean tempo in beats a minute. Raises DataError: the file cannot be used;
+    the message names it and says why.
     """
     try:
         with open(path, "rb") as file:
@@ -192,10 +180,7 @@ def midi_file(
     """A MIDI file of tokens (type 1, one song, one instrument), of whose arguments `to_pretty_midi` tells.
 
     `read_melody` gives them back, as long as they last at most `MAX_SECONDS`; a pitch that goes on after another then
-    begins.
-
-    Raises:
-        DataError: as `to_pretty_midi`.
+    begins. Raises DataError: as `to_pretty_midi`.
     """
     content = io.BytesIO()
     to_pretty_midi(tokens, frame_seconds, frame_beats, onsets).write(content)

@@ -62,12 +62,8 @@ def page(
 ) -> str:
     """The page, as HTML.
 
-    Args:
-        title: of the page, any text.
-        tunes: tokens, int [any length] each, by their titles.
-        near: what stands beside each; None: nothing.
-        grid: what a token is.
-        seconds: that a token lasts where it is played.
+    `tunes` are tokens, int [any length] each, by their titles; `near` stands beside each (None: nothing). A token lasts
+    `seconds` where it is played.
     """
     sections = [_section(name, tunes[name], beside, grid, seconds) for name, beside in zip(tunes, near, strict=True)]
     about = "<p>In <mark>colour</mark>: the longest stretch that a tune shares with the training set.</p>" * any(near)

@@ -23,9 +23,7 @@ _EIGHTH_REST = "M-3-3a2.4 2.4 0 1 0 4.5 0q2 0 3-3l-4.500 14"
 def staff(tune: Tune, marked: range = range(0)) -> str:
     """Draws a tune in an SVG element of the colour of its text.
 
-    Args:
-        tune: what is drawn.
-        marked: tokens; the notes and rests that begin there are of the class `marked`.
+    The notes and rests that begin at the tokens of `marked` are of the class `marked`.
     """
     bars, sharps = written(tune), tune.key.sharps
     steps = [sign.step for bar in bars for sign in bar if sign.step is not None]

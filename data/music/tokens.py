@@ -44,36 +44,22 @@ class Notes(NamedTuple):
     """The pitched notes of a file: four int64 arrays [notes], and the file's length.
 
     Times are in millionths of a second or of a beat (a quarter note).
-
-    Attributes:
-        start: onset.
-        end: release, never before `start`.
-        pitch: MIDI pitch 0..127.
-        voice: `16 * track + channel`.
-        duration: time of the last event of any kind.
-        tempo: mean tempo from the beginning to `duration`, beats a minute; of an empty file, the first.
     """
 
-    start: np.ndarray
-    end: np.ndarray
-    pitch: np.ndarray
-    voice: np.ndarray
-    duration: int
-    tempo: float
+    start: np.ndarray  # onset
+    end: np.ndarray  # release, never before `start`
+    pitch: np.ndarray  # MIDI pitch 0..127
+    voice: np.ndarray  # `16 * track + channel`
+    duration: int  # time of the last event of any kind
+    tempo: float  # mean tempo from the beginning to `duration`, beats a minute; of an empty file, the first
 
 
 class Grid(NamedTuple):
-    """What a token is.
+    """What a token is."""
 
-    Attributes:
-        seconds: that it lasts, where there are no `beats`.
-        beats: that it lasts, quarter notes, or 0.
-        onsets: whether tokens tell a note that begins from one that goes on.
-    """
-
-    seconds: float = 0.4
-    beats: float = 0.0
-    onsets: bool = False
+    seconds: float = 0.4  # that it lasts, where there are no `beats`
+    beats: float = 0.0  # that it lasts, quarter notes, or 0
+    onsets: bool = False  # whether tokens tell a note that begins from one that goes on
 
     def __str__(self) -> str:
         return f"{self.beats:g} beats" if self.beats else f"{self.seconds:g} s"
@@ -86,8 +72,7 @@ class Grid(NamedTuple):
     def check(self) -> "Grid":
         """Itself.
 
-        Raises:
-            DataError: it is shorter or longer than tokens may be.
+        Raises DataError: it is shorter or longer than tokens may be.
         """
         if not MIN_FRAME_SECONDS <= self.seconds <= MAX_FRAME_SECONDS:  # also refuses nan
             raise DataError(f"frame_seconds must be in {MIN_FRAME_SECONDS}..{MAX_FRAME_SECONDS}, not {self.seconds}")
@@ -113,13 +98,9 @@ def to_tokens(notes: Notes, frame: float = 0.4, onsets: bool = False) -> np.ndar
     Pitches outside 21..108 are moved by octaves into that range: the tune keeps its rhythm and its note names. The
     number of frames is the duration rounded to the nearest: a last piece shorter than half a frame is mostly silence.
 
-    Args:
-        notes: their times in millionths of the unit that `frame` is in.
-        frame: duration of a token, seconds or beats.
-        onsets: whether a frame says that its note goes on where it is, for the most part, the one of the frame before.
-
-    Returns:
-        int32 [frames], values 0..88, with onsets 0..176.
+    `notes`: their times in millionths of the unit that `frame` is in. `frame`: duration of a token, seconds or beats.
+    `onsets`: whether a frame says that its note goes on where it is, for the most part, the one of the frame before.
+    Returns int32 [frames], values 0..88, with onsets 0..176.
     """
     frames = math.floor(notes.duration / (frame * 1e6) + 0.5)
     frame_edges = np.rint(np.arange(frames + 1) * (frame * 1e6)).astype(np.int64)
@@ -193,8 +174,8 @@ def named(word: str, before: int | None, onsets: bool) -> int | None:
 def _highest(notes: Notes, more_edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cut time at every onset, release and further edge, and find the highest note of each piece.
 
-    Returns:
-        edges int64 [pieces + 1] in the notes' unit, and the index of the highest note int64 [pieces], -1 in silence.
+    Returns edges int64 [pieces + 1] in the notes' unit, and the index of the highest note int64 [pieces], -1 in
+    silence.
     """
     edges = np.unique(np.concatenate([notes.start, notes.end, more_edges]))
     top = np.full(max(len(edges) - 1, 0), -1)
