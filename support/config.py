@@ -44,17 +44,12 @@ def flag(
     choices: tuple[str, ...] | None = None,
     needs: tuple[Any, ...] = (),
 ) -> Any:
-    """A dataclass field that is a flag.
+    """A dataclass field that is a flag; its type is the default's, its meaning and unit are in `help`.
 
-    Args:
-        default: its value where neither the command line nor the preset has one; its type is the flag's.
-        help: its meaning, and unit, in a line.
-        low: the least number that it may be.
-        high: the largest.
-        choices: the words that it may be.
-        needs: another flag and the values of it that give this one an effect, such as `("dataset", "text")`,
-            `("kl_weight", ABOVE_ZERO)`, `("objective", ANY)`, or `("oracle_params", "")` for a flag that must not be
-            given; or several, all of which must hold. A flag given on the command line in vain is refused.
+    `low` and `high` are the ends of a number's range, `choices` the words that it may be. `needs` is another flag and
+    the values of it that give this one an effect, such as `("dataset", "text")`, `("kl_weight", ABOVE_ZERO)`,
+    `("objective", ANY)`, or `("oracle_params", "")` for a flag that must not be given; or several, all of which must
+    hold. A flag given on the command line in vain is refused.
     """
     if needs and isinstance(needs[0], str):
         needs = (needs,)
@@ -460,10 +455,7 @@ def check_update(config: Config) -> None:
 
 
 def check_discriminator(config: Config) -> None:
-    """Checks the flags of the discriminator, where one is trained.
-
-    Raises UsageError: two flags contradict each other.
-    """
+    """Checks the flags of a discriminator that is trained. Raises UsageError: two contradict each other."""
     sizes, filters = config.d_filter_sizes, config.d_num_filters
     if config.discriminator not in ADDITIVE and len(sizes) != len(filters):
         raise UsageError(f"--d_filter_sizes has {len(sizes)} entries and --d_num_filters {len(filters)}")
