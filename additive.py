@@ -40,16 +40,9 @@ class AdditiveDiscriminator(keras.layers.Layer):
     ):
         """Makes and initialises the weights: u is 0, all others are from N(0, STDDEV²).
 
-        Args:
-            vocab_size: V.
-            seq_len: T, tokens a sequence.
-            rank: K.
-            dropout_keep_prob: share of the numbers that are read and of the context that is kept in training.
-            l2: weight of the L2 penalty, see `loss`.
-            seed: the run's seed.
-            start_token: the id that is read before the first token.
-            end_token: the id that ends a sequence early, or None where all have T tokens.
-            copy: tells the weights of several discriminators of one run apart.
+        V, T and the tokens are those of `generator.Policy`, K is the `rank`. A share `dropout_keep_prob` of the numbers
+        that are read and of the context is kept in training; `l2` is the weight of the penalty, see `loss`, and `copy`
+        tells the weights of several discriminators of one run apart.
         """
         super().__init__(name=f"discriminator{copy or ''}")
         self.vocab_size, self.seq_len, self.rank = vocab_size, seq_len, rank
@@ -139,13 +132,8 @@ class AdditiveDiscriminator(keras.layers.Layer):
     def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
         """Cross-entropy plus l2 / 2 times the mean over tokens of |c|² + |b|² + u².
 
-        Args:
-            tokens: int32 [B, T].
-            labels: int32 [B], FAKE or REAL.
-            dropout_seed: as in `contexts`.
-
-        Returns:
-            loss, nats per sequence (penalty included), and the accuracy; float32 scalars.
+        `tokens`: int32 [B, T]. `labels`: int32 [B], FAKE or REAL. `dropout_seed`: as in `contexts`. Returns loss, nats
+        per sequence (penalty included), and the accuracy; float32 scalars.
         """
         scores, squares = self._scores(tokens, self.contexts(tokens, dropout_seed).hidden)
         log_odds = tf.reduce_sum(scores, axis=1)

@@ -57,19 +57,10 @@ class Discriminator(keras.layers.Layer):
     ):
         """Makes and initialises the weights as the authors' code does.
 
-        Args:
-            vocab_size: V.
-            seq_len: T, tokens a sequence.
-            emb_dim: E, size of a token's embedding.
-            filter_sizes: the convolutions' widths, 1..T tokens each.
-            num_filters: filters of each width, as many entries as `filter_sizes`.
-            dropout_keep_prob: share of the highway layer's outputs kept in training, in (0, 1].
-            l2: weight of the output layer's L2 penalty.
-            seed: the run's seed.
-            padded: sequences may be shorter than T.
-
-        Raises:
-            ValueError: the two lists differ in length, or a width is outside 1..T.
+        Sequences have T = `seq_len` tokens of V or, if `padded`, fewer. E is `emb_dim`; the convolutions of
+        `filter_sizes`, 1..T tokens, have `num_filters` each. A share `dropout_keep_prob` of the highway layer's outputs
+        is kept in training, and `l2` is the weight of the output layer's penalty. Raises ValueError: the two lists
+        differ in length, or a width is outside 1..T.
         """
         super().__init__(name="discriminator")
         if len(filter_sizes) != len(num_filters) or not all(1 <= width <= seq_len for width in filter_sizes):
@@ -140,9 +131,7 @@ class Discriminator(keras.layers.Layer):
     def logits(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """Scores of the classes (FAKE, REAL): int32 [B, T] → float32 [B, 2].
 
-        Args:
-            tokens: the sequences.
-            dropout_seed: a key of `support.seeds`; None applies no dropout.
+        `tokens`: the sequences. `dropout_seed`: a key of `support.seeds`; None applies no dropout.
         """
         return self.classify(self.features(tokens), dropout_seed)
 
@@ -171,8 +160,7 @@ class Discriminator(keras.layers.Layer):
         where M·(E - PAIRS_A_LOOKUP) > (V + 1)·E, whatever w and F, and as long as all fit in MOST_TABLES bytes: those
         of the narrowest widths first, which have the most windows.
 
-        Args:
-            sequences: N·B, completions of each prefix length that are scored.
+        `sequences`: N·B, completions of each prefix length that are scored.
         """
         rows, kept, left = self.vocab_size + 1, [False] * len(self.filter_sizes), MOST_TABLES
         for index in sorted(range(len(kept)), key=lambda i: self.filter_sizes[i]):
@@ -204,13 +192,9 @@ class Discriminator(keras.layers.Layer):
         The other windows' responses are sums of rows of tables that are made here, once for all prefixes, or products
         where `worth_a_table` finds that a table costs more than it saves.
 
-        Args:
-            tokens: int32 [B, T].
-            rollout_num: N, completions of each prefix that are going to be scored; the outputs do not depend on it.
-
-        Returns:
-            a function of rollouts, int32 [N, B, T], and the int32 number n of tokens that they share with `tokens`,
-            1..T; it returns their `log_odds`, float32 [N, B].
+        `tokens`: int32 [B, T]. `rollout_num`: N, completions of each prefix that are going to be scored; the outputs do
+        not depend on it. Returns a function of rollouts, int32 [N, B, T], and the int32 number n of tokens that they
+        share with `tokens`, 1..T; it returns their `log_odds`, float32 [N, B].
         """
         batch_size, seq_len = tokens.shape
         tables = [
@@ -264,13 +248,8 @@ class Discriminator(keras.layers.Layer):
     def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
         """Cross-entropy plus the L2 penalty of the output layer, l2 · (‖W‖² + ‖b‖²) / 2, as in the authors' code.
 
-        Args:
-            tokens: int32 [B, T].
-            labels: int32 [B], FAKE or REAL.
-            dropout_seed: as in `logits`.
-
-        Returns:
-            loss, nats per sequence (penalty included), and the accuracy; float32 scalars.
+        `tokens`: int32 [B, T]. `labels`: int32 [B], FAKE or REAL. `dropout_seed`: as in `logits`. Returns loss, nats
+        per sequence (penalty included), and the accuracy; float32 scalars.
         """
         logits = self.logits(tokens, dropout_seed)
         cross_entropy = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))

@@ -101,8 +101,7 @@ class Chosen:
 def controls(subject: Subject, others: Sequence[Path], count: int, fresh: bool) -> dict[str, Figures]:
     """The figures of each control, by its name; of the averages alone where the discriminator knows nothing.
 
-    Raises:
-        UsageError: another run's generator is of another kind.
+    Raises UsageError: another run's generator is of another kind.
     """
     model, data, config, recorded = subject.model, subject.data, subject.data.config, subject.model.recorded
     found = {"generator": data.evaluate(model, 0, Due(True, True, True))}

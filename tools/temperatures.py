@@ -59,11 +59,8 @@ class Subject:
     def __init__(self, logdir: Path, samples: int, pretraining: bool, guide: bool = False, texygen: bool = False):
         """Loads the run of a --log_dir; `samples` are what an evaluation draws; `guide`: the guided generator's.
 
-        `texygen` adds Texygen's figures.
-
-        Raises:
-            UsageError: there is no such run, no such checkpoint, its data are not what they were, or not text.
-            OSError: a file can't be read.
+        `texygen` adds Texygen's figures. Raises UsageError: there is no such run, no such checkpoint, its data are not
+        what they were, or not text. Raises OSError: a file can't be read.
         """
         self.logdir, self.model = logdir, SeqGAN.restored(logdir)
         tf.config.experimental.enable_tensor_float_32_execution(self.model.config.tf32)  # as in its evaluations
@@ -107,10 +104,8 @@ class Subject:
         """A point for each number of candidates, at temperature 1, with the weights that were loaded last.
 
         NLLs, entropy and divergences are those of q_n, and what compares samples is of samples of it. η is chosen on
-        the validation set. With an oracle also what D*, the best discriminator, would reach, with η = 1.
-
-        Raises:
-            UsageError: the discriminator was not found to know anything, or now it can't be measured.
+        the validation set. With an oracle also what D*, the best discriminator, would reach, with η = 1. Raises
+        UsageError: the discriminator was not found to know anything, or now it can't be measured.
         """
         config, oracle = self.data.config, isinstance(self.data, OracleData)
         plain = self.data.evaluate(self.model, 0, Due(True, True, True))
@@ -140,8 +135,7 @@ class Subject:
 def path_of(logdir: Path, name: str, epochs: int) -> list[Point]:
     """A run's evaluations: the last one of its pretraining, and those of its first so many adversarial epochs, or [].
 
-    Raises:
-        UsageError, ValueError, OSError: they can't be found or read.
+    Raises UsageError, ValueError, OSError: they can't be found or read.
     """
     curves, first = read_run(evaluations_of(logdir))
     if first is None:
@@ -185,8 +179,7 @@ def table(points: Sequence[Point]) -> str:
 def write_csv(points: Sequence[Point], path: Path) -> None:
     """A row a point, with all figures and their errors; the temperature of real data stays empty.
 
-    Raises:
-        OSError: it can't be written.
+    Raises OSError: it can't be written.
     """
     names = list(dict.fromkeys(name for point in points for name in point.figures))
     with open(path, "w", newline="", encoding="utf-8") as file:
