@@ -30,10 +30,7 @@ class Package(NamedTuple):
 
 
 def fetch(package: Package, tool: str, folder: Path) -> Path:
-    """Fetches a package into a folder; returns its file.
-
-    Raises DataError: `tool` is missing, or fails.
-    """
+    """Fetches a package into a folder and returns its file; raises DataError: `tool` is missing, or fails."""
     by_hand = f"run `{package.by_hand}` elsewhere and give its file to {package.flag}"
     command = [part.format(package.name) for part in package.command]
     try:

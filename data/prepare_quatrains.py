@@ -49,10 +49,7 @@ def quatrains(package: Path) -> list[str]:
 
 
 def read(package: Path) -> bytes:
-    """The quatrains of a package, one a line.
-
-    Raises DataError: it is not the package expected. Raises OSError: it can't be read.
-    """
+    """The quatrains of a package, one a line; raises OSError, and DataError where it is another package."""
     with open(package, "rb") as file:
         if hashlib.file_digest(file, "sha512").hexdigest() != PACKAGE_SHA512:
             raise DataError(f"{package}: not the package {PACKAGE} (its SHA-512 is another)")

@@ -199,10 +199,7 @@ class RunDirectory:
             write_whole(path, text)
 
     def note_saved(self, saved: bool) -> None:
-        """Writes down in config.json, where there is one, whether the run has written a checkpoint.
-
-        Raises OSError: it can't be written.
-        """
+        """Writes down in config.json, where there is one, whether the run has written a checkpoint; raises OSError."""
         with contextlib.suppress(UsageError):
             self.describe(read_config(self.path / CONFIG) | {SAVED: saved})
 

@@ -54,7 +54,7 @@ from fault_injection import Trainer
 import main as program
 from data import Due
 from data.music.midi import read_melody
-from data.music.tokens import Grid
+from data.music.tokens import KEYS, REST, Grid, begins
 from generator import Generator
 from model import SeqGAN
 from oracle import OracleData
@@ -102,12 +102,18 @@ LIGHT = ("kills", "prepare_captions", "prepare_molecules", "prepare_quatrains", 
 MEMORY: dict[object, float] = {}  # a worker's, bytes
 
 
-@pytest.hookimpl(optionalhook=True)
 def read_tokens(path, frame_seconds: float = 0.4, frame_beats: float = 0.0, onsets: bool = False) -> np.ndarray:
     """The melody of a MIDI file, int32 [frames]."""
     return read_melody(path, Grid(frame_seconds, frame_beats, onsets).check())[0]
 
 
+def canonical(tokens: np.ndarray, onsets: bool) -> np.ndarray:
+    """What reading the written tune gives: a pitch goes on only after itself."""
+    goes_on = onsets & (tokens != REST) & ~begins(tokens, onsets)
+    return np.where(tokens == REST, REST, (tokens - 1) % KEYS + 1 + KEYS * goes_on).astype(np.int32)
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """A worker a core and one more, as some tests wait; none where one file is asked for, which then begins sooner."""
     files = {argument.split("::")[0] for argument in config.args}

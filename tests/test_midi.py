@@ -14,7 +14,7 @@ import mido
 import numpy as np
 import pretty_midi
 import pytest
-from conftest import read_tokens
+from conftest import canonical, read_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +28,6 @@ from data.music.tokens import (
     LOWEST_PITCH,
     REST,
     Grid,
-    begins,
     melody,
     named,
     spans,
@@ -53,12 +52,6 @@ def cache_home(tmp_path_factory, monkeypatch) -> Path:
 
 def write_midi(tokens, path: Path, *arguments, **named) -> None:
     write_whole(path, midi_file(tokens, *arguments, **named))
-
-
-def canonical(tokens: np.ndarray) -> np.ndarray:
-    """A pitch goes on only after itself."""
-    goes_on = (tokens != REST) & ~begins(tokens, True)
-    return np.where(tokens == REST, REST, (tokens - 1) % 88 + 1 + 88 * goes_on)
 
 
 def track(*notes, channel=0, velocity=80, extra=()) -> mido.MidiTrack:
@@ -172,7 +165,7 @@ def test_with_onsets_what_is_read_is_what_was_written(tmp_path_factory, tokens, 
     path = tmp_path_factory.getbasetemp() / "round_trip.mid"
     write_midi(tokens, path, 0.25, beats, onsets=True)
     back = read_tokens(path, 0.25, beats, onsets=True)
-    assert back.dtype == np.int32 and back.tolist() == canonical(np.array(tokens, int)).tolist()
+    assert back.dtype == np.int32 and back.tolist() == canonical(np.array(tokens, int), True).tolist()
     assert spans(back, True) == spans(np.array(tokens, int), True)
     np.testing.assert_array_equal(to_pitches(back), to_pitches(np.array(tokens, int)))
     write_midi(back, path, 0.25, beats, onsets=True)
@@ -184,7 +177,7 @@ def test_onsets_by_hand(tmp_path):
     tokens = np.array([45, 133, 45, 45, 0, 133, 46, 133])
     assert (Grid().vocab_size, Grid(onsets=True).vocab_size) == (89, 177)
     assert spans(tokens, True) == [(65, 0, 2), (65, 2, 3), (65, 3, 4), (65, 5, 6), (66, 6, 7), (65, 7, 8)]
-    assert canonical(tokens).tolist() == [45, 133, 45, 45, 0, 45, 46, 45]
+    assert canonical(tokens, True).tolist() == [45, 133, 45, 45, 0, 45, 46, 45]
     assert to_pitches(tokens).tolist() == [65, 65, 65, 65, 0, 65, 66, 65]
     assert spans(np.array([45, 45, 0, 46]), False) == [(65, 0, 2), (66, 3, 4)]
     # Frames of 384 ticks: a note of two frames and a half, the same pitch struck again where the frame is half over.

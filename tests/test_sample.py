@@ -15,14 +15,14 @@ import numpy as np
 import pretty_midi
 import pytest
 import tensorflow as tf
-from conftest import ROOT, SIZES, all_sequences, index_of, probabilities, read_tokens, train
+from conftest import ROOT, SIZES, all_sequences, canonical, index_of, probabilities, read_tokens, train
 from test_generator import chi_square
 from test_nottingham import write_song
 
 from data.music.abc import HEADER, read_abc, to_abc
 from data.music.analysis import analysed
 from data.music.midi import midi_file, read_melody
-from data.music.tokens import Grid, canonical
+from data.music.tokens import Grid
 from model import SeqGAN
 from runs.checkpoints import MARKS, Checkpoints
 from tools import sample

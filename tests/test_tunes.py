@@ -12,6 +12,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from conftest import canonical
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
@@ -24,7 +25,7 @@ from data.music.measures import Stretch, divergence, intervals, longest_copies, 
 from data.music.midi import midi_file, read_melody, read_notes
 from data.music.page import Near, page
 from data.music.staff import staff
-from data.music.tokens import Grid, canonical, melody, to_tokens
+from data.music.tokens import Grid, melody, to_tokens
 
 music21 = pytest.importorskip("music21", reason="music21, of requirements-dev.txt, is not installed")
 MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11, 12), (0, 2, 3, 5, 7, 8, 11, 12)

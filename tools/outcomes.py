@@ -431,10 +431,7 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
 
 
 def write_tables(results: Results, folder: Path) -> list[Path]:
-    """Writes the numbers of a report into a folder that is there; returns the files.
-
-    Raises OSError: one can't be written.
-    """
+    """Writes the numbers of a report into a folder that is there; returns the files; raises OSError."""
     paths, spread = files(results.experiment, folder), Interval._fields
     known = [name for name in RECORDS if any(o.records.get(name) for o in results.outcomes.values())]
     columns = [*results.metrics, *([FLOOR] if any(FLOOR in o.final for o in results.outcomes.values()) else [])]

@@ -177,10 +177,7 @@ def table(points: Sequence[Point]) -> str:
 
 
 def write_csv(points: Sequence[Point], path: Path) -> None:
-    """A row a point, with all figures and their errors; the temperature of real data stays empty.
-
-    Raises OSError: it can't be written.
-    """
+    """A row a point, with all figures and errors; real data have no temperature. Raises OSError."""
     names = list(dict.fromkeys(name for point in points for name in point.figures))
     with open(path, "w", newline="", encoding="utf-8") as file:
         when = [name for name in ("epoch", "candidates") if any(getattr(point, name) is not None for point in points)]

@@ -17,10 +17,7 @@ def digest_of(content: bytes) -> str:
 
 
 def written_songs(folder: Path) -> dict[str, str]:
-    """The songs in a folder that this program wrote and nobody changed since: {name: digest}.
-
-    Raises OSError: one can't be read.
-    """
+    """The songs in a folder that this program wrote and nobody changed since: {name: digest}; raises OSError."""
     path = folder / WRITTEN
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     known = {(line[66:], line[:64]) for line in lines if SONG.fullmatch(line[66:]) and (folder / line[66:]).is_file()}

@@ -70,10 +70,7 @@ class Grid(NamedTuple):
         return 1 + KEYS * (2 if self.onsets else 1)
 
     def check(self) -> "Grid":
-        """Itself.
-
-        Raises DataError: it is shorter or longer than tokens may be.
-        """
+        """Itself; raises DataError: it is shorter or longer than tokens may be."""
         if not MIN_FRAME_SECONDS <= self.seconds <= MAX_FRAME_SECONDS:  # also refuses nan
             raise DataError(f"frame_seconds must be in {MIN_FRAME_SECONDS}..{MAX_FRAME_SECONDS}, not {self.seconds}")
         if self.beats != 0 and not MIN_FRAME_BEATS <= self.beats <= MAX_FRAME_BEATS:
