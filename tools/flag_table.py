@@ -26,9 +26,13 @@ def flag_table(names: list[str]) -> str:
     lines = [row(columns), "|---" * len(columns) + "|"]
     for name in names:
         field = FIELDS[name]
-        changed = [f"{preset}: {shown(values[name])}" for preset, values in PRESETS.items() if name in values]
+        changed: dict[str, list[str]] = {}
+        for preset, values in PRESETS.items():
+            if name in values:
+                changed.setdefault(shown(values[name]), []).append(preset)
+        presets = [f"{', '.join(names)}: {value}" for value, names in changed.items()]
         default = shown(field.default) or "none"
-        lines.append(row([f"`--{name}`", "; ".join([default, *changed]), field.metadata["help"]]))
+        lines.append(row([f"`--{name}`", "; ".join([default, *presets]), field.metadata["help"]]))
     return "\n".join(lines)
 
 
