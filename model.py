@@ -26,17 +26,13 @@ from support.seeds import Purpose, fold, key, permutation, uniforms
 
 
 class PolicyGradientStep(NamedTuple):
-    """What one policy-gradient update saw.
+    """What one policy-gradient update saw."""
 
-    `loss` and `reward`, the mean over chosen tokens, are float32 scalars; `rewards` float32 [B, T]; `tokens` int32
-    [B, T]; `mask` float32 [B, T], 1 for a chosen token and 0 for padding.
-    """
-
-    loss: tf.Tensor
-    reward: tf.Tensor
-    rewards: tf.Tensor
-    tokens: tf.Tensor
-    mask: tf.Tensor
+    loss: tf.Tensor  # float32 scalar
+    reward: tf.Tensor  # the mean over chosen tokens, float32 scalar
+    rewards: tf.Tensor  # float32 [B, T]
+    tokens: tf.Tensor  # int32 [B, T]
+    mask: tf.Tensor  # float32 [B, T], 1 for a chosen token and 0 for padding
 
 
 class DiscriminatorStep(NamedTuple):
@@ -348,11 +344,8 @@ class SeqGAN:
     ) -> PolicyGradientStep:
         """The update by what was drawn and its scores by the objective, float32 [K + 1, N, B], the samples last."""
         last = rollouts.shape[0] - 1
-        rewards = action_values(
-            tokens,
-            self.reward.scorer(tokens, step, scores),
-            lambda prefix_len: rollouts[tf.minimum(prefix_len - 1, last)],
-        )
+        scorer = self.reward.scorer(tokens, step, scores)
+        rewards = action_values(tokens, scorer, lambda prefix_len: rollouts[tf.minimum(prefix_len - 1, last)])
         return self._follow_gradient(tokens, rewards)
 
     def _keep_pretrained(self) -> None:
@@ -453,20 +446,17 @@ class SeqGAN:
             def update(i, loss, accuracy):
                 tokens = tf.concat([tf.slice(part, [i * half, 0], [half, -1]) for part in (reals, fakes)], axis=0)
                 tokens = tf.ensure_shape(tokens, [2 * half, config.seq_len])
-                batch_loss, batch_accuracy = self._update_discriminator(
-                    tokens, labels, key(config.seed, Purpose.DROPOUT, step, epoch, i)
-                )
+                dropout_seed = key(config.seed, Purpose.DROPOUT, step, epoch, i)
+                batch_loss, batch_accuracy = self._update_discriminator(tokens, labels, dropout_seed)
                 return i + 1, loss + batch_loss, accuracy + batch_accuracy
 
-            _, loss, accuracy = tf.while_loop(
-                lambda i, *_: i < count, update, (0, loss, accuracy), maximum_iterations=count
-            )
+            start = (0, loss, accuracy)
+            _, loss, accuracy = tf.while_loop(lambda i, *_: i < count, update, start, maximum_iterations=count)
             return epoch + 1, loss, accuracy
 
-        _, loss, accuracy = tf.while_loop(
-            lambda e, *_: e < config.d_epochs, one_pass, (0, 0.0, 0.0), maximum_iterations=config.d_epochs
-        )
-        updates = config.d_epochs * count
+        start, passes = (0, 0.0, 0.0), config.d_epochs
+        _, loss, accuracy = tf.while_loop(lambda e, *_: e < passes, one_pass, start, maximum_iterations=passes)
+        updates = passes * count
         return DiscriminatorStep(loss / updates, accuracy / updates)
 
     def _update_discriminator(self, tokens: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> DiscriminatorStep:
@@ -511,11 +501,8 @@ class SeqGAN:
 
         `oracle` is the distribution p of the real data.
         """
-
-        def log_ratio(part: tf.Tensor) -> tf.Tensor:
-            return tf.reduce_sum(oracle.log_probs(part) - self.averaged.log_probs(part), axis=1)
-
-        return in_chunks(log_ratio, tokens)
+        g = self.averaged
+        return in_chunks(lambda part: tf.reduce_sum(oracle.log_probs(part) - g.log_probs(part), axis=1), tokens)
 
 
 def discriminator(

@@ -49,7 +49,6 @@ def log_mean_exp(values: np.ndarray) -> tuple[float, float]:
     return mean_and_error(count * (total - np.log(count)) - (count - 1) * (without - np.log(count - 1)))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # What a discriminator knows, from its log-odds r = log D - log(1 - D) of sequences it never saw
 
 
@@ -120,7 +119,6 @@ def cross_fitted_gain(real: np.ndarray, fake: np.ndarray, lengths: np.ndarray) -
     return sum(gains) / 2, float(np.hypot(*errors)) / 2
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Sequences of tokens
 
 

@@ -38,7 +38,6 @@ def pitch_range(samples: np.ndarray) -> np.ndarray:
     return np.fmax.reduce(pitches, axis=1) - np.fmin.reduce(pitches, axis=1)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # What a musician hears
 
 
