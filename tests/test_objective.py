@@ -501,6 +501,7 @@ def test_whistle():
     np.testing.assert_allclose(whistle.playable_share(tunes), [1, 1 / 3, 2 / 3, 0, 1])
     tunes = [[62, 74, 62], [74, 83, 62], [62, 73, 62], [74, 76, 74], [64, 74, 62], [62, 0, 62], [62, 75, 74, 62]]
     assert whistle.framed([np.array(tune) for tune in tunes]) == [1, 1, 0, 0, 0, 0, 0]
+    assert whistle.framed_share([np.array(tune) for tune in tunes]) == [1, 1, *[0.75] * 5]
 
 
 def test_quatrain():
