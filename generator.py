@@ -145,14 +145,17 @@ def recurrence(read: tf.Tensor, kernel: tf.Tensor):
 
     def gradient(of_hidden: tf.Tensor, of_cell: tf.Tensor):
         columns = tf.transpose(kernel)
+        # One array: a gradient of 0, as that of `cell` mostly is, would be a constant of the loop. TensorFlow gives it one
+        # of two names by chance, and what XLA has compiled would not be found again.
+        of_states = tf.stack([of_hidden, of_cell], axis=1)
         hidden_before, cell_before = (tf.concat([zeros[None], s[:-1]], axis=0) for s in (all_hidden, all_cell))
 
         def backward(k, d_hidden, d_cell, d_read):
             t = seq_len - 1 - k
             i, f, candidate, o = tf.split(all_gates[t], 4, axis=1)
             squashed = tf.tanh(all_cell[t])
-            d_hidden += of_hidden[t]
-            d_cell += of_cell[t] + d_hidden * o * (1 - squashed**2)
+            d_hidden += of_states[t, 0]
+            d_cell += of_states[t, 1] + d_hidden * o * (1 - squashed**2)
             d_gates = (
                 d_cell * candidate * i * (1 - i),
                 d_cell * cell_before[t] * f * (1 - f),
