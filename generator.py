@@ -145,8 +145,8 @@ def recurrence(read: tf.Tensor, kernel: tf.Tensor):
 
     def gradient(of_hidden: tf.Tensor, of_cell: tf.Tensor):
         columns = tf.transpose(kernel)
-        # One array: a gradient of 0, as that of `cell` mostly is, would be a constant of the loop. TensorFlow gives it one
-        # of two names by chance, and what XLA has compiled would not be found again.
+        # One array: a gradient of 0, as that of `cell` mostly is, would be a constant of the loop. TensorFlow gives it
+        # one of two names by chance, and what XLA has compiled would not be found again.
         of_states = tf.stack([of_hidden, of_cell], axis=1)
         hidden_before, cell_before = (tf.concat([zeros[None], s[:-1]], axis=0) for s in (all_hidden, all_cell))
 
