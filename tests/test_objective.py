@@ -505,7 +505,7 @@ def test_whistle():
 
 
 def test_quatrain():
-    pytest.importorskip("pypinyin")
+    pytest.importorskip("pypinyin", reason="pypinyin, of requirements-dev.txt, is not installed")
     quatrain = example("quatrain")
     poem = "白日依山盡黃河入海流欲窮千里目更上一層樓"
     assert quatrain.regulated([poem]) == quatrain.rhyme([poem]) == quatrain.tones([poem]) == [1]
@@ -518,7 +518,7 @@ def test_quatrain():
 
 
 def test_molecules():
-    pytest.importorskip("rdkit")
+    pytest.importorskip("rdkit", reason="RDKit, of requirements-dev.txt, is not installed")
     molecules = example("molecules")
     strings = ["CC(=O)Oc1ccccc1C(=O)O", "c1ccccc1(", "", "CCO"]
     assert molecules.valid(strings) == [1, 0, 0, 1]
@@ -527,7 +527,7 @@ def test_molecules():
 
 def test_samples_of_molecules_are_measured(tmp_path, capsys):
     """By hand: OCC and CCO are one molecule, which the training set has."""
-    pytest.importorskip("rdkit")
+    pytest.importorskip("rdkit", reason="RDKit, of requirements-dev.txt, is not installed")
     (tmp_path / "samples.txt").write_text("OCC\nCCO\nc1ccccc1\nc1ccccc1(\n\nCCN\n")
     (tmp_path / "train.txt").write_text("CCO\nCCC\n")
     assert tools_molecules.main([str(tmp_path / "samples.txt"), "--train", str(tmp_path / "train.txt")]) == 0

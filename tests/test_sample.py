@@ -187,7 +187,7 @@ def melodies(runs) -> Iterator[Path]:
 
 @pytest.mark.parametrize("run", ["tunes", "onsets"])
 def test_tunes_as_abc_and_as_a_page(runs, melodies, capsysbinary, tmp_path, run):
-    pytest.importorskip("music21")
+    pytest.importorskip("music21", reason="music21, of requirements-dev.txt, is not installed")
     songs, flags = tmp_path / "<songs>", [runs / run, "-n", 3, "-o", tmp_path / "<songs>"]
     told = f"3 tunes in {songs}/sample*.mid, to look at and listen to: {songs}/tunes.html"
     assert lines_of(capsysbinary, *flags, "--length", 40, "--abc") == [told]
@@ -227,7 +227,7 @@ def test_tunes_as_abc_and_as_a_page(runs, melodies, capsysbinary, tmp_path, run)
 @pytest.mark.parametrize("run", ["tunes", "onsets"])
 def test_variations_of_a_tune_begin_as_it_does(runs, capsysbinary, tmp_path, run):
     """Of a MIDI or ABC file, by default 16 tokens; what they begin with can be left out of what is written."""
-    pytest.importorskip("music21")
+    pytest.importorskip("music21", reason="music21, of requirements-dev.txt, is not installed")
     onsets, begin = run == "onsets", [40, 42, 42, 0, 45, 45, 44, 44, 44, 40, 0, 0, 52, 52, 52, 51, 33, 33]
     if onsets:
         begin[2], begin[5] = 42 + 88, 45 + 88  # 44 is struck again, twice

@@ -423,7 +423,7 @@ def free_port() -> int:
 
 
 def test_a_cluster_loses_a_worker_and_nothing_else(tmp_path):
-    pytest.importorskip("distributed")
+    pytest.importorskip("distributed", reason="distributed, of requirements-cluster.txt, is not installed")
     table = REAL.replace('[[methods]]\nname = "other"\nflags = "--baseline batch"\n', "").replace(
         'name = "one"',
         'name = "one"\nflags = "--pretrain_g_epochs 1500 --total_epochs 0 --eval_every 500 --checkpoint_every 50"',
