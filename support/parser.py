@@ -1,11 +1,12 @@
 """The command line: read into a configuration, and written from one."""
 
 import argparse
+import contextlib
 import difflib
 import math
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,6 +37,16 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unrecognized arguments: {' '.join(unknown)}{guess}")
         return values
 
+    @contextlib.contextmanager
+    def failing_in_one_line(self, output: Path) -> Iterator[None]:
+        """An OSError, which names `output` where it names no file, and a ValueError end the program with their line."""
+        try:
+            yield
+        except OSError as error:
+            self.error(f"{error.filename or output}: {error.strerror or error}")
+        except ValueError as error:
+            self.error(str(error))
+
     def error(self, message: str) -> NoReturn:
         """Prints the line and exits with status 2."""
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
@@ -43,6 +54,16 @@ class Parser(argparse.ArgumentParser):
 
 class RaisingParser(Parser):
     """A parser for command lines that come from a file: without --help and --version, which would end the process."""
+
+    @contextlib.contextmanager
+    def failing_in_one_line(self, output: Path) -> Iterator[None]:
+        """An OSError, which names `output` where it names no file, and a ValueError end the program with their line."""
+        try:
+            yield
+        except OSError as error:
+            self.error(f"{error.filename or output}: {error.strerror or error}")
+        except ValueError as error:
+            self.error(str(error))
 
     def error(self, message: str) -> NoReturn:
         """Raises UsageError."""

@@ -141,13 +141,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--table", type=Path, metavar="FILE.toml", help="the table of experiments, for its labels")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FIGURE", help="the picture")
     arguments = parser.parse_args(argv)
-    try:
+    with parser.failing_in_one_line(arguments.output):
         methods = read(arguments.table).methods if arguments.table else ()
         draw(read_points(arguments.csv), arguments.output, {method.name: method.label for method in methods})
-    except OSError as error:
-        parser.error(f"{error.filename or arguments.output}: {error.strerror or error}")
-    except ValueError as error:
-        parser.error(" ".join(str(error).split()))
     return 0
 
 

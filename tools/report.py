@@ -238,17 +238,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--earlier", type=Path, metavar="FOLDER", help="a report whose runs stand for those that --logs lacks"
     )
     arguments = parser.parse_args(argv)
-    try:
+    with parser.failing_in_one_line(arguments.output):
         results = Results.of(read(arguments.experiment), arguments.logs, arguments.earlier)
         for line in results.missing:
             print(f"report.py: {line}", file=sys.stderr)
         if not results.outcomes:
             raise UsageError(f"{arguments.experiment}: no run has finished under {arguments.logs}")
         print("\n".join(map(str, write(results, arguments.output))))
-    except OSError as error:
-        parser.error(f"{error.filename or arguments.output}: {error.strerror or error}")
-    except ValueError as error:
-        parser.error(" ".join(str(error).split()))
     return 0
 
 
