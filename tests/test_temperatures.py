@@ -15,6 +15,7 @@ from test_nottingham import write_song
 
 from model import SeqGAN
 from oracle import OracleData
+from tools import measured as tables
 from tools import planes, temperatures
 
 PRETRAINING = shlex.split("--pretrain_g_epochs 20 --total_epochs 0 --no-evaluate --no-jit")
@@ -102,8 +103,9 @@ def test_a_run_of_the_oracle(runs, tmp_path, capsys):
         if name != "oracle_entropy":
             assert (float(own[name]), float(own[f"{name}_se"])) == (value, error), name
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 2 + 4 and printed[0].startswith("| run | temperature | nll | nll_test |")
-    assert f"{float(own['nll']):.3f} ± {float(own['nll_se']):.3f}" in printed[3]
+    assert printed[0] == "|  | oracle, temperature 0.5 | oracle | oracle, temperature 1.2 | real data |"
+    nll = tables.Interval(float(own["nll"]), 0, float(own["nll"]) + float(own["nll_se"]), 1)
+    assert printed[2].startswith("| NLL_oracle |") and printed[2].split("|")[3].strip() == str(nll)
 
 
 def test_the_end_of_pretraining_is_a_curve_of_its_own(runs, tmp_path):
@@ -141,7 +143,7 @@ def test_the_path_of_adversarial_training(tmp_path, monkeypatch, capsys):
     for row in path:
         for name in ("nll", "nll_test", "g_entropy", "nll_se"):
             assert float(row[name]) == float(made[int(row["epoch"])][name])
-    assert len(capsys.readouterr().out.splitlines()) == 2 + 3
+    assert capsys.readouterr().out.splitlines()[0] == "|  | run, temperature 0.7 | run | real data |"
     line = next(line for line in drawn[0].axes[0].lines if line.get_label() == "run, during training")
     assert line.get_xydata().tolist() == [[float(row["nll_test"]), float(row["nll"])] for row in path]
 
@@ -152,8 +154,8 @@ def test_many_curves_have_a_colour_each_and_the_legend_names_all(tmp_path, monke
     monkeypatch.setattr(planes.plt, "close", drawn.append)
     whole = dict.fromkeys(("nll_test", "bleu2", "bleu4", "self_bleu4"), (1.0, 0.0))
     names = [f"run {i} of a long name" for i in range(11)]
-    points = [planes.Point(name, 1.0, whole) for name in names]
-    real = planes.Point(planes.REAL, 0.0, dict.fromkeys(("bleu4", "self_bleu4"), (1.0, 0.0)))
+    points = [tables.Point(name, 1.0, whole) for name in names]
+    real = tables.Point(tables.REAL, 0.0, dict.fromkeys(("bleu4", "self_bleu4"), (1.0, 0.0)))
     planes.draw([*points, real], tmp_path / "plane.png")
     (legend,) = drawn[0].legends
     assert [text.get_text() for text in legend.get_texts()] == [*names, "real data (validation set)"]
@@ -168,7 +170,7 @@ def test_seeds_of_a_method_are_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(planes.plt, "close", drawn.append)
     places = {"mle/1": (1, 4), "mle/12": (3, 8), "gan/1": (5, 5), "gan/1 pretrained": (2, 1), "mle/1, training": (7, 7)}
     points = [
-        planes.Point(name, t, {"nll_test": (x + t, 9.0), "nll": (y, 9.0)}, 5 if "training" in name else None)
+        tables.Point(name, t, {"nll_test": (x + t, 9.0), "nll": (y, 9.0)}, 5 if "training" in name else None)
         for name, (x, y) in places.items()
         for t in ((1.0,) if "training" in name else (0.5, 1.0))
     ]
@@ -195,6 +197,29 @@ def test_seeds_of_a_method_are_one_line(tmp_path, monkeypatch, capsys):
     assert stop.value.code == 2 and "plane.csv: no table of temperatures" in capsys.readouterr().err
 
 
+def test_tables_are_of_the_means_over_seeds(tmp_path):
+    """And their distances from real data, or of a likelihood from the first column's, are paired by seed."""
+    figures = {"mle/1": (1.0, 8.0), "mle/2": (2.0, 9.0), "gan/1": (1.5, 6.0), "gan/2": (2.1, 6.5)}
+    points = [tables.Point(name, 1.0, {"nll_test": (x, 0.1), "bleu4": (y, 0.1)}) for name, (x, y) in figures.items()]
+    points += [tables.Point("mle/1", 0.5, {"nll_test": (3.0, 0.25)}), tables.Point("gan/1, training", 1.0, {}, 7)]
+    points += [tables.Point("gan/1, candidates", 1.0, {"bleu4": (5.0, 0.25)}, candidates=4)]
+    points += [tables.Point(tables.REAL, 0.0, {"bleu4": (6.2, 0.35)})]
+    temperatures.write_csv(points, tmp_path / "points.csv")
+    head, nll, bleu = tables.table(tables.read_points(tmp_path / "points.csv"), {"mle": "Maximum"})
+    assert head == ["", "Maximum", "gan", "Maximum, temperature 0.5", "gan, chosen by D, one of 4", "real data"]
+    half = 12.7062 * 0.5  # Student's t of one degree of freedom, times the standard error
+    assert nll == ["NLL_test", f"1.5 ± {half:.1f}", "1.8 ± 3.8", "3.00 ± 0.25", "", ""]
+    assert bleu == ["BLEU-4", f"8.5 ± {half:.1f}", "6.2 ± 3.2", "", "5.00 ± 0.25", "6.20 ± 0.35"]
+    head, nll, bleu, nearer, further = tables.apart(points, {})
+    assert head[1:] == ["mle", "gan", "mle, temperature 0.5", "gan, chosen by D, one of 4"]
+    assert nll == ["NLL_test", "", str(tables.interval([0.5, 2.1 - 2])), "2.000", ""]  # a mean of one has no error
+    assert bleu[1] == str(tables.interval([8.0 - 6.2, 9.0 - 6.2]))
+    assert nearer == ["nearer to real data", "", "1", "0", "1"] and further[1:] == ["", "0", "0", "0"]
+    worse = tables.Point("gan/2", 1.0, {"bleu4": (16.2, 0.1)}), tables.Point("gan/1", 1.0, {"bleu4": (15.2, 0.1)})
+    *_, nearer, further = tables.apart([points[0], points[1], *worse, points[-1]], {})
+    assert nearer[2] == "0" and further[2] == "1"
+
+
 @pytest.mark.parametrize(("name", "orders"), [("lines", (2, 4)), ("music", (4,))])
 def test_runs_of_lines_and_tunes(runs, tmp_path, name, orders):
     few = ["--temperatures", "0.5", "1", "-n", "12", "-o", str(tmp_path / "planes.png")]
@@ -214,7 +239,8 @@ def test_texygens_figures(runs, tmp_path, capsys):
     few = [runs / "lines", "--temperatures", "0.5", "1", "-n", "30"]
     plain = measured(tmp_path, *few)
     rows = measured(tmp_path, *few, "--texygen", "-o", str(tmp_path / "planes.png"))
-    assert "texygen_bleu2 | texygen_bleu4 | texygen_self_bleu4 | texygen_nll_gen |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert all(f"\n| {name} |" in printed for name in ("texygen_bleu2", "texygen_self_bleu4", "texygen_nll_gen"))
     for row, before in zip(rows, plain, strict=True):
         assert row.items() >= before.items()
     for name in ("texygen_bleu2", "texygen_bleu5", "texygen_self_bleu3", "texygen_nll_gen"):

@@ -32,8 +32,10 @@ from support.device import configure_tensorflow
 from support.parser import Parser, number
 from support.seeds import Purpose, numpy_rng
 from support.streams import keep_writing
+from tools.measured import Figures, Point, table
+from tools.plot_curves import markdown
 from tools.sample import check_knows
-from tools.temperatures import Figures, Point, Subject, real_apart, table, write_csv
+from tools.temperatures import Subject, real_apart, write_csv
 
 POOL = 65_536  # samples of G of which the fakes of a fresh discriminator are chosen
 
@@ -202,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         points = [Point(name, 1.0, figures) for name, figures in found.items()]
         if arguments.csv:
             write_csv(real_apart(points), arguments.csv)
-        print(table(points))
+        print(markdown(table(points)))
     except OSError as error:
         parser.error(f"{error.filename}: {error.strerror or first_line(error)}")
     except UsageError as error:

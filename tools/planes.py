@@ -3,11 +3,10 @@
 The file is what tools/temperatures.py --csv writes. The seeds of a method are one line, their mean at each temperature.
 """
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -20,38 +19,8 @@ from matplotlib import pyplot as plt
 from runs.experiment import read
 from support.config import UsageError
 from support.parser import Parser
-from tools.plot_curves import axis_title, colours, legend, read_rows, save, style
-
-REAL = "real data"
-STATES = {"pretrained": "end of its MLE pretraining", "training": "during training", "candidates": "chosen by D"}
-Figures = dict[str, tuple[float, float]]  # {name: (value, standard error)}
-
-
-class Point(NamedTuple):
-    """What one state of a run's generator reaches at one temperature; 0 stands for none, that of real data."""
-
-    curve: str  # the run, and the state where there are several
-    temperature: float
-    figures: Figures
-    epoch: int | None = None  # of an evaluation that the run has made itself
-    candidates: int | None = None  # of which one is kept
-
-
-def read_points(path: Path) -> list[Point]:
-    """The points of a file that tools/temperatures.py has written, without their errors.
-
-    Raises UsageError: it is none. Raises OSError: it can't be read.
-    """
-    try:
-        points = []
-        for row in read_rows(path.read_text(encoding="utf-8")):
-            curve, temperature = row.pop("run"), float(row.pop("temperature") or 0)
-            when = [int(found) if (found := row.pop(name, "")) else None for name in ("epoch", "candidates")]
-            figures = {n: (float(v), 0.0) for n, v in row.items() if v and not n.endswith("_se")}
-            points.append(Point(curve, temperature, figures, *when))
-        return points
-    except (ValueError, KeyError) as error:
-        raise UsageError(f"{path}: no table of temperatures ({error})") from None
+from tools.measured import REAL, STATES, Figures, Point, read_points, title_of
+from tools.plot_curves import axis_title, colours, legend, save, style
 
 
 def planes(figures: Figures) -> list[tuple[str, str]]:
@@ -61,14 +30,6 @@ def planes(figures: Figures) -> list[tuple[str, str]]:
     pairs += [(x, f"bleu{n}") for n in orders for x in (f"self_bleu{n}", "nll_test")]
     pairs += [(f"texygen_self_bleu{n}", f"texygen_bleu{n}") for n in orders]
     return [pair for pair in pairs if set(pair) <= figures.keys()]
-
-
-def title_of(curve: str, labels: Mapping[str, str]) -> str:
-    """The name under which a curve is drawn: its method's label, without the seed, and the state."""
-    found = re.fullmatch(r"(?P<method>.*?)(/[0-9]+)?(,? (?P<state>pretrained|training|candidates))?", curve)
-    method, state = (found["method"], found["state"]) if found else (curve, None)
-    name = labels.get(method.rpartition("/")[2], method)
-    return f"{name}, {STATES[state]}" if state else name
 
 
 def draw(points: Sequence[Point], path: Path, labels: Mapping[str, str] | None = None) -> None:
@@ -137,13 +98,15 @@ def draw(points: Sequence[Point], path: Path, labels: Mapping[str, str] | None =
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns 0, or 2 with one line on stderr where something can't be used."""
     parser = Parser(prog="planes.py", description=__doc__.split("\n")[0], allow_abbrev=False)
-    parser.add_argument("csv", type=Path, metavar="PLANE.csv", help="what tools/temperatures.py --csv has written")
+    text = "what tools/temperatures.py --csv has written"
+    parser.add_argument("csv", nargs="+", type=Path, metavar="PLANE.csv", help=text)
     parser.add_argument("--table", type=Path, metavar="FILE.toml", help="the table of experiments, for its labels")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FIGURE", help="the picture")
     arguments = parser.parse_args(argv)
     with parser.failing_in_one_line(arguments.output):
         methods = read(arguments.table).methods if arguments.table else ()
-        draw(read_points(arguments.csv), arguments.output, {method.name: method.label for method in methods})
+        points = [point for path in arguments.csv for point in read_points(path)]
+        draw(points, arguments.output, {method.name: method.label for method in methods})
     return 0
 
 

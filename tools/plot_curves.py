@@ -74,6 +74,12 @@ def save(figure: Any, path: Path) -> None:
         plt.close(figure)
 
 
+def markdown(rows: Iterable[Sequence[str]]) -> str:
+    """A table, its first row the head."""
+    head, *body = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
+
+
 def axis_title(metric: str, apart: str = ", ") -> str:
     """A figure's name, where better is, and, after `apart`, its unit."""
     low = re.match(r"nll|kl_forward|kl_reverse|mse", metric)

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from runs.experiment import read
+from runs.experiment import Experiment, read
 from support.config import UsageError
 from support.parser import Parser, read_flags
 from support.streams import keep_writing
+from tools.measured import Point, apart, curve_parts, read_points, table
 from tools.outcomes import BEFORE, CLOSED, COMPILING, Closed, Interval, Results, write_tables
-from tools.plot_curves import NAMES, SIZE, Line, colours, draw_panels, legend, save, style
+from tools.plot_curves import NAMES, SIZE, Line, colours, draw_panels, legend, markdown, save, style
 
 BANDED = 3  # seeds at least for a band: the interval of two is 13 standard errors wide
 BEGIN, END = "<!-- report -->", "<!-- /report -->"  # what is between them is written anew, all else by hand
@@ -50,12 +51,6 @@ def title_of(metric: str) -> str:
     return NAMES.get(metric, metric.removeprefix("real_") + " (real)" if metric.startswith("real_") else metric)
 
 
-def markdown(rows: Iterable[Sequence[str]]) -> str:
-    """A table, its first row the head."""
-    head, *body = ([cell.replace("|", "\\|") for cell in row] for row in rows)
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
-
-
 def made_where(results: Results) -> str:
     """Which runs were made when, where and by what code, in sentences."""
     groups: dict[str, list[dict[str, str]]] = {}
@@ -73,8 +68,13 @@ def made_where(results: Results) -> str:
     return " ".join(lines)
 
 
-def page(results: Results, figure: str) -> str:
-    """What the report says in numbers, as Markdown."""
+def measured(experiment: Experiment, folder: Path) -> list[Point]:
+    """What tools/temperatures.py and tools/controls.py have measured of the runs, in the files that the table names."""
+    return [p for file in experiment.report.get("measured", []) for p in read_points(folder / file)]
+
+
+def page(results: Results, figure: str, points: Sequence[Point] = ()) -> str:
+    """What the report says in numbers, as Markdown; `points` are what was measured of samples."""
     experiment, means, differences = results.experiment, results.means(), results.differences()
     run = f"python tools/{{}}.py experiments/{experiment.name}.toml"
     parts = [f"    {run.format('sweep')}\n    {run.format('report')} -o results/{experiment.name}"]
@@ -114,6 +114,15 @@ def page(results: Results, figure: str) -> str:
         parts.append(
             f"![Means over seeds; bands are 95 % intervals, thin lines are seeds where they are few]({figure})"
         )
+    if points:
+        labels = {method.name: method.label for method in experiment.methods}
+        several = len({curve_parts(point.curve)[1] for point in points if point.temperature}) > 1
+        spread = "mean over seeds ± half of its 95 % interval" if several else "± standard error"
+        parts.append(f"Samples, {spread}:\n\n{markdown(table(points, labels))}")
+        parts.append(
+            "The same, less the figures of real data; of an NLL, less that of the first column.\n\n"
+            + markdown(apart(points, labels))
+        )
     parts.append(made_where(results))
     return "\n\n".join(parts)
 
@@ -134,7 +143,7 @@ def write(results: Results, folder: Path) -> list[Path]:
     picture = folder / f"{name}.png"
     tables = write_tables(results, folder)
     pictures = [picture] if draw(results, picture) else []
-    numbers = page(results, picture.name if pictures else "")
+    numbers = page(results, picture.name if pictures else "", measured(results.experiment, folder))
     readme.write_text(f"{before}{BEGIN}\n\n{numbers}\n\n{END}{after}", encoding="utf-8")
     if results.experiment.closed:
         pictures.append(folder / f"{name}_closed.png")

@@ -39,18 +39,12 @@ from support.metrics import distinct
 from support.objective import Objective
 from support.parser import Parser, number
 from support.streams import escape_unprintable, keep_writing
-from tools.planes import REAL, Figures, Point, draw
-from tools.plot_curves import read_run, short_names
+from tools.measured import REAL, Figures, Point, table
+from tools.planes import draw
+from tools.plot_curves import markdown, read_run, short_names
 from tools.sample import check_knows
 
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
-SHOWN = (  # in the printed table, where they are measured; the CSV file has all
-    *("nll", "nll_test", "g_entropy", "objective", "kl_to_pretrained", "kl_forward", "kl_reverse", "distinct2"),
-    *("bleu2", "bleu4", "self_bleu4", "mse", "pitch_range", "copied_share", "longest_copy"),
-    *("scale_consistency", "pitch_class_entropy", "stepwise", "ends_on_tonic", "repeated_bars"),
-    *("alike_after_2", "alike_after_4", "alike_after_8", "interval_divergence", "rhythm_divergence"),
-    *("texygen_bleu2", "texygen_bleu4", "texygen_self_bleu4", "texygen_nll_gen"),
-)
 
 
 class Subject:
@@ -162,20 +156,6 @@ def real_apart(points: Sequence[Point]) -> list[Point]:
     return kept + ([Point(REAL, 0.0, real)] if real else [])
 
 
-def table(points: Sequence[Point]) -> str:
-    """A Markdown table with a line a measured point, value ± standard error."""
-    names = [name for name in SHOWN if name in points[0].figures]
-    lines = [["run", "temperature", *names], ["---"] * (len(names) + 2)]
-    for point in points:
-        if point.epoch is not None:
-            continue
-        figures = point.figures
-        cells = ["" if name not in figures else "{:.3f} ± {:.3f}".format(*figures[name]) for name in names]
-        curve = f"{point.curve} {point.candidates}" if point.candidates else point.curve
-        lines.append([curve, f"{point.temperature:g}" if point.temperature else "", *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def write_csv(points: Sequence[Point], path: Path) -> None:
     """A row a point, with all figures and errors; real data have no temperature. Raises OSError."""
     names = list(dict.fromkeys(name for point in points for name in point.figures))
@@ -272,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.output:
             draw(points, arguments.output)
         escape_unprintable()
-        print(table(points))
+        print(markdown(table(points)))
     except OSError as error:
         parser.error(f"{error.filename or arguments.output}: {error.strerror or first_line(error)}")
     except (UsageError, ValueError) as error:
