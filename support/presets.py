@@ -77,8 +77,17 @@ PAPER_MUSIC = {
     "eval_every": 100,
     "sample_every": 500,
 }
-# Eight bars of folk tunes, in eighths with onsets, for the same networks (experiments/tunes.toml). What comes after the
-# generator's pretraining is short, so that all of it takes minutes.
+# Those of --discriminator pooled: by d_gain_valid of folk tunes (experiments/resampling_tries.toml).
+POOLED_DEFAULTS = {
+    "d_hidden_dim": 128,
+    "d_batch_size": 256,
+    "d_lr": 0.001,
+    "d_schedule": "cosine",
+    "d_l2": 0.0,
+    "dropout_keep_prob": 0.6,
+}
+# Eight bars of folk tunes, in eighths with onsets, for the same generator; the discriminator that knew most of the
+# validation set (experiments/tunes_tries.toml). What comes after pretraining is short, so that all of it takes minutes.
 MUSIC = PAPER_MUSIC | {
     "log_dir": "logs/train/nottingham",
     "eval_log_dir": "logs/eval/nottingham",
@@ -86,7 +95,13 @@ MUSIC = PAPER_MUSIC | {
     "onsets": True,
     "seq_len": 64,
     "window_stride": 64,
-    "pretrain_d_epochs": 250,
+    **POOLED_DEFAULTS,
+    "discriminator": "pooled",
+    "d_filter_sizes": (2, 4, 8, 16),
+    "d_num_filters": (60, 60, 60, 60),
+    "d_draws": 12_800,
+    "pretrain_d_epochs": 5,
+    "d_lr": 0.002,
     "total_epochs": 50,
     "eval_every": 250,
     "sample_every": 100,
@@ -101,15 +116,6 @@ ADDITIVE_DEFAULTS = {
     "d_schedule": "cosine",
     "d_l2": 0.0,
     "dropout_keep_prob": 1.0,
-}
-# Those of --discriminator pooled: by d_gain_valid of folk tunes (experiments/resampling_tries.toml).
-POOLED_DEFAULTS = {
-    "d_hidden_dim": 128,
-    "d_batch_size": 256,
-    "d_lr": 0.001,
-    "d_schedule": "cosine",
-    "d_l2": 0.0,
-    "dropout_keep_prob": 0.6,
 }
 D_DEFAULTS = {"pooled": POOLED_DEFAULTS, "bigram": ADDITIVE_DEFAULTS, "lstm": ADDITIVE_DEFAULTS}
 # Defaults of --g_update fold, whatever the preset.
