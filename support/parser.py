@@ -38,12 +38,19 @@ class Parser(argparse.ArgumentParser):
         return values
 
     @contextlib.contextmanager
-    def failing_in_one_line(self, output: Path) -> Iterator[None]:
-        """An OSError, which names `output` where it names no file, and a ValueError end the program with their line."""
+    def failing_in_one_line(self, output: Path | str | None = None) -> Iterator[None]:
+        """An OSError, which names `output` where it names no file, and a ValueError end the program with their line.
+
+        A reader of its output, such as `head`, that has seen enough ends it, too, and is no error.
+        """
         try:
             yield
+        except BrokenPipeError:
+            sys.stderr.close()
+            self.exit()
         except OSError as error:
-            self.error(f"{error.filename or output}: {error.strerror or error}")
+            line = str(error).strip().split("\n")[0] or type(error).__name__
+            self.error(f"{error.filename or output}: {error.strerror or line}")
         except ValueError as error:
             self.error(str(error))
 
@@ -54,16 +61,6 @@ class Parser(argparse.ArgumentParser):
 
 class RaisingParser(Parser):
     """A parser for command lines that come from a file: without --help and --version, which would end the process."""
-
-    @contextlib.contextmanager
-    def failing_in_one_line(self, output: Path) -> Iterator[None]:
-        """An OSError, which names `output` where it names no file, and a ValueError end the program with their line."""
-        try:
-            yield
-        except OSError as error:
-            self.error(f"{error.filename or output}: {error.strerror or error}")
-        except ValueError as error:
-            self.error(str(error))
 
     def error(self, message: str) -> NoReturn:
         """Raises UsageError."""

@@ -148,7 +148,9 @@ def test_what_cannot_be_drawn(tmp_path, monkeypatch, capsys, content, flags, why
     if content is not None:
         make(tmp_path / "run", "")
         (tmp_path / "run" / "metrics.csv").write_bytes(content.encode("latin-1"))
-    assert plot_curves.main(["good", "run", *flags]) == 2
+    with pytest.raises(SystemExit) as stop:
+        plot_curves.main(["good", "run", *flags])
+    assert stop.value.code == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.startswith("plot_curves.py: error: ")
     assert captured.err.count("\n") == 1 and why in captured.err

@@ -659,7 +659,8 @@ def test_the_pages_of_studies_have_the_numbers_of_their_files(folder, tmp_path):
     written = (folder / "README.md").read_text(encoding="utf-8").partition(report.BEGIN)[2].partition(report.END)[0]
     results.missing, figure = [], f"{folder.name}.png"  # it says what was missing when there were logs
     written = re.sub(r"\*\*Not all runs are here:\*\*\n\n(- .*\n)+\n", "", written)
-    assert written.strip() == report.page(results, figure if (folder / figure).exists() else "").strip()
+    points = report.measured(results.experiment, folder)
+    assert written.strip() == report.page(results, figure if (folder / figure).exists() else "", points).strip()
 
 
 NUMBER = re.compile(r"(?<![\w,.])[-−]?[0-9]+(?:\.[0-9]+)?(?![\w,]|\.[0-9])")

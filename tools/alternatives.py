@@ -23,7 +23,6 @@ from data.training_set import RandomDraws
 from evaluation import Evaluated
 from generator import Policy
 from model import adam
-from runs.checkpoints import first_line
 from runs.directories import evaluations_of
 from support.config import UsageError
 from support.device import configure_tensorflow
@@ -150,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--least", type=float, default=1.0, metavar="FLOAT", help="(default: 1)")
     parser.add_argument("-o", "--output", type=Path, metavar="FIGURE", help="a picture")
     arguments = parser.parse_args(argv)
-    try:
+    with parser.failing_in_one_line(arguments.logdirs[0]):
         configure_tensorflow()
         subject = Subject(arguments.logdirs[0], arguments.n, False)
         model, objective, pretrained = subject.model, subject.objective, subject.model.pretrained
@@ -187,10 +186,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         out.writerow(["test set", f"{real.mean():.5g}"])
         if arguments.output:
             draw(points, arguments.output)
-    except OSError as error:
-        parser.error(f"{error.filename or arguments.logdirs[0]}: {error.strerror or first_line(error)}")
-    except (UsageError, ValueError) as error:
-        parser.error(str(error))
     return 0
 
 

@@ -26,7 +26,6 @@ from evaluation import Evaluated, in_chunks
 from generator import Policy, State
 from model import SeqGAN
 from resampling import GROUPS, Groups
-from runs.checkpoints import first_line
 from support.config import UsageError
 from support.device import configure_tensorflow
 from support.parser import Parser, number
@@ -195,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-n", type=number(int, 2, None), default=1000, metavar="INT", help="samples (default: 1000)")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="all figures and their errors")
     arguments = parser.parse_args(argv)
-    try:
+    with parser.failing_in_one_line(arguments.csv):
         configure_tensorflow()
         subject = Subject(arguments.logdir, arguments.n, pretraining=False)
         if subject.model.config.dataset == "LSTM":
@@ -205,10 +204,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.csv:
             write_csv(real_apart(points), arguments.csv)
         print(markdown(table(points)))
-    except OSError as error:
-        parser.error(f"{error.filename}: {error.strerror or first_line(error)}")
-    except UsageError as error:
-        parser.error(str(error))
     return 0
 
 

@@ -55,12 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     default = ROOT / "results" / "figure" / "front.png"
     parser.add_argument("-o", "--output", type=Path, default=default, metavar="FILE.png", help="the picture")
     arguments = parser.parse_args(argv)
-    try:
+    with parser.failing_in_one_line(arguments.output):
         draw(arguments.output)
-    except OSError as error:
-        parser.error(f"{error.filename or arguments.output}: {error.strerror or error}")
-    except (KeyError, ValueError) as error:
-        parser.error(f"the reports lack {' '.join(str(error).split())}")
     return 0
 
 

@@ -281,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     output = arguments.output or OUTPUT
-    try:
+    with parser.failing_in_one_line(output):
         if output.is_dir():
             output /= OUTPUT.name
         if not output.suffix:
@@ -289,12 +289,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arguments.output:
             output.parent.mkdir(exist_ok=True)
         draw(arguments.logdirs, output)
-    except OSError as error:
-        print(f"plot_curves.py: error: {error.filename or output}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    except ValueError as error:
-        print(f"plot_curves.py: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
     print(output)
     return 0
 

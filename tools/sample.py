@@ -28,7 +28,7 @@ from evaluation import Evaluated
 from generator import State, sample_tokens
 from model import SeqGAN
 from resampling import keep_one
-from runs.checkpoints import BEST, first_line
+from runs.checkpoints import BEST
 from runs.directories import PRETRAINED, TEMPO, VOCABULARY, write_whole
 from support.config import Config, UsageError
 from support.config_file import CONFIG, read_config
@@ -339,7 +339,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--no-compile_cache", dest="compile_cache", action="store_false", help=text)
     arguments = parser.parse_args(argv)
     logdir = arguments.logdir
-    try:
+    with parser.failing_in_one_line(arguments.output or "stdout"):
         configure_tensorflow(keep_compiled=("sample.py",) if arguments.compile_cache else ())
         model = SeqGAN.restored(logdir, arguments.checkpoint)
         config, length = model.config, arguments.length or model.generator.seq_len
@@ -405,13 +405,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(songs)
         else:
             write_lines(samples, vocabulary, arguments.output)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        sys.stderr.close()
-        return 0
-    except OSError as error:
-        parser.error(f"{error.filename or arguments.output or 'stdout'}: {error.strerror or first_line(error)}")
-    except UsageError as error:
-        parser.error(str(error))
     return 0
 
 

@@ -301,7 +301,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--logs", type=Path, default=Path("logs"), metavar="DIR", help="(default: logs)")
     add("--dask", metavar="ADDRESS", help="run the cells on the cluster of this Dask scheduler")
     arguments = parser.parse_args(argv)
-    try:
+    with parser.failing_in_one_line(arguments.logs):
         if arguments.dask and arguments.jobs:
             raise UsageError("--jobs is for this machine; with --dask the workers' threads say how many cells run")
         experiment = read(arguments.experiment)
@@ -311,10 +311,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         sweep = Sweep(cells, Cluster(arguments.dask) if arguments.dask else Here(jobs))
         print(f"{experiment.title}: {len(cells)} runs, {len(cells) - len(sweep.waiting)} of them finished before")
         sweep.run()
-    except OSError as error:
-        parser.error(f"{error.filename or arguments.logs}: {error.strerror or error}")
-    except UsageError as error:
-        parser.error(str(error))
     for cell, why in sweep.failed.items():
         print(f"sweep.py: {cell.title}: {why}", file=sys.stderr)
     if sweep.stopped:

@@ -27,7 +27,6 @@ from data.texygen import TexygenData
 from main import DATASETS
 from model import SeqGAN
 from oracle import OracleData
-from runs.checkpoints import first_line
 from runs.console import RESAMPLED
 from runs.directories import PRETRAINED, evaluations_of, steps_taken
 from runs.logs import with_errors
@@ -217,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     temperatures, candidates = sorted(set(arguments.temperatures)), sorted(set(arguments.candidates))
-    try:
+    with parser.failing_in_one_line(arguments.output):
         if arguments.guide and candidates:
             raise UsageError("--candidates are drawn from the generators themselves: not with --guide")
         configure_tensorflow(keep_compiled=("temperatures.py",) if arguments.compile_cache else ())
@@ -253,10 +252,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             draw(points, arguments.output)
         escape_unprintable()
         print(markdown(table(points)))
-    except OSError as error:
-        parser.error(f"{error.filename or arguments.output}: {error.strerror or first_line(error)}")
-    except (UsageError, ValueError) as error:
-        parser.error(str(error))
     return 0
 
 
