@@ -21,7 +21,7 @@ from runs.schedule import Schedule
 from support.config_file import CONFIG
 from support.parser import read_flags
 from tools import front_page, report
-from tools.outcomes import Interval, Results, holm, interval, p_value, times
+from tools.outcomes import Interval, Outcome, Results, holm, interval, p_value, times
 from tools.plot_curves import Curve, Run
 from tools.report import main
 
@@ -647,6 +647,20 @@ def test_the_front_pages_figure(tmp_path, monkeypatch):
         before = [lines[name][lines[name][:, 0] < 1000] for name in ("MLE", "SeqGAN as printed")]
         assert np.array_equal(*before) and len(before[0]) > 5
         assert set(lines["MLE, then guided by an additive discriminator"][:, 1]) == {guided[f"{metric}_guided"]}
+
+
+def test_a_guided_generator_is_compared_with_the_one_that_is_not(tmp_path):
+    """Nothing is said of figures that both have, as they share a generator."""
+    (tmp_path / "two.toml").write_text(
+        'seeds = [1, 2]\n[[methods]]\nname = "mle"\n[[methods]]\nname = "guided"\nflags = "--discriminator bigram"\n'
+        '[report]\nagainst = "mle"\n'
+    )
+    results = Results(read(tmp_path / "two.toml"))
+    for seed, nll in ((1, 8.0), (2, 9.0)):
+        results.outcomes["mle", seed] = Outcome({"nll": nll}, {})
+        results.outcomes["guided", seed] = Outcome({"nll": nll, "nll_guided": nll - seed / 4, "d_gain": 0.1}, {})
+    (found,) = results.differences()
+    assert (found.method, found.metric, found.interval.mean) == ("guided", "nll_guided", -0.375)
 
 
 STUDIES = sorted(path.parent for path in (ROOT / "results").glob("*/*_runs.csv"))

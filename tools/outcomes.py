@@ -3,6 +3,7 @@
 import csv
 import datetime
 import math
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -243,7 +244,11 @@ class Results:
         return {pair: interval(numbers, self.collapsed(pair[0])) for pair, numbers in values.items() if numbers}
 
     def differences(self) -> list["Difference"]:
-        """Each method less the one that the table compares with, seed by seed; [] where it names none."""
+        """Each method less the one that the table compares with, seed by seed; [] where it names none.
+
+        Figures of a guided generator, or of one of several candidates, are compared with that one's own generator. What
+        is the same with every seed, as methods share a generator, is left out.
+        """
         methods = {method.name: method for method in self.experiment.methods}
         base = methods.pop(self.experiment.report.get("against", ""), None)
         if not base:
@@ -253,9 +258,10 @@ class Results:
         for metric in (m for m in tested if SAME.get(m) not in tested):
             for method in methods.values():
                 ours, theirs = self.values(method, metric), self.values(base, metric)
+                theirs = theirs or self.values(base, re.sub("_(guided|resampled)$", "", metric))
                 paired = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
                 collapsed = self.collapsed(method.name) or self.collapsed(base.name)
-                if paired:
+                if any(paired):
                     p = math.nan if collapsed else p_value(paired)
                     found.append((method.name, metric, interval(paired, collapsed), p))
         corrected = holm([p for *_, p in found])

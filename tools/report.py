@@ -97,7 +97,7 @@ def page(results: Results, figure: str, points: Sequence[Point] = ()) -> str:
         compared = [metric for metric in dict.fromkeys(d.metric for d in differences) if metric in wanted]
         cells = {(d.method, d.metric): f"**{d.interval}**" if d.p_holm < 0.05 else str(d.interval) for d in differences}
         rows = [["less " + labels[experiment.report["against"]], *map(title_of, compared)]]
-        for name in dict.fromkeys(d.method for d in differences):
+        for name in (m.name for m in experiment.methods if m.name in {d.method for d in differences}):
             rows.append([labels[name], *(cells.get((name, metric), "") for metric in compared)])
         tests = sum(not math.isnan(d.p) for d in differences)
         parts.append(
