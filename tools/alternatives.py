@@ -32,6 +32,7 @@ from tools.plot_curves import colours, legend, read_run, save, short_names, styl
 from tools.sample import portions
 from tools.temperatures import Subject
 
+BETAS = [5.0, 2.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.0]
 ROWS = 64  # sequences whose NLL is measured at once
 
 
@@ -130,24 +131,18 @@ def draw(points: Sequence[tuple[str, Sequence[float]]], path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns the exit status, 2 with one line on stderr where something can't be used."""
     parser = Parser(prog="alternatives.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument(
-        "logdirs", nargs="+", type=Path, metavar="LOGDIR", help="--log_dir of runs with an --objective: the first's"
-    )
-    parser.add_argument("-n", type=number(int, 2, None), default=8192, metavar="INT", help="samples (default: 8192)")
-    for flag, default, kind, what in (
-        ("best_of", [2, 4, 8, 16], number(int, 2, None), "best of so many samples"),
-        (
-            "beta",
-            [5.0, 2.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.0],
-            number(float, 0, None),
-            "of the least KL; 0: rejection",
-        ),
-        ("mle_steps", [], number(int, 1, None), "updates of maximum likelihood where the objective is --least or more"),
-    ):
-        parser.add_argument(f"--{flag}", nargs="*", type=kind, default=default, metavar="NUMBER", help=what)
-    parser.add_argument("--mle_lr", type=number(float, 0, 1), default=0.001, metavar="FLOAT", help="(default: 0.001)")
-    parser.add_argument("--least", type=float, default=1.0, metavar="FLOAT", help="(default: 1)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FIGURE", help="a picture")
+    add, several = parser.add_argument, number(int, 2, None)
+    text = "--log_dir of runs with an --objective: the first's"
+    add("logdirs", nargs="+", type=Path, metavar="LOGDIR", help=text)
+    add("-n", type=several, default=8192, metavar="INT", help="samples (default: 8192)")
+    add("--best_of", nargs="*", type=several, default=[2, 4, 8, 16], metavar="INT", help="best of so many samples")
+    text = "of the least KL; 0: rejection"
+    add("--beta", nargs="*", type=number(float, 0, None), default=BETAS, metavar="FLOAT", help=text)
+    text = "updates of maximum likelihood where the objective is --least or more"
+    add("--mle_steps", nargs="*", type=number(int, 1, None), default=[], metavar="INT", help=text)
+    add("--mle_lr", type=number(float, 0, 1), default=0.001, metavar="FLOAT", help="(default: 0.001)")
+    add("--least", type=float, default=1.0, metavar="FLOAT", help="(default: 1)")
+    add("-o", "--output", type=Path, metavar="FIGURE", help="a picture")
     arguments = parser.parse_args(argv)
     with parser.failing_in_one_line(arguments.logdirs[0]):
         configure_tensorflow()

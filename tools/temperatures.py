@@ -172,48 +172,25 @@ def write_csv(points: Sequence[Point], path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns the exit status, 2 with one line on stderr where something can't be used."""
     parser = Parser(prog="temperatures.py", description=__doc__.split("\n")[0], allow_abbrev=False)
-    parser.add_argument("logdirs", nargs="+", type=Path, metavar="LOGDIR", help="--log_dir of runs with the same data")
-    parser.add_argument("--guide", action="store_true", help="measure the guided generators of the runs")
-    parser.add_argument("--checkpoints", action="store_true", help="also measure the end of each run's pretraining")
-    parser.add_argument(
-        "--path",
-        type=number(int, 1, None),
-        metavar="INT",
-        help="also show the evaluations of the first so many adversarial epochs",
-    )
-    parser.add_argument(
-        "--temperatures",
-        nargs="+",
-        type=number(float, 1e-3, 1e3),
-        default=TEMPERATURES,
-        metavar="FLOAT",
-        help=f"divide the logits (default: {' '.join(f'{t:g}' for t in TEMPERATURES)})",
-    )
-    parser.add_argument(
-        "--candidates",
-        nargs="+",
-        type=number(int, 1, 1024),
-        default=(),
-        metavar="INT",
-        help="also measure what is kept of so many samples, chosen by the discriminator",
-    )
-    parser.add_argument(
-        "-n",
-        type=number(int, 2, None),
-        default=256,
-        metavar="INT",
-        help="sequences drawn at each temperature (default: 256)",
-    )
-    parser.add_argument(
-        "--texygen",
-        action="store_true",
-        help="text: also measure BLEU and NLL_gen as Texygen defines them; papers take some thousand sequences (-n)",
-    )
-    parser.add_argument("-o", "--output", type=Path, metavar="FIGURE", help="a picture of the planes")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="all figures and their errors")
-    parser.add_argument(
-        "--no-compile_cache", dest="compile_cache", action="store_false", help="compile afresh, and keep nothing"
-    )
+    add, several = parser.add_argument, number(int, 1, None)
+    add("logdirs", nargs="+", type=Path, metavar="LOGDIR", help="--log_dir of runs with the same data")
+    add("--guide", action="store_true", help="measure the guided generators of the runs")
+    add("--checkpoints", action="store_true", help="also measure the end of each run's pretraining")
+    text = "also show the evaluations of the first so many adversarial epochs"
+    add("--path", type=several, metavar="INT", help=text)
+    text = f"divide the logits (default: {' '.join(f'{t:g}' for t in TEMPERATURES)})"
+    of_heat = number(float, 1e-3, 1e3)
+    add("--temperatures", nargs="+", type=of_heat, default=TEMPERATURES, metavar="FLOAT", help=text)
+    text = "also measure what is kept of so many samples, chosen by the discriminator"
+    add("--candidates", nargs="+", type=number(int, 1, 1024), default=(), metavar="INT", help=text)
+    text = "sequences drawn at each temperature (default: 256)"
+    add("-n", type=number(int, 2, None), default=256, metavar="INT", help=text)
+    text = "text: also measure BLEU and NLL_gen as Texygen defines them; papers take some thousand sequences (-n)"
+    add("--texygen", action="store_true", help=text)
+    add("-o", "--output", type=Path, metavar="FIGURE", help="a picture of the planes")
+    add("--csv", type=Path, metavar="FILE", help="all figures and their errors")
+    text = "compile afresh, and keep nothing"
+    add("--no-compile_cache", dest="compile_cache", action="store_false", help=text)
     arguments = parser.parse_args(argv)
     temperatures, candidates = sorted(set(arguments.temperatures)), sorted(set(arguments.candidates))
     with parser.failing_in_one_line(arguments.output):
