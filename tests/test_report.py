@@ -21,7 +21,7 @@ from runs.schedule import Schedule
 from support.config_file import CONFIG
 from support.parser import read_flags
 from tools import front_page, report
-from tools.outcomes import Interval, Outcome, Results, holm, interval, p_value, times
+from tools.outcomes import Interval, Outcome, Results, band, holm, interval, p_value, times
 from tools.plot_curves import Curve, Run
 from tools.report import main
 
@@ -642,11 +642,27 @@ def test_the_front_pages_figure(tmp_path, monkeypatch):
     assert front_page.main(["-o", str(tmp_path / "front.png")]) == 0
     rows = rows_of(ROOT / "results" / "guided" / "guided_means.csv")
     guided = {row["metric"]: float(row["mean"]) for row in rows if row["method"] == "bigram"}
+    curves = rows_of(ROOT / "results" / "figure" / "figure_curves.csv")
     for panel, metric in zip(drawn[0].axes, ("nll", "nll_test"), strict=True):
         lines = {line.get_label(): line.get_xydata() for line in panel.lines}
         before = [lines[name][lines[name][:, 0] < 1000] for name in ("MLE", "SeqGAN as printed")]
         assert np.array_equal(*before) and len(before[0]) > 5
         assert set(lines["MLE, then guided by an additive discriminator"][:, 1]) == {guided[f"{metric}_guided"]}
+        ends = {
+            row["method"]: float(row["mean"]) for row in curves if (row["metric"], row["epoch"]) == (metric, "1999")
+        }
+        assert {name: lines[name][-1].tolist() for name in ("MLE", "SeqGAN as printed")} == {
+            "MLE": [1999, ends["mle"]],
+            "SeqGAN as printed": [1999, ends["seqgan"]],
+        }
+
+
+def test_a_band_is_of_the_epochs_that_all_seeds_have():
+    seeds = [Curve(np.array(epochs), np.array(values), np.zeros(3)) for epochs, values in (([1, 2, 3], [4.0, 5, 6]),)]
+    seeds.append(Curve(np.array([2, 3, 4]), np.array([7.0, 8, 9]), np.zeros(3)))
+    epochs, found = band(seeds)
+    assert epochs.tolist() == [2, 3] and [pair.mean for pair in found] == [6, 7] and found[0].seeds == 2
+    assert found[0].high - 6 == pytest.approx(12.7062, rel=1e-4)  # t of one degree of freedom; the standard error is 1
 
 
 def test_a_guided_generator_is_compared_with_the_one_that_is_not(tmp_path):
