@@ -215,6 +215,11 @@ def test_tables_are_of_the_means_over_seeds(tmp_path):
     assert nll == ["NLL_test", "", str(tables.interval([0.5, 2.1 - 2])), "2.000", ""]  # a mean of one has no error
     assert bleu[1] == str(tables.interval([8.0 - 6.2, 9.0 - 6.2]))
     assert nearer == ["nearer to real data", "", "1", "0", "1"] and further[1:] == ["", "0", "0", "0"]
+    for point in points[:-1]:
+        point.figures["nll_valid"] = point.temperature, 0.1
+    assert tables.best(tables.columns(points, {})).title == "mle, temperature 0.5"
+    assert tables.apart(points, {})[1] == ["NLL_valid", "0.500", "0.500", "", "0.500"]
+    assert [row[3] for row in tables.apart(points, {})[2:]] == ["", "", "", ""]
     worse = tables.Point("gan/2", 1.0, {"bleu4": (16.2, 0.1)}), tables.Point("gan/1", 1.0, {"bleu4": (15.2, 0.1)})
     *_, nearer, further = tables.apart([points[0], points[1], *worse, points[-1]], {})
     assert nearer[2] == "0" and further[2] == "1"

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from support.config import UsageError
 from tools.outcomes import Interval, interval
 from tools.plot_curves import NAMES, read_rows
@@ -37,6 +39,7 @@ class Column(NamedTuple):
     """The points of a method at one temperature, or of one of so many candidates: a column of the tables."""
 
     title: str
+    method: str
     seeds: dict[str, Figures]
 
 
@@ -76,12 +79,12 @@ def columns(points: Iterable[Point], labels: Mapping[str, str]) -> list[Column]:
     found: dict[str, Column] = {}
     for point in points:
         if point.epoch is None:
-            title = title_of(point.curve, labels)
+            title = method = title_of(point.curve, labels)
             if point.candidates:
                 title += f", one of {point.candidates}"
             elif point.temperature not in (0, 1):
                 title += f", temperature {point.temperature:g}"
-            found.setdefault(title, Column(title, {})).seeds[curve_parts(point.curve)[1]] = point.figures
+            found.setdefault(title, Column(title, method, {})).seeds[curve_parts(point.curve)[1]] = point.figures
     return list(found.values())
 
 
@@ -112,26 +115,34 @@ def table(points: Sequence[Point], labels: Mapping[str, str] | None = None) -> l
     return [["", *(column.title for column in found)], *rows]
 
 
-def apart(points: Sequence[Point], labels: Mapping[str, str] | None = None) -> list[list[str]]:
-    """How far each figure is from real data's; likelihoods, which those lack, from the first column's, seed by seed.
+def best(found: Sequence[Column]) -> Column:
+    """The first method at the temperature of its least NLL on the validation set, where that is known."""
+    own = [column for column in found if column.method == found[0].method]
+    nll = [[figures["nll_valid"][0] for figures in column.seeds.values() if "nll_valid" in figures] for column in own]
+    return own[int(np.argmin([np.mean(values) for values in nll]))] if all(nll) else found[0]
 
-    The last two rows count the figures that are nearer to real data than the first column's are, and those that are
-    further away by more than half of the 95 % interval of that change.
+
+def apart(points: Sequence[Point], labels: Mapping[str, str] | None = None) -> list[list[str]]:
+    """How far each figure is from that of real data; a likelihood, which those lack, from that of `best`, seed by seed.
+
+    The last two rows count the figures that are nearer to real data than those of `best`, and those that are further
+    away by more than half of the 95 % interval of that change.
     """
     *found, real = columns(points, labels or {})
+    first = best(found)
     rows, nearer, further = [], [0] * len(found), [0] * len(found)
     for name in SHOWN:
-        base = real if name in real.seeds[""] else found[0] if "nll" in name else None
-        changes = [differences(column, base, name) if base else {} for column in found]
+        base = real if name in real.seeds[""] else first if "nll" in name else None
+        changes = [differences(column, base, name) if base and column is not base else {} for column in found]
         if not any(changes):
             continue
-        means = [str(interval(list(change.values()))) if change else "" for change in changes]
-        rows.append([NAMES.get(name, name), *(means if base is real else ["", *means[1:]])])
+        rows.append([NAMES.get(name, name), *(str(interval(list(of.values()))) if of else "" for of in changes)])
+        own = changes[found.index(first)]
         for i, change in enumerate(changes):
-            if base is real and i and (both := change.keys() & changes[0].keys()):
-                moved = interval([abs(change[seed]) - abs(changes[0][seed]) for seed in both])
+            if base is real and found[i] is not first and (both := change.keys() & own.keys()):
+                moved = interval([abs(change[seed]) - abs(own[seed]) for seed in both])
                 nearer[i] += moved.mean < 0
                 further[i] += moved.low > 0
-    counts = (("nearer to real data", nearer), ("further, beyond the error", further))
-    rows += [[text, "", *map(str, numbers[1:])] for text, numbers in counts if len(found) > 1]
+    for text, counts in (("nearer to real data", nearer), ("further, beyond the error", further)):
+        rows += [[text, *("" if column is first else str(n) for column, n in zip(found, counts, strict=True))]]
     return [["", *(column.title for column in found)], *rows]

@@ -17,7 +17,7 @@ from runs.experiment import Experiment, read
 from support.config import UsageError
 from support.parser import Parser, read_flags
 from support.streams import keep_writing
-from tools.measured import Point, apart, curve_parts, read_points, table
+from tools.measured import Point, apart, best, columns, curve_parts, read_points, table
 from tools.outcomes import BEFORE, CLOSED, COMPILING, Closed, Interval, Results, write_tables
 from tools.plot_curves import NAMES, SIZE, Line, colours, draw_panels, legend, markdown, save, style
 
@@ -119,10 +119,9 @@ def page(results: Results, figure: str, points: Sequence[Point] = ()) -> str:
         several = len({curve_parts(point.curve)[1] for point in points if point.temperature}) > 1
         spread = "mean over seeds ± half of its 95 % interval" if several else "± standard error"
         parts.append(f"Samples, {spread}:\n\n{markdown(table(points, labels))}")
-        parts.append(
-            "The same, less the figures of real data; of an NLL, less that of the first column.\n\n"
-            + markdown(apart(points, labels))
-        )
+        first = best(columns(points, labels)).title
+        less = "The same, less the figures of real data; of an NLL, less that of"
+        parts.append(f"{less} {first}, with which the last rows compare.\n\n{markdown(apart(points, labels))}")
     parts.append(made_where(results))
     return "\n\n".join(parts)
 
