@@ -57,9 +57,11 @@ class Interval(NamedTuple):
 
     @property
     def digits(self) -> int:
-        """Decimals worth showing: two of the interval's half width, or three."""
+        """Decimals worth showing: two of the interval's half width, or, where there is none, three below 100."""
         half = self.high - self.mean
-        return 3 if math.isnan(half) or half <= 0 else min(max(1 - math.floor(math.log10(half)), 0), 6)
+        if math.isnan(half) or half <= 0:
+            return 0 if abs(self.mean) >= 100 else 3
+        return min(max(1 - math.floor(math.log10(half)), 0), 6)
 
 
 def interval(values: Sequence[float], collapsed: bool = False) -> Interval:
