@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if subject.model.config.dataset == "LSTM":
             raise UsageError(f"{arguments.logdir}: a run on the oracle, where what is known needs no control")
         found = controls(subject, arguments.average, arguments.candidates, arguments.fresh)
-        points = [Point(name, 1.0, figures) for name, figures in found.items()]
+        points = [Point(f"{name}/{subject.model.config.seed}", 1.0, figures) for name, figures in found.items()]
         if arguments.csv:
             write_csv(real_apart(points), arguments.csv)
         print(markdown(table(points)))
