@@ -74,11 +74,16 @@ def test_the_controls_of_a_run(tunes, tmp_path, capsys):
     ]
     nll = {name: float(row["nll_test"]) for name, row in rows.items() if row["nll_test"]}
     assert nll["one of 4"] < nll["generator"] == nll["one of 4 by permuted log-odds"]
+    with open(tunes / "eval1" / "metrics.csv", newline="") as file:
+        *_, evaluated = csv.DictReader(file)
+    own = float(evaluated["nll_test_resampled"])  # with other samples
+    assert abs(nll["one of 4"] - own) < 0.002 < abs(nll["one of 4 by its likelihood"] - own) - 0.001
     assert float(rows["fresh discriminator, one of 4"]["d_gain"]) > 0
     # Likely samples are nearer to real tunes than those of G, and so are those that the discriminator has chosen.
     bleu = {name: float(row["bleu2"]) for name, row in rows.items() if row["bleu2"]}
     assert bleu["one of 4"] > bleu["generator"] + 0.02
     assert abs(bleu["one of 4 by permuted log-odds"] - bleu["generator"]) < 0.05
+    assert bleu["one of 4 by permuted log-odds"] < bleu["one of 4"]
     assert "| average of 2 |" in capsys.readouterr().out
 
 
