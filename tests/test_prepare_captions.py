@@ -163,8 +163,7 @@ def test_the_script_prepares_and_trains(tmp_path):
     lines = [" ".join(words.choices(["a", "red", "bus", "dog", "runs"], k=words.randint(3, 7))) for _ in range(1100)]
     folder(tmp_path / "in", train=lines, test=lines[:20])
     few = "--pretrain_g_epochs 2 --pretrain_d_epochs 1 --total_epochs 1 --g_hidden_dim 8 --g_emb_dim 8 --batch_size 4"
-    few += " --rollout_num 1 --d_eval_samples 0 --seq_len 8 --eval_samples 8 --no-jit"
-    few += " --d_filter_sizes 1 2 --d_num_filters 4 4"
+    few += " --d_eval_samples 0 --seq_len 8 --eval_samples 8 --no-jit --d_draws 64 --d_batch_size 16"
     environment = {**os.environ, "PYTHON": sys.executable, "CAPTIONS": "in"}
     command = ["bash", "tree/train_captions.sh", *few.split()]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)

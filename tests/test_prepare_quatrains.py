@@ -148,19 +148,9 @@ def test_the_script_from_poems_to_samples(shared_data, tmp_path):
     for path in [*ROOT.glob("*.py"), ROOT / "train_poems.sh"]:
         shutil.copy(path, tree)
     shutil.copy(shared_data("quatrains.txt"), tree / "data")
-    few = "--pretrain_g_epochs 2 --pretrain_d_epochs 1 --total_epochs 1 --g_hidden_dim 8 --batch_size 4 --rollout_num 2"
+    few = "--pretrain_g_epochs 2 --total_epochs 1 --g_hidden_dim 8 --batch_size 4 --d_draws 64 --d_batch_size 16"
     environment = {**os.environ, "PYTHON": sys.executable}
-    command = [
-        "bash",
-        "tree/train_poems.sh",
-        *few.split(),
-        "--batch_size",
-        "4",
-        "--rollout_num",
-        "2",
-        "--d_eval_samples",
-        "0",
-    ]
+    command = ["bash", "tree/train_poems.sh", *few.split(), "--d_eval_samples", "0"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "16,842 quatrains" in done.stdout and "bleu2" in done.stdout
