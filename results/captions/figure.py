@@ -1,9 +1,10 @@
-"""Draws plane.png from mle.csv, guided.csv and seqgan.csv, which temperatures.py has written, and published.csv."""
+"""Draws plane.png from the files of tools/temperatures.py and published.csv, and prints the page's two tables."""
 
 import csv
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -13,10 +14,16 @@ CURVES = (  # file, what its rows' `run` ends with, label; the colours of Okabe 
     ("mle.csv", "train", "MLE and its temperatures", "#0072B2", "o-"),
     ("mle.csv", "candidates", "one of 4, 16 chosen by D", "#009E73", "D-"),
     ("guided.csv", "train", "guided by D", "#CC79A7", "^-"),
+    ("kl.csv", "train", "learnt from D, expected policy gradient", "#56B4E9", "v-"),
     ("seqgan.csv", "train", "SeqGAN and its temperatures", "#D55E00", "s-"),
     ("mle.csv", "real data", "real captions", "black", "*"),
 )
-LEFT = {"training set": (-8, -18), "RankGAN": (4, -22), "SeqGAN": (-6, 9)}  # where a label goes, points from its cross
+LEFT = {
+    "training set": (-8, -18),
+    "RankGAN": (4, -22),
+    "SeqGAN": (-6, 9),
+    "MLE": (-8, -12),
+}  # where a label goes, points from its cross
 
 
 def rows(name: str) -> list[dict[str, str]]:
@@ -35,7 +42,7 @@ for panel, order in zip(panels, (2, 4), strict=True):
         panel.plot(xs, ys, style, label=label, color=color, linewidth=2, markersize=18 if style == "*" else 8)
         for row, *at in zip(there, xs, ys, strict=True):
             text = row.get("candidates") or row["temperature"]
-            if run == "candidates" or name != "guided.csv":
+            if name == "mle.csv":
                 panel.annotate(text, at, (-6, 8), textcoords="offset points", color=color, ha="right", fontsize=14)
     for row in rows("published.csv"):
         if row[x]:
@@ -50,3 +57,18 @@ panels[0].plot([], [], "x", color="0.3", markersize=9, markeredgewidth=2, label=
 handles, labels = panels[0].get_legend_handles_labels()
 figure.legend(handles, labels, loc="outside lower center", ncols=2)
 figure.savefig(HERE / "plane.png", dpi=62)
+
+FIGURES = [f"{kind}bleu{order}" for kind in ("", "self_") for order in (2, 3, 4, 5)]
+curve = [row for row in rows("mle.csv") if row["run"] == "train"][::-1]  # self-BLEU rises as temperatures fall
+for row in rows("published.csv"):
+    cells = [row["method"]]
+    for order in (2, 4) if row["texygen_self_bleu2"] else ():
+        x, y = f"texygen_self_bleu{order}", f"texygen_bleu{order}"
+        xs, ys = ([float(point[name]) for point in curve] for name in (x, y))
+        cells += [row[x], row[y], f"{np.interp(float(row[x]), xs, ys, np.nan, np.nan):.3f}"]
+    print("|", " | ".join(cells), "|")
+(real,) = (row for row in rows("mle.csv") if row["run"] == "real data")
+for name, run, label, *_ in CURVES[:-1]:
+    for row in (row for row in rows(name) if row["run"].endswith(run)):
+        away = [f"{float(row[f'texygen_{x}']) - float(real[f'texygen_{x}']):+.3f}" for x in FIGURES]
+        print("|", " | ".join([label, row.get("candidates") or row["temperature"], *away, row["copied_share"]]), "|")
