@@ -202,8 +202,8 @@ def test_tables_are_of_the_means_over_seeds(tmp_path):
     figures = {"mle/1": (1.0, 8.0), "mle/2": (2.0, 9.0), "gan/1": (1.5, 6.0), "gan/2": (2.1, 6.5)}
     points = [tables.Point(name, 1.0, {"nll_test": (x, 0.1), "bleu4": (y, 0.1)}) for name, (x, y) in figures.items()]
     points += [tables.Point("mle/1", 0.5, {"nll_test": (3.0, 0.25)}), tables.Point("gan/1, training", 1.0, {}, 7)]
+    points += [tables.Point(tables.REAL, 0.0, {"bleu4": (6.2, 0.35)})]  # the last column wherever it comes
     points += [tables.Point("gan/1, candidates", 1.0, {"bleu4": (5.0, 0.25)}, candidates=4)]
-    points += [tables.Point(tables.REAL, 0.0, {"bleu4": (6.2, 0.35)})]
     temperatures.write_csv(points, tmp_path / "points.csv")
     head, nll, bleu = tables.table(tables.read_points(tmp_path / "points.csv"), {"mle": "Maximum"})
     assert head == ["", "Maximum", "gan", "Maximum, temperature 0.5", "gan, chosen by D, one of 4", "real data"]
@@ -215,14 +215,24 @@ def test_tables_are_of_the_means_over_seeds(tmp_path):
     assert nll == ["NLL_test", "", str(tables.interval([0.5, 2.1 - 2])), "2.000", ""]  # a mean of one has no error
     assert bleu[1] == str(tables.interval([8.0 - 6.2, 9.0 - 6.2]))
     assert nearer == ["nearer to real data", "", "1", "0", "1"] and further[1:] == ["", "0", "0", "0"]
-    for point in points[:-1]:
-        point.figures["nll_valid"] = point.temperature, 0.1
+    assert [row[0] for row in tables.apart([p for p in points if p.curve != tables.REAL])][1] == "NLL_test"
+    for point in points:
+        if point.curve != tables.REAL:
+            point.figures["nll_valid"] = point.temperature, 0.1
     assert tables.best(tables.columns(points, {})).title == "mle, temperature 0.5"
     assert tables.apart(points, {})[1] == ["NLL_valid", "0.500", "0.500", "", "0.500"]
     assert [row[3] for row in tables.apart(points, {})[2:]] == ["", "", "", ""]
     worse = tables.Point("gan/2", 1.0, {"bleu4": (16.2, 0.1)}), tables.Point("gan/1", 1.0, {"bleu4": (15.2, 0.1)})
-    *_, nearer, further = tables.apart([points[0], points[1], *worse, points[-1]], {})
+    *_, nearer, further = tables.apart([points[0], points[1], *worse, points[-2]], {})
     assert nearer[2] == "0" and further[2] == "1"
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "shown"),
+    [("1/tunes/mle/1/train", "1", "mle/1"), ("logs/run/train", "run", "run"), ("/1/train", "1", "1")],
+)
+def test_a_seed_alone_is_shown_with_its_method(path, name, shown):
+    assert temperatures.seed_of(Path(path), name) == shown
 
 
 @pytest.mark.parametrize(("name", "orders"), [("lines", (2, 4)), ("music", (4,))])

@@ -75,7 +75,7 @@ def title_of(curve: str, labels: Mapping[str, str]) -> str:
 
 
 def columns(points: Iterable[Point], labels: Mapping[str, str]) -> list[Column]:
-    """The columns in the order of the points; without evaluations that the runs have made themselves."""
+    """The columns in the order of the points, real data last; without evaluations that the runs made themselves."""
     found: dict[str, Column] = {}
     for point in points:
         if point.epoch is None:
@@ -85,7 +85,7 @@ def columns(points: Iterable[Point], labels: Mapping[str, str]) -> list[Column]:
             elif point.temperature not in (0, 1):
                 title += f", temperature {point.temperature:g}"
             found.setdefault(title, Column(title, method, {})).seeds[curve_parts(point.curve)[1]] = point.figures
-    return list(found.values())
+    return sorted(found.values(), key=lambda column: column.title == REAL)
 
 
 def shown(column: Column, name: str) -> str:
@@ -128,7 +128,8 @@ def apart(points: Sequence[Point], labels: Mapping[str, str] | None = None) -> l
     The last two rows count the figures that are nearer to real data than those of `best`, and those that are further
     away by more than half of the 95 % interval of that change.
     """
-    *found, real = columns(points, labels or {})
+    found = columns(points, labels or {})
+    real = found.pop() if found[-1].title == REAL else Column(REAL, REAL, {"": {}})
     first = best(found)
     rows, nearer, further = [], [0] * len(found), [0] * len(found)
     for name in SHOWN:

@@ -142,6 +142,12 @@ def path_of(logdir: Path, name: str, epochs: int) -> list[Point]:
     return [Point(f"{name}, training", 1.0, rows[epoch], epoch) for epoch in within]
 
 
+def seed_of(logdir: Path, name: str) -> str:
+    """The name of a run; of a seed alone, as where all runs are of one method of a sweep, with the folder above it."""
+    above = [folder.parent.name for folder in logdir.absolute().parents if folder.name == name]
+    return f"{above[0]}/{name}" if name.isdigit() and above and above[0] else name
+
+
 def real_apart(points: Sequence[Point]) -> list[Point]:
     """The points with the figures of real data, where there are any, as a point of their own at the end."""
     first = points[0].figures
@@ -199,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure_tensorflow(keep_compiled=("temperatures.py",) if arguments.compile_cache else ())
         tf.get_logger().setLevel("ERROR")  # it warns of retracing, which several runs in one process are bound to cause
         logdirs = list(dict.fromkeys(arguments.logdirs))
-        names = short_names(logdirs)
+        names = [seed_of(logdir, name) for logdir, name in zip(logdirs, short_names(logdirs), strict=True)]
         points: list[Point] = []
         first: Subject | None = None
         states = len(names) * (1 + arguments.checkpoints)
