@@ -248,19 +248,19 @@ class Results:
     def differences(self) -> list["Difference"]:
         """Each method less the one that the table compares with, seed by seed; [] where it names none.
 
-        Figures of a guided generator, or of one of several candidates, are compared with that one's own generator. What
-        is the same with every seed, as methods share a generator, is left out.
+        Figures of a guided generator, or of one of several candidates, are compared with that one's generator alone,
+        its own too. What is the same with every seed, as methods share a generator, is left out.
         """
         methods = {method.name: method for method in self.experiment.methods}
-        base = methods.pop(self.experiment.report.get("against", ""), None)
+        base = methods.get(self.experiment.report.get("against", ""))
         if not base:
             return []
         found = []
         tested = [m for m in self.metrics if m not in TIMES and not m.startswith(BEFORE)]
         for metric in (m for m in tested if SAME.get(m) not in tested):
             for method in methods.values():
-                ours, theirs = self.values(method, metric), self.values(base, metric)
-                theirs = theirs or self.values(base, re.sub("_(guided|resampled)$", "", metric))
+                ours, alone = self.values(method, metric), re.sub("_(guided|resampled)$", "", metric)
+                theirs = self.values(base, alone) or self.values(base, metric)
                 paired = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
                 collapsed = self.collapsed(method.name) or self.collapsed(base.name)
                 if any(paired):
