@@ -284,7 +284,8 @@ def test_the_temperatures_of_a_run_tell_of_its_own_objective(counting, tmp_path,
     csv_file = tmp_path / "plane.csv"
     flags = ["--checkpoints", "--temperatures", "1", "0.5", "--csv", str(csv_file), "-n", "64"]
     assert temperatures.main([str(tmp_path / "train"), *flags]) == 0
-    assert "objective | kl_to_pretrained" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "\n| objective |" in out and "\n| KL(G‖pretrained) |" in out
     with open(csv_file, newline="") as file:
         found = {(row["run"], row["temperature"]): row for row in csv.DictReader(file)}
     values = {key: (float(row["objective"]), float(row["kl_to_pretrained"])) for key, row in found.items() if key[1]}
