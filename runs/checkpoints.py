@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from runs.directories import PRETRAINED, STEP, fsync, naming
 from runs.manifest import MANIFEST, read_manifest
-from support.config import UsageError
+from support.config import UsageError, first_line
 
 WEIGHTS = "weights"
 MARKS = "marks"  # in a checkpoint's details: {mark: step} of those that are kept besides the newest
@@ -190,8 +190,3 @@ def sha256(path: Path) -> str:
     """The checksum of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def first_line(error: Exception) -> str:
-    """An error in one line."""
-    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -9,8 +9,7 @@ from pathlib import Path
 import tensorflow as tf
 from tqdm import tqdm
 
-from runs.checkpoints import first_line
-from support.config import Config
+from support.config import Config, first_line
 
 Figures = Mapping[str, Sequence[float]]  # {name: (value, standard error)}; an unknown error is NaN
 

@@ -35,6 +35,11 @@ class UsageError(ValueError):
     """Something the user gave can't be used; the message is one line that names the flag or file."""
 
 
+def first_line(error: Exception) -> str:
+    """An error in one line."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
 def flag(
     default: Any,
     help: str,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from support.config import FIELDS, SECTIONS, Config, UsageError, check, check_effect
+from support.config import FIELDS, SECTIONS, Config, UsageError, check, check_effect, first_line
 from support.config_file import trained
 from support.presets import D_DEFAULTS, FOLD_DEFAULTS, PRESETS
 
@@ -49,8 +49,8 @@ class Parser(argparse.ArgumentParser):
             sys.stderr.close()
             self.exit()
         except OSError as error:
-            line = str(error).strip().split("\n")[0] or type(error).__name__
-            self.error(f"{error.filename or output}: {error.strerror or line}")
+            where = error.filename or output
+            self.error(f"{where}: " * bool(where) + (error.strerror or first_line(error)))
         except ValueError as error:
             self.error(str(error))
 

@@ -44,7 +44,7 @@ class Column(NamedTuple):
 
 
 def read_points(path: Path) -> list[Point]:
-    """The points of a file that tools/temperatures.py has written.
+    """The points of a file that tools/temperatures.py or tools/controls.py has written.
 
     Raises UsageError: it is none. Raises OSError: it can't be read.
     """

@@ -178,15 +178,14 @@ def write_csv(points: Sequence[Point], path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns the exit status, 2 with one line on stderr where something can't be used."""
     parser = Parser(prog="temperatures.py", description=__doc__.split("\n")[0], allow_abbrev=False)
-    add, several = parser.add_argument, number(int, 1, None)
+    add = parser.add_argument
     add("logdirs", nargs="+", type=Path, metavar="LOGDIR", help="--log_dir of runs with the same data")
     add("--guide", action="store_true", help="measure the guided generators of the runs")
     add("--checkpoints", action="store_true", help="also measure the end of each run's pretraining")
     text = "also show the evaluations of the first so many adversarial epochs"
-    add("--path", type=several, metavar="INT", help=text)
+    add("--path", type=number(int, 1, None), metavar="INT", help=text)
     text = f"divide the logits (default: {' '.join(f'{t:g}' for t in TEMPERATURES)})"
-    of_heat = number(float, 1e-3, 1e3)
-    add("--temperatures", nargs="+", type=of_heat, default=TEMPERATURES, metavar="FLOAT", help=text)
+    add("--temperatures", nargs="+", type=number(float, 1e-3, 1e3), default=TEMPERATURES, metavar="FLOAT", help=text)
     text = "also measure what is kept of so many samples, chosen by the discriminator"
     add("--candidates", nargs="+", type=number(int, 1, 1024), default=(), metavar="INT", help=text)
     text = "sequences drawn at each temperature (default: 256)"
