@@ -21,7 +21,7 @@ import main as program
 from data import prepare_quatrains
 from data.music.dataset import NottinghamData  # noqa: F401, imported before output is captured
 from support.config import ABOVE_ZERO, Config, UsageError, check_effect
-from support.parser import parse
+from support.parser import Parser, parse
 from tools import plot_curves, report, sample, sweep, temperatures
 
 COUNTS = [name for name, field in Config.__dataclass_fields__.items() if field.type is int]
@@ -505,3 +505,19 @@ def test_nothing_is_wrong_with_the_flags_that_the_others_change(capsys, logs, tm
     described = json.loads((tmp_path / "train" / "config.json").read_text())
     assert described["flags"]["oracle_params"] == "oracle.npz"
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "output", "line"),
+    [
+        (OSError("disk\nfull"), None, "disk"),
+        (OSError("disk\nfull"), "x.csv", "x.csv: disk"),
+        (FileNotFoundError(2, "No such file", "a.csv"), "x.csv", "a.csv: No such file"),
+        (ValueError("two\nlines"), "x.csv", "two lines"),
+    ],
+)
+def test_how_a_tool_ends_where_something_cannot_be_used(capsys, error, output, line):
+    parser = Parser(prog="tool.py")
+    with pytest.raises(SystemExit) as stop, parser.failing_in_one_line(output):
+        raise error
+    assert stop.value.code == 2 and capsys.readouterr().err == f"tool.py: error: {line}\n"
