@@ -10,12 +10,12 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 HERE = Path(__file__).parent
-CURVES = (  # file, what its rows' `run` ends with, label; the colours of Okabe and Ito, which colour-blind readers see
-    ("mle.csv", "train", "MLE and its temperatures", "#0072B2", "o-"),
+CURVES = (  # file, what its rows' `run` says after the seed, label; colours that the colour-blind can tell apart
+    ("mle.csv", "", "MLE and its temperatures", "#0072B2", "o-"),
     ("mle.csv", "candidates", "one of 4, 16 chosen by D", "#009E73", "D-"),
-    ("guided.csv", "train", "guided by D", "#CC79A7", "^-"),
-    ("kl.csv", "train", "learnt from D, expected policy gradient", "#56B4E9", "v-"),
-    ("seqgan.csv", "train", "SeqGAN and its temperatures", "#D55E00", "s-"),
+    ("guided.csv", "", "guided by D", "#CC79A7", "^-"),
+    ("kl.csv", "", "learnt from D, expected policy gradient", "#56B4E9", "v-"),
+    ("seqgan.csv", "", "SeqGAN and its temperatures", "#D55E00", "s-"),
     ("mle.csv", "real data", "real captions", "black", "*"),
 )
 LEFT = {
@@ -32,16 +32,28 @@ def rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def means(name: str, what: str) -> list[dict[str, str]]:
+    """The rows of a file that are of `what`, those of all seeds as one: their mean figures."""
+    found: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for row in rows(name):
+        if (row["run"] if row["run"] == "real data" else row["run"].partition(", ")[2]) == what:
+            found.setdefault((row["temperature"], row.get("candidates", "")), []).append(row)
+    return [
+        {k: str(np.mean([float(row[k]) for row in of])) if k != "run" and v else v for k, v in of[0].items()}
+        for of in found.values()
+    ]
+
+
 plt.rcParams["font.size"] = 17
 figure, panels = plt.subplots(1, 2, figsize=(13, 8), layout="constrained")
 for panel, order in zip(panels, (2, 4), strict=True):
     x, y = f"texygen_self_bleu{order}", f"texygen_bleu{order}"
     for name, run, label, color, style in (curve for curve in CURVES if (HERE / curve[0]).exists()):
-        there = [row for row in rows(name) if row["run"].endswith(run)]
+        there = means(name, run)
         xs, ys = ([float(row[column]) for row in there] for column in (x, y))
         panel.plot(xs, ys, style, label=label, color=color, linewidth=2, markersize=18 if style == "*" else 8)
         for row, *at in zip(there, xs, ys, strict=True):
-            text = row.get("candidates") or row["temperature"]
+            text = f"{float(row.get('candidates') or row['temperature'] or 0):g}" * (run != "real data")
             if name == "mle.csv":
                 panel.annotate(text, at, (-6, 8), textcoords="offset points", color=color, ha="right", fontsize=14)
     for row in rows("published.csv"):
@@ -59,7 +71,7 @@ figure.legend(handles, labels, loc="outside lower center", ncols=2)
 figure.savefig(HERE / "plane.png", dpi=62)
 
 FIGURES = [f"{kind}bleu{order}" for kind in ("", "self_") for order in (2, 3, 4, 5)]
-curve = [row for row in rows("mle.csv") if row["run"] == "train"][::-1]  # self-BLEU rises as temperatures fall
+curve = means("mle.csv", "")[::-1]  # self-BLEU rises as temperatures fall
 for row in rows("published.csv"):
     cells = [row["method"]]
     for order in (2, 4) if row["texygen_self_bleu2"] else ():
@@ -67,8 +79,9 @@ for row in rows("published.csv"):
         xs, ys = ([float(point[name]) for point in curve] for name in (x, y))
         cells += [row[x], row[y], f"{np.interp(float(row[x]), xs, ys, np.nan, np.nan):.3f}"]
     print("|", " | ".join(cells), "|")
-(real,) = (row for row in rows("mle.csv") if row["run"] == "real data")
+(real,) = means("mle.csv", "real data")
 for name, run, label, *_ in CURVES[:-1]:
-    for row in (row for row in rows(name) if row["run"].endswith(run)):
+    for row in means(name, run):
         away = [f"{float(row[f'texygen_{x}']) - float(real[f'texygen_{x}']):+.3f}" for x in FIGURES]
-        print("|", " | ".join([label, row.get("candidates") or row["temperature"], *away, row["copied_share"]]), "|")
+        at, copied = float(row.get("candidates") or row["temperature"]), float(row["copied_share"])
+        print("|", " | ".join([label, f"{at:g}", *away, f"{copied:.3f}"]), "|")
