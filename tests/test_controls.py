@@ -87,8 +87,28 @@ def test_the_controls_of_a_run(tunes, tmp_path, capsys):
     assert "| average of 2 |" in capsys.readouterr().out
 
 
-def test_what_cannot_be_compared_is_one_line(tunes, knowing, capsys):
-    for argv, why in (([knowing], "a run on the oracle"), ([tunes / "1", "--average", knowing], "of another size")):
+def test_on_the_oracle_there_are_averages_alone(knowing, tmp_path, capsys):
+    """That of a generator with itself is itself, up to rounding."""
+    assert controls.main([str(knowing), "--average", str(knowing), "-n", "300", "--csv", str(tmp_path / "c.csv")]) == 0
+    with open(tmp_path / "c.csv", newline="") as file:
+        own, average, real = csv.DictReader(file)
+    assert [row["run"] for row in (own, average, real)] == ["generator/1", "average of 2/1", "real data"]
+    for name in ("nll", "nll_test", "kl_reverse", "kl_forward"):
+        assert float(average[name]) == pytest.approx(float(own[name]), abs=1e-4)
+    assert "| average of 2 |" in capsys.readouterr().out
+
+
+def test_what_cannot_be_compared_is_one_line(tunes, knowing, tmp_path, capsys):
+    larger = [*SIZES, "--dataset", "Nottingham", "--data_dir", str(tunes / "tunes"), "--seq_len", "8", "--no-jit"]
+    larger += ["--g_hidden_dim", "6", "--total_epochs", "0", "--log_dir", str(tmp_path / "larger"), "--no-evaluate"]
+    assert train(larger) == 0
+    capsys.readouterr()
+    for argv, why in (
+        ([knowing], "--average alone"),
+        ([knowing, "--average", knowing, "--fresh"], "--average alone"),
+        ([tunes / "1", "--average", knowing], "other data"),
+        ([tunes / "1", "--average", tmp_path / "larger"], "of another size"),
+    ):
         with pytest.raises(SystemExit) as stopped:
             controls.main([*map(str, argv), "-n", "20"])
         err = capsys.readouterr().err

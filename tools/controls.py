@@ -100,20 +100,25 @@ class Chosen:
 
 
 def controls(subject: Subject, others: Sequence[Path], count: int, fresh: bool) -> dict[str, Figures]:
-    """The figures of each control, by its name; of the averages alone where the discriminator knows nothing.
+    """The figures of each control, by its name; of the averages alone on the oracle, or where D knows nothing.
 
-    Raises UsageError: another run's generator is of another kind.
+    Raises UsageError: another run has other data, or a generator of another size.
     """
     model, data, config, recorded = subject.model, subject.data, subject.data.config, subject.model.recorded
     found = {"generator": data.evaluate(model, 0, Due(True, True, True))}
     averaged = [model.averaged]
     for logdir in others:
-        averaged.append(SeqGAN.restored(logdir).averaged)
+        other = Subject(logdir, subject.samples, pretraining=False)
+        if not np.array_equal(other.truth(), subject.truth()):
+            raise UsageError(f"--average {logdir}: a run with other data than {subject.logdir}")
+        averaged.append(other.model.averaged)
         kinds = [(each.seq_len, [weight.shape for weight in each.weights]) for each in averaged]
         if kinds[0] != kinds[-1]:
             raise UsageError(f"--average {logdir}: a generator of another size than that of {subject.logdir}")
         average = Evaluated(config, Average(averaged[:]))
         found[f"average of {len(averaged)}"] = data.evaluate(average, 0, Due(True, True, True))
+    if config.dataset == "LSTM":  # where D* tells what its discriminator lacks
+        return found
     try:
         check_knows(model, subject.logdir, "--candidates")
     except UsageError as error:
@@ -187,7 +192,7 @@ def fresh_discriminator(subject: Subject, eta: float, count: int) -> Figures:
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns the exit status, 2 with one line on stderr where something can't be used."""
     parser = Parser(prog="controls.py", description=__doc__.split("\n")[0], allow_abbrev=False)
-    parser.add_argument("logdir", type=Path, metavar="LOGDIR", help="--log_dir of a run on tunes or text")
+    parser.add_argument("logdir", type=Path, metavar="LOGDIR", help="--log_dir of a run")
     parser.add_argument("--average", nargs="+", type=Path, default=[], metavar="LOGDIR", help="runs of other seeds")
     parser.add_argument("--candidates", type=number(int, 2, 1024), default=16, metavar="INT", help="(default: 16)")
     parser.add_argument("--fresh", action="store_true", help="also train a fresh discriminator")
@@ -197,8 +202,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with parser.failing_in_one_line(arguments.csv):
         configure_tensorflow()
         subject = Subject(arguments.logdir, arguments.n, pretraining=False)
-        if subject.model.config.dataset == "LSTM":
-            raise UsageError(f"{arguments.logdir}: a run on the oracle, where what is known needs no control")
+        if subject.model.config.dataset == "LSTM" and (arguments.fresh or not arguments.average):
+            raise UsageError(f"{arguments.logdir}: a run on the oracle has the control --average alone")
         found = controls(subject, arguments.average, arguments.candidates, arguments.fresh)
         points = [Point(f"{name}/{subject.model.config.seed}", 1.0, figures) for name, figures in found.items()]
         if arguments.csv:
