@@ -478,9 +478,19 @@ def test_the_alternatives_of_a_run(counting, tmp_path, capsys):
     assert (objective[0], kl[0]) == pytest.approx((float(last["objective"]), float(last["kl_to_pretrained"])), rel=1e-3)
     assert objective[6] > p + 0.1 and kl[6] > 0.05 and (tmp_path / "a.png").stat().st_size > 1000
     assert run(tmp_path / "ids", counting, "--total_epochs", "1") == 0
-    for logdir, why in (("ids", "no test set"), ("none", "no run")):
+    # Figures of two objectives are not of one table.
+    (tmp_path / "first.py").write_text("def first(lines):\n    return [float(line[:1] == 'b') for line in lines]\n")
+    logs = f"--log_dir {tmp_path}/other/train --no-evaluate --rollout_num 1 --kl_weight 0.5"
+    assert train(shlex.split(f"{text} {logs} --objective first.py:first")) == 0
+    capsys.readouterr()
+    for logdirs, why in (
+        (["ids"], "no test set"),
+        (["none"], "no run"),
+        ([".", "other"], "another objective"),
+        ([".", "none"], "not a readable configuration"),
+    ):
         with pytest.raises(SystemExit) as ended:
-            alternatives.main([str(tmp_path / logdir / "train")])
+            alternatives.main([str(tmp_path / logdir / "train") for logdir in logdirs])
         assert ended.value.code == 2 and why in capsys.readouterr().err
 
 

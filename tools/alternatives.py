@@ -25,6 +25,7 @@ from generator import Policy
 from model import adam
 from runs.directories import evaluations_of
 from support.config import UsageError
+from support.config_file import CONFIG, read_config
 from support.device import configure_tensorflow
 from support.objective import Objective
 from support.parser import Parser, number
@@ -153,6 +154,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         test, before = subject.truth(), Evaluated(model.config, pretrained)
         if test.ndim < 2 or not len(test):
             raise UsageError(f"{arguments.logdirs[0]}: no test set")
+        asked = read_config(arguments.logdirs[0] / CONFIG)
+        for logdir in arguments.logdirs:
+            found = read_config(logdir / CONFIG)
+            if any(found.get(what) != asked[what] for what in ("objective", "data")):
+                raise UsageError(f"{logdir}: another objective, or other data, than {arguments.logdirs[0]}")
         points: list[tuple[str, Sequence[float]]] = []
         tokens = model.generator.mask(tf.constant(test)).numpy().sum(axis=1).mean()
         names = [re.sub("/[0-9]+$", "", name) for name in short_names(arguments.logdirs)]  # without a sweep's seed
