@@ -133,7 +133,7 @@ def test_the_log_ratios_gradient_is_that_of_the_divergence_from_the_oracle():
 
 
 @ENDS
-def test_samples_weighted_by_the_perfect_discriminators_odds_teach_what_real_ones_do(end_token):
+def test_samples_weighted_by_the_optimal_discriminators_odds_teach_what_real_ones_do(end_token):
     """And E[r ∇log G] of their logarithms r lacks what is of their second order: RESULTS.md says what follows."""
     model = model_of("log_ratio", end_token=end_token)
     sequences = tf.constant(all_sequences(4, 3, end_token))

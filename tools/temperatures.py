@@ -97,7 +97,7 @@ class Subject:
         """A point for each number of candidates, at temperature 1, with the weights that were loaded last.
 
         NLLs, entropy and divergences are those of q_n, and what compares samples is of samples of it. η is chosen on
-        the validation set. With an oracle also what D*, the best discriminator, would reach, with η = 1. Raises
+        the validation set. With an oracle also what D*, the optimal discriminator, would reach, with η = 1. Raises
         UsageError: the discriminator was not found to know anything, or now it can't be measured.
         """
         config, oracle = self.data.config, isinstance(self.data, OracleData)
