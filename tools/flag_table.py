@@ -2,17 +2,24 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from support.config import FIELDS, SECTIONS
-from support.presets import PRESETS
+from support.presets import ADDITIVE_DEFAULTS, FOLD_DEFAULTS, POOLED_DEFAULTS, PRESETS
 
 HEAD = """# Flags
 
 All flags of `python main.py`. Booleans take `--evaluate`, `--no-evaluate` or `--evaluate False`. A preset is a set of
-values that the other flags start from; explicit flags win over it. A flag without effect beside the others is refused.
+values that the other flags start from; some flags bring values of others, too. Explicit flags win over both. A flag
+without effect beside the others is refused.
 """
+BROUGHT: dict[str, dict[str, Any]] = {  # with a flag, values of others
+    "`--discriminator pooled`": POOLED_DEFAULTS,
+    "`--discriminator bigram` or `lstm`": ADDITIVE_DEFAULTS,
+    "`--g_update fold`": FOLD_DEFAULTS,
+}
 
 
 def shown(value: object) -> str:
@@ -22,17 +29,19 @@ def shown(value: object) -> str:
 
 def flag_table(names: list[str]) -> str:
     """A Markdown table: flag, its default and its values in the presets, meaning."""
-    columns = ["flag", "default; presets", "meaning"]
+    columns = ["flag", "default; presets", "meaning (values)"]
     lines = [row(columns), "|---" * len(columns) + "|"]
     for name in names:
         field = FIELDS[name]
         changed: dict[str, list[str]] = {}
-        for preset, values in PRESETS.items():
+        for preset, values in (PRESETS | BROUGHT).items():
             if name in values:
                 changed.setdefault(shown(values[name]), []).append(preset)
         presets = [f"{', '.join(names)}: {value}" for value, names in changed.items()]
         default = shown(field.default) or "none"
-        lines.append(row([f"`--{name}`", "; ".join([default, *presets]), field.metadata["help"]]))
+        choices = field.metadata["choices"] if name != "preset" else None
+        words = f" ({', '.join(f'`{word}`' for word in choices)})" if choices else ""
+        lines.append(row([f"`--{name}`", "; ".join([default, *presets]), field.metadata["help"] + words]))
     return "\n".join(lines)
 
 
