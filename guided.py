@@ -15,8 +15,8 @@ LARGEST_ETA = 4.0  # the scores of a discriminator that is right have the best �
 class GuidedGenerator(Policy):
     """G'(y_t | y_<t) ∝ G(y_t | y_<t) · exp(η s(y_t | y_<t)).
 
-    With the optimal discriminator, s = log p(y_t | y_<t) - log G(y_t | y_<t), and η = 1 it is p. Both factors are softmax
-    of what is linear in a state. So their product is, too: its `hidden` is [hidden of G, η · context of D].
+    With the optimal discriminator, s = log p(y_t | y_<t) - log G(y_t | y_<t), and η = 1 it is p. Both factors are
+    softmax of what is linear in a state. So their product is, too: its `hidden` is [hidden of G, η · context of D].
     """
 
     def __init__(self, policy: Policy, discriminator: AdditiveDiscriminator, eta: tf.Variable):

@@ -227,6 +227,8 @@ class Run:
         if not self.model.is_finite():
             raise self._diverged(f"a weight is not finite after {self.steps[self.taken - 1]}")
         first = not self.checkpoints.newest
+        if self.model.guided and self.taken > self.config.pretrain_g_epochs:
+            self.model.choose_eta()  # that of these weights, whether they were evaluated or not
         self.checkpoints.save(self.taken, self.records.details(self.steps.marks(self.taken)))
         if first:
             for directory in self.directories:
@@ -267,6 +269,9 @@ def run(config: Config) -> int:
         recorded = claim(directories, config)
         data: Dataset = DATASETS[config.dataset](config)
         print(data.introduction(), flush=True)
+        if (config.g_update == "fold" or (config.guides and not config.guide_eta)) and not len(data.validation()):
+            which = "--g_update fold" if config.g_update == "fold" else "--guide_eta 0"
+            raise UsageError(f"{which} needs a validation set to choose η on, and {data.origin} has none")
         objective = Objective.read(config.objective, data.decode) if config.objective else None
         tokens: dict[str, Any] = {n: getattr(data, n) for n in ("vocab_size", "start_token", "end_token")}
         more: dict[str, Any] = {n: getattr(data, n) for n in ("oracle", "references", "validation")}

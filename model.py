@@ -78,6 +78,7 @@ class SeqGAN:
         )
         self.g_optimizer = adam(rate(config.g_lr, config.g_schedule, updates.g), self.generator)
         self.recorded: Mapping[str, Sequence[float]] = {}  # the newest evaluation that a run's checkpoint has
+        self.taken = 0  # steps that a run's checkpoint has behind it
         # What the flags do not ask for is not made: the checkpoints of runs without it stay as they are.
         self.discriminator: Discriminator | AdditiveDiscriminator | None = None
         self.d_optimizer: Any = None
@@ -140,7 +141,7 @@ class SeqGAN:
             raise UsageError(str(error).removesuffix("; --overwrite starts afresh")) from None
         if not found:
             raise UsageError(f"{directory}: {lost_weights(path.parent, content) or 'the run has no checkpoint yet'}")
-        model.recorded = found[1].get("evaluation", {})
+        model.taken, model.recorded = found[0], found[1].get("evaluation", {})
         return model
 
     def _compiled(self, step):
@@ -381,10 +382,12 @@ class SeqGAN:
     def choice(self, guide: bool) -> Evaluated:
         """What is drawn from and measured: the generator or, with `guide`, the guided one.
 
-        Raises UsageError: there is no guided one.
+        Raises UsageError: there is no guided one, or its discriminator is not trained yet.
         """
         if guide and not self.guided:
             raise UsageError(f"--guide: the run's discriminator is not one of {' and '.join(ADDITIVE)}")
+        if guide and self.taken <= self.config.pretrain_g_epochs:
+            raise UsageError("--guide: at this checkpoint the discriminator is not trained yet")
         return self.guided if guide and self.guided else self.plain
 
     def choose_eta(self) -> float:

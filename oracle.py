@@ -207,9 +207,9 @@ class OracleData:
         """What the discriminator knows of two times --d_eval_samples sequences of the oracle, always the same ones.
 
         The first half stands for the validation set, the other for the test set. Returns (value, standard error) of the
-        figures of `what_d_knows`, and `d_optimal_acc`: the accuracy, on the same sequences, of the optimal discriminator
-        there is, D* = p / (p + G). With `beside`, what `evaluate` has returned, also the NLLs, entropy and divergences
-        of what is kept of --candidates.
+        figures of `what_d_knows`, and `d_optimal_acc`: the accuracy, on the same sequences, of the optimal
+        discriminator, D* = p / (p + G). With `beside`, what `evaluate` has returned, also the NLLs, entropy and
+        divergences of what is kept of --candidates.
         """
         size = self.config.d_eval_samples
         if self._unseen is None:

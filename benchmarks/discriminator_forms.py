@@ -24,12 +24,14 @@ import tensorflow as tf
 from data import Dataset
 from discriminator import PooledDiscriminator
 from generator import Policy, run_lstm
-from main import DATASETS
 from model import SeqGAN, adam, rate
 from support.config import UsageError
 from support.device import configure_tensorflow
 from support.seeds import Purpose, variable_seed
 from tools.plot_curves import markdown
+from tools.temperatures import data_of
+
+SCALE = 0.1  # of what a generator finds surprising, nats, beside embeddings that begin within ±0.05
 
 
 class Surprise(PooledDiscriminator):
@@ -43,7 +45,7 @@ class Surprise(PooledDiscriminator):
         log_probs = tf.nn.log_softmax(policy.logits(policy.states(tokens).hidden))  # [T, B, V]
         entropy = tf.transpose(-tf.reduce_sum(tf.exp(log_probs) * log_probs, axis=-1))
         real = tf.cast(tokens != self.vocab_size, tf.float32)
-        channels = tf.stop_gradient(tf.stack([policy.log_probs(tokens), entropy * real], axis=-1))
+        channels = SCALE * tf.stop_gradient(tf.stack([policy.log_probs(tokens), entropy * real], axis=-1))
         return tf.concat([super().embedded(tokens)[..., :-2], channels], axis=-1)
 
 
@@ -96,6 +98,7 @@ class Pair(keras.layers.Layer):
         return tf.add_n(losses), tf.add_n(accuracies) / 2
 
 
+GAINS = ("d_gain_valid", "d_gain")
 FORMS: dict[str, type] = {
     "pooled": PooledDiscriminator,
     "surprise": Surprise,
@@ -123,8 +126,8 @@ def measured(form: str, model: SeqGAN, data: Dataset) -> tuple[str, ...]:
     seconds = (time.perf_counter() - started) * config.pretrain_d_epochs / max(config.pretrain_d_epochs - 1, 1)
     known = SimpleNamespace(sample=model.sample, log_odds=another.log_odds)
     figures = data.evaluate_discriminator(known, 0)
-    gains = ("{:.4f} ± {:.4f}".format(*figures[name]) for name in ("d_gain_valid", "d_gain"))
-    return form, *gains, f"{seconds:.0f}"
+    gains = ("{:.4f} ± {:.4f}".format(*figures[name]) if name in figures else "" for name in GAINS)
+    return form, *gains, f"{seconds:.0f}" if config.pretrain_d_epochs > 1 else "not measured"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -139,8 +142,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = SeqGAN.restored(arguments.logdir)
         if model.config.discriminator != "pooled" or model.config.dataset == "LSTM":
             raise UsageError(f"{arguments.logdir}: no run on tunes or text with --discriminator pooled")
+        if not model.config.measures_discriminator or not model.config.pretrain_d_epochs:
+            raise UsageError(f"{arguments.logdir}: its discriminator was not pretrained, or not measured")
         configure_tensorflow()
-        data = DATASETS[model.config.dataset](model.config)
+        data = data_of(arguments.logdir, model.config)
         rows = [measured(form, model, data) for form in arguments.forms]
     except (UsageError, OSError) as error:
         print(f"discriminator_forms.py: error: {error}", file=sys.stderr)

@@ -5,7 +5,6 @@ real data alone, with the generator fixed. Each update needs a softmax over the 
 without. The learning rate is the one of the least NLL on the validation set after the given seconds.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,13 +20,14 @@ import numpy as np
 import tensorflow as tf
 
 from additive import AdditiveDiscriminator
-from data import Due
+from data import Dataset, Due
 from evaluation import Evaluated
 from guided import GuidedGenerator
-from main import DATASETS
 from model import SeqGAN, discriminator
 from support.config import UsageError
+from support.parser import Parser, number
 from support.seeds import Purpose, key
+from tools.temperatures import data_of
 
 
 def trainer(guided: GuidedGenerator, optimizer: keras.optimizers.Optimizer, seed: int) -> Callable:
@@ -49,26 +49,26 @@ def trainer(guided: GuidedGenerator, optimizer: keras.optimizers.Optimizer, seed
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program: prints a line for each learning rate, then the figures of the best one on the test set."""
-    parser = argparse.ArgumentParser(prog="module_by_mle.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="module_by_mle.py", description=__doc__, allow_abbrev=False)
+    positive = number(float, 1e-9, 1e9)
     parser.add_argument("logdir", type=Path, metavar="LOGDIR", help="a run with --discriminator bigram or lstm")
-    parser.add_argument("--seconds", type=float, default=60, help="of training, compilation aside (default: 60)")
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.001, 0.003, 0.01], help="learning rates")
+    parser.add_argument("--seconds", type=positive, default=60, help="of training, compilation aside (default: 60)")
+    parser.add_argument("--rates", type=positive, nargs="+", default=[0.001, 0.003, 0.01], help="learning rates")
     arguments = parser.parse_args(argv)
-    try:
+    with parser.failing_in_one_line(arguments.logdir):
         model = SeqGAN.restored(arguments.logdir)
         if not isinstance(model.discriminator, AdditiveDiscriminator):
             raise UsageError(f"{arguments.logdir}: its discriminator is not additive")
         tf.config.experimental.enable_tensor_float_32_execution(model.config.tf32)  # as in its evaluations
-        return compare(model, arguments.seconds, arguments.rates)
-    except (UsageError, OSError) as error:
-        print(f"module_by_mle.py: error: {error}", file=sys.stderr)
-        return 2
+        compare(model, data_of(arguments.logdir, model.config), arguments.seconds, arguments.rates)
+    return 0
 
 
-def compare(model: SeqGAN, seconds: float, rates: Sequence[float]) -> int:
-    """Trains with each rate for so many seconds, and prints what comes of it."""
-    config, data = model.config, DATASETS[model.config.dataset](model.config)
-    validation = tf.constant(data.validation())
+def compare(model: SeqGAN, data: Dataset, seconds: float, rates: Sequence[float]) -> None:
+    """Trains with each rate for so many seconds, and prints what comes of it; raises UsageError where nothing can."""
+    config, validation = model.config, tf.constant(data.validation())
+    if not len(validation):
+        raise UsageError(f"{data.origin}: no validation set to choose the learning rate on")
     best: tuple[float, dict[str, tuple[float, float]]] = (np.inf, {})
     for rate in rates:
         module = discriminator(config, data.vocab_size, data.start_token, data.end_token)
@@ -92,11 +92,12 @@ def compare(model: SeqGAN, seconds: float, rates: Sequence[float]) -> int:
         print(f"rate {rate:g}: {number} updates in {spent:.0f} s, NLL on the validation set {nll:.4f} nats per token")
         if nll < best[0]:
             best = nll, data.evaluate(measured, 0, Due(True, False, False))
+    if not best[1]:
+        raise UsageError("--rates: the NLL of the validation set is no number with any of them")
     before = data.evaluate(model, 0, Due(True, False, False))
-    for name in ("nll", "nll_test", "kl_reverse"):
+    for name in ("nll", "nll_valid", "nll_test", "kl_reverse"):
         if name in before:
             print(f"{name}: {before[name][0]:.4f} of the generator, {best[1][name][0]:.4f} with the module")
-    return 0
 
 
 if __name__ == "__main__":

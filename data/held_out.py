@@ -107,10 +107,11 @@ def what_d_knows(
     valid_lengths, test_lengths = ((rows != padding).sum(axis=1) for rows in (choosing, measuring))
     if len(test) > 1:
         figures["d_test_acc"] = balanced_accuracy(test, test_fake)
-    if min(len(valid), len(test)) >= LEAST_DRAWS:
-        eta = best_eta(valid, valid_fake, test_fake)
-        figures["d_gain"] = reweighting_gain(eta, test, test_fake, test_lengths)
+    if len(valid) >= LEAST_DRAWS:
+        eta = best_eta(valid, valid_fake, *([test_fake] if len(test) >= LEAST_DRAWS else []))
         figures["d_eta"] = (eta, math.nan)
+    if min(len(valid), len(test)) >= LEAST_DRAWS:
+        figures["d_gain"] = reweighting_gain(eta, test, test_fake, test_lengths)
         if candidates:
             groups = Groups(eta * of_pool.reshape(GROUPS, candidates))
             figures["d_gain_resampled"] = groups.gain(eta * test, test_lengths)

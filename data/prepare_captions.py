@@ -43,12 +43,14 @@ def members(source: Path) -> dict[str, Callable[[], bytes]]:
     return {f"{source}/{name}": partial(archive.read, name) for name in archive.namelist()}
 
 
-def find(source: Path) -> list[tuple[str, bytes]]:
-    """The two files of a source, for training and for testing: (path, content).
+def find(source: Path, output: Path) -> list[tuple[str, bytes]]:
+    """The two files of a source, for training and for testing: (path, content); none in an `output` inside.
 
     Raises DataError: it holds no such two files, or several of a name. Raises OSError: one can't be read.
     """
-    there = members(source)
+    there, own = members(source), output.resolve()
+    if own != source.resolve():
+        there = {path: read for path, read in there.items() if own not in Path(path).resolve().parents}
     for pair in PAIRS:
         found = [[path for path in there if fnmatchcase(path.split("/")[-1], name)] for name in pair]
         if all(found):
@@ -90,7 +92,7 @@ def prepare(source: Path, output: Path) -> None:
     file can't be read or written.
     """
     try:
-        found = find(source)
+        found = find(source, output)
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:  # damaged, or with a password
         raise DataError(f"{source}: {error}") from None
     splits = {}

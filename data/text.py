@@ -104,15 +104,15 @@ def split_files(data_dir: str) -> dict[str, Path | None]:
 class Source:
     """The lines of --data_dir that are used, as tokens, with counts of those that are not used whole."""
 
-    def __init__(self, config: Config):
-        """Finds the files; raises DataError where there are none."""
-        self.config, self.files = config, split_files(config.data_dir)
+    def __init__(self, config: Config, whole: bool = False):
+        """Finds the files; raises DataError where there are none. `whole`: lines are not cut to --seq_len."""
+        self.config, self.files, self.whole = config, split_files(config.data_dir), whole
         self.empty = 0  # lines of white space
         self.lengths: Counter[int] = Counter()  # {tokens: lines of so many}, of all others
         self.used: Counter[str] = Counter()  # {split: lines}
 
     def __iter__(self) -> Iterator[tuple[str, Sequence[str]]]:
-        """(split, at most --seq_len tokens) of each line that has any; reads the files anew and counts anew.
+        """(split, at most --seq_len tokens, or all) of each line that has any; reads the files anew and counts anew.
 
         Raises DataError, OSError: as `read_lines` does.
         """
@@ -127,13 +127,12 @@ class Source:
                     self.empty += 1
                     continue
                 self.lengths[len(tokens)] += 1
-                if len(tokens) > config.seq_len:
-                    if config.long_lines == "drop":
-                        continue
-                    tokens = tokens[: config.seq_len]
-                part = split_of(tokens, config.split_seed) if by_rule else split
+                if len(tokens) > config.seq_len and config.long_lines == "drop":
+                    continue
+                cut = tokens[: config.seq_len]
+                part = split_of(cut, config.split_seed) if by_rule else split
                 self.used[part] += 1
-                yield part, tokens
+                yield part, tokens if self.whole else cut
 
     @property
     def long(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data import Due
-from data.text import MAX_HELD_OUT, MAX_LINE, ORDERS, SPLITS, Source, TextData, by_order
+from data.text import MAX_HELD_OUT, ORDERS, SPLITS, Source, TextData, by_order
 from data.training_set import spread
 from support.config import Config
 from support.metrics import bleu, mean_and_error, self_bleu
@@ -23,7 +23,7 @@ class TexygenData(TextData):
         """Raises DataError and OSError as TextData does."""
         super().__init__(config)
         lines: dict[str, list[Sequence[str]]] = {split: [] for split in SPLITS}
-        whole = Source(dataclasses.replace(config, seq_len=MAX_LINE))
+        whole = Source(dataclasses.replace(config, long_lines="truncate"), whole=True)
         for split, tokens in whole:
             lines[split].append(tokens)
         self.written, self.longest = lines["test"], max(whole.lengths)

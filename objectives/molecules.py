@@ -17,5 +17,8 @@ def qed(strings: list[str]) -> list[float]:
 
 
 def molecule(string: str) -> Chem.Mol | None:
-    """The molecule that a string means; None where it means none, an empty one included."""
-    return Chem.MolFromSmiles(string) if string else None
+    """The molecule that a string means; None where it means none, as an empty one.
+
+    RDKit would take what follows a blank for the name of the molecule.
+    """
+    return Chem.MolFromSmiles(string) if string and not any(map(str.isspace, string)) else None

@@ -22,6 +22,7 @@ TAKEN = "another process is training there"
 PRETRAINED = "pretrained"  # the mark of the checkpoint at the end of the generator's pretraining
 # What runs on music leave, or samples of them.
 SONG, MEDIUM = re.compile(r"sample\d+\.(mid|abc)|tunes\.(abc|html)"), re.compile(r"epoch\d+_.*\.(png|wav)")
+SONGS = tuple(f"sample{i}.mid" for i in range(5))  # that such a run leaves in its --log_dir
 SAVED = "saved"  # in config.json: whether the run has written a checkpoint
 STEP = re.compile(r"step-\d{9}")  # a checkpoint's directory: the number of steps taken
 # The schedules of rates that can fall over the epochs that a flag counts.
@@ -249,12 +250,18 @@ class RunDirectory:
                 write_whole(path, content)
 
     def wipe(self) -> None:
-        """Removes the records of an earlier run, and nothing else. Raises OSError: one can't be removed."""
+        """Removes the records of an earlier run, and nothing else. Raises OSError: one can't be removed.
+
+        What its data set has not written stays; all of that where config.json, which names it, can't be read.
+        """
         kept, media = [], self.path / MEDIA
-        if self.flag == "--log_dir":
-            kept = [self.path / VOCABULARY, self.path / TEMPO]
-            kept += self._tunes()
-            kept += [path for path in media.glob("*") if MEDIUM.fullmatch(path.name)]
+        with contextlib.suppress(UsageError):
+            dataset = read_config(self.path / CONFIG)["flags"].get("dataset") if self.flag == "--log_dir" else None
+            if dataset == "text":
+                kept = [self.path / VOCABULARY]
+            elif dataset == "Nottingham":
+                kept = [self.path / TEMPO, *(self.path / name for name in SONGS)]
+                kept += [path for path in media.glob("*") if MEDIUM.fullmatch(path.name)]
         # The configuration last: it tells whose the others are.
         for path in [*record_files(self.path), *kept, self.path / CONFIG]:
             path.unlink(missing_ok=True)

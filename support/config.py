@@ -441,6 +441,11 @@ def check_effect(config: Config, given: Iterable[str]) -> None:
         useless = not (REWARDS[config.reward].rollouts or config.kl_weight or config.objective_share)
         if name in ("rollout_num", "rollout_lag") and useless:
             raise UsageError(f"--{name} has no effect with --reward {config.reward} and without --kl_weight above 0")
+        if name == "baseline" and config.g_update == "expected" and config.baseline != "none":
+            if not config.rollouts_drawn:
+                raise UsageError(f"--{name} has no effect with --g_update expected and without rollouts")
+        if name in ("g_lr", "g_schedule", "baseline") and config.g_update == "fold":
+            raise UsageError(f"--{name} has no effect with --g_update fold")
 
 
 def meets(value: Any, wanted: Any) -> bool:
@@ -455,6 +460,8 @@ def check_update(config: Config) -> None:
         raise UsageError(f"{update} needs --discriminator {' or '.join(ADDITIVE)}, and a reward that is its own")
     if config.g_update == "expected" and config.reward != "log_odds":
         raise UsageError(f"{update} needs --reward log_odds, whose part for each next token is known")
+    if config.g_update == "fold" and not (config.pretrain_d_epochs and (config.d_steps or config.total_epochs == 1)):
+        raise UsageError(f"{update} trains a discriminator a round: --pretrain_d_epochs and --d_steps are 1 or more")
     if config.g_update == "fold" and (config.g_steps > 1 or config.mle_steps or config.kl_weight):
         raise UsageError(f"{update} changes no weight of the generator: --g_steps is 1, --mle_steps and --kl_weight 0")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from support.config import UsageError, check_name
 
-LONGEST = 2**17  # characters of a file, which is kept in config.json
+LONGEST = 2**17  # bytes of a file, which is kept in config.json
 KEPT = 2**17  # sequences whose scores are remembered
 SHOWN = 80  # characters of a sequence in a message
 
@@ -30,8 +30,8 @@ def read_source(name: str) -> dict[str, str]:
         raise UsageError(f"--objective {path}: {error.strerror}") from None
     except ValueError:
         raise UsageError(f"--objective {path}: not a text file in UTF-8") from None
-    if len(text) > LONGEST:
-        raise UsageError(f"--objective {path}: longer than {LONGEST:,} characters; data belong in other files")
+    if len(text.encode()) > LONGEST:
+        raise UsageError(f"--objective {path}: longer than {LONGEST:,} bytes; data belong in other files")
     return {"function": function, "text": text}
 
 
@@ -85,7 +85,7 @@ class Objective:
             returned = self._function(list(sequences))
         try:
             values = np.asarray(returned, np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise self._unfit(f"a {type(returned).__name__} that is not a list of {count} numbers") from None
         if values.shape != (count,):
             found = f"{len(values)} values" if values.ndim == 1 else f"values of shape {list(values.shape)}"

@@ -87,7 +87,9 @@ def test_a_module_by_maximum_likelihood(tmp_path, knowing, capsys):
     assert list(found) == ["nll", "nll_test", "kl_reverse"]
     for before, after in found.values():
         assert after < before - 0.02
-    assert module_by_mle.main([str(knowing)]) == 2 and "not additive" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        module_by_mle.main([str(knowing)])
+    assert stopped.value.code == 2 and "not additive" in capsys.readouterr().err
 
     model = SeqGAN.restored(tmp_path / "train")
     guided, tokens = model.guided.policy, all_sequences(4, 3)

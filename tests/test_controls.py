@@ -2,6 +2,7 @@
 
 import csv
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -89,7 +90,8 @@ def test_the_controls_of_a_run(tunes, tmp_path, capsys):
 
 def test_on_the_oracle_there_are_averages_alone(knowing, tmp_path, capsys):
     """That of a generator with itself is itself, up to rounding."""
-    assert controls.main([str(knowing), "--average", str(knowing), "-n", "300", "--csv", str(tmp_path / "c.csv")]) == 0
+    again = shutil.copytree(knowing, tmp_path / "again")
+    assert controls.main([str(knowing), "--average", str(again), "-n", "300", "--csv", str(tmp_path / "c.csv")]) == 0
     with open(tmp_path / "c.csv", newline="") as file:
         own, average, real = csv.DictReader(file)
     assert [row["run"] for row in (own, average, real)] == ["generator/1", "average of 2/1", "real data"]
@@ -105,7 +107,9 @@ def test_what_cannot_be_compared_is_one_line(tunes, knowing, tmp_path, capsys):
     capsys.readouterr()
     for argv, why in (
         ([knowing], "--average alone"),
-        ([knowing, "--average", knowing, "--fresh"], "--average alone"),
+        ([knowing, "--average", tmp_path / "larger", "--fresh"], "--average alone"),
+        ([knowing, "--average", tmp_path / "larger", "--candidates", "4"], "--average alone"),
+        ([knowing, "--average", knowing], "given twice"),
         ([tunes / "1", "--average", knowing], "other data"),
         ([tunes / "1", "--average", tmp_path / "larger"], "of another size"),
     ):

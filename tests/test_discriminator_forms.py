@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import SIZES, all_sequences, random_generator, train
+from test_guided import without, without_cnn
 from test_nottingham import write_song
 
 from benchmarks import discriminator_forms as forms
+from benchmarks import module_by_mle
 from data.music.dataset import NottinghamData
 from model import SeqGAN
 
@@ -29,7 +31,7 @@ def test_surprise_sees_what_the_generator_finds_likely(end_token):
                 np.testing.assert_array_equal(channels, 0)
                 continue
             p = tf.nn.softmax(policy.logits(state.hidden)).numpy()[0].astype(np.float64)
-            np.testing.assert_allclose(channels, [np.log(p[token]), -(p @ np.log(p))], atol=1e-5)
+            np.testing.assert_allclose(channels / forms.SCALE, [np.log(p[token]), -(p @ np.log(p))], atol=1e-5)
             state = policy.next_state(tf.constant([token]), state)
 
 
@@ -76,3 +78,25 @@ def test_the_table_of_a_run(tmp_path, capsys):
     assert rows[3][1] != rows[2][1] != rows[5][1]
     assert forms.main([str(tmp_path / "tunes")]) == 2
     assert "no run" in capsys.readouterr().err
+
+
+def test_other_data_than_the_run_has_read_are_refused(tmp_path, capsys):
+    """By this program and by the module by maximum likelihood; and a discriminator that was not measured."""
+    (tmp_path / "lines").mkdir()
+    for name in ("train", "valid", "test"):
+        (tmp_path / "lines" / f"{name}.txt").write_text("abc\ncba\nbac\n" * 8)
+    words = [*without_cnn(SIZES), "--dataset", "text", "--data_dir", str(tmp_path / "lines"), "--no-jit"]
+    words += shlex.split("--vocab_size 9 --total_epochs 0 --d_draws 8 --no-evaluate")
+    bigram, pooled = shlex.split("--discriminator bigram"), shlex.split("--discriminator pooled --pretrain_d")
+    pooled += shlex.split("--d_filter_sizes 1 2 --d_num_filters 2 2")
+    for name, more in (("bigram", bigram), ("pooled", pooled)):
+        assert train([*without(words, "--rollout_num", 1), *more, "--log_dir", str(tmp_path / name)]) == 0
+    with pytest.raises(SystemExit) as stopped:
+        module_by_mle.main([str(tmp_path / "bigram"), "--seconds", "nan"])
+    assert stopped.value.code == 2
+    capsys.readouterr()
+    assert forms.main([str(tmp_path / "pooled")]) == 2 and "not measured" in capsys.readouterr().err
+    (tmp_path / "lines" / "valid.txt").write_text("aaa\n" * 8)
+    with pytest.raises(SystemExit) as stopped:
+        module_by_mle.main([str(tmp_path / "bigram")])
+    assert stopped.value.code == 2 and "other data" in capsys.readouterr().err

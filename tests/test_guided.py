@@ -202,6 +202,16 @@ def test_a_resumed_run_is_bitwise_the_same(trainer, tmp_path, update):
         ("--discriminator bigram --reward constant", "--discriminator has no effect without --reward"),
         ("--discriminator bigram --d_draws 100", "--d_draws: 100 is less than half a --d_batch_size of 1024"),
         ("--train_size 100 --d_draws 100", "--d_draws has no effect with --train_size 100"),
+        (
+            "--discriminator bigram --g_update expected --reward log_odds --rollout_num 0 --baseline batch",
+            "--baseline has no effect with --g_update expected",
+        ),
+        (
+            "--discriminator bigram --g_update fold --g_schedule cosine",
+            "--g_schedule has no effect with --g_update fold",
+        ),
+        ("--discriminator bigram --g_update fold --d_steps 0", "--d_steps are 1 or more"),
+        ("--discriminator bigram --g_update fold --pretrain_d_epochs 0", "--pretrain_d_epochs and --d_steps are 1"),
         ("--baseline prefix --rollout_num 0", "--baseline prefix needs a --rollout_num of 1 or more"),
     ],
 )
@@ -237,5 +247,25 @@ def test_an_empty_validation_set_is_named(tmp_path, capsys):
         str(tmp_path / "train"),
     ]
     assert train([*words, "--eval_log_dir", str(tmp_path / "eval")]) == 2
-    assert "--guide_eta 0: there is no validation set" in capsys.readouterr().err
-    assert train([*words, "--eval_log_dir", str(tmp_path / "eval"), "--guide_eta", "1", "--overwrite"]) == 0
+    assert "--guide_eta 0 needs a validation set" in capsys.readouterr().err
+    assert not (tmp_path / "train").exists(), "found out before training"
+    folded = without(
+        without([*words, "--g_update", "fold", "--guide_eta", "1"], "--total_epochs", 1), "--rollout_num", 1
+    )
+    assert train([*folded, "--eval_log_dir", str(tmp_path / "eval")]) == 2
+    assert "--g_update fold needs a validation set" in capsys.readouterr().err
+    assert train([*words, "--eval_log_dir", str(tmp_path / "eval"), "--guide_eta", "1"]) == 0
+
+
+def test_eta_is_that_of_the_weights_that_are_saved(tmp_path, capsys):
+    """Also where nothing is evaluated; and what is not trained yet guides nobody."""
+    words = [*argv("--no-jit", "--total_epochs", "0", "--d_lr", "0.05")]
+    for name, more in (("seen", ["--eval_log_dir", str(tmp_path / "eval")]), ("unseen", ["--no-evaluate"])):
+        assert train([*words, "--log_dir", str(tmp_path / name), *more]) == 0
+    seen, unseen = (float(SeqGAN.restored(tmp_path / name).eta) for name in ("seen", "unseen"))
+    assert seen == unseen != 1.0
+    capsys.readouterr()
+    for tool, more in ((sample, ["--checkpoint", "pretrained"]), (temperatures, ["--checkpoints"])):
+        with pytest.raises(SystemExit) as stopped:
+            tool.main([str(tmp_path / "seen"), "--guide", *more])
+        assert stopped.value.code == 2 and "not trained yet" in capsys.readouterr().err

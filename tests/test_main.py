@@ -278,3 +278,13 @@ def test_tensorboard_serves_the_scalars(finished):
     finally:
         server.kill()
         server.wait()
+
+
+def test_overwrite_spares_what_the_run_has_not_written(tmp_path):
+    """A run on the oracle writes neither tunes nor a vocabulary."""
+    assert run(tmp_path, "--total_epochs", "0") == 0
+    mine = [tmp_path / "train" / name for name in ("sample99.mid", "sample0.mid", "tunes.abc", "vocabulary.json")]
+    for path in mine:
+        path.write_text("mine")
+    assert run(tmp_path, "--total_epochs", "0", "--overwrite") == 0
+    assert all(path.read_text() == "mine" for path in mine)

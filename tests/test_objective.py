@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 import types
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -533,6 +534,12 @@ def test_molecules():
     molecules = example("molecules")
     strings = ["CC(=O)Oc1ccccc1C(=O)O", "c1ccccc1(", "", "CCO"]
     assert molecules.valid(strings) == [1, 0, 0, 1]
+    assert molecules.valid(["C C O", "CC )))", "CCO name", "CCO\n"]) == [
+        0,
+        0,
+        0,
+        0,
+    ]  # RDKit reads no further than a blank
     np.testing.assert_allclose(molecules.qed(strings), [0.5501, 0, 0, 0.4068], atol=1e-3)
 
 
@@ -562,3 +569,17 @@ def test_without_rdkit_it_says_so(tmp_path, monkeypatch, capsys):
         tools_molecules.main([str(tmp_path / "samples.txt"), "--train", str(tmp_path / "samples.txt")])
     error = capsys.readouterr().err
     assert ended.value.code == 2 and "RDKit is needed: pip install rdkit" in error and error.count("\n") == 1
+
+
+def test_continued_maximum_likelihood_reads_real_tokens():
+    """Also that of a run with --scheduled_sampling."""
+    rows, ended = all_sequences(4, 3), []
+    for share in ("0", "1"):
+        model = SeqGAN(parse([*SIZES, *D_SIZES, "--scheduled_sampling", share]), 4)
+        data = SimpleNamespace(references=lambda: rows)
+        objective = SimpleNamespace(score=lambda rows: np.ones(len(rows)))
+        subject = SimpleNamespace(model=model, data=data)
+        assert len(list(alternatives.continued(subject, objective, model.generator, [3], 0.05, 1.0))) == 1
+        ended.append([weight.numpy() for weight in model.generator.weights])
+    for mine, theirs in zip(*ended, strict=True):
+        np.testing.assert_array_equal(mine, theirs)

@@ -170,3 +170,12 @@ def test_the_script_prepares_and_trains(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "100 captions for training" in done.stdout and "bleu2" in done.stdout
     assert "--candidates: no evaluation of logs/train/captions" in done.stderr  # nothing tells what D knows
+
+
+def test_what_it_wrote_is_no_source(tmp_path, capsys):
+    """Where the folder that it writes to is inside the one that it reads."""
+    for name, count in (("train", 1010), ("test", 5)):
+        (tmp_path / f"{name}.txt").write_text("".join(f"a {name} {i}\n" for i in range(count)))
+    for _ in range(2):
+        assert program.main([str(tmp_path), "-o", str(tmp_path / "out")]) == 0
+    assert "10 captions" in capsys.readouterr().out

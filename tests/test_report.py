@@ -20,7 +20,8 @@ from runs.manifest import CHECKSUM, MANIFEST
 from runs.schedule import Schedule
 from support.config_file import CONFIG
 from support.parser import read_flags
-from tools import front_page, report
+from tools import front_page, measured, report
+from tools.measured import Point
 from tools.outcomes import Interval, Outcome, Results, band, holm, interval, p_value, times
 from tools.plot_curves import Curve, Run
 from tools.report import main
@@ -731,3 +732,41 @@ def test_every_number_of_a_table_is_that_of_its_csv(name):
                     assert number.replace("−", "-") in known, (spec, metric, cell)
                     found += 1
     assert found > 10
+
+
+def test_what_differs_by_a_constant_is_one_test_of_guided_generators_too(tmp_path):
+    (tmp_path / "two.toml").write_text(
+        'seeds = [1, 2]\n[[methods]]\nname = "mle"\n[[methods]]\nname = "guided"\nflags = "--discriminator bigram"\n'
+        '[report]\nagainst = "mle"\n'
+    )
+    results = Results(read(tmp_path / "two.toml"))
+    for seed, lower in ((1, 0.25), (2, 0.5)):
+        alone = {"nll_test": 8.0, "kl_forward": 0.5, "d_gain": 0.2}
+        of_guided = {"nll_test_guided": 8 - lower, "kl_forward_guided": 0.5 - lower, "d_gain_resampled": 0.1 * seed}
+        results.outcomes["mle", seed] = Outcome(alone, {})
+        results.outcomes["guided", seed] = Outcome(alone | of_guided, {})
+    assert [each.metric for each in results.differences()] == ["nll_test_guided"]
+
+
+def test_a_report_that_lacks_what_was_measured_writes_nothing(made, tmp_path, capsys):
+    path, _, _ = made
+    path.write_text(TABLE + 'measured = ["absent.csv"]\n')
+    with pytest.raises(SystemExit) as ended:
+        main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")])
+    assert ended.value.code == 2 and "absent.csv" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_what_is_measured_of_several_seeds():
+    """Means with intervals; none of averages, which share generators; of one run no count beyond an error."""
+    points = [Point("real data", 0.0, {"bleu2": (0.95, 0.01)})]
+    for seed, ends in enumerate(((0.90, 0.94, 0.93, 0.80), (0.90, 0.93, 0.94, 0.81), (0.91, 0.94, 0.94, 0.80)), 1):
+        for name, value in zip(("generator", "one of 4", "average of 2", "worse"), ends, strict=True):
+            points.append(Point(f"{name}/{seed}", 1.0, {"bleu2": (value, 0.001), "nll_valid": (1.0, 0.1)}))
+    points.append(Point("alone/1", 1.0, {"bleu2": (0.5, 0.001)}))
+    head, *rows = measured.table(points)
+    assert head[1:] == ["generator", "one of 4", "average of 2", "worse", "alone", "real data"]
+    bleu = next(row for row in rows if row[0] == "BLEU-2")
+    assert "±" in bleu[2] and bleu[3] == "0.937" and bleu[5] == "0.5000 ± 0.0010"
+    _, *rows = measured.apart(points)
+    assert rows[-2] == ["nearer to real data", "", "1", "1", "0", "0"]
+    assert rows[-1] == ["further, beyond the error", "", "0", "", "1", ""]

@@ -610,3 +610,14 @@ def test_lines_and_tunes_are_chosen_too(runs, capsysbinary, tmp_path):
     assert lines != lines_of(capsysbinary, runs / "text", "-n", 40)
     assert lines_of(capsysbinary, runs / "tunes", *words, 3, "-o", tmp_path / "songs")
     assert sorted(path.name for path in (tmp_path / "songs").glob("*.mid")) == [f"sample{i}.mid" for i in range(3)]
+
+
+def test_a_failure_leaves_the_file_that_was_there(runs, tmp_path, capsys):
+    (tmp_path / "boom.py").write_text("def boom(lines):\n    raise ValueError('no')\n")
+    (tmp_path / "mine.txt").write_text("precious")
+    argv = [str(runs / "text"), "-n", "3", "-o", str(tmp_path / "mine.txt")]
+    with pytest.raises(SystemExit) as stopped:
+        sample.main([*argv, "--objective", f"{tmp_path / 'boom.py'}:boom"])
+    assert stopped.value.code == 2 and (tmp_path / "mine.txt").read_text() == "precious"
+    assert sample.main(argv) == 0 and len((tmp_path / "mine.txt").read_text().splitlines()) == 3
+    assert not list(tmp_path.glob("*.partial"))

@@ -360,3 +360,10 @@ def test_training_tunes_keep_their_names(tmp_path):
             (tmp_path / split / f"{name}.mid").write_bytes(midi_file(np.arange(1, length + 1)))
     tunes = load_tunes(tmp_path)
     assert tunes.names == ["train/b.mid", "train/c.mid"] and [len(tune) for tune in tunes.train] == [40, 41]
+
+
+def test_a_waltz_in_quarters_is_no_jig():
+    """With a token a beat there is no half of three beats to compare with."""
+    lengths = np.array([2, 1] * 12)
+    tokens = np.repeat(40 + np.arange(len(lengths)) * 5 % 13, lengths)
+    assert analysed(tokens, Grid(beats=1.0)).metre == "3/4"

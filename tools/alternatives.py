@@ -1,6 +1,7 @@
 """What else raises an objective, and at what KL from the pretrained policy: python tools/alternatives.py LOGDIR."""
 
 import csv
+import dataclasses
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ from support.config_file import CONFIG, read_config
 from support.device import configure_tensorflow
 from support.objective import Objective
 from support.parser import Parser, number
-from tools.plot_curves import colours, legend, read_run, save, short_names, style
+from tools.plot_curves import colours, legend, picture, read_run, save, short_names, style
 from tools.sample import portions
 from tools.temperatures import Subject
 
@@ -88,6 +89,7 @@ def continued(
         raise UsageError(f"--mle_steps: no training sequence has an objective of {least:g}")
     for weight, before in zip(model.generator.weights, pretrained.weights, strict=True):
         weight.assign(before)
+    model.config = dataclasses.replace(model.config, scheduled_sampling=0.0)  # this likelihood is of real tokens
     model.g_pretrain_optimizer = adam(rate, model.generator)
     batches = RandomDraws(rows, model.config.batch_size, 0, model.config.seed)
     for step in range(max(steps)):
@@ -102,8 +104,8 @@ def trained(logdir: Path, tokens: float) -> list[float]:
     Raises UsageError, ValueError, OSError: there is none of an adversarial phase, or it can't be read.
     """
     curves, first = read_run(evaluations_of(logdir))
-    if first is None or "kl_to_pretrained" not in curves:
-        raise UsageError(f"{logdir}: no run that has trained with --objective")
+    if first is None or not {"kl_to_pretrained", "nll_test"} <= curves.keys():
+        raise UsageError(f"{logdir}: no run that has trained with --objective and has a test set")
     nll = curves["nll_test"]
     before = nll.values[nll.epochs < first]
     added = (nll.values[-1] - before[-1]) * tokens if len(before) else np.nan
@@ -143,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--mle_steps", nargs="*", type=number(int, 1, None), default=[], metavar="INT", help=text)
     add("--mle_lr", type=number(float, 0, 1), default=0.001, metavar="FLOAT", help="(default: 0.001)")
     add("--least", type=float, default=1.0, metavar="FLOAT", help="(default: 1)")
-    add("-o", "--output", type=Path, metavar="FIGURE", help="a picture")
+    add("-o", "--output", type=picture, metavar="FIGURE", help="a picture")
     arguments = parser.parse_args(argv)
     with parser.failing_in_one_line(arguments.logdirs[0]):
         configure_tensorflow()

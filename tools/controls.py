@@ -1,8 +1,8 @@
 """What choosing is compared with: python tools/controls.py LOGDIR [--average LOGDIR...] [--fresh] [--csv FILE.csv].
 
 A run's discriminator chooses among samples of its generator G (tools/temperatures.py --candidates). The controls: G
-itself; the likeliest of n samples; one of n by log-odds that are not its own; other generators averaged with G; and a
-fresh discriminator, trained like the run's against what that one has chosen, which should know less.
+itself; one of n by G's own likelihood; one of n by log-odds that are not its own; other generators averaged with G;
+and a fresh discriminator, trained like the run's against what that one has chosen, which should know less.
 """
 
 import dataclasses
@@ -117,7 +117,7 @@ def controls(subject: Subject, others: Sequence[Path], count: int, fresh: bool) 
             raise UsageError(f"--average {logdir}: a generator of another size than that of {subject.logdir}")
         average = Evaluated(config, Average(averaged[:]))
         found[f"average of {len(averaged)}"] = data.evaluate(average, 0, Due(True, True, True))
-    if config.dataset == "LSTM":  # where D* tells what its discriminator lacks
+    if config.dataset == "LSTM" or not len(data.test):  # D* tells more there; nothing to measure a choice on
         return found
     try:
         check_knows(model, subject.logdir, "--candidates")
@@ -194,17 +194,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="controls.py", description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("logdir", type=Path, metavar="LOGDIR", help="--log_dir of a run")
     parser.add_argument("--average", nargs="+", type=Path, default=[], metavar="LOGDIR", help="runs of other seeds")
-    parser.add_argument("--candidates", type=number(int, 2, 1024), default=16, metavar="INT", help="(default: 16)")
+    parser.add_argument("--candidates", type=number(int, 2, 1024), metavar="INT", help="(default: 16)")
     parser.add_argument("--fresh", action="store_true", help="also train a fresh discriminator")
     parser.add_argument("-n", type=number(int, 2, None), default=1000, metavar="INT", help="samples (default: 1000)")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="all figures and their errors")
     arguments = parser.parse_args(argv)
     with parser.failing_in_one_line(arguments.csv):
         configure_tensorflow()
+        runs = [logdir.resolve() for logdir in (arguments.logdir, *arguments.average)]
+        if len(set(runs)) < len(runs):
+            raise UsageError("--average: a run is given twice")
         subject = Subject(arguments.logdir, arguments.n, pretraining=False)
-        if subject.model.config.dataset == "LSTM" and (arguments.fresh or not arguments.average):
+        if subject.model.config.dataset == "LSTM" and (
+            arguments.fresh or arguments.candidates or not arguments.average
+        ):
             raise UsageError(f"{arguments.logdir}: a run on the oracle has the control --average alone")
-        found = controls(subject, arguments.average, arguments.candidates, arguments.fresh)
+        found = controls(subject, arguments.average, arguments.candidates or 16, arguments.fresh)
         points = [Point(f"{name}/{subject.model.config.seed}", 1.0, figures) for name, figures in found.items()]
         if arguments.csv:
             write_csv(real_apart(points), arguments.csv)

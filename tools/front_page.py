@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 from runs.experiment import read
 from support.parser import Parser
 from tools.outcomes import Results
-from tools.plot_curves import Line, draw_panels
+from tools.plot_curves import Line, draw_panels, picture
 
 METHODS = {
     "mle": "MLE",
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns 0, or 2 with one line on stderr where something can't be used."""
     parser = Parser(prog="front_page.py", description=__doc__.split("\n")[0], allow_abbrev=False)
     default = ROOT / "results" / "figure" / "front.png"
-    parser.add_argument("-o", "--output", type=Path, default=default, metavar="FILE.png", help="the picture")
+    parser.add_argument("-o", "--output", type=picture, default=default, metavar="FILE.png", help="the picture")
     arguments = parser.parse_args(argv)
     with parser.failing_in_one_line(arguments.output):
         draw(arguments.output)

@@ -1,5 +1,6 @@
 """What tools/temperatures.py and tools/controls.py measure, as tables: means over seeds, beside real data."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -94,7 +95,20 @@ def shown(column: Column, name: str) -> str:
     if len(pairs) == 1:
         value, error = pairs[0]
         return str(Interval(value, value - error, value + error, 1))
-    return str(interval([value for value, _ in pairs])) if pairs else ""
+    return over_seeds(column, [value for value, _ in pairs])
+
+
+def over_seeds(column: Column, values: Sequence[float]) -> str:
+    """The mean over seeds and its interval; without that of averages, which share generators between seeds."""
+    if not values:
+        return ""
+    found = interval(values)
+    return f"{found.mean:.{found.digits}f}" if shares(column) else str(found)
+
+
+def shares(column: Column) -> bool:
+    """Whether the seeds of a column are not independent: averages of the generators of several of them."""
+    return column.title.startswith("average of ")
 
 
 def differences(column: Column, other: Column, name: str) -> dict[str, float]:
@@ -132,18 +146,28 @@ def apart(points: Sequence[Point], labels: Mapping[str, str] | None = None) -> l
     real = found.pop() if found[-1].title == REAL else Column(REAL, REAL, {"": {}})
     first = best(found)
     rows, nearer, further = [], [0] * len(found), [0] * len(found)
+    compared, known = [False] * len(found), [False] * len(found)  # whether it is, and whether with an interval
     for name in SHOWN:
         base = real if name in real.seeds[""] else first if "nll" in name else None
         changes = [differences(column, base, name) if base and column is not base else {} for column in found]
         if not any(changes):
             continue
-        rows.append([NAMES.get(name, name), *(str(interval(list(of.values()))) if of else "" for of in changes)])
+        rows.append(
+            [
+                NAMES.get(name, name),
+                *(str(over_seeds(c, [*of.values()])) if of else "" for c, of in zip(found, changes, strict=True)),
+            ]
+        )
         own = changes[found.index(first)]
         for i, change in enumerate(changes):
             if base is real and found[i] is not first and (both := change.keys() & own.keys()):
                 moved = interval([abs(change[seed]) - abs(own[seed]) for seed in both])
                 nearer[i] += moved.mean < 0
                 further[i] += moved.low > 0
-    for text, counts in (("nearer to real data", nearer), ("further, beyond the error", further)):
-        rows += [[text, *("" if column is first else str(n) for column, n in zip(found, counts, strict=True))]]
+                compared[i], known[i] = True, known[i] or not (math.isnan(moved.low) or shares(found[i]))
+    for text, counts, counted in (
+        ("nearer to real data", nearer, compared),
+        ("further, beyond the error", further, known),
+    ):
+        rows += [[text, *(str(n) if there else "" for n, there in zip(counts, counted, strict=True))]]
     return [["", *(column.title for column in found)], *rows]

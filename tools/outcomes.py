@@ -30,7 +30,8 @@ ORACLE = (  # what its entropy depends on
 )
 DATA = "data"  # the column of what tells a run's data from others
 RECORDS = ("commit", "date", "machine", DATA)  # columns of _runs.csv that are no numbers
-SAME = {"kl_forward": "nll_test"}  # figures that differ from another one by a constant: one test
+OF = re.compile("_(guided|resampled)$")  # ends the name of a figure of these generators
+SAME = ("kl_forward", "nll_test")  # they differ by a constant: one test
 SECONDS, COMPILING = "seconds_per_epoch", "compile_seconds"  # columns of the training log
 LIBRARIES = {"Python": "Python", "Tensorflow": "TensorFlow", "Numpy": "NumPy"}
 TIMES = ("seconds", COMPILING)  # figures of a run that are no results
@@ -257,10 +258,11 @@ class Results:
             return []
         found = []
         tested = [m for m in self.metrics if m not in TIMES and not m.startswith(BEFORE)]
-        for metric in (m for m in tested if SAME.get(m) not in tested):
+        tested = [m for m in tested if m.replace(*SAME) == m or m.replace(*SAME) not in tested]
+        for metric in tested:
             for method in methods.values():
-                ours, alone = self.values(method, metric), re.sub("_(guided|resampled)$", "", metric)
-                theirs = self.values(base, alone) or self.values(base, metric)
+                ours, alone = self.values(method, metric), OF.sub("", metric)
+                theirs = self.values(base, metric if alone == "d_gain" else alone) or self.values(base, metric)
                 paired = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
                 collapsed = self.collapsed(method.name) or self.collapsed(base.name)
                 if any(paired):

@@ -20,7 +20,7 @@ from runs.experiment import read
 from support.config import UsageError
 from support.parser import Parser
 from tools.measured import REAL, STATES, Figures, Point, read_points, title_of
-from tools.plot_curves import axis_title, colours, legend, save, style
+from tools.plot_curves import axis_title, colours, legend, picture, save, style
 
 
 def planes(figures: Figures) -> list[tuple[str, str]]:
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = "what tools/temperatures.py --csv has written"
     parser.add_argument("csv", nargs="+", type=Path, metavar="PLANE.csv", help=text)
     parser.add_argument("--table", type=Path, metavar="FILE.toml", help="the table of experiments, for its labels")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FIGURE", help="the picture")
+    parser.add_argument("-o", "--output", type=picture, required=True, metavar="FIGURE", help="the picture")
     arguments = parser.parse_args(argv)
     with parser.failing_in_one_line(arguments.output):
         methods = read(arguments.table).methods if arguments.table else ()

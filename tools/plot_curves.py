@@ -1,5 +1,6 @@
 """Draws the evaluation curves of runs: python tools/plot_curves.py LOGDIR [LOGDIR ...] [-o FILE.png]."""
 
+import argparse
 import csv
 import math
 import os
@@ -17,6 +18,7 @@ import matplotlib
 matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.backend_bases import FigureCanvasBase
 
 from support.parser import Parser
 
@@ -66,10 +68,20 @@ def style() -> AbstractContextManager[Any]:
     return plt.rc_context({"font.size": 11, "legend.fontsize": 10, "lines.linewidth": 1.6, "figure.dpi": 100})
 
 
+def picture(text: str) -> Path:
+    """Reads the name of a picture; raises ArgumentTypeError: none is written in what its ending says."""
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if Path(text).suffix[1:].lower() not in kinds:
+        raise argparse.ArgumentTypeError(f"{text}: a picture's name ends in .{', .'.join(sorted(kinds))}")
+    return Path(text)
+
+
 def save(figure: Any, path: Path) -> None:
     """Writes a figure, and forgets it; raises OSError, or ValueError for an unknown ending."""
     try:
         figure.savefig(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     finally:
         plt.close(figure)
 

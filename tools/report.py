@@ -117,11 +117,14 @@ def page(results: Results, figure: str, points: Sequence[Point] = ()) -> str:
     if points:
         labels = {method.name: method.label for method in experiment.methods}
         several = len({curve_parts(point.curve)[1] for point in points if point.temperature}) > 1
-        spread = "mean over seeds ± half of its 95 % interval" if several else "± standard error"
-        parts.append(f"Samples, {spread}:\n\n{markdown(table(points, labels))}")
+        spread = "mean over seeds ± half of its 95 % interval; of one run, and of real data, " if several else ""
+        parts.append(f"Samples, {spread}± standard error:\n\n{markdown(table(points, labels))}")
         first = best(columns(points, labels)).title
-        less = "The same, less the figures of real data; of an NLL, less that of"
-        parts.append(f"{less} {first}, with which the last rows compare.\n\n{markdown(apart(points, labels))}")
+        parts.append(
+            f"Each figure less that of real data; each NLL less that of *{first}*. The last two rows count measures "
+            f"nearer to real data than those of *{first}*, and those further by more than the 95 % interval."
+            f"\n\n{markdown(apart(points, labels))}"
+        )
     parts.append(made_where(results))
     return "\n\n".join(parts)
 
@@ -138,11 +141,12 @@ def write(results: Results, folder: Path) -> list[Path]:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise UsageError(f"{readme}: no lines {BEGIN} and {END}, between which the numbers go")
+    points = measured(results.experiment, folder)  # before anything is written, as a file may be missing
     folder.mkdir(parents=True, exist_ok=True)
     picture = folder / f"{name}.png"
     tables = write_tables(results, folder)
     pictures = [picture] if draw(results, picture) else []
-    numbers = page(results, picture.name if pictures else "", measured(results.experiment, folder))
+    numbers = page(results, picture.name if pictures else "", points)
     readme.write_text(f"{before}{BEGIN}\n\n{numbers}\n\n{END}{after}", encoding="utf-8")
     if results.experiment.closed:
         pictures.append(folder / f"{name}_closed.png")

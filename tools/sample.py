@@ -284,13 +284,23 @@ class Songs:
 def write_lines(portions: Iterator[np.ndarray], vocabulary: Vocabulary | None, output: Path | None) -> None:
     """Writes samples, int32 [n, T] each portion, as a line each of text or of token ids, to a file or stdout.
 
-    Raises OSError: it can't be written.
+    A file is written when all is drawn and scored, so that a failure costs nothing that was there. Raises OSError: it
+    can't be written.
     """
-    with open(output, "wb") if output else contextlib.nullcontext(sys.stdout.buffer) as file:
-        for rows in portions:
-            lines = vocabulary.decode(rows) if vocabulary else [" ".join(map(str, row)) for row in rows.tolist()]
-            file.write("".join(f"{line}\n" for line in lines).encode())
+    texts = (vocabulary.decode(rows) if vocabulary else numbers(rows) for rows in portions)
+    contents = ("".join(f"{line}\n" for line in lines).encode() for lines in texts)
+    if output and (output.is_file() or not output.exists()):
+        write_whole(output, b"".join(contents))
+        return
+    with open(output, "wb") if output else contextlib.nullcontext(sys.stdout.buffer) as file:  # a device, a pipe
+        for content in contents:
+            file.write(content)
             file.flush()
+
+
+def numbers(rows: np.ndarray) -> list[str]:
+    """Sequences of token ids, int32 [n, T], as lines."""
+    return [" ".join(map(str, row)) for row in rows.tolist()]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

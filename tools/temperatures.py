@@ -9,7 +9,7 @@ which the run's discriminator chooses.
 import csv
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,16 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from data import Due
+from data import Dataset, Due
 from data.texygen import TexygenData
 from main import DATASETS
 from model import SeqGAN
 from oracle import OracleData
-from runs.console import RESAMPLED
+from runs.console import GUIDED, RESAMPLED
 from runs.directories import PRETRAINED, evaluations_of, steps_taken
 from runs.logs import with_errors
 from runs.schedule import Schedule
-from support.config import UsageError
+from support.config import Config, UsageError
 from support.config_file import CONFIG, read_config
 from support.device import configure_tensorflow
 from support.metrics import distinct
@@ -40,10 +40,23 @@ from support.parser import Parser, number
 from support.streams import escape_unprintable, keep_writing
 from tools.measured import REAL, Figures, Point, table
 from tools.planes import draw
-from tools.plot_curves import markdown, read_run, short_names
+from tools.plot_curves import markdown, picture, read_run, short_names
 from tools.sample import check_knows
 
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
+
+
+def data_of(logdir: Path, config: Config, kind: Callable[[Config], Dataset] | None = None) -> Dataset:
+    """The data of the run in a --log_dir; `kind` reads them in another way than `DATASETS`.
+
+    Raises UsageError: they are not what they were. Raises OSError: a file can't be read.
+    """
+    data = (kind or DATASETS[config.dataset])(config)
+    recorded, digests = read_config(logdir / CONFIG), data.digests()
+    kept = all((logdir / name).read_bytes() == content.encode() for name, content in data.files().items())
+    if not kept or recorded.get("data", digests) != digests:
+        raise UsageError(f"{logdir}: the run has read other data than {data.origin} has now")
+    return data
 
 
 class Subject:
@@ -65,11 +78,8 @@ class Subject:
         config = dataclasses.replace(self.model.config, eval_samples=samples)
         if texygen and config.dataset != "text":
             raise UsageError(f"--texygen: {logdir} is a run of --dataset {config.dataset}, not of text")
-        self.data: Any = (TexygenData if texygen else DATASETS[config.dataset])(config)
-        recorded, digests = read_config(logdir / CONFIG), self.data.digests()
-        kept = all((logdir / name).read_bytes() == content.encode() for name, content in self.data.files().items())
-        if not kept or recorded.get("data", digests) != digests:
-            raise UsageError(f"{logdir}: the run has read other data than {self.data.origin} has now")
+        self.data: Any = data_of(logdir, config, TexygenData if texygen else None)
+        recorded = read_config(logdir / CONFIG)
         self.samples, self.objective = samples, None
         if source := recorded.get("objective"):
             self.objective = Objective(config.objective, source, self.data.decode)
@@ -125,8 +135,10 @@ class Subject:
             yield Point(f"{name}, candidates", 1.0, measured | compared, candidates=n)
 
 
-def path_of(logdir: Path, name: str, epochs: int) -> list[Point]:
+def path_of(logdir: Path, name: str, epochs: int, guide: bool) -> list[Point]:
     """A run's evaluations: the last one of its pretraining, and those of its first so many adversarial epochs, or [].
+
+    With `guide` they are those of the guided generator.
 
     Raises UsageError, ValueError, OSError: they can't be found or read.
     """
@@ -134,6 +146,8 @@ def path_of(logdir: Path, name: str, epochs: int) -> list[Point]:
     if first is None:
         return []
     rows: dict[int, Figures] = {}
+    if guide:
+        curves = {figure.removesuffix(GUIDED): curve for figure, curve in curves.items() if figure.endswith(GUIDED)}
     for figure, curve in curves.items():
         for epoch, *pair in zip(*map(np.ndarray.tolist, curve), strict=True):
             rows.setdefault(epoch, {})[figure] = tuple(pair)
@@ -192,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("-n", type=number(int, 2, None), default=256, metavar="INT", help=text)
     text = "text: also measure BLEU and NLL_gen as Texygen defines them; papers take some thousand sequences (-n)"
     add("--texygen", action="store_true", help=text)
-    add("-o", "--output", type=Path, metavar="FIGURE", help="a picture of the planes")
+    add("-o", "--output", type=picture, metavar="FIGURE", help="a picture of the planes")
     add("--csv", type=Path, metavar="FILE", help="all figures and their errors")
     text = "compile afresh, and keep nothing"
     add("--no-compile_cache", dest="compile_cache", action="store_false", help=text)
@@ -223,7 +237,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                     points.append(point)
                     bar.update()
         if arguments.path:
-            paths = [path_of(logdir, name, arguments.path) for logdir, name in zip(logdirs, names, strict=True)]
+            runs = zip(logdirs, names, strict=True)
+            paths = [path_of(logdir, name, arguments.path, arguments.guide) for logdir, name in runs]
             if not any(paths):
                 raise UsageError("--path: no run has evaluations of an adversarial phase")
             points += [point for path in paths for point in path]

@@ -4,6 +4,7 @@
 # train FLAG...: runs main.py; sets `log_dir` and `status`, its exit status. Signals to the script are meant for the
 # training, which saves and ends. Ctrl-C reaches both without help.
 train() {
+    case " $* " in *" --help "* | *" -h "* | *" --version "*) exec "$python" main.py "$@" ;; esac
     log_dir=$("$python" -c "import sys, support.parser as p; print(p.parse(sys.argv[1:]).log_dir)" "$@")
     "$python" main.py "$@" &
     training=$!

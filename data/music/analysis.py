@@ -101,7 +101,7 @@ def _metre_of(notes: np.ndarray, frames: int, value: float) -> str:
 
     if value > 1 or alike(*_TRIPLE) <= alike(*_DUPLE):
         return "4/4"
-    return "6/8" if alike(1.5) > alike(1) else "3/4"
+    return "6/8" if 1.5 / value % 1 == 0 and alike(1.5) > alike(1) else "3/4"
 
 
 def _name_of(fifths: int) -> tuple[int, int]:
@@ -121,6 +121,7 @@ def written(tune: Tune) -> list[list[Sign]]:
     in_key = {_name_of(fifths)[0]: _name_of(fifths)[1] for fifths in range(sharps - 1, sharps + 6)}
     bars: list[list[Sign]] = []
     altered: dict[tuple[int, int | None], int] = {}  # by letter and octave, and by letter and None
+    signed: set[int] = set()  # letters with an accidental in this bar
     rows, end = [], 0
     for pitch, start, length in [*notes.tolist(), (0, frames, 0)]:
         rows += [(0, end, start - end), (pitch, start, length)]  # what is between notes is a rest
@@ -131,14 +132,16 @@ def written(tune: Tune) -> list[list[Sign]]:
         while left:
             if start % tune.bar == 0:
                 bars.append([])
-                altered = {}
+                altered, signed = {}, set()
             length = max(n for n in _LENGTHS if n <= min(left, tune.bar - start % tune.bar))
             left -= length
             if pitch:
                 now = {altered.get((letter, place), in_key[letter]) for place in (octave, None)}
-                altered[letter, octave] = altered[letter, None] = sharp
-                again = accidental is not None and start % tune.bar == 0  # programs compare notes with their signs
+                # Programs compare what is tied with its signs, and give one that the bar has for another note, too.
+                again = accidental is not None or (left > 0 and letter in signed)
                 accidental = None if now == {sharp} and not again else sharp
+                altered[letter, octave] = altered[letter, None] = sharp
+                signed |= {letter} if accidental is not None else set()
                 bars[-1].append(Sign(start, length, 7 * octave + letter, accidental, left > 0))
             else:
                 bars[-1].append(Sign(start, length))

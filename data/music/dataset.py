@@ -27,15 +27,14 @@ from data.music.midi import midi_file
 from data.music.songs import check_songs, write_songs
 from data.music.tokens import REST, Grid, to_pitches
 from data.training_set import draw, spread, training_data
-from runs.directories import MEDIA, TEMPO, write_whole
+from runs.directories import MEDIA, SONGS, TEMPO, write_whole
 from runs.logs import RunLog
 from support.config import Config, UsageError
 from support.metrics import bleu, mean_and_error, self_bleu
 from support.seeds import Purpose
 
-SAMPLES = 5  # tunes shown, played and written to files at a time
+SAMPLES = len(SONGS)  # tunes shown, played and written to files at a time
 TRAIN_TUNES = "tunes of train"  # what `digests` calls their checksum
-SONGS = tuple(f"sample{i}.mid" for i in range(SAMPLES))
 MAX_HELD_OUT = 1024  # validation windows, and test windows, that are used; Nottingham has 813 and 794
 COPY_LENGTH = 16  # tokens; the shortest stretch of a training tune that counts as copied, in shorter sequences all
 

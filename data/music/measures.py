@@ -75,7 +75,7 @@ def musical(tune: Tune) -> dict[str, float]:
 
 
 def intervals(tune: Tune) -> Counter:
-    """How often each interval from a note to the next occurs, semitones, those beyond an octave as one."""
+    """How often each interval from a note to the next occurs, semitones, those beyond an octave as an octave."""
     return Counter(np.clip(np.diff(tune.notes[:, 0]), -12, 12).tolist())
 
 
