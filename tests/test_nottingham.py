@@ -638,6 +638,9 @@ def test_what_the_scripts_leave_is_chosen_by_the_discriminator(tmp_path):
         ["bash", "-ec", script + "earlier songs"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stderr == f"{tmp_path}/songs: not of this run, but of an earlier one\n"
+    script = f"source tools/train.sh; python={sys.executable}; train --total_epochs 0 --version; echo not here"
+    done = subprocess.run(["bash", "-ec", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.count("\n") == 1 and "not here" not in done.stdout
 
 
 def test_the_script_interrupted_leaves_songs_too(tree, split_folder, tmp_path):

@@ -306,6 +306,7 @@ WRONG = [
     ("def f(sequences):\n    return [[1.0], [2.0]]\n", "f returned values of shape [2, 1] for 2 sequences"),
     ("def f(sequences):\n    return None\n", "f returned values of shape [] for 2 sequences"),
     ("def f(sequences):\n    return ['good', 'bad']\n", "f returned a list that is not a list of 2 numbers"),
+    ("def f(sequences):\n    return [10**400, 0]\n", "f returned a list that is not a list of 2 numbers"),
     ("def f(sequences):\n    return (0.0 for _ in sequences)\n", "f returned a generator that is not a list of 2"),
     ("def f(sequences):\n    return [0.0, float('nan')]\n", "f returned nan for array([1, 2, 3], dtype=int32)"),
     ("def f(sequences):\n    return [-1e300, 0.0]\n", "f returned -inf for array([0, 1, 2], dtype=int32)"),
@@ -339,11 +340,13 @@ def test_what_is_wrong_is_one_line(text, why, tmp_path):
 def test_a_file_that_cannot_be_read(tmp_path):
     (tmp_path / "latin.py").write_bytes(b"# \xe9\n")
     (tmp_path / "long.py").write_text("#" * (objectives.LONGEST + 1))
+    (tmp_path / "wide.py").write_text("#" + "𝕏" * (objectives.LONGEST // 4))  # four bytes each
     for name, why in (
         ("none.py", "No such file"),
         (".", "Is a directory"),
         ("latin.py", "UTF-8"),
         ("long.py", "longer"),
+        ("wide.py", "longer"),
     ):
         with pytest.raises(UsageError, match=f"^--objective {tmp_path / name}: .*{why}"):
             Objective.read(f"{tmp_path / name}:f", ids)

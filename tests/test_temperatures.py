@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from conftest import END, SIZES, TINY, all_sequences, probabilities, random_generator, randomise, tiny_config, train
 from matplotlib.colors import to_hex
+from test_guided import without, without_cnn
 from test_nottingham import write_song
 
 from model import SeqGAN
@@ -279,7 +280,7 @@ def test_texygens_figures(runs, tmp_path, capsys):
         (["{}/oracle", "--path", "0"], "argument --path: 0 is less than 1"),
         (["{}/oracle", "--temperatures", "0"], "argument --temperatures: 0 is less than"),
         (["{}/oracle", "--csv", "{}/absent/x.csv", "--temperatures", "1"], "absent/x.csv: No such file"),
-        (["{}/oracle", "-o", "{}/x.docx", "--temperatures", "1"], "docx"),
+        (["{}/absent", "-o", "{}/x.docx"], "argument -o/--output: {}/x.docx: a picture's name ends in ."),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(runs, capsys, argv, message):
@@ -361,3 +362,19 @@ def test_candidates_take_a_discriminator_that_knows(runs, knowing, capsys):
             temperatures.main([*words, "--candidates", "4"])
         err = capsys.readouterr().err
         assert stopped.value.code == 2 and err.count("\n") == 1 and why in err
+
+
+def test_the_path_of_a_guided_generator(tmp_path, monkeypatch):
+    """It is that of the guided one, as the curve beside it."""
+    monkeypatch.chdir(tmp_path)
+    words = [*without(without_cnn(TINY), "--rollout_num", 1), "--discriminator", "bigram", "--d_draws", "8", "--no-jit"]
+    words += shlex.split("--g_update expected --reward log_odds --rollout_num 0 --kl_weight 1 --total_epochs 4")
+    assert train([*words, "--log_dir", "run", "--eval_log_dir", "eval"]) == 0
+    rows = measured(tmp_path, "run", "--guide", "--temperatures", "1", "-n", "50", "--path", "4")
+    with open("eval/metrics.csv", encoding="utf-8") as file:
+        made = {row["epoch"]: row for row in csv.DictReader(file)}
+    path = [row for row in rows if row["epoch"] and made[row["epoch"]]["nll_test_guided"]]
+    assert len(path) > 1
+    for row in path:
+        assert row["nll_test"] == pytest.approx(made[row["epoch"]]["nll_test_guided"])
+        assert float(row["nll"]) == float(made[row["epoch"]]["nll_guided"])

@@ -7,6 +7,7 @@ import shlex
 import tracemalloc
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data import DataError, held_out
-from data.held_out import D_FIGURES
+from data.held_out import D_FIGURES, what_d_knows
 from data.text import Lines, Source, TextData, Vocabulary, read_lines, split_of
 from data.texygen import TexygenData
 from model import SeqGAN
@@ -515,3 +516,27 @@ def test_words_and_a_fixed_training_set(folder, tmp_path):
         write(folder / f"{split}.txt", "\n".join(" ".join(line) for line in text.split()))
     flags = ["--tokens", "word", "--train_size", "20", "--baseline", "batch", "--no-jit"]
     assert run(folder, tmp_path / "logs", *flags) == 0
+
+
+def test_texygens_references_are_the_test_lines_whole(tmp_path):
+    """Also of a single file, which is split by what is left of long lines; so none of them is trained on."""
+    rng = np.random.default_rng(1)
+    lines = ["".join(row) for row in rng.choice(list("abcdefgh"), [600, 12])]
+    config = config_of(write(tmp_path / "lines.txt", "\n".join(lines)), "--seq_len", "8")
+    texygen, own = TexygenData(config), TextData(config)
+    assert {"".join(line) for line in texygen.written} <= set(lines) and texygen.longest == 12
+    cut = [line[:8] for line in texygen.written]
+    held_out = own.vocabulary.decode(own.test)
+    assert sorted("".join(line) for line in cut) == sorted(held_out) and 30 < len(cut) < 120
+
+
+def test_a_discriminator_without_a_test_set(tmp_path):
+    """η is chosen on the validation set; what is left out is what the test set would tell."""
+    rng, size = np.random.default_rng(1), 400
+    valid = rng.integers(0, 3, [size, 4]).astype(np.int32)
+    model = SimpleNamespace(
+        sample=lambda n, purpose, step: tf.constant(rng.integers(0, 4, [n, 4]).astype(np.int32)),
+        log_odds=lambda tokens: tf.reduce_sum(tf.where(tokens == 3, -1.0, 0.3), axis=1),
+    )
+    known = what_d_knows(model, valid, valid[:0], 0, 9, candidates=2)
+    assert set(known.figures) == {"d_eta", "d_gain_valid"} and known.figures["d_eta"][0] > 0.1

@@ -1,6 +1,7 @@
 """Draws samples from a run, finished or not: python tools/sample.py LOGDIR -n 100 [--prefix "..."] [-o FILE]."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -290,7 +291,12 @@ def write_lines(portions: Iterator[np.ndarray], vocabulary: Vocabulary | None, o
     texts = (vocabulary.decode(rows) if vocabulary else numbers(rows) for rows in portions)
     contents = ("".join(f"{line}\n" for line in lines).encode() for lines in texts)
     if output and (output.is_file() or not output.exists()):
-        write_whole(output, b"".join(contents))
+        try:
+            os.scandir(output.parent).close()  # before anything is drawn
+            write_whole(output, b"".join(contents))
+        except OSError as error:
+            error.filename = str(output)
+            raise
         return
     with open(output, "wb") if output else contextlib.nullcontext(sys.stdout.buffer) as file:  # a device, a pipe
         for content in contents:
