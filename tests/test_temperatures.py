@@ -321,7 +321,7 @@ def test_candidates_are_a_curve_of_their_own(knowing, tmp_path, capsys):
     rows = measured(tmp_path, str(knowing), "--temperatures", "1", "0.9", "--candidates", "4", "1", "-n", "64")
     head = capsys.readouterr().out.splitlines()[0]
     assert "| run, chosen by D, one of 1 | run, chosen by D, one of 4 |" in head
-    assert "| run, candidates by D*, one of 1 | run, candidates by D*, one of 4 |" in head
+    assert "| run, chosen by D*, one of 1 | run, chosen by D*, one of 4 |" in head
     cold, plain, *best, one, four, real = rows
     assert [row["candidates"] for row in rows] == ["", "", "1", "4", "1", "4", ""] and real["run"] == "real data"
     assert [row["run"] for row in best] == ["run, candidates by D*"] * 2
@@ -356,7 +356,7 @@ def test_candidates_of_lines_are_compared_with_lines(tmp_path, monkeypatch, caps
 def test_candidates_take_a_discriminator_that_knows(runs, knowing, capsys):
     assert temperatures.main([str(runs / "oracle"), "--temperatures", "1", "--candidates", "2"]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith("|  | oracle | oracle, candidates by D*, one of 2 | real data |\n") and "--pretrain_d" in err
+    assert out.startswith("|  | oracle | oracle, chosen by D*, one of 2 | real data |\n") and "--pretrain_d" in err
     for words, why in (([str(runs / "music")], "--pretrain_d"), ([str(knowing), "--guide"], "--guide")):
         with pytest.raises(SystemExit) as stopped:
             temperatures.main([*words, "--candidates", "4"])

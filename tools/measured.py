@@ -13,7 +13,12 @@ from tools.outcomes import Interval, interval
 from tools.plot_curves import NAMES, read_rows
 
 REAL = "real data"
-STATES = {"pretrained": "end of its MLE pretraining", "training": "during training", "candidates": "chosen by D"}
+STATES = {
+    "pretrained": "end of its MLE pretraining",
+    "training": "during training",
+    "candidates": "chosen by D",
+    "candidates by D*": "chosen by D*",
+}
 SHOWN = (  # in the tables, where they are measured; the CSV file has all
     *("nll", "nll_valid", "nll_test", "g_entropy", "objective", "kl_to_pretrained", "kl_forward", "kl_reverse"),
     *("d_gain_valid", "d_gain", "distinct2", "bleu2", "bleu4", "self_bleu2", "self_bleu4"),
@@ -64,7 +69,7 @@ def read_points(path: Path) -> list[Point]:
 
 def curve_parts(curve: str) -> tuple[str, str, str | None]:
     """Method, seed ("" where there is none) and state (None: the run's last) of the name of a curve."""
-    found = re.fullmatch(r"(?P<method>.*?)(/(?P<seed>[0-9]+))?(,? (?P<state>pretrained|training|candidates))?", curve)
+    found = re.fullmatch(r"(?P<method>.*?)(/(?P<seed>[0-9]+))?(,? (?P<state>pretrained|training|candidates( by D[*])?))?", curve)
     return (found["method"], found["seed"] or "", found["state"]) if found else (curve, "", None)
 
 
