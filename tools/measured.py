@@ -69,7 +69,9 @@ def read_points(path: Path) -> list[Point]:
 
 def curve_parts(curve: str) -> tuple[str, str, str | None]:
     """Method, seed ("" where there is none) and state (None: the run's last) of the name of a curve."""
-    found = re.fullmatch(r"(?P<method>.*?)(/(?P<seed>[0-9]+))?(,? (?P<state>pretrained|training|candidates( by D[*])?))?", curve)
+    found = re.fullmatch(
+        r"(?P<method>.*?)(/(?P<seed>[0-9]+))?(,? (?P<state>pretrained|training|candidates( by D[*])?))?", curve
+    )
     return (found["method"], found["seed"] or "", found["state"]) if found else (curve, "", None)
 
 

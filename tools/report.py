@@ -111,20 +111,18 @@ def page(results: Results, figure: str, points: Sequence[Point] = ()) -> str:
             f"of KL(oracle‖G).\n\n![Shares closed, and, dotted, known to D]({experiment.name}_closed.png)"
         )
     if figure:
-        parts.append(
-            f"![Means over seeds; bands are 95 % intervals, thin lines are seeds where they are few]({figure})"
-        )
+        parts.append(f"![Means over seeds; bands: 95 % intervals]({figure})")
     if points:
         labels = {method.name: method.label for method in experiment.methods}
         several = len({curve_parts(point.curve)[1] for point in points if point.temperature}) > 1
         spread = "mean over seeds ± half of its 95 % interval; of one run, and of real data, " if several else ""
         parts.append(f"Samples, {spread}± standard error:\n\n{markdown(table(points, labels))}")
         first = best(columns(points, labels)).title
-        parts.append(
-            f"Each figure less that of real data; each NLL less that of *{first}*. The last two rows count measures "
-            f"nearer to real data than those of *{first}*, and those further by more than the 95 % interval."
-            f"\n\n{markdown(apart(points, labels))}"
+        less = (
+            f"Each figure less that of real data; each NLL less that of *{first}*. The last rows count measures nearer"
         )
+        less += " to real data than that method's, and those further by more than the 95 % interval."
+        parts.append(f"{less}\n\n{markdown(apart(points, labels))}")
     parts.append(made_where(results))
     return "\n\n".join(parts)
 
