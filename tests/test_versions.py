@@ -210,9 +210,18 @@ def test_overwrite_removes_what_a_run_on_music_leaves(tmp_path):
     for name in ("sample0.mid", "media/epoch00003_real.png", "media/epoch00003_real_0.wav", "media/mine.wav", "my.mid"):
         (train / name).write_bytes(b"x")
     directory = directories.RunDirectory(str(train), "--log_dir")
+    there = {path.name for path in train.rglob("*")}
+    for dataset in (None, "LSTM", "text"):  # a run that is not known, or on other data, has left none of them
+        if dataset:
+            directory.describe({"flags": {"dataset": dataset, "total_epochs": 1}, "run": "r"})
+        directory.wipe()
+        assert {path.name for path in train.rglob("*")} == there
+    music = {"flags": {"dataset": "Nottingham", "total_epochs": 1}, "run": "r"}
+    directory.describe(music)
     directory.wipe()
     assert sorted(path.name for path in train.rglob("*")) == ["lock", "media", "mine.wav", "my.mid"]
     (train / "media" / "mine.wav").rename(train / "media" / "epoch00003_real.png")
+    directory.describe(music)
     directory.wipe()
     directory.release()
     assert [path.name for path in train.rglob("*")] == ["my.mid"]
