@@ -441,9 +441,9 @@ def check_effect(config: Config, given: Iterable[str]) -> None:
         useless = not (REWARDS[config.reward].rollouts or config.kl_weight or config.objective_share)
         if name in ("rollout_num", "rollout_lag") and useless:
             raise UsageError(f"--{name} has no effect with --reward {config.reward} and without --kl_weight above 0")
-        if name == "baseline" and config.g_update == "expected" and config.baseline != "none":
-            if not config.rollouts_drawn:
-                raise UsageError(f"--{name} has no effect with --g_update expected and without rollouts")
+        summed = config.g_update == "expected" and not config.rollouts_drawn  # over all next tokens, with Q = s
+        if name == "baseline" and config.baseline != "none" and summed:
+            raise UsageError(f"--{name} has no effect with --g_update expected and without rollouts")
         if name in ("g_lr", "g_schedule", "baseline") and config.g_update == "fold":
             raise UsageError(f"--{name} has no effect with --g_update fold")
 
