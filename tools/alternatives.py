@@ -120,11 +120,10 @@ def draw(points: Sequence[tuple[str, Sequence[float]]], path: Path) -> None:
         figure, panels = plt.subplots(1, 2, figsize=(11, 6), sharey=True, layout="constrained")
         for kind in kinds:
             values = np.array([row[:3] for name, row in points if name.split(",")[0] == kind])
-            line = "-" if " " in kind else ""  # what is computed, not a method's seeds
+            computed = " " in kind  # and no method's seeds
+            look = {"linestyle": "-", "marker": "."} if computed else {"linestyle": "none", "marker": "o"}
             for panel, x in zip(panels, (1, 2), strict=True):
-                panel.plot(
-                    values[:, x], values[:, 0], line, marker="." if line else "o", label=kind, color=palette[kind]
-                )
+                panel.plot(values[:, x], values[:, 0], label=kind, color=palette[kind], **look)
         panels[0].set(xlabel="KL to the pretrained policy, nats per sequence", ylabel="objective")
         panels[1].set(xlabel="NLL_test added, nats per sequence")
         legend(figure, "lower")
