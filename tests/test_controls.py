@@ -48,16 +48,21 @@ def test_what_stands_for_chosen_samples_has_their_distribution():
     assert np.abs(world.counts(drawn) / len(drawn) - world.q(4)).max() < 0.01
 
 
-@pytest.fixture(scope="module")
-def tunes(tmp_path_factory):
-    """Two runs on tunes that alternate, of which one's discriminator was trained and measured."""
-    folder = tmp_path_factory.mktemp("tunes")
+def on_alternating_tunes(folder, flags: str) -> list[str]:
+    """Writes tunes of two notes each, and returns the command line of a run on them that trains a discriminator."""
     for name, songs in (("train", 3), ("valid", 6), ("test", 6)):
         for i in range(songs):
             write_song(folder / "tunes" / name / f"{i}.mid", [60 + i % 2, 67] * 80)
     words = [*SIZES, "--dataset", "Nottingham", "--data_dir", str(folder / "tunes"), "--seq_len", "8", "--no-jit"]
-    words += shlex.split("--total_epochs 0 --pretrain_d --pretrain_d_epochs 40 --d_batch_size 64 --d_lr 0.01")
-    words += shlex.split("--d_eval_samples 1000 --candidates 4 --pretrain_g_epochs 30")
+    words += shlex.split("--total_epochs 0 --pretrain_d --d_batch_size 64 --d_lr 0.01 --d_eval_samples 1000")
+    return [*words, *shlex.split(flags)]
+
+
+@pytest.fixture(scope="module")
+def tunes(tmp_path_factory):
+    """Two runs on tunes that alternate, of which one's discriminator was trained and measured."""
+    folder = tmp_path_factory.mktemp("tunes")
+    words = on_alternating_tunes(folder, "--pretrain_d_epochs 40 --candidates 4 --pretrain_g_epochs 30")
     for seed in ("1", "2"):
         flags = ["--seed", seed, "--log_dir", str(folder / seed), "--eval_log_dir", str(folder / f"eval{seed}")]
         assert train([*words, *flags]) == 0

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import SIZES, all_sequences, random_generator, train
+from test_controls import on_alternating_tunes
 from test_guided import without, without_cnn
-from test_nottingham import write_song
 
 from benchmarks import discriminator_forms as forms
 from benchmarks import module_by_mle
@@ -59,12 +59,8 @@ def test_a_pair_is_two_discriminators():
 
 def test_the_table_of_a_run(tmp_path, capsys):
     """The run's own form, trained anew, knows exactly what the run's discriminator knows."""
-    for name, songs in (("train", 3), ("valid", 6), ("test", 6)):
-        for i in range(songs):
-            write_song(tmp_path / "tunes" / name / f"{i}.mid", [60 + i % 2, 67] * 80)
-    words = [*SIZES, "--dataset", "Nottingham", "--data_dir", str(tmp_path / "tunes"), "--seq_len", "8", "--no-jit"]
-    words += shlex.split("--total_epochs 0 --pretrain_d --pretrain_d_epochs 20 --d_batch_size 64 --d_lr 0.01")
-    words += shlex.split("--discriminator pooled --d_hidden_dim 4 --d_eval_samples 1000 --pretrain_g_epochs 5")
+    pooled = "--discriminator pooled --d_hidden_dim 4 --pretrain_d_epochs 20 --pretrain_g_epochs 5"
+    words = on_alternating_tunes(tmp_path, pooled)
     logdir = tmp_path / "train"
     assert train([*words, "--log_dir", str(logdir), "--eval_log_dir", str(tmp_path / "eval")]) == 0
     capsys.readouterr()

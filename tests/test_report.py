@@ -666,12 +666,21 @@ def test_a_band_is_of_the_epochs_that_all_seeds_have():
     assert found[0].high - 6 == pytest.approx(12.7062, rel=1e-4)  # t of one degree of freedom; the standard error is 1
 
 
+GUIDED_AND_NOT = """
+seeds = [1, 2]
+[[methods]]
+name = "mle"
+[[methods]]
+name = "guided"
+flags = "--discriminator bigram"
+[report]
+against = "mle"
+"""
+
+
 def test_a_guided_generator_is_compared_with_the_one_that_is_not(tmp_path):
     """With that alone, also its own; nothing is said of figures that both have, as they share a generator."""
-    (tmp_path / "two.toml").write_text(
-        'seeds = [1, 2]\n[[methods]]\nname = "mle"\n[[methods]]\nname = "guided"\nflags = "--discriminator bigram"\n'
-        '[report]\nagainst = "mle"\n'
-    )
+    (tmp_path / "two.toml").write_text(GUIDED_AND_NOT)
     results = Results(read(tmp_path / "two.toml"))
     for seed, nll in ((1, 8.0), (2, 9.0)):
         results.outcomes["mle", seed] = Outcome({"nll": nll}, {})
@@ -735,10 +744,7 @@ def test_every_number_of_a_table_is_that_of_its_csv(name):
 
 
 def test_what_differs_by_a_constant_is_one_test_of_guided_generators_too(tmp_path):
-    (tmp_path / "two.toml").write_text(
-        'seeds = [1, 2]\n[[methods]]\nname = "mle"\n[[methods]]\nname = "guided"\nflags = "--discriminator bigram"\n'
-        '[report]\nagainst = "mle"\n'
-    )
+    (tmp_path / "two.toml").write_text(GUIDED_AND_NOT)
     results = Results(read(tmp_path / "two.toml"))
     for seed, lower in ((1, 0.25), (2, 0.5)):
         alone = {"nll_test": 8.0, "kl_forward": 0.5, "d_gain": 0.2}

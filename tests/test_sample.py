@@ -621,3 +621,6 @@ def test_a_failure_leaves_the_file_that_was_there(runs, tmp_path, capsys):
     assert stopped.value.code == 2 and (tmp_path / "mine.txt").read_text() == "precious"
     assert sample.main(argv) == 0 and len((tmp_path / "mine.txt").read_text().splitlines()) == 3
     assert not list(tmp_path.glob("*.partial"))
+    (tmp_path / "link.txt").symlink_to("mine.txt")  # as /dev/stdout is one
+    assert sample.main([*argv[:-1], str(tmp_path / "link.txt"), "-n", "5"]) == 0
+    assert (tmp_path / "link.txt").is_symlink() and len((tmp_path / "mine.txt").read_text().splitlines()) == 5

@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         asked = read_config(arguments.logdirs[0] / CONFIG)
         for logdir in arguments.logdirs:
             found = read_config(logdir / CONFIG)
-            if any(found.get(what) != asked[what] for what in ("objective", "data")):
+            if any(found.get(what) != asked.get(what) for what in ("objective", "data")):
                 raise UsageError(f"{logdir}: another objective, or other data, than {arguments.logdirs[0]}")
         points: list[tuple[str, Sequence[float]]] = []
         tokens = model.generator.mask(tf.constant(test)).numpy().sum(axis=1).mean()

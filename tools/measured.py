@@ -159,12 +159,8 @@ def apart(points: Sequence[Point], labels: Mapping[str, str] | None = None) -> l
         changes = [differences(column, base, name) if base and column is not base else {} for column in found]
         if not any(changes):
             continue
-        rows.append(
-            [
-                NAMES.get(name, name),
-                *(str(over_seeds(c, [*of.values()])) if of else "" for c, of in zip(found, changes, strict=True)),
-            ]
-        )
+        means = (over_seeds(column, [*of.values()]) for column, of in zip(found, changes, strict=True))
+        rows.append([NAMES.get(name, name), *means])
         own = changes[found.index(first)]
         for i, change in enumerate(changes):
             if base is real and found[i] is not first and (both := change.keys() & own.keys()):

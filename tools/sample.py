@@ -1,6 +1,5 @@
 """Draws samples from a run, finished or not: python tools/sample.py LOGDIR -n 100 [--prefix "..."] [-o FILE]."""
 
-import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -290,18 +289,21 @@ def write_lines(portions: Iterator[np.ndarray], vocabulary: Vocabulary | None, o
     """
     texts = (vocabulary.decode(rows) if vocabulary else numbers(rows) for rows in portions)
     contents = ("".join(f"{line}\n" for line in lines).encode() for lines in texts)
-    if output and (output.is_file() or not output.exists()):
-        try:
-            os.scandir(output.parent).close()  # before anything is drawn
-            write_whole(output, b"".join(contents))
-        except OSError as error:
-            error.filename = str(output)
-            raise
-        return
-    with open(output, "wb") if output else contextlib.nullcontext(sys.stdout.buffer) as file:  # a device, a pipe
+    if not output:
         for content in contents:
-            file.write(content)
-            file.flush()
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+        return
+    try:
+        os.scandir(output.parent).close()  # before anything is drawn
+        content = b"".join(contents)
+        if output.is_symlink() or (output.exists() and not output.is_file()):  # /dev/stdout, a device, a pipe
+            output.write_bytes(content)
+        else:
+            write_whole(output, content)
+    except OSError as error:
+        error.filename = str(output)
+        raise
 
 
 def numbers(rows: np.ndarray) -> list[str]:
