@@ -33,7 +33,7 @@ from support import objective as objectives
 from support.config import UsageError
 from support.objective import Objective
 from support.parser import parse, read_flags
-from tools import alternatives, sweep, temperatures
+from tools import alternatives, measured, sweep, temperatures
 from tools import molecules as tools_molecules
 
 ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
@@ -549,13 +549,17 @@ def test_molecules():
 def test_samples_of_molecules_are_measured(tmp_path, capsys):
     """By hand: OCC and CCO are one molecule, which the training set has."""
     pytest.importorskip("rdkit", reason="RDKit, of requirements-dev.txt, is not installed")
-    (tmp_path / "samples.txt").write_text("OCC\nCCO\nc1ccccc1\nc1ccccc1(\n\nCCN\n")
-    (tmp_path / "train.txt").write_text("CCO\nCCC\n")
-    assert tools_molecules.main([str(tmp_path / "samples.txt"), "--train", str(tmp_path / "train.txt")]) == 0
+    samples, train, table = tmp_path / "qed" / "1.txt", tmp_path / "train.txt", tmp_path / "samples.csv"
+    samples.parent.mkdir()
+    samples.write_text("OCC\nCCO\nc1ccccc1\nc1ccccc1(\n\nCCN\n")
+    train.write_text("CCO\nCCC\n")
+    assert tools_molecules.main([str(samples), "--train", str(train)]) == 0
     (row,) = csv.DictReader(capsys.readouterr().out.splitlines())
     assert [row[name] for name in ("valid", "unique", "novel")] == ["0.6667", "0.7500", "0.6667"]
     assert float(row["qed"]) == pytest.approx((2 * 0.4068 + 0.4426 + 0.4085) / 4, abs=2e-3)
     assert np.isnan(tools_molecules.measure(["(", ""], [])["qed"])
+    assert tools_molecules.main([str(samples), "--train", str(train), "-o", str(table)]) == 0  # for a report
+    assert measured.table(measured.read_points(table), {"qed": "QED, β"})[:2] == [["", "QED, β"], ["valid", "0.667"]]
 
 
 def test_the_diversity_of_fingerprints():

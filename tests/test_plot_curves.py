@@ -91,6 +91,11 @@ def test_only_panels_with_data(tmp_path, pictures):
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(("metric", "unit"), [("kl_reverse", "token"), ("kl_to_pretrained", "sequence")])
+def test_divergences_have_their_units(metric, unit):
+    assert plot_curves.axis_title(metric).endswith(f", nats per {unit}")
+
+
 def test_an_entropy_is_drawn_for_the_runs_of_its_oracle(tmp_path, pictures):
     """One line for seeds of one oracle; beside a text run, or of two oracles, each in its run's colour and epochs."""
     runs = {"a": ORACLE, "same": ORACLE, "other": ORACLE.replace("5.5", "4.5"), "text": TEXT}

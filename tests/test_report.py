@@ -762,6 +762,14 @@ def test_a_report_that_lacks_what_was_measured_writes_nothing(made, tmp_path, ca
     assert ended.value.code == 2 and "absent.csv" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def test_what_has_no_real_data_beside_it_is_not_compared_with_it():
+    experiment = read(ROOT / "experiments" / "molecules.toml")
+    points = [Point("molecules/mle/1", 1.0, {"valid": (0.9, float("nan"))})]
+    page = report.page(Results(experiment), "", points)
+    assert "| valid | 0.900 |" in page and "real data." not in page
+    assert "less that of real data" in report.page(Results(experiment), "", [*points, Point("real data", 0, {})])
+
+
 def test_what_is_measured_of_several_seeds():
     """Means with intervals; none of averages, which share generators; of one run no count beyond an error."""
     points = [Point("real data", 0.0, {"bleu2": (0.95, 0.01)})]

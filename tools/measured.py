@@ -1,4 +1,4 @@
-"""What tools/temperatures.py and tools/controls.py measure, as tables: means over seeds, beside real data."""
+"""What temperatures.py, controls.py and molecules.py measure, as tables: means over seeds, beside real data."""
 
 import math
 import re
@@ -26,7 +26,7 @@ SHOWN = (  # in the tables, where they are measured; the CSV file has all
     *("ends_on_tonic", "repeated_bars", "alike_after_2", "alike_after_4", "alike_after_8"),
     *("interval_divergence", "rhythm_divergence"),
     *("texygen_bleu2", "texygen_bleu3", "texygen_bleu4", "texygen_bleu5", "texygen_self_bleu2", "texygen_self_bleu4"),
-    "texygen_nll_gen",
+    *("texygen_nll_gen", "valid", "unique", "novel", "diversity", "qed"),
 )
 Figures = dict[str, tuple[float, float]]  # {name: (value, standard error)}
 
@@ -50,7 +50,7 @@ class Column(NamedTuple):
 
 
 def read_points(path: Path) -> list[Point]:
-    """The points of a file that tools/temperatures.py or tools/controls.py has written.
+    """The points of a file that tools/temperatures.py, controls.py or molecules.py has written.
 
     Raises UsageError: it is none. Raises OSError: it can't be read.
     """

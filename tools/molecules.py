@@ -1,4 +1,4 @@
-"""Measures molecules as MOSES does: python tools/molecules.py SAMPLES.txt... --train FILE [-o FILE.csv]."""
+"""Measures molecules as MOSES does: python tools/molecules.py METHOD/SEED.txt... --train FILE [-o FILE.csv]."""
 
 import csv
 import sys
@@ -67,9 +67,17 @@ def measure(strings: Sequence[str], train: Iterable[str]) -> dict[str, float]:
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns the exit status, 2 with one line on stderr where something can't be used."""
     parser = Parser(prog="molecules.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("samples", nargs="+", type=Path, metavar="SAMPLES", help="SMILES, one a line, as sample.py -o")
+    parser.add_argument(
+        "samples",
+        nargs="+",
+        type=Path,
+        metavar="SAMPLES",
+        help="SMILES, one a line, as sample.py -o; METHOD/SEED.txt for a report",
+    )
     parser.add_argument("--train", type=Path, required=True, metavar="FILE", help="the training set, one a line")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="CSV (default: stdout)")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="CSV, for the `measured` of a report, too (default: stdout)"
+    )
     arguments = parser.parse_args(argv)
     try:
         rows = []
@@ -78,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not strings:
                 parser.error(f"{path}: empty")
             with open(arguments.train, encoding="utf-8") as train:
-                rows.append({"samples": str(path), **{k: f"{v:.4f}" for k, v in measure(strings, train).items()}})
+                figures = {k: f"{v:.4f}" for k, v in measure(strings, train).items()}
+            rows.append({"run": path.with_suffix("").as_posix(), "temperature": "1", **figures})
         output = open(arguments.output, "w", newline="") if arguments.output else nullcontext(sys.stdout)
         with output as file:
             out = csv.DictWriter(file, rows[0], lineterminator="\n")

@@ -43,12 +43,13 @@ NAMES = {  # of figures, for people
     "kl_to_pretrained": "KL(G‖pretrained)",
     "mse": "MSE",
     "copied_share": "copied",
+    "qed": "QED",
     "known": "known to D",
     "compile_seconds": "to compile",
 } | {
     f"{kind}{n}": f"{title}-{n}" for kind, title in (("bleu", "BLEU"), ("self_bleu", "self-BLEU")) for n in range(2, 6)
 }
-NATS = re.compile(r"nll|g_entropy|kl_")  # figures in nats per token
+NATS = re.compile(r"nll|g_entropy|kl_(?!to_)")  # figures in nats per token
 # Okabe and Ito's colours, which the colour-blind can tell apart, and what a label has that gets one.
 FAMILIES = {
     "MLE pretraining": "#0072B2",
@@ -98,7 +99,8 @@ def axis_title(metric: str, apart: str = ", ") -> str:
     better = (
         " (↓ better)" if low else " (alike →)" if "self_bleu" in metric else " (↑ better)" if "bleu" in metric else ""
     )
-    return NAMES.get(metric, metric) + better + (f"{apart}nats per token" if NATS.match(metric) else "")
+    unit = "token" if NATS.match(metric) else "sequence" if metric.startswith("kl_to_") else ""
+    return NAMES.get(metric, metric) + better + (f"{apart}nats per {unit}" if unit else "")
 
 
 def legend(figure: Any, where: str) -> None:

@@ -17,7 +17,7 @@ from runs.experiment import Experiment, read
 from support.config import UsageError
 from support.parser import Parser, read_flags
 from support.streams import keep_writing
-from tools.measured import Point, apart, best, columns, curve_parts, read_points, table
+from tools.measured import REAL, Point, apart, best, columns, curve_parts, read_points, table
 from tools.outcomes import BEFORE, CLOSED, COMPILING, Closed, Interval, Results, write_tables
 from tools.plot_curves import NAMES, SIZE, Line, colours, draw_panels, legend, markdown, save, style
 
@@ -69,7 +69,7 @@ def made_where(results: Results) -> str:
 
 
 def measured(experiment: Experiment, folder: Path) -> list[Point]:
-    """What tools/temperatures.py and tools/controls.py have measured of the runs, in the files that the table names."""
+    """What temperatures.py, controls.py and molecules.py have measured of the runs, in files that the table names."""
     return [p for file in experiment.report.get("measured", []) for p in read_points(folder / file)]
 
 
@@ -117,12 +117,14 @@ def page(results: Results, figure: str, points: Sequence[Point] = ()) -> str:
         several = len({curve_parts(point.curve)[1] for point in points if point.temperature}) > 1
         spread = "mean over seeds ± half of its 95 % interval; of one run, and of real data, " if several else ""
         parts.append(f"Samples, {spread}± standard error:\n\n{markdown(table(points, labels))}")
-        first = best(columns(points, labels)).title
-        less = (
-            f"Each figure less that of real data; each NLL less that of *{first}*. The last rows count measures nearer"
-        )
-        less += " to real data than that method's, and those further by more than the 95 % interval."
-        parts.append(f"{less}\n\n{markdown(apart(points, labels))}")
+        if (found := columns(points, labels))[-1].title == REAL:
+            less = (
+                f"Each figure less that of real data; each NLL less that of *{best(found).title}*. The last rows count"
+            )
+            less += (
+                " measures nearer to real data than that method's, and those further by more than the 95 % interval."
+            )
+            parts.append(f"{less}\n\n{markdown(apart(points, labels))}")
     parts.append(made_where(results))
     return "\n\n".join(parts)
 
