@@ -67,17 +67,10 @@ def measure(strings: Sequence[str], train: Iterable[str]) -> dict[str, float]:
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns the exit status, 2 with one line on stderr where something can't be used."""
     parser = Parser(prog="molecules.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument(
-        "samples",
-        nargs="+",
-        type=Path,
-        metavar="SAMPLES",
-        help="SMILES, one a line, as sample.py -o; METHOD/SEED.txt for a report",
-    )
-    parser.add_argument("--train", type=Path, required=True, metavar="FILE", help="the training set, one a line")
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="CSV, for the `measured` of a report, too (default: stdout)"
-    )
+    add = parser.add_argument
+    add("samples", nargs="+", type=Path, metavar="METHOD/SEED.txt", help="SMILES, one a line, as sample.py -o")
+    add("--train", type=Path, required=True, metavar="FILE", help="the training set, one a line")
+    add("-o", "--output", type=Path, metavar="FILE", help="CSV, as a report's `measured` names it (default: stdout)")
     arguments = parser.parse_args(argv)
     try:
         rows = []

@@ -117,12 +117,10 @@ def page(results: Results, figure: str, points: Sequence[Point] = ()) -> str:
         several = len({curve_parts(point.curve)[1] for point in points if point.temperature}) > 1
         spread = "mean over seeds ± half of its 95 % interval; of one run, and of real data, " if several else ""
         parts.append(f"Samples, {spread}± standard error:\n\n{markdown(table(points, labels))}")
-        if (found := columns(points, labels))[-1].title == REAL:
+        if (measures := columns(points, labels))[-1].title == REAL:
             less = (
-                f"Each figure less that of real data; each NLL less that of *{best(found).title}*. The last rows count"
-            )
-            less += (
-                " measures nearer to real data than that method's, and those further by more than the 95 % interval."
+                f"Each figure less that of real data; each NLL less that of *{best(measures).title}*. The last rows "
+                "count measures nearer to real data than that method's, and those further by more than the 95 % interval."
             )
             parts.append(f"{less}\n\n{markdown(apart(points, labels))}")
     parts.append(made_where(results))
