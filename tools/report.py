@@ -120,7 +120,7 @@ def page(results: Results, figure: str, points: Sequence[Point] = ()) -> str:
         if (measures := columns(points, labels))[-1].title == REAL:
             less = (
                 f"Each figure less that of real data; each NLL less that of *{best(measures).title}*. The last rows "
-                "count measures nearer to real data than that method's, and those further by more than the 95 % interval."
+                "count measures nearer to real data than that method's, and those further beyond the 95 % interval."
             )
             parts.append(f"{less}\n\n{markdown(apart(points, labels))}")
     parts.append(made_where(results))
