@@ -481,6 +481,9 @@ def test_the_alternatives_of_a_run(counting, tmp_path, capsys):
     last = rows(tmp_path / "eval")[-1]
     assert (objective[0], kl[0]) == pytest.approx((float(last["objective"]), float(last["kl_to_pretrained"])), rel=1e-3)
     assert objective[6] > p + 0.1 and kl[6] > 0.05 and (tmp_path / "a.png").stat().st_size > 1000
+    few = f"{tmp_path / 'train'} -n 2 --best_of --beta --mle_steps 1 --mle_rows 3 --least 0"
+    assert alternatives.main(shlex.split(few)) == 0
+    assert "MLE on what meets it, 3 sequences, 1 updates" in capsys.readouterr().out.replace('"', "")
     assert run(tmp_path / "ids", counting, "--total_epochs", "1") == 0
     # Figures of two objectives are not of one table.
     (tmp_path / "first.py").write_text("def first(lines):\n    return [float(line[:1] == 'b') for line in lines]\n")

@@ -20,7 +20,7 @@ import tensorflow as tf
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from data.training_set import RandomDraws
+from data.training_set import RandomDraws, spread
 from evaluation import Evaluated
 from generator import Policy
 from model import adam
@@ -28,7 +28,6 @@ from runs.directories import evaluations_of
 from support.config import UsageError
 from support.config_file import CONFIG, read_config
 from support.device import configure_tensorflow
-from support.objective import Objective
 from support.parser import Parser, number
 from tools.plot_curves import colours, legend, picture, read_run, save, short_names, style
 from tools.sample import portions
@@ -77,16 +76,13 @@ def reweighted(scores: np.ndarray, weights: np.ndarray, of_real: np.ndarray, dra
 
 
 def continued(
-    subject: Subject, objective: Objective, pretrained: Policy, steps: Sequence[int], rate: float, least: float
+    subject: Subject, rows: np.ndarray, pretrained: Policy, steps: Sequence[int], rate: float
 ) -> Iterator[str]:
-    """Goes on with maximum likelihood on the training sequences whose objective is `least` or more.
+    """Goes on with maximum likelihood on sequences, int32 [n, T].
 
     Yields what to call the policy, after each so many updates at a constant rate.
     """
-    model, rows = subject.model, subject.data.references()
-    rows = rows[objective.score(rows) >= least]
-    if not len(rows):
-        raise UsageError(f"--mle_steps: no training sequence has an objective of {least:g}")
+    model = subject.model
     for weight, before in zip(model.generator.weights, pretrained.weights, strict=True):
         weight.assign(before)
     model.config = dataclasses.replace(model.config, scheduled_sampling=0.0)  # this likelihood is of real tokens
@@ -142,6 +138,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--beta", nargs="*", type=number(float, 0, None), default=BETAS, metavar="FLOAT", help=text)
     text = "updates of maximum likelihood where the objective is --least or more"
     add("--mle_steps", nargs="*", type=number(int, 1, None), default=[], metavar="INT", help=text)
+    text = "training sequences to score for it, evenly spread (default: all)"
+    add("--mle_rows", type=number(int, 1, None), metavar="INT", help=text)
     add("--mle_lr", type=number(float, 0, 1), default=0.001, metavar="FLOAT", help="(default: 0.001)")
     add("--least", type=float, default=1.0, metavar="FLOAT", help="(default: 1)")
     add("-o", "--output", type=picture, metavar="FIGURE", help="a picture")
@@ -178,7 +176,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             evaluated = Evaluated(model.config, model.generator)
             steps, rate = arguments.mle_steps, arguments.mle_lr
-            for name in continued(subject, objective, pretrained, steps, rate, arguments.least):
+            rows = subject.data.references()
+            rows = spread(rows, arguments.mle_rows or len(rows))
+            if not (meets := objective.score(rows) >= arguments.least).any():
+                raise UsageError(f"--mle_steps: no training sequence has an objective of {arguments.least:g}")
+            for name in continued(subject, rows[meets], pretrained, steps, rate):
                 figures = evaluated.towards(objective, pretrained, arguments.n, 0)
                 added = nll(evaluated) - nll(before)
                 points.append((name, (figures["objective"][0], figures["kl_to_pretrained"][0], added, 1)))
