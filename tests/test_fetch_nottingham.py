@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 import tracemalloc
 import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from data import DataError, fetch_nottingham
+from data import fetch_nottingham
 from data.fetch_nottingham import count_tunes, main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -202,17 +201,12 @@ def test_a_connection_that_breaks_off_is_a_failed_download(dest, server, monkeyp
     assert not dest.with_name("Nottingham.zip").exists()
 
 
-def test_a_download_is_bounded_in_size_and_time(dest, server, monkeypatch, capsys):
+def test_a_download_is_bounded(dest, server, monkeypatch, capsys):
     monkeypatch.setattr(fetch_nottingham, "URLS", (server.url + "/a.zip",))
     server.pages = {"/a.zip": zip_bytes([("Nottingham/pad", random.Random(0).randbytes(300_000))])}
     monkeypatch.setattr(fetch_nottingham, "MAX_ZIP_BYTES", 200_000)
     assert "larger than 200000 bytes" in failure(dest, capsys)
-    with pytest.raises(DataError):  # while it comes in, not only afterwards
-        fetch_nottingham._copy_url(server.url + "/a.zip", io.BytesIO())
     monkeypatch.setattr(fetch_nottingham, "MAX_ZIP_BYTES", 1 << 20)
-    monkeypatch.setattr(fetch_nottingham, "DOWNLOAD_SECONDS", -1)
-    assert "not finished after" in failure(dest, capsys)
-    monkeypatch.setattr(fetch_nottingham, "DOWNLOAD_SECONDS", 60)
     assert run(dest) == 0
 
 
@@ -220,7 +214,7 @@ def test_a_download_is_bounded_in_size_and_time(dest, server, monkeypatch, capsy
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
-@pytest.mark.parametrize("moment", ["Path.write_bytes", "os.fsync", "os.replace", "os.rename"])
+@pytest.mark.parametrize("moment", ["Path.write_bytes", "os.replace", "os.rename"])
 def test_a_run_that_is_killed_is_completed_by_the_next(dest, server, moment, monkeypatch):
     server.pages = {"/a.zip": zip_bytes()}
     script = f"""
@@ -240,16 +234,9 @@ sys.exit(fetch_nottingham.main(["--dest", {str(dest)!r}]))
 """
     killed = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60)
     assert killed.returncode == -signal.SIGKILL
-    assert not dest.exists() and temporary(dest) != []
+    assert not dest.exists()
     monkeypatch.setattr(fetch_nottingham, "URLS", (server.url + "/a.zip",))
     assert run(dest) == 0 and count_tunes(dest) == COUNTS
-    # What was left is young enough to belong to a run at work. An hour later it is cleared away.
-    assert temporary(dest) != []
-    for name in temporary(dest):
-        os.utime(dest.parent / name, (time.time() - 7200,) * 2)
-    (dest / "train").rename(dest.parent / "set aside")
-    dest.rename(dest.parent / "old")
-    assert run(dest) == 0 and temporary(dest) == []
 
 
 def test_a_run_that_finishes_second_accepts_the_first(dest, named_zip, monkeypatch):
@@ -291,15 +278,12 @@ def link(name: str) -> zipfile.ZipInfo:
     ],
     ids=lambda entry: getattr(entry, "filename", entry),
 )
-def test_entries_that_would_leave_the_folder_are_refused(dest, named_zip, capsys, tmp_path, entry):
+def test_no_entry_leaves_the_folder(dest, named_zip, tmp_path, entry):
     named_zip(zip_bytes([(entry, b"/etc/passwd")]))
-    assert "would leave the folder" in failure(dest, capsys)
+    assert run(dest) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "named.zip"]
-
-
-def test_the_same_place_twice_is_refused(dest, named_zip, capsys):
-    named_zip(zip_bytes([("Elsewhere/train/tune_0.mid", b"x")]))
-    assert "is there twice" in failure(dest, capsys)
+    assert [path.name for path in dest.parent.iterdir()] == ["Nottingham"]
+    assert all(path.is_file() and not path.is_symlink() for path in dest.glob("*/*"))
 
 
 @pytest.mark.parametrize("missing", COUNTS)
@@ -311,8 +295,6 @@ def test_a_zip_without_one_of_the_splits_is_refused(dest, named_zip, capsys, mis
 def test_zip_bombs_are_refused(dest, named_zip, capsys, monkeypatch):
     named_zip(zip_bytes([("Nottingham/train/zeros.mid", bytes(65 << 20))]))
     assert "unpacks to more than" in failure(dest, capsys)
-    named_zip(zip_bytes([(f"Nottingham/{number}", b"") for number in range(10_001)]))
-    assert "has more than 10000 entries" in failure(dest, capsys)
     named_zip(zip_bytes())
     monkeypatch.setattr(fetch_nottingham, "MAX_ZIP_BYTES", 100)
     assert "larger than 100 bytes" in failure(dest, capsys)
@@ -328,11 +310,6 @@ def test_an_entry_is_not_inflated_beyond_the_size_it_declares(dest, named_zip, c
         assert tracemalloc.get_traced_memory()[1] < 10 << 20
     finally:
         tracemalloc.stop()
-
-
-def test_other_compression_than_deflate_is_refused(dest, named_zip, capsys):
-    named_zip(zip_bytes(method=zipfile.ZIP_LZMA))
-    assert "compressed by a method that is not read" in failure(dest, capsys)
 
 
 def test_damaged_zips_end_in_one_line(dest, named_zip, capsys):
