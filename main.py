@@ -47,6 +47,7 @@ from support.parser import parse
 
 # What an evaluation measures of an objective: its mean, that of real sequences, and how far the policy has gone for it.
 OBJECTIVE = ("objective", "real_objective", "kl_to_pretrained")
+HALF = "half_copied"  # in a checkpoint that `Run.start_from` has left behind: the logs are further than it is
 DATASETS: dict[str, Callable[[Config], Dataset]] = {"LSTM": OracleData, "Nottingham": NottinghamData, "text": TextData}
 
 
@@ -65,6 +66,7 @@ class Run:
         self.directories = directories
         self.steps = Schedule(config)
         self.taken, details = checkpoints.restore() or (0, {})
+        self.half_copied = bool(details.get(HALF))
         self.objective = model.objective if config.objective else None
         evaluated = (*data.evaluated, *(OBJECTIVE if self.objective else ()))
         guided = guided_names(evaluated) if model.guided else ()
@@ -222,14 +224,14 @@ class Run:
                 figures["real_objective"] = self._of_real
         return figures
 
-    def save(self) -> None:
-        """Saves the state after the steps taken so far. Raises Diverged: a weight is not finite."""
+    def save(self, **more: bool) -> None:
+        """Saves the state after the steps taken so far, and `more` details. Raises Diverged: a weight is not finite."""
         if not self.model.is_finite():
             raise self._diverged(f"a weight is not finite after {self.steps[self.taken - 1]}")
         first = not self.checkpoints.newest
         if self.model.guided and self.taken > self.config.pretrain_g_epochs:
             self.model.choose_eta()  # that of these weights, whether they were evaluated or not
-        self.checkpoints.save(self.taken, self.records.details(self.steps.marks(self.taken)))
+        self.checkpoints.save(self.taken, self.records.details(self.steps.marks(self.taken)) | more)
         if first:
             for directory in self.directories:
                 directory.note_saved(True)
@@ -246,7 +248,7 @@ class Run:
         best = int(pretraining.best["step"]) if pretraining.best else pretraining.taken
         for step in sorted({best, pretraining.taken}):
             self.taken, _ = pretraining.restore(step)
-            self.save()
+            self.save(**({HALF: True} if step < pretraining.taken else {}))
 
 
 def run(config: Config) -> int:
@@ -277,16 +279,22 @@ def run(config: Config) -> int:
         more: dict[str, Any] = {n: getattr(data, n) for n in ("oracle", "references", "validation")}
         model = SeqGAN(config, **tokens, **more, objective=objective)
         checkpoints = Checkpoints(directories[0].path / CHECKPOINTS, model.checkpoint(), config.keep_checkpoints)
+        files, digests = data.files(), data.digests()
+        directories[0].check(recorded, data.origin, digests, files)
         if config.overwrite:  # not earlier: unusable data must cost nothing
             directories[0].note_saved(False)  # else half of this, after a kill, would look like lost weights
             checkpoints.remove_all()
             for directory in reversed(directories):  # --log_dir last, as it tells whose the other's records are
                 directory.wipe()
-        files, digests = data.files(), data.digests()
-        directories[0].check(recorded, data.origin, digests, files)
         if objective:
             directories[0].check_objective(recorded, config, objective.source)
         training = Run(config, data, model, checkpoints, directories)
+        if config.is_train and training.half_copied:
+            if not config.pretrained:
+                raise UsageError(f"--log_dir {config.log_dir}: copying --pretrained was interrupted; give it once more")
+            directories[0].note_saved(False)
+            checkpoints.remove_all()
+            training = Run(config, data, model, checkpoints, directories)
         if not config.is_train:
             if not checkpoints.newest:
                 raise UsageError(f"--log_dir {config.log_dir}: the run has no checkpoint yet")

@@ -1,6 +1,5 @@
 """Times every step of training against what the machine can do: python benchmarks/steps.py [--preset paper]."""
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -20,10 +19,11 @@ from oracle import OracleData
 from runs.identity import description
 from support.config import Config
 from support.device import configure_tensorflow
-from support.parser import parse
-from support.presets import PRESETS
+from support.parser import Parser, new_file, number, parse
 from support.seeds import Purpose, key, uniforms
 
+# Flags of other steps than those that are timed.
+AS_PRINTED = ("dataset", "discriminator", "reward", "objective", "g_update", "g_steps", "mle_steps", "d_draws")
 LOOP = 15  # discriminator updates in one compiled loop, as many as in a default epoch
 
 
@@ -98,13 +98,16 @@ def table(timings: dict[str, Timing], works: dict[str, Work], peaks: Peaks) -> s
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program: measures, prints the table, and writes it as JSON if asked."""
-    parser = argparse.ArgumentParser(prog="steps.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="default", help="sizes (default: default)")
-    parser.add_argument("--repeats", type=int, default=15, help="timed calls a step, after warm-up (default: 15)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    parser = Parser(prog="steps.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--preset", choices=("default", "paper", "quick"), default="default", help="(default: default)")
+    text = "timed calls a step, after warm-up (default: 15)"
+    parser.add_argument("--repeats", type=number(int, 1, None), default=15, metavar="INT", help=text)
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="also write the figures there")
     arguments, flags = parser.parse_known_args(argv)
     # A training set would make a d-step of the paper's preset 936 updates; their cost is that of one, times 936.
     config = parse(["--preset", arguments.preset, "--train_size", "0", *flags])
+    for name in (name for name in AS_PRINTED if getattr(config, name) != getattr(Config, name)):
+        parser.error(f"--{name} {getattr(config, name)}: the steps that are timed are SeqGAN's on the oracle")
     configure_tensorflow(config.threads, config.deterministic, config.tf32)
     peaks = measure_peaks()
     model, data, steps, loops = steps_of(config)

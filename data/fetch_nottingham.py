@@ -53,6 +53,7 @@ def fetch(dest: Path) -> dict[str, int]:
         return count_tunes(dest)
     if dest.is_file() or (dest.is_dir() and any(dest.iterdir())):
         raise DataError(f"{dest}: is there but has no MIDI files in train, valid and test; move it away and run again")
+    dest = dest.absolute()  # which has a name
     dest.parent.mkdir(parents=True, exist_ok=True)
     named, beside = os.environ.get("NOTTINGHAM_ZIP"), dest.with_name(dest.name + ".zip")
     if named:

@@ -23,6 +23,7 @@ PRETRAINED = "pretrained"  # the mark of the checkpoint at the end of the genera
 # What runs on music leave, or samples of them.
 SONG, MEDIUM = re.compile(r"sample\d+\.(mid|abc)|tunes\.(abc|html)"), re.compile(r"epoch\d+_.*\.(png|wav)")
 SONGS = tuple(f"sample{i}.mid" for i in range(5))  # that such a run leaves in its --log_dir
+EVENTS = re.compile(r"events\.out\.tfevents\.\d+\.(seqgan|hparams)")  # files that runs/logs.py writes
 SAVED = "saved"  # in config.json: whether the run has written a checkpoint
 STEP = re.compile(r"step-\d{9}")  # a checkpoint's directory: the number of steps taken
 # The schedules of rates that can fall over the epochs that a flag counts.
@@ -55,7 +56,7 @@ def fsync(path: Path) -> None:
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file, text as UTF-8, whole or not at all: beside it, to disk, then renamed."""
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f".{path.name}.partial")
     try:
         with naming(partial), open(partial, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -68,8 +69,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def record_files(directory: Path) -> list[Path]:
-    """metrics.csv and the event files of a directory."""
-    return sorted(path for path in directory.iterdir() if path.name == METRICS or ".tfevents." in path.name)
+    """metrics.csv and the event files of a directory, as this program names them."""
+    return sorted(path for path in directory.iterdir() if path.name == METRICS or EVENTS.fullmatch(path.name))
 
 
 def holds_evaluations(directory: Path) -> bool:
@@ -169,20 +170,23 @@ class RunDirectory:
     def recorded(self, damaged: bool = False) -> dict[str, Any]:
         """The config.json of the run whose records the directory holds, {} where it holds none.
 
-        Raises UsageError: the run is unknown; {} where it may be `damaged`. Or there are tunes that are no run's, as a
-        run would write its own over them.
+        Raises UsageError: the run is unknown; {} where it may be `damaged`, and checkpoints or event files show that it
+        is one. Or there are tunes that are no run's, as a run would write its own over them.
         """
         path = self.path / CONFIG
         if self.flag == "--log_dir" and not path.exists() and (tunes := self._tunes()):
             raise UsageError(f"{self.flag} {self.path}: {tunes[0].name} there is no run's; choose another directory")
+        ours = any(EVENTS.fullmatch(each.name) for each in self.path.iterdir())
+        ours = ours or any((self.path / CHECKPOINTS).glob("step-*"))
         try:
             if path.exists():
                 return read_config(path)
-            if record_files(self.path) or any((self.path / CHECKPOINTS).glob("step-*")):
+            if ours or any(name == METRICS or ".tfevents." in name for name in os.listdir(self.path)):
                 raise UsageError(f"{self.flag} {self.path}: holds records of an unknown run")
         except UsageError as error:
-            if not damaged:
-                raise UsageError(f"{error}; --overwrite starts afresh") from None
+            if not (damaged and ours):
+                advice = "--overwrite starts afresh" if ours else f"choose another {self.flag}"
+                raise UsageError(f"{error}; {advice}") from None
         return {}
 
     def _tunes(self) -> list[Path]:
@@ -210,9 +214,12 @@ class RunDirectory:
         `recorded` is its config.json, {} for a new run. `origin` is the flag and the file that it reads; `digests` are
         checksums of the parts of what it read now (older versions' runs have none on record), and `files` what it keeps
         in this directory, {name: content}. Raises UsageError: something differs, or a file is missing though the run
-        has checkpoints. Raises OSError: one can't be read.
+        has checkpoints; or a new run would write over a file that is no run's. Raises OSError: one can't be read.
         """
         if not recorded:
+            for path in (self.path / name for name, content in files.items() if self._differs(name, content)):
+                if path not in self.written():
+                    raise UsageError(f"{path}: is there, and no run's; choose another {self.flag}")
             return
         before = recorded.get("data", digests)
         if changed := sorted(name for name in before.keys() | digests.keys() if before.get(name) != digests.get(name)):
@@ -222,11 +229,15 @@ class RunDirectory:
             )
         for name, content in files.items():
             path = self.path / name
-            if not path.exists():
-                if steps_taken(self.path):
-                    raise UsageError(f"{path}: missing; --overwrite starts afresh")
-            elif path.read_bytes() != content.encode():
+            if not path.exists() and steps_taken(self.path):
+                raise UsageError(f"{path}: missing; --overwrite starts afresh")
+            if self._differs(name, content):
                 raise UsageError(f"{path}: of other data than {origin} has now; --overwrite starts afresh")
+
+    def _differs(self, name: str, content: str) -> bool:
+        """Whether a file of another content is there."""
+        path = self.path / name
+        return path.exists() and path.read_bytes() != content.encode()
 
     def check_objective(self, recorded: dict[str, Any], config: Config, source: dict[str, str]) -> None:
         """Makes sure that the function of --objective and the text of its file, `source`, are those of the run.
@@ -246,7 +257,7 @@ class RunDirectory:
         """
         for name, content in files.items():
             path = self.path / name
-            if not path.exists() or path.read_bytes() != content.encode():
+            if not path.exists() or self._differs(name, content):
                 write_whole(path, content)
 
     def wipe(self) -> None:
@@ -254,19 +265,24 @@ class RunDirectory:
 
         What its data set has not written stays; all of that where config.json, which names it, can't be read.
         """
-        kept, media = [], self.path / MEDIA
+        media, kept = self.path / MEDIA, self.written()
+        # The configuration last: it tells whose the others are.
+        for path in [*record_files(self.path), *kept, self.path / CONFIG]:
+            path.unlink(missing_ok=True)
+        if any(path.parent == media for path in kept) and not any(media.iterdir()):
+            media.rmdir()
+
+    def written(self) -> list[Path]:
+        """What the data set of the run in a --log_dir has written there; [] where config.json can't be read."""
+        kept: list[Path] = []
         with contextlib.suppress(UsageError):
             dataset = read_config(self.path / CONFIG)["flags"].get("dataset") if self.flag == "--log_dir" else None
             if dataset == "text":
                 kept = [self.path / VOCABULARY]
             elif dataset == "Nottingham":
                 kept = [self.path / TEMPO, *(self.path / name for name in SONGS)]
-                kept += [path for path in media.glob("*") if MEDIUM.fullmatch(path.name)]
-        # The configuration last: it tells whose the others are.
-        for path in [*record_files(self.path), *kept, self.path / CONFIG]:
-            path.unlink(missing_ok=True)
-        if any(path.parent == media for path in kept) and not any(media.iterdir()):
-            media.rmdir()
+                kept += [path for path in (self.path / MEDIA).glob("*") if MEDIUM.fullmatch(path.name)]
+        return kept
 
     def __enter__(self) -> "RunDirectory":
         return self
@@ -330,7 +346,8 @@ def changeable(log_dir: Path, content: dict[str, Any], before: Config, now: Conf
         free |= READ_FROM
     # More epochs are more of the same, unless a rate falls over them or a checkpoint has a place for each.
     longer = now.total_epochs >= before.total_epochs and now.g_update != "fold"
-    if longer and not (before.total_epochs and falls("total_epochs", now)):
+    of_d = now.d_schedule == "cosine" and now.d_steps > 0 and steps_taken(log_dir) > before.pretrain_g_epochs
+    if longer and not (falls("total_epochs", now) and (before.total_epochs or of_d)):
         free.add("total_epochs")
     most = before.pretrain_g_epochs - bool(before.average)  # steps, before the average is taken over
     if now.pretrain_g_epochs >= before.pretrain_g_epochs and not falls("pretrain_g_epochs", now):

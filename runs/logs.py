@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from tensorboard.plugins.text import metadata as text_plugin
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from runs.directories import METRICS, fsync, naming, record_files, write_whole
+from runs.directories import EVENTS, METRICS, fsync, naming, record_files, write_whole
 from runs.manifest import CHECKSUM, sizes_at
 
 HPARAMS = "events.out.tfevents.0.hparams"  # TensorBoard reads a directory's event files in the order of their names
@@ -83,13 +84,17 @@ class RunLog:
             elif path.name != HPARAMS:
                 path.unlink()
         events = f"events.out.tfevents.{int(time.time())}.seqgan"
-        events = next((name for name in sizes if name != METRICS), events)
+        events = next((name for name in sizes if EVENTS.fullmatch(name)), events)
         self._event_file = open(self.directory / events, "ab")
         self._events = RecordWriter(self._event_file)
         self._csv_file = open(self.directory / METRICS, "a", newline="", encoding="utf-8")
-        if position:  # an older version's run keeps the columns that it began with
+        if position:  # a run keeps the columns that it began with
             with open(self.directory / METRICS, newline="", encoding="utf-8") as file:
-                self.columns = tuple(next(csv.reader(file), self.columns))
+                known = tuple(next(csv.reader(file), self.columns))
+            if lacking := [name for name in self.columns if name not in known and not name.endswith("_se")]:
+                what = f"has no column for {', '.join(lacking)}, which TensorBoard alone will show"
+                print(f"warning: {self.directory / METRICS}: {what}", file=sys.stderr)
+            self.columns = known
         self._csv = csv.DictWriter(self._csv_file, self.columns, extrasaction="ignore", lineterminator="\n")
         if not position:
             self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
@@ -121,7 +126,7 @@ class RunLog:
     def position(self) -> dict[str, Any]:
         """The present position, once all that was written is on disk."""
         self.flush()
-        files = [path for path in record_files(self.directory) if path.name != HPARAMS]
+        files = [self.directory / METRICS, Path(self._event_file.name)]
         for path in files:
             fsync(path)
         fsync(self.directory)

@@ -54,7 +54,7 @@ def flag(
     `low` and `high` are the ends of a number's range, `choices` the words that it may be. `needs` is another flag and
     the values of it that give this one an effect, such as `("dataset", "text")`, `("kl_weight", ABOVE_ZERO)`,
     `("objective", ANY)`, or `("oracle_params", "")` for a flag that must not be given; or several, all of which must
-    hold. A flag given on the command line in vain is refused.
+    hold. A flag that is given on the command line without what it needs is refused.
     """
     if needs and isinstance(needs[0], str):
         needs = (needs,)
@@ -116,7 +116,11 @@ class Config:
     log_generation: bool = flag(
         False, "LSTM: log pictures of real and generated batches at each evaluation", needs=ORACLE
     )
-    eval_every: int = flag(50, "epochs between evaluations; the first and last epoch of a phase always count", low=1)
+    eval_every: int = flag(
+        50,
+        "epochs between evaluations, beside the first and last of a phase (of D's pretraining the last alone)",
+        low=1,
+    )
     eval_samples: int = flag(256, "sequences that an evaluation draws from the generator, and from the oracle", low=2)
     d_eval_samples: int = flag(
         1024, "held-out sequences, and as many generated, that measure the discriminator; 0: none", low=0, needs=TRAINED
@@ -275,7 +279,7 @@ class Config:
     )
     guide_eta: float = flag(
         0.0,
-        "η, weight of the scores in the guided generator; 0: of least NLL on the validation set",
+        "η, weight of the scores in the guided generator; 0: that of 0 to 4 with the least NLL on the validation set",
         low=0,
         high=100,
         needs=("discriminator", *ADDITIVE),

@@ -74,6 +74,14 @@ def named(text: str) -> Path:
     return Path(text)
 
 
+def new_file(text: str) -> Path:
+    """Reads the name of a file to write, in a folder that is there: to be known before long work, not after it."""
+    path = named(text)
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: there is no such folder")
+    return path
+
+
 def truth(text: str) -> bool:
     """Reads true/false, yes/no, on/off or 1/0, whatever their case."""
     words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}

@@ -231,7 +231,7 @@ def test_all_are_removed_and_nothing_else(tmp_path):
 
 def events(folder: Path) -> list[tuple[str, int]]:
     """(tag, step) of each record in the only event file."""
-    (path,) = folder.glob("*.tfevents.*")
+    (path,) = folder.glob("*.tfevents.*.seqgan")
     return [(value.tag, event.step) for event in EventFileLoader(str(path)).Load() for value in event.summary.value]
 
 
@@ -252,10 +252,22 @@ def test_a_log_reopened_at_a_position_forgets_what_followed(tmp_path):
 
 def test_a_log_opened_without_a_position_begins_anew(tmp_path):
     RunLog(tmp_path, ("a",), {}, "g").row(0, "p", {"a": 1.0})
-    (tmp_path / "events.out.tfevents.0.other").write_bytes(b"x")
+    other = tmp_path / "events.out.tfevents.0.other"
+    other.write_bytes(b"x")
     log = RunLog(tmp_path, ("a",), {}, "g")
+    assert other.name not in log.position()
     log.close()
     assert (tmp_path / METRICS).read_text() == "epoch,phase,a\n" and events(tmp_path) == []
+    assert other.read_bytes() == b"x"  # another program's
+
+
+def test_a_log_says_which_figures_it_has_no_column_for(tmp_path, capsys):
+    log = RunLog(tmp_path, ("a",), {}, "g")
+    log.row(0, "p", {"a": 1.0})
+    position = log.position()
+    log.close()
+    RunLog(tmp_path, ("a", "b", "b_se"), position, "g").close()
+    assert f"{tmp_path / METRICS}: has no column for b, which" in capsys.readouterr().err
 
 
 def test_a_log_cut_short_is_left_as_it_is(tmp_path):

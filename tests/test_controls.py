@@ -13,7 +13,7 @@ from test_nottingham import write_song
 from test_resampling import LOG_ODDS, World
 
 from support.seeds import Purpose, key, uniforms
-from tools import controls
+from tools import controls, temperatures
 
 
 @pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
@@ -122,3 +122,25 @@ def test_what_cannot_be_compared_is_one_line(tunes, knowing, tmp_path, capsys):
             controls.main([*map(str, argv), "-n", "20"])
         err = capsys.readouterr().err
         assert stopped.value.code == 2 and err.splitlines()[-1].count(why) == 1, err
+
+
+def test_data_without_a_test_set_are_told_apart_too(tmp_path, capsys):
+    for name, letters in (("one", "abc"), ("other", "xyz")):
+        (tmp_path / name).mkdir()
+        lines = [f"{a}{b}{c}\n" for a in letters for b in letters for c in letters]
+        (tmp_path / name / "train.txt").write_text("".join(lines))
+        (tmp_path / name / "valid.txt").write_text("".join(lines[::3]))
+        words = [*SIZES, *shlex.split("--vocab_size 9 --dataset text --no-jit --total_epochs 0 --pretrain_g_epochs 1")]
+        words += ["--data_dir", str(tmp_path / name), "--log_dir", str(tmp_path / f"{name}/run")]
+        assert train([*words, "--eval_log_dir", str(tmp_path / f"{name}/eval")]) == 0
+    one, other = str(tmp_path / "one" / "run"), str(tmp_path / "other" / "run")
+    for program, argv, why in (
+        (controls, [one, "--average", other], "a run with other data than"),
+        (temperatures, [one, other, "--temperatures", "1"], "a run with other data than"),
+        (controls, [one, "--candidates", "4"], "a run without a test set has the control --average alone"),
+    ):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            program.main(argv)
+        error = capsys.readouterr().err
+        assert stopped.value.code == 2 and why in error, error

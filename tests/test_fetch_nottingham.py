@@ -116,6 +116,13 @@ def test_the_default_folder_is_data_nottingham(dest, named_zip, monkeypatch, tmp
     assert count_tunes(Path("data/Nottingham")) == COUNTS
 
 
+def test_the_working_directory_may_be_the_folder(dest, named_zip, monkeypatch):
+    named_zip(zip_bytes())
+    dest.mkdir(parents=True)
+    monkeypatch.chdir(dest)
+    assert run(Path(".")) == 0 and count_tunes(dest) == COUNTS
+
+
 def test_the_named_zip_is_unpacked_and_nothing_else_is_written(dest, named_zip):
     junk = [("Nottingham/README", b"x"), ("__MACOSX/Nottingham/train/._a.mid", b"x"), ("Nottingham/train/.a.mid", b"x")]
     named_zip(zip_bytes([*junk, ("Nottingham/train/", b""), ("Nottingham/extra/a.mid", b"x")], content=b"MThd tune"))

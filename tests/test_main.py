@@ -283,7 +283,8 @@ def test_tensorboard_serves_the_scalars(finished):
 def test_overwrite_spares_what_the_run_has_not_written(tmp_path):
     """A run on the oracle writes neither tunes nor a vocabulary."""
     assert run(tmp_path, "--total_epochs", "0") == 0
-    mine = [tmp_path / "train" / name for name in ("sample99.mid", "sample0.mid", "tunes.abc", "vocabulary.json")]
+    names = ("sample99.mid", "sample0.mid", "tunes.abc", "vocabulary.json", "events.out.tfevents.7.host")
+    mine = [tmp_path / "train" / name for name in names]
     for path in mine:
         path.write_text("mine")
     assert run(tmp_path, "--total_epochs", "0", "--overwrite") == 0

@@ -745,6 +745,10 @@ def test_where_the_folder_cannot_be_written_the_cache_is_elsewhere_or_nowhere(
         warnings.simplefilter("error")
         load_tunes(folder)
     assert len(parsed) == 18
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "expanduser", lambda path: (_ for _ in ()).throw(RuntimeError("no home directory")))
+    load_tunes(folder)
+    assert len(parsed) == 27
     assert sorted(path.name for path in folder.iterdir()) == [".tokens-0.4s.npz", "test", "train", "valid"]
 
 

@@ -91,6 +91,37 @@ def test_of_a_run_that_was_moved_and_is_on_text(tmp_path, capsys):
             assert weights(started / "train", which) == weights(tmp_path / "alone" / "train", which)
 
 
+def test_copying_that_was_interrupted_begins_again(tmp_path, monkeypatch, capsys):
+    """The best checkpoint is saved before that of the end, when the logs are whole already."""
+    (tmp_path / "lines.txt").write_text(LINES)
+    flags = ("--data_dir", str(tmp_path / "lines.txt"), "--g_pretrain_lr", "0.5", "--total_epochs", "0")
+    flags += ("--pretrain_g_epochs", "8")
+    assert run(tmp_path / "source", *flags, tiny=TEXT) == 0
+    end, best = at_mark(tmp_path / "source" / "train", "pretrained")
+    assert best["step"] < end
+    started = (*flags, "--pretrained", str(tmp_path / "source" / "train"))
+    plain = Checkpoints.save
+
+    def full(self, step, details):
+        if step == end:
+            raise OSError(28, "No space left on device", str(self.directory))
+        return plain(self, step, details)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", full)
+        assert run(tmp_path / "started", *started, tiny=TEXT) == 2
+    capsys.readouterr()
+    assert run(tmp_path / "started", *flags, tiny=TEXT) == 2
+    assert "copying --pretrained was interrupted; give it once more" in capsys.readouterr().err
+    assert run(tmp_path / "started", *started, tiny=TEXT) == 0
+    for kind in ("train", "eval"):
+        assert rows(tmp_path / "started" / kind) == rows(tmp_path / "source" / kind)
+        assert curves(tmp_path / "started" / kind) == curves(tmp_path / "source" / kind)
+    for which in ("newest", "best"):
+        found, theirs = (weights(tmp_path / name / "train", which) for name in ("started", "source"))
+        assert found == theirs
+
+
 def at_mark(directory: Path, which: str) -> tuple[int, dict[str, float]]:
     """The step of a checkpoint, and what it knows of the best one."""
     state = SeqGAN.restored(directory).checkpoint()

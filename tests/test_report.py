@@ -20,7 +20,7 @@ from runs.manifest import CHECKSUM, MANIFEST
 from runs.schedule import Schedule
 from support.config_file import CONFIG
 from support.parser import read_flags
-from tools import front_page, measured, report
+from tools import front_page, measured, outcomes, report
 from tools.measured import Point
 from tools.outcomes import Interval, Outcome, Results, band, holm, interval, p_value, times
 from tools.plot_curves import Curve, Run
@@ -768,6 +768,20 @@ def test_what_has_no_real_data_beside_it_is_not_compared_with_it():
     page = report.page(Results(experiment), "", points)
     assert "| valid | 0.900 |" in page and "real data." not in page
     assert "less that of real data" in report.page(Results(experiment), "", [*points, Point("real data", 0, {})])
+
+
+def test_one_seed_has_no_interval_and_a_table_is_written_whole(tmp_path):
+    assert str(interval([53.305], collapsed=True)) == str(interval([53.305])) == "53.305"
+    path = tmp_path / "table.csv"
+    outcomes.write_csv(path, [["a"], [1]])
+
+    def broken():
+        yield ["a"]
+        raise OSError
+
+    with pytest.raises(OSError):
+        outcomes.write_csv(path, broken())
+    assert path.read_text() == "a\n1\n"
 
 
 def test_what_is_measured_of_several_seeds():

@@ -297,6 +297,16 @@ def test_records_without_a_configuration_are_not_touched(trainer, tmp_path):
         shutil.rmtree(tmp_path / name.split("/")[0])
 
 
+def test_overwrite_removes_no_records_of_other_programs(trainer, tmp_path):
+    for name in ("config.json", "metrics.csv", "events.out.tfevents.7.host"):
+        path = tmp_path / "train" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text('{"model_type": "another"}')
+        refused(trainer.run(flags(tmp_path, "--overwrite"), toy=True), "--log_dir" if "config" not in name else name)
+        assert path.read_text() == '{"model_type": "another"}'
+        path.unlink()
+
+
 def test_logs_cut_short_are_an_error(trainer, toy, tmp_path):
     for kind, pattern in (("train", "metrics.csv"), ("eval", "*.tfevents.*.seqgan")):
         run = tmp_path / kind

@@ -614,13 +614,14 @@ def test_lines_and_tunes_are_chosen_too(runs, capsysbinary, tmp_path):
 
 def test_a_failure_leaves_the_file_that_was_there(runs, tmp_path, capsys):
     (tmp_path / "boom.py").write_text("def boom(lines):\n    raise ValueError('no')\n")
-    (tmp_path / "mine.txt").write_text("precious")
+    for name in ("mine.txt", "mine.txt.partial"):
+        (tmp_path / name).write_text("precious")
     argv = [str(runs / "text"), "-n", "3", "-o", str(tmp_path / "mine.txt")]
     with pytest.raises(SystemExit) as stopped:
         sample.main([*argv, "--objective", f"{tmp_path / 'boom.py'}:boom"])
     assert stopped.value.code == 2 and (tmp_path / "mine.txt").read_text() == "precious"
     assert sample.main(argv) == 0 and len((tmp_path / "mine.txt").read_text().splitlines()) == 3
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob(".*")) and (tmp_path / "mine.txt.partial").read_text() == "precious"
     (tmp_path / "link.txt").symlink_to("mine.txt")  # as /dev/stdout is one
     assert sample.main([*argv[:-1], str(tmp_path / "link.txt"), "-n", "5"]) == 0
     assert (tmp_path / "link.txt").is_symlink() and len((tmp_path / "mine.txt").read_text().splitlines()) == 5

@@ -188,14 +188,17 @@ def test_seeds_of_a_method_are_one_line(tmp_path, monkeypatch, capsys):
         assert bars.keys() == {"Maximum", "gan", "gan, end of its MLE pretraining"}
         line, _, (across, up) = bars["Maximum"]
         assert line.get_xydata().tolist() == [[2.5, 6], [3, 6]]
-        assert across.get_segments()[0].tolist() == [[1.5, 6], [3.5, 6]]
-        assert up.get_segments()[1].tolist() == [[3, 4], [3, 8]]
+        half = np.array([[2**0.5, 0], [0, 8**0.5]])  # the values are 2 and 4 apart
+        np.testing.assert_allclose(across.get_segments()[0], [[2.5, 6] - half[0], [2.5, 6] + half[0]])
+        np.testing.assert_allclose(up.get_segments()[1], [[3, 6] - half[1], [3, 6] + half[1]])
+        assert not bars["gan"].lines[2][0].get_segments()[0].size  # no bar of one seed
         path = next(line for line in panel.lines if line.get_label() == "Maximum, during training")
         assert path.get_xydata().tolist() == [[8, 7]] and path.get_color() == line.get_color()
-    (tmp_path / "plane.csv").write_text("run,temperature\nmle/1,warm\n")
-    with pytest.raises(SystemExit) as stop:
-        planes.main(command)
-    assert stop.value.code == 2 and "plane.csv: no table of temperatures" in capsys.readouterr().err
+    for content, why in (("mle/1,warm\n", "plane.csv: no table of temperatures"), ("", "no figure")):
+        (tmp_path / "plane.csv").write_text(f"run,temperature\n{content}")
+        with pytest.raises(SystemExit) as stop:
+            planes.main(command)
+        assert stop.value.code == 2 and why in capsys.readouterr().err
 
 
 def test_tables_are_of_the_means_over_seeds(tmp_path):
@@ -279,7 +282,11 @@ def test_texygens_figures(runs, tmp_path, capsys):
         (["{}/evaluated", "--path", "5", "--temperatures", "1"], "--path: no run has evaluations of an adversarial"),
         (["{}/oracle", "--path", "0"], "argument --path: 0 is less than 1"),
         (["{}/oracle", "--temperatures", "0"], "argument --temperatures: 0 is less than"),
-        (["{}/oracle", "--csv", "{}/absent/x.csv", "--temperatures", "1"], "absent/x.csv: No such file"),
+        (
+            ["{}/oracle", "--csv", "{}/absent/x.csv", "--temperatures", "1"],
+            "argument --csv: {}/absent/x.csv: there is no such",
+        ),
+        (["{}/oracle", "--guide", "--checkpoints"], "--checkpoints measures the end of pretraining, when nothing"),
         (["{}/absent", "-o", "{}/x.docx"], "argument -o/--output: {}/x.docx: a picture's name ends in ."),
     ],
 )

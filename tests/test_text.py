@@ -494,6 +494,17 @@ def test_a_run_goes_on_with_its_own_lines_only(folder, tmp_path, capsys):
     assert "nll_test" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_a_vocabulary_that_is_no_runs_is_not_replaced(folder, tmp_path, capsys, more):
+    mine = tmp_path / "logs" / "train" / "vocabulary.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    assert run(folder, tmp_path / "logs", "--no-jit", *more) == 2
+    error = capsys.readouterr().err
+    assert f"{mine}: is there, and no run's; choose another --log_dir" in error and error.count("\n") == 1
+    assert mine.read_text() == "mine"
+
+
 def test_the_checkpoint_of_least_nll_valid_is_kept(folder, tmp_path):
     """Adversarial training at a rate that harms."""
     argv = ["--dataset", "text", "--data_dir", str(folder), *SMALL, "--log_dir", str(tmp_path / "train")]

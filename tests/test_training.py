@@ -231,6 +231,10 @@ def test_a_longer_run_is_another_where_a_rate_falls(trainer, tmp_path):
         ended = trainer.run(flags(folder, *cosine, "--total_epochs", "3"), toy=True)
         assert ended.status == 2 and ended.err.count("\n") == 1
         assert re.search(r"--total_epochs 2, not 3 \(cosine learning-rate decay", ended.err), ended.err
+    trained = flags(tmp_path / "d", "--d_schedule", "cosine", "--pretrain_d", "--total_epochs")
+    assert trainer.run([*trained, "0"], toy=True).status == 0  # but D's has, over its pretraining
+    assert re.search(r"--total_epochs 0, not 2 \(cosine", trainer.run([*trained, "2"], toy=True).err)
+    assert trainer.run([*trained, "2", "--d_steps", "0"], toy=True).status == 2  # other flags
     cosine = ["--g_pretrain_schedule", "cosine"]
     assert trainer.run(flags(tmp_path, *cosine, "--total_epochs", "1"), toy=True).status == 0
     assert trainer.run(flags(tmp_path, *cosine, "--total_epochs", "2"), toy=True).status == 0

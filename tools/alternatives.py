@@ -63,7 +63,7 @@ def tilted(scores: np.ndarray, real: np.ndarray, beta: float) -> Reweighted:
     highest = max(scores.max(), real.max(initial=-np.inf))
     weights = [np.exp((s - highest) / beta) if beta else (s == highest).astype(float) for s in (scores, real)]
     if not (mean := weights[0].mean()):
-        raise UsageError("no sample has the highest score; draw more with -n")
+        raise UsageError("no sample comes near the highest score; draw more with -n")
     return reweighted(scores, weights[0] / mean, weights[1] / mean, 1 / mean)
 
 
@@ -150,8 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         model, objective, pretrained = subject.model, subject.objective, subject.model.pretrained
         if not (objective and pretrained and subject.adversarial):
             raise UsageError(f"{arguments.logdirs[0]}: no run that has trained with --objective")
-        test, before = subject.truth(), Evaluated(model.config, pretrained)
-        if test.ndim < 2 or not len(test):
+        test, before = getattr(subject.data, "test", np.array([])), Evaluated(model.config, pretrained)
+        if not len(test):
             raise UsageError(f"{arguments.logdirs[0]}: no test set")
         asked = read_config(arguments.logdirs[0] / CONFIG)
         for logdir in arguments.logdirs:
@@ -167,7 +167,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         scores, real = (objective.score(rows).astype(np.float64) for rows in (drawn, test))
         points.append(("pretrained policy", (scores.mean(), 0, 0, 1)))
         points += [(f"best of n, n = {n}", best_of(scores, real, n)) for n in arguments.best_of]
-        points += [(f"least KL, beta = {beta:g}", tilted(scores, real, beta)) for beta in arguments.beta]
+        for beta in arguments.beta:
+            try:
+                points.append((f"least KL, beta = {beta:g}", tilted(scores, real, beta)))
+            except UsageError as error:
+                print(f"--beta {beta:g} is left out: {error}", file=sys.stderr)
         if arguments.mle_steps:
 
             def nll(policy: Evaluated) -> float:

@@ -28,7 +28,7 @@ from model import SeqGAN
 from resampling import GROUPS, Groups
 from support.config import UsageError
 from support.device import configure_tensorflow
-from support.parser import Parser, number
+from support.parser import Parser, new_file, number
 from support.seeds import Purpose, numpy_rng
 from support.streams import keep_writing
 from tools.measured import Figures, Point, table
@@ -109,7 +109,7 @@ def controls(subject: Subject, others: Sequence[Path], count: int, fresh: bool) 
     averaged = [model.averaged]
     for logdir in others:
         other = Subject(logdir, subject.samples, pretraining=False)
-        if not np.array_equal(other.truth(), subject.truth()):
+        if other.truth() != subject.truth():
             raise UsageError(f"--average {logdir}: a run with other data than {subject.logdir}")
         averaged.append(other.model.averaged)
         kinds = [(each.seq_len, [weight.shape for weight in each.weights]) for each in averaged]
@@ -197,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--candidates", type=number(int, 2, 1024), metavar="INT", help="(default: 16)")
     parser.add_argument("--fresh", action="store_true", help="also train a fresh discriminator")
     parser.add_argument("-n", type=number(int, 2, None), default=1000, metavar="INT", help="samples (default: 1000)")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="all figures and their errors")
+    parser.add_argument("--csv", type=new_file, metavar="FILE", help="all figures and their errors")
     arguments = parser.parse_args(argv)
     with parser.failing_in_one_line(arguments.csv):
         configure_tensorflow()
@@ -205,10 +205,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if len(set(runs)) < len(runs):
             raise UsageError("--average: a run is given twice")
         subject = Subject(arguments.logdir, arguments.n, pretraining=False)
-        if subject.model.config.dataset == "LSTM" and (
+        oracle = subject.model.config.dataset == "LSTM"
+        if (oracle or not len(subject.data.test)) and (
             arguments.fresh or arguments.candidates or not arguments.average
         ):
-            raise UsageError(f"{arguments.logdir}: a run on the oracle has the control --average alone")
+            what = "on the oracle" if oracle else "without a test set"
+            raise UsageError(f"{arguments.logdir}: a run {what} has the control --average alone")
         found = controls(subject, arguments.average, arguments.candidates or 16, arguments.fresh)
         points = [Point(f"{name}/{subject.model.config.seed}", 1.0, figures) for name, figures in found.items()]
         if arguments.csv:

@@ -12,8 +12,8 @@ from support.presets import ADDITIVE_DEFAULTS, FOLD_DEFAULTS, POOLED_DEFAULTS, P
 HEAD = """# Flags
 
 All flags of `python main.py`. Booleans take `--evaluate`, `--no-evaluate` or `--evaluate False`. A preset is a set of
-values that the other flags start from; some flags bring values of others, too. Explicit flags win over both. A flag
-without effect beside the others is refused.
+values that the other flags start from; some flags bring values of others, too. Explicit flags win over both. Most
+flags that have no effect beside the others are refused.
 """
 BROUGHT: dict[str, dict[str, Any]] = {  # with a flag, values of others
     "`--discriminator pooled`": POOLED_DEFAULTS,

@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import io
 import math
 import re
 import shlex
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from runs.directories import CHECKPOINTS, METRICS
+from runs.directories import CHECKPOINTS, METRICS, write_whole
 from runs.experiment import CURVES, Cell, Closed, Experiment, Method, mixed
 from runs.manifest import CHECKSUM, read_manifest, sizes_at
 from runs.schedule import Schedule
@@ -51,7 +52,7 @@ class Interval(NamedTuple):
     kind: str = "mean"
 
     def __str__(self) -> str:
-        if self.kind == "median" and self.seeds > 1:
+        if self.kind == "median":
             return "{:.{d}f} ({:.{d}f} to {:.{d}f})".format(*self[:3], d=1 if self.high >= 10 else 2)
         half = "" if math.isnan(self.low) else f" ± {self.high - self.mean:.{self.digits}f}"
         return f"{self.mean:.{self.digits}f}{half}"
@@ -68,11 +69,11 @@ class Interval(NamedTuple):
 def interval(values: Sequence[float], collapsed: bool = False) -> Interval:
     """The mean and its interval, or median and range; the values are independent, one at least."""
     numbers, count = np.asarray(values, float), len(values)
-    if collapsed:
-        return Interval(float(np.median(numbers)), float(numbers.min()), float(numbers.max()), count, "median")
     mean = float(numbers.mean())
     if count < 2:
         return Interval(mean, math.nan, math.nan, count)
+    if collapsed:
+        return Interval(float(np.median(numbers)), float(numbers.min()), float(numbers.max()), count, "median")
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * numbers.std(ddof=1) / math.sqrt(count))
     return Interval(mean, mean - half, mean + half, count)
 
@@ -435,9 +436,10 @@ def from_text(flags: str) -> Config:
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Writes rows, the first of them the names of the columns; raises OSError."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
+    """Writes rows, the first of them the names of the columns, whole or not at all; raises OSError."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_whole(path, text.getvalue())
 
 
 def write_tables(results: Results, folder: Path) -> list[Path]:

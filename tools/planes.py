@@ -32,6 +32,11 @@ def planes(figures: Figures) -> list[tuple[str, str]]:
     return [pair for pair in pairs if set(pair) <= figures.keys()]
 
 
+def deviation(values: np.ndarray) -> float:
+    """The standard deviation over seeds; NaN, which draws no bar, of one."""
+    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+
+
 def draw(points: Sequence[Point], path: Path, labels: Mapping[str, str] | None = None) -> None:
     """Draws a line a method through its temperatures, the mean of its seeds ± their standard deviation.
 
@@ -46,9 +51,9 @@ def draw(points: Sequence[Point], path: Path, labels: Mapping[str, str] | None =
         UsageError: there is nothing to compare quality with.
         OSError: the picture can't be written.
     """
-    pairs = planes(points[0].figures)
+    pairs = planes(points[0].figures) if points else []
     if not pairs:
-        raise UsageError("no figure: the data have no test sequences to compare with")
+        raise UsageError("no figure: there are no test sequences to compare with")
     lines: dict[str, dict[tuple[Any, ...], list[Figures]]] = {}
     for point in points:
         place = point.temperature, point.epoch, point.candidates
@@ -70,7 +75,7 @@ def draw(points: Sequence[Point], path: Path, labels: Mapping[str, str] | None =
                 if not there:
                     continue
                 values = [[np.array([f[axis][0] for f in of]) for of in there.values()] for axis in (x, y)]
-                (xs, ys), (dx, dy) = ([[f(v) for v in axis] for axis in values] for f in (np.mean, np.std))
+                (xs, ys), (dx, dy) = ([[f(v) for v in axis] for axis in values] for f in (np.mean, deviation))
                 if name == REAL:
                     panel.plot(xs, ys, "*", markersize=14, color="black", label=star)
                     continue

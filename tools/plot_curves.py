@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.backend_bases import FigureCanvasBase
 
-from support.parser import Parser, named
+from support.parser import Parser, new_file
 
 METRICS, MAX_BYTES = "metrics.csv", 1 << 28
 PANELS = ("nll", "nll_test", "nll_valid", "g_entropy")
@@ -71,7 +71,7 @@ def style() -> AbstractContextManager[Any]:
 
 def picture(text: str) -> Path:
     """Reads the name of a picture; raises ArgumentTypeError: none is written in what its ending says."""
-    path, kinds = named(text), FigureCanvasBase.get_supported_filetypes()
+    path, kinds = new_file(text), FigureCanvasBase.get_supported_filetypes()
     if path.suffix[1:].lower() not in kinds:
         raise argparse.ArgumentTypeError(f"{text}: a picture's name ends in .{', .'.join(sorted(kinds))}")
     return path

@@ -13,6 +13,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from runs.directories import write_whole
 from runs.experiment import Experiment, read
 from support.config import UsageError
 from support.parser import Parser, read_flags
@@ -145,7 +146,7 @@ def write(results: Results, folder: Path) -> list[Path]:
     tables = write_tables(results, folder)
     pictures = [picture] if draw(results, picture) else []
     numbers = page(results, picture.name if pictures else "", points)
-    readme.write_text(f"{before}{BEGIN}\n\n{numbers}\n\n{END}{after}", encoding="utf-8")
+    write_whole(readme, f"{before}{BEGIN}\n\n{numbers}\n\n{END}{after}")
     if results.experiment.closed:
         pictures.append(folder / f"{name}_closed.png")
         draw_closed(results, results.experiment.closed, pictures[-1])

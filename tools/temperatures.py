@@ -36,7 +36,7 @@ from support.config_file import CONFIG, read_config
 from support.device import configure_tensorflow
 from support.metrics import distinct
 from support.objective import Objective
-from support.parser import Parser, number
+from support.parser import Parser, new_file, number
 from support.streams import escape_unprintable, keep_writing
 from tools.measured import REAL, Figures, Point, table
 from tools.planes import draw
@@ -85,9 +85,12 @@ class Subject:
             self.objective = Objective(config.objective, source, self.data.decode)
         self.adversarial = steps_taken(logdir) > Schedule(config).pretraining
 
-    def truth(self) -> np.ndarray:
-        """What tells the data of two runs apart: the oracle's entropy, or the sequences of the test set."""
-        return np.array(self.data.entropy) if isinstance(self.data, OracleData) else self.data.test
+    def truth(self) -> tuple[object, ...]:
+        """What tells the data of two runs apart: the oracle's entropy, or checksums of all but the training set."""
+        if isinstance(self.data, OracleData):
+            return tuple(np.ravel(self.data.entropy))
+        held_out = {name: digest for name, digest in self.data.digests().items() if not name.endswith(" train")}
+        return self.data.config.seq_len, held_out
 
     def measure(self, name: str, temperatures: Sequence[float]) -> Iterator[Point]:
         """A point for each state and temperature, in their order; all of them with the same random numbers."""
@@ -207,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = "text: also measure BLEU and NLL_gen as Texygen defines them; papers take some thousand sequences (-n)"
     add("--texygen", action="store_true", help=text)
     add("-o", "--output", type=picture, metavar="FIGURE", help="a picture of the planes")
-    add("--csv", type=Path, metavar="FILE", help="all figures and their errors")
+    add("--csv", type=new_file, metavar="FILE", help="all figures and their errors")
     text = "compile afresh, and keep nothing"
     add("--no-compile_cache", dest="compile_cache", action="store_false", help=text)
     arguments = parser.parse_args(argv)
@@ -215,6 +218,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with parser.failing_in_one_line(arguments.output):
         if arguments.guide and candidates:
             raise UsageError("--candidates are drawn from the generators themselves: not with --guide")
+        if arguments.guide and arguments.checkpoints:
+            raise UsageError("--checkpoints measures the end of pretraining, when nothing guides yet: not with --guide")
         configure_tensorflow(keep_compiled=("temperatures.py",) if arguments.compile_cache else ())
         tf.get_logger().setLevel("ERROR")  # it warns of retracing, which several runs in one process are bound to cause
         logdirs = list(dict.fromkeys(arguments.logdirs))
@@ -226,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for logdir, name in zip(logdirs, names, strict=True):
                 subject = Subject(logdir, arguments.n, arguments.checkpoints, arguments.guide, arguments.texygen)
                 first = first or subject
-                if not np.array_equal(subject.truth(), first.truth()):
+                if subject.truth() != first.truth():
                     jit, other = subject.model.config.jit, first.model.config.jit
                     why = f" (--jit {jit}, not {other}, rounds the oracle's samples otherwise)" if jit != other else ""
                     raise UsageError(f"{logdir}: a run with other data than {logdirs[0]}{why}")

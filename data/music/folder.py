@@ -1,5 +1,6 @@
 """Folders of MIDI files as tunes in three splits, read once and kept as tokens."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -179,9 +180,10 @@ def _parse_cached(root: Path, paths: list[Path], names: list[str], frame: Grid, 
     if not cache:
         return [_parse(path, frame) for path in paths]
     key = _cache_key(paths, names, frame)
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    name = f".tokens-{str(frame).replace(' ', '')}{'-onsets' * frame.onsets}.npz"
-    places = [root / name, home / "seqgan" / f"tokens-{key[:32]}.npz"]
+    places = [root / f".tokens-{str(frame).replace(' ', '')}{'-onsets' * frame.onsets}.npz"]
+    with contextlib.suppress(RuntimeError):  # the user has no home
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+        places.append(home / "seqgan" / f"tokens-{key[:32]}.npz")
     for place in places:
         parsed = _read_cache(place, key, len(paths), frame.vocab_size)
         if parsed is not None:
