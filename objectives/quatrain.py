@@ -10,6 +10,7 @@ import re
 from pypinyin import Style, lazy_pinyin
 
 LINES, LENGTH = 4, 5
+KINDS = {1: "level", 2: "level", 3: "oblique", 4: "oblique"}
 PLACES = (1, 3)  # in a line, from 0: the second and the fourth character, whose tones the rules bind
 
 
@@ -50,11 +51,10 @@ def pattern(poem: str) -> list[bool]:
 
     Level tones (the first two) and oblique ones (the third and the fourth) alternate between the second and the fourth
     character of each of 4 lines. The lines of a couplet have opposite tones there; the second line and the third, of
-    different couplets, have the same.
+    different couplets, have the same. A character without one of these four tones, such as an unknown one, keeps none.
     """
     if len(poem) != LINES * LENGTH:
         return [False] * 7
-    level = [[reading(poem[LENGTH * line + place])[1] in (1, 2) for place in PLACES] for line in range(LINES)]
-    alternating = [second != fourth for second, fourth in level]
-    opposite = [level[a][0] != level[b][0] for a, b in ((0, 1), (2, 3))]
-    return [*alternating, *opposite, level[1][0] == level[2][0]]
+    kinds = [[KINDS.get(reading(poem[LENGTH * line + place])[1], "") for place in PLACES] for line in range(LINES)]
+    pairs = [*kinds, *([kinds[a][0], kinds[b][0]] for a, b in ((0, 1), (2, 3)))]  # which have one of each kind
+    return [*(set(pair) == {"level", "oblique"} for pair in pairs), kinds[1][0] == kinds[2][0] != ""]
