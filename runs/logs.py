@@ -28,6 +28,7 @@ from tensorboard.util.tensor_util import make_tensor_proto
 from runs.directories import EVENTS, METRICS, fsync, naming, record_files, write_whole
 from runs.manifest import CHECKSUM, sizes_at
 
+SHOWN = 4  # names of figures in a warning
 HPARAMS = "events.out.tfevents.0.hparams"  # TensorBoard reads a directory's event files in the order of their names
 
 
@@ -92,7 +93,8 @@ class RunLog:
             with open(self.directory / METRICS, newline="", encoding="utf-8") as file:
                 known = tuple(next(csv.reader(file), self.columns))
             if lacking := [name for name in self.columns if name not in known and not name.endswith("_se")]:
-                what = f"has no column for {', '.join(lacking)}, which TensorBoard alone will show"
+                names = ", ".join(lacking[:SHOWN]) + (f" and {more} more" if (more := len(lacking) - SHOWN) > 0 else "")
+                what = f"has no column for {names}, which TensorBoard alone will show"
                 print(f"warning: {self.directory / METRICS}: {what}", file=sys.stderr)
             self.columns = known
         self._csv = csv.DictWriter(self._csv_file, self.columns, extrasaction="ignore", lineterminator="\n")
