@@ -106,7 +106,7 @@ def _unpack(content: bytes, place: Path) -> None:
                 if split in SPLITS and _is_midi(Path(name)):
                     (place / split).mkdir(exist_ok=True)
                     with archive.open(entry) as file:  # a plain read() would inflate more than is declared
-                        (place / split / Path(name).name).write_bytes(file.read(entry.file_size + 1))
+                        (place / split / name).write_bytes(file.read(entry.file_size + 1))
     except DataError:
         raise
     except Exception as error:  # a damaged zip: zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, ...
