@@ -588,10 +588,8 @@ def test_continued_maximum_likelihood_reads_real_tokens():
     rows, ended = all_sequences(4, 3), []
     for share in ("0", "1"):
         model = SeqGAN(parse([*SIZES, *D_SIZES, "--scheduled_sampling", share]), 4)
-        data = SimpleNamespace(references=lambda: rows)
-        objective = SimpleNamespace(score=lambda rows: np.ones(len(rows)))
-        subject = SimpleNamespace(model=model, data=data)
-        assert len(list(alternatives.continued(subject, objective, model.generator, [3], 0.05, 1.0))) == 1
+        subject = SimpleNamespace(model=model)
+        assert len(list(alternatives.continued(subject, rows, model.generator, [3], 0.05))) == 1
         ended.append([weight.numpy() for weight in model.generator.weights])
     for mine, theirs in zip(*ended, strict=True):
         np.testing.assert_array_equal(mine, theirs)
