@@ -71,10 +71,14 @@ def _is_midi(path: Path) -> bool:
 
 def _extract(source: Path, dest: Path, prefix: str = "") -> None:
     """Unpack the MIDI files of a zip to `dest`, which is absent or an empty folder, in one step."""
-    place = Path(tempfile.mkdtemp(prefix=f".{dest.name}.tmp-", dir=dest.parent))
     try:
         with open(source, "rb") as file:
-            _unpack(file.read(MAX_ZIP_BYTES + 1), place)
+            content = file.read(MAX_ZIP_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"{prefix}{source}: {error.strerror}; {_by_hand(dest)}") from error
+    place = Path(tempfile.mkdtemp(prefix=f".{dest.name}.tmp-", dir=dest.parent))
+    try:
+        _unpack(content, place)
         place.chmod(0o755)  # mkdtemp's is private
         if hasattr(os, "sync"):
             os.sync()  # the files before the name they are found by
@@ -83,9 +87,8 @@ def _extract(source: Path, dest: Path, prefix: str = "") -> None:
         except OSError:
             if not all(count_tunes(dest).values()):  # else another run was quicker
                 raise
-    except (DataError, FileNotFoundError) as error:
-        why = "no such file" if isinstance(error, FileNotFoundError) else error
-        raise DataError(f"{prefix}{source}: {why}; {_by_hand(dest)}") from error
+    except DataError as error:
+        raise DataError(f"{prefix}{source}: {error}; {_by_hand(dest)}") from error
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -104,6 +107,8 @@ def _unpack(content: bytes, place: Path) -> None:
             for entry in archive.infolist():
                 *_, split, name = ("", *entry.filename.split("/"))
                 if split in SPLITS and _is_midi(Path(name)):
+                    if (place / split / name).exists():
+                        raise DataError(f"entry {entry.filename!r} is there twice")
                     (place / split).mkdir(exist_ok=True)
                     with archive.open(entry) as file:  # a plain read() would inflate more than is declared
                         (place / split / name).write_bytes(file.read(entry.file_size + 1))

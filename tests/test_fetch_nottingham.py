@@ -160,6 +160,8 @@ def test_a_named_zip_that_is_missing_is_an_error_not_a_download(dest, server, mo
     monkeypatch.setattr(fetch_nottingham, "URLS", (server.url + "/Nottingham.zip",))
     monkeypatch.setenv("NOTTINGHAM_ZIP", str(tmp_path / "gone.zip"))
     assert "NOTTINGHAM_ZIP: " + str(tmp_path / "gone.zip") in failure(dest, capsys)
+    monkeypatch.setenv("NOTTINGHAM_ZIP", str(tmp_path))
+    assert f"NOTTINGHAM_ZIP: {tmp_path}: Is a directory" in failure(dest, capsys)
     assert server.asked == []
 
 
@@ -291,6 +293,11 @@ def test_no_entry_leaves_the_folder(dest, named_zip, tmp_path, entry):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "named.zip"]
     assert [path.name for path in dest.parent.iterdir()] == ["Nottingham"]
     assert all(path.is_file() and not path.is_symlink() for path in dest.glob("*/*"))
+
+
+def test_the_same_place_twice_is_refused(dest, named_zip, capsys):
+    named_zip(zip_bytes([("Elsewhere/train/tune_0.mid", b"x")]))
+    assert "is there twice" in failure(dest, capsys)
 
 
 @pytest.mark.parametrize("missing", COUNTS)
