@@ -265,7 +265,10 @@ def test_eta_is_that_of_the_weights_that_are_saved(tmp_path, capsys):
     seen, unseen = (float(SeqGAN.restored(tmp_path / name).eta) for name in ("seen", "unseen"))
     assert seen == unseen != 1.0
     capsys.readouterr()
-    for tool, more in ((sample, ["--checkpoint", "pretrained"]), (temperatures, ["--checkpoints"])):
+    for tool, more, why in (
+        (sample, ["--checkpoint", "pretrained"], "the discriminator is not trained yet"),
+        (temperatures, ["--checkpoints"], "--checkpoints measures the end of pretraining, when nothing guides yet"),
+    ):
         with pytest.raises(SystemExit) as stopped:
             tool.main([str(tmp_path / "seen"), "--guide", *more])
-        assert stopped.value.code == 2 and "not trained yet" in capsys.readouterr().err
+        assert stopped.value.code == 2 and why in capsys.readouterr().err
