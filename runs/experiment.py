@@ -198,16 +198,21 @@ class Experiment:
                 raise UsageError(f"report.closed: {other.name} and {method.name} have the same place in the figure")
         return closed
 
+    @property
+    def axes(self) -> list[str]:
+        """What curves are drawn over, a picture each: "epoch", "seconds"."""
+        return self.report.get("x", ["epoch"])
+
     @functools.cached_property
     def limits(self) -> dict[str, tuple[float, float]]:
-        """The ends of axes that `[report.limits]` gives, of curves by their names and of `epoch`; raises UsageError."""
+        """The ends of axes that `[report.limits]` gives, by the names of curves and of `axes`; raises UsageError."""
         limits = self.report.get("limits", {})
         pairs = limits.values() if isinstance(limits, dict) else [None]
         if not all(isinstance(p, list) and len(p) == 2 and all(type(x) in (int, float) for x in p) for p in pairs):
             raise UsageError("report.limits has two numbers for each axis")
         if not all(-math.inf < low < high < math.inf for low, high in limits.values()):
             raise UsageError("report.limits has the lower end of an axis first")
-        if unknown := limits.keys() - {self.report.get("x", "epoch"), *self.report.get("curves", CURVES)}:
+        if unknown := limits.keys() - {*self.axes, *self.report.get("curves", CURVES)}:
             raise UsageError(f"report.limits has {', '.join(sorted(unknown))}, which is not drawn")
         return {name: (low, high) for name, (low, high) in limits.items()}
 
@@ -286,9 +291,9 @@ def read(path: Path) -> Experiment:
     the line. Raises OSError: it can't be read.
 
     `[report]` says what tools/report.py shows. `metrics` are compared, the `primary` one first, with those of the
-    method `against`; `table` has those that the page shows. `curves` are drawn of the methods in `draw`, over `x`,
-    "epoch" or "seconds", within `limits`. Runs of the methods `collapsed` have medians and ranges. `measured` are files
-    of tools/temperatures.py and tools/controls.py in the report's folder.
+    method `against`; `table` has those that the page shows. `curves` are drawn of the methods in `draw`, over each of
+    `x`, "epoch" and "seconds", within `limits`. Runs of the methods `collapsed` have medians and ranges. `measured` are
+    files of tools/temperatures.py and tools/controls.py in the report's folder.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # with or without a byte-order mark
@@ -340,8 +345,8 @@ class Reader:
         report = content.get("report", {})
         if not isinstance(report, dict):
             self._fail("report", None, "report is not a table")
-        lists = ("metrics", "curves", "collapsed", "draw", "table", "measured")
-        words = ("against", "primary", "x")
+        lists = ("metrics", "curves", "collapsed", "draw", "table", "measured", "x")
+        words = ("against", "primary")
         self._keys(report, {*lists, *words, "limits", "closed"}, None)
         for key in lists:
             if not isinstance(names := report.get(key, []), list) or not all(isinstance(name, str) for name in names):
@@ -354,8 +359,8 @@ class Reader:
             for name in [named] if isinstance(named, str) else named:
                 if name not in {method.name for method in table}:
                     self._fail(key, None, f"report.{key} is {named!r}, which is no method")
-        if (x := report.get("x", "epoch")) not in ("epoch", "seconds"):
-            self._fail("x", None, f"report.x is {x!r}, not epoch or seconds")
+        if (x := report.get("x", ["epoch"])) not in (["epoch"], ["seconds"], ["epoch", "seconds"]):
+            self._fail("x", None, f"report.x is {x!r}; it may have 'epoch', then 'seconds'")
         title = content.get("title", self.path.stem)
         if not isinstance(title, str) or not title.strip():
             self._fail("title", None, f"title is {title!r}, not a text")

@@ -157,7 +157,10 @@ BAD = [
     (GOOD.replace('against = "mle"', 'metrics = "nll"'), "line 21: report.metrics is 'nll', not a list of names"),
     (GOOD.replace('against = "mle"', "curves = [3]"), "line 21: report.curves is [3], not a list of names"),
     (GOOD.replace('against = "mle"', "primary = 3"), "line 21: report.primary is 3, not a name"),
-    (GOOD.replace('against = "mle"', 'x = "time"'), "line 21: report.x is 'time', not epoch or seconds"),
+    (
+        GOOD.replace('against = "mle"', 'x = ["time"]'),
+        "line 21: report.x is ['time']; it may have 'epoch', then 'seconds'",
+    ),
     (GOOD.replace('against = "mle"', 'draw = ["gan"]'), "line 21: report.draw is ['gan'], which is no method"),
     (GOOD.replace("--baseline batch", "--help"), "line 17: flags: unrecognized arguments: --help"),
     (GOOD.replace("--baseline batch", "-hx"), "line 17: flags: unrecognized arguments: -hx"),

@@ -374,16 +374,21 @@ def test_a_band_needs_three_seeds(made, tmp_path, monkeypatch, seeds):
 def test_curves_over_seconds(made, tmp_path, monkeypatch):
     path, cells, _ = made
     for cell in cells:
-        rows = [{"nll": 3.0 - i, "seconds": (i + 1) * cell.seed} for i in range(cell.epochs)]
+        rows = [{"nll": 3.0 - i, "seconds": (i + 1) * cell.seed, "nll_guided": 0.5 * i} for i in range(cell.epochs)]
         shutil.rmtree(cell.directory)
         make_run(cell, rows)
-    path.write_text(TABLE + 'x = "seconds"\nlimits = { seconds = [0, 9] }\n')
+    path.write_text(TABLE + 'curves = ["nll"]\nx = ["epoch", "seconds"]\nlimits = { seconds = [0, 9] }\n')
     drawn = []
     monkeypatch.setattr(report.plt, "close", drawn.append)
     assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
-    (panel,) = drawn[0].axes
-    assert panel.lines[0].get_xydata().tolist() == [[2.5, 3], [5, 2], [7.5, 1]] and panel.get_xlim() == (0, 9)
-    assert panel.get_xlabel() == "seconds"
+    (epochs,), (panel,) = (figure.axes for figure in drawn)
+    guided = 1.0  # where the line ends
+    assert epochs.lines[0].get_xydata().tolist() == [[0, 3], [1, 2], [2, 1], [2, guided]]
+    assert panel.lines[0].get_xydata().tolist() == [[2.5, 3], [5, 2], [7.5, 1], [7.5, guided]]
+    assert (epochs.get_xlabel(), panel.get_xlabel(), panel.get_xlim()) == ("epoch", "seconds", (0, 9))
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "(hand.png)\n" in page and "(hand_seconds.png)\n" in page
+    assert (tmp_path / "out" / "hand_seconds.png").exists()
 
 
 def test_the_page_keeps_what_is_by_hand(made, tmp_path, capsys):
@@ -699,10 +704,11 @@ def test_the_pages_of_studies_have_the_numbers_of_their_files(folder, tmp_path):
     """So that a report can be made anew without the runs, and nothing in it was written by hand."""
     results = Results.of(read(ROOT / "experiments" / f"{folder.name}.toml"), tmp_path, folder)
     written = (folder / "README.md").read_text(encoding="utf-8").partition(report.BEGIN)[2].partition(report.END)[0]
-    results.missing, figure = [], f"{folder.name}.png"  # it says what was missing when there were logs
+    results.missing = []  # it says what was missing when there were logs
     written = re.sub(r"\*\*Not all runs are here:\*\*\n\n(- .*\n)+\n", "", written)
     points = report.measured(results.experiment, folder)
-    assert written.strip() == report.page(results, figure if (folder / figure).exists() else "", points).strip()
+    figures = [picture.name for _, picture in report.curves_over(results.experiment, folder) if picture.exists()]
+    assert written.strip() == report.page(results, figures, points).strip()
 
 
 NUMBER = re.compile(r"(?<![\w,.])[-−]?[0-9]+(?:\.[0-9]+)?(?![\w,]|\.[0-9])")
@@ -765,9 +771,9 @@ def test_a_report_that_lacks_what_was_measured_writes_nothing(made, tmp_path, ca
 def test_what_has_no_real_data_beside_it_is_not_compared_with_it():
     experiment = read(ROOT / "experiments" / "molecules.toml")
     points = [Point("molecules/mle/1", 1.0, {"valid": (0.9, float("nan"))})]
-    page = report.page(Results(experiment), "", points)
+    page = report.page(Results(experiment), [], points)
     assert "| valid | 0.900 |" in page and "less that of real data" not in page
-    assert "less that of real data" in report.page(Results(experiment), "", [*points, Point("real data", 0, {})])
+    assert "less that of real data" in report.page(Results(experiment), [], [*points, Point("real data", 0, {})])
 
 
 def test_one_seed_has_no_interval_and_a_table_is_written_whole(tmp_path):

@@ -215,7 +215,7 @@ class Results:
 
     def bands(self) -> dict[tuple[str, str], tuple[np.ndarray, list[Interval]]]:
         """What is drawn of each method and figure: epochs, and the mean and interval at each."""
-        extra = ["seconds"] if self.experiment.report.get("x") == "seconds" else []
+        extra = ["seconds"] if "seconds" in self.experiment.axes else []
         pairs = [(method, metric) for metric in [*self.drawn, *extra] for method in self.experiment.methods]
         found = {
             (m.name, metric): band(c, self.collapsed(m.name)) for m, metric in pairs if (c := self.curves(m, metric))

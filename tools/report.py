@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def measured(experiment: Experiment, folder: Path) -> list[Point]:
     return [p for file in experiment.report.get("measured", []) for p in read_points(folder / file)]
 
 
-def page(results: Results, figure: str, points: Sequence[Point] = ()) -> str:
+def page(results: Results, figures: Iterable[str], points: Sequence[Point] = ()) -> str:
     """What the report says in numbers, as Markdown; `points` are what was measured of samples."""
     experiment, means, differences = results.experiment, results.means(), results.differences()
     run = f"python tools/{{}}.py experiments/{experiment.name}.toml"
@@ -111,8 +111,7 @@ def page(results: Results, figure: str, points: Sequence[Point] = ()) -> str:
             "removed, negative where it grew. *Known to D* is `d_gain` of the pretrained discriminator, as a share "
             f"of KL(oracle‖G).\n\n![Shares closed, and, dotted, known to D]({experiment.name}_closed.png)"
         )
-    if figure:
-        parts.append(f"![Means over seeds; bands: 95 % intervals]({figure})")
+    parts += [f"![Means over seeds; bands: 95 % intervals]({figure})" for figure in figures]
     if points:
         labels = {method.name: method.label for method in experiment.methods}
         several = len({curve_parts(point.curve)[1] for point in points if point.temperature}) > 1
@@ -142,10 +141,9 @@ def write(results: Results, folder: Path) -> list[Path]:
         raise UsageError(f"{readme}: no lines {BEGIN} and {END}, between which the numbers go")
     points = measured(results.experiment, folder)  # before anything is written, as a file may be missing
     folder.mkdir(parents=True, exist_ok=True)
-    picture = folder / f"{name}.png"
     tables = write_tables(results, folder)
-    pictures = [picture] if draw(results, picture) else []
-    numbers = page(results, picture.name if pictures else "", points)
+    pictures = [picture for axis, picture in curves_over(results.experiment, folder) if draw(results, picture, axis)]
+    numbers = page(results, [picture.name for picture in pictures], points)
     write_whole(readme, f"{before}{BEGIN}\n\n{numbers}\n\n{END}{after}")
     if results.experiment.closed:
         pictures.append(folder / f"{name}_closed.png")
@@ -157,13 +155,19 @@ def write(results: Results, folder: Path) -> list[Path]:
 # Curves
 
 
-def draw(results: Results, path: Path) -> bool:
-    """Draws a panel a metric, methods over epochs with bands over seeds, and the oracle's entropy; False: nothing to.
+def curves_over(experiment: Experiment, folder: Path) -> list[tuple[str, Path]]:
+    """What the curves of a report are drawn over, and into which pictures."""
+    return [(x, folder / f"{experiment.name}{'' if x == 'epoch' else '_' + x}.png") for x in experiment.axes]
 
-    Of fewer seeds than `BANDED` there is a thin line each instead of a band. The axis is of epochs, or of the seconds
-    that the runs took until then, where the table has `x = "seconds"`. Raises OSError: the picture can't be written.
+
+def draw(results: Results, path: Path, axis: str) -> bool:
+    """Draws a panel a metric, methods with bands over seeds, and the oracle's entropy; False: there is nothing to draw.
+
+    `axis` is "epoch", or "seconds", those that the runs took until then. Of fewer seeds than `BANDED` there is a thin
+    line each instead of a band. What a guided generator reached is where its line ends. Raises OSError: the picture
+    can't be written.
     """
-    report, bands = results.experiment.report, results.bands()
+    report, bands, means = results.experiment.report, results.bands(), results.means()
     methods = [m for m in results.experiment.methods if m.name in report.get("draw", [m.name])]
     lines = []
     for method in methods:
@@ -172,10 +176,12 @@ def draw(results: Results, path: Path) -> bool:
         for metric in (metric for metric in results.drawn if (method.name, metric) in bands):
             epochs, pairs = bands[method.name, metric]
             banded, at = pairs[0].seeds >= BANDED, epochs.tolist()
-            if report.get("x") == "seconds":
+            if axis == "seconds":
                 at = [clock[epoch].mean if epoch in clock else math.nan for epoch in at]
             elif not banded:
                 line.thin[metric] = [(curve.epochs, curve.values) for curve in results.curves(method, metric)]
+            if guided := means.get((method.name, f"{metric}_guided")):
+                at, pairs = [*at, at[-1]], [*pairs, guided]
             ends = ([pair.low for pair in pairs], [pair.high for pair in pairs]) if banded else (None, None)
             line.means[metric] = at, [pair.mean for pair in pairs], *ends
         lines += [line] if line.means else []
@@ -183,9 +189,8 @@ def draw(results: Results, path: Path) -> bool:
         return False
     flags = [read_flags(method.flags) for method in methods]
     starts = {config.pretrain_g_epochs for config in flags if config.total_epochs}
-    starts = starts if len(starts) == 1 and report.get("x") != "seconds" else set()
-    limits, axis = results.experiment.limits, report.get("x", "epoch")
-    draw_panels(path, results.drawn, lines, results.floor(), starts, limits, axis)
+    starts = starts if len(starts) == 1 and axis == "epoch" else set()
+    draw_panels(path, results.drawn, lines, results.floor(), starts, results.experiment.limits, axis)
     return True
 
 
