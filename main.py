@@ -42,11 +42,10 @@ from support.config import Config, UsageError
 from support.config_file import FREE_TO_CHANGE
 from support.device import configure_tensorflow
 from support.metrics import mean_and_error
-from support.objective import Objective
+from support.objective import FIGURES, Objective
 from support.parser import parse
 
 # What an evaluation measures of an objective: its mean, that of real sequences, and how far the policy has gone for it.
-OBJECTIVE = ("objective", "real_objective", "kl_to_pretrained")
 HALF = "half_copied"  # in a checkpoint that `Run.start_from` has left behind: the logs are further than it is
 DATASETS: dict[str, Callable[[Config], Dataset]] = {"LSTM": OracleData, "Nottingham": NottinghamData, "text": TextData}
 
@@ -68,7 +67,7 @@ class Run:
         self.taken, details = checkpoints.restore() or (0, {})
         self.half_copied = bool(details.get(HALF))
         self.objective = model.objective if config.objective else None
-        evaluated = (*data.evaluated, *(OBJECTIVE if self.objective else ()))
+        evaluated = (*data.evaluated, *(FIGURES if self.objective else ()))
         guided = guided_names(evaluated) if model.guided else ()
         resampled = resampled_names(data.evaluated) if config.measures_discriminator and config.candidates else ()
         self.records = Records(config, (*evaluated, *guided, *resampled), details)
@@ -76,7 +75,7 @@ class Run:
         self._compiled: set[tuple[str, bool, bool, bool]] = set()  # kinds of steps
         self._of_real: tuple[float, float] | None = None
         if self.objective and len(real := spread(data.validation(), config.eval_samples)):
-            self._of_real = mean_and_error(self.objective.score(real))  # before training, so that a failure comes early
+            self._of_real = mean_and_error(self.objective.score(real))
 
     def train(self, interrupt: Interrupt) -> None:
         """Takes the steps that are left, until the end or an interrupt, and saves.
@@ -214,7 +213,7 @@ class Run:
         return figures
 
     def _measured(self, evaluated: SeqGAN | Evaluated, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
-        """The figures of a policy, those of an objective among them: see `OBJECTIVE`."""
+        """The figures of a policy, those of an objective among them."""
         figures = self.data.evaluate(evaluated, epoch, due)
         if self.objective:
             figures |= evaluated.towards(self.objective, self.model.pretrained, self.config.eval_samples, epoch)
@@ -281,13 +280,15 @@ def run(config: Config) -> int:
         checkpoints = Checkpoints(directories[0].path / CHECKPOINTS, model.checkpoint(), config.keep_checkpoints)
         files, digests = data.files(), data.digests()
         directories[0].check(recorded, data.origin, digests, files)
+        if objective and not config.overwrite:
+            directories[0].check_objective(recorded, config, objective.source)
+        if objective:
+            objective.check(spread(data.validation(), config.eval_samples))  # so that a failure comes early
         if config.overwrite:  # not earlier: unusable data must cost nothing
             directories[0].note_saved(False)  # else half of this, after a kill, would look like lost weights
             checkpoints.remove_all()
             for directory in reversed(directories):  # --log_dir last, as it tells whose the other's records are
                 directory.wipe()
-        if objective:
-            directories[0].check_objective(recorded, config, objective.source)
         training = Run(config, data, model, checkpoints, directories)
         if config.is_train and training.half_copied:
             if not config.pretrained:
@@ -309,7 +310,8 @@ def run(config: Config) -> int:
             taken = f"{training.taken} of {len(training.steps)} steps"
             print(f"resumed from {checkpoints.newest}, after {taken}", flush=True)
         elif config.pretrained:
-            pretraining = Pretraining(config, digests, model.pretrained_state())
+            source = objective.source if objective else None
+            pretraining = Pretraining(config, digests, model.pretrained_state(), source)
         described = description(config) | {"data": digests, "tokens": tokens}
         described |= {"objective": objective.source} if objective else {}
         described |= {"run": recorded.get("run") or secrets.token_hex(8), SAVED: bool(checkpoints.newest)}

@@ -25,6 +25,7 @@ from evaluation import Evaluated
 from guided import GuidedGenerator
 from model import SeqGAN, discriminator
 from support.config import UsageError
+from support.device import configure_tensorflow
 from support.parser import Parser, number
 from support.seeds import Purpose, key
 from tools.temperatures import data_of
@@ -54,8 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("logdir", type=Path, metavar="LOGDIR", help="a run with --discriminator bigram or lstm")
     parser.add_argument("--seconds", type=positive, default=60, help="of training, compilation aside (default: 60)")
     parser.add_argument("--rates", type=positive, nargs="+", default=[0.001, 0.003, 0.01], help="learning rates")
+    parser.add_argument("--threads", type=number(int, 0, 1024), default=0, help="(default: as many as cores)")
     arguments = parser.parse_args(argv)
     with parser.failing_in_one_line(arguments.logdir):
+        configure_tensorflow(arguments.threads)
         model = SeqGAN.restored(arguments.logdir)
         if not isinstance(model.discriminator, AdditiveDiscriminator):
             raise UsageError(f"{arguments.logdir}: its discriminator is not additive")

@@ -103,25 +103,27 @@ class RunLog:
             with naming(self.directory):
                 self._csv.writeheader()
 
-    def copy(self, directory: Path, position: dict[str, Any]) -> None:
-        """Writes what another run's directory has up to a position, but for its hyper-parameters.
+    def copy(self, directory: Path, position: dict[str, Any], left_out: Sequence[str] = ()) -> None:
+        """Writes what another run's directory has up to a position, but for its hyper-parameters and some scalars.
 
         Raises UsageError: they are not what they were then, see `sizes_at`. Raises OSError: one can't be read.
         """
+        unwanted = {tag_of(f"{name}{end}", self.group) for name in left_out for end in ("", "_se")}
         for name, size in sizes_at(directory, position, advice="").items():
             path = directory / Path(name).name
             if name == METRICS:
                 with open(path, "rb") as file, naming(self.directory):
                     rows = csv.DictReader(file.read(size).decode().splitlines())
-                    self._csv.writerows({column: row.get(column, "") for column in self.columns} for row in rows)
+                    kept = [column for column in self.columns if column.removesuffix("_se") not in left_out]
+                    self._csv.writerows({column: row.get(column, "") for column in kept} for row in rows)
                 continue
             for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
                 size -= len(record) + 16  # two checksums and the length
                 if size < 0:
                     break
                 event = Event.FromString(record)
-                hyperparameters = any(value.tag.startswith("_hparams_") for value in event.summary.value)
-                if not event.file_version and not hyperparameters:
+                tags = [value.tag for value in event.summary.value]
+                if not event.file_version and not any(tag.startswith("_hparams_") or tag in unwanted for tag in tags):
                     self._write(event)
         self.flush()
 

@@ -13,15 +13,23 @@ from runs.logs import RunLog
 from runs.manifest import sizes_at
 from support.config import Config, UsageError
 from support.config_file import CONFIG, READ_FROM, UNRELATED_TO_PRETRAINING, differences, from_flags, read_config
+from support.objective import FIGURES
 
 
 class Pretraining:
     """The pretraining of the run that --pretrained names."""
 
-    def __init__(self, config: Config, digests: dict[str, str], state: tf.train.Checkpoint):
+    def __init__(
+        self,
+        config: Config,
+        digests: dict[str, str],
+        state: tf.train.Checkpoint,
+        objective: dict[str, str] | None = None,
+    ):
         """Loads `state`, which is what pretraining changes; all else stays as it is.
 
-        It has to be that of `config` and of data with these checksums; `state` is `model.SeqGAN.pretrained_state`.
+        It has to be that of `config` and of data with these checksums; `state` is `model.SeqGAN.pretrained_state`, and
+        `objective` what this run has on record of its own, whose figures are copied from no other objective's.
         Raises UsageError: it is another one, a part of it is missing or damaged, or there is no run.
         """
         self.directory, self.state = Path(config.pretrained), state
@@ -31,6 +39,7 @@ class Pretraining:
             unrelated = UNRELATED_TO_PRETRAINING | (READ_FROM if "data" in content else set())
             if differing := differences(before, config, unrelated):
                 raise UsageError(f"that run has {'; '.join(differing)}")
+            self.left_out = () if content.get("objective") == objective else FIGURES
             if content.get("data", digests) != digests:
                 raise UsageError("that run has read other data")
             self.directories = {"train": self.directory}
@@ -39,6 +48,8 @@ class Pretraining:
         except UsageError as error:
             raise UsageError(f"--pretrained {self.directory}: {error}") from None
         self.taken, self.details = self.restore(PRETRAINED)
+        evaluation = self.details["evaluation"].items()
+        self.evaluation = {name: pair for name, pair in evaluation if name not in self.left_out}
         self.best = self._best()
         for kind, directory in self.directories.items():
             if not (directory / METRICS).exists() or kind not in self.details["positions"]:
@@ -82,4 +93,4 @@ class Pretraining:
     def copy_logs(self, logs: list[RunLog]) -> None:
         """Writes its records to the logs of training and evaluation. Raises UsageError: they are cut short."""
         for log, (kind, directory) in zip(logs, self.directories.items(), strict=False):
-            log.copy(directory, self.details["positions"][kind])
+            log.copy(directory, self.details["positions"][kind], self.left_out)

@@ -57,7 +57,7 @@ class Records:
     def take_over(self, pretraining: Pretraining) -> None:
         """Copies the records of another run's pretraining."""
         pretraining.copy_logs(self.logs)
-        self.evaluation, self.best = pretraining.details["evaluation"], pretraining.best
+        self.evaluation, self.best = pretraining.evaluation, pretraining.best
         self.clocks = pretraining.details.get("clocks", {})
 
     def end_epoch(self, axis: int, phase: str, more: dict[str, float]) -> dict[str, float]:
@@ -73,7 +73,10 @@ class Records:
         self.clocks[kind] = [count, total, first] if compiled else [count + 1, total + seconds, first]
 
     def seconds(self, steps: Schedule, taken: int) -> float:
-        """What so many steps of training take, without compilation and evaluation: each kind by its mean."""
+        """What so many steps of training take, without evaluation: each kind by its mean.
+
+        Compilation is left out, but of a kind of which there was one step, such as an additive D's pretraining.
+        """
         spent = 0.0
         for kind, number in steps.kinds(taken).items():
             count, total, first = self.clocks.get(kind, (0, 0.0, math.nan))  # older versions' runs have none

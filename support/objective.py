@@ -15,6 +15,7 @@ from support.config import UsageError, check_name
 LONGEST = 2**17  # bytes of a file, which is kept in config.json
 KEPT = 2**17  # sequences whose scores are remembered
 SHOWN = 80  # characters of a sequence in a message
+FIGURES = ("objective", "real_objective", "kl_to_pretrained")  # of an evaluation
 
 
 def read_source(name: str) -> dict[str, str]:
@@ -78,14 +79,30 @@ class Objective:
             self._known = {}
         return values
 
+    def check(self, rows: np.ndarray) -> np.ndarray:
+        """As `score`, of sequences of which two are also scored without the others, in the opposite order.
+
+        Raises UsageError: as `score`; or their scores depend on the others, or on chance.
+        """
+        scores = self.score(rows)
+        if len(rows) > 2:
+            before, again = scores[1::-1], self._called(self.decode(rows[1::-1]))
+            if not np.allclose(again, before, rtol=1e-3, atol=1e-6):
+                both = " and ".join(f"{of[~np.isclose(again, before, 1e-3, 1e-6)][0]:g}" for of in (before, again))
+                raise self._unfit(f"{both} for one sequence; a score may depend on that sequence alone")
+        return scores
+
     def _called(self, sequences: Sequence[Any]) -> np.ndarray:
         """The scores of sequences: float32 [n]."""
         count = len(sequences)
         with self._blamed():
             returned = self._function(list(sequences))
         try:
-            values = np.asarray(returned, np.float64)
-        except (TypeError, ValueError, OverflowError):
+            values = np.asarray(returned)
+            if values.dtype.kind not in "biufO":  # a text that reads as a number is none, nor is a complex number
+                raise TypeError
+            values = values.astype(np.float64)
+        except Exception:  # whatever a user's class raises
             raise self._unfit(f"a {type(returned).__name__} that is not a list of {count} numbers") from None
         if values.shape != (count,):
             found = f"{len(values)} values" if values.ndim == 1 else f"values of shape {list(values.shape)}"
@@ -103,9 +120,13 @@ class Objective:
 
     @contextlib.contextmanager
     def _blamed(self) -> Iterator[None]:
-        """Makes an exception of the file's code a UsageError with its type, its message and its line in the file."""
+        """Makes an exception of the file's code a UsageError with its type, its message and its line in the file.
+
+        What the code prints goes to stderr, as stdout may be a tool's table.
+        """
         try:
-            yield
+            with contextlib.redirect_stdout(sys.stderr):
+                yield
         except (Exception, SystemExit) as error:
             lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == self._path]
             if isinstance(error, SyntaxError) and error.filename == self._path:

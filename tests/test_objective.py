@@ -11,14 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import (
-    ROOT,
-    all_sequences,
-    probabilities,
-    random_generator,
-    randomise,
-    train,
-)
+from conftest import ROOT, all_sequences, probabilities, random_generator, randomise, train
+from tensorboard.compat.proto.event_pb2 import Event
 from test_main import rows, weights
 from test_model import assert_same_gradient, flat, gradient_of, reward_instead
 
@@ -39,6 +33,7 @@ from tools import molecules as tools_molecules
 ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
 SIZES = shlex.split("--vocab_size 4 --seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --no-jit")
 D_SIZES = shlex.split("--d_emb_dim 3 --d_filter_sizes 1 3 --d_num_filters 4 3 --d_batch_size 8")
+D_SHORT = shlex.split("--pretrain_d_epochs 2 --d_steps 1 --d_epochs 1 --d_eval_samples 0")
 STEP = tf.constant(0)
 COUNTING = "def ones(sequences):\n    return [float((sequence == 1).sum()) for sequence in sequences]\n"
 
@@ -108,11 +103,14 @@ def test_the_step_follows_the_exact_gradient(flags, end_token):
     assert_same_gradient(seen[0], gradient_of(model, loss))
 
 
-@ENDS
-@pytest.mark.parametrize("rollouts", ["0", "2"])
-def test_the_three_parts_do_what_one_call_does(rollouts, end_token):
+@pytest.mark.parametrize(
+    ("rollouts", "end_token", "compiled"), [("0", None, False), ("2", None, False), ("0", 2, False), ("2", 2, True)]
+)
+def test_the_three_parts_do_what_one_call_does(rollouts, end_token, compiled):
     """Draws, rewards and weights are those of the same score inside the one step."""
     parts = model_of("--rollout_num", rollouts, "--baseline", "batch", end_token=end_token)
+    if compiled:
+        parts._draw, parts._ascend = (tf.function(f, jit_compile=True) for f in (parts._drawn, parts._rewarded))
     config = parse([*SIZES, "--rollout_num", rollouts, "--baseline", "batch", "--reward", "optimal"])
     one = SeqGAN(config, 4, end_token=end_token)
     reward_instead(one, told)
@@ -212,7 +210,16 @@ def run(folder, objective: str, *flags: str) -> int:
 
 
 def test_a_run_is_continued_bit_for_bit_and_rises(counting, tmp_path, capsys):
-    flags = ["--g_lr", "0.05", "--baseline", "batch"]
+    flags = [
+        "--g_lr",
+        "0.05",
+        "--baseline",
+        "batch",
+        "--objective_weight",
+        "0.9",
+        *D_SIZES,
+        *D_SHORT,
+    ]  # also D is continued
     for total in ("2", "10"):
         assert run(tmp_path / "parts", counting, *flags, "--total_epochs", total) == 0
     assert run(tmp_path / "whole", counting, *flags, "--total_epochs", "10") == 0
@@ -265,6 +272,21 @@ def test_another_objective_starts_from_the_same_pretraining(counting, tmp_path):
     restored = [SeqGAN.restored(tmp_path / name / "train") for name in ("one", "two")]
     for mine, theirs in zip(*(model.pretrained.get_weights() for model in restored), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+    # but not with the other objective's figures
+    for row in rows(tmp_path / "two" / "eval"):
+        assert bool(row["objective"]) == bool(row["real_objective"]) == (row["phase"] == "adversarial")
+        assert row["nll_test"]
+    assert run(tmp_path / "three", counting, *pretrained[:2], "--total_epochs", "0") == 0
+    assert all(row["objective"] for row in rows(tmp_path / "three" / "eval"))
+    for tag in ("samples/objective", "se/objective"):
+        assert [steps_of(tmp_path / name / "eval", tag) for name in ("two", "three")] == [[4], [0, 1, 3]]
+
+
+def steps_of(folder, tag: str) -> list[int]:
+    """The steps of the events of one scalar."""
+    (path,) = (path for path in folder.glob("events*") if "hparams" not in path.name)
+    events = [Event.FromString(record) for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()]
+    return [event.step for event in events for value in event.summary.value if value.tag == tag]
 
 
 def test_a_run_with_an_objective_starts_from_the_pretraining_of_one_without(counting, tmp_path):
@@ -275,6 +297,35 @@ def test_a_run_with_an_objective_starts_from_the_pretraining_of_one_without(coun
     assert run(tmp_path / "one", counting, *pretrained) == 0
     phases = [(row["phase"], bool(row["objective"])) for row in rows(tmp_path / "one" / "eval")]
     assert phases[0] == ("pretrain_g", False) and phases[-1] == ("adversarial", True)
+
+
+def test_what_fails_costs_no_earlier_run(counting, tmp_path, capsys):
+    """--overwrite, of a function that fails only when it is called."""
+    assert run(tmp_path, counting, "--total_epochs", "1") == 0
+    before = sorted((tmp_path / "train" / "checkpoints").iterdir()), rows(tmp_path / "eval")
+    for text, why in (
+        ("def ones(sequences):\n    return []\n", "ones returned 0 values for 40 sequences"),
+        (
+            "def ones(sequences):\n    return [s[0] + len(sequences) for s in sequences]\n",
+            "may depend on that sequence",
+        ),
+        (
+            "import random\ndef ones(sequences):\n    return [random.random() for _ in sequences]\n",
+            "that sequence alone",
+        ),
+    ):
+        (tmp_path / "counting.py").write_text(text)
+        capsys.readouterr()
+        assert run(tmp_path, counting, "--total_epochs", "1", "--overwrite") == 2
+        error = capsys.readouterr().err
+        assert why in error and error.count("\n") == 1
+    assert before == (sorted((tmp_path / "train" / "checkpoints").iterdir()), rows(tmp_path / "eval"))
+
+
+def test_what_the_function_prints_is_not_output(tmp_path, capsys):
+    (tmp_path / "loud.py").write_text("print('read')\ndef f(sequences):\n    print('called')\n    return [0.0] * 2\n")
+    Objective.read(f"{tmp_path / 'loud.py'}:f", ids).score(np.array([[0, 1, 2], [1, 2, 3]]))
+    assert capsys.readouterr() == ("", "read\ncalled\n")
 
 
 def test_the_temperatures_of_a_run_tell_of_its_own_objective(counting, tmp_path, capsys):
@@ -297,6 +348,7 @@ def test_the_temperatures_of_a_run_tell_of_its_own_objective(counting, tmp_path,
 
 # ---- what is wrong with it
 
+ODD = "    def __array__(self, *_, **__):\n        raise RuntimeError('a tensor that needs its gradient')\n"
 WRONG = [
     ("def f(sequences)\n    return 1\n", "line 1: SyntaxError: expected ':'"),
     ("x = 1\nimport no_such_package\n", "line 2: ModuleNotFoundError: No module named 'no_such_package'"),
@@ -305,6 +357,9 @@ WRONG = [
     ("def f(sequences):\n    return [1.0]\n", "f returned 1 values for 2 sequences"),
     ("def f(sequences):\n    return [[1.0], [2.0]]\n", "f returned values of shape [2, 1] for 2 sequences"),
     ("def f(sequences):\n    return None\n", "f returned values of shape [] for 2 sequences"),
+    ("def f(sequences):\n    return ['1', '2']\n", "f returned a list that is not a list of 2 numbers"),
+    ("def f(sequences):\n    return [1 + 2j, 3]\n", "f returned a list that is not a list of 2 numbers"),
+    (f"class Odd:\n{ODD}def f(sequences):\n    return Odd()\n", "f returned a Odd that is not a list of 2 numbers"),
     ("def f(sequences):\n    return ['good', 'bad']\n", "f returned a list that is not a list of 2 numbers"),
     ("def f(sequences):\n    return [10**400, 0]\n", "f returned a list that is not a list of 2 numbers"),
     ("def f(sequences):\n    return (0.0 for _ in sequences)\n", "f returned a generator that is not a list of 2"),
@@ -361,7 +416,7 @@ def test_the_program_ends_before_training_or_where_the_function_fails(tmp_path, 
     (tmp_path / "mine.py").write_text("def f(sequences):\n    return [0.0] * 7\n")
     assert run(tmp_path, "mine.py:f", "--total_epochs", "1") == 2
     assert "mine.py: f returned 7 values for 40 sequences\n" in capsys.readouterr().err
-    late = "    calls.append(1)\n    1 / (len(calls) < 6)\n    return [0.0] * len(sequences)\n"
+    late = "    calls.append(1)\n    1 / (len(calls) < 8)\n    return [0.0] * len(sequences)\n"
     (tmp_path / "late.py").write_text(f"calls = []\ndef f(sequences):\n{late}")
     flags = ["--total_epochs", "9", "--no-evaluate", "--baseline", "batch"]
     assert run(tmp_path / "late", "late.py:f", *flags) == 2
@@ -499,6 +554,10 @@ def test_the_alternatives_of_a_run(counting, tmp_path, capsys):
         with pytest.raises(SystemExit) as ended:
             alternatives.main([str(tmp_path / logdir / "train") for logdir in logdirs])
         assert ended.value.code == 2 and why in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        logdirs = [str(tmp_path / logdir / "train") for logdir in (".", "other")]
+        temperatures.main([*logdirs, "-n", "16", "--temperatures", "1"])
+    assert ended.value.code == 2 and "another objective" in capsys.readouterr().err
 
 
 # ---- the examples

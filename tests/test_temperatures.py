@@ -170,10 +170,11 @@ def test_seeds_of_a_method_are_one_line(tmp_path, monkeypatch, capsys):
     drawn = []
     monkeypatch.setattr(planes.plt, "close", drawn.append)
     places = {"mle/1": (1, 4), "mle/12": (3, 8), "gan/1": (5, 5), "gan/1 pretrained": (2, 1), "mle/1, training": (7, 7)}
+    places |= {"mle/1 guided": (0, 0)}
     points = [
         tables.Point(name, t, {"nll_test": (x + t, 9.0), "nll": (y, 9.0)}, 5 if "training" in name else None)
         for name, (x, y) in places.items()
-        for t in ((1.0,) if "training" in name else (0.5, 1.0))
+        for t in ((1.0,) if "training" in name else (1.0, 0.5))  # in no order
     ]
     temperatures.write_csv(points, tmp_path / "plane.csv")
     (tmp_path / "hand.toml").write_text(
@@ -185,7 +186,7 @@ def test_seeds_of_a_method_are_one_line(tmp_path, monkeypatch, capsys):
     for figure in drawn:
         (panel,) = figure.axes
         bars = {bar.get_label(): bar for bar in panel.containers}
-        assert bars.keys() == {"Maximum", "gan", "gan, end of its MLE pretraining"}
+        assert bars.keys() == {"Maximum", "gan", "gan, end of its MLE pretraining", "Maximum, guided"}
         line, _, (across, up) = bars["Maximum"]
         assert line.get_xydata().tolist() == [[2.5, 6], [3, 6]]
         half = np.array([[2**0.5, 0], [0, 8**0.5]])  # the values are 2 and 4 apart
@@ -381,7 +382,7 @@ def test_the_path_of_a_guided_generator(tmp_path, monkeypatch):
     with open("eval/metrics.csv", encoding="utf-8") as file:
         made = {row["epoch"]: row for row in csv.DictReader(file)}
     path = [row for row in rows if row["epoch"] and made[row["epoch"]]["nll_test_guided"]]
-    assert len(path) > 1
+    assert len(path) > 1 and rows[0]["run"] == "run guided" and path[0]["run"] == "run, training"
     for row in path:
         assert row["nll_test"] == pytest.approx(made[row["epoch"]]["nll_test_guided"])
         assert float(row["nll"]) == float(made[row["epoch"]]["nll_guided"])

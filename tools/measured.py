@@ -16,6 +16,7 @@ REAL = "real data"
 STATES = {
     "pretrained": "end of its MLE pretraining",
     "training": "during training",
+    "guided": "guided",
     "candidates": "chosen by D",
     "candidates by D*": "chosen by D*",
 }
@@ -70,7 +71,7 @@ def read_points(path: Path) -> list[Point]:
 def curve_parts(curve: str) -> tuple[str, str, str | None]:
     """Method, seed ("" where there is none) and state (None: the run's last) of the name of a curve."""
     found = re.fullmatch(
-        r"(?P<method>.*?)(/(?P<seed>[0-9]+))?(,? (?P<state>pretrained|training|candidates( by D[*])?))?", curve
+        r"(?P<method>.*?)(/(?P<seed>[0-9]+))?(,? (?P<state>pretrained|training|guided|candidates( by D[*])?))?", curve
     )
     return (found["method"], found["seed"] or "", found["state"]) if found else (curve, "", None)
 

@@ -71,7 +71,8 @@ def draw(points: Sequence[Point], path: Path, labels: Mapping[str, str] | None =
             spare.set_axis_off()
         for panel, (x, y) in zip(panels.flat, pairs, strict=False):
             for name, places in lines.items():
-                there = {at: found for at, of in places.items() if (found := [f for f in of if {x, y} <= f.keys()])}
+                along = sorted(places.items(), key=lambda item: [number or 0 for number in item[0]])
+                there = {at: found for at, of in along if (found := [f for f in of if {x, y} <= f.keys()])}
                 if not there:
                     continue
                 values = [[np.array([f[axis][0] for f in of]) for of in there.values()] for axis in (x, y)]

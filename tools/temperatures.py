@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from data import Dataset, Due
 from data.texygen import TexygenData
+from data.training_set import spread
 from main import DATASETS
 from model import SeqGAN
 from oracle import OracleData
@@ -34,7 +35,7 @@ from runs.schedule import Schedule
 from support.config import Config, UsageError
 from support.config_file import CONFIG, read_config
 from support.device import configure_tensorflow
-from support.metrics import distinct
+from support.metrics import distinct, mean_and_error
 from support.objective import Objective
 from support.parser import Parser, new_file, number
 from support.streams import escape_unprintable, keep_writing
@@ -71,7 +72,7 @@ class Subject:
         self.logdir, self.model = logdir, SeqGAN.restored(logdir)
         tf.config.experimental.enable_tensor_float_32_execution(self.model.config.tf32)  # as in its evaluations
         self.evaluated = self.model.choice(guide)
-        self.states = {"": [weight.numpy() for weight in self.evaluated.policy.weights]}
+        self.states = {"guided" if guide else "": [weight.numpy() for weight in self.evaluated.policy.weights]}
         if pretraining:
             before = SeqGAN.restored(logdir, PRETRAINED).choice(guide)
             self.states = {"pretrained": [weight.numpy() for weight in before.policy.weights]} | self.states
@@ -104,6 +105,8 @@ class Subject:
                     if self.objective:
                         of_it = self.evaluated.towards(self.objective, self.model.pretrained, self.samples, 0)
                         figures |= of_it if self.adversarial else {"objective": of_it["objective"]}
+                        if len(real := spread(self.data.validation(), self.samples)):
+                            figures["real_objective"] = mean_and_error(self.objective.score(real))
                 yield Point(" ".join([name, state]).strip(), temperature, figures)
 
     def choose(self, name: str, numbers: Sequence[int]) -> Iterator[Point]:
@@ -134,6 +137,8 @@ class Subject:
             eta = tf.constant(figures["d_eta"][0], tf.float32)
             drawn = self.model.resample(config.eval_samples, tf.constant(n), eta, tf.constant(0)).numpy()
             compared = {"distinct2": distinct(drawn)} if oracle else self.data.compare(drawn)
+            if self.objective:
+                compared |= {"objective": mean_and_error(self.objective.score(drawn))}
             measured = {name: figures[f"{name}{RESAMPLED}"] for name in plain if f"{name}{RESAMPLED}" in figures}
             yield Point(f"{name}, candidates", 1.0, measured | compared, candidates=n)
 
@@ -226,6 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         names = [seed_of(logdir, name) for logdir, name in zip(logdirs, short_names(logdirs), strict=True)]
         points: list[Point] = []
         first: Subject | None = None
+        asked: dict[str, str] = {}  # the objective of the runs that have one
         states = len(names) * (1 + arguments.checkpoints)
         with tqdm(total=states * len(temperatures) + len(names) * len(candidates), unit="point", disable=None) as bar:
             for logdir, name in zip(logdirs, names, strict=True):
@@ -235,6 +241,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                     jit, other = subject.model.config.jit, first.model.config.jit
                     why = f" (--jit {jit}, not {other}, rounds the oracle's samples otherwise)" if jit != other else ""
                     raise UsageError(f"{logdir}: a run with other data than {logdirs[0]}{why}")
+                if asked and subject.objective and subject.objective.source != asked:
+                    raise UsageError(f"{logdir}: another objective than that of the runs before")
+                asked = subject.objective.source if subject.objective else asked
                 for point in subject.measure(name, temperatures):
                     points.append(point)
                     bar.update()
