@@ -1,7 +1,7 @@
 """Causal discriminators whose log-odds are a sum over positions: r(Y) = Σ_t s(y_t | y_<t).
 
 Those of the optimal discriminator are log p(Y) - log G(Y) = Σ_t [log p(y_t | y_<t) - log G(y_t | y_<t)]. A maximum
-over time, as the paper's CNN takes it, keeps one window a filter and can't form that sum.
+over time, as the paper's CNN takes it, keeps one window per filter and can't form that sum.
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """The policy gradient summed over all next tokens (SeqGAN, equation 6), where the score of each of them is known.
 
-REINFORCE knows the reward of the token that was drawn alone, and pays for that with noise. Of an additive discriminator
+REINFORCE sees only the drawn token's reward, and so is noisy. Of an additive discriminator
 s(a | y_<t) is known for every a. So Σ_a ∇G(a | y_<t) · s(a | y_<t) is taken in full; only the prefixes are drawn.
 """
 

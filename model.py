@@ -191,7 +191,7 @@ class SeqGAN:
         return total / count
 
     def _fed(self, tokens: tf.Tensor, seed: tf.Tensor, epoch: tf.Tensor | int) -> tf.Tensor:
-        """What the policy reads in place of `tokens`, int32 [B, T]: by a coin a token, its own ones or the real ones.
+        """What the policy reads in place of `tokens`, int32 [B, T]: by a coin per token, its own ones or the real ones.
 
         `seed` is a key. The share of own tokens grows from 0 by --scheduled_sampling an epoch, until it is 1.
         """
@@ -468,7 +468,7 @@ class SeqGAN:
         with tf.GradientTape() as tape:
             loss, accuracy = self.discriminator.loss(tokens, labels, seed)
         variables = self.discriminator.trainable_variables
-        # The embedding's gradient comes as one slice a token read; both of Adam's moments want their sum.
+        # The embedding's gradient comes as one slice per token read; both of Adam's moments want their sum.
         gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables)]
         # This zero makes every update wait for the embedding's gradient, which backpropagation reaches last, when all
         # weights have been read. XLA then updates them in place; it copied them at each turn of a loop, on one core.

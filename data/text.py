@@ -237,7 +237,7 @@ def by_order(name: str, scores: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class Lines:
-    """Sequences of unequal length, packed: 2 bytes a token below 65,536 tokens, and 8 a line."""
+    """Sequences of unequal length, packed: 2 bytes per token below 65,536 tokens, and 8 a line."""
 
     def __init__(self, vocabulary: Vocabulary, seq_len: int):
         """An empty collection of sequences of at most `seq_len` tokens."""

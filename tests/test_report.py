@@ -801,6 +801,8 @@ def test_what_is_measured_of_several_seeds():
     assert head[1:] == ["generator", "one of 4", "average of 2", "worse", "alone", "real data"]
     bleu = next(row for row in rows if row[0] == "BLEU-2")
     assert "±" in bleu[2] and bleu[3] == "0.937" and bleu[5] == "0.5000 ± 0.0010"
+    _, *rows = measured.table(points, {}, ["worse"])
+    assert next(row for row in rows if row[0] == "BLEU-2")[1:5] == [*bleu[1:4], "0.80 (0.80 to 0.81)"]
     _, *rows = measured.apart(points)
     assert rows[-2] == ["nearer to real data", "", "1", "1", "0", "0"]
     assert rows[-1] == ["further, beyond the error", "", "0", "", "1", ""]

@@ -100,7 +100,7 @@ class Chosen:
 
 
 def controls(subject: Subject, others: Sequence[Path], count: int, fresh: bool) -> dict[str, Figures]:
-    """The figures of each control, by its name; of the averages alone on the oracle, or where D knows nothing.
+    """The figures of each control, by its name; of the averages alone on the oracle, or where D is uninformative.
 
     Raises UsageError: another run has other data, or a generator of another size.
     """

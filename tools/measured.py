@@ -48,6 +48,7 @@ class Column(NamedTuple):
     title: str
     method: str
     seeds: dict[str, Figures]
+    collapsed: bool = False  # its runs have medians and ranges
 
 
 def read_points(path: Path) -> list[Point]:
@@ -83,8 +84,11 @@ def title_of(curve: str, labels: Mapping[str, str]) -> str:
     return f"{name}, {STATES[state]}" if state else name
 
 
-def columns(points: Iterable[Point], labels: Mapping[str, str]) -> list[Column]:
-    """The columns in the order of the points, real data last; without evaluations that the runs made themselves."""
+def columns(points: Iterable[Point], labels: Mapping[str, str], collapsed: Sequence[str] = ()) -> list[Column]:
+    """The columns in the order of the points, real data last; without evaluations that the runs made themselves.
+
+    Runs of the methods `collapsed` have medians and ranges.
+    """
     found: dict[str, Column] = {}
     for point in points:
         if point.epoch is None:
@@ -93,7 +97,9 @@ def columns(points: Iterable[Point], labels: Mapping[str, str]) -> list[Column]:
                 title += f", one of {point.candidates}"
             elif point.temperature not in (0, 1):
                 title += f", temperature {point.temperature:g}"
-            found.setdefault(title, Column(title, method, {})).seeds[curve_parts(point.curve)[1]] = point.figures
+            name, seed, _ = curve_parts(point.curve)
+            column = Column(title, method, {}, name.rpartition("/")[2] in collapsed)
+            found.setdefault(title, column).seeds[seed] = point.figures
     return sorted(found.values(), key=lambda column: column.title == REAL)
 
 
@@ -110,7 +116,7 @@ def over_seeds(column: Column, values: Sequence[float]) -> str:
     """The mean over seeds and its interval; without that of averages, which share generators between seeds."""
     if not values:
         return ""
-    found = interval(values)
+    found = interval(values, column.collapsed)
     return f"{found.mean:.{found.digits}f}" if shares(column) else str(found)
 
 
@@ -129,9 +135,11 @@ def differences(column: Column, other: Column, name: str) -> dict[str, float]:
     }
 
 
-def table(points: Sequence[Point], labels: Mapping[str, str] | None = None) -> list[list[str]]:
-    """A row a figure, a column a method: means over seeds, or of one run ± standard error."""
-    found = columns(points, labels or {})
+def table(
+    points: Sequence[Point], labels: Mapping[str, str] | None = None, collapsed: Sequence[str] = ()
+) -> list[list[str]]:
+    """A row a figure, a column a method: means over seeds, or of one run ± standard error; see `columns`."""
+    found = columns(points, labels or {}, collapsed)
     names = [name for name in SHOWN if any(name in figures for column in found for figures in column.seeds.values())]
     rows = [[NAMES.get(name, name), *(shown(column, name) for column in found)] for name in names]
     return [["", *(column.title for column in found)], *rows]

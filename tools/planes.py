@@ -94,10 +94,9 @@ def draw(points: Sequence[Point], path: Path, labels: Mapping[str, str] | None =
             panel.grid(alpha=0.3)
         # Below all panels: inside one it hides points, and the star of real data lies in a corner.
         legend(figure, "lower")
-        counted = "candidates" if any(point.candidates for point in points) else "temperatures"
-        figure.suptitle(
-            f"numbers: {counted}, a ring at temperature 1; bars: standard deviation over seeds", fontsize=10
-        )
+        counted = "temperatures, or candidates" if any(point.candidates for point in points) else "temperatures"
+        title = f"numbers: {counted}; a ring at temperature 1; bars: standard deviation over seeds"
+        figure.suptitle(title, fontsize=10)
         save(figure, path)
 
 

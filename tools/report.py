@@ -43,7 +43,7 @@ NEW = """# {title}
 def title_of(metric: str) -> str:
     """A metric's name for people."""
     if metric.startswith(CLOSED):
-        return f"{title_of(metric.removeprefix(CLOSED))}, share closed"
+        return f"{title_of(metric.removeprefix(CLOSED))}, share removed"
     if metric.startswith(BEFORE):
         return f"{title_of(metric.removeprefix(BEFORE))}, before"
     for way in ("guided", "resampled"):
@@ -101,22 +101,20 @@ def page(results: Results, figures: Iterable[str], points: Sequence[Point] = ())
         for name in (m.name for m in experiment.methods if m.name in {d.method for d in differences}):
             rows.append([labels[name], *(cells.get((name, metric), "") for metric in compared)])
         tests = sum(not math.isnan(d.p) for d in differences)
-        parts.append(
-            "Differences, paired by seed. Bold: p < 0.05 by Student's paired test after Holm's correction for "
-            f"{tests} tests.\n\n{markdown(rows)}"
-        )
+        bold = f" Bold: p < 0.05 by Student's paired test after Holm's correction for {tests} tests." if tests else ""
+        parts.append(f"Differences, paired by seed.{bold}\n\n{markdown(rows)}")
     if experiment.closed:
-        parts.append(
-            "A *share closed* is the share of a divergence at the end of pretraining that the adversarial phase "
-            "removed, negative where it grew. *Known to D* is `d_gain` of the pretrained discriminator, as a share "
-            f"of KL(oracle‖G).\n\n![Shares closed, and, dotted, known to D]({experiment.name}_closed.png)"
-        )
+        told = "A *share removed* is by how much the adversarial phase reduced a divergence, negative where it grew."
+        if any(metric == "known" for _, metric in means):
+            told += " *Known to D*, dotted, is `d_gain` of the pretrained discriminator, as a share of KL(oracle‖G)."
+        parts.append(f"{told}\n\n![Shares of the divergences]({experiment.name}_closed.png)")
     parts += [f"![Means over seeds; bands: 95 % intervals]({figure})" for figure in figures]
     if points:
         labels = {method.name: method.label for method in experiment.methods}
         several = len({curve_parts(point.curve)[1] for point in points if point.temperature}) > 1
         spread = "mean over seeds ± half of its 95 % interval; of one run, and of real data, " if several else ""
-        parts.append(f"Samples, {spread}± standard error:\n\n{markdown(table(points, labels))}")
+        rows = table(points, labels, experiment.report.get("collapsed", []))
+        parts.append(f"Samples, {spread}± standard error.{medians}\n\n{markdown(rows)}")
         if (measures := columns(points, labels))[-1].title == REAL:
             less = (
                 f"Each figure less that of real data; each NLL less that of *{best(measures).title}*. The last rows "
@@ -237,7 +235,7 @@ def draw_closed(results: Results, what: Closed, path: Path) -> None:
             axes.set_title(f"--{what.panels} {column}" if what.panels else "")
             axes.grid(alpha=0.3)
         for row, metric in enumerate(what.metrics):
-            grid[row, 0].set_ylabel(f"{title_of(metric)}:\nshare closed (↑ better)")
+            grid[row, 0].set_ylabel(f"{title_of(metric)}:\nshare removed (↑ better)")
         for axes in grid[-1]:
             axes.set_xlabel(f"--{what.along}")
         legend(figure, "upper")

@@ -114,7 +114,7 @@ class NottinghamData(HeldOut):
         Returns:
             (mean, standard error of the mean) of `nll_test` and `nll_valid`, -log G(Y) / T of windows that lie side by
             side in the split's tunes (at most 1,024 of them, always the same; their errors take no account of windows
-            sharing a tune); and `g_entropy`, the same of --eval_samples generated sequences. Nats a token.
+            sharing a tune); and `g_entropy`, the same of --eval_samples generated sequences. Nats per token.
             At the end of a phase also the figures of `compare` for the generated sequences and, named `real_...`, for
             as many validation windows: what real tunes reach, which are no copies either.
         """
