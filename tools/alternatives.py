@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from evaluation import Evaluated
 from generator import Policy
 from model import adam
 from runs.directories import evaluations_of
+from runs.experiment import read
 from support.config import UsageError
 from support.config_file import CONFIG, read_config
 from support.device import configure_tensorflow
@@ -108,20 +109,24 @@ def trained(logdir: Path, tokens: float) -> list[float]:
     return [curves["objective"].values[-1], curves["kl_to_pretrained"].values[-1], added]
 
 
-def draw(points: Sequence[tuple[str, Sequence[float]]], path: Path) -> None:
-    """The objective against KL and against the added NLL; points of one name before a comma are of one colour."""
+def draw(points: Sequence[tuple[str, Sequence[float]]], path: Path, labels: Mapping[str, str]) -> None:
+    """The objective against KL and against the added NLL; points of one name before a comma are of one colour.
+
+    `labels` has the names of methods in the legend.
+    """
     kinds = dict.fromkeys(name.split(",")[0] for name, _ in points)
-    palette = colours(kinds)
+    palette = colours(labels.get(kind, kind) for kind in kinds)
     with style():
-        figure, panels = plt.subplots(1, 2, figsize=(11, 6), sharey=True, layout="constrained")
+        figure, panels = plt.subplots(1, 2, figsize=(8, 6), sharey=True, layout="constrained")
         for kind in kinds:
+            label = labels.get(kind, kind)
             values = np.array([row[:3] for name, row in points if name.split(",")[0] == kind])
             computed = " " in kind  # and no method's seeds
             look = {"linestyle": "-", "marker": "."} if computed else {"linestyle": "none", "marker": "o"}
             for panel, x in zip(panels, (1, 2), strict=True):
-                panel.plot(values[:, x], values[:, 0], label=kind, color=palette[kind], **look)
-        panels[0].set(xlabel="KL to the pretrained policy, nats per sequence", ylabel="objective")
-        panels[1].set(xlabel="NLL_test added, nats per sequence")
+                panel.plot(values[:, x], values[:, 0], label=label, color=palette[label], **look)
+        panels[0].set(xlabel="KL(G‖pretrained) (← better)\nnats per sequence", ylabel="objective (↑ better)")
+        panels[1].set(xlabel="NLL_test added (← better)\nnats per sequence")
         legend(figure, "lower")
         save(figure, path)
 
@@ -143,8 +148,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--mle_lr", type=number(float, 0, 1), default=0.001, metavar="FLOAT", help="(default: 0.001)")
     add("--least", type=float, default=1.0, metavar="FLOAT", help="(default: 1)")
     add("-o", "--output", type=picture, metavar="FIGURE", help="a picture")
+    add("--table", type=Path, metavar="FILE.toml", help="the table of experiments, for its labels")
     arguments = parser.parse_args(argv)
     with parser.failing_in_one_line(arguments.logdirs[0]):
+        labels = {method.name: method.label for method in read(arguments.table).methods} if arguments.table else {}
         configure_tensorflow()
         subject = Subject(arguments.logdirs[0], arguments.n, False)
         model, objective, pretrained = subject.model, subject.objective, subject.model.pretrained
@@ -193,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         out.writerows([name, *(f"{value:.5g}" for value in row)] for name, row in points)
         out.writerow(["test set", f"{real.mean():.5g}"])
         if arguments.output:
-            draw(points, arguments.output)
+            draw(points, arguments.output, labels)
     return 0
 
 

@@ -60,8 +60,10 @@ FAMILIES = {
     "random": "#CC79A7",
     "KL penalty": "#56B4E9",
     "MLE": "#0072B2",
+    "best of n": "#999999",
+    "least KL": "#000000",
 }
-REST = ("#CC79A7", "#56B4E9", "#000000", "#E69F00", "#009E73", "#D55E00", "#0072B2", "#999999", "#F0E442")
+REST = ("#CC79A7", "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#000000", "#0072B2", "#999999", "#F0E442")
 
 
 def style() -> AbstractContextManager[Any]:
