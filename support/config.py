@@ -232,7 +232,7 @@ class Config:
     # rewards
     reward: str = flag(
         "discriminator",
-        "reward of a sequence: D(Y), its log-odds, BLEU-3, the optimal D's (LSTM), 1, or a random number",
+        "reward of a sequence: D(Y), its log-odds, BLEU-3, the optimal D's two (LSTM), 1, or a random number",
         choices=tuple(REWARDS),
     )
     kl_weight: float = flag(
@@ -272,8 +272,7 @@ class Config:
     # discriminator
     discriminator: str = flag(
         "cnn",
-        "the paper's CNN; with mean-pooling as well (pooled); or additive scores, of a token after the one (bigram) or "
-        "all (lstm) before",
+        "the paper's CNN; with mean-pooling as well (pooled); or additive, by the token before (bigram) or all (lstm)",
         choices=("cnn", "pooled", *ADDITIVE),
         needs=TRAINED,
     )

@@ -642,7 +642,7 @@ def test_runs_of_other_data_are_not_averaged(tmp_path, capsys):
 
 
 def test_the_front_pages_figure(tmp_path, monkeypatch):
-    """All methods are equal until MLE ends; guidance is a level that it has in its own report."""
+    """All methods are equal until MLE ends; guidance goes from there to what it reaches in its own report."""
     drawn = []
     monkeypatch.setattr(report.plt, "close", drawn.append)
     assert front_page.main(["-o", str(tmp_path / "front.png")]) == 0
@@ -653,7 +653,9 @@ def test_the_front_pages_figure(tmp_path, monkeypatch):
         lines = {line.get_label(): line.get_xydata() for line in panel.lines}
         before = [lines[name][lines[name][:, 0] < 1000] for name in ("MLE", "SeqGAN as printed")]
         assert np.array_equal(*before) and len(before[0]) > 5
-        assert set(lines["MLE, then guided by an additive discriminator"][:, 1]) == {guided[f"{metric}_guided"]}
+        fall = lines["MLE, then guided by an additive discriminator"]
+        assert fall[:, 0].tolist() == [1000, 1000, 2000] and fall[0, 1] == before[0][-1, 1]
+        assert set(fall[1:, 1]) == {guided[f"{metric}_guided"]}
         ends = {
             row["method"]: float(row["mean"]) for row in curves if (row["metric"], row["epoch"]) == (metric, "1999")
         }

@@ -39,8 +39,10 @@ def draw(path: Path) -> None:
         line = Line(label, {})
         for metric in METRICS:
             if name == "guided":
-                mean, low, high = ([float(rows[f"{metric}_guided"][of])] * 2 for of in ("mean", "low", "high"))
-                line.means[metric] = (START, END), mean, low, high
+                before = dict(zip(*results.bands()["mle", metric], strict=True))[START - 1]
+                ends = {of: float(rows[f"{metric}_guided"][of]) for of in ("mean", "low", "high")}
+                mean, low, high = ([getattr(before, of), end, end] for of, end in ends.items())
+                line.means[metric] = (START, START, END), mean, low, high
             else:
                 epochs, pairs = results.bands()[name, metric]
                 low, high = [pair.low for pair in pairs], [pair.high for pair in pairs]
