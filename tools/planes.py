@@ -90,7 +90,7 @@ def draw(points: Sequence[Point], path: Path, labels: Mapping[str, str] | None =
                     if temperature and i in (0, len(there) - 1):
                         text, at = f"{candidates or temperature:g}", (xs[i], ys[i])
                         panel.annotate(text, at, (5, 5), textcoords="offset points", color=color[name], fontsize=9)
-            panel.set(xlabel=axis_title(x), ylabel=axis_title(y))
+            panel.set(xlabel=axis_title(x), ylabel=axis_title(y, "\n"))
             panel.grid(alpha=0.3)
         # Below all panels: inside one it hides points, and the star of real data lies in a corner.
         legend(figure, "lower")
