@@ -293,7 +293,7 @@ def read(path: Path) -> Experiment:
     `[report]` says what tools/report.py shows. `metrics` are compared, the `primary` one first, with those of the
     method `against`; `table` has those that the page shows. `curves` are drawn of the methods in `draw`, over each of
     `x`, "epoch" and "seconds", within `limits`. Runs of the methods `collapsed` have medians and ranges. `measured` are
-    files of tools/temperatures.py and tools/controls.py in the report's folder.
+    files of tools/temperatures.py and tools/controls.py in the report's folder, and `caption` is what the figures show.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # with or without a byte-order mark
@@ -346,7 +346,7 @@ class Reader:
         if not isinstance(report, dict):
             self._fail("report", None, "report is not a table")
         lists = ("metrics", "curves", "collapsed", "draw", "table", "measured", "x")
-        words = ("against", "primary")
+        words = ("against", "primary", "caption")
         self._keys(report, {*lists, *words, "limits", "closed"}, None)
         for key in lists:
             if not isinstance(names := report.get(key, []), list) or not all(isinstance(name, str) for name in names):

@@ -91,7 +91,7 @@ def page(results: Results, figures: Iterable[str], points: Sequence[Point] = ())
     floor = results.floor()
     known = "" if floor is None else f" The oracle's entropy is {floor:.3f} nats per token."
     medians = " Of runs that collapse: median (range)." if experiment.report.get("collapsed") else ""
-    final = "Final values: mean over seeds ± half of its 95 % interval by Student's t."
+    final = "Final values: mean over seeds ± half of the 95 % interval."
     parts.append(f"{final}{medians}{known}\n\n{markdown(rows)}")
     if differences:
         labels = {method.name: method.label for method in experiment.methods}
@@ -101,7 +101,7 @@ def page(results: Results, figures: Iterable[str], points: Sequence[Point] = ())
         for name in (m.name for m in experiment.methods if m.name in {d.method for d in differences}):
             rows.append([labels[name], *(cells.get((name, metric), "") for metric in compared)])
         tests = sum(not math.isnan(d.p) for d in differences)
-        bold = f" Bold: p < 0.05 by Student's paired test after Holm's correction for {tests} tests." if tests else ""
+        bold = f" Bold: p < 0.05 (Student's test, Holm's correction for {tests})." if tests else ""
         parts.append(f"Differences, paired by seed.{bold}\n\n{markdown(rows)}")
     if experiment.closed:
         told = "A *share removed* is by how much the adversarial phase reduced a divergence, negative where it grew."
@@ -109,6 +109,8 @@ def page(results: Results, figures: Iterable[str], points: Sequence[Point] = ())
             told += " *Known to D*, dotted, is `d_gain` of the pretrained discriminator, as a share of KL(oracle‖G)."
         parts.append(f"{told}\n\n![Shares of the divergences]({experiment.name}_closed.png)")
     parts += [f"![Means over seeds; bands: 95 % intervals]({figure})" for figure in figures]
+    if caption := experiment.report.get("caption"):
+        parts.append(f"*{caption}*")
     if points:
         labels = {method.name: method.label for method in experiment.methods}
         several = len({curve_parts(point.curve)[1] for point in points if point.temperature}) > 1
