@@ -38,11 +38,11 @@ class AdditiveDiscriminator(keras.layers.Layer):
         end_token: int | None = None,
         copy: int = 0,
     ):
-        """Makes and initialises the weights: u is 0, all others are from N(0, STDDEV²).
+        """Makes and initialises the weights, from N(0, STDDEV²); u and biases are 0, but 1 of an LSTM's forget gate.
 
         V, T and the tokens are those of `generator.Policy`, K is the `rank`. A share `dropout_keep_prob` of the numbers
-        that are read and of the context is kept in training; `l2` is the weight of the penalty, see `loss`, and `copy`
-        tells the weights of several discriminators of one run apart.
+        that are read, and of an LSTM's hidden state, is kept in training; `l2` is the weight of the penalty, see
+        `loss`, and `copy` tells the weights of several discriminators of one run apart.
         """
         super().__init__(name=f"discriminator{copy or ''}")
         self.vocab_size, self.seq_len, self.rank = vocab_size, seq_len, rank

@@ -17,6 +17,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from model import SeqGAN
 from oracle import OracleData
 from runs.checkpoints import Checkpoints
 from runs.console import GUIDED, Figures, Progress, guided_names, in_one_line, report, resampled_names, where
-from runs.directories import CHECKPOINTS, SAVED, RunDirectory, claim
+from runs.directories import CHECKPOINTS, SAVED, SONGS, RunDirectory, claim
 from runs.identity import changed_since, description
 from runs.pretrained import Pretraining
 from runs.records import Records
@@ -279,12 +280,19 @@ def run(config: Config) -> int:
         model = SeqGAN(config, **tokens, **more, objective=objective)
         checkpoints = Checkpoints(directories[0].path / CHECKPOINTS, model.checkpoint(), config.keep_checkpoints)
         files, digests = data.files(), data.digests()
-        directories[0].check(recorded, data.origin, digests, files)
+        songs = SONGS if config.dataset == "Nottingham" else ()
+        directories[0].check(recorded, data.origin, digests, files, songs)
         if objective and not config.overwrite:
             directories[0].check_objective(recorded, config, objective.source)
+        source, pretraining = objective.source if objective else None, None
         if objective:
-            objective.check(spread(data.validation(), config.eval_samples))  # so that a failure comes early
-        if config.overwrite:  # not earlier: unusable data must cost nothing
+            real = spread(data.validation(), config.eval_samples)
+            objective.check(real if len(real) else next(iter(data.mle_batches(0))).numpy())
+        if config.overwrite and config.pretrained:
+            if Path(config.pretrained).resolve() == Path(config.log_dir).resolve():
+                raise UsageError(f"--pretrained {config.pretrained}: is the --log_dir that --overwrite empties")
+            pretraining = Pretraining(config, digests, model.pretrained_state(), source)
+        if config.overwrite:  # not earlier: what can't be used must cost nothing
             directories[0].note_saved(False)  # else half of this, after a kill, would look like lost weights
             checkpoints.remove_all()
             for directory in reversed(directories):  # --log_dir last, as it tells whose the other's records are
@@ -305,12 +313,10 @@ def run(config: Config) -> int:
         if training.finished:
             print(report(training.records.evaluation, "finished before", where(config)))
             return 0
-        pretraining = None
         if checkpoints.newest:
             taken = f"{training.taken} of {len(training.steps)} steps"
             print(f"resumed from {checkpoints.newest}, after {taken}", flush=True)
-        elif config.pretrained:
-            source = objective.source if objective else None
+        elif config.pretrained and not pretraining:
             pretraining = Pretraining(config, digests, model.pretrained_state(), source)
         described = description(config) | {"data": digests, "tokens": tokens}
         described |= {"objective": objective.source} if objective else {}
@@ -328,7 +334,8 @@ def run(config: Config) -> int:
             training.train(interrupt)
         if interrupt.signal is not None and not training.finished:
             saved = f"{training.taken} of {len(training.steps)} steps; saved in {checkpoints.newest}"
-            print(f"interrupted after {saved}; the same command goes on from there")
+            again = "the same command, without --overwrite," if config.overwrite else "the same command"
+            print(f"interrupted after {saved}; {again} goes on from there")
             return 128 + interrupt.signal
         seconds = time.perf_counter() - started
         took = f"{seconds:.0f} s, {training.evaluation_seconds:.0f} s of them evaluation"

@@ -412,7 +412,7 @@ class SeqGAN:
         """The guided generator becomes the generator of the next round; the discriminator begins anew.
 
         It takes the weights, fresh ones, that were in the place where it is kept. `step` counts the rounds. What is
-        returned is of the validation set: the NLL of the new generator, and what each token has gained by the guide.
+        returned is of the validation set: the NLL of the new generator, and η s(y_t), what the guide scores each token.
         """
         assert isinstance(self.discriminator, AdditiveDiscriminator) and self.validation
         guide, eta, tokens = self.folds[int(step)], self.choose_eta(), tf.constant(self.validation())

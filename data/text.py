@@ -322,7 +322,7 @@ class TextData(HeldOut):
     def _check(self) -> None:
         """Raises DataError where nothing can be learnt from what was counted."""
         config, entries = self.config, len(self.vocabulary.entries)
-        if entries > 1:
+        if entries > 1 and self.source.used["train"]:
             return
         if not self.source.used["train"]:
             why = "no line to train on"

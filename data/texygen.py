@@ -14,6 +14,7 @@ from support.metrics import bleu, mean_and_error, self_bleu
 MAX_NLL_GEN = 2_000  # lines of train
 
 Figures = dict[str, tuple[float, float]]  # {name: (value, standard error)}
+UNKNOWN = ""  # is in no line, whatever words a corpus has, such as <unk>
 
 
 class TexygenData(TextData):
@@ -57,7 +58,8 @@ class TexygenData(TextData):
         """
         figures = super().compare(rows)
         alike = {f"texygen_{name}": pair for name, pair in figures.items() if name.startswith("self_bleu")}
-        return figures | alike | self._bleu(self.vocabulary.tokens(rows))
+        shown = [*self.vocabulary.entries, UNKNOWN]
+        return figures | alike | self._bleu([[shown[i] for i in ids] for ids in self.vocabulary.strip(rows)])
 
     def _bleu(self, lines: Sequence[Sequence[str]]) -> Figures:
         if not lines or not self.written:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -208,17 +208,26 @@ class RunDirectory:
         with contextlib.suppress(UsageError):
             self.describe(read_config(self.path / CONFIG) | {SAVED: saved})
 
-    def check(self, recorded: dict[str, Any], origin: str, digests: dict[str, str], files: dict[str, str]) -> None:
+    def check(
+        self,
+        recorded: dict[str, Any],
+        origin: str,
+        digests: dict[str, str],
+        files: dict[str, str],
+        songs: Iterable[str] = (),
+    ) -> None:
         """Makes sure that a run reads what it has always read.
 
         `recorded` is its config.json, {} for a new run. `origin` is the flag and the file that it reads; `digests` are
         checksums of the parts of what it read now (older versions' runs have none on record), and `files` what it keeps
-        in this directory, {name: content}. Raises UsageError: something differs, or a file is missing though the run
-        has checkpoints; or a new run would write over a file that is no run's. Raises OSError: one can't be read.
+        in this directory, {name: content}; it also writes `songs`. Raises UsageError: something differs, or a file is
+        missing though the run has checkpoints; or a new run would write over a file that is no run's. Raises
+        OSError: one can't be read.
         """
         if not recorded:
-            for path in (self.path / name for name, content in files.items() if self._differs(name, content)):
-                if path not in self.written():
+            differ = [name for name, content in files.items() if self._differs(name, content)]
+            for path in (self.path / name for name in (*differ, *songs)):
+                if path.exists() and path not in self.written():
                     raise UsageError(f"{path}: is there, and no run's; choose another {self.flag}")
             return
         before = recorded.get("data", digests)

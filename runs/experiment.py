@@ -279,6 +279,10 @@ def pretraining_words(flags: Sequence[str]) -> tuple[str, ...]:
     kept = {name: value for name, value in explicit_flags(flags).items() if name not in dropped}
     if (config := read_flags(flags)).objective and not config.trains_discriminator:
         kept["reward"] = "constant"
+    try:
+        read_flags(words_of(kept | {"total_epochs": 0}))
+    except UsageError:  # the filters of the CNN, of which the methods have none
+        kept["reward"] = "constant"
     return tuple(words_of(kept | {"total_epochs": 0}))
 
 
@@ -333,6 +337,8 @@ class Reader:
             label = method.get("label", name)
             if not isinstance(label, str) or not label.strip():
                 self._fail("label", index, f"label is {label!r}, not a text")
+            if label in {other.label for other in table}:
+                self._fail("label", index, f"there are two methods with the label {label!r}")
             own = self._seeds(method, index) if "seeds" in method else seeds
             if own is None:
                 self._fail("seeds", None, f"neither the table nor method {name} has seeds")

@@ -167,7 +167,8 @@ def read_flags(argv: Sequence[str]) -> Config:
     given = explicit_flags(argv)
     if given.get("is_train", True):
         defaults = PRESETS[given.get("preset", "default")]
-        defaults = defaults | D_DEFAULTS.get(given.get("discriminator", ""), {})
+        if (asked := given.get("discriminator")) != defaults.get("discriminator"):  # or it is as the preset has it
+            defaults = defaults | D_DEFAULTS.get(asked or "", {})
         if given.get("g_update") == "fold":
             defaults = defaults | FOLD_DEFAULTS
         if (defaults | given).get("reward") == "bleu":

@@ -150,6 +150,7 @@ BAD = [
     (GOOD.replace('name = "seqgan"', 'name = "pretrained"'), "line 12: name is 'pretrained'"),
     (GOOD.replace('name = "seqgan"\n', ""), "line 11: name is None"),
     (GOOD.replace('label = "MLE"', "label = 1"), "line 8: label is 1"),
+    (GOOD.replace('label = "MLE"', 'label = "seqgan"'), "there are two methods with the label 'seqgan'"),
     (GOOD.replace('label = "MLE"', 'lable = "MLE"'), "line 8: lable is not known here"),
     (GOOD.replace('flags = "--pretrain_g_epochs 20 --total_epochs 0"', "flags = 20"), "line 9: flags is 20"),
     (GOOD.replace('against = "mle"', 'against = "gan"'), "line 21: report.against is 'gan'"),

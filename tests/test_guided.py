@@ -9,8 +9,10 @@ import pytest
 import tensorflow as tf
 from conftest import TINY, all_sequences, probabilities, randomise, train
 from fault_injection import differing, outcome
+from test_model import assert_same_gradient, flat, gradient_of
 
 from data import Due
+from evaluation import sample_many
 from generator import PolicyCopy
 from guided import GuidedGenerator
 from model import SeqGAN
@@ -96,12 +98,15 @@ def test_the_evaluation_of_the_guided_generator_is_that_of_its_distribution():
 
 
 @pytest.mark.parametrize("kind", ["bigram", "lstm"])
-def test_folding_makes_the_guided_generator_the_generator(kind):
+def test_folding_makes_the_guided_generator_the_generator(kind, monkeypatch):
     model = model_of("--discriminator", kind, "--g_update", "fold", "--total_epochs", "2")
     before, fresh = probabilities(model.generator), [fold.discriminator.get_weights() for fold in model.folds]
     np.testing.assert_allclose(probabilities(model.averaged), before, atol=1e-6)
+    drawn: list = []
+    monkeypatch.setattr("model.sample_many", lambda policy, *of: drawn.append(policy) or sample_many(policy, *of))
     for round_ in range(2):
         model.d_step(tf.constant(all_sequences(4, 3)[:4]), tf.constant(round_))
+        assert drawn and all(policy is model.averaged for policy in drawn)  # against which D is trained
         if not model.choose_eta():
             model.discriminator.successors.assign(-model.discriminator.successors)
         eta = model.choose_eta()
@@ -138,6 +143,30 @@ def test_without_what_follows_the_expected_update_ends_at_the_guided_generator(e
     for step in range(300):
         model.g_step(tf.constant(step))
     assert first > 0.1 and divergence() < 0.05 * first
+
+
+@ENDS
+@pytest.mark.parametrize("flags", ["--baseline batch", "--baseline prefix --kl_weight 0.7"])
+def test_with_rollouts_the_expected_update_follows_the_exact_gradient(flags, end_token):
+    """That of E[log-odds] - β KL(G‖G₀), by enumeration: what follows a token is in it."""
+    words = f"--g_update expected --reward log_odds --rollout_num 2 --batch_size 40000 {flags}"
+    model = model_of(*shlex.split(words), end_token=end_token)
+    beta = model.config.kl_weight
+    if model.reward.reference is not None:
+        randomise(model.reward.reference, seed=3)
+    model.follow_policy(lag=0.0)
+    sequences = all_sequences(4, 3, end_token)
+    scores = model.discriminator.log_odds(tf.constant(sequences)).numpy().astype(np.float64)
+    reference = np.log(probabilities(model.reward.reference)) if beta else 0.0
+
+    def loss(log_probs):
+        probs = tf.exp(log_probs)
+        return -tf.reduce_sum(probs * scores) + beta * tf.reduce_sum(probs * (log_probs - reference))
+
+    seen = []
+    model._update_generator = lambda optimizer, gradients: seen.append(flat(gradients))
+    model._g_step(tf.constant(0))
+    assert_same_gradient(seen[0], gradient_of(model, loss))
 
 
 def test_a_run_shows_what_guidance_changes(tmp_path, capsys):

@@ -361,7 +361,13 @@ def test_minibatches_are_half_real_and_passes_cover_everything(monkeypatch):
     model = tiny_model("--d_epochs", "2", "--d_batch_size", "6")
     real = tf.constant(np.repeat(np.arange(12)[:, None], 3, axis=1), tf.int32)  # recognisable rows
     fakes = tf.constant(np.repeat(100 + np.arange(12)[:, None], 3, axis=1), tf.int32)
-    monkeypatch.setattr("model.sample_many", lambda policy, size, seed: fakes[:size])
+    keys = []
+
+    def sample(policy, size, seed):
+        keys.append(tuple(seed.numpy()))
+        return fakes[:size]
+
+    monkeypatch.setattr("model.sample_many", sample)
     seen = []
 
     def record(tokens, labels, seed):
@@ -380,6 +386,8 @@ def test_minibatches_are_half_real_and_passes_cover_everything(monkeypatch):
         np.testing.assert_array_equal(np.sort(order), np.concatenate([np.arange(12), 100 + np.arange(12)]))
     assert (orders[0] != orders[1]).any()
     assert len({seed for _, _, seed in seen}) == 8  # dropout differs from update to update
+    model._d_step(real, tf.constant(6))
+    assert keys[0] != keys[1]  # and the fakes from step to step
 
 
 @pytest.mark.parametrize("jit", ["True", "False"])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def weights(directory: Path, which: str = "newest") -> list[bytes]:
     return [w.tobytes() for net in (model.generator, model.discriminator) for w in net.get_weights()]
 
 
-def test_as_if_it_had_pretrained_by_itself(tmp_path):
+def test_as_if_it_had_pretrained_by_itself(tmp_path, capsys):
     assert run(tmp_path / "source", "--total_epochs", "0") == 0
     assert run(tmp_path / "alone", "--g_lr", "0.02") == 0
     started = ("--g_lr", "0.02", "--pretrained", str(tmp_path / "source" / "train"))
@@ -51,6 +52,15 @@ def test_as_if_it_had_pretrained_by_itself(tmp_path):
         assert rows(tmp_path / "started" / kind) == rows(tmp_path / "alone" / kind)
         assert curves(tmp_path / "started" / kind) == curves(tmp_path / "alone" / kind)
     assert weights(tmp_path / "started" / "train") == weights(tmp_path / "alone" / "train")
+    before = weights(tmp_path / "started" / "train")  # what can't be used costs nothing
+    for directory, why in (
+        (tmp_path / "none", "not a readable configuration"),
+        (tmp_path / "started" / "train", "is the --log_dir that --overwrite empties"),
+    ):
+        assert run(tmp_path / "started", "--g_lr", "0.02", "--overwrite", "--pretrained", str(directory)) == 2
+        assert why in capsys.readouterr().err and weights(tmp_path / "started" / "train") == before
+    assert run(tmp_path / "started", *started, "--overwrite") == 0
+    assert weights(tmp_path / "started" / "train") == before
     shutil.rmtree(tmp_path / "source")  # it is needed no more
     assert run(tmp_path / "started", *started, "--total_epochs", "4") == 0
     assert len(rows(tmp_path / "started" / "train")) == 4 + 2 + 4
@@ -61,18 +71,10 @@ def test_of_a_run_that_was_moved_and_is_on_text(tmp_path, capsys):
     (tmp_path / "lines.txt").write_text(LINES)
     flags = ("--data_dir", str(tmp_path / "lines.txt"), "--average", "0.5", "--g_pretrain_lr", "0.3")
     assert run(tmp_path / "alone", *flags, tiny=TEXT) == 0
-    better = (
-        "--mle_steps",
-        "8",
-        "--mle_lr",
-        "0.03",
-        "--total_epochs",
-        "8",
-        "--keep_checkpoints",
-        "1",
-        "--d_emb_dim",
-        "2",
-    )
+    ended = SeqGAN.restored(tmp_path / "alone" / "train", "pretrained")  # the generator takes on its average
+    for mine, average in zip(ended.generator.get_weights(), ended.average.get_weights(), strict=True):
+        assert (mine == average).all()
+    better = shlex.split("--mle_steps 8 --mle_lr 0.03 --total_epochs 8 --keep_checkpoints 1 --d_emb_dim 2")
     for name, more in (("whole", ("--total_epochs", "0")), ("replaced", better)):
         assert run(tmp_path / "source", *flags, *more, tiny=TEXT) == 0
         donor, started = tmp_path / f"moved-{name}" / "train", tmp_path / name

@@ -18,6 +18,7 @@ from runs.directories import CHECKPOINTS, METRICS
 from runs.experiment import Cell, read
 from runs.manifest import CHECKSUM, MANIFEST
 from runs.schedule import Schedule
+from support.config import UsageError
 from support.config_file import CONFIG
 from support.parser import read_flags
 from tools import front_page, measured, outcomes, report
@@ -375,16 +376,17 @@ def test_curves_over_seconds(made, tmp_path, monkeypatch):
     path, cells, _ = made
     for cell in cells:
         rows = [{"nll": 3.0 - i, "seconds": (i + 1) * cell.seed, "nll_guided": 0.5 * i} for i in range(cell.epochs)]
+        later = dict(rows[-1], epoch=cell.epochs - 1, phase="pretrain_d", seconds=9 * cell.seed)  # D's training
         shutil.rmtree(cell.directory)
-        make_run(cell, rows)
+        make_run(cell, [*rows, later])
     path.write_text(TABLE + 'curves = ["nll"]\nx = ["epoch", "seconds"]\nlimits = { seconds = [0, 9] }\n')
     drawn = []
     monkeypatch.setattr(report.plt, "close", drawn.append)
     assert main([str(path), "--logs", str(tmp_path / "logs"), "-o", str(tmp_path / "out")]) == 0
     (epochs,), (panel,) = (figure.axes for figure in drawn)
     guided = 1.0  # where the line ends
-    assert epochs.lines[0].get_xydata().tolist() == [[0, 3], [1, 2], [2, 1], [2, guided]]
-    assert panel.lines[0].get_xydata().tolist() == [[2.5, 3], [5, 2], [7.5, 1], [7.5, guided]]
+    assert epochs.lines[0].get_xydata().tolist() == [[0, 3], [1, 2], [2, 1], [2, 1], [2, guided]]
+    assert panel.lines[0].get_xydata().tolist() == [[2.5, 3], [5, 2], [7.5, 1], [22.5, 1], [22.5, guided]]
     assert (epochs.get_xlabel(), panel.get_xlabel(), panel.get_xlim()) == ("epoch", "seconds", (0, 9))
     page = (tmp_path / "out" / "README.md").read_text()
     assert "(hand.png)\n" in page and "(hand_seconds.png)\n" in page
@@ -804,7 +806,14 @@ def test_what_is_measured_of_several_seeds():
     bleu = next(row for row in rows if row[0] == "BLEU-2")
     assert "±" in bleu[2] and bleu[3] == "0.937" and bleu[5] == "0.5000 ± 0.0010"
     _, *rows = measured.table(points, {}, ["worse"])
-    assert next(row for row in rows if row[0] == "BLEU-2")[1:5] == [*bleu[1:4], "0.80 (0.80 to 0.81)"]
+    assert next(row for row in rows if row[0] == "BLEU-2")[1:5] == [*bleu[1:4], "0.8000 (0.8000 to 0.8100)"]
+    head, *rows = measured.apart(points, {}, ["worse"])
+    bleu = next(row for row in rows if row[0] == "BLEU-2")
+    assert bleu[head.index("worse")] == "-0.1500 (-0.1500 to -0.1400)"
+    more = [Point("worse/1", 1.0, {"self_bleu2": (0.9, 0.1)}), Point("worse/1", 1.0, {"bleu2": (0.7, 0.1)})]
+    assert "0.9000 ± 0.1000" in measured.table([*points, more[0]])[-1]  # of another file
+    with pytest.raises(UsageError, match="worse/1: was measured twice, with another bleu2"):
+        measured.table([*points, *more])
     _, *rows = measured.apart(points)
     assert rows[-2] == ["nearer to real data", "", "1", "1", "0", "0"]
     assert rows[-1] == ["further, beyond the error", "", "0", "", "1", ""]

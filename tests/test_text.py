@@ -364,6 +364,9 @@ def test_a_folder_brings_the_vocabulary_of_another_run(folder):
     np.testing.assert_array_equal(data.lines["train"][np.arange(1)][0, :4], [2, 2, 0, 3])
     with pytest.raises(UsageError, match=re.escape(f"{path}: its tokens are of the kind word, not --tokens char")):
         TextData(config_of(folder))
+    write(folder / "train.txt", "\n\n")  # lines that the vocabulary needs no more
+    with pytest.raises(UsageError, match="no line to train on"):
+        TextData(config_of(folder, "--tokens", "word"))
     path.write_text("{}")
     with pytest.raises(UsageError, match=re.escape(f"{path}: not a vocabulary")):
         TextData(config_of(folder))

@@ -145,12 +145,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--mle_steps", nargs="*", type=number(int, 1, None), default=[], metavar="INT", help=text)
     text = "training sequences to score for it, evenly spread (default: all)"
     add("--mle_rows", type=number(int, 1, None), metavar="INT", help=text)
-    add("--mle_lr", type=number(float, 0, 1), default=0.001, metavar="FLOAT", help="(default: 0.001)")
-    add("--least", type=float, default=1.0, metavar="FLOAT", help="(default: 1)")
+    add("--mle_lr", type=number(float, 1e-9, 1), metavar="FLOAT", help="(default: 0.001)")
+    add("--least", type=float, metavar="FLOAT", help="(default: 1)")
     add("-o", "--output", type=picture, metavar="FIGURE", help="a picture")
     add("--table", type=Path, metavar="FILE.toml", help="the table of experiments, for its labels")
     arguments = parser.parse_args(argv)
     with parser.failing_in_one_line(arguments.logdirs[0]):
+        for flag in ("mle_rows", "mle_lr", "least"):
+            if getattr(arguments, flag) is not None and not arguments.mle_steps:
+                raise UsageError(f"--{flag} has no effect without --mle_steps")
+        if arguments.table and not arguments.output:
+            raise UsageError("--table has no effect without -o FIGURE")
         labels = {method.name: method.label for method in read(arguments.table).methods} if arguments.table else {}
         configure_tensorflow()
         subject = Subject(arguments.logdirs[0], arguments.n, False)
@@ -167,7 +172,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise UsageError(f"{logdir}: another objective, or other data, than {arguments.logdirs[0]}")
         points: list[tuple[str, Sequence[float]]] = []
         tokens = model.generator.mask(tf.constant(test)).numpy().sum(axis=1).mean()
-        names = [re.sub("/[0-9]+$", "", name) for name in short_names(arguments.logdirs)]  # without a sweep's seed
+        names = [re.sub("/[0-9]+$", "", name) for name in short_names(arguments.logdirs)]
+        above = [logdir.absolute().parent for logdir in arguments.logdirs]  # METHOD/SEED of a sweep
+        names = [of.parent.name if of.name.isdigit() else name for of, name in zip(above, names, strict=True)]
         for logdir, name in zip(arguments.logdirs, names, strict=True):
             points.append((name, trained(logdir, tokens)))
         drawn = np.concatenate(list(portions(before, arguments.n, [], 1.0, 1)))
@@ -186,12 +193,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return float(np.concatenate(parts).mean())
 
             evaluated = Evaluated(model.config, model.generator)
-            steps, rate = arguments.mle_steps, arguments.mle_lr
+            steps, rate = arguments.mle_steps, arguments.mle_lr or 0.001
+            least = 1.0 if arguments.least is None else arguments.least
             rows = subject.data.references()
             rows = spread(rows, arguments.mle_rows or len(rows))
-            if not (meets := objective.score(rows) >= arguments.least).any():
-                raise UsageError(f"--mle_steps: no training sequence has an objective of {arguments.least:g}")
-            for name in continued(subject, rows[meets], pretrained, steps, rate):
+            meets = objective.score(rows) >= least
+            if not meets.any():
+                print(f"--mle_steps is left out: no training sequence has an objective of {least:g}", file=sys.stderr)
+            for name in continued(subject, rows[meets], pretrained, steps, rate) if meets.any() else ():
                 figures = evaluated.towards(objective, pretrained, arguments.n, 0)
                 added = nll(evaluated) - nll(before)
                 points.append((name, (figures["objective"][0], figures["kl_to_pretrained"][0], added, 1)))

@@ -87,7 +87,7 @@ def title_of(curve: str, labels: Mapping[str, str]) -> str:
 def columns(points: Iterable[Point], labels: Mapping[str, str], collapsed: Sequence[str] = ()) -> list[Column]:
     """The columns in the order of the points, real data last; without evaluations that the runs made themselves.
 
-    Runs of the methods `collapsed` have medians and ranges.
+    Runs of the methods `collapsed` have medians and ranges. Raises UsageError: a figure of one run has two values.
     """
     found: dict[str, Column] = {}
     for point in points:
@@ -99,7 +99,10 @@ def columns(points: Iterable[Point], labels: Mapping[str, str], collapsed: Seque
                 title += f", temperature {point.temperature:g}"
             name, seed, _ = curve_parts(point.curve)
             column = Column(title, method, {}, name.rpartition("/")[2] in collapsed)
-            found.setdefault(title, column).seeds[seed] = point.figures
+            figures = found.setdefault(title, column).seeds.setdefault(seed, {})
+            if odd := [n for n in figures.keys() & point.figures.keys() if figures[n][0] != point.figures[n][0]]:
+                raise UsageError(f"{point.curve}: was measured twice, with another {min(odd)}")
+            figures.update(point.figures)
     return sorted(found.values(), key=lambda column: column.title == REAL)
 
 
@@ -152,13 +155,15 @@ def best(found: Sequence[Column]) -> Column:
     return own[int(np.argmin([np.mean(values) for values in nll]))] if all(nll) else found[0]
 
 
-def apart(points: Sequence[Point], labels: Mapping[str, str] | None = None) -> list[list[str]]:
+def apart(
+    points: Sequence[Point], labels: Mapping[str, str] | None = None, collapsed: Sequence[str] = ()
+) -> list[list[str]]:
     """How far each figure is from that of real data; a likelihood, which those lack, from that of `best`, seed by seed.
 
     The last two rows count the figures that are nearer to real data than those of `best`, and those that are further
     away by more than half of the 95 % interval of that change.
     """
-    found = columns(points, labels or {})
+    found = columns(points, labels or {}, collapsed)
     real = found.pop() if found[-1].title == REAL else Column(REAL, REAL, {"": {}})
     first = best(found)
     rows, nearer, further = [], [0] * len(found), [0] * len(found)

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from support.parser import Parser
+from support.parser import Parser, new_file
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -70,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("samples", nargs="+", type=Path, metavar="METHOD/SEED.txt", help="SMILES, one a line, as sample.py -o")
     add("--train", type=Path, required=True, metavar="FILE", help="the training set, one a line")
-    add("-o", "--output", type=Path, metavar="FILE", help="CSV, as a report's `measured` names it (default: stdout)")
+    text = "CSV, as a report's `measured` names it (default: stdout)"
+    add("-o", "--output", type=new_file, metavar="FILE", help=text)
     arguments = parser.parse_args(argv)
     try:
         rows = []

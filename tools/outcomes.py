@@ -53,7 +53,8 @@ class Interval(NamedTuple):
 
     def __str__(self) -> str:
         if self.kind == "median":
-            return "{:.{d}f} ({:.{d}f} to {:.{d}f})".format(*self[:3], d=1 if self.high >= 10 else 2)
+            digits = 1 if self.high >= 10 else 2 if self.high - self.low >= 0.1 else 4
+            return "{:.{d}f} ({:.{d}f} to {:.{d}f})".format(*self[:3], d=digits)
         half = "" if math.isnan(self.low) else f" ± {self.high - self.mean:.{self.digits}f}"
         return f"{self.mean:.{self.digits}f}{half}"
 
@@ -159,8 +160,9 @@ class Results:
         if experiment.closed:
             results._close(experiment.closed)
         shown = {*results.metrics, *results.drawn} if results.outcomes else set()
-        for kind in ("metrics", "curves"):
-            absent = [name for name in experiment.report.get(kind, []) if name not in shown]
+        for kind in ("metrics", "curves", "table", "primary"):
+            names = [named] if isinstance(named := experiment.report.get(kind, []), str) else named
+            absent = [name for name in names if name not in shown]
             results.missing += [f"{name}, which report.{kind} names: no run has it" for name in absent if shown]
         return results
 
@@ -320,8 +322,11 @@ def outcome(cell: Cell) -> Outcome:
     first = 0 if evaluated.adversarial is None else evaluated.adversarial
     before = {name: c.values[c.epochs < first] for name, c in evaluated.curves.items()}
     final |= {BEFORE + name: float(values[-1]) for name, values in before.items() if len(values)}
-    described = read_config(cell.log_dir / CONFIG)
-    return Outcome(final, evaluated.curves, {DATA: cell.data, **origin(described, cell.eval_log_dir / METRICS)})
+    described, curves = read_config(cell.log_dir / CONFIG), evaluated.curves
+    if "seconds" in curves:  # of the two evaluations around D's pretraining, of one generator, when that was reached
+        _, firsts = np.unique(curves["seconds"].epochs, return_index=True)
+        curves["seconds"] = Curve(*(column[firsts] for column in curves["seconds"]))
+    return Outcome(final, curves, {DATA: cell.data, **origin(described, cell.eval_log_dir / METRICS)})
 
 
 def origin(described: dict[str, Any], written: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import itertools
 import math
 import os
 import re
@@ -121,7 +122,8 @@ def colours(labels: Iterable[str]) -> dict[str, Any]:
         own = next((colour for word, colour in FAMILIES.items() if word in name), None)
         if own and own not in found.values():
             found[name] = own
-    more = (colour for colour in (*REST, *map(plt.get_cmap("tab20"), range(20))) if colour not in found.values())
+    spare = [colour for colour in (*REST, *map(plt.get_cmap("tab20"), range(20))) if colour not in found.values()]
+    more = itertools.cycle(spare)
     return {name: found.get(name) or next(more) for name in names}
 
 

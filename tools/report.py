@@ -115,14 +115,15 @@ def page(results: Results, figures: Iterable[str], points: Sequence[Point] = ())
         labels = {method.name: method.label for method in experiment.methods}
         several = len({curve_parts(point.curve)[1] for point in points if point.temperature}) > 1
         spread = "mean over seeds ± half of its 95 % interval; of one run, and of real data, " if several else ""
-        rows = table(points, labels, experiment.report.get("collapsed", []))
+        collapsed = experiment.report.get("collapsed", [])
+        rows = table(points, labels, collapsed)
         parts.append(f"Samples, {spread}± standard error.{medians}\n\n{markdown(rows)}")
-        if (measures := columns(points, labels))[-1].title == REAL:
+        if (measures := columns(points, labels, collapsed))[-1].title == REAL:
             less = (
                 f"Each figure less that of real data; each NLL less that of *{best(measures).title}*. The last rows "
                 "count measures nearer to real data than that method's, and those further beyond the 95 % interval."
             )
-            parts.append(f"{less}\n\n{markdown(apart(points, labels))}")
+            parts.append(f"{less}\n\n{markdown(apart(points, labels, collapsed))}")
     parts.append(made_where(results))
     return "\n\n".join(parts)
 
@@ -180,8 +181,9 @@ def draw(results: Results, path: Path, axis: str) -> bool:
                 at = [clock[epoch].mean if epoch in clock else math.nan for epoch in at]
             elif not banded:
                 line.thin[metric] = [(curve.epochs, curve.values) for curve in results.curves(method, metric)]
-            if guided := means.get((method.name, f"{metric}_guided")):
-                at, pairs = [*at, at[-1]], [*pairs, guided]
+            if guided := means.get((method.name, f"{metric}_guided")):  # after D's training, during which G stays
+                end = means[method.name, "seconds"].mean if axis == "seconds" else at[-1]
+                at, pairs = [*at, end, end], [*pairs, pairs[-1], guided]
             ends = ([pair.low for pair in pairs], [pair.high for pair in pairs]) if banded else (None, None)
             line.means[metric] = at, [pair.mean for pair in pairs], *ends
         lines += [line] if line.means else []
@@ -229,9 +231,10 @@ def draw_closed(results: Results, what: Closed, path: Path) -> None:
             axes = grid[what.metrics.index(metric), columns.index(column)]
             for (by, known), line in panel.items():
                 aside = 0.04 * (rewards.index(by) - (len(rewards) - 1) / 2)  # so that none hides another
-                x, error = [places.index(place) + aside for place in line], [p.high - p.mean for p in line.values()]
+                x, pairs = [places.index(place) + aside for place in line], line.values()
+                error = [[p.mean - p.low for p in pairs], [p.high - p.mean for p in pairs]]
                 look = {"linestyle": ":", "marker": "."} if known else {"marker": "o", "label": f"--{what.by} {by}"}
-                axes.errorbar(x, [p.mean for p in line.values()], error, color=color[str(by)], capsize=3, **look)
+                axes.errorbar(x, [p.mean for p in pairs], error, color=color[str(by)], capsize=3, **look)
             axes.axhline(0, color="black", linewidth=0.8)
             axes.set_xticks(range(len(places)), [f"{place:,}" if isinstance(place, int) else place for place in places])
             axes.set_title(f"--{what.panels} {column}" if what.panels else "")

@@ -231,7 +231,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         names = [seed_of(logdir, name) for logdir, name in zip(logdirs, short_names(logdirs), strict=True)]
         points: list[Point] = []
         first: Subject | None = None
+        paths: list[list[Point]] = []
+        if arguments.path:  # first, as what is missing would cost all that was measured
+            runs = zip(logdirs, names, strict=True)
+            paths = [path_of(logdir, name, arguments.path, arguments.guide) for logdir, name in runs]
+            if not any(paths):
+                raise UsageError("--path: no run has evaluations of an adversarial phase")
         asked: dict[str, str] = {}  # the objective of the runs that have one
+        for logdir in logdirs:
+            if (source := read_config(logdir / CONFIG).get("objective", asked)) != asked and asked:
+                raise UsageError(f"{logdir}: another objective than that of the runs before")
+            asked = source
         states = len(names) * (1 + arguments.checkpoints)
         with tqdm(total=states * len(temperatures) + len(names) * len(candidates), unit="point", disable=None) as bar:
             for logdir, name in zip(logdirs, names, strict=True):
@@ -241,28 +251,19 @@ def main(argv: Sequence[str] | None = None) -> int:
                     jit, other = subject.model.config.jit, first.model.config.jit
                     why = f" (--jit {jit}, not {other}, rounds the oracle's samples otherwise)" if jit != other else ""
                     raise UsageError(f"{logdir}: a run with other data than {logdirs[0]}{why}")
-                if asked and subject.objective and subject.objective.source != asked:
-                    raise UsageError(f"{logdir}: another objective than that of the runs before")
-                asked = subject.objective.source if subject.objective else asked
                 for point in subject.measure(name, temperatures):
                     points.append(point)
                     bar.update()
                 for point in subject.choose(name, candidates) if candidates else ():
                     points.append(point)
                     bar.update()
-        if arguments.path:
-            runs = zip(logdirs, names, strict=True)
-            paths = [path_of(logdir, name, arguments.path, arguments.guide) for logdir, name in runs]
-            if not any(paths):
-                raise UsageError("--path: no run has evaluations of an adversarial phase")
-            points += [point for path in paths for point in path]
-        points = real_apart(points)
+        points = real_apart([*points, *(point for path in paths for point in path)])
+        escape_unprintable()
+        print(markdown(table(points)))
         if arguments.csv:
             write_csv(points, arguments.csv)
         if arguments.output:
             draw(points, arguments.output)
-        escape_unprintable()
-        print(markdown(table(points)))
     return 0
 
 
