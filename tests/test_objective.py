@@ -322,6 +322,17 @@ def test_what_fails_costs_no_earlier_run(counting, tmp_path, capsys):
     assert before == (sorted((tmp_path / "train" / "checkpoints").iterdir()), rows(tmp_path / "eval"))
 
 
+def test_it_is_asked_early_where_there_is_no_validation_set(counting, tmp_path, capsys):
+    (tmp_path / "lines").mkdir()
+    for name in ("train.txt", "test.txt"):
+        (tmp_path / "lines" / name).write_text("ab\nba\nabb\n")
+    (tmp_path / "none.py").write_text("def f(lines):\n    return []\n")
+    words = [*SIZES, "--dataset", "text", "--data_dir", "lines", "--vocab_size", "9", "--log_dir", "run"]
+    assert train([*words, "--eval_log_dir", "eval", "--objective", "none.py:f"]) == 2
+    assert "none.py: f returned 0 values for" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_the_function_prints_is_not_output(tmp_path, capsys):
     (tmp_path / "loud.py").write_text("print('read')\ndef f(sequences):\n    print('called')\n    return [0.0] * 2\n")
     Objective.read(f"{tmp_path / 'loud.py'}:f", ids).score(np.array([[0, 1, 2], [1, 2, 3]]))

@@ -811,7 +811,7 @@ def test_what_is_measured_of_several_seeds():
     bleu = next(row for row in rows if row[0] == "BLEU-2")
     assert bleu[head.index("worse")] == "-0.1500 (-0.1500 to -0.1400)"
     more = [Point("worse/1", 1.0, {"self_bleu2": (0.9, 0.1)}), Point("worse/1", 1.0, {"bleu2": (0.7, 0.1)})]
-    assert "0.9000 ± 0.1000" in measured.table([*points, more[0]])[-1]  # of another file
+    assert "0.90 ± 0.10" in measured.table([*points, more[0]])[-1]  # of another file
     with pytest.raises(UsageError, match="worse/1: was measured twice, with another bleu2"):
         measured.table([*points, *more])
     _, *rows = measured.apart(points)

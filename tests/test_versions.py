@@ -218,8 +218,11 @@ def test_overwrite_removes_what_a_run_on_music_leaves(tmp_path):
             directory.describe({"flags": {"dataset": dataset, "total_epochs": 1}, "run": "r"})
         directory.wipe()
         assert {path.name for path in train.rglob("*")} == there
+        with pytest.raises(UsageError, match="sample0.mid: is there, and no run's"):  # which a new one would write over
+            directory.check({}, "--data_dir d", {}, {}, directories.SONGS)
     music = {"flags": {"dataset": "Nottingham", "total_epochs": 1}, "run": "r"}
     directory.describe(music)
+    directory.check({}, "--data_dir d", {}, {}, directories.SONGS)
     directory.wipe()
     assert sorted(path.name for path in train.rglob("*")) == ["lock", "media", "mine.wav", "my.mid"]
     (train / "media" / "mine.wav").rename(train / "media" / "epoch00003_real.png")

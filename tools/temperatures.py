@@ -238,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not any(paths):
                 raise UsageError("--path: no run has evaluations of an adversarial phase")
         asked: dict[str, str] = {}  # the objective of the runs that have one
-        for logdir in logdirs:
+        for logdir in (each for each in logdirs if (each / CONFIG).exists()):
             if (source := read_config(logdir / CONFIG).get("objective", asked)) != asked and asked:
                 raise UsageError(f"{logdir}: another objective than that of the runs before")
             asked = source
