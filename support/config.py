@@ -465,9 +465,6 @@ def check_update(config: Config) -> None:
         raise UsageError(f"{update} needs --reward log_odds, whose part for each next token is known")
     if config.g_update == "fold" and not (config.pretrain_d_epochs and (config.d_steps or config.total_epochs == 1)):
         raise UsageError(f"{update} trains a discriminator a round: --pretrain_d_epochs and --d_steps are 1 or more")
-    uneven = config.d_schedule != "constant" and config.d_steps not in (0, config.pretrain_d_epochs)
-    if config.g_update == "fold" and uneven:
-        raise UsageError(f"{update} --d_schedule {config.d_schedule} needs as many --d_steps as --pretrain_d_epochs")
     if config.g_update == "fold" and (config.g_steps > 1 or config.mle_steps or config.kl_weight):
         raise UsageError(f"{update} changes no weight of the generator: --g_steps is 1, --mle_steps and --kl_weight 0")
 
