@@ -17,7 +17,7 @@ from support.parser import parse
 
 
 def test_steps(tmp_path, capsys):
-    tiny = shlex.split(" ".join(TINY).replace("--pretrain_g_epochs 4", ""))
+    tiny = shlex.split(" ".join(TINY).replace("--pretrain_g_epochs 4", "--no-jit"))
     assert steps.main(["--repeats", "1", "--json", str(tmp_path / "steps.json"), *tiny]) == 0
     lines = capsys.readouterr().out.splitlines()
     content = json.loads((tmp_path / "steps.json").read_text())

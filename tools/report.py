@@ -108,20 +108,20 @@ def page(results: Results, figures: Iterable[str], points: Sequence[Point] = ())
         if any(metric == "known" for _, metric in means):
             told += " *Known to D*, dotted, is `d_gain` of the pretrained discriminator, as a share of KL(oracle‖G)."
         parts.append(f"{told}\n\n![Shares of the divergences]({experiment.name}_closed.png)")
-    parts += [f"![Means over seeds; bands: 95 % intervals]({figure})" for figure in figures]
+    parts += [f"![Means and 95 % bands]({figure})" for figure in figures]
     if caption := experiment.report.get("caption"):
         parts.append(f"*{caption}*")
     if points:
         labels = {method.name: method.label for method in experiment.methods}
         several = len({curve_parts(point.curve)[1] for point in points if point.temperature}) > 1
-        spread = "mean over seeds ± half of its 95 % interval; of one run, and of real data, " if several else ""
+        spread = "mean over seeds ± half of the 95 % interval, or one run " if several else ""
         collapsed = experiment.report.get("collapsed", [])
         rows = table(points, labels, collapsed)
         parts.append(f"Samples, {spread}± standard error.{medians}\n\n{markdown(rows)}")
         if (measures := columns(points, labels, collapsed))[-1].title == REAL:
             less = (
-                f"Each figure less that of real data; each NLL less that of *{best(measures).title}*. The last rows "
-                "count measures nearer to real data than that method's, and those further beyond the 95 % interval."
+                f"Each figure less that of real data, each NLL less that of *{best(measures).title}*. Last rows: how many "
+                "measures are nearer to real data than that method's, and further beyond the interval."
             )
             parts.append(f"{less}\n\n{markdown(apart(points, labels, collapsed))}")
     parts.append(made_where(results))
