@@ -110,21 +110,24 @@ def trained(logdir: Path, tokens: float) -> list[float]:
 
 
 def draw(points: Sequence[tuple[str, Sequence[float]]], path: Path, labels: Mapping[str, str]) -> None:
-    """The objective against KL and against the added NLL; points of one name before a comma are of one colour.
+    """The objective against KL and against the added NLL; what has one name before a comma is of one colour.
 
-    `labels` has the names of methods in the legend.
+    `labels` has the names of methods, {method: label}; what a label has after a comma is written beside its seeds.
     """
-    kinds = dict.fromkeys(name.split(",")[0] for name, _ in points)
-    palette = colours(labels.get(kind, kind) for kind in kinds)
+    named = [(name, *labels.get(name, name).partition(", ")[::2], row[:3]) for name, row in points]
+    palette = colours(kind for _, kind, _, _ in named)
     with style():
         figure, panels = plt.subplots(1, 2, figsize=(8, 6), sharey=True, layout="constrained")
-        for kind in kinds:
-            label = labels.get(kind, kind)
-            values = np.array([row[:3] for name, row in points if name.split(",")[0] == kind])
-            computed = " " in kind  # and no method's seeds
+        for kind, colour in palette.items():
+            of = [(name, rest, row) for name, kind_, rest, row in named if kind_ == kind]
+            computed = " " in of[0][0]  # and no method's seeds
             look = {"linestyle": "-", "marker": "."} if computed else {"linestyle": "none", "marker": "o"}
             for panel, x in zip(panels, (1, 2), strict=True):
-                panel.plot(values[:, x], values[:, 0], label=label, color=palette[label], **look)
+                panel.plot([row[x] for *_, row in of], [row[0] for *_, row in of], label=kind, color=colour, **look)
+                for rest in () if computed else dict.fromkeys(rest for _, rest, _ in of if rest):
+                    end = max(((row[x], row[0]) for _, other, row in of if other == rest), key=lambda at: at[1])
+                    at = {"textcoords": "offset points", "va": "center"}
+                    panel.annotate(rest, end, (6, 0), color=colour, fontsize=9, **at)
         panels[0].set(xlabel="KL(G‖pretrained) (← better)\nnats per sequence", ylabel="objective (↑ better)")
         panels[1].set(xlabel="NLL_test added (← better)\nnats per sequence")
         legend(figure, "lower")

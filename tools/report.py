@@ -120,8 +120,8 @@ def page(results: Results, figures: Iterable[str], points: Sequence[Point] = ())
         parts.append(f"Samples, {spread}± standard error.{medians}\n\n{markdown(rows)}")
         if (measures := columns(points, labels, collapsed))[-1].title == REAL:
             less = (
-                f"Each figure less that of real data, each NLL less that of *{best(measures).title}*. Last rows: how many "
-                "measures are nearer to real data than that method's, and further beyond the interval."
+                f"Each figure less that of real data, each NLL less that of *{best(measures).title}*. Last rows: how "
+                "many measures are nearer to real data than that method's, and further beyond the interval."
             )
             parts.append(f"{less}\n\n{markdown(apart(points, labels, collapsed))}")
     parts.append(made_where(results))
