@@ -112,22 +112,18 @@ def trained(logdir: Path, tokens: float) -> list[float]:
 def draw(points: Sequence[tuple[str, Sequence[float]]], path: Path, labels: Mapping[str, str]) -> None:
     """The objective against KL and against the added NLL; what has one name before a comma is of one colour.
 
-    `labels` has the names of methods, {method: label}; what a label has after a comma is written beside its seeds.
+    `labels` has the names of methods, {method: label}.
     """
-    named = [(name, *labels.get(name, name).partition(", ")[::2], row[:3]) for name, row in points]
-    palette = colours(kind for _, kind, _, _ in named)
+    named = [(name, labels.get(name, name).split(",")[0], row) for name, row in points]
+    palette = colours(kind for _, kind, _ in named)
     with style():
         figure, panels = plt.subplots(1, 2, figsize=(8, 6), sharey=True, layout="constrained")
         for kind, colour in palette.items():
-            of = [(name, rest, row) for name, kind_, rest, row in named if kind_ == kind]
-            computed = " " in of[0][0]  # and no method's seeds
+            rows = [row for _, of, row in named if of == kind]
+            computed = any(" " in name for name, of, _ in named if of == kind)  # and no method's seeds
             look = {"linestyle": "-", "marker": "."} if computed else {"linestyle": "none", "marker": "o"}
             for panel, x in zip(panels, (1, 2), strict=True):
-                panel.plot([row[x] for *_, row in of], [row[0] for *_, row in of], label=kind, color=colour, **look)
-                for rest in () if computed else dict.fromkeys(rest for _, rest, _ in of if rest):
-                    end = max(((row[x], row[0]) for _, other, row in of if other == rest), key=lambda at: at[1])
-                    at = {"textcoords": "offset points", "va": "center"}
-                    panel.annotate(rest, end, (6, 0), color=colour, fontsize=9, **at)
+                panel.plot([row[x] for row in rows], [row[0] for row in rows], label=kind, color=colour, **look)
         panels[0].set(xlabel="KL(G‖pretrained) (← better)\nnats per sequence", ylabel="objective (↑ better)")
         panels[1].set(xlabel="NLL_test added (← better)\nnats per sequence")
         legend(figure, "lower")
