@@ -46,7 +46,6 @@ from support.metrics import mean_and_error
 from support.objective import FIGURES, Objective
 from support.parser import parse
 
-# What an evaluation measures of an objective: its mean, that of real sequences, and how far the policy has gone for it.
 HALF = "half_copied"  # in a checkpoint that `Run.start_from` has left behind: the logs are further than it is
 DATASETS: dict[str, Callable[[Config], Dataset]] = {"LSTM": OracleData, "Nottingham": NottinghamData, "text": TextData}
 
@@ -282,10 +281,10 @@ def run(config: Config) -> int:
         files, digests = data.files(), data.digests()
         songs = SONGS if config.dataset == "Nottingham" else ()
         directories[0].check(recorded, data.origin, digests, files, songs)
-        if objective and not config.overwrite:
-            directories[0].check_objective(recorded, config, objective.source)
         source, pretraining = objective.source if objective else None, None
         if objective:
+            if not config.overwrite:
+                directories[0].check_objective(recorded, config, objective.source)
             real = spread(data.validation(), config.eval_samples)
             objective.check(real if len(real) else next(iter(data.mle_batches(0))).numpy())
         if config.overwrite and config.pretrained:

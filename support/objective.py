@@ -15,7 +15,8 @@ from support.config import UsageError, check_name
 LONGEST = 2**17  # bytes of a file, which is kept in config.json
 KEPT = 2**17  # sequences whose scores are remembered
 SHOWN = 80  # characters of a sequence in a message
-FIGURES = ("objective", "real_objective", "kl_to_pretrained")  # of an evaluation
+# Of an evaluation: the mean score, that of real sequences, and how far the policy has gone for it.
+FIGURES = ("objective", "real_objective", "kl_to_pretrained")
 
 
 def read_source(name: str) -> dict[str, str]:
@@ -79,18 +80,17 @@ class Objective:
             self._known = {}
         return values
 
-    def check(self, rows: np.ndarray) -> np.ndarray:
-        """As `score`, of sequences of which two are also scored without the others, in the opposite order.
+    def check(self, rows: np.ndarray) -> None:
+        """Scores sequences, int32 [n, T], and two of them once more without the others, in the opposite order.
 
         Raises UsageError: as `score`; or their scores depend on the others, or on chance.
         """
         scores = self.score(rows)
         if len(rows) > 2:
             before, again = scores[1::-1], self._called(self.decode(rows[1::-1]))
-            if not np.allclose(again, before, rtol=1e-3, atol=1e-6):
-                both = " and ".join(f"{of[~np.isclose(again, before, 1e-3, 1e-6)][0]:g}" for of in (before, again))
+            if (differ := ~np.isclose(again, before, rtol=1e-3, atol=1e-6)).any():
+                both = f"{before[differ][0]:g} and {again[differ][0]:g}"
                 raise self._unfit(f"{both} for one sequence; a score may depend on that sequence alone")
-        return scores
 
     def _called(self, sequences: Sequence[Any]) -> np.ndarray:
         """The scores of sequences: float32 [n]."""

@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 from conftest import TINY, all_sequences, probabilities, randomise, train
 from fault_injection import differing, outcome
-from test_model import assert_same_gradient, flat, gradient_of
+from test_model import assert_same_gradient, flat
+from test_reward import exact_gradient
 
 from data import Due
 from evaluation import sample_many
@@ -151,22 +152,14 @@ def test_with_rollouts_the_expected_update_follows_the_exact_gradient(flags, end
     """That of E[log-odds] - β KL(G‖G₀), by enumeration: what follows a token is in it."""
     words = f"--g_update expected --reward log_odds --rollout_num 2 --batch_size 40000 {flags}"
     model = model_of(*shlex.split(words), end_token=end_token)
-    beta = model.config.kl_weight
     if model.reward.reference is not None:
         randomise(model.reward.reference, seed=3)
     model.follow_policy(lag=0.0)
-    sequences = all_sequences(4, 3, end_token)
-    scores = model.discriminator.log_odds(tf.constant(sequences)).numpy().astype(np.float64)
-    reference = np.log(probabilities(model.reward.reference)) if beta else 0.0
-
-    def loss(log_probs):
-        probs = tf.exp(log_probs)
-        return -tf.reduce_sum(probs * scores) + beta * tf.reduce_sum(probs * (log_probs - reference))
-
+    scores = model.discriminator.log_odds(tf.constant(all_sequences(4, 3, end_token))).numpy().astype(np.float64)
     seen = []
     model._update_generator = lambda optimizer, gradients: seen.append(flat(gradients))
     model._g_step(tf.constant(0))
-    assert_same_gradient(seen[0], gradient_of(model, loss))
+    assert_same_gradient(seen[0], exact_gradient(model, scores))
 
 
 def test_a_run_shows_what_guidance_changes(tmp_path, capsys):

@@ -14,7 +14,8 @@ import tensorflow as tf
 from conftest import ROOT, all_sequences, probabilities, random_generator, randomise, train
 from tensorboard.compat.proto.event_pb2 import Event
 from test_main import rows, weights
-from test_model import assert_same_gradient, flat, gradient_of, reward_instead
+from test_model import assert_same_gradient, flat, reward_instead
+from test_reward import exact_gradient
 
 from data.music.dataset import NottinghamData
 from data.music.tokens import Grid
@@ -85,22 +86,16 @@ def model_of(*flags: str, end_token: int | None = None, function=None) -> SeqGAN
 def test_the_step_follows_the_exact_gradient(flags, end_token):
     """That of E[(1 - λ) R + λ · objective] - β KL(G‖G₀), by enumeration."""
     model = model_of("--batch_size", "40000", *flags.split(), end_token=end_token)
-    share, beta = model.config.objective_share, model.config.kl_weight
+    share = model.config.objective_share
     sequences = all_sequences(4, 3, end_token)
     scores = share * told(sequences).numpy().astype(np.float64)
     if share < 1:
         scores += (1 - share) * model.discriminator.log_odds(tf.constant(sequences)).numpy()
     assert (model.discriminator is None) == (share == 1)
-    reference = np.log(probabilities(model.reward.reference)) if beta else 0.0
-
-    def loss(log_probs):
-        probs = tf.exp(log_probs)
-        return -tf.reduce_sum(probs * scores) + beta * tf.reduce_sum(probs * (log_probs - reference))
-
     seen = []
     model._update_generator = lambda optimizer, gradients: seen.append(flat(gradients))
     model.g_step(STEP)
-    assert_same_gradient(seen[0], gradient_of(model, loss))
+    assert_same_gradient(seen[0], exact_gradient(model, scores))
 
 
 @pytest.mark.parametrize(
