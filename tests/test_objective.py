@@ -347,7 +347,7 @@ def test_the_temperatures_of_a_run_tell_of_its_own_objective(counting, tmp_path,
     with open(csv_file, newline="") as file:
         found = {(row["run"], row["temperature"]): row for row in csv.DictReader(file)}
     values = {key: (float(row["objective"]), float(row["kl_to_pretrained"])) for key, row in found.items() if key[1]}
-    assert len(values) == 4
+    assert len(values) == 4 and float(found["real data", ""]["objective"]) > 0
     assert values["train pretrained", "1.0"][1] == pytest.approx(0, abs=1e-6) and values["train", "1.0"][1] > 1e-4
     assert values["train pretrained", "0.5"][1] > 1e-3
 
@@ -461,6 +461,8 @@ def test_flags_that_do_not_go_together(flags, why):
 
 
 def test_flags_that_do():
+    music = read_flags(["--preset", "music"])
+    assert read_flags(["--preset", "music", "--discriminator", music.discriminator]) == music != read_flags([])
     config = read_flags(["--preset", "music", "--objective", "a.py:f", "--kl_weight", "0.2", "--rollout_num", "4"])
     assert not config.trains_discriminator and config.rollouts_drawn == 4
     config = read_flags(["--objective", "a.py:f", "--objective_weight", "0.5", "--d_lr", "0.1", "--reward", "log_odds"])
@@ -490,6 +492,8 @@ def test_a_sweep_tells_changed_objectives_apart(counting, tmp_path):
     assert sweep.data_now(cells[0].argv) == cells[0].data
     words = pretraining_words(flags)
     assert "--objective" not in words and not read_flags(words).trains_discriminator  # whose filters would not fit
+    short = shlex.split("--seq_len 4 --discriminator bigram --g_update expected --reward log_odds --rollout_num 0")
+    assert not read_flags(pretraining_words(short)).trains_discriminator  # nor those of the CNN, which it has not
 
 
 # ---- alternatives
@@ -560,6 +564,10 @@ def test_the_alternatives_of_a_run(counting, tmp_path, capsys):
         with pytest.raises(SystemExit) as ended:
             alternatives.main([str(tmp_path / logdir / "train") for logdir in logdirs])
         assert ended.value.code == 2 and why in capsys.readouterr().err
+    for words in ("--least 2", "--mle_rows 9", "--mle_lr 0.1", f"--table {ROOT}/experiments/objective_tunes.toml"):
+        with pytest.raises(SystemExit) as ended:
+            alternatives.main([str(tmp_path / "train"), *words.split()])
+        assert ended.value.code == 2 and f"{words.split()[0]} has no effect without" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         logdirs = [str(tmp_path / logdir / "train") for logdir in (".", "other")]
         temperatures.main([*logdirs, "-n", "16", "--temperatures", "1"])

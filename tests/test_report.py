@@ -24,7 +24,7 @@ from support.parser import read_flags
 from tools import front_page, measured, outcomes, report
 from tools.measured import Point
 from tools.outcomes import Interval, Outcome, Results, band, holm, interval, p_value, times
-from tools.plot_curves import Curve, Run
+from tools.plot_curves import Curve, Run, colours
 from tools.report import main
 
 TABLE = """
@@ -792,6 +792,17 @@ def test_one_seed_has_no_interval_and_a_table_is_written_whole(tmp_path):
     with pytest.raises(OSError):
         outcomes.write_csv(path, broken())
     assert path.read_text() == "a\n1\n"
+
+
+def test_what_a_table_names_and_no_run_has_is_missing(made, tmp_path):
+    path, cells, _ = made
+    path.write_text(TABLE + 'table = ["nll_tset"]\n')
+    missing = Results.of(read(path), tmp_path / "logs").missing
+    assert "nll_tset, which report.table names: no run has it" in missing
+
+
+def test_many_methods_have_a_colour_each():
+    assert len(colours(f"method {i}" for i in range(45))) == 45
 
 
 def test_what_is_measured_of_several_seeds():

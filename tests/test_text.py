@@ -406,6 +406,17 @@ def test_texygens_figures_by_hand(folder):
     assert longest > config.seq_len and figures["texygen_nll_gen"][0] == pytest.approx(np.mean(nats) / longest)
 
 
+def test_an_unknown_token_is_no_word_of_a_line(folder):
+    """Also where the test set has the word that it is shown as."""
+    write(folder / "train.txt", "a b\na b\n")
+    write(folder / "test.txt", "a <unk> b\n")
+    data = TexygenData(config_of(folder, "--tokens", "word"))
+    entries, end = data.vocabulary.entries, data.vocabulary.end
+    rows = np.array([[entries.index("a"), len(entries), entries.index("b"), end]] * 2, np.int32)
+    assert data.vocabulary.tokens(rows)[0] == ["a", "<unk>", "b"]
+    assert data.compare(rows)["texygen_bleu2"][0] < 0.5
+
+
 def test_texygens_figures_without_held_out_lines(folder):
     for split, text in (("train", "abcde\n" * 5), ("valid", ""), ("test", "")):  # fewer lines than are generated
         write(folder / f"{split}.txt", text)

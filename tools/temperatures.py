@@ -173,11 +173,9 @@ def seed_of(logdir: Path, name: str) -> str:
 def real_apart(points: Sequence[Point]) -> list[Point]:
     """The points with the figures of real data, where there are any, as a point of their own at the end."""
     first = points[0].figures
+    real = {name.removeprefix("real_"): pair for name, pair in first.items() if name.startswith("real_")}
     if "oracle_entropy" in first:
-        entropy = first["oracle_entropy"]
-        real = dict.fromkeys(("nll", "nll_test", "g_entropy"), entropy)
-    else:
-        real = {name.removeprefix("real_"): pair for name, pair in first.items() if name.startswith("real_")}
+        real |= dict.fromkeys(("nll", "nll_test", "g_entropy"), first["oracle_entropy"])
     left_out = ("oracle_entropy", *(f"real_{name}" for name in real))
     kept = [point._replace(figures={n: v for n, v in point.figures.items() if n not in left_out}) for point in points]
     return kept + ([Point(REAL, 0.0, real)] if real else [])
