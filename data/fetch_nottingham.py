@@ -21,8 +21,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from data import DataError
 from runs.directories import write_whole
+from support.errors import DataError
 
 URLS = (
     "https://www-labs.iro.umontreal.ca/~lisa/deep/data/Nottingham.zip",

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data import DataError
 from runs.directories import write_whole
+from support.errors import DataError
 from support.parser import Parser
 
 SECONDS = 600  # for a package of less than 100 MB

@@ -18,8 +18,8 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
-from data import DataError
 from runs.directories import write_whole
+from support.errors import DataError
 from support.parser import Parser
 
 PAIRS = (  # names of the files for training and for testing; the first pair that is there is used

@@ -13,8 +13,8 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from data import DataError
 from data.packages import Package, program
+from support.errors import DataError
 
 PACKAGE = "molsets==0.3.1"
 MEMBER = "moses/dataset/data/train.csv.gz"  # one column, SMILES

@@ -15,8 +15,8 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from data import DataError
 from data.packages import Package, program
+from support.errors import DataError
 
 PACKAGE = "chinese-poetry@2.0.1"
 PACKAGE_SHA512 = (

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from support.config import UsageError
+from support.errors import UsageError
 from tools.outcomes import Interval, interval
 from tools.plot_curves import NAMES, read_rows
 

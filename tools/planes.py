@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from runs.experiment import read
-from support.config import UsageError
+from support.errors import UsageError
 from support.parser import Parser
 from tools.measured import REAL, STATES, Figures, Point, read_points, title_of
 from tools.plot_curves import axis_title, colours, legend, picture, save, style

@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 
 from runs.directories import write_whole
 from runs.experiment import Experiment, read
-from support.config import UsageError
+from support.errors import UsageError
 from support.parser import Parser, read_flags
 from support.streams import keep_writing
 from tools.measured import REAL, Point, apart, best, columns, curve_parts, read_points, table

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from runs.directories import TAKEN
 from runs.experiment import Cell, data_flags, fingerprint, mixed, read
-from support.config import UsageError
+from support.errors import UsageError
 from support.cpus import cpus
 from support.objective import read_source
 from support.parser import Parser, number, read_flags

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from resampling import GROUPS, Groups
+from support.metrics import LEAST_DRAWS, balanced_accuracy, best_eta, cross_fitted_gain, reweighting_gain
 
 from data.training_set import spread
-from resampling import GROUPS, Groups
 from runs.console import RESAMPLED
 from support.config import Config
-from support.metrics import LEAST_DRAWS, balanced_accuracy, best_eta, cross_fitted_gain, reweighting_gain
 from support.seeds import Purpose
 
 Figures = Mapping[str, tuple[float, float]]  # {name: (value, standard error)}
