@@ -1,0 +1,166 @@
+"""The registry of metrics: the name, title, meaning and unit of every figure that the program writes."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+ARROWS = {"lower": " (↓ better)", "higher": " (↑ better)", "real": " (best as real data)", "": ""}
+PER_TOKEN, PER_SEQUENCE = "nats per token", "nats per sequence"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of an evaluation, of training or of a tool.
+
+    Attributes:
+        name: its column in metrics.csv and in the tables of studies.
+        title: its name on pages and axes.
+        meaning: what it is, in one sentence.
+        unit: of its values, "" for a number without one.
+        better: "lower", "higher", "real" where the value of real data is best, or "".
+        data: the kinds of data it is measured for, among "oracle", "text" and "music"; () for all.
+        of: measures sequences, int32 [n, T], and returns float [n]; the second argument is the data set. None: the
+            program measures it elsewhere.
+    """
+
+    name: str
+    title: str
+    meaning: str
+    unit: str = ""
+    better: str = ""
+    data: tuple[str, ...] = ()
+    of: Callable[[np.ndarray, Any], np.ndarray] | None = None
+
+
+def _bleu(prefix: str, words: str, references: str, data: tuple[str, ...]) -> list[Metric]:
+    """BLEU and self-BLEU of all orders."""
+    found = []
+    for n in range(2, 6):
+        meaning = f"BLEU-{n} against {references}."
+        found.append(Metric(f"{prefix}bleu{n}", f"{words}BLEU-{n}", meaning, "", "higher", data))
+        meaning = f"BLEU-{n} of each sample against all others; high where samples are alike."
+        found.append(Metric(f"{prefix}self_bleu{n}", f"{words}self-BLEU-{n}", meaning, "", "real", data))
+    return found
+
+
+_ORACLE, _TEXT, _MUSIC = ("oracle",), ("text",), ("music",)
+_EVALUATION = (
+    Metric("nll", "NLL_oracle", "NLL of generated sequences under the oracle.", PER_TOKEN, "lower", _ORACLE),
+    Metric("nll_valid", "NLL_valid", "NLL of the validation set under the generator.", PER_TOKEN, "lower"),
+    Metric("nll_test", "NLL_test", "NLL of the test set under the generator.", PER_TOKEN, "lower"),
+    Metric("g_entropy", "entropy of G", "Entropy of the generator: how varied its samples are.", PER_TOKEN, "real"),
+    Metric("oracle_entropy", "entropy of the oracle", "Entropy of the oracle, the least possible NLL_test.", PER_TOKEN),
+    Metric("objective", "objective", "Mean score of generated sequences by --objective.", "", "higher"),
+    Metric("kl_to_pretrained", "KL(G‖pretrained)", "KL divergence of G from the pretrained generator.", PER_SEQUENCE),
+    Metric("kl_forward", "KL(oracle‖G)", "KL divergence of the oracle from G.", PER_TOKEN, "lower", _ORACLE),
+    Metric("kl_reverse", "KL(G‖oracle)", "KL divergence of G from the oracle.", PER_TOKEN, "lower", _ORACLE),
+    Metric("distinct2", "distinct bigrams", "Share of distinct bigrams of generated sequences.", "", "real", _ORACLE),
+    Metric(
+        "d_gain_valid", "D's gain on validation", "How much reweighting by D lowers NLL_valid.", PER_TOKEN, "higher"
+    ),
+    Metric("d_gain", "D's gain", "How much reweighting by D lowers NLL_test.", PER_TOKEN, "higher"),
+    Metric("d_eta", "η of D's gain", "Weight of D's log-odds in D's gain, chosen on the validation set."),
+    Metric("d_test_acc", "D's accuracy", "Accuracy of D on held-out and generated sequences.", "", "higher"),
+    Metric("d_optimal_acc", "accuracy of D*", "Accuracy of the optimal discriminator.", "", "", _ORACLE),
+    Metric("guide_eta", "η of guidance", "Weight of D's log-odds in the guided generator."),
+    *_bleu("", "", "sequences of the test set", ("text", "music")),
+    Metric("mse", "MSE", "Squared difference of pitch to the nearest test window.", "semitones²", "real", _MUSIC),
+    Metric("rest_share", "rests", "Share of tokens that are rests.", "", "real", _MUSIC),
+    Metric("pitch_range", "pitch range", "Highest less lowest pitch of a tune.", "semitones", "real", _MUSIC),
+    Metric("copied_share", "copied", "Share of samples that copy training data.", "", "real", ("text", "music")),
+    Metric("longest_copy", "longest copy", "Longest stretch that a training tune has, too.", "tokens", "real", _MUSIC),
+    Metric("length", "length", "Tokens per line, without the end.", "tokens", "real", _TEXT),
+    Metric("scale_consistency", "notes in one scale", "Largest share of notes in one scale.", "", "real", _MUSIC),
+    Metric("pitch_class_entropy", "pitch-class entropy", "Entropy of pitch classes.", "bits", "real", _MUSIC),
+    Metric("stepwise", "steps", "Share of moves to another pitch by one or two semitones.", "", "real", _MUSIC),
+    Metric("ends_on_tonic", "ends on the tonic", "Share of tunes that end on the tonic.", "", "real", _MUSIC),
+    Metric("repeated_bars", "repeated bars", "Share of bars that occur before in the tune.", "", "real", _MUSIC),
+    Metric("alike_after_2", "alike after 2 bars", "Share of tokens equal to those 2 bars before.", "", "real", _MUSIC),
+    Metric("alike_after_4", "alike after 4 bars", "Share of tokens equal to those 4 bars before.", "", "real", _MUSIC),
+    Metric("alike_after_8", "alike after 8 bars", "Share of tokens equal to those 8 bars before.", "", "real", _MUSIC),
+    Metric(
+        "interval_divergence",
+        "interval divergence",
+        "Divergence of intervals from real ones.",
+        "bits",
+        "real",
+        _MUSIC,
+    ),
+    Metric("rhythm_divergence", "rhythm divergence", "Divergence of rhythms from real ones.", "bits", "real", _MUSIC),
+    *_bleu("texygen_", "Texygen's ", "all test lines as they are written", _TEXT),
+    Metric("texygen_nll_gen", "Texygen's NLL_gen", "NLL of training lines as Texygen counts it.", "nats", "", _TEXT),
+)
+_MOLECULES = (
+    Metric("valid", "valid", "Share of samples that are molecules.", "", "higher", _TEXT),
+    Metric("unique", "unique", "Share of different molecules among the valid ones.", "", "higher", _TEXT),
+    Metric("novel", "novel", "Share of different molecules that training has not seen.", "", "higher", _TEXT),
+    Metric("diversity", "diversity", "1 less the mean Tanimoto similarity of all pairs.", "", "higher", _TEXT),
+    Metric("qed", "QED", "Mean likeness to drugs of the valid molecules.", "", "higher", _TEXT),
+)
+_TRAINING = (
+    Metric("g_pretrain_loss", "MLE loss", "NLL of the minibatches of MLE pretraining.", PER_TOKEN, "lower"),
+    Metric("g_mle_loss", "MLE loss beside rewards", "NLL of the minibatches of --mle_steps.", PER_TOKEN, "lower"),
+    Metric("d_pretrain_loss", "D's loss in pretraining", "Loss of D on the minibatches of its pretraining."),
+    Metric("d_pretrain_acc", "D's training accuracy in pretraining", "Accuracy of D on the same minibatches."),
+    Metric("g_loss", "policy-gradient loss", "Loss of the policy gradient."),
+    Metric("g_reward", "mean reward", "Mean reward of generated sequences."),
+    Metric("d_loss", "D's loss", "Loss of D on the minibatches of adversarial training."),
+    Metric("d_acc", "D's training accuracy", "Accuracy of D on the same minibatches."),
+    Metric("seconds_per_epoch", "time per epoch", "Time of an epoch without steps that were compiled.", "seconds"),
+    Metric("compile_seconds", "to compile", "Time of the steps that were compiled.", "seconds"),
+    Metric("seconds", "seconds", "Time of training until then, without evaluation and compilation.", "seconds"),
+)
+METRICS: dict[str, Metric] = {m.name: m for m in (*_EVALUATION, *_MOLECULES, *_TRAINING)}  # in the order of tables
+
+
+# What a column is of: {form: (prefix, suffix, words after the title)}. "" is the generator itself.
+FORMS: dict[str, tuple[str, str, str]] = {
+    "": ("", "", ""),
+    "guided": ("", "_guided", ", guided"),
+    "resampled": ("", "_resampled", ", resampled"),
+    "real": ("real_", "", " (real)"),
+    "before": ("before_", "", ", before"),
+}
+_RESAMPLED = ("nll", "nll_test", "g_entropy", "kl_forward", "kl_reverse", "d_gain")
+
+
+def column(name: str, form: str = "") -> str:
+    """The column of a metric's form, such as nll_test_guided; raises KeyError: there is no such metric or form."""
+    prefix, suffix, _ = FORMS[form]
+    parse(found := prefix + name + suffix)
+    return found
+
+
+def parse(column: str) -> tuple[Metric, str]:
+    """The metric and the form of a column; raises KeyError: it is none."""
+    for form, (prefix, suffix, _) in FORMS.items():
+        name = column.removeprefix(prefix).removesuffix(suffix)
+        if name in METRICS and column == prefix + name + suffix:
+            return METRICS[name], form
+    raise KeyError(f"{column}: no such metric; METRICS in evaluation/metrics.py has all of them")
+
+
+def title(column: str) -> str:
+    """A column's name on pages; raises KeyError: it is none."""
+    metric, form = parse(column)
+    return metric.title + FORMS[form][2]
+
+
+def axis_title(column: str, separator: str = ", ") -> str:
+    """The same with the direction that is better and, after `separator`, the unit; raises KeyError."""
+    metric, _ = parse(column)
+    unit = "" if metric.unit in ("", metric.title) else separator + metric.unit
+    return title(column) + ARROWS[metric.better] + unit
+
+
+def guided_columns(columns: Iterable[str]) -> tuple[str, ...]:
+    """The columns of the guided generator beside those of the generator, and its η; raises KeyError."""
+    own = (name for name in columns if parse(name)[1] == "" and not name.startswith(("oracle_", "d_")))
+    return ("guide_eta", *(column(name, "guided") for name in own))
+
+
+def resampled_columns(columns: Iterable[str]) -> tuple[str, ...]:
+    """The columns of samples chosen by D beside those of the generator."""
+    return tuple(column(name, "resampled") for name in columns if name in _RESAMPLED)

@@ -1,0 +1,72 @@
+"""The registry of metrics knows every figure that the program writes."""
+
+import importlib
+
+import pytest
+
+from evaluation.metrics import FORMS, METRICS, axis_title, column, guided_columns, parse, resampled_columns, title
+
+DATA = {"oracle": "oracle:OracleData", "text": "data.text:TextData", "music": "data.music.dataset:NottinghamData"}
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_every_figure_of_a_data_set_is_known(kind):
+    module, name = DATA[kind].split(":")
+    declared = getattr(importlib.import_module(module), name).evaluated
+    for figure in (*declared, *guided_columns(declared), *resampled_columns(declared)):
+        metric, _ = parse(figure)
+        assert not metric.data or kind in metric.data, figure
+
+
+def test_every_figure_of_training_is_known():
+    from runs.records import TRAIN_COLUMNS
+
+    assert {*TRAIN_COLUMNS, "g_mle_loss"} <= METRICS.keys()
+
+
+def test_names_titles_and_meanings_are_clear_and_different():
+    assert len({metric.title for metric in METRICS.values()}) == len(METRICS)
+    for name, metric in METRICS.items():
+        assert metric.name == name and metric.meaning.endswith(".") and metric.title
+        assert metric.better in ("lower", "higher", "real", "")
+        assert set(metric.data) <= set(DATA)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_column_is_read_as_it_is_written(form):
+    for name, metric in METRICS.items():
+        assert parse(column(name, form)) == (metric, form)
+
+
+@pytest.mark.parametrize(
+    "found, name, words",
+    [
+        ("nll_test", "nll_test", "NLL_test"),
+        ("nll_test_guided", "nll_test", "NLL_test, guided"),
+        ("d_gain_resampled", "d_gain", "D's gain, resampled"),
+        ("real_bleu2", "bleu2", "BLEU-2 (real)"),
+        ("before_nll", "nll", "NLL_oracle, before"),
+        ("oracle_entropy", "oracle_entropy", "entropy of the oracle"),
+    ],
+)
+def test_prefixes_and_suffixes(found, name, words):
+    assert parse(found)[0].name == name and title(found) == words
+
+
+@pytest.mark.parametrize("unknown", ["nll_tset", "", "real_", "_guided", "guided", "real_nll_guided", "nll_test_se"])
+def test_an_unknown_column_is_an_error(unknown):
+    for ask in (parse, title, axis_title, column):
+        with pytest.raises(KeyError, match="no such metric; METRICS in evaluation/metrics.py"):
+            ask(unknown)
+
+
+def test_titles_of_axes_have_the_unit_and_the_better_direction():
+    assert axis_title("nll_test", "\n") == "NLL_test (↓ better)\nnats per token"
+    assert axis_title("bleu2_guided") == "BLEU-2, guided (↑ better)"
+    assert axis_title("d_eta") == "η of D's gain" and axis_title("seconds") == "seconds"
+
+
+def test_which_columns_go_beside_those_of_the_generator():
+    columns = ("nll", "oracle_entropy", "d_gain", "real_bleu2", "bleu2")
+    assert guided_columns(columns) == ("guide_eta", "nll_guided", "bleu2_guided")
+    assert resampled_columns(columns) == ("nll_resampled", "d_gain_resampled")
