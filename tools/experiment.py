@@ -29,10 +29,6 @@ DATA_FLAGS = (
 )
 TABLE_KEYS = ("title", "seeds", "flags", "threads", "methods", "report")
 METHOD_KEYS = ("name", "label", "flags", "seeds")
-REPORT_KEYS = (
-    *("metrics", "primary", "against", "table", "curves", "draw", "x", "limits", "collapsed", "measured", "planes"),
-    "caption",
-)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # of a folder
 
 
@@ -281,12 +277,6 @@ def _experiment(content: dict[str, Any], name: str) -> Experiment:
         for index, value in enumerate(values):
             require(value not in values[:index], key, f"there are two methods with the {key} {value!r}", index)
     require(isinstance(report, dict), "report", "report is not a table")
-    _check_keys(report, REPORT_KEYS)
-    for key in ("against", "collapsed", "draw"):
-        listed = report.get(key, [])
-        for listed_name in listed if isinstance(listed, list) else [listed]:
-            known = listed_name in [method.name for method in methods]
-            require(known, key, f"report.{key} is {listed!r}; there is no method {listed_name!r}")
     return Experiment(name, title, methods, threads, report)
 
 

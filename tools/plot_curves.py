@@ -61,7 +61,7 @@ def read_run(directory: str | Path) -> pd.DataFrame:
         if len({line.count(b",") for line in whole.splitlines()}) > 1:  # pandas fills or cuts such a row
             raise ValueError
         text = {"epoch": str, "phase": str}
-        frame = pd.read_csv(io.BytesIO(whole or b"epoch,phase\n"), dtype=text, float_precision="round_trip")
+        frame = pd.read_csv(io.BytesIO(whole or b"epoch,phase\n"), dtype=text)
         figures = {name: float for name in frame.columns if name != "phase"}
         return frame.astype(figures).astype({"epoch": int, "phase": str})
     except (ValueError, KeyError):
@@ -209,8 +209,8 @@ def draw_plane(
 
     Args:
         path: of the picture.
-        points: a row a seed: `label` of the line; `temperature`, `candidates` and `epoch`, in whose order its points
-            are joined; and figures. A line of epochs is dotted.
+        points: a row a seed: `label` of the line, and the label `family` whose colour it has; `temperature`,
+            `candidates` and `epoch`, in whose order its points are joined; and figures. A line of epochs is dotted.
         pairs: columns (x, y); those that the points lack are left out.
         real: the figures of real data, a star.
         crosses: figures of others, by their names: a cross each.
@@ -219,7 +219,8 @@ def draw_plane(
         OSError: the picture can't be written.
     """
     order = ["temperature", "candidates", "epoch"]
-    color = colours(sorted(points.label.unique(), key=len))
+    color = colours(sorted(points.family.unique(), key=len))
+    color = dict(zip(points.label, points.family.map(color), strict=True))
     with style():
         rows = -(-len(pairs) // 2)
         size = (8.0, 3.8 * rows) if len(pairs) > 1 else (6.5, 5.0)

@@ -19,13 +19,26 @@ import pandas as pd
 
 from evaluation.metrics import METRICS, column, title
 from runs.directories import write_whole
-from runs.experiment import read
 from support.config import UsageError
 from support.parser import Parser, read_flags
 from support.streams import keep_writing
+from tools.experiment import read
 from tools.plot_curves import CURVES, Line, draw_panels, draw_plane
-from tools.study import FEW, RECORDS, RUN, TIMES, Study, Summary, compare, decimals, load
-from tools.study import read_points, read_runs, read_table, summary, values
+from tools.study import (
+    FEW,
+    RECORDS,
+    RUN,
+    Study,
+    Summary,
+    compare,
+    decimals,
+    load,
+    read_points,
+    read_runs,
+    read_table,
+    summary,
+    values,
+)
 
 STATES = {  # of a generator that was measured, as its row says and as pages say
     "pretrained": "end of its MLE pretraining",
@@ -101,7 +114,7 @@ def contrasts(study: Study, shown: Sequence[str]) -> list[str]:
 def made_where(study: Study) -> str:
     """Which runs were made when, where and by what code, in sentences."""
     lines = []
-    runs = study.runs[study.runs.method.isin(study.labels)].reindex(columns=RECORDS).fillna("")
+    runs = study.runs[study.runs.method.isin(study.labels)].reindex(columns=RECORDS).astype(object).fillna("")
     for machine, of in runs.groupby("machine", sort=False):
         days, commits = (sorted({*of[name]} - {""}) for name in ("date", "commit"))
         when = " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "unknown days"
@@ -125,7 +138,7 @@ def page(study: Study, pictures: Mapping[str, str], points: pd.DataFrame | None 
     absent += [f"{name}, which the table names" for name in asked if name not in study.runs]
     if absent:
         parts.append("**Not all runs are here:**\n\n" + "\n".join(f"- {line}" for line in absent))
-    shown = report["table"] or [*study.metrics, *(name for name in TIMES if name in study.runs)]
+    shown = report["table"] or [*study.metrics, "seconds"]
     shown = [name for name in shown if name in study.runs]
     parts += [finals(study, shown), *contrasts(study, shown)]
     for picture, caption in pictures.items():
@@ -142,14 +155,16 @@ def page(study: Study, pictures: Mapping[str, str], points: pd.DataFrame | None 
 def named(points: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     """The rows of `read_points` and what their `run`, such as logs/mle/1, guided, says.
 
-    That is `method`, `seed` ("" where there is none), `family`, the method's name for people, `label`, the same with
-    the state that was measured, and `head`, with the temperature or the number of candidates besides.
+    That is `method`, `seed` ("" where there is none), `label`, the method's name for people and the state that was
+    measured, `head`, with the temperature or the number of candidates besides, and `family`, the label whose colour it
+    has: during training that of its end.
     """
     form = rf"(?P<method>.*?)(?:/(?P<seed>[0-9]+))?(?:,? (?P<state>{'|'.join(map(re.escape, STATES))}))?$"
     parts = points.run.str.extract(form).fillna("")
     parts["method"] = parts.method.str.rpartition("/")[2]
-    parts["family"] = [labels.get(name, name) for name in parts.method]
-    parts["label"] = parts.family + parts.state.map(lambda state: f", {STATES[state]}" if state else "")
+    own = parts.method.map(lambda name: labels.get(name, name))
+    parts["label"] = own + parts.state.map(lambda state: f", {STATES[state]}" if state else "")
+    parts["family"] = own.where(parts.state == "training", parts.label)
     at = points.temperature.map(lambda t: "" if t == 1 or math.isnan(t) else f", temperature {t:g}")
     chosen = points.candidates.map(lambda n: "" if math.isnan(n) else f", one of {n:g}")
     parts["head"] = parts.label + chosen.where(points.candidates.notna(), at)
@@ -263,7 +278,7 @@ def lines_of(study: Study, figure: Mapping[str, Any], results: Path) -> list[Lin
             start = min(starts(study, figure), default=0)
             x = start, start, max(line.x[-1] for line in lines if line.column == name)
             low, mean, high = zip(*((s.low, s.middle, s.high) for s in (*levels, levels[-1])), strict=True)
-            lines.append(Line(label, name, x, mean, low, high))
+            lines.append(Line(label, name, x, mean, low, high, floor=study.floor))
     return lines
 
 

@@ -19,15 +19,16 @@ from statsmodels.stats.multitest import multipletests
 from evaluation.metrics import METRICS, column, parse
 from runs.directories import CHECKPOINTS
 from runs.directories import METRICS as LOG
-from runs.experiment import Cell, Experiment, mixed
 from runs.manifest import CHECKSUM, read_manifest, sizes_at
 from runs.schedule import Schedule
 from support.config import UsageError
 from support.config_file import CONFIG, FREE_TO_CHANGE, READ_FROM, differences, read_config
 from support.parser import read_flags
+from tools.experiment import Cell, Experiment, mixed
 from tools.plot_curves import FLOOR, PANELS, read_run
 
 RUN = ["method", "seed"]
+FILES = {"runs.csv": RUN, "curves.csv": [*RUN, "epoch"]}  # and what tells their rows apart
 RECORDS = ["flags", "commit", "date", "machine", "data"]  # columns of runs.csv that are no numbers; data: a fingerprint
 POINT = ["run", "temperature", "candidates", "epoch"]  # what tells the rows of a file of measured samples apart
 TIMES = ["seconds", "compile_seconds"]
@@ -100,7 +101,7 @@ def read_table(path: Path, text: str, keys: Sequence[str]) -> pd.DataFrame:
     """
     words = {name: str for name in ("method", "run", *RECORDS)}
     try:
-        frame = pd.read_csv(io.StringIO(text), dtype=words, float_precision="round_trip")
+        frame = pd.read_csv(io.StringIO(text or ",".join(keys)), dtype=words)
         figures = {name: float for name in frame.columns if name not in (*words, "seed", "epoch")}
         for name in figures.keys() - {*POINT}:
             parse(name.removesuffix("_se"))
@@ -118,16 +119,13 @@ def merged(frame: pd.DataFrame, keys: Sequence[str], name: str) -> pd.DataFrame:
     if (twice := (rows.nunique() > 1).any(axis=1)).any():
         where = ", ".join(str(key) for key in np.atleast_1d(twice.idxmax()) if key == key)
         raise UsageError(f"{name}: {where} is there twice, with other figures")
-    return rows.first().reset_index()
+    return rows.first().reset_index() if len(frame) else frame
 
 
 def read_runs(folder: Path) -> list[pd.DataFrame]:
     """The runs.csv and curves.csv of a study, empty where there is none; raises UsageError: one is damaged."""
-    frames = []
-    for name, keys in (("runs.csv", RUN), ("curves.csv", [*RUN, "epoch"])):
-        text = (folder / name).read_text(encoding="utf-8") if (folder / name).exists() else f"{','.join(keys)}\n"
-        frames.append(read_table(folder / name, text, keys))
-    return frames
+    paths = {folder / file: keys for file, keys in FILES.items()}
+    return [read_table(p, p.read_text(encoding="utf-8") if p.exists() else "", keys) for p, keys in paths.items()]
 
 
 def read_points(*paths: Path) -> pd.DataFrame:
@@ -212,14 +210,14 @@ def collect(experiment: Experiment, logs: Path, folder: Path) -> tuple[list[pd.D
     both = []
     for old, frames in zip(read_runs(folder), new, strict=True):
         gone = [key not in here for key in zip(old.method, old.seed, strict=True)]
-        both.append(pd.concat([old[gone], *frames], ignore_index=True))
+        both.append(pd.concat([old.loc[gone], *frames], ignore_index=True))
     runs = both[0].reindex(columns=[*both[0].columns.difference(RECORDS, sort=False), *RECORDS])
-    for name, words in dict.fromkeys(zip(runs.method, runs.flags.fillna(""), strict=True)):
+    for name, words in dict.fromkeys(zip(runs.method, runs["flags"].fillna(""), strict=True)):
         if name in methods and words != (now := shlex.join(methods[name].flags)):
             before, after = (read_flags(shlex.split(flags)) for flags in (words, now))
             if differing := differences(before, after, FREE_TO_CHANGE | READ_FROM | {"seed", "threads"}):
                 raise UsageError(f"{folder / 'runs.csv'}: {name} had {'; '.join(differing)}")
-    data = runs.set_index(RUN).data.dropna()
+    data = runs.set_index(RUN)["data"].dropna()
     if why := mixed({cells[key]: text for key, text in data.items() if key in cells}):
         raise UsageError(f"{experiment.name}: {why}")
     return [runs, both[1]], problems
@@ -320,7 +318,7 @@ def values(runs: pd.DataFrame, method: str, name: str) -> pd.Series:
 
 
 def tables(study: Study) -> dict[str, str]:
-    """The contents of runs.csv and curves.csv, in the order of the table's methods, seven digits of each number."""
+    """The contents of runs.csv and curves.csv, in the order of the table's methods, seven digits of each number; without an empty one."""
     asked = {*study.report["metrics"], *study.report["table"]}
     drawn = {*PANELS, "seconds", *(name for figure in study.report["figures"] for name in figure["curves"])}
     runs = [name for name in study.runs if name in asked or name not in RUN + RECORDS and parse(name)[1] != "before"]
@@ -331,7 +329,8 @@ def tables(study: Study) -> dict[str, str]:
     for file, frame, names in (("runs.csv", study.runs, runs + RECORDS), ("curves.csv", study.curves, curves)):
         order = frame.method.map(place), frame.seed, frame.get("epoch", frame.seed)
         frame = frame.iloc[np.lexsort(order[::-1])][RUN + names].dropna(axis=1, how="all")
-        texts[file] = frame.to_csv(index=False, lineterminator="\n", float_format="%.7g")
+        if len(frame):
+            texts[file] = frame.to_csv(index=False, lineterminator="\n", float_format="%.7g")
     return texts
 
 
@@ -343,8 +342,7 @@ def load(experiment: Experiment, logs: Path, folder: Path) -> tuple[Study, dict[
     report = settings(experiment)
     frames, problems = collect(experiment, logs, folder)
     texts = tables(Study(experiment, report, *frames))
-    keys = {"runs.csv": RUN, "curves.csv": [*RUN, "epoch"]}
-    runs, curves = (read_table(folder / file, text, keys[file]) for file, text in texts.items())
+    runs, curves = (read_table(folder / file, texts.get(file, ""), keys) for file, keys in FILES.items())
     return Study(experiment, report, runs, curves), texts, problems
 
 
