@@ -48,6 +48,7 @@ def main() -> int:
             while done < epochs and not stopped:
                 writer.writerow([done, "pretrain_g"])
                 file.flush()
+                print(f"epoch {done}", flush=True)
                 done += 1
                 time.sleep(config.g_lr)
         (checkpoints / f"step-{len(Schedule(config)) if done == epochs else done:09d}").mkdir(
