@@ -39,6 +39,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -60,6 +61,8 @@ from support.device import configure_tensorflow
 from support.parser import parse
 
 configure_tensorflow()  # as main.py does, lest what is compiled before and after differ in their rounding
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 gc.freeze()  # collections need not pass over what the imports made: a traced run takes a tenth less
 tf.get_logger().setLevel("ERROR")  # it warns of retracing, which many small models in one process are bound to cause
 
