@@ -61,7 +61,7 @@ def row(run: str, figures: Figures, temperature: float = 1.0, **at: float) -> Ro
     return {"run": run, "temperature": temperature, **at, **with_errors(own)}
 
 
-class Subject:
+class MeasuredRun:
     """A run, its data, and what is measured of them; nothing of the run changes."""
 
     def __init__(self, logdir: Path, name: str, size: int, guide: bool = False, texygen: bool = False):
@@ -87,7 +87,7 @@ class Subject:
         self.adversarial = self.run.taken > Schedule(self.config).pretrain_d.end  # whether that phase has begun
         self.real: Figures = {}  # of real data, once an evaluation has told them
 
-    def check_same_data(self, first: "Subject", flag: str = "") -> None:
+    def check_same_data(self, first: "MeasuredRun", flag: str = "") -> None:
         """Raises UsageError: this run has other data than the first, training sets aside."""
 
         def truth(data: Any) -> object:
@@ -135,9 +135,9 @@ class Subject:
         the validation set. With an oracle also what D*, the optimal discriminator, would reach, with η = 1. Raises
         UsageError: the discriminator has no gain, or now it can't be measured.
         """
-        discriminator: Any = self.seqgan.discriminator
+        network: Any = self.seqgan.discriminator  # perhaps None, which D* does without
         policy = MeasuredPolicy(self.seqgan.policy, self.config.seed, self.config.jit)
-        asked = MeasuredDiscriminator(discriminator, policy)
+        discriminator = MeasuredDiscriminator(network, policy)
         plain = self.evaluator.of_policy(policy, 0, Due(True, False, False))
         evaluators = {n: evaluator_of(self.data, dataclasses.replace(self.settings, candidates=n)) for n in numbers}
 
@@ -147,7 +147,7 @@ class Subject:
 
         for n, evaluator in evaluators.items():
             if isinstance(evaluator, OracleEvaluator):
-                figures = evaluator.choose_optimally(asked, 0, plain, n)
+                figures = evaluator.choose_optimally(discriminator, 0, plain, n)
                 yield row(f"{self.name}, candidates by D*", of_candidates(figures), candidates=n)
         try:
             self.run.check_gain("--candidates")
@@ -157,31 +157,33 @@ class Subject:
             print(f"{self.name}: {error}", file=sys.stderr)
             return
         for n, evaluator in evaluators.items():
-            figures = evaluator.of_discriminator(asked, 0, plain)
+            figures = evaluator.of_discriminator(discriminator, 0, plain)
             if "d_eta" not in figures:
                 raise UsageError(f"--candidates: {self.name} has too few sequences to choose η on, or to measure")
             eta = tf.constant(figures["d_eta"][0], tf.float32)
-            drawn = asked.resample(self.size, tf.constant(n), eta, tf.constant(0)).numpy()
+            drawn = discriminator.resample(self.size, tf.constant(n), eta, tf.constant(0)).numpy()
             yield row(f"{self.name}, candidates", of_candidates(figures) | self.compared(drawn), candidates=n)
             if controls:
-                yield from self.controls(asked, float(eta), n, *plain["nll_test"])
+                yield from self.controls(discriminator, float(eta), n, *plain["nll_test"])
 
     def compared(self, drawn: np.ndarray) -> dict[str, tuple[float, float]]:
         """What compares sequences, int32 [n, T], with real ones, and their objective."""
         found = self.evaluator.compare(drawn)
         return found | {"objective": mean_and_error(self.objective.score(drawn))} if self.objective else found
 
-    def controls(self, asked: MeasuredDiscriminator, eta: float, n: int, nll: float, error: float) -> Iterator[Row]:
+    def controls(
+        self, discriminator: MeasuredDiscriminator, eta: float, n: int, nll: float, error: float
+    ) -> Iterator[Row]:
         """Rows of one of n samples, chosen by the generator's own likelihood, and by log-odds that are of others.
 
         `nll` and its `error` are those of the generator on the test set.
         """
         rng, lengths = numpy_rng(self.config.seed, Purpose.RESAMPLE), self.lengths(self.test)
-        pool = asked.policy.sample(self.size * n, Purpose.RESAMPLE, tf.constant(0)).numpy()
+        pool = discriminator.policy.sample(self.size * n, Purpose.RESAMPLE, tf.constant(0)).numpy()
         groups, noise = pool.reshape(self.size, n, -1), rng.gumbel(size=[self.size, n])
-        likelihood = -nats(asked.policy, pool).reshape(self.size, n)
-        log_odds = eta * asked.log_odds(tf.constant(pool)).numpy().reshape(self.size, n)
-        gain, error_of_gain = Groups(likelihood[:GROUPS]).gain(-nats(asked.policy, self.test), lengths)
+        likelihood = -nats(discriminator.policy, pool).reshape(self.size, n)
+        log_odds = eta * discriminator.log_odds(tf.constant(pool)).numpy().reshape(self.size, n)
+        gain, error_of_gain = Groups(likelihood[:GROUPS]).gain(-nats(discriminator.policy, self.test), lengths)
         # What permuted log-odds keep has the distribution of G.
         for by, weights, pair in (
             ("likelihood", likelihood, (nll - gain, math.hypot(error, error_of_gain))),
@@ -201,7 +203,7 @@ class Subject:
         """
         policies = [self.policy]
         for logdir in others:
-            other = Subject(logdir, str(logdir), self.size, guide=bool(self.state))
+            other = MeasuredRun(logdir, str(logdir), self.size, guide=bool(self.state))
             other.check_same_data(self, "--average ")
             policies.append(other.policy)
             first, last = ([weight.shape for weight in each.weights] for each in (policies[0], policies[-1]))
@@ -350,12 +352,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.path and not paths:
             raise UsageError("--path: no run has evaluations of an adversarial phase")
         rows: list[Row] = []
-        first: Subject | None = None
+        first: MeasuredRun | None = None
         each = len(temperatures) * (1 + arguments.checkpoints) + len(candidates) * (1 + 2 * arguments.controls)
         total = len(logdirs) * (each + len(numbers) + len(betas)) + len(arguments.average)
         with tqdm(total=total, unit="point", disable=None) as bar:
             for logdir, name in zip(logdirs, names, strict=True):
-                subject = Subject(logdir, name, arguments.n, arguments.guide, arguments.texygen)
+                subject = MeasuredRun(logdir, name, arguments.n, arguments.guide, arguments.texygen)
                 first = first or subject
                 subject.check_same_data(first)
                 if arguments.controls and not len(subject.test):
