@@ -1,6 +1,6 @@
 """What the runs of a table of experiments ended with, and its statistics.
 
-A study's folder has runs.csv, a row a run, curves.csv, a row an evaluation, and files of samples that tools have measured.
+A study's folder has runs.csv, a row a run, curves.csv, a row an evaluation, and files of measured samples.
 """
 
 import datetime
@@ -53,17 +53,15 @@ class Summary(NamedTuple):
     collapsed: bool = False
 
     def __str__(self) -> str:
-        """As tables show it: two or three seeds have no interval."""
-        half, most = self.high - self.middle, max(map(abs, self.values))
-        if len(self.values) == 1:
-            return f"{self.middle:.{0 if most >= 100 else 3}f}"
+        """As tables show it: two or three seeds have their values, and no interval."""
+        half, digits = self.high - self.middle, 0 if max(map(abs, self.values)) >= 100 else 3
         if self.collapsed:
             digits = 1 if self.high >= 10 else 2 if self.high - self.low >= 0.1 else 4
             return f"{self.middle:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
         if len(self.values) < FEW:
-            digits = max(decimals(np.ptp(self.values), 1), decimals(most, 3))
+            digits = max(digits, decimals(np.ptp(self.values), 1))
             return ", ".join(f"{value:.{digits}f}" for value in self.values)
-        digits = decimals(half, 2) if half > 0 else 0 if most >= 100 else 3
+        digits = decimals(half, 2) if half > 0 else digits
         return f"{self.middle:.{digits}f} ± {half:.{digits}f}"
 
     @property
@@ -105,7 +103,8 @@ def read_table(path: Path, text: str, keys: Sequence[str]) -> pd.DataFrame:
         figures = {name: float for name in frame.columns if name not in (*words, "seed", "epoch")}
         for name in figures.keys() - {*POINT}:
             parse(name.removesuffix("_se"))
-        frame = frame.astype(figures)
+        whole = {name: int for name in keys if name in ("seed", "epoch") and keys is not POINT}
+        frame = frame.astype(figures | whole)
         return merged(frame.reindex(columns=[*keys, *(name for name in frame if name not in keys)]), keys, str(path))
     except KeyError as error:
         raise UsageError(f"{path}: {error.args[0]}") from None
@@ -117,7 +116,7 @@ def merged(frame: pd.DataFrame, keys: Sequence[str], name: str) -> pd.DataFrame:
     """One row of those with the same keys; raises UsageError: they have different values in a column."""
     rows = frame.groupby(list(keys), sort=False, dropna=False)
     if (twice := (rows.nunique() > 1).any(axis=1)).any():
-        where = ", ".join(str(key) for key in np.atleast_1d(twice.idxmax()) if key == key)
+        where = ", ".join(str(key) for key in twice.idxmax() if key == key)  # not NaN
         raise UsageError(f"{name}: {where} is there twice, with other figures")
     return rows.first().reset_index() if len(frame) else frame
 
@@ -131,10 +130,10 @@ def read_runs(folder: Path) -> list[pd.DataFrame]:
 def read_points(*paths: Path) -> pd.DataFrame:
     """What tools have measured of samples: files with columns `POINT`, figures, and standard errors such as `nll_se`.
 
-    Raises UsageError: one is damaged, or two disagree. Raises OSError: one can't be read.
+    Raises UsageError: one is damaged. Raises OSError: one can't be read.
     """
     frames = [read_table(path, path.read_text(encoding="utf-8"), POINT) for path in paths]
-    return merged(pd.concat(frames, ignore_index=True), POINT, ", ".join(map(str, paths)))
+    return pd.concat(frames, ignore_index=True)
 
 
 def points_text(points: Iterable[Mapping[str, Any]]) -> str:
@@ -177,8 +176,8 @@ def outcome(cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
     versions = {name.lower(): number for name, number in described.get("versions", {}).items()}
     machine = [f"{described['cores']} cores of an {described['cpu']}"] if described.get("cpu") else []
     machine += [f"{n} {versions[n.lower()]}" for n in ("Python", "TensorFlow", "NumPy") if n.lower() in versions]
-    row |= {"flags": shlex.join(cell.method.flags), "commit": described.get("git_commit", "")[:7]}
-    row |= {"date": day.isoformat(), "machine": ", ".join(machine), "data": cell.data}
+    row |= {"flags": shlex.join(cell.method.flags), "commit": described.get("git_commit", "")[:7] or None}
+    row |= {"date": day.isoformat(), "machine": ", ".join(machine) or None, "data": cell.data or None}
     # Around D's pretraining there are two evaluations of one generator: when that was reached is the first one's.
     curves = evaluated.groupby("epoch", as_index=False)[names].first()
     return pd.DataFrame([row]), curves.assign(method=cell.method.name, seed=cell.seed)
@@ -238,14 +237,14 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     `metrics` are compared with those of the methods `against`; `table` has those that the page shows. Runs of the
     methods `collapsed` have medians and ranges. `measured` are files of samples in the study's folder, and `measures`
     the columns of their table. `[[report.figures]]` have a `name`, the columns `curves` of the methods in `draw` over
-    `x`, "epoch" or "seconds", within `limits`, and a `caption`; `levels`, {"STUDY/METHOD": label}, are guided generators
-    of other studies. `[[report.planes]]` have `files` of samples, `pairs` of columns, a `caption`, and `crosses`, a file
-    of others' figures.
+    `x`, "epoch" or "seconds", within `limits`, and a `caption`; `levels`, {"STUDY/METHOD": label}, are guided
+    generators of other studies. `[[report.planes]]` have a `name`, `files` of samples, `pairs` of columns, a `caption`,
+    and `crosses`, a file of others' figures.
 
     Raises UsageError: something is unknown, or of another kind.
     """
 
-    def checked(given: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
+    def checked(given: dict[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
         for key, value in given.items():
             if not isinstance(value, kinds.get(key, ())):
                 what = f"is no {kinds[key].__name__}" if key in kinds else f"is not among {', '.join(kinds)}"
@@ -264,6 +263,9 @@ def settings(experiment: Experiment) -> dict[str, Any]:
         columns, methods = [*columns, *figure["curves"]], [*methods, *figure["draw"]]
         if figure["x"] not in ("", "epoch", "seconds"):
             raise UsageError(f"{experiment.name}.toml: [report]: x is {figure['x']}, not epoch or seconds")
+        for name, ends in figure["limits"].items():
+            if not isinstance(ends, list) or [type(end) in (int, float) for end in ends] != [True, True]:
+                raise UsageError(f"{experiment.name}.toml: [report]: limits of {name}: {ends!r} is no pair of numbers")
     try:
         for name in [*columns, *(name for plane in report["planes"] for pair in plane["pairs"] for name in pair)]:
             parse(name)
@@ -318,7 +320,10 @@ def values(runs: pd.DataFrame, method: str, name: str) -> pd.Series:
 
 
 def tables(study: Study) -> dict[str, str]:
-    """The contents of runs.csv and curves.csv, in the order of the table's methods, seven digits of each number; without an empty one."""
+    """The contents of runs.csv and curves.csv, if they have rows, in the order of the table's methods.
+
+    Numbers have seven digits.
+    """
     asked = {*study.report["metrics"], *study.report["table"]}
     drawn = {*PANELS, "seconds", *(name for figure in study.report["figures"] for name in figure["curves"])}
     runs = [name for name in study.runs if name in asked or name not in RUN + RECORDS and parse(name)[1] != "before"]
@@ -358,7 +363,7 @@ class Difference(NamedTuple):
     column: str
     summary: Summary
     p: float
-    p_holm: float
+    p_holm: float = math.nan
 
 
 def compare(study: Study) -> list[Difference]:
@@ -368,7 +373,7 @@ def compare(study: Study) -> list[Difference]:
     own too. What is the same with every seed, as methods share a generator, is left out. KL(oracle‖G) differs by a
     constant from NLL_test: one test.
     """
-    found: list[tuple[Any, ...]] = []
+    found: list[Difference] = []
     for base in study.report["against"]:
         for name in study.metrics:
             metric, form = parse(name)
@@ -379,12 +384,14 @@ def compare(study: Study) -> list[Difference]:
             theirs = theirs if len(theirs) else study.values(base, name)
             for method in study.labels:
                 paired = (study.values(method, name) - theirs).dropna()
-                reverse = (method, base, name) in [each[:3] for each in found]
+                reverse = any((each.against, each.method, each.column) == (method, base, name) for each in found)
                 if paired.any() and not reverse:
                     collapsed = bool({method, base} & {*study.report["collapsed"]})
-                    tested = np.ptp(paired) > 0 and not collapsed
-                    p = stats.ttest_1samp(paired, 0).pvalue if tested else math.nan
-                    found.append((base, method, name, summary(paired, collapsed), p))
-    tests = [p for *_, p in found if not math.isnan(p)]
-    corrected = iter(multipletests(tests, method="holm")[1] if tests else ())
-    return [Difference(*each, math.nan if math.isnan(each[-1]) else next(corrected)) for each in found]
+                    varies = len(paired) > 1 and np.ptp(paired) > 0 and not collapsed
+                    p = stats.ttest_1samp(paired, 0).pvalue if varies else math.nan
+                    found.append(Difference(base, method, name, summary(paired, collapsed), p))
+    tested = [i for i, each in enumerate(found) if not math.isnan(each.p)]
+    corrected = multipletests([found[i].p for i in tested], method="holm")[1] if tested else ()
+    for i, p_holm in zip(tested, corrected, strict=True):
+        found[i] = found[i]._replace(p_holm=float(p_holm))
+    return found
