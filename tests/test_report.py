@@ -560,7 +560,7 @@ def test_what_is_measured_of_several_seeds(tmp_path):
         "one of 4": ("1 of 1", "0"),
         "average of 2": ("1 of 1", ""),
         "worse": ("0 of 1", "1"),
-        "alone": ("0 of 1", "0"),
+        "alone": ("0 of 1", ""),
         "real data": ("", ""),
     }
     twice = pd.concat([frame, points(tmp_path, {"run": "worse/1", "bleu2": 0.8, "self_bleu2": 0.9})])

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pandas as pd
 
-from evaluation.metrics import METRICS, column, title
+from evaluation.metrics import METRICS, PER_TOKEN, column, title
 from runs.directories import write_whole
 from support.config import UsageError
 from support.parser import Parser, read_flags
@@ -201,21 +201,20 @@ def samples(
     known = [name for name in METRICS if name in points and points[name].notna().any()]
     rows = {head: {title(n): measured(of, n, collapsed) for n in measures or known} for head, of in groups.items()}
     said = "Samples: mean over seeds ± half of the 95 % interval, or one run ± standard error."
-    if REAL in groups:
-        real = groups.pop(REAL).iloc[0]
-        judged = [name for name in known if not math.isnan(real[name])]
+    real = groups.pop(REAL).iloc[0] if REAL in groups else pd.Series()
+    judged = [name for name in known if METRICS[name].unit != PER_TOKEN and not math.isnan(real.get(name, math.nan))]
+    if judged:
         label = next(iter(groups.values())).label.iloc[0]
-        first = {
-            head: of.get("nll_valid", of.temperature).mean() for head, of in groups.items() if of.label.iloc[0] == label
-        }
-        best = min(first, key=lambda head: (math.isnan(first[head]), first[head]))
+        own = {head: of for head, of in groups.items() if of.label.iloc[0] == label}
+        nll = {head: of.nll_valid.mean() if "nll_valid" in of else math.nan for head, of in own.items()}
+        best = min(nll, key=lambda head: (math.isnan(nll[head]), nll[head]))
         before = (groups.pop(best)[judged] - real[judged]).abs()
         for head, of in groups.items():
             change = ((of[judged] - real[judged]).abs() - before).dropna(how="all")
             moves = [summary(moved.dropna()) for _, moved in change.items() if moved.notna().any()]
             if moves:
                 rows[head]["nearer"] = f"{sum(moved.middle < 0 for moved in moves)} of {len(moves)}"
-            if moves and not head.startswith(SHARED):
+            if len(change) > 1 and not head.startswith(SHARED):
                 rows[head]["further"] = str(sum(moved.low > 0 for moved in moves))
         said += f" *Nearer*: how many measures are nearer to real data than those of *{best}*; *further*: how many are "
         said += "further away, beyond the interval of that change."
