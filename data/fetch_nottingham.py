@@ -8,6 +8,7 @@ zip is downloaded and kept as `<dest>.zip`. The tunes of the latter two must hav
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -29,17 +30,13 @@ URLS = (
 # Of the tunes, see `sha256_of`, rather than of the zip: the set is there in several packings.
 SHA256 = "ce41a1a35e08211993806034ba4926408241bc0b9d1e5e217cef0f067cd60346"
 SPLITS = ("train", "valid", "test")
+TUNE = re.compile(r"[^.].*\.midi?", re.IGNORECASE)  # the name of a MIDI file that is not hidden
 MAX_BYTES = 64 << 20  # in a zip; the set has 3 MB
-
-
-def is_midi(path: Path) -> bool:
-    """Whether a file is a tune, by its name."""
-    return path.suffix.lower() in (".mid", ".midi") and not path.name.startswith(".")
 
 
 def count_tunes(folder: Path) -> dict[str, int]:
     """Count the MIDI files of each split in a folder; a split that is missing has 0."""
-    return {split: sum(map(is_midi, (folder / split).glob("*"))) for split in SPLITS}
+    return {split: sum(bool(TUNE.fullmatch(path.name)) for path in (folder / split).glob("*")) for split in SPLITS}
 
 
 def sha256_of(folder: Path) -> str:
@@ -63,7 +60,7 @@ def unpack(source: Path, place: Path, sha256: str = "") -> None:
                 raise DataError(f"more than {MAX_BYTES} bytes in it")
             for entry in archive.infolist():
                 *_, split, name = ("", *entry.filename.split("/"))
-                if split in SPLITS and is_midi(Path(name)):
+                if split in SPLITS and TUNE.fullmatch(name):
                     (place / split).mkdir(parents=True, exist_ok=True)
                     with archive.open(entry) as file, open(place / split / name, "xb") as tune:
                         tune.write(file.read(entry.file_size + 1))  # a plain read() would inflate more than is declared

@@ -71,7 +71,7 @@ def prepare(package: Package, file: Path | None, output: Path) -> bytes:
     return content
 
 
-def program(package: Package, argv: Sequence[str] | None) -> int:
+def program(package: Package, argv: Sequence[str] | None = None) -> int:
     """The program prepare_LINES; returns the exit status, or exits with 2 and one line on stderr."""
     parser = Parser(prog=f"prepare_{package.lines}", description=f"Make a file of {package.lines}.", allow_abbrev=False)
     made = f"what `{package.command}` made (default: fetch it)"

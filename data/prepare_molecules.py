@@ -9,7 +9,7 @@ the result must have a known SHA-256. A file of another content is not replaced.
 import gzip
 import sys
 import zipfile
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from data.packages import Package, program
@@ -31,11 +31,7 @@ PACKAGE = Package(
     lines_sha256="4301e7f6118839465012eb93510328681ef4b7b24642e8748c4ad40971f4a304",
 )
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The program; returns the exit status, or exits with 2 and one line on stderr."""
-    return program(PACKAGE, argv)
-
+main = partial(program, PACKAGE)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,7 +11,7 @@ import json
 import re
 import sys
 import tarfile
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from data.packages import Package, program
@@ -49,11 +49,7 @@ PACKAGE = Package(
     lines_sha256="762d62b29342c48ab5922776d7d527701352289d95199042a382217e5d5bd11e",
 )
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The program; returns the exit status, or exits with 2 and one line on stderr."""
-    return program(PACKAGE, argv)
-
+main = partial(program, PACKAGE)
 
 if __name__ == "__main__":
     sys.exit(main())
