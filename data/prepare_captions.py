@@ -28,29 +28,26 @@ PAIRS = (  # names of the files for training and for testing; the first pair tha
     ("image_coco.txt", "test_coco.txt"),
     ("captions_train*.json", "captions_val*.json"),
 )
-SPLITS = {"train": "for training", "valid": "for validation", "test": "for testing"}
+FILES = ("train.txt", "valid.txt", "test.txt")
 VALID = 0.1  # of the captions for training
 DRAWN = 10_000  # of an annotation file
 SEED = 0
 
 
-def members(source: Path) -> dict[str, Callable[[], bytes]]:
-    """What a folder or a zip holds, at any depth: {path: a function that reads it}. Raises DataError: it is neither."""
-    if source.is_dir():
-        return {path.as_posix(): path.read_bytes for path in sorted(source.rglob("*")) if path.is_file()}
-    if not zipfile.is_zipfile(source):
-        raise DataError(f"{source}: neither a folder nor a zip")
-    archive = zipfile.ZipFile(source)
-    return {f"{source}/{name}": partial(archive.read, name) for name in archive.namelist()}
-
-
 def find(source: Path, output: Path) -> list[tuple[str, bytes]]:
-    """The two files of a source outside of `output`, for training and for testing: (path, content).
+    """The two files of a folder or zip, at any depth but not in `output`: (path, content) for training, for testing.
 
     Raises DataError: it holds no such two files, or several of a name. Raises OSError: one can't be read.
     """
-    own = output.resolve()
-    files = {path: read for path, read in members(source).items() if own not in Path(path).resolve().parents}
+    files: dict[str, Callable[[], bytes]]
+    if source.is_dir():
+        there = [path for path in sorted(source.rglob("*")) if path.is_file()]
+        files = {path.as_posix(): path.read_bytes for path in there if output.resolve() not in path.resolve().parents}
+    elif zipfile.is_zipfile(source):
+        archive = zipfile.ZipFile(source)
+        files = {f"{source}/{name}": partial(archive.read, name) for name in archive.namelist()}
+    else:
+        raise DataError(f"{source}: neither a folder nor a zip")
     for pair in PAIRS:
         found = [[path for path in files if fnmatchcase(path.split("/")[-1], name)] for name in pair]
         if all(found):
@@ -97,13 +94,11 @@ def prepare(source: Path, output: Path, share: float) -> None:
         raise DataError(f"{source}: {error}") from None
     train, test = captions(*found[0]), captions(*found[1])
     kept = len(train) - round(share * len(train))
-    if not 0 < kept < len(train):
-        why = f"{len(train):,} captions, of which --valid {share:g} leaves none for training or for validation"
-        raise DataError(f"{found[0][0]}: {why}")
-    if not test:
-        raise DataError(f"{found[1][0]}: no captions")
-    splits = {"train": train[:kept], "valid": train[kept:], "test": test}
-    contents = {output / f"{split}.txt": "".join(f"{line}\n" for line in lines) for split, lines in splits.items()}
+    if not test or not 0 < kept < len(train):
+        counts = f"{len(train):,} captions for training, {len(test):,} for testing"
+        raise DataError(f"{source}: {counts}: with --valid {share:g} too few for three files")
+    splits = zip(FILES, (train[:kept], train[kept:], test), strict=True)
+    contents = {output / name: "".join(f"{line}\n" for line in lines) for name, lines in splits}
     for path, text in contents.items():
         if path.exists() and path.read_bytes() != text.encode():
             raise DataError(f"{path}: is there, with another content than {source} gives; choose another --output")
@@ -115,22 +110,22 @@ def prepare(source: Path, output: Path, share: float) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns the exit status, or exits with 2 and one line on stderr."""
     parser = Parser(prog="prepare_captions", description="Make the files of COCO captions.", allow_abbrev=False)
-    what, default = "a folder or a zip; not needed once the files are there", Path("data/captions")
-    parser.add_argument("source", type=Path, nargs="?", metavar="SOURCE", help=what)
+    text, default = "a folder or a zip; not needed once the files are there", Path("data/captions")
+    parser.add_argument("source", type=Path, nargs="?", metavar="SOURCE", help=text)
     parser.add_argument("-o", "--output", type=Path, default=default, help="the folder (default: %(default)s)")
-    what = f"share of the captions for training that becomes the validation set (default: {VALID})"
-    parser.add_argument("--valid", type=number(float, 0, 1), metavar="SHARE", help=what)
+    text = f"share of the captions for training that becomes the validation set (default: {VALID})"
+    parser.add_argument("--valid", type=number(float, 0, 1), metavar="SHARE", help=text)
     arguments = parser.parse_args(argv)
-    files = {split: arguments.output / f"{split}.txt" for split in SPLITS}
+    files = [arguments.output / name for name in FILES]
     with parser.failing_in_one_line(arguments.output):
         if arguments.source:
             prepare(arguments.source, arguments.output, VALID if arguments.valid is None else arguments.valid)
-        elif missing := [path for path in files.values() if not path.is_file()]:
+        elif missing := [path for path in files if not path.is_file()]:
             raise DataError(f"{missing[0]}: not there yet; give SOURCE (docs/text.md says where to find it)")
         elif arguments.valid is not None:
             raise DataError("--valid has no effect without SOURCE")
-        counts = [f"{len(path.read_bytes().splitlines()):,} captions {SPLITS[split]}" for split, path in files.items()]
-        print(f"{arguments.output}: {', '.join(counts)}")
+        counts = [f"{len(path.read_bytes().splitlines()):,} captions for" for path in files]
+        print(f"{arguments.output}: {counts[0]} training, {counts[1]} validation, {counts[2]} testing")
     return 0
 
 

@@ -37,7 +37,7 @@ def main(count: str, name: str, *flags: str) -> int:
     sample = ["tools/sample.py", config.log_dir, "-n", count, "-o", output, *(["--abc"] if music else [])]
     status = run(*sample, "--candidates", "16", "--rank")
     if status == NO_GAIN:
-        print(f"{output}: plain samples, as the discriminator has no gain", file=sys.stderr)
+        print(f"{output}: plain samples, as the discriminator can't choose", file=sys.stderr)
         status = run(*sample)
     return status
 
