@@ -1,9 +1,10 @@
 """Get the Nottingham folk tunes in their usual split: `python -m data.fetch_nottingham [--dest data/Nottingham]`.
 
 The set is the one of Boulanger-Lewandowski, Bengio and Vincent, "Modeling temporal dependencies in high-dimensional
-sequences" (ICML 2012): Nottingham/{train,valid,test}/*.mid, 694, 173 and 170 files. The folder `--dest` is used as it
-is if it has tunes. Else the zip that NOTTINGHAM_ZIP names is unpacked, whatever its tunes; else `<dest>.zip`; else the
-zip is downloaded and kept as `<dest>.zip`. The tunes of the latter two must have the set's SHA-256.
+sequences" (ICML 2012): Nottingham/{train,valid,test}/*.mid, 694, 173 and 170 files.
+
+A folder `--dest` that has tunes is used as it is. Else the zip that NOTTINGHAM_ZIP names is unpacked, whatever its
+tunes. Without that it is `<dest>.zip`, which is downloaded where it is missing, and must hold the set's tunes.
 """
 
 import hashlib
