@@ -94,8 +94,7 @@ class Cell:
     def data(self) -> str:
         """The fingerprint of the data that the run has read; "" if it read no files, or none is recorded."""
         path = self.log_dir / CONFIG
-        content = read_config(path) if path.exists() else {}
-        return fingerprint(content.get("data", {}), content.get("objective"))
+        return fingerprint(read_config(path)) if path.exists() else ""
 
     @property
     def finished(self) -> bool:
@@ -117,12 +116,9 @@ class Cell:
         return (self.log_dir / CHECKPOINTS / f"step-{len(Schedule(config)):09d}").is_dir()
 
 
-def fingerprint(digests: dict[str, str], objective: dict[str, str] | None) -> str:
-    """A short checksum of the data of a run: of the `digests` of their parts and the source of the `objective`.
-
-    "" if the run reads no files.
-    """
-    read = digests | ({"objective": objective} if objective else {})
+def fingerprint(content: dict[str, Any]) -> str:
+    """A checksum of what the `content` of a config.json records of its data; "" if the run reads no files."""
+    read = content.get("data", {}) | ({"objective": content["objective"]} if content.get("objective") else {})
     return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:16] if read else ""
 
 
