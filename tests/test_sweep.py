@@ -67,7 +67,8 @@ def script(*arguments: str, cwd: Path, main: Path = TOY) -> subprocess.Popen:
         f"program.MAIN = Path({str(main)!r}); program.POLL = .05; sys.exit(program.main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, *arguments]
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=cwd, text=True, start_new_session=True, **pipes)
 
 
 def until(condition, seconds: float = 60) -> None:
@@ -144,7 +145,7 @@ def test_an_interrupted_or_killed_sweep_goes_on(toys, number):
     arguments, log_dir = ("toys.toml", "--only", "mle", "--jobs", "2"), toys / "logs/toys/mle/1/train"
     sweep = script(*arguments, cwd=toys)
     until(lambda: len(rows(log_dir)) > 2)
-    sweep.send_signal(number)
+    os.killpg(sweep.pid, number)  # as Ctrl-C does
     out, error = sweep.communicate(timeout=60)
     if number != signal.SIGKILL:
         assert sweep.returncode == 128 + number, error
