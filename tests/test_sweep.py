@@ -229,6 +229,7 @@ def test_a_cell_that_another_sweep_has_finished_has_not_failed(toys, monkeypatch
         (["toys.toml", "--logs", "toys.toml"], "toys.toml"),
         (["toys.toml", "--dask", "tcp://127.0.0.1:1", "--jobs", "2"], "--jobs is for this machine"),
         (["toys.toml", "--dask", "nonsense://x"], "--dask nonsense://x: no scheduler answers"),
+        (["toys.toml", "--dask", ""], "--dask : no scheduler answers"),
         (["bad.toml"], "bad.toml, line 1: no is not known here"),
     ],
 )

@@ -126,7 +126,7 @@ def connect(address: str | None, jobs: int) -> Client:
     Raises UsageError: no scheduler answers.
     """
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # errors are one line of the sweep's own
-    if not address:
+    if address is None:
         # Tasks go through memory: no port is open through which other users of the machine could run code. Dask's web
         # pages, which can't be turned off, are for this machine alone.
         web = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
@@ -232,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--dask", metavar="ADDRESS", help="run the cells on the cluster of this Dask scheduler")
     arguments = parser.parse_args(argv)
     with parser.failing_in_one_line(arguments.logs):
-        if arguments.dask and arguments.jobs:
+        if arguments.dask is not None and arguments.jobs:
             raise UsageError("--jobs is for this machine; with --dask the workers' threads say how many cells run")
         experiment = read(arguments.experiment)
         cells = experiment.cells(arguments.logs, arguments.only, arguments.seeds)
