@@ -1,15 +1,20 @@
-"""The discriminator: a convolutional network, D_φ(Y) = P(Y is real) (SeqGAN, "Discriminative model")."""
+"""Discriminators, D_φ(Y) = P(Y is real): what each must answer, and the paper's CNN (SeqGAN, "Discriminative model").
 
-import itertools
+`support/registries.py` lists them by the names that --discriminator takes; `guidance/additive.py` has others.
+"""
+
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from generator import TokenSpec
 from support.lookup import look_up
-from support.seeds import Purpose, dropout, variable_seed
+from support.seeds import Purpose, dropout, fold, variable_seed
 
 FAKE, REAL = 0, 1  # the classes of the softmax
 
@@ -32,8 +37,108 @@ def glorot_layer(inputs: int, units: int, seed: int) -> keras.layers.Dense:
     return layer
 
 
+@dataclass(frozen=True)
+class Options:
+    """The numbers that a discriminator is made from; each takes those that it knows.
+
+    `dropout_keep_prob` is the share that dropout keeps in training, `l2` the weight of a penalty. `seed` decides the
+    initial weights, and `copy` tells those of several discriminators of one run apart.
+    """
+
+    emb_dim: int = 32
+    hidden_dim: int = 64
+    filter_sizes: tuple[int, ...] = (3, 5, 5, 5)
+    num_filters: tuple[int, ...] = (50, 80, 80, 100)
+    dropout_keep_prob: float = 0.75
+    l2: float = 0.2
+    seed: int = 0
+    copy: int = 0
+
+
 class Discriminator(keras.layers.Layer):
-    """Embedding → convolutions of several widths → ReLU → max over time → highway → dropout → linear → softmax.
+    """What a discriminator answers: how much likelier each sequence is real than generated.
+
+    A subclass makes its weights in the constructor and defines `log_odds`; the rest follows from that. It may define
+    `loss` and `completion_log_odds` as well, to train otherwise or to score rollouts faster.
+    """
+
+    additive = False  # whether its log-odds are a sum over positions, so that it can guide a generator
+    defaults: dict[str, Any] = {}  # values of flags that come with a class of one's own
+
+    def __init__(self, spec: TokenSpec, options: Options):
+        """`spec` and `options` are those of the run; a subclass takes the same two."""
+        super().__init__(name=f"discriminator{options.copy or ''}")
+        self.spec, self.options = spec, options
+        self.vocab_size, self.seq_len = spec.vocab_size, spec.seq_len
+        self.dropout_rate, self.l2 = 1.0 - options.dropout_keep_prob, options.l2
+
+    def seeds(self) -> Iterator[int]:
+        """A seed for the initial values of each weight in turn."""
+        return (variable_seed(self.options.seed, Purpose.D_INIT, 100 * self.options.copy + i) for i in count())
+
+    def log_odds(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Log-odds, log D(Y) - log(1 - D(Y)), of each sequence: int32 [B, T] → float32 [B].
+
+        `dropout_seed` is a key of `support.seeds`; None applies no dropout.
+        """
+        raise NotImplementedError
+
+    def mask(self, tokens: tf.Tensor) -> tf.Tensor:
+        """1 for each token, its end token included, 0 for padding: float32 like `tokens`."""
+        if self.spec.end_token is None:
+            return tf.ones(tokens.shape)
+        return tf.cast(tokens != self.vocab_size, tf.float32)
+
+    def dropped(self, values: tf.Tensor, dropout_seed: tf.Tensor | None, index: int = 0) -> tf.Tensor:
+        """`values` with dropout; `index` tells several places of one network apart."""
+        if dropout_seed is None or not self.dropout_rate:
+            return values
+        return dropout(values, self.dropout_rate, fold(dropout_seed, index))
+
+    def real_prob(self, tokens: tf.Tensor) -> tf.Tensor:
+        """D(Y), the probability that each sequence is real, without dropout: int32 [B, T] → float32 [B]."""
+        return tf.sigmoid(self.log_odds(tokens))
+
+    def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+        """What training minimises, here the cross-entropy (SeqGAN, equation 5), and the accuracy; float32 scalars.
+
+        `tokens`: int32 [B, T]. `labels`: int32 [B], FAKE or REAL. `dropout_seed`: as in `log_odds`. The loss is in nats
+        per sequence.
+        """
+        return cross_entropy(self.log_odds(tokens, dropout_seed), labels)
+
+    def completion_log_odds(
+        self, tokens: tf.Tensor, rollout_num: int = 1
+    ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        """Log-odds of many completions of the same sequences' prefixes; here each is read from its beginning.
+
+        `tokens`: int32 [B, T]. `rollout_num`: N, completions of each prefix that are going to be scored; the outputs do
+        not depend on it. Returns a function of rollouts, int32 [N, B, T], and the int32 number n of tokens that they
+        share with `tokens`, 1..T; it returns their `log_odds`, float32 [N, B].
+        """
+        del tokens, rollout_num
+
+        def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
+            del prefix_len
+            return tf.reshape(self.log_odds(tf.reshape(rollouts, [-1, rollouts.shape[2]])), rollouts.shape[:2])
+
+        return score
+
+    def completion_probs(self, tokens: tf.Tensor, rollout_num: int = 1) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        """D(Y) of completions; otherwise as `completion_log_odds`."""
+        score = self.completion_log_odds(tokens, rollout_num)
+        return lambda rollouts, prefix_len: tf.sigmoid(score(rollouts, prefix_len))
+
+
+def cross_entropy(log_odds: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The mean cross-entropy of log-odds, float32 [B], with labels, int32 [B], in nats, and the accuracy."""
+    real = tf.cast(labels == REAL, tf.float32)
+    loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=real, logits=log_odds))
+    return loss, tf.reduce_mean(tf.cast((log_odds > 0) == (labels == REAL), tf.float32))
+
+
+class ConvolutionalDiscriminator(Discriminator):
+    """The paper's CNN: embedding → convolutions of several widths → ReLU → max over time → highway → dropout → softmax.
 
     Where sequences may be shorter than T, they end in padding, the id V, and the output for one is that for the tokens
     before it alone: a window that reaches into the padding does not count, except the first of its width, which sees
@@ -42,37 +147,22 @@ class Discriminator(keras.layers.Layer):
 
     embedding_range, initialised = 1.0, staticmethod(authors_layer)  # what the weights begin with
 
-    def __init__(
-        self,
-        vocab_size: int,
-        seq_len: int,
-        emb_dim: int,
-        filter_sizes: tuple[int, ...],
-        num_filters: tuple[int, ...],
-        *,
-        dropout_keep_prob: float,
-        l2: float,
-        seed: int,
-        padded: bool = False,
-    ):
+    def __init__(self, spec: TokenSpec, options: Options):
         """Makes and initialises the weights as the authors' code does.
 
-        Sequences have T = `seq_len` tokens of V or, if `padded`, fewer. E is `emb_dim`; the convolutions of
-        `filter_sizes`, 1..T tokens, have `num_filters` each. A share `dropout_keep_prob` of the highway layer's outputs
-        is kept in training, and `l2` is the weight of the output layer's penalty. Raises ValueError: the two lists
-        differ in length, or a width is outside 1..T.
+        E is `options.emb_dim`; the convolutions of `filter_sizes`, 1..T tokens, have `num_filters` each. Dropout is
+        applied to the highway layer's outputs; `l2` is the weight of the output layer's penalty. Raises ValueError: the
+        two lists differ in length, or a width is outside 1..T.
         """
-        super().__init__(name="discriminator")
-        if len(filter_sizes) != len(num_filters) or not all(1 <= width <= seq_len for width in filter_sizes):
-            raise ValueError(f"{filter_sizes=} and {num_filters=} do not fit sequences of {seq_len} tokens")
-        self.vocab_size, self.seq_len, self.emb_dim, self.filter_sizes = vocab_size, seq_len, emb_dim, filter_sizes
-        self.padded = padded
-        self.dropout_rate, self.l2 = 1.0 - dropout_keep_prob, l2
-        seeds = (variable_seed(seed, Purpose.D_INIT, index) for index in itertools.count())
-
+        super().__init__(spec, options)
+        filter_sizes, num_filters, emb_dim = options.filter_sizes, options.num_filters, options.emb_dim
+        if len(filter_sizes) != len(num_filters) or not all(1 <= width <= spec.seq_len for width in filter_sizes):
+            raise ValueError(f"{filter_sizes=} and {num_filters=} do not fit sequences of {spec.seq_len} tokens")
+        self.emb_dim, self.filter_sizes, self.padded = emb_dim, filter_sizes, spec.end_token is not None
+        seeds = self.seeds()
         features = sum(num_filters)
         uniform = keras.initializers.RandomUniform(-self.embedding_range, self.embedding_range, next(seeds))
-        self.embedding = keras.layers.Embedding(vocab_size, emb_dim, uniform)
+        self.embedding = keras.layers.Embedding(spec.vocab_size, emb_dim, uniform)
         self.embedding.build()
         # A tuple: tf.train.Checkpoint drops layers held in a list.
         self.convolutions = tuple(
@@ -106,8 +196,7 @@ class Discriminator(keras.layers.Layer):
         """What each filter makes of each window, before bias and ReLU: one float32 [B, T - width + 1, filters] a width.
 
         -inf where a window does not count. A convolution of width w is a linear layer on each window of w embeddings.
-        Laying the windows out and multiplying once a width takes 1.8 ms a training step where XLA's own convolution
-        takes 35 (default size, inside a compiled loop).
+        The windows are laid out and multiplied once a width: XLA's own convolution is slow inside a compiled loop.
         """
         embedded = self.embedded(tokens)  # [B, T, E]
         batch_size, seq_len = tokens.shape
@@ -119,7 +208,9 @@ class Discriminator(keras.layers.Layer):
             response = tf.reshape(tf.matmul(flat, layer.kernel), [batch_size, steps, layer.units])
             if self.padded:
                 first = tf.range(steps)
-                response = tf.where(counts(first, width, self.lengths(tokens)[:, None])[:, :, None], response, -np.inf)
+                response = tf.where(
+                    window_counts(first, width, self.lengths(tokens)[:, None])[:, :, None], response, -np.inf
+                )
             responses.append(response)
         return responses
 
@@ -140,17 +231,17 @@ class Discriminator(keras.layers.Layer):
         gate = tf.sigmoid(tf.matmul(features, self.gate.kernel) + self.gate.bias)
         transform = tf.nn.relu(tf.matmul(features, self.transform.kernel) + self.transform.bias)
         highway = gate * transform + (1.0 - gate) * features
-        if dropout_seed is not None and self.dropout_rate > 0.0:
-            highway = dropout(highway, self.dropout_rate, dropout_seed)
-        return self.output_layer(highway)
+        return self.output_layer(self._dropped_once(highway, dropout_seed))
 
-    def log_odds(self, tokens: tf.Tensor) -> tf.Tensor:
-        """Log-odds, log D(Y) - log(1 - D(Y)), of each sequence, without dropout: int32 [B, T] → float32 [B]."""
-        return odds(self.logits(tokens))
+    def _dropped_once(self, values: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
+        """Dropout in the one place that this network has it."""
+        if dropout_seed is None or not self.dropout_rate:
+            return values
+        return dropout(values, self.dropout_rate, dropout_seed)
 
-    def real_prob(self, tokens: tf.Tensor) -> tf.Tensor:
-        """D(Y), the probability that each sequence is real, without dropout: int32 [B, T] → float32 [B]."""
-        return tf.sigmoid(self.log_odds(tokens))
+    def log_odds(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
+        """As in `Discriminator`."""
+        return odds(self.logits(tokens, dropout_seed))
 
     def worth_a_table(self, sequences: int) -> list[bool]:
         """Which convolutions of a reward pass are worth a table, from the shapes alone.
@@ -187,14 +278,10 @@ class Discriminator(keras.layers.Layer):
     def completion_log_odds(
         self, tokens: tf.Tensor, rollout_num: int = 1
     ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-        """D of many completions of the same sequences' prefixes, each window inside a prefix being looked at once.
+        """As in `Discriminator`; each window inside a prefix is looked at once.
 
         The other windows' responses are sums of rows of tables that are made here, once for all prefixes, or products
         where `worth_a_table` finds that a table costs more than it saves.
-
-        `tokens`: int32 [B, T]. `rollout_num`: N, completions of each prefix that are going to be scored; the outputs do
-        not depend on it. Returns a function of rollouts, int32 [N, B, T], and the int32 number n of tokens that they
-        share with `tokens`, 1..T; it returns their `log_odds`, float32 [N, B].
         """
         batch_size, seq_len = tokens.shape
         tables = [
@@ -227,7 +314,7 @@ class Discriminator(keras.layers.Layer):
                         window = tf.slice(flat, [0, i], [rows, width]) * width
                         response = tf.add_n([tf.gather(table, window[:, place] + place) for place in range(width)])
                     if self.padded:
-                        response = tf.where(counts(i, width, lengths), response, -np.inf)
+                        response = tf.where(window_counts(i, width, lengths), response, -np.inf)
                     return i + 1, tf.maximum(best, response)
 
                 last = seq_len - width  # where the last window begins; those from `first` on reach beyond the prefix
@@ -240,25 +327,16 @@ class Discriminator(keras.layers.Layer):
 
         return score
 
-    def completion_scorer(self, tokens: tf.Tensor, rollout_num: int = 1) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-        """D of completions, `real_prob` instead of `log_odds`; otherwise as `completion_log_odds`."""
-        score = self.completion_log_odds(tokens, rollout_num)
-        return lambda rollouts, prefix_len: tf.sigmoid(score(rollouts, prefix_len))
-
     def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
-        """Cross-entropy plus the L2 penalty of the output layer, l2 · (‖W‖² + ‖b‖²) / 2, as in the authors' code.
-
-        `tokens`: int32 [B, T]. `labels`: int32 [B], FAKE or REAL. `dropout_seed`: as in `logits`. Returns loss, nats
-        per sequence (penalty included), and the accuracy; float32 scalars.
-        """
+        """As in `Discriminator`, plus the output layer's L2 penalty, l2 · (‖W‖² + ‖b‖²) / 2, as the authors do."""
         logits = self.logits(tokens, dropout_seed)
-        cross_entropy = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
         penalty = tf.nn.l2_loss(self.output_layer.kernel) + tf.nn.l2_loss(self.output_layer.bias)
         correct = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), labels)
-        return cross_entropy + self.l2 * penalty, tf.reduce_mean(tf.cast(correct, tf.float32))
+        return loss + self.l2 * penalty, tf.reduce_mean(tf.cast(correct, tf.float32))
 
 
-class PooledDiscriminator(Discriminator):
+class PooledDiscriminator(ConvolutionalDiscriminator):
     """Embedding → convolutions → ReLU → max and mean over time → dense → ReLU → dropout → linear → softmax.
 
     A maximum tells whether a sequence has a window that a filter looks for, the mean also how many. Rollouts are scored
@@ -267,14 +345,10 @@ class PooledDiscriminator(Discriminator):
 
     embedding_range, initialised = 0.05, staticmethod(glorot_layer)
 
-    def __init__(self, *arguments: Any, units: int, **others: Any):
-        """`units` are those of the dense layer; the rest is as in `Discriminator`."""
-        self.units = units
-        super().__init__(*arguments, **others)
-
     def _add_head(self, features: int, seeds: Iterator[int]) -> None:
-        self.dense = self.initialised(2 * features, self.units, next(seeds))
-        self.output_layer = self.initialised(self.units, 2, next(seeds))
+        units = self.options.hidden_dim
+        self.dense = self.initialised(2 * features, units, next(seeds))
+        self.output_layer = self.initialised(units, 2, next(seeds))
 
     def features(self, tokens: tf.Tensor) -> tf.Tensor:
         """Max and mean of every filter over the windows that count: int32 [B, T] → float32 [B, 2 F]."""
@@ -288,26 +362,13 @@ class PooledDiscriminator(Discriminator):
 
     def classify(self, features: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """Dense layer, dropout and output layer: float32 [B, 2 F] → scores of (FAKE, REAL), float32 [B, 2]."""
-        hidden = tf.nn.relu(self.dense(features))
-        if dropout_seed is not None and self.dropout_rate > 0.0:
-            hidden = dropout(hidden, self.dropout_rate, dropout_seed)
-        return self.output_layer(hidden)
+        return self.output_layer(self._dropped_once(tf.nn.relu(self.dense(features)), dropout_seed))
 
     def completion_log_odds(
         self, tokens: tf.Tensor, rollout_num: int = 1
     ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-        """As in `Discriminator`; each completion is looked at whole."""
-        return whole_log_odds(self.log_odds)
-
-
-def whole_log_odds(log_odds: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """The function that `completion_log_odds` returns, where each completion is read from its beginning."""
-
-    def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
-        del prefix_len
-        return tf.reshape(log_odds(tf.reshape(rollouts, [-1, rollouts.shape[2]])), rollouts.shape[:2])
-
-    return score
+        """As in `Discriminator`: each completion is read whole, as a mean depends on all windows."""
+        return Discriminator.completion_log_odds(self, tokens, rollout_num)
 
 
 def odds(logits: tf.Tensor) -> tf.Tensor:
@@ -315,6 +376,6 @@ def odds(logits: tf.Tensor) -> tf.Tensor:
     return logits[..., REAL] - logits[..., FAKE]
 
 
-def counts(first: tf.Tensor, width: int, lengths: tf.Tensor) -> tf.Tensor:
+def window_counts(first: tf.Tensor, width: int, lengths: tf.Tensor) -> tf.Tensor:
     """Whether the window of `width` tokens from `first` on counts in sequences of these lengths; all broadcast."""
     return (first + width <= lengths) | (first == 0)

@@ -1,7 +1,6 @@
 """The generator: an LSTM policy G_θ(y_t | y_<t) over tokens (SeqGAN, Yu et al. 2017, section "Generative model")."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import keras
@@ -9,7 +8,22 @@ import numpy as np
 import tensorflow as tf
 
 from support.lookup import look_up, summed_by_token
-from support.seeds import Purpose, dropout, fold, variable_seed
+from support.seeds import Purpose, dropout, fold, uniforms, variable_seed
+
+SAMPLE_ROWS = 256  # sequences drawn at once where many are wanted: their logits then stay in cache
+
+
+class TokenSpec(NamedTuple):
+    """What a sequence is made of: V = `vocab_size` tokens, at most T = `seq_len` of them.
+
+    `start_token` is read before the first token. `end_token` ends a sequence early, what follows being padding, the id
+    V; None where all sequences have T tokens.
+    """
+
+    vocab_size: int
+    seq_len: int
+    start_token: int = 0
+    end_token: int | None = None
 
 
 class State(NamedTuple):
@@ -19,12 +33,19 @@ class State(NamedTuple):
     cell: tf.Tensor
 
 
+class Place(NamedTuple):
+    """Where sequences under way are: the last `token` that was read, int32 [B], and the `state` after it."""
+
+    token: tf.Tensor
+    state: State
+
+
 def sample_tokens(logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
     """Draws tokens from softmax(logits) by inverting the distribution function, one uniform number a draw.
 
     The tokens are cut into about √V blocks. The uniform number first picks a block from the blocks' masses, then a
-    token inside that block. This is exact inversion, and it exponentiates each logit once: 1.9 times as fast as
-    `tf.random.categorical` in a reward pass (V = 5000, 2-core CPU), which needs V random numbers a draw.
+    token inside that block. This is exact inversion, and it exponentiates each logit once, where
+    `tf.random.categorical` needs V random numbers a draw.
 
     `logits`: float32 [R, V], finite or -inf (but not all of a row). `uniforms`: float32 [..., R] in [0, 1). Leading
     axes draw repeatedly from the same row's distribution. Returns int32 [..., R], each in 0..V-1. A token of
@@ -35,7 +56,7 @@ def sample_tokens(logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
     if width * blocks > vocab_size:
         logits = tf.pad(logits, [[0, 0], [0, width * blocks - vocab_size]], constant_values=-np.inf)
     largest = tf.reduce_max(logits, axis=1)[:, None, None]
-    # Nothing below reads the logits: so they are exponentiated in place. A batch takes 4.7 ms, not 5.5 (paper's size).
+    # Nothing below reads the logits: so XLA exponentiates them in place.
     token_mass = tf.exp(tf.reshape(logits, [rows, blocks, width]) - largest)
     mass = tf.reduce_sum(token_mass, axis=2)  # [R, blocks]
     below = tf.cumsum(mass, axis=1)  # [R, blocks]: mass of the blocks up to and including each
@@ -77,8 +98,7 @@ def chosen_log_probs(hidden: tf.Tensor, projection: tf.Tensor, tokens: tf.Tensor
     """The entries at `tokens` of log softmax(with_one(hidden) · projection), in nats.
 
     The gradient multiplies the exponentials as they are and divides by their sums afterwards, so no [R, V] matrix of
-    probabilities or of logit gradients is made: an MLE step takes about half the time (8 ms instead of 17 at the
-    paper's sizes, 2-core CPU).
+    probabilities or of logit gradients is made.
 
     float32 [R, H], float32 [H + 1, V] (kernel and bias), int32 [R] → float32 [R]. The function that carries a gradient
     back comes with it, as `tf.custom_gradient` wants it.
@@ -110,8 +130,8 @@ def run_lstm(lstm: keras.layers.LSTMCell, inputs: tf.Tensor) -> State:
     return State(*recurrence(read, tf.convert_to_tensor(lstm.recurrent_kernel)))
 
 
-def put(array: tf.Tensor, t: tf.Tensor, entry: tf.Tensor) -> tf.Tensor:
-    """The array with another entry in place t."""
+def with_row(array: tf.Tensor, t: tf.Tensor, entry: tf.Tensor) -> tf.Tensor:
+    """The array with another entry at index t."""
     return tf.tensor_scatter_nd_update(array, [[t]], entry[None])
 
 
@@ -120,8 +140,7 @@ def recurrence(read: tf.Tensor, kernel: tf.Tensor):
     """What an LSTM remembers, from a state of zeros.
 
     The gradient's loop carries only what depends on the step after; the kernel's gradient is one product over all
-    steps. An update takes about half the time of TensorFlow's own gradient, and compiles in a quarter of what an
-    unrolled one takes (T = 20 and T = 57).
+    steps. docs/speed.md compares it with TensorFlow's own gradient.
 
     `read`: float32 [T, B, 4H], what the inputs and the bias add to the gates i, f, candidate and o. `kernel`: float32
     [H, 4H], what multiplies `hidden`. Returns `hidden` and `cell` after each step, float32 [T, B, H], and the function
@@ -136,7 +155,7 @@ def recurrence(read: tf.Tensor, kernel: tf.Tensor):
         gates = i, f, candidate, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(candidate), tf.sigmoid(o)
         cell = f * cell + i * candidate
         hidden = o * tf.tanh(cell)
-        kept = put(all_gates, t, tf.concat(gates, 1)), put(all_hidden, t, hidden), put(all_cell, t, cell)
+        kept = with_row(all_gates, t, tf.concat(gates, 1)), with_row(all_hidden, t, hidden), with_row(all_cell, t, cell)
         return t + 1, hidden, cell, *kept
 
     start = (0, zeros, zeros, tf.zeros_like(read), states, states)
@@ -163,7 +182,7 @@ def recurrence(read: tf.Tensor, kernel: tf.Tensor):
                 d_hidden * squashed * o * (1 - o),
             )
             d_step = tf.concat(d_gates, axis=1)
-            return k + 1, d_step @ columns, d_cell * f, put(d_read, t, d_step)
+            return k + 1, d_step @ columns, d_cell * f, with_row(d_read, t, d_step)
 
         start = (0, zeros, zeros, tf.zeros_like(read))
         loop = tf.while_loop(lambda k, *_: k < seq_len, backward, start, maximum_iterations=seq_len)
@@ -210,11 +229,6 @@ class Policy:
         """What multiplies `with_one(hidden)` to give the logits, float32 [H + 1, V]."""
         raise NotImplementedError
 
-    @contextlib.contextmanager
-    def at_temperature(self, temperature: float) -> Iterator[None]:
-        """Meanwhile the logits are divided by `temperature` > 0: below 1 likely tokens become likelier."""
-        raise NotImplementedError
-
     def after(self, previous: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
         """What follows the tokens `previous`: what was drawn, or padding once a sequence is finished; int32, alike."""
         if self.end_token is None:
@@ -238,15 +252,15 @@ class Policy:
         return with_one(hidden) @ projection
 
     def log_probs(
-        self, tokens: tf.Tensor, fed: tf.Tensor | None = None, dropout_seed: tf.Tensor | None = None
+        self, tokens: tf.Tensor, inputs: tf.Tensor | None = None, dropout_seed: tf.Tensor | None = None
     ) -> tf.Tensor:
         """Log-probabilities log G(y_t | y_<t) of the given tokens, in nats: int32 [B, T] → float32 [B, T].
 
-        Padding follows with certainty: its log-probability is 0. With `fed`, int32 [B, T], they are those of `tokens`
-        where the policy has read that instead. `dropout_seed` is that of `states`.
+        Padding follows with certainty: its log-probability is 0. With `inputs`, int32 [B, T], they are those of
+        `tokens` where the policy has read that instead. `dropout_seed` is that of `states`.
         """
         batch_size, seq_len = tokens.shape
-        states = self.states(tokens if fed is None else fed, dropout_seed)
+        states = self.states(tokens if inputs is None else inputs, dropout_seed)
         hidden = tf.reshape(states.hidden, [seq_len * batch_size, self.hidden_dim])
         chosen = self._log_probs_after(hidden, tf.reshape(tf.transpose(tokens), [-1]), self.projection())
         return tf.transpose(tf.reshape(chosen, [seq_len, batch_size]))
@@ -285,19 +299,38 @@ class Policy:
 
         return score
 
-    def sample(self, uniforms: tf.Tensor) -> tf.Tensor:
-        """Draws sequences from the policy; float32 [T, B] uniform numbers in [0, 1) → tokens, int32 [B, T]."""
-        seq_len, batch_size = uniforms.shape
+    def sample(self, uniforms: tf.Tensor, prefix: tf.Tensor | None = None) -> tf.Tensor:
+        """Draws sequences, all of which begin with `prefix`.
+
+        `uniforms`: float32 [T, B] in [0, 1), of which [t] draws token t. `prefix`: token ids, int32 [T], -1 where a
+        token is drawn; None draws all. Returns int32 [B, T].
+        """
+        return self.sample_on(self.start(uniforms.shape[1]), uniforms, prefix)[0]
+
+    def start(self, batch_size: int) -> "Place":
+        """The place before the first token of `batch_size` sequences."""
+        return Place(tf.fill([batch_size], self.start_token), self.first_state(batch_size))
+
+    def sample_on(
+        self, place: "Place", uniforms: tf.Tensor, prefix: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, "Place"]:
+        """Draws the next n tokens of sequences that are under way.
+
+        `place`: where the sequences are. `uniforms`: float32 [n, B]. `prefix`: as in `sample`, int32 [n]. Returns the
+        tokens, int32 [B, n], and the place after them.
+        """
+        steps, batch_size = uniforms.shape
         projection = self.projection()
 
         def draw(t, token, state, tokens):
             token = self.after(token, sample_tokens(self.logits(state.hidden, projection), uniforms[t]))
-            return t + 1, token, self.next_state(token, state), put(tokens, t, token)
+            if prefix is not None:
+                token = tf.where(prefix[t] < 0, token, prefix[t])
+            return t + 1, token, self.next_state(token, state), with_row(tokens, t, token)
 
-        token, tokens = tf.fill([batch_size], self.start_token), tf.zeros([seq_len, batch_size], tf.int32)
-        start = (0, token, self.first_state(batch_size), tokens)
-        loop = tf.while_loop(lambda t, *_: t < seq_len, draw, start, maximum_iterations=seq_len)
-        return tf.transpose(loop[3])
+        start = (0, *place, tf.zeros([steps, batch_size], tf.int32))
+        _, token, state, tokens = tf.while_loop(lambda t, *_: t < steps, draw, start, maximum_iterations=steps)
+        return tf.transpose(tokens), Place(token, state)
 
     def sample_and_compare(
         self, uniforms: tf.Tensor, other: "Policy | None" = None
@@ -329,7 +362,7 @@ class Policy:
             for other_logits in others:  # [B, V], as logits
                 cross_entropy += expected(tf.nn.log_softmax(other_logits))
             states = tuple(m.next_state(token, s) for m, s in zip(models, states, strict=True))
-            return t + 1, token, states, put(tokens, t, token), entropy + expected(log_probs), cross_entropy
+            return t + 1, token, states, with_row(tokens, t, token), entropy + expected(log_probs), cross_entropy
 
         token, tokens = tf.fill([batch_size], self.start_token), tf.zeros([seq_len, batch_size], tf.int32)
         states = tuple(model.first_state(batch_size) for model in models)
@@ -394,24 +427,10 @@ class Generator(keras.layers.Layer, Policy):
         _, (hidden, cell) = self.cell(self.embedding(tokens), [state.hidden, state.cell])
         return State(hidden, cell)
 
-    @contextlib.contextmanager
-    def at_temperature(self, temperature: float) -> Iterator[None]:
-        """Meanwhile the logits are divided by `temperature` > 0."""
-        weights = (self.output_layer.kernel, self.output_layer.bias)  # the logits are linear in both
-        before = [weight.numpy() for weight in weights]
-        for weight, value in zip(weights, before, strict=True):
-            weight.assign(value / np.float32(temperature))
-        try:
-            yield
-        finally:
-            for weight, value in zip(weights, before, strict=True):
-                weight.assign(value)
-
     def projection(self) -> tf.Tensor:
         """The output layer's kernel with its bias as a last row, float32 [H + 1, V].
 
-        As one product the logits spare a pass over memory to add the bias: rollouts take 290 ms instead of 335 (default
-        size, 2-core CPU).
+        As one product the logits spare a pass over memory to add the bias.
         """
         return tf.concat([self.output_layer.kernel, self.output_layer.bias[None]], axis=0)
 
@@ -428,7 +447,7 @@ class Generator(keras.layers.Layer, Policy):
         hidden, cell = run_lstm(self.cell, self.dropped(embedded, dropout_seed, 0))
         return State(self.dropped(hidden, dropout_seed, 1), cell)
 
-    def fed(self, tokens: tf.Tensor, own: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
+    def scheduled_inputs(self, tokens: tf.Tensor, own: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
         """What scheduled sampling has the policy read (Bengio et al., NIPS 2015): here and there its own token.
 
         An own token is drawn from the policy after all that it has read so far, own and real, and is a constant to the
@@ -441,10 +460,10 @@ class Generator(keras.layers.Layer, Policy):
         batch_size, seq_len = tokens.shape
         real, projection = tf.transpose(tokens), self.projection()
 
-        def read(t, state, fed):
+        def read(t, state, inputs):
             drawn = sample_tokens(self.logits(state.hidden, projection), uniforms[t])
             token = tf.where(own[t], drawn, real[t])
-            return t + 1, self.next_state(token, state), put(fed, t, token)
+            return t + 1, self.next_state(token, state), with_row(inputs, t, token)
 
         start = (0, self.first_state(batch_size), real)
         loop = tf.while_loop(lambda t, *_: t < seq_len - 1, read, start, maximum_iterations=seq_len - 1)
@@ -465,3 +484,157 @@ class PolicyCopy(Generator):
         """β ← lag·β + (1 - lag)·θ, weight by weight; lag 0 makes the copy equal to the policy."""
         for beta, theta in zip(self.weights, policy.weights, strict=True):
             beta.assign(lag * beta + (1.0 - lag) * theta)
+
+
+def average_lag(decay: float, taken: tf.Tensor) -> tf.Tensor:
+    """The share of the old average in the new one, after the last of `taken` = t updates: float32 scalar.
+
+    For a decay of a the weights after update i count in proportion to a^(t-i), as in Keras' average. But Keras' gives
+    the first ones, from which it begins, the weight of all that there could have been before them: a third of the whole
+    after 1,000 updates at a decay of 0.999. Here they have no more than their own: the correction of Adam's averages.
+    """
+    updates, decayed = tf.cast(taken, tf.float32), tf.constant(decay)
+    return decayed * (1 - decayed ** (updates - 1)) / (1 - decayed**updates)
+
+
+class PolicyWrapper(Policy):
+    """A policy that differs from another, `policy`, in what a subclass says; it follows when that one changes."""
+
+    def __init__(self, policy: Policy):
+        """Wraps `policy`."""
+        self.policy = policy
+        self.vocab_size, self.seq_len, self.hidden_dim = policy.vocab_size, policy.seq_len, policy.hidden_dim
+        self.start_token, self.end_token = policy.start_token, policy.end_token
+
+    @property
+    def weights(self) -> list[tf.Variable]:  # type: ignore[override]
+        """Those of the wrapped policy."""
+        return self.policy.weights
+
+    def first_state(self, batch_size: int) -> State:
+        """As in `Policy`."""
+        return self.policy.first_state(batch_size)
+
+    def next_state(self, tokens: tf.Tensor, state: State) -> State:
+        """As in `Policy`."""
+        return self.policy.next_state(tokens, state)
+
+    def states(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
+        """As in `Policy`."""
+        return self.policy.states(tokens, dropout_seed)
+
+    def projection(self) -> tf.Tensor:
+        """As in `Policy`."""
+        return self.policy.projection()
+
+    def logits(self, hidden: tf.Tensor, projection: tf.Tensor | None = None) -> tf.Tensor:
+        """As in `Policy`."""
+        return self.policy.logits(hidden, self.projection() if projection is None else projection)
+
+
+class Tempered(PolicyWrapper):
+    """A policy whose logits are divided by a temperature: below 1 likely tokens become likelier."""
+
+    def __init__(self, policy: Policy, temperature: float | tf.Tensor):
+        """`temperature` > 0, a float32 scalar."""
+        super().__init__(policy)
+        self.temperature = temperature
+
+    def projection(self) -> tf.Tensor:
+        """As in `Policy`, in which the logits are linear."""
+        return self.policy.projection() / self.temperature
+
+
+class Excluding(PolicyWrapper):
+    """A policy that never draws certain tokens; the probabilities of the others are scaled up to 1. To sample from."""
+
+    def __init__(self, policy: Policy, tokens: Sequence[int]):
+        """`tokens` are the ids that are never drawn, fewer than V."""
+        super().__init__(policy)
+        self._allowed = np.zeros(policy.vocab_size, np.float32)
+        self._allowed[list(tokens)] = -np.inf
+
+    def logits(self, hidden: tf.Tensor, projection: tf.Tensor | None = None) -> tf.Tensor:
+        """As in `Policy`, -inf for the excluded tokens."""
+        return super().logits(hidden, projection) + self._allowed
+
+
+class Averaged(Policy):
+    """The mean of several policies' probabilities of the next token; by Jensen its NLL is at most their mean."""
+
+    def __init__(self, policies: Sequence[Policy]):
+        """`policies` are of one vocabulary, length and size."""
+        first = policies[0]
+        self.policies, self.weights = policies, [weight for each in policies for weight in each.weights]
+        self.vocab_size, self.seq_len = first.vocab_size, first.seq_len
+        self.start_token, self.end_token = first.start_token, first.end_token
+        self.hidden_dim = first.hidden_dim * len(policies)
+
+    def _split(self, joined: tf.Tensor) -> list[tf.Tensor]:
+        return tf.split(joined, len(self.policies), axis=-1)
+
+    def _join(self, states: Sequence[State]) -> State:
+        return State(*(tf.concat(parts, axis=-1) for parts in zip(*states, strict=True)))
+
+    def first_state(self, batch_size: int) -> State:
+        """As in `Policy`; the policies' states side by side."""
+        return self._join([each.first_state(batch_size) for each in self.policies])
+
+    def next_state(self, tokens: tf.Tensor, state: State) -> State:
+        """As in `Policy`."""
+        own = map(State, self._split(state.hidden), self._split(state.cell))
+        return self._join([each.next_state(tokens, s) for each, s in zip(self.policies, own, strict=True)])
+
+    def states(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
+        """As in `Policy`."""
+        return self._join([each.states(tokens, dropout_seed) for each in self.policies])
+
+    def projection(self) -> tf.Tensor:
+        """Those of the k policies, float32 [k, H + 1, V]."""
+        return tf.stack([each.projection() for each in self.policies])
+
+    def _mean(self, log_probs: Sequence[tf.Tensor]) -> tf.Tensor:
+        return tf.reduce_logsumexp(tf.stack(log_probs), axis=0) - np.log(len(self.policies)).astype(np.float32)
+
+    def logits(self, hidden: tf.Tensor, projection: tf.Tensor | None = None) -> tf.Tensor:
+        """The logarithm of the mean probability of each next token: [..., k · H] → float32 [..., V]."""
+        projections = tf.unstack(self.projection() if projection is None else projection)
+        parts = zip(self.policies, self._split(hidden), projections, strict=True)
+        return self._mean([tf.nn.log_softmax(each.logits(*pair)) for each, *pair in parts])
+
+    def _log_probs_after(self, hidden: tf.Tensor, tokens: tf.Tensor, projection: tf.Tensor) -> tf.Tensor:
+        parts = zip(self.policies, self._split(hidden), tf.unstack(projection), strict=True)
+        return self._mean([each._log_probs_after(part, tokens, p) for each, part, p in parts])
+
+
+def sample_many(policy: Policy, size: int, seed: tf.Tensor) -> tf.Tensor:
+    """Draws `size` sequences, SAMPLE_ROWS at once: int32 [size, T]; `seed` is a key."""
+    rows = min(size, SAMPLE_ROWS)
+    chunks = -(-size // rows)
+    seq_len = policy.seq_len
+
+    def draw(i, tokens):
+        numbers = uniforms([seq_len, rows], fold(seed, i))
+        return i + 1, tf.tensor_scatter_nd_update(tokens, [[i]], policy.sample(numbers)[None])
+
+    start = (0, tf.zeros([chunks, rows, seq_len], tf.int32))
+    _, tokens = tf.while_loop(lambda i, _: i < chunks, draw, start, maximum_iterations=chunks)
+    return tf.reshape(tokens, [chunks * rows, seq_len])[:size]
+
+
+def in_chunks(measure: Callable[[tf.Tensor], tf.Tensor], tokens: tf.Tensor) -> tf.Tensor:
+    """One value a sequence, taking at most SAMPLE_ROWS of them at once: int32 [n, T] → float32 [n].
+
+    `measure` does the same for [rows, T]; that the shape is always one keeps memory bounded and compiles once.
+    """
+    size, seq_len = tokens.shape
+    rows = min(size, SAMPLE_ROWS)
+    chunks = -(-size // rows)
+    parts = tf.reshape(tf.pad(tokens, [[0, chunks * rows - size], [0, 0]]), [chunks, rows, seq_len])
+
+    def fill(i, values):
+        return i + 1, tf.tensor_scatter_nd_update(values, [[i]], measure(parts[i])[None])
+
+    start = (0, tf.zeros([chunks, rows]))
+    _, values = tf.while_loop(lambda i, _: i < chunks, fill, start, maximum_iterations=chunks)
+    return tf.reshape(values, [chunks * rows])[:size]

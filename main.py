@@ -1,4 +1,4 @@
-"""SeqGAN from the command line: flags, building, the three phases, evaluation, saving."""
+"""SeqGAN from the command line: flags, data, networks, Algorithm 1, the last table."""
 
 import signal
 
@@ -12,245 +12,110 @@ import support.quiet  # noqa: F401 - before TensorFlow
 
 # isort: split
 import contextlib
-import math
 import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
-from data import Dataset, Due
-from data.music.dataset import NottinghamData
-from data.text import TextData
+from data.real import Dataset, read_data
 from data.training_set import spread
-from evaluation import Evaluated
-from model import SeqGAN
-from oracle import OracleData
+from evaluation.evaluator import Due
+from evaluation.run import Evaluation, Measures, evaluator_of, measures_of, settings_of
+from evaluation.table import report, told
+from model import SeqGAN, build
 from runs.checkpoints import Checkpoints
-from runs.console import GUIDED, Figures, Progress, guided_names, in_one_line, report, resampled_names, where
+from runs.console import in_one_line, where
 from runs.directories import CHECKPOINTS, SAVED, SONGS, RunDirectory, claim
 from runs.identity import changed_since, description
 from runs.pretrained import Pretraining
 from runs.records import Records
-from runs.schedule import ADVERSARIAL, PRETRAIN_D, PRETRAIN_G, Schedule, Step
+from runs.schedule import Phase, Schedule
 from runs.signals import Interrupt
-from support import compile_cache
-from support.config import Config, UsageError
-from support.config_file import FREE_TO_CHANGE
+from runs.training import HALF, Diverged, Interrupted, Training
+from support.config import Config, own_sources
 from support.device import configure_tensorflow
-from support.metrics import mean_and_error
-from support.objective import FIGURES, Objective
+from support.errors import UsageError
+from support.objective import Objective
 from support.parser import parse
-
-HALF = "half_copied"  # in a checkpoint that `Run.start_from` has left behind: the logs are further than it is
-DATASETS: dict[str, Callable[[Config], Dataset]] = {"LSTM": OracleData, "Nottingham": NottinghamData, "text": TextData}
+from support.statistics import Figures
 
 
-class Diverged(RuntimeError):
-    """A loss or a weight is no longer a finite number."""
+class Makers(NamedTuple):
+    """What makes the parts of a run; tests give others, which share what is compiled."""
+
+    data: Callable[[Config], Dataset] = read_data
+    seqgan: Callable[..., SeqGAN] = build
+    measures: Callable[[Config, SeqGAN], Measures] = measures_of
 
 
-class Run:
-    """One run: takes the steps of the schedule, records epochs, evaluates and saves."""
-
-    def __init__(
-        self, config: Config, data: Dataset, model: SeqGAN, checkpoints: Checkpoints, directories: list[RunDirectory]
-    ):
-        """Resumes from the newest good checkpoint, if there is one."""
-        self.config, self.data, self.model, self.checkpoints = config, data, model, checkpoints
-        self.directories = directories
-        self.steps = Schedule(config)
-        self.taken, details = checkpoints.restore() or (0, {})
-        self.half_copied = bool(details.get(HALF))
-        self.objective = model.objective if config.objective else None
-        evaluated = (*data.evaluated, *(FIGURES if self.objective else ()))
-        guided = guided_names(evaluated) if model.guided else ()
-        resampled = resampled_names(data.evaluated) if config.measures_discriminator and config.candidates else ()
-        self.records = Records(config, (*evaluated, *guided, *resampled), details)
-        self.evaluation_seconds = 0.0
-        self._compiled: set[tuple[str, bool, bool, bool]] = set()  # kinds of steps
-        self._of_real: tuple[float, float] | None = None
-        if self.objective and len(real := spread(data.validation(), config.eval_samples)):
-            self._of_real = mean_and_error(self.objective.score(real))
-
-    def train(self, interrupt: Interrupt) -> None:
-        """Takes the steps that are left, until the end or an interrupt, and saves.
-
-        Raises Diverged: a loss or weight is not finite; the last good checkpoint stays. Raises OSError: a log or
-        checkpoint can't be written; earlier checkpoints stay.
-        """
-        while not self.finished and interrupt.signal is None:
-            self._phase(self.steps[self.taken].phase, interrupt)
-        self.save()
-
-    def _phase(self, phase: str, interrupt: Interrupt) -> None:
-        """Takes the steps of one phase, with a progress bar of its epochs."""
-        with Progress(phase, self.steps.epochs[phase], self.steps[self.taken].epoch) as progress:
-            started, compiling = time.perf_counter(), 0.0
-            while not self.finished and self.steps[self.taken].phase == phase and interrupt.signal is None:
-                step, since = self.steps[self.taken], time.perf_counter()
-                self.records.results.append(self._take(step))
-                self.taken += 1
-                spent, compiled = time.perf_counter() - since, self._compiles(step)
-                compiling += spent if compiled else 0.0
-                self.records.clock(f"{step.phase} {step.kind}", spent, compiled)
-                if step.last:
-                    figures, evaluation = self._end_epoch(step, time.perf_counter() - started, compiling)
-                    progress.update(step.epoch, figures, evaluation)
-                    best = self.records.best
-                    if self.steps.checkpoint_due(step) or (best and best["step"] == self.taken):
-                        self.save()
-                    started, compiling = time.perf_counter(), 0.0
-        if not self.finished and self.steps[self.taken].phase != phase:
-            self.save()
-
-    def _compiles(self, step: Step) -> bool:
-        """Whether the step, asked about once, is the first of its kind in this process, which XLA compiles."""
-        pretraining = step.phase == PRETRAIN_G
-        averages = pretraining and self.config.average > 0 and self.steps.ends_phase(step)
-        kind = (step.kind, pretraining, step.policy_done, averages)
-        new = kind not in self._compiled
-        self._compiled.add(kind)
-        return new
-
-    def _take(self, step: Step) -> dict[str, float]:
-        """One update; returns its figures."""
-        number = tf.constant(step.number)
-        if step.phase == PRETRAIN_G:
-            figures = {"g_pretrain_loss": self.model.mle_epoch(self.data.mle_batches(step.epoch), number)}
-            if self.config.average and self.steps.ends_phase(step):
-                self.model.end_pretraining()
-        elif step.kind == "mle":
-            passes, place = divmod(step.number, self.config.mle_batches)  # the batches after those of pretraining
-            epoch = self.config.pretrain_g_epochs + passes
-            batch = self.data.mle_batches(epoch)[place]
-            figures = {"g_mle_loss": self.model.mle_step(batch, tf.constant(epoch), tf.constant(place))}
-        elif step.kind == "g":
-            if step.number == 0:
-                self.model.follow_policy(lag=0.0)  # the rollouts begin with the pretrained policy
-                if self.config.objective:
-                    self.model.keep_pretrained()
-            if self.steps.reference_due(step):
-                self.model.keep_reference()
-            result = self.model.g_step(number)
-            figures = {"g_loss": result.loss, "g_reward": result.reward}
-            if self.steps.evaluation_due(step):
-                rewards, chosen = result.rewards.numpy(), result.mask.numpy() > 0
-                for t in range(self.config.seq_len):
-                    values = rewards[chosen[:, t], t]  # no token was chosen once a sequence was finished
-                    self.records.logs[0].histogram(self.steps.axis(step), f"reward_at_step/{t + 1:02d}", values)
-        else:
-            loss, accuracy = self.model.d_step(self.data.real(step.number), number)
-            prefix = "d_pretrain" if step.phase == PRETRAIN_D else "d"
-            figures = {f"{prefix}_loss": loss, f"{prefix}_acc": accuracy}
-        if step.policy_done:
-            self.model.follow_policy(lag=self.config.rollout_lag)
-        figures = {name: float(value) for name, value in figures.items()}
-        for name, value in figures.items():
-            if not math.isfinite(value):
-                raise self._diverged(f"{name} is {value} at {step}")
-        # In pretraining the next loss would tell. Here it may be the other network's, which need not.
-        if step.phase == ADVERSARIAL and not self.model.is_finite():
-            raise self._diverged(f"a weight is not finite after {step}")
-        return figures
-
-    def _diverged(self, what: str) -> Diverged:
-        kept = self.checkpoints.newest
-        return Diverged(f"{what}; " + (f"the last good checkpoint is {kept}" if kept else "no checkpoint yet"))
-
-    def _end_epoch(self, step: Step, seconds: float, compiling: float) -> tuple[dict[str, float], Figures | None]:
-        """Writes the epoch's row and, where it is due, evaluates; returns its figures and those of the evaluation.
-
-        The epoch took so many `seconds`, those of the steps that were `compiling` among them.
-        """
-        axis, evaluated, records = self.steps.axis(step), self.steps.evaluation_due(step), self.records
-        clock = {"seconds_per_epoch": seconds - compiling} | ({"compile_seconds": compiling} if compiling else {})
-        clock = {} if step.phase == PRETRAIN_D else clock  # which has its own axis
-        figures = records.end_epoch(axis, step.phase, clock)
-        due = Due(evaluated, self.steps.samples_due(step), self.steps.ends_phase(step))
-        evaluation = self._evaluate(step, due) if self.config.evaluate and evaluated else {}
-        if step.phase != PRETRAIN_D:  # which leaves the generator as it is
-            self.data.log_samples(self.model, axis, due, records.logs[-1])
-        return figures, evaluation if evaluated else None
-
-    def _evaluate(self, step: Step, due: Due) -> Figures:
-        """Measures and writes the row, if there is anything to measure; returns the figures."""
-        started, epoch = time.perf_counter(), self.steps.g_epoch(step)
-        with np.errstate(all="ignore"):
-            figures = self.measure(step.phase, epoch, due)
-        for name, (value, _) in figures.items():
-            if not math.isfinite(value):  # weights too large, if finite
-                raise self._diverged(f"{name} is {value} after {step}")
-        self.evaluation_seconds += time.perf_counter() - started
-        if figures:  # not where D alone has been trained, and what it knows is not measured
-            seconds = self.records.seconds(self.steps, self.taken)
-            figures |= {} if math.isnan(seconds) else {"seconds": (seconds, math.nan)}
-            self.records.evaluated(epoch, step.phase, figures, self.taken)
-        return figures
-
-    def measure(self, phase: str, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
-        """The figures of the networks that a phase trains, {name: (value, standard error)}."""
-        config = self.config
-        of_d = phase != PRETRAIN_G and config.measures_discriminator
-        new = phase != PRETRAIN_D or self.model.guided or config.pretrain_d  # or what it is shown beside
-        figures: dict[str, tuple[float, float]] = {}
-        if new:
-            figures = self._measured(self.model, epoch, due)
-        elif of_d and config.candidates:
-            figures = self.data.evaluate(self.model, epoch, Due(True, False, False))
-        if of_d:
-            known = self.data.evaluate_discriminator(self.model, epoch, figures)
-            figures = {**figures, **known} if new else known
-        if phase != PRETRAIN_G and self.model.guided:
-            figures["guide_eta"] = self.model.choose_eta(), math.nan
-            of_guided = self._measured(self.model.guided, epoch, due)
-            names = guided_names(of_guided)
-            figures |= {f"{name}{GUIDED}": pair for name, pair in of_guided.items() if f"{name}{GUIDED}" in names}
-        return figures
-
-    def _measured(self, evaluated: SeqGAN | Evaluated, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
-        """The figures of a policy, those of an objective among them."""
-        figures = self.data.evaluate(evaluated, epoch, due)
-        if self.objective:
-            figures |= evaluated.towards(self.objective, self.model.pretrained, self.config.eval_samples, epoch)
-            if self.taken <= self.steps.pretraining:
-                del figures["kl_to_pretrained"]
-            if self._of_real:
-                figures["real_objective"] = self._of_real
-        return figures
-
-    def save(self, **more: bool) -> None:
-        """Saves the state after the steps taken so far, and `more` details. Raises Diverged: a weight is not finite."""
-        if not self.model.is_finite():
-            raise self._diverged(f"a weight is not finite after {self.steps[self.taken - 1]}")
-        first = not self.checkpoints.newest
-        if self.model.guided and self.taken > self.config.pretrain_g_epochs:
-            self.model.choose_eta()  # that of these weights, whether they were evaluated or not
-        self.checkpoints.save(self.taken, self.records.details(self.steps.marks(self.taken)) | more)
-        if first:
-            for directory in self.directories:
-                directory.note_saved(True)
-        compile_cache.keep()
-
-    @property
-    def finished(self) -> bool:
-        """Whether no step is left."""
-        return self.taken >= len(self.steps)
-
-    def start_from(self, pretraining: Pretraining) -> None:
-        """Takes the place at the end of another run's pretraining, with the records and the best checkpoint of that."""
-        self.records.take_over(pretraining)
-        best = int(pretraining.best["step"]) if pretraining.best else pretraining.taken
-        for step in sorted({best, pretraining.taken}):
-            self.taken, _ = pretraining.restore(step)
-            self.save(**({HALF: True} if step < pretraining.taken else {}))
+MAKERS = Makers()
 
 
-def run(config: Config) -> int:
+def algorithm_1(config: Config, data: Dataset, seqgan: SeqGAN, run: Training) -> None:
+    """SeqGAN's training, with the lines of the paper's Algorithm 1; `run` leaves out what a resumed run has done."""
+    phases = run.schedule
+    # Line 1: G_θ and D_φ have their random initial weights. Line 2: pre-train G_θ by maximum likelihood on S.
+    for epoch in run.epochs(phases.pretrain_g):
+        for step in run.steps("mle"):
+            run.record(g_pretrain_loss=seqgan.mle_epoch(data.mle_batches(epoch), step))
+        if config.average and run.last:
+            seqgan.adopt_average()
+    # Lines 4 and 5: pre-train D_φ on S and on samples of G_θ, by cross-entropy.
+    for _ in run.epochs(phases.pretrain_d):
+        for step in run.steps("d"):
+            result = seqgan.d_step(data.real(int(step)), step)
+            run.record(d_pretrain_loss=result.loss, d_pretrain_acc=result.accuracy)
+        if seqgan.guidance and run.last:
+            seqgan.guidance.choose_eta()
+    # Lines 6 and 19: repeat.
+    for _ in run.epochs(phases.adversarial):
+        # Lines 7 to 13: g-steps. Each draws sequences, estimates Q by rollouts of G_β and ascends the policy gradient.
+        for step in run.steps("g"):
+            if step == 0:
+                seqgan.begin_adversarial()  # line 3: β ← θ
+            update = seqgan.g_step(step)
+            run.record(g_loss=update.loss, g_reward=update.reward)
+            run.record_rewards(update.rewards, update.mask)
+        for step in run.steps("mle"):  # not in the paper: --mle_steps on the batches after those of pretraining
+            passes, place = divmod(int(step), config.mle_batches)
+            epoch = config.pretrain_g_epochs + passes
+            batch = data.mle_batches(epoch)[place]
+            run.record(g_mle_loss=seqgan.mle_step(batch, tf.constant(epoch), tf.constant(place)))
+        # Line 18: β ← θ. It stands before the d-steps, which leave both as they are.
+        if run.moved:  # not where a resumed run had done it
+            seqgan.follow_policy(lag=config.rollout_lag)
+        # Lines 14 to 17: d-steps. Each draws fresh samples of G_θ and trains D_φ for k epochs.
+        for step in run.steps("d"):
+            result = seqgan.d_step(data.real(int(step)), step)
+            run.record(d_loss=result.loss, d_acc=result.accuracy)
+        if seqgan.guidance and config.d_steps and run.due:
+            seqgan.guidance.choose_eta()
+
+
+def measured(evaluation: Evaluation, schedule: Schedule, config: Config, phase: Phase, epoch: int) -> Figures | None:
+    """The figures after an epoch of a phase, {} where there are none; None where no evaluation is due."""
+    due = Due(*(ask(phase, epoch) for ask in (schedule.evaluation_due, schedule.samples_due, schedule.ends)))
+    if not due.evaluation:
+        return None
+    if not config.evaluate:
+        return {}
+    of_d = phase is schedule.pretrain_d
+    # D's pretraining leaves the generator as it is: measured once more where D's figures are the run's last ones.
+    of_policy = not of_d or evaluation.guided is not None or not config.total_epochs
+    return evaluation.measure(
+        schedule.g_epoch(phase, epoch),
+        due,
+        of_policy=of_policy,
+        of_discriminator=phase is not schedule.pretrain_g,
+        since_pretrained=phase is schedule.adversarial,
+    )
+
+
+def run(config: Config, makers: Makers) -> int:
     """Trains, or evaluates what was trained; returns the exit status.
 
     Raises UsageError: the flags, the data or what the directories hold can't be used. Raises Diverged: a loss or weight
@@ -259,100 +124,121 @@ def run(config: Config) -> int:
     started = time.perf_counter()
     if sys.stderr.isatty():
         print("compiling: the first steps come within half a minute", file=sys.stderr)
-    compiled_from = vars(config).keys() - FREE_TO_CHANGE - {"seed", "total_epochs"}
-    compiled = ("main.py", {name: getattr(config, name) for name in compiled_from})
-    keep_compiled = compiled if config.jit and config.compile_cache else ()
-    configure_tensorflow(config.threads, config.deterministic, config.tf32, keep_compiled)
+    configure_tensorflow(config.threads, config.deterministic, cache=config.jit)
     with contextlib.ExitStack() as held:
         directories = [held.enter_context(RunDirectory(config.log_dir, "--log_dir", make=config.is_train))]
         if config.evaluate and config.is_train:
             directories.append(held.enter_context(RunDirectory(config.eval_log_dir, "--eval_log_dir")))
+        first = directories[0]
         recorded = claim(directories, config)
-        data: Dataset = DATASETS[config.dataset](config)
+        sources, data = own_sources(config), makers.data(config)
         print(data.introduction(), flush=True)
-        if (config.g_update == "fold" or (config.guides and not config.guide_eta)) and not len(data.validation()):
+        objective = Objective(config.objective, data.decode, sources["objective"]) if config.objective else None
+        given = {"oracle": data.oracle, "references": data.references, "validation": data.validation}
+        seqgan = makers.seqgan(config, data.spec, sources, objective=objective, **given)
+        needs_eta = seqgan.guidance and (config.g_update == "fold" or not config.guide_eta)
+        if needs_eta and not len(data.validation()):
             which = "--g_update fold" if config.g_update == "fold" else "--guide_eta 0"
             raise UsageError(f"{which} needs a validation set to choose η on, and {data.origin} has none")
-        objective = Objective.read(config.objective, data.decode) if config.objective else None
-        tokens: dict[str, Any] = {n: getattr(data, n) for n in ("vocab_size", "start_token", "end_token")}
-        more: dict[str, Any] = {n: getattr(data, n) for n in ("oracle", "references", "validation")}
-        model = SeqGAN(config, **tokens, **more, objective=objective)
-        checkpoints = Checkpoints(directories[0].path / CHECKPOINTS, model.checkpoint(), config.keep_checkpoints)
+        checkpoints = Checkpoints(first.path / CHECKPOINTS, seqgan.checkpoint())
         files, digests = data.files(), data.digests()
-        songs = SONGS if config.dataset == "Nottingham" else ()
-        directories[0].check(recorded, data.origin, digests, files, songs)
-        source, pretraining = objective.source if objective else None, None
+        first.check(recorded, data.origin, digests, files, SONGS if config.dataset == "Nottingham" else ())
+        if not config.overwrite:
+            first.check_code(recorded, sources)
         if objective:
-            if not config.overwrite:
-                directories[0].check_objective(recorded, config, objective.source)
             real = spread(data.validation(), config.eval_samples)
             objective.check(real if len(real) else next(iter(data.mle_batches(0))).numpy())
+        pretraining = None
         if config.overwrite and config.pretrained:
             if Path(config.pretrained).resolve() == Path(config.log_dir).resolve():
                 raise UsageError(f"--pretrained {config.pretrained}: is the --log_dir that --overwrite empties")
-            pretraining = Pretraining(config, digests, model.pretrained_state(), source)
+            pretraining = Pretraining(config, digests, seqgan.pretrained_state(), sources.get("objective"))
         if config.overwrite:  # not earlier: what can't be used must cost nothing
-            directories[0].note_saved(False)  # else half of this, after a kill, would look like lost weights
+            first.note_saved(False)  # else half of this, after a kill, would look like lost weights
             checkpoints.remove_all()
             for directory in reversed(directories):  # --log_dir last, as it tells whose the other's records are
                 directory.wipe()
-        training = Run(config, data, model, checkpoints, directories)
-        if config.is_train and training.half_copied:
+        taken, details = checkpoints.restore() or (0, {})
+        if config.is_train and details.get(HALF):
             if not config.pretrained:
                 raise UsageError(f"--log_dir {config.log_dir}: copying --pretrained was interrupted; give it once more")
-            directories[0].note_saved(False)
+            first.note_saved(False)
             checkpoints.remove_all()
-            training = Run(config, data, model, checkpoints, directories)
+            taken, details = 0, {}
+        evaluation = Evaluation(
+            evaluator_of(data, settings_of(config)),
+            makers.measures(config, seqgan),
+            guidance=seqgan.guidance,
+            objective=objective,
+            pretrained=seqgan.pretrained,
+        )
+        schedule = Schedule(config)
         if not config.is_train:
             if not checkpoints.newest:
                 raise UsageError(f"--log_dir {config.log_dir}: the run has no checkpoint yet")
-            phase = ADVERSARIAL if training.taken > config.pretrain_g_epochs else PRETRAIN_G
-            print(report(training.measure(phase, epoch=0, due=Due(True, True, True))))
+            begun, moved = taken > schedule.pretrain_g.end, taken > schedule.pretrain_d.end
+            print(report(evaluation.measure(0, Due(True, True, True), of_discriminator=begun, since_pretrained=moved)))
             return 0
+        eval_dir = directories[1].path if config.evaluate else None
+        records = Records(first.path, eval_dir, evaluation.columns, details, mle=config.mle_steps > 0)
+
+        def at_epoch(phase: Phase, epoch: int) -> Figures | None:
+            found = measured(evaluation, schedule, config, phase, epoch)
+            if phase is not schedule.pretrain_d:  # which leaves the generator as it is
+                due = Due(found is not None, schedule.samples_due(phase, epoch), schedule.ends(phase, epoch))
+                axis = schedule.axis(phase, epoch)
+                evaluation.evaluator.show(evaluation.policy, axis, due, records.logs[-1])
+            return found
+
+        def saved() -> None:
+            for directory in directories:
+                directory.note_saved(True)
+
+        interrupt = Interrupt()
+        calls = {"evaluate": at_epoch, "told": told, "is_finite": seqgan.is_finite, "saved": saved}
+        training = Training(schedule, checkpoints, records, interrupt, taken, **calls)
         if training.finished:
-            print(report(training.records.evaluation, "finished before", where(config)))
+            print(report(records.evaluation, "finished before", where(config)))
             return 0
         if checkpoints.newest:
-            taken = f"{training.taken} of {len(training.steps)} steps"
-            print(f"resumed from {checkpoints.newest}, after {taken}", flush=True)
+            print(f"resumed from {checkpoints.newest}, after {taken} of {len(schedule)} steps", flush=True)
         elif config.pretrained and not pretraining:
-            pretraining = Pretraining(config, digests, model.pretrained_state(), source)
-        described = description(config) | {"data": digests, "tokens": tokens}
-        described |= {"objective": objective.source} if objective else {}
+            pretraining = Pretraining(config, digests, seqgan.pretrained_state(), sources.get("objective"))
+        described: dict[str, Any] = description(config) | {"data": digests, "tokens": data.spec._asdict(), **sources}
         described |= {"run": recorded.get("run") or secrets.token_hex(8), SAVED: bool(checkpoints.newest)}
         if checkpoints.newest and (changed := changed_since(recorded, described)):
             print(f"warning: {changed}: the run will not be bitwise that of one machine and version", file=sys.stderr)
-        directories[0].keep(files)
+        first.keep(files)
         for directory in directories:
             directory.describe(described)
-        with Interrupt() as interrupt:
-            held.callback(training.records.close)
-            training.records.open(described)
+        with interrupt:
+            held.callback(records.close)
+            records.open(described)
             if pretraining:
                 training.start_from(pretraining)
-            training.train(interrupt)
-        if interrupt.signal is not None and not training.finished:
-            saved = f"{training.taken} of {len(training.steps)} steps; saved in {checkpoints.newest}"
+            with contextlib.suppress(Interrupted):
+                algorithm_1(config, data, seqgan, training)
+            training.save()
+        if not training.finished and interrupt.signal is not None:
+            saved_in = f"{training.taken} of {len(schedule)} steps; saved in {checkpoints.newest}"
             again = "the same command, without --overwrite," if config.overwrite else "the same command"
-            print(f"interrupted after {saved}; {again} goes on from there")
+            print(f"interrupted after {saved_in}; {again} goes on from there")
             return 128 + interrupt.signal
         seconds = time.perf_counter() - started
         took = f"{seconds:.0f} s, {training.evaluation_seconds:.0f} s of them evaluation"
-        print(report(training.records.evaluation, took, where(config)))
+        print(report(records.evaluation, took, where(config)))
         return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, makers: Makers = MAKERS) -> int:
     """The program: parses `argv` (None: the command line), runs, and returns the exit status.
 
     A user's error is one line on stderr and status 2; a signal ends with status 128 + its number.
     """
     config = parse(argv)
     try:
-        return run(config)
+        return run(config, makers)
     except (UsageError, Diverged, OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:
-        if config.debug:
-            raise
         print(f"main.py: error: {in_one_line(error, config)}", file=sys.stderr)
         return 2
     except Exception as error:

@@ -1,28 +1,27 @@
 """SeqGAN's updates: how one step of each kind changes the networks. When they happen is main.py's affair."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from additive import AdditiveDiscriminator, BigramDiscriminator, LSTMDiscriminator
-from discriminator import FAKE, REAL, Discriminator, PooledDiscriminator
-from evaluation import Evaluated, in_chunks, sample_many
-from expected import surrogate
-from generator import Generator, Policy, PolicyCopy
-from guided import GuidedGenerator, best_guidance
-from resampling import resample
-from reward import Reward
-from rollout import RolloutPolicy, action_values
-from runs.checkpoints import Checkpoints
-from runs.directories import CHECKPOINTS, lost_weights
-from support.config import ADDITIVE, Config, UsageError
-from support.config_file import CONFIG, from_flags, read_config
+from discriminator import FAKE, REAL, Discriminator, Options
+from generator import Generator, Policy, PolicyCopy, TokenSpec, average_lag, sample_many
+from guidance.additive import AdditiveDiscriminator
+from guidance.guided import Guidance
+from guidance.learning import surrogate
+from reward import BatchScorer, Parts, Reward, of_function
+from rollout import RolloutPolicy, action_values, advantages_of
+from support import own_code
+from support.config import Config
 from support.objective import Objective
+from support.optimizers import adam, rate
+from support.registries import DISCRIMINATORS, REWARDS
 from support.seeds import Purpose, fold, key, permutation, uniforms
+
+GRADIENT_NORM = 5.0  # to which a generator gradient is clipped, as in the authors' code
 
 
 class PolicyGradientStep(NamedTuple):
@@ -52,97 +51,74 @@ class SeqGAN:
     def __init__(
         self,
         config: Config,
-        vocab_size: int,
-        start_token: int = 0,
-        end_token: int | None = None,
+        spec: TokenSpec,
+        discriminators: Callable[[int], Discriminator] | None,
+        reward: Callable[[Parts], BatchScorer],
         *,
-        oracle: Generator | None = None,
+        oracle: Policy | None = None,
         references: Callable[[], np.ndarray] | None = None,
         validation: Callable[[], np.ndarray] | None = None,
         objective: Objective | None = None,
     ):
         """Builds everything that is trained.
 
-        `vocab_size` (V), `start_token` and `end_token` are those of `generator.Policy`. `oracle` is the distribution of
-        the real data, and `references` returns the training set, int32 [n, T]: both for the rewards that need them.
-        `validation` returns real sequences, int32 [n, T], on which η is chosen where a discriminator guides.
+        `spec` says what sequences are made of. `discriminators` makes discriminator number 0, 1, ... of the run, of
+        which all but --g_update fold need the first alone; None trains none. `reward` is a function of `reward.py`.
+        `oracle` is the distribution of the real data, and `references` returns the training set, int32 [n, T]: both for
+        the rewards that need them. `validation` returns real sequences, int32 [n, T], on which η is chosen where a
+        discriminator guides.
         """
-        self.config = config
-        sizes = vocab_size, config.seq_len, config.g_emb_dim, config.g_hidden_dim
-        tokens: dict[str, Any] = {"start_token": start_token, "end_token": end_token}
-        self.generator = Generator(*sizes, seed=config.seed, **tokens, dropout_keep_prob=config.g_dropout_keep_prob)
-        self.rollout_policy = RolloutPolicy(self.generator)
-        updates = config.updates
-        self.g_pretrain_optimizer = adam(
-            rate(config.g_pretrain_lr, config.g_pretrain_schedule, updates.mle_pretraining), self.generator
+        self.config, self.objective = config, objective
+        self.generator = Generator(
+            *(spec.vocab_size, spec.seq_len, config.g_emb_dim, config.g_hidden_dim),
+            seed=config.seed,
+            start_token=spec.start_token,
+            end_token=spec.end_token,
+            dropout_keep_prob=config.g_dropout_keep_prob,
         )
-        self.g_optimizer = adam(rate(config.g_lr, config.g_schedule, updates.g), self.generator)
-        self.recorded: Mapping[str, Sequence[float]] = {}  # the newest evaluation that a run's checkpoint has
-        self.taken = 0  # steps that a run's checkpoint has behind it
+        self.rollout_policy = RolloutPolicy(self.generator)
+        updates, decays = config.updates, config.cosine_decay
+        self.g_pretrain_optimizer = adam(
+            rate(config.g_pretrain_lr, "g_pretrain" in decays, updates.mle_pretraining), self.generator
+        )
+        self.g_optimizer = adam(rate(config.g_lr, "g" in decays, updates.g), self.generator)
         # What the flags do not ask for is not made: the checkpoints of runs without it stay as they are.
-        self.discriminator: Discriminator | AdditiveDiscriminator | None = None
+        self.discriminator = discriminators(0) if discriminators else None
         self.d_optimizer: Any = None
         self.mle_optimizer = None
-        if config.trains_discriminator:
-            self.discriminator = discriminator(config, vocab_size, start_token, end_token)
-            self.d_optimizer = adam(rate(config.d_lr, config.d_schedule, updates.d), self.discriminator)
+        if self.discriminator is not None:
+            self.d_optimizer = adam(rate(config.d_lr, "d" in decays, updates.d), self.discriminator)
         if config.mle_steps:
-            self.mle_optimizer = adam(rate(config.mle_lr, config.g_schedule, updates.mle), self.generator)
+            self.mle_optimizer = adam(rate(config.g_lr, "g" in decays, updates.mle), self.generator)
         self.average = RolloutPolicy(self.generator) if config.average else None
-        self.averaged: Policy = self.average or self.generator  # what is evaluated
-        self.eta = tf.Variable(config.guide_eta or 1.0, trainable=False)
-        self.folds: tuple[GuidedGenerator, ...] = ()
-        self.guided: Evaluated | None = None
-        self.validation = validation
-        if isinstance(self.discriminator, AdditiveDiscriminator):
-            self._add_guides(config, vocab_size, start_token, end_token)
-        self.reward = Reward(config, self.generator, self.discriminator, oracle, references)
-        self.objective = objective
+        self.policy: Policy = self.average or self.generator  # what is drawn from, measured and discriminated
+        self.guidance: Guidance | None = None
+        if discriminators and isinstance(self.discriminator, AdditiveDiscriminator):
+            folds = [discriminators(k + 1) for k in range(config.total_epochs)] if config.g_update == "fold" else []
+            eta = config.guide_eta or None
+            self.guidance = Guidance(self.policy, self.discriminator, folds, eta, validation, config.jit)
+            self.policy = self.guidance.policy
+            self._d_optimizer_at_first = [variable.numpy() for variable in self.d_optimizer.variables]
+        parts = Parts(self.generator, self.discriminator, oracle, references, config.rollouts_drawn, config.seed)
+        share, weight, to_go = config.objective_share, config.kl_weight, config.baseline != "prefix"
+        self.reward = Reward(reward, parts, objective_share=share, kl_weight=weight, to_go=to_go)
         self.pretrained = PolicyCopy(self.generator, "pretrained_policy") if config.objective else None
 
         self.mle_epoch = self._compiled(self._mle_epoch)
         self.mle_step = self._compiled(self._mle_step)
-        self.g_step = self._fold if config.g_update == "fold" else self._compiled(self._g_step)
-        if config.objective_share:
-            self.g_step = self._scored_g_step
-            self._draw, self._ascend = map(self._compiled, (self._drawn, self._rewarded))
+        self.sampled_step = self._compiled(self._sampled_step)
+        self._draw, self._ascend = map(self._compiled, (self._drawn, self._rewarded))
+        self.g_step: Callable[[tf.Tensor], PolicyGradientStep] = self.sampled_step
+        if config.g_update == "fold":
+            self.g_step = self._fold
+        elif objective and config.objective_share:
+            self.g_step = self._scored_step
         self.d_step = self._compiled(self._d_step)
         self.follow_policy = self._compiled(self._follow_policy)
-        self.end_pretraining = self._compiled(self._end_pretraining)
+        self.adopt_average = self._compiled(self._adopt_average)
         self.keep_reference = self._compiled(self.reward.keep_reference)
         self.keep_pretrained = self._compiled(self._keep_pretrained)
         self.is_finite = tf.function(self._is_finite, autograph=False)  # XLA takes a second to compile it for nothing
-        self.plain = Evaluated(config, self.averaged)
-        self.sample, self.nll, self.evaluate_against = self.plain.sample, self.plain.nll, self.plain.evaluate_against
-        self.resample = self._compiled(self._resample)
-        self.towards = self.plain.towards
-        self.log_odds = self._compiled(self._log_odds)
-        self.optimal_log_odds = self._compiled(self._optimal_log_odds)
-
-    @classmethod
-    def restored(cls, directory: str | Path, which: str | int = "newest") -> "SeqGAN":
-        """The networks of a run as one of its checkpoints has them; the run may be under way.
-
-        `which` is the `newest` good checkpoint, a marked one (`best`, of least NLL on the validation set, or just
-        `pretrained`), or that after so many steps. Raises UsageError: the directory, a --log_dir, holds no run, no good
-        checkpoint, or a run of another version. Raises OSError: it can't be read.
-        """
-        path = Path(directory) / CONFIG
-        if not path.is_file():
-            raise UsageError(f"{directory}: no run (there is no {CONFIG})")
-        try:
-            content = read_config(path)
-            try:
-                model = cls(from_flags(content["flags"]), **content["tokens"])
-            except (UsageError, KeyError, TypeError, ValueError) as error:
-                raise UsageError(f"{path}: {error}") from None
-            found = Checkpoints(path.parent / CHECKPOINTS, model.checkpoint(), keep=1).look(which)
-        except UsageError as error:  # whose advice is to someone who trains
-            raise UsageError(str(error).removesuffix("; --overwrite starts afresh")) from None
-        if not found:
-            raise UsageError(f"{directory}: {lost_weights(path.parent, content) or 'the run has no checkpoint yet'}")
-        model.taken, model.recorded = found[0], found[1].get("evaluation", {})
-        return model
 
     def _compiled(self, step):
         return tf.function(step, jit_compile=self.config.jit, autograph=False)
@@ -159,11 +135,9 @@ class SeqGAN:
             "reference_policy": self.reward.reference,
             "pretrained_policy": self.pretrained,
             "averaged": self.average,
-            "guide_eta": self.eta if self.guided else None,
             "mle_optimizer": self.mle_optimizer,
+            **(self.guidance.state() if self.guidance else {}),
         }
-        for k, guide in enumerate(self.folds):
-            state |= {f"fold{k}": guide.discriminator, f"fold{k}_eta": guide.eta}
         return tf.train.Checkpoint(**{name: part for name, part in state.items() if part is not None})
 
     def pretrained_state(self) -> tf.train.Checkpoint:
@@ -182,22 +156,23 @@ class SeqGAN:
         config, count = self.config, batches.shape[0]
 
         def update(i, total):
-            fed = None
+            inputs = None
             if config.scheduled_sampling:
-                fed = self._fed(batches[i], key(config.seed, Purpose.SCHEDULED_SAMPLING, epoch, i), epoch)
-            return i + 1, total + self._mle_update(self.g_pretrain_optimizer, batches[i], epoch, i, fed)
+                seed = key(config.seed, Purpose.SCHEDULED_SAMPLING, epoch, i)
+                inputs = self._scheduled_inputs(batches[i], seed, epoch)
+            return i + 1, total + self._mle_update(self.g_pretrain_optimizer, batches[i], epoch, i, inputs)
 
         _, total = tf.while_loop(lambda i, _: i < count, update, (0, 0.0), maximum_iterations=count)
         return total / count
 
-    def _fed(self, tokens: tf.Tensor, seed: tf.Tensor, epoch: tf.Tensor | int) -> tf.Tensor:
+    def _scheduled_inputs(self, tokens: tf.Tensor, seed: tf.Tensor, epoch: tf.Tensor | int) -> tf.Tensor:
         """What the policy reads in place of `tokens`, int32 [B, T]: by a coin per token, its own ones or the real ones.
 
         `seed` is a key. The share of own tokens grows from 0 by --scheduled_sampling an epoch, until it is 1.
         """
         share = self.config.scheduled_sampling * tf.cast(epoch, tf.float32)
         coins, numbers = tf.unstack(uniforms([2, *tokens.shape[::-1]], seed))
-        return self.generator.fed(tokens, coins < share, numbers)
+        return self.generator.scheduled_inputs(tokens, coins < share, numbers)
 
     def _mle_step(self, tokens: tf.Tensor, epoch: tf.Tensor | int = 0, place: tf.Tensor | int = 0) -> tf.Tensor:
         """One maximum-likelihood update of an adversarial epoch, int32 [B, T] → NLL before it, nats per token.
@@ -213,9 +188,9 @@ class SeqGAN:
         tokens: tf.Tensor,
         epoch: tf.Tensor | int,
         place: tf.Tensor | int,
-        fed: tf.Tensor | None = None,
+        inputs: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """One update on a batch, int32 [B, T], of which the policy has read `fed`: its NLL before, nats per token.
+        """One update on a batch, int32 [B, T], of which the policy has read `inputs`: its NLL before, nats per token.
 
         (epoch, place) are the batch's, and decide what --g_dropout_keep_prob drops.
         The gradient is that of the mean NLL of a sequence, scaled by 1/T. Dividing by the batch's own number of tokens
@@ -226,33 +201,22 @@ class SeqGAN:
         if self.config.g_dropout_keep_prob < 1:
             dropout_seed = key(self.config.seed, Purpose.G_DROPOUT, epoch, place)
         with tf.GradientTape() as tape:
-            nats = -tf.reduce_sum(self.generator.log_probs(tokens, fed, dropout_seed))
+            nats = -tf.reduce_sum(self.generator.log_probs(tokens, inputs, dropout_seed))
             loss = nats / (batch_size * seq_len)
         self._update_generator(optimizer, tape.gradient(loss, self.generator.trainable_variables))
         return nats / tf.reduce_sum(self.generator.mask(tokens))
 
     def _update_generator(self, optimizer: keras.optimizers.Optimizer, gradients: list) -> None:
         """Clips by global norm and applies; the average, if there is one, takes the new weights in."""
-        clipped, _ = tf.clip_by_global_norm(gradients, self.config.grad_clip)
+        clipped, _ = tf.clip_by_global_norm(gradients, GRADIENT_NORM)
         optimizer.apply(clipped, self.generator.trainable_variables)
         if self.average:
-            self.average.follow(self.generator, self._average_lag())
+            optimizers = (self.g_pretrain_optimizer, self.g_optimizer, self.mle_optimizer)
+            taken = sum(tf.convert_to_tensor(o.iterations) for o in optimizers if o)
+            self.average.follow(self.generator, average_lag(self.config.average, taken))
 
-    def _average_lag(self) -> tf.Tensor:
-        """The share of the old average in the new one, after the last of t updates: float32 scalar.
-
-        For a decay of a the weights after update i count in proportion to a^(t-i), as in Keras' average. But Keras'
-        gives the first ones, from which it begins, the weight of all that there could have been before them: a third of
-        the whole after 1,000 updates at a decay of 0.999. Here they have no more than their own: the correction of
-        Adam's averages.
-        """
-        optimizers = (self.g_pretrain_optimizer, self.g_optimizer, self.mle_optimizer)
-        taken = tf.cast(sum(tf.convert_to_tensor(o.iterations) for o in optimizers if o), tf.float32)
-        decay = tf.constant(self.config.average)
-        return decay * (1 - decay ** (taken - 1)) / (1 - decay**taken)
-
-    def _end_pretraining(self) -> None:
-        """The policy takes on its average: so what begins the adversarial phase is what was evaluated."""
+    def _adopt_average(self) -> None:
+        """θ ← the average of θ: so what begins the adversarial phase is what was evaluated."""
         assert self.average is not None
         for weight, average in zip(self.generator.weights, self.average.weights, strict=True):
             weight.assign(average)
@@ -267,7 +231,7 @@ class SeqGAN:
         the gradient. Returns loss = -mean over b of Σ_t log G(y_t | y_<t) · advantage, and its gradient for each
         trainable variable.
         """
-        advantages = tf.stop_gradient(self.advantages(rewards))
+        advantages = tf.stop_gradient(advantages_of(rewards, self.config.baseline))
         with tf.GradientTape() as tape:
             if self.config.g_update == "expected":
                 objective = self._expected(tokens, advantages)
@@ -285,26 +249,7 @@ class SeqGAN:
             self.generator, self.discriminator, tokens, reference=reference, kl_weight=weight, advantages=used
         )
 
-    def advantages(self, rewards: tf.Tensor) -> tf.Tensor:
-        """Rewards less the baseline, float32 [B, T].
-
-        The `batch` baseline of a token is the mean, in its place, over the batch's other samples, a finished one
-        counting with its score. The `prefix` baseline is the value of the prefix that the token follows, Q(t - 1), by
-        other rollouts; before the first token, which follows none, it is the batch's. Neither depends on
-        the token once its prefix is given, so the gradient's expectation stays as it is; a constant reward gives
-        exactly zero.
-        """
-        if self.config.baseline == "none":
-            return rewards
-        batch_size = rewards.shape[0]
-        shifted = rewards - rewards[:1]  # exactly 0 where all are equal, which a mean of equal numbers need not be
-        centred = shifted - tf.reduce_mean(shifted, axis=0)
-        against_batch = centred * (batch_size / (batch_size - 1))  # = rewards - mean of the others
-        if self.config.baseline == "batch":
-            return against_batch
-        return tf.concat([against_batch[:, :1], rewards[:, 1:] - rewards[:, :-1]], axis=1)
-
-    def _g_step(self, step: tf.Tensor) -> PolicyGradientStep:
+    def _sampled_step(self, step: tf.Tensor) -> PolicyGradientStep:
         """Draws a batch, rolls it out, and ascends its policy gradient; `step` counts these updates, int32 scalar."""
         tokens, *rollouts = self._batch(step)
         rewards = self.rollout_policy.rewards(tokens, self.reward.scorer(tokens, step), *rollouts)
@@ -324,8 +269,8 @@ class SeqGAN:
         mask = self.generator.mask(tokens)
         return PolicyGradientStep(loss, tf.reduce_sum(rewards * mask) / tf.reduce_sum(mask), rewards, tokens, mask)
 
-    def _scored_g_step(self, step: tf.Tensor) -> PolicyGradientStep:
-        """`_g_step` in three parts, as --objective is Python: draw and complete, score, ascend the gradient.
+    def _scored_step(self, step: tf.Tensor) -> PolicyGradientStep:
+        """`_sampled_step` in three parts, as --objective is Python: draw and complete, score, ascend the gradient.
 
         Raises UsageError: the objective fails; nothing has changed.
         """
@@ -349,8 +294,15 @@ class SeqGAN:
         rewards = action_values(tokens, scorer, lambda prefix_len: rollouts[tf.minimum(prefix_len - 1, last)])
         return self._follow_gradient(tokens, rewards)
 
+    def begin_adversarial(self) -> None:
+        """β ← θ; and G₀ ← θ where a KL penalty, or an evaluation by an objective, compares with it."""
+        self.follow_policy(lag=0.0)
+        if self.pretrained is not None:
+            self.keep_pretrained()
+        if self.reward.reference is not None:
+            self.keep_reference()
+
     def _keep_pretrained(self) -> None:
-        """The policy, at the beginning of the adversarial phase, is the one that `kl_to_pretrained` compares with."""
         assert self.pretrained is not None
         self.pretrained.follow(self.generator)
 
@@ -358,73 +310,17 @@ class SeqGAN:
         """β ← lag·β + (1 - lag)·θ."""
         self.rollout_policy.follow(self.generator, lag)
 
-    # ---- guidance
-
-    def _add_guides(self, config: Config, vocab_size: int, start_token: int, end_token: int | None) -> None:
-        """Makes the guided generator, and with --g_update fold a place for the discriminator of each round."""
-        assert isinstance(self.discriminator, AdditiveDiscriminator)
-        if config.g_update == "fold":
-            for k in range(config.total_epochs):
-                another = discriminator(config, vocab_size, start_token, end_token, copy=k + 1)
-                assert isinstance(another, AdditiveDiscriminator)
-                self.folds += (GuidedGenerator(self.averaged, another, tf.Variable(0.0, trainable=False)),)
-                self.averaged = self.folds[-1]
-            self._d_optimizer_at_first = [v.numpy() for v in self.d_optimizer.variables]
-        guided = GuidedGenerator(self.averaged, self.discriminator, self.eta)
-        self.guided = Evaluated(config, guided)
-
-        def mean_nll(tokens: tf.Tensor) -> tf.Tensor:  # nats per token
-            nats = in_chunks(lambda part: -tf.reduce_sum(guided.log_probs(part), axis=1), tokens)
-            return tf.reduce_sum(nats) / tf.reduce_sum(guided.mask(tokens))
-
-        self._guided_nll = self._compiled(mean_nll)
-
-    def choice(self, guide: bool) -> Evaluated:
-        """What is drawn from and measured: the generator or, with `guide`, the guided one.
-
-        Raises UsageError: there is no guided one, or its discriminator is not trained yet.
-        """
-        if guide and not self.guided:
-            raise UsageError(f"--guide: the run's discriminator is not one of {' and '.join(ADDITIVE)}")
-        if guide and self.taken <= self.config.pretrain_g_epochs:
-            raise UsageError("--guide: at this checkpoint the discriminator is not trained yet")
-        return self.guided if guide and self.guided else self.plain
-
-    def choose_eta(self) -> float:
-        """η ← --guide_eta or, where that is 0, the one of least NLL on the validation set, and returns it.
-
-        Raises UsageError: the validation set is empty.
-        """
-        if not self.config.guide_eta:
-            tokens = self.validation() if self.validation else np.empty([0, 0])
-            if not len(tokens):
-                raise UsageError("--guide_eta 0: there is no validation set to choose it on; give another, such as 1")
-            sequences = tf.constant(tokens)
-
-            def nll(eta: float) -> float:
-                self.eta.assign(eta)
-                return float(self._guided_nll(sequences))
-
-            self.eta.assign(best_guidance(nll))
-        return float(self.eta.numpy())
-
     def _fold(self, step: tf.Tensor) -> PolicyGradientStep:
         """The guided generator becomes the generator of the next round; the discriminator begins anew.
 
-        It takes the weights, fresh ones, that were in the place where it is kept. `step` counts the rounds. What is
-        returned is of the validation set: the NLL of the new generator, and η s(y_t), what the guide scores each token.
+        `step` counts the rounds. What is returned is of the validation set: the NLL of the new generator, and η s(y_t),
+        what the guide scores each token.
         """
-        assert isinstance(self.discriminator, AdditiveDiscriminator) and self.validation
-        guide, eta, tokens = self.folds[int(step)], self.choose_eta(), tf.constant(self.validation())
-        rewards, mask = eta * self.discriminator.token_scores(tokens), self.generator.mask(tokens)
-        loss = self._guided_nll(tokens)
-        for kept, present in zip(guide.discriminator.weights, self.discriminator.weights, strict=True):
-            fresh = kept.numpy()
-            kept.assign(present)
-            present.assign(fresh)
-        guide.eta.assign(eta)
+        assert self.guidance
+        loss, rewards, tokens = self.guidance.fold(int(step))
         for variable, value in zip(self.d_optimizer.variables, self._d_optimizer_at_first, strict=True):
             variable.assign(value)
+        mask = self.generator.mask(tokens)
         return PolicyGradientStep(loss, tf.reduce_sum(rewards) / tf.reduce_sum(mask), rewards, tokens, mask)
 
     # ---- discriminator
@@ -437,7 +333,7 @@ class SeqGAN:
         """
         config, size, half = self.config, real.shape[0], self.config.d_batch_size // 2
         seed = key(config.seed, Purpose.D_FAKE, step)
-        fake = sample_many(self.averaged, size, seed)  # what D is measured on and used with
+        fake = sample_many(self.policy, size, seed)
         labels = tf.constant([REAL] * half + [FAKE] * half)
         count = size // half  # minibatches a pass
 
@@ -470,73 +366,39 @@ class SeqGAN:
         variables = self.discriminator.trainable_variables
         # The embedding's gradient comes as one slice per token read; both of Adam's moments want their sum.
         gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables)]
-        # This zero makes every update wait for the embedding's gradient, which backpropagation reaches last, when all
-        # weights have been read. XLA then updates them in place; it copied them at each turn of a loop, on one core.
-        zero = 0.0 * gradients[0][0, 0]
+        # This zero makes every update wait for a gradient of the first layer, which backpropagation reaches last, when
+        # all weights have been read. So XLA updates them in place, instead of copying them at each turn of a loop.
+        zero = 0.0 * tf.reshape(gradients[0], [-1])[0]
         self.d_optimizer.apply([gradient + zero for gradient in gradients], variables)
         return DiscriminatorStep(loss, accuracy)
-
-    def _log_odds(self, tokens: tf.Tensor) -> tf.Tensor:
-        """Log-odds of D, int32 [n, T] → float32 [n]."""
-        assert self.discriminator is not None
-        return in_chunks(self.discriminator.log_odds, tokens)
 
     def _is_finite(self) -> tf.Tensor:
         """Whether every weight that training changes is a finite number."""
         networks = [net for net in (self.generator, self.rollout_policy, self.discriminator) if net is not None]
-        networks += [guide.discriminator for guide in self.folds]
+        networks += self.guidance.discriminators if self.guidance else []
         return tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for net in networks for v in net.weights])
 
-    # ---- sampling and evaluation
 
-    def _resample(self, size: int, count: tf.Tensor, eta: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """Draws `size` samples, each kept of `count` candidates by the discriminator's log-odds: int32 [size, T].
+def build(config: Config, spec: TokenSpec, sources: dict[str, dict[str, str]] | None = None, **data: Any) -> SeqGAN:
+    """The SeqGAN of the flags, with the discriminator and the reward that they name.
 
-        `count`, `eta` (η) and `step`, which picks the random numbers, are scalars.
-        """
-        assert self.discriminator is not None
-        log_odds = self.discriminator.log_odds
-        seed = key(self.config.seed, Purpose.RESAMPLE, step)
-        return resample(self.averaged, lambda tokens: eta * log_odds(tokens), size, count, seed)
+    `sources` are the texts of a user's own code that a run has on record, {flag: source}; `data` are the keyword
+    arguments of `SeqGAN`. Raises UsageError: a user's own code can't be used.
+    """
+    recorded = sources or {}
+    kind: Any = loaded("discriminator", config, recorded) if config.trains_discriminator else None
 
-    def _optimal_log_odds(self, oracle: Generator, tokens: tf.Tensor) -> tf.Tensor:
-        """Log-odds of D* = p / (p + G), the best of all discriminators: log p(Y) - log G(Y), int32 [n, T] → [n].
+    def discriminators(copy: int) -> Discriminator:
+        sizes = config.d_emb_dim, config.d_hidden_dim, config.d_filter_sizes, config.d_num_filters
+        return kind(spec, Options(*sizes, config.dropout_keep_prob, config.d_l2, config.seed, copy))
 
-        `oracle` is the distribution p of the real data.
-        """
-        g = self.averaged
-        return in_chunks(lambda part: tf.reduce_sum(oracle.log_probs(part) - g.log_probs(part), axis=1), tokens)
+    return SeqGAN(config, spec, discriminators if kind else None, loaded("reward", config, recorded), **data)
 
 
-def discriminator(
-    config: Config, vocab_size: int, start_token: int, end_token: int | None, copy: int = 0
-) -> Discriminator | AdditiveDiscriminator:
-    """The discriminator that the flags ask for; `copy` tells the weights of several of one run apart."""
-    sizes = vocab_size, config.seq_len, config.d_emb_dim
-    others: dict[str, Any] = {"dropout_keep_prob": config.dropout_keep_prob, "l2": config.d_l2, "seed": config.seed}
-    if config.discriminator not in ADDITIVE:
-        filters = config.d_filter_sizes, config.d_num_filters
-        others["padded"] = end_token is not None
-        if config.discriminator == "pooled":
-            return PooledDiscriminator(*sizes, *filters, units=config.d_hidden_dim, **others)
-        return Discriminator(*sizes, *filters, **others)
-    others |= {"start_token": start_token, "end_token": end_token, "copy": copy}
-    if config.discriminator == "bigram":
-        return BigramDiscriminator(*sizes, **others)
-    return LSTMDiscriminator(*sizes, config.d_hidden_dim, **others)
-
-
-def rate(start: float, schedule: str, updates: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """A learning rate that stays at `start`, or with the schedule `cosine` falls to 0 over so many updates."""
-    if schedule == "constant":
-        return start
-    return keras.optimizers.schedules.CosineDecay(start, max(updates, 1))
-
-
-def adam(
-    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule, network: keras.layers.Layer
-) -> keras.optimizers.Optimizer:
-    """Adam with the epsilon of the authors' TensorFlow, its slots made at once so that a checkpoint can fill them."""
-    optimizer = keras.optimizers.Adam(learning_rate, epsilon=1e-8)
-    optimizer.build(network.trainable_variables)
-    return optimizer
+def loaded(flag: str, config: Config, sources: dict[str, dict[str, str]]) -> Any:
+    """What --discriminator or --reward names: of the registry, or a user's own; raises UsageError."""
+    name = getattr(config, flag)
+    if not own_code.is_own(name):
+        return (DISCRIMINATORS if flag == "discriminator" else REWARDS)[name].load()
+    found = own_code.load(f"--{flag}", name, sources.get(flag))
+    return of_function(found) if flag == "reward" else found

@@ -1,59 +1,149 @@
-"""Rewards of generated sequences. A reward is a scorer, which rollout.py is handed."""
+"""Rewards of generated sequences: scorers of completions, which rollout.py is handed.
+
+`support/registries.py` lists the functions below by the names that --reward takes.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
 from discriminator import Discriminator
-from generator import Generator, PolicyCopy
+from generator import Generator, Policy, PolicyCopy
 from rollout import Scorer
-from support.config import Config
 from support.seeds import Purpose, key, uniforms
 
 ORDER = 3  # of BLEU: the longest n-gram
 NEVER = np.iinfo(np.int64).max  # no n-gram's number
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What rewards are made of; those that a run lacks are None.
+
+    `oracle` is p, the distribution of the real data; `references` returns the training set, int32 [n, T].
+    """
+
+    policy: Generator
+    discriminator: Discriminator | None = None
+    oracle: Policy | None = None
+    references: Callable[[], np.ndarray] | None = None
+    rollout_num: int = 0  # completions of a prefix; with 0 the sample itself stands for them
+    seed: int = 0
+
+
+# Given the parts, makes the scorer of completions of a batch's prefixes, int32 [B, T], at a g-step, int32 scalar.
+BatchScorer = Callable[[tf.Tensor, tf.Tensor], Scorer]
+
+
+def discriminator(parts: Parts) -> BatchScorer:
+    """D(Y), the paper's reward."""
+    assert parts.discriminator is not None
+    d = parts.discriminator
+    return lambda tokens, step: d.completion_probs(tokens, parts.rollout_num)
+
+
+def log_odds(parts: Parts) -> BatchScorer:
+    """Log D(Y) - log(1 - D(Y))."""
+    assert parts.discriminator is not None
+    d = parts.discriminator
+    return lambda tokens, step: d.completion_log_odds(tokens, parts.rollout_num)
+
+
+def log_ratio_to_oracle(parts: Parts) -> BatchScorer:
+    """Log p(Y) - log G(Y), the log-odds of the optimal discriminator D*."""
+    assert parts.oracle is not None
+    oracle = parts.oracle
+    return lambda tokens, step: log_ratio(tokens, oracle, parts.policy)
+
+
+def optimal(parts: Parts) -> BatchScorer:
+    """D*(Y) = p(Y) / (p(Y) + G(Y))."""
+    ratio = log_ratio_to_oracle(parts)
+
+    def of_batch(tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+        odds = ratio(tokens, step)
+        return lambda rollouts, prefix_len: tf.sigmoid(odds(rollouts, prefix_len))
+
+    return of_batch
+
+
+def bleu(parts: Parts) -> BatchScorer:
+    """BLEU-3 against the training set."""
+    if parts.references is None:  # where sequences are only to be drawn
+        return constant(parts)
+    score = Bleu(parts.references(), parts.policy.vocab_size, parts.policy.end_token).score
+    return lambda tokens, step: lambda rollouts, prefix_len: score(rollouts)
+
+
+def constant(parts: Parts) -> BatchScorer:
+    """1 for every sequence: a control."""
+    del parts
+    return lambda tokens, step: lambda rollouts, prefix_len: tf.ones(rollouts.shape[:2])
+
+
+def random(parts: Parts) -> BatchScorer:
+    """A number in [0, 1) by the seed, the step and the place of the action in the batch alone: a control."""
+
+    def of_batch(tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+        numbers = uniforms(tokens.shape[::-1], key(parts.seed, Purpose.REWARD, step))  # [T, B]
+        return lambda rollouts, prefix_len: tf.broadcast_to(numbers[prefix_len - 1], rollouts.shape[:2])
+
+    return of_batch
+
+
+def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[Parts], BatchScorer]:
+    """The reward by a user's own function of finished sequences, int32 [n, T] → float32 [n], in TensorFlow."""
+
+    def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
+        del prefix_len
+        values = function(tf.reshape(rollouts, [-1, rollouts.shape[2]]))
+        return tf.reshape(tf.cast(values, tf.float32), rollouts.shape[:2])
+
+    return lambda parts: lambda tokens, step: score
+
+
 class Reward:
-    """The reward of a sequence by --reward and --kl_weight, and the networks that it takes."""
+    """The reward of a g-step: one of the functions above, an objective beside it, a KL penalty."""
 
     def __init__(
         self,
-        config: Config,
-        policy: Generator,
-        discriminator: Discriminator | None = None,
-        oracle: Generator | None = None,
-        references: Callable[[], np.ndarray] | None = None,
+        make: Callable[[Parts], BatchScorer],
+        parts: Parts,
+        *,
+        objective_share: float = 0.0,
+        kl_weight: float = 0.0,
+        to_go: bool = True,
     ):
-        """Holds on to what the reward may need; where sequences are only to be drawn, the rest is None.
+        """Makes the scorer `make`, unless the objective takes its place.
 
-        `oracle` is p, the distribution of the real data; `references` returns the training set, int32 [n, T].
+        `objective_share` is λ and `kl_weight` β, see `scorer`; `to_go`: the penalty of a token leaves out what came
+        before it.
         """
-        self.config, self.policy, self.discriminator, self.oracle = config, policy, discriminator, oracle
-        self.reference = PolicyCopy(policy, "reference_policy") if config.kl_weight else None  # G₀
-        self.bleu = None
-        if config.reward == "bleu" and references is not None:
-            self.bleu = Bleu(references(), policy.vocab_size, policy.end_token)
+        self.parts, self.objective_share, self.kl_weight, self.to_go = parts, objective_share, kl_weight, to_go
+        self.reference = PolicyCopy(parts.policy, "reference_policy") if kl_weight else None  # G₀
+        self._of_place = make is random  # and not of the sequence
+        self._of_batch = make(parts) if objective_share < 1 else None
 
     def keep_reference(self) -> None:
         """G₀ ← G."""
         if self.reference is not None:
-            self.reference.follow(self.policy)
+            self.reference.follow(self.parts.policy)
 
     def scorer(self, tokens: tf.Tensor, step: tf.Tensor, scores: tf.Tensor | None = None) -> Scorer:
         """The reward of completions of a batch's prefixes, int32 [B, T], at the g-step numbered `step`.
 
-        With --objective it is (1 - λ) times that of --reward and λ times the objective, of which `scores` has the
-        values, float32 [K + 1, N, B]: of the completions in the order of `RolloutPolicy.all_completions`, and at the
-        end of the samples themselves.
+        With an objective it is (1 - λ) times the reward and λ times the objective, of which `scores` has the values,
+        float32 [K + 1, N, B]: of the completions in the order of `RolloutPolicy.all_completions`, and at the end of the
+        samples themselves.
 
-        With --kl_weight β it is less β·(log G(y_t..y_T) - log G₀(y_t..y_T)), y_t being the action that is valued, the
+        With a KL penalty it is less β·(log G(y_t..y_T) - log G₀(y_t..y_T)), y_t being the action that is valued, the
         last token of the prefix. What lies before it does not depend on it, so that leaving it out changes the
         estimated gradient's variance, but not its expectation: that of -β·KL(G‖G₀) as of the rest.
         """
-        share = self.config.objective_share
-        alone = self._alone(tokens, step) if share < 1 else None
+        share = self.objective_share
+        alone = self._of_batch(tokens, step) if self._of_batch else None
 
         def value(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
             if scores is None:
@@ -64,43 +154,18 @@ class Reward:
             return (1 - share) * alone(rollouts, prefix_len) + share * objective if alone else objective
 
         score: Scorer = value
-        drawn = self.config.rollouts_drawn > 0  # or else all "completions" are the sample itself, and scored once
-        if not drawn and self.config.reward != "random":
+        drawn = self.parts.rollout_num > 0  # or else all "completions" are the sample itself, and scored once
+        if not drawn and not self._of_place:
             of_sample = value(tokens[None], tf.constant(tokens.shape[1]))
             score = lambda rollouts, prefix_len: of_sample  # noqa: E731
         if self.reference is None:
             return score
-        to_go = self.config.baseline != "prefix"  # which takes what came before off again
-        ratio = log_ratio(tokens, self.policy, self.reference, to_go, drawn)
-        return lambda rollouts, prefix_len: (
-            score(rollouts, prefix_len) - self.config.kl_weight * ratio(rollouts, prefix_len)
-        )
-
-    def _alone(self, tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
-        """What --reward asks for alone; what each one needs is in support/config.py."""
-        name = self.config.reward
-        if name in ("discriminator", "log_odds"):  # D(Y), or log D(Y) - log(1 - D(Y))
-            assert self.discriminator is not None
-            d = self.discriminator
-            of_completions = d.completion_scorer if name == "discriminator" else d.completion_log_odds
-            return of_completions(tokens, self.config.rollouts_drawn)
-        if name in ("optimal", "log_ratio"):  # D*(Y) = p(Y) / (p(Y) + G(Y)), or its log-odds, log p(Y) - log G(Y)
-            assert self.oracle is not None
-            odds = log_ratio(tokens, self.oracle, self.policy)
-            return odds if name == "log_ratio" else lambda rollouts, prefix_len: tf.sigmoid(odds(rollouts, prefix_len))
-        if name == "bleu":  # BLEU-3 against the training set
-            assert self.bleu is not None
-            bleu = self.bleu.score
-            return lambda rollouts, prefix_len: bleu(rollouts)
-        if name == "constant":
-            return lambda rollouts, prefix_len: tf.ones(rollouts.shape[:2])
-        assert name == "random"  # in [0, 1), by the seed, the step and the place of the action in the batch alone
-        numbers = uniforms(tokens.shape[::-1], key(self.config.seed, Purpose.REWARD, step))  # [T, B]
-        return lambda rollouts, prefix_len: tf.broadcast_to(numbers[prefix_len - 1], rollouts.shape[:2])
+        ratio = log_ratio(tokens, self.parts.policy, self.reference, self.to_go, drawn)
+        return lambda rollouts, prefix_len: score(rollouts, prefix_len) - self.kl_weight * ratio(rollouts, prefix_len)
 
 
 def log_ratio(
-    tokens: tf.Tensor, numerator: Generator, denominator: Generator, to_go: bool = False, drawn: bool = True
+    tokens: tf.Tensor, numerator: Policy, denominator: Policy, to_go: bool = False, drawn: bool = True
 ) -> Scorer:
     """Log of one model's probability of whole sequences less that of another's, in nats.
 
@@ -119,7 +184,7 @@ def log_ratio(
 
 
 class Bleu:
-    """BLEU-3 against references that never change: `support.metrics.bleu`, inside a compiled step.
+    """BLEU-3 against references that never change: `evaluation.ngrams.bleu`, inside a compiled step.
 
     Of the references only two things matter: how often each n-gram occurs in the one that has it most often, and which
     lengths they have. So they are counted once, and what is left of them is a sorted table of n-grams for each order.

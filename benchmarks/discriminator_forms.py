@@ -25,7 +25,7 @@ from data import Dataset
 from discriminator import PooledDiscriminator
 from generator import Policy, run_lstm
 from model import SeqGAN, adam, rate
-from support.config import UsageError
+from support.errors import UsageError
 from support.device import configure_tensorflow
 from support.seeds import Purpose, variable_seed
 from tools.plot_curves import markdown

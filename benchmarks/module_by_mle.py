@@ -24,7 +24,7 @@ from data import Dataset, Due
 from evaluation import Evaluated
 from guided import GuidedGenerator
 from model import SeqGAN, discriminator
-from support.config import UsageError
+from support.errors import UsageError
 from support.device import configure_tensorflow
 from support.parser import Parser, number
 from support.seeds import Purpose, key

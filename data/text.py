@@ -1,4 +1,4 @@
-"""Lines of text as real data: read as a stream, turned into tokens and back, and compared with what is generated."""
+"""Lines of text as real data: read as a stream, turned into tokens and back."""
 
 import codecs
 import functools
@@ -11,28 +11,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
-from data import DataError, Due
-from data.held_out import D_FIGURES, HeldOut, warn_of_held_out
-from data.training_set import draw, spread, training_data
+from data.real import HeldOut, warn_of_held_out
+from data.training_set import spread, training_data
+from generator import TokenSpec
 from runs.directories import VOCABULARY
-from runs.logs import RunLog
-from support.config import FIELDS, Config, UsageError
-from support.metrics import bleu, mean_and_error, ratio_and_error, self_bleu
-from support.seeds import Purpose
+from support.config import FIELDS, Config
+from support.errors import DataError, UsageError
 
 SPLITS = ("train", "valid", "test")
 MAX_HELD_OUT = 2000  # lines of the validation set, and of the test set, that are used
 MAX_LINE = 2**20  # characters
 MAX_SEQ_LEN = FIELDS["seq_len"].metadata["high"]
 HELD = 0.95  # the share of lines that a longer --seq_len should hold whole
-SAMPLES = 10  # lines shown at a time
-NLL_ROWS = 64  # sequences whose likelihoods are computed at once: their logits are the largest tensor
-ORDERS = (2, 3, 4, 5)  # of BLEU
 # Byte order marks of other encodings; UTF-32 first, as one of its marks begins with one of UTF-16.
 WIDE = {"UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
 
@@ -74,13 +69,13 @@ def read_lines(path: Path) -> Iterator[str]:
                 bar.update(os.lseek(file.fileno(), 0, os.SEEK_CUR) - bar.n)
 
 
-def split_of(tokens: Sequence[str], seed: int) -> str:
+def split_of(tokens: Sequence[str]) -> str:
     """The part that a line of a single file belongs to: of ten, eight are for training, one each for valid and test.
 
     A keyed hash of its tokens decides, so that equal sequences are never on both sides, wherever they are in the file.
     """
     text = tokens if isinstance(tokens, str) else " ".join(tokens)
-    digest = hashlib.blake2b(text.encode(), digest_size=8, key=seed.to_bytes(8, "little")).digest()
+    digest = hashlib.blake2b(text.encode(), digest_size=8, key=bytes(8)).digest()
     return {0: "valid", 1: "test"}.get(int.from_bytes(digest, "little") % 10, "train")
 
 
@@ -101,12 +96,20 @@ def split_files(data_dir: str) -> dict[str, Path | None]:
     return {"train": path}
 
 
+class Rules(NamedTuple):
+    """How lines become sequences: `seq_len`, what `tokens` are, and what becomes of `long_lines`."""
+
+    seq_len: int
+    tokens: str
+    long_lines: str
+
+
 class Source:
     """The lines of --data_dir that are used, as tokens, with counts of those that are not used whole."""
 
-    def __init__(self, config: Config, whole: bool = False):
+    def __init__(self, folder: str, rules: Rules, whole: bool = False):
         """Finds the files; raises DataError where there are none. `whole`: lines are not cut to --seq_len."""
-        self.config, self.files, self.whole = config, split_files(config.data_dir), whole
+        self.folder, self.rules, self.files, self.whole = folder, rules, split_files(folder), whole
         self.empty = 0  # lines of white space
         self.lengths: Counter[int] = Counter()  # {tokens: lines of so many}, of all others
         self.used: Counter[str] = Counter()  # {split: lines}
@@ -116,28 +119,28 @@ class Source:
 
         Raises DataError, OSError: as `read_lines` does.
         """
-        config, by_rule = self.config, len(self.files) == 1
+        rules, by_rule = self.rules, len(self.files) == 1
         self.empty = 0
         self.lengths.clear()
         self.used.clear()
         for split, path in self.files.items():
             for line in read_lines(path) if path else ():
-                tokens = tokenise(line, config.tokens) if line.strip() else ()
+                tokens = tokenise(line, rules.tokens) if line.strip() else ()
                 if not tokens:
                     self.empty += 1
                     continue
                 self.lengths[len(tokens)] += 1
-                if len(tokens) > config.seq_len and config.long_lines == "drop":
+                if len(tokens) > rules.seq_len and rules.long_lines == "drop":
                     continue
-                cut = tokens[: config.seq_len]
-                part = split_of(cut, config.split_seed) if by_rule else split
+                cut = tokens[: rules.seq_len]
+                part = split_of(cut) if by_rule else split
                 self.used[part] += 1
                 yield part, tokens if self.whole else cut
 
     @property
     def long(self) -> int:
         """How many lines are longer than --seq_len."""
-        return sum(count for length, count in self.lengths.items() if length > self.config.seq_len)
+        return sum(count for length, count in self.lengths.items() if length > self.rules.seq_len)
 
     def sufficient(self, share: float) -> tuple[int, float]:
         """The least --seq_len that holds such a share of the lines whole, or else the largest; and the share it holds.
@@ -231,11 +234,6 @@ class Vocabulary:
         return vocabulary
 
 
-def by_order(name: str, scores: np.ndarray) -> dict[str, np.ndarray]:
-    """The columns of scores, [n, len(ORDERS)], by the name of a measure and the order."""
-    return {f"{name}{order}": column for order, column in zip(ORDERS, scores.T, strict=True)}
-
-
 class Lines:
     """Sequences of unequal length, packed: 2 bytes per token below 65,536 tokens, and 8 a line."""
 
@@ -292,31 +290,29 @@ class TextData(HeldOut):
     choice of lines.
     """
 
-    oracle = None
-    compared = (*(f"{kind}{n}" for kind in ("bleu", "self_bleu") for n in ORDERS), "copied_share", "length")
-    evaluated = ("nll_test", "nll_valid", "g_entropy", *compared, *(f"real_{name}" for name in compared), *D_FIGURES)
+    kind = "text"
 
     def __init__(self, config: Config):
         """Reads the lines of --data_dir.
 
         Raises DataError: they can't be used; the message names the file. Raises OSError: a file can't be read.
         """
-        self.config, self.source, self.origin = config, Source(config), f"--data_dir {config.data_dir}"
+        self.config, self.origin = config, f"--data_dir {config.data_dir}"
+        self.source = Source(config.data_dir, Rules(config.seq_len, config.tokens, config.long_lines))
         lines = (tokens for split, tokens in self.source if split == "train")
         counted = Vocabulary.count(lines, config.tokens, config.vocab_size - 2, config.min_count)
         given = Path(config.data_dir, VOCABULARY)  # another run's, so that likelihoods can be compared
         self.vocabulary = Vocabulary.read(given) if given.is_file() else counted
         if self.vocabulary.kind != config.tokens:
             raise DataError(f"{given}: its tokens are of the kind {self.vocabulary.kind}, not --tokens {config.tokens}")
-        self.vocab_size, self.start_token = self.vocabulary.size, self.vocabulary.start
-        self.end_token: int | None = self.vocabulary.end
+        start, end = self.vocabulary.start, self.vocabulary.end
+        self.spec = TokenSpec(self.vocabulary.size, config.seq_len, start, end)
         self.lines = {split: Lines(self.vocabulary, config.seq_len) for split in SPLITS}
         self._check()
         for split, tokens in self.source:
             self.lines[split].append(self.vocabulary.encode(tokens))
         self.valid, self.test = (spread(self.lines[split], MAX_HELD_OUT) for split in ("valid", "test"))
-        training = training_data(self.lines["train"], config, "training lines")
-        self.mle_batches, self.real, self.references = training.mle_batches, training.real, training.references
+        self.training = training_data(self.lines["train"], config, "training lines")
         warn_of_held_out(self.origin, {"valid": self._in_training(self.valid), "test": self._in_training(self.test)})
 
     def _check(self) -> None:
@@ -327,7 +323,7 @@ class TextData(HeldOut):
         if not self.source.used["train"]:
             why = "no line to train on"
             if self.source.used:
-                why += f"; --split_seed {config.split_seed} leaves none of {self.source.used.total()} for training"
+                why += f"; the split leaves none of {self.source.used.total()} for training"
             if config.long_lines == "drop" and self.source.long:
                 why += f"; {self.source.long} are longer than --seq_len {config.seq_len}"
         else:
@@ -369,64 +365,6 @@ class TextData(HeldOut):
             long += f", --seq_len {enough}{most} would hold {100 * held:.3g} %" if enough > config.seq_len else ""
         empty = f"; {source.empty:,} empty ones skipped" if source.empty else ""
         return (
-            f"{config.data_dir}: lines: {counts}{long}{empty}; {self.vocab_size:,} tokens "
+            f"{config.data_dir}: lines: {counts}{long}{empty}; {self.spec.vocab_size:,} tokens "
             f"(each a {config.tokens}), unknown and end among them"
         )
-
-    def evaluate(self, model, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
-        """Measures a `model.SeqGAN` on held-out lines; `epoch` picks the random numbers of its samples.
-
-        Where valid or test is empty, the figures that need it are left out. Returns (value, standard error) of
-        `nll_test` and `nll_valid`, the NLL of at most 2,000 lines of the split, always the same ones, and `g_entropy`,
-        that of --eval_samples generated ones: all their nats over all their tokens, a line's end being one. Where
-        samples are due as well, also the figures of `compare`, which take longer, for the generated lines and, named
-        `real_...`, for as many validation lines: what real lines reach.
-        """
-        generated = model.sample(self.config.eval_samples, Purpose.EVALUATE, tf.constant(epoch)).numpy()
-        figures = {}
-        for name, rows in (("g_entropy", generated), ("nll_valid", self.valid), ("nll_test", self.test)):
-            if len(rows):
-                figures[name] = ratio_and_error(self.nats(model, rows), (rows != self.vocab_size).sum(axis=1))
-        if not due.samples:
-            return figures
-        return figures | self.beside_real(generated)
-
-    def nats(self, model, rows: np.ndarray) -> np.ndarray:
-        """-log G of each sequence, int32 [n, T] → float32 [n], nats."""
-        count = -len(rows) % NLL_ROWS
-        rows = np.concatenate([rows, np.full([count, rows.shape[1]], self.vocab_size, np.int32)])  # one shape for all
-        parts = [model.nll(tf.constant(rows[i : i + NLL_ROWS])).numpy() for i in range(0, len(rows), NLL_ROWS)]
-        return np.concatenate(parts)[: len(rows) - count]
-
-    def compare(self, rows: np.ndarray) -> dict[str, tuple[float, float]]:
-        """Compares sequences, int32 [n, T], with real lines; ends and padding are no tokens here.
-
-        Returns:
-            (mean over the sequences, standard error of the mean) of
-            - `bleu2` to `bleu5`: `metrics.bleu` with the test lines (at most 2,000) as references;
-            - `self_bleu2` to `self_bleu5`: `metrics.self_bleu` among the sequences, whose errors it takes for
-              independent;
-            - `copied_share`: share of sequences that are, whole, a line of train;
-            - `length`: tokens a sequence.
-            What needs test is left out where it is empty; self-BLEU needs two sequences, and all figures one.
-        """
-        if not len(rows):
-            return {}
-        sequences, references = self.vocabulary.strip(rows), self.vocabulary.strip(self.test)
-        values: dict[str, np.ndarray] = {}
-        if references:
-            values |= by_order("bleu", bleu(sequences, references, ORDERS))
-        if len(sequences) > 1:
-            values |= by_order("self_bleu", self_bleu(sequences, ORDERS))
-        values["copied_share"] = self.lines["train"].contains(sequences)
-        values["length"] = np.array([len(sequence) for sequence in sequences])
-        return {name: mean_and_error(numbers) for name, numbers in values.items()}
-
-    def log_samples(self, model, epoch: int, due: Due, log: RunLog) -> None:
-        """Every --sample_every epochs and at a phase's end: some generated and some real lines, as text."""
-        if not due.samples:
-            return
-        generated = model.sample(SAMPLES, Purpose.IMAGES, tf.constant(epoch)).numpy()
-        real = draw(self.lines["train"], SAMPLES, self.config.seed, Purpose.IMAGES, epoch)
-        log.text(epoch, "lines/generated", self.vocabulary.decode(generated))
-        log.text(epoch, "lines/real", self.vocabulary.decode(real))

@@ -5,8 +5,8 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from data import DataError
 from support.config import Config
+from support.errors import DataError
 from support.seeds import Purpose, numpy_rng
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from runs.directories import PRETRAINED, STEP, fsync, naming
 from runs.manifest import MANIFEST, read_manifest
-from support.config import UsageError, first_line
+from support.errors import UsageError, first_line
 
 WEIGHTS = "weights"
 MARKS = "marks"  # in a checkpoint's details: {mark: step} of those that are kept besides the newest
@@ -34,7 +34,7 @@ class Checkpoints:
     at any moment leaves either all of it or none. `tf.train.CheckpointManager` writes in place and can't promise that.
     """
 
-    def __init__(self, directory: str | Path, state: tf.train.Checkpoint, keep: int, whole: bool = True):
+    def __init__(self, directory: str | Path, state: tf.train.Checkpoint, keep: int = 3, whole: bool = True):
         """Keeps the newest `keep` checkpoints of `state`; `save` and `restore` are for one process at a time.
 
         Where not `whole`, `state` is a part of what was saved.

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from support.config import Config, UsageError
+from support.config import Config
 from support.config_file import CONFIG, FREE_TO_CHANGE, READ_FROM, differences, from_flags, read_config
+from support.errors import UsageError
 
 try:
     import fcntl
@@ -23,15 +24,13 @@ PRETRAINED = "pretrained"  # the mark of the checkpoint at the end of the genera
 # What runs on music leave, or samples of them.
 SONG, MEDIUM = re.compile(r"sample\d+\.(mid|abc)|tunes\.(abc|html)"), re.compile(r"epoch\d+_.*\.(png|wav)")
 SONGS = tuple(f"sample{i}.mid" for i in range(5))  # that such a run leaves in its --log_dir
+# What runs on a data set leave in --log_dir beside what every run does.
+WRITTEN: dict[str | None, tuple[str, ...]] = {"text": (VOCABULARY,), "Nottingham": (TEMPO, *SONGS)}
 EVENTS = re.compile(r"events\.out\.tfevents\.\d+\.(seqgan|hparams)")  # files that runs/logs.py writes
 SAVED = "saved"  # in config.json: whether the run has written a checkpoint
 STEP = re.compile(r"step-\d{9}")  # a checkpoint's directory: the number of steps taken
-# The schedules of rates that can fall over the epochs that a flag counts.
-FALLING = {
-    "pretrain_g_epochs": ("g_pretrain_schedule",),
-    "pretrain_d_epochs": ("d_schedule",),
-    "total_epochs": ("g_schedule", "d_schedule"),
-}
+# The learning rates that can decay over the epochs that a flag counts.
+DECAYING = {"pretrain_g_epochs": {"g_pretrain"}, "pretrain_d_epochs": {"d"}, "total_epochs": {"g", "d"}}
 
 
 @contextlib.contextmanager
@@ -248,16 +247,17 @@ class RunDirectory:
         path = self.path / name
         return path.exists() and path.read_bytes() != content.encode()
 
-    def check_objective(self, recorded: dict[str, Any], config: Config, source: dict[str, str]) -> None:
-        """Makes sure that the function of --objective and the text of its file, `source`, are those of the run.
+    def check_code(self, recorded: dict[str, Any], sources: dict[str, dict[str, str]]) -> None:
+        """Makes sure that a user's own code, {flag: source}, is that which the run has on record.
 
-        Raises UsageError: they are not.
+        Raises UsageError: it is not.
         """
-        if recorded.get("objective", source) != source:
-            raise UsageError(
-                f"--objective {config.objective}: changed since the run in {self.flag} {self.path} began, whose "
-                f"{CONFIG} has it as it was; choose another directory, or --overwrite"
-            )
+        for flag, source in sources.items():
+            if recorded.get(flag, source) != source:
+                raise UsageError(
+                    f"--{flag}: the code of {source['function']} changed since the run in {self.flag} {self.path} "
+                    f"began, whose {CONFIG} has it as it was; choose another directory, or --overwrite"
+                )
 
     def keep(self, files: dict[str, str]) -> None:
         """Writes files, {name: content}, that belong to the run; before `describe`, so that it finds them complete.
@@ -286,10 +286,8 @@ class RunDirectory:
         kept: list[Path] = []
         with contextlib.suppress(UsageError):
             dataset = read_config(self.path / CONFIG)["flags"].get("dataset") if self.flag == "--log_dir" else None
-            if dataset == "text":
-                kept = [self.path / VOCABULARY]
-            elif dataset == "Nottingham":
-                kept = [self.path / TEMPO, *(self.path / name for name in SONGS)]
+            kept = [self.path / name for name in WRITTEN.get(dataset, ())]
+            if dataset == "Nottingham":
                 kept += [path for path in (self.path / MEDIA).glob("*") if MEDIUM.fullmatch(path.name)]
         return kept
 
@@ -334,8 +332,9 @@ def claim(directories: list[RunDirectory], config: Config) -> dict[str, Any]:
         except UsageError as error:
             raise UsageError(f"{first.path / CONFIG}: {error}; --overwrite starts afresh") from None
         if differing := differences(before, config, changeable(first.path, content, before, config)):
-            falling = any(falls(name, config) and getattr(before, name) != getattr(config, name) for name in FALLING)
-            why = " (cosine learning-rate decay spans all epochs: another number is another run)" if falling else ""
+            changed = [name for name in DECAYING if getattr(before, name) != getattr(config, name)]
+            decays = any(decays_over(name, config) for name in changed)
+            why = " (cosine learning-rate decay spans all epochs: another number is another run)" if decays else ""
             raise UsageError(f"{place}: holds a run with {'; '.join(differing)}{why}; {advice}")
     for other, its in zip(others, found, strict=True):
         if not its and steps_taken(first.path):
@@ -343,9 +342,9 @@ def claim(directories: list[RunDirectory], config: Config) -> dict[str, Any]:
     return content
 
 
-def falls(name: str, config: Config) -> bool:
-    """Whether a learning rate falls over the epochs of this flag."""
-    return any(getattr(config, schedule) == "cosine" for schedule in FALLING.get(name, ()))
+def decays_over(name: str, config: Config) -> bool:
+    """Whether a learning rate decays over the epochs of this flag."""
+    return bool(DECAYING.get(name, set()) & set(config.cosine_decay))
 
 
 def changeable(log_dir: Path, content: dict[str, Any], before: Config, now: Config) -> set[str]:
@@ -353,12 +352,15 @@ def changeable(log_dir: Path, content: dict[str, Any], before: Config, now: Conf
     free = set(FREE_TO_CHANGE)
     if "data" in content or before.dataset == "text":  # whose vocabulary.json tells, too
         free |= READ_FROM
+    taken = steps_taken(log_dir)
     # More epochs are more of the same, unless a rate falls over them or a checkpoint has a place for each.
     longer = now.total_epochs >= before.total_epochs and now.g_update != "fold"
-    of_d = now.d_schedule == "cosine" and now.d_steps > 0 and steps_taken(log_dir) > before.pretrain_g_epochs
-    if longer and not (falls("total_epochs", now) and (before.total_epochs or of_d)):
+    of_d = "d" in now.cosine_decay and now.d_steps > 0 and taken > before.pretrain_g_epochs
+    if longer and not (decays_over("total_epochs", now) and (before.total_epochs or of_d)):
         free.add("total_epochs")
+        if taken <= before.pretrain_g_epochs and not before.pretrain_d_epochs:
+            free.add("pretrain_d_epochs")  # 0 unless given where no adversarial phase was to follow
     most = before.pretrain_g_epochs - bool(before.average)  # steps, before the average is taken over
-    if now.pretrain_g_epochs >= before.pretrain_g_epochs and not falls("pretrain_g_epochs", now):
-        free |= {"pretrain_g_epochs"} if steps_taken(log_dir) <= most else set()
+    if now.pretrain_g_epochs >= before.pretrain_g_epochs and not decays_over("pretrain_g_epochs", now):
+        free |= {"pretrain_g_epochs"} if taken <= most else set()
     return free

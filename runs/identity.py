@@ -40,19 +40,10 @@ def changed_since(recorded: dict[str, Any], described: dict[str, Any]) -> str:
     """What a later run `description` has otherwise than an earlier one and would round or draw otherwise, or ""."""
     before, now, flags = recorded.get("versions", {}), described["versions"], described["flags"]
     pairs = [(name, before.get(name, "unknown"), now[name]) for name in ("tensorflow", "keras")]
-    # XLA compiles for the kind of CPU; the cores are the threads where --threads is 0. Older runs do not tell.
+    # XLA compiles for the kind of CPU; the cores are the threads where --threads is 0.
     machine = ("device", "cpu") if flags["threads"] else ("device", "cpu", "cores")
     pairs += [(name, recorded.get(name, described[name]), described[name]) for name in machine]
     changed = [f"{name} {shown(old)} is now {shown(new)}" for name, old, new in pairs if old != new]
-    if recorded.get("format", 1) < 3:
-        if not flags["jit"]:
-            changed.append("without --jit random numbers are now those of XLA")
-        if "GPU" in recorded.get("device", ()) and not flags["tf32"]:
-            changed.append("products are no longer rounded to TF32")
-        if flags["train_size"]:
-            changed.append("the passes over --train_size have another order than in the version that began this run")
-        if flags["average"] and flags["d_steps"]:
-            changed.append("with --average the discriminator now learns from samples of the average")
     return ", ".join(changed)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from runs.directories import METRICS
-from support.config import UsageError
+from support.errors import UsageError
 
 MANIFEST = "manifest.txt"  # in a checkpoint's directory: its own checksum, then a line of JSON
 MAX_MANIFEST = 2**24  # bytes; one of a long run has thousands

@@ -1,6 +1,5 @@
 """Starting from another run's pretraining of the generator, as if it had been repeated."""
 
-import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,11 @@ from runs.checkpoints import Checkpoints
 from runs.directories import CHECKPOINTS, METRICS, PRETRAINED, evaluations_of
 from runs.logs import RunLog
 from runs.manifest import sizes_at
-from support.config import Config, UsageError
-from support.config_file import CONFIG, READ_FROM, UNRELATED_TO_PRETRAINING, differences, from_flags, read_config
-from support.objective import FIGURES
+from support.config import Config
+from support.config_file import CONFIG, READ_FROM, differences, from_flags, pretraining_part, read_config
+from support.errors import UsageError
+
+OF_OBJECTIVE = ("objective", "real_objective", "kl_to_pretrained")  # figures that depend on --objective
 
 
 class Pretraining:
@@ -35,11 +36,10 @@ class Pretraining:
         self.directory, self.state = Path(config.pretrained), state
         try:
             content = read_config(self.directory / CONFIG)
-            before = dataclasses.replace(from_flags(content["flags"]), objective=config.objective)  # no matter which
-            unrelated = UNRELATED_TO_PRETRAINING | (READ_FROM if "data" in content else set())
-            if differing := differences(before, config, unrelated):
+            before, now = pretraining_part(from_flags(content["flags"])), pretraining_part(config)
+            if differing := differences(before, now, READ_FROM if "data" in content else set()):
                 raise UsageError(f"that run has {'; '.join(differing)}")
-            self.left_out = () if content.get("objective") == objective else FIGURES
+            self.left_out = () if content.get("objective") == objective else OF_OBJECTIVE
             if content.get("data", digests) != digests:
                 raise UsageError("that run has read other data")
             self.directories = {"train": self.directory}

@@ -1,16 +1,15 @@
 """What a run writes down beside its weights: its logs, its newest evaluation, which checkpoint is the best."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from runs.checkpoints import BEST, MARKS
-from runs.console import Figures
 from runs.logs import RunLog, means, with_errors
 from runs.manifest import sizes_at
 from runs.pretrained import Pretraining
-from runs.schedule import Schedule
-from support.config import Config
+from support.statistics import Figures
 
 TRAIN_COLUMNS = (
     *("g_pretrain_loss", "d_pretrain_loss", "d_pretrain_acc", "g_loss", "g_reward", "d_loss", "d_acc"),
@@ -21,13 +20,16 @@ TRAIN_COLUMNS = (
 class Records:
     """The records of a run as they are after its newest step; a checkpoint holds what it takes to go on with them."""
 
-    def __init__(self, config: Config, evaluated: tuple[str, ...], details: dict[str, Any]):
+    def __init__(
+        self, log_dir: Path, eval_log_dir: Path | None, evaluated: tuple[str, ...], details: dict[str, Any], mle: bool
+    ):
         """Takes the records up where `details` of a checkpoint left them; {} for a new run.
 
-        `evaluated` are the names of all figures that an evaluation may have.
+        `eval_log_dir` is None where nothing is evaluated. `evaluated` are the names of all figures that an evaluation
+        may have; `mle`: adversarial epochs have maximum-likelihood steps.
         """
-        self.config = config
-        self.columns: tuple[str, ...] = (*TRAIN_COLUMNS, "g_mle_loss") if config.mle_steps else TRAIN_COLUMNS
+        self.log_dir, self.eval_log_dir = log_dir, eval_log_dir
+        self.columns: tuple[str, ...] = (*TRAIN_COLUMNS, "g_mle_loss") if mle else TRAIN_COLUMNS
         self.eval_columns = (*(column for name in evaluated for column in (name, f"{name}_se")), "seconds")
         # By kind of step: how many there were that did not compile, their seconds, and those of the first of all.
         self.clocks: dict[str, list[float]] = details.get("clocks", {})
@@ -35,16 +37,15 @@ class Records:
         self.positions: dict[str, dict[str, Any]] = details.get("positions", {})  # of the logs
         self.evaluation: Figures = details.get("evaluation", {})  # the newest
         self.best: dict[str, float] | None = details.get("best")  # the step of least nll_valid, and that
-        self.logs: list[RunLog] = []  # those open: of training, and with --evaluate of evaluation
+        self.logs: list[RunLog] = []  # those open: of training, and of evaluation
 
     def open(self, described: dict[str, Any]) -> None:
         """Opens the logs where the checkpoint left them; `described` is the content of config.json."""
-        config = self.config
-        logs = [(config.log_dir, self.columns, self.positions.get("train", {}), "training")]
-        if config.evaluate:
-            logs.append((config.eval_log_dir, self.eval_columns, self.positions.get("eval", {}), "samples"))
+        logs = [(self.log_dir, self.columns, self.positions.get("train", {}), "training")]
+        if self.eval_log_dir:
+            logs.append((self.eval_log_dir, self.eval_columns, self.positions.get("eval", {}), "samples"))
         for directory, _, position, _ in logs:  # all of them before one is touched
-            sizes_at(Path(directory), position)
+            sizes_at(directory, position)
         for arguments in logs:
             self.logs.append(RunLog(*arguments))
             self.logs[-1].write_hyperparameters(described)
@@ -72,19 +73,21 @@ class Records:
         count, total, first = self.clocks.get(kind, (0, 0.0, seconds))
         self.clocks[kind] = [count, total, first] if compiled else [count + 1, total + seconds, first]
 
-    def seconds(self, steps: Schedule, taken: int) -> float:
-        """What so many steps of training take, without evaluation: each kind by its mean.
+    def seconds(self, taken: Mapping[str, int]) -> float:
+        """What so many steps of each kind take, without evaluation: each kind by its mean; NaN where one is unknown.
 
         Compilation is left out, but of a kind of which there was one step, such as an additive D's pretraining.
         """
         spent = 0.0
-        for kind, number in steps.kinds(taken).items():
-            count, total, first = self.clocks.get(kind, (0, 0.0, math.nan))  # older versions' runs have none
+        for kind, number in taken.items():
+            count, total, first = self.clocks.get(kind, (0, 0.0, math.nan))
             spent += number * (total / count if count else first)
         return spent
 
     def evaluated(self, epoch: int, phase: str, figures: Figures, taken: int) -> None:
-        """Writes the row of an evaluation after so many steps."""
+        """Writes the row of an evaluation after so many steps. Raises KeyError: a figure has no column."""
+        if unknown := figures.keys() - set(self.eval_columns):
+            raise KeyError(f"{', '.join(sorted(unknown))}: no column of metrics.csv, see evaluation/metrics.py")
         self.evaluation = figures
         nll_valid, _ = figures.get("nll_valid", (math.inf, 0))
         if nll_valid < (self.best["nll_valid"] if self.best else math.inf):

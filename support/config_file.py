@@ -7,34 +7,28 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
-from support.config import FIELDS, Config, UsageError
+from support.config import FIELDS, RATES, Config
+from support.errors import UsageError
 from support.presets import PRESETS
 
 CONFIG = "config.json"  # a run's record of its flags, in each of its directories
-FORMAT = 3  # of that file; the first had no number. Before 3 some draws were others: runs/identity.py
+FORMAT = 4  # of that file; version 1.0 wrote 3, before which some draws were others
 MAX_CONFIG = 2**20  # characters; one has a few thousand
 
-# Runs outlive versions of the program. A config.json that lacks a flag which was added later means what the program did
-# before: the flag's default, unless there is a value here.
-BEFORE_ADDED: dict[str, Any] = {"oracle_init": "normal"}
-# Flags that are gone: {name: the value with which an older run is still the same run}.
-REMOVED: dict[str, Any] = {"mixed_precision": False}
 # Flags that a run may be continued or evaluated with another value of: its weights do not depend on them.
 FREE_TO_CHANGE = {
-    *("preset", "is_train", "overwrite", "debug", "log_dir", "eval_log_dir", "log_generation", "save_media"),
-    *("songs_dir", "eval_every", "eval_samples", "d_eval_samples", "candidates", "sample_every"),
-    *("checkpoint_every", "keep_checkpoints", "pretrained", "compile_cache"),
+    *("preset", "is_train", "overwrite", "log_dir", "eval_log_dir", "log_generation", "songs_dir"),
+    *("eval_every", "eval_samples", "d_eval_samples", "candidates", "sample_every", "checkpoint_every", "pretrained"),
 }
 # May be found elsewhere, if what they hold is recorded and the same.
-READ_FROM = {"data_dir", "oracle_params", "objective"}
+READ_FROM = {"data_dir", "oracle_params", "objective", "reward", "discriminator"}
 
 # What the generator's pretraining does not depend on: runs that differ in nothing else can share it.
 AFTER_PRETRAINING = {
-    *("pretrain_d", "pretrain_d_epochs", "total_epochs", "g_steps", "d_steps", "d_epochs", "g_lr"),
-    *("reward", "kl_weight", "reference_every", "rollout_num", "rollout_lag", "baseline"),
-    *("discriminator", "guide_eta", "d_hidden_dim", "d_draws", "g_update"),
-    *("d_emb_dim", "d_filter_sizes", "d_num_filters", "dropout_keep_prob", "d_l2", "d_lr", "d_batch_size"),
-    *("g_schedule", "d_schedule", "mle_steps", "mle_lr", "objective", "objective_weight"),
+    *("pretrain_d_epochs", "total_epochs", "g_steps", "d_steps", "d_epochs", "g_lr", "mle_steps", "cosine_decay"),
+    *("reward", "kl_weight", "rollout_num", "rollout_lag", "baseline", "objective", "objective_weight", "g_update"),
+    *("discriminator", "guide_eta", "d_hidden_dim", "d_draws", "d_emb_dim", "d_filter_sizes", "d_num_filters"),
+    *("dropout_keep_prob", "d_l2", "d_lr", "d_batch_size"),
 }
 # Nor do the curves that it leaves depend on what may change, but for what they are measured on. --eval_every says where
 # they have points, each of which is the same whatever it is.
@@ -42,24 +36,52 @@ UNRELATED_TO_PRETRAINING = AFTER_PRETRAINING | (FREE_TO_CHANGE - {"eval_samples"
 
 
 def from_flags(flags: dict[str, Any]) -> Config:
-    """The configuration whose fields a config.json, of this version or an older one, holds as `flags`.
+    """The configuration whose fields a config.json, of this version or of 1.0, holds as `flags`.
 
     Raises UsageError: a flag is unknown or its value is none, or one that is gone had an effect.
     """
     kept = dict(flags)
-    for name, value in REMOVED.items():
-        if kept.pop(name, value) != value:
-            raise UsageError(f"a run of an older version: --{name} {flags[name]} is no longer possible")
+    if "cosine_decay" not in kept:
+        kept = of_version_1(kept)
     if unknown := sorted(kept.keys() - FIELDS.keys()):
         raise UsageError(f"a run of another version, with unknown flags: {', '.join(f'--{name}' for name in unknown)}")
     values: dict[str, Any] = {}
     for name, field in FIELDS.items():
-        value = kept.get(name, BEFORE_ADDED.get(name, field.default))
+        value = kept.get(name, field.default)
         values[name] = tuple(value) if isinstance(value, list) else value
         wanted = type(field.default)
         if type(values[name]) is not wanted and not (wanted is float and type(value) is int):
             raise UsageError(f"--{name}: {value!r} is no value of it")
     return Config(**values)
+
+
+# Flags of version 1.0 that are gone, with the values that mean what the program does now.
+GONE: dict[str, Any] = {"split_seed": 0, "reference_every": 0, "grad_clip": 5.0}
+
+
+def of_version_1(flags: dict[str, Any]) -> dict[str, Any]:
+    """The flags of a run of version 1.0 by their names of today.
+
+    Raises UsageError: one that is gone had an effect.
+    """
+    kept = dict(flags)
+    for name, value in GONE.items():
+        if kept.pop(name, value) != value:
+            raise UsageError(f"a run of version 1.0: --{name} {flags[name]} is no longer possible")
+    if kept.get("mle_steps") and kept.get("mle_lr") != kept.get("g_lr"):
+        raise UsageError(f"a run of version 1.0: --mle_lr {kept['mle_lr']} other than --g_lr is no longer possible")
+    schedules = {rate: kept.pop(f"{rate}_schedule", "constant") for rate in RATES}
+    kept["cosine_decay"] = tuple(rate for rate, schedule in schedules.items() if schedule == "cosine")
+    beats, seconds = kept.pop("frame_beats", 0.0), kept.pop("frame_seconds", 0.4)
+    kept["token_length"] = f"{beats!r}beats" if beats else f"{seconds!r}s"
+    kept["log_generation"] = kept.get("log_generation", False) or kept.get("save_media", False)
+    kept["deterministic"] = kept.get("deterministic", True) and not kept.get("tf32", False)
+    additive = kept.get("discriminator") in ("bigram", "lstm")
+    if not (kept.get("total_epochs", 1) or kept.get("pretrain_d") or additive):
+        kept["pretrain_d_epochs"] = 0
+    for name in ("mle_lr", "save_media", "tf32", "pretrain_d", "compile_cache", "keep_checkpoints", "debug"):
+        kept.pop(name, None)
+    return kept
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -97,11 +119,18 @@ def trained(given: dict[str, Any]) -> Config:
         recorded = from_flags(content["flags"])
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-    config = dataclasses.replace(recorded, **{"overwrite": False, "debug": False, "log_dir": log_dir} | given)
+    config = dataclasses.replace(recorded, **{"overwrite": False, "log_dir": log_dir} | given)
     free = FREE_TO_CHANGE | (READ_FROM if "data" in content else set())
     if differing := differences(recorded, config, free):
         raise UsageError(f"--no-is_train: the run in --log_dir {log_dir} has {'; '.join(differing)}")
     return config
+
+
+def pretraining_part(config: Config, unrelated: Set[str] = UNRELATED_TO_PRETRAINING) -> Config:
+    """A configuration as far as the generator's pretraining depends on it; the `unrelated` rest has its defaults."""
+    rest: dict[str, Any] = {name: FIELDS[name].default for name in unrelated}
+    decays = tuple(rate for rate in config.cosine_decay if rate == "g_pretrain")
+    return dataclasses.replace(config, **rest | {"cosine_decay": decays})
 
 
 def differences(before: Config, now: Config, free: Set[str]) -> list[str]:

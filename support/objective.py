@@ -1,68 +1,32 @@
 """Objectives: scores of finished sequences by a user's own Python function, --objective FILE.py:FUNCTION."""
 
-import contextlib
-import sys
-import traceback
-import types
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from support.config import UsageError, check_name
+from support import own_code
+from support.errors import UsageError
 
-LONGEST = 2**17  # bytes of a file, which is kept in config.json
+FLAG = "--objective"
 KEPT = 2**17  # sequences whose scores are remembered
 SHOWN = 80  # characters of a sequence in a message
-# Of an evaluation: the mean score, that of real sequences, and how far the policy has gone for it.
-FIGURES = ("objective", "real_objective", "kl_to_pretrained")
-
-
-def read_source(name: str) -> dict[str, str]:
-    """The `function` and the `text` of the file that FILE.py:FUNCTION names: what a run keeps on record.
-
-    Raises UsageError: the name is none, or the file can't be read.
-    """
-    check_name(name)
-    path, _, function = name.rpartition(":")
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"--objective {path}: {error.strerror}") from None
-    except ValueError:
-        raise UsageError(f"--objective {path}: not a text file in UTF-8") from None
-    if len(text.encode()) > LONGEST:
-        raise UsageError(f"--objective {path}: longer than {LONGEST:,} bytes; data belong in other files")
-    return {"function": function, "text": text}
 
 
 class Objective:
     """A function that scores finished sequences, with a memory: each different sequence is scored once."""
 
-    def __init__(self, name: str, source: dict[str, str], decode: Callable[[np.ndarray], Sequence[Any]]):
+    def __init__(self, name: str, decode: Callable[[np.ndarray], Sequence[Any]], source: dict[str, str] | None = None):
         """Runs the file, which defines the function.
 
-        `name` is FILE.py:FUNCTION, `source` what `read_source` has read of it; `decode` makes int32 [n, T] a list of n
-        sequences for the function. Raises UsageError: the file raises an exception, or has no such function.
+        `name` is FILE.py:FUNCTION; `decode` makes int32 [n, T] a list of n sequences for the function; `source` is what
+        a run has on record, None reads the file. Raises UsageError: the file can't be read, raises an exception, or has
+        no such function.
         """
-        self.source, self.decode = source, decode
-        self._path, _, function = name.rpartition(":")
+        self.source, self.decode = source or own_code.read_source(FLAG, name), decode
+        self._path = name.rpartition(":")[0]
         self._known: dict[bytes, float] = {}
-        module = types.ModuleType("objective")
-        module.__file__ = self._path
-        sys.modules[module.__name__] = module  # where dataclasses look up their types
-        with self._blamed():
-            exec(compile(source["text"], self._path, "exec"), vars(module))
-        found = getattr(module, function, None)
-        if not callable(found):
-            raise UsageError(f"--objective {self._path}: has no function {function!r}")
-        self._function: Callable[[list[Any]], Any] = found
-
-    @classmethod
-    def read(cls, name: str, decode: Callable[[np.ndarray], Sequence[Any]]) -> "Objective":
-        """The objective FILE.py:FUNCTION; raises UsageError as `read_source` and the constructor do."""
-        return cls(name, read_source(name), decode)
+        self._function: Callable[[list[Any]], Any] = own_code.load(FLAG, name, self.source)
 
     def score(self, rows: np.ndarray) -> np.ndarray:
         """The scores of sequences, int32 [n, T] → float32 [n]; the function is given those that are new.
@@ -95,7 +59,7 @@ class Objective:
     def _called(self, sequences: Sequence[Any]) -> np.ndarray:
         """The scores of sequences: float32 [n]."""
         count = len(sequences)
-        with self._blamed():
+        with own_code.blamed(FLAG, self._path):
             returned = self._function(list(sequences))
         try:
             values = np.asarray(returned)
@@ -117,21 +81,3 @@ class Objective:
 
     def _unfit(self, what: str) -> UsageError:
         return UsageError(f"--objective {self._path}: {self.source['function']} returned {what}")
-
-    @contextlib.contextmanager
-    def _blamed(self) -> Iterator[None]:
-        """Makes an exception of the file's code a UsageError with its type, its message and its line in the file.
-
-        What the code prints goes to stderr, as stdout may be a tool's table.
-        """
-        try:
-            with contextlib.redirect_stdout(sys.stderr):
-                yield
-        except (Exception, SystemExit) as error:
-            lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == self._path]
-            if isinstance(error, SyntaxError) and error.filename == self._path:
-                lines.append(error.lineno)
-            where = f"line {lines[-1]}: " if lines else ""
-            message = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
-            what = type(error).__name__ + (f": {message}" if message else "")
-            raise UsageError(f"--objective {self._path}: {where}{what}") from error

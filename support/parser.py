@@ -6,14 +6,22 @@ import difflib
 import math
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from support.config import FIELDS, SECTIONS, Config, UsageError, check, check_effect, first_line
+from support.config import FIELDS, SECTIONS, Config, check, check_effect, discriminator_entry
 from support.config_file import trained
-from support.presets import D_DEFAULTS, FOLD_DEFAULTS, PRESETS
+from support.errors import UsageError, first_line
+from support.own_code import check_name, is_own
+from support.presets import FOLD_DEFAULTS, PRESETS
 
+EPILOG = """an example, a minute on two cores:
+  python main.py --preset quick
+  tensorboard --logdir logs/eval
+
+README.md leads to all pages: docs/training.md has the phases and rewards, docs/flags.md these tables with all presets.
+--preset NAME --help shows the defaults of a preset."""
 VERSION = "1.0.0"
 MOST = 10**6  # of anything counted, unless a flag says otherwise
 
@@ -41,6 +49,8 @@ class Parser(argparse.ArgumentParser):
     def failing_in_one_line(self, output: Path | str | None = None) -> Iterator[None]:
         """An OSError, which names `output` where it names no file, and a ValueError end the program with their line.
 
+        The exit status is 2, or that of a `NoGain`.
+
         A reader of its output, such as `head`, that has seen enough ends it, too, and is no error.
         """
         try:
@@ -52,7 +62,7 @@ class Parser(argparse.ArgumentParser):
             where = error.filename or output
             self.error(f"{where}: " * bool(where) + (error.strerror or first_line(error)))
         except ValueError as error:
-            self.error(str(error))
+            self.exit(getattr(error, "status", 2), f"{self.prog}: error: {' '.join(str(error).split())}\n")
 
     def error(self, message: str) -> NoReturn:
         """Prints the line and exits with status 2."""
@@ -111,13 +121,29 @@ def number(kind: type, low: float | None, high: float | None):
     return read
 
 
-def make_parser(kind: type[Parser] = Parser) -> Parser:
-    """The parser of all flags of `Config`."""
+def word(flag: str, choices: Collection[str], own: str):
+    """A reader of one of a set of words or, where `own` says its form, of the name of a user's own code."""
+
+    def read(text: str) -> str:
+        if own and is_own(text):
+            check_name(flag, text)
+        elif text not in choices:
+            shown = ", ".join(choices) + (f", or {own}" if own else "")
+            raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {shown})")
+        return text
+
+    return read
+
+
+def make_parser(kind: type[Parser] = Parser, preset: str = "default") -> Parser:
+    """The parser of all flags of `Config`; its help shows the defaults of a preset."""
     ends = kind is Parser  # on --help and --version
     parser = kind(
         prog="main.py",
         usage="%(prog)s [--FLAG VALUE ...]",
         description="SeqGAN: sequence generation by policy gradient against a discriminator (Yu et al., AAAI 2017).",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         add_help=ends,
         argument_default=argparse.SUPPRESS,  # what is not given is not there
@@ -126,20 +152,25 @@ def make_parser(kind: type[Parser] = Parser) -> Parser:
     if ends:
         parser.add_argument("--version", action="version", version=version, help="show the version and exit")
     titles = {first: title for title, first in SECTIONS.items()}
+    defaults = PRESETS[preset] | {"preset": preset}
     for field in FIELDS.values():
         if field.name in titles:
             group = parser.add_argument_group(titles[field.name])
-        meta, name, default = field.metadata, f"--{field.name}", field.default
+        meta, name, default = field.metadata, f"--{field.name}", defaults.get(field.name, field.default)
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
         text = f"{meta['help']} (default: {shown if shown != '' else 'none'})".replace("%", "%%")
+        words = "|".join([*meta["choices"], *([meta["own"]] if meta["own"] else [])]) if meta["choices"] else None
+        read = word(name, meta["choices"], meta["own"]) if meta["choices"] else str
         if field.type is bool:
             group.add_argument(name, nargs="?", const=True, type=truth, metavar="True|False", help=text)
             group.add_argument(f"--no-{field.name}", dest=field.name, action="store_false", help=argparse.SUPPRESS)
         elif field.type is str:
-            group.add_argument(name, choices=meta["choices"], help=text)
+            group.add_argument(name, type=read, metavar=words, help=text)
         elif field.type in (int, float):
             read = number(field.type, meta["low"], meta["high"])
             group.add_argument(name, type=read, metavar=field.type.__name__.upper(), help=text)
+        elif meta["choices"]:
+            group.add_argument(name, type=read, nargs="*", metavar=words, help=text)
         else:
             read = number(int, meta["low"], meta["high"])
             group.add_argument(name, type=read, nargs="+", metavar="INT", help=text)
@@ -151,8 +182,13 @@ def parse(argv: Sequence[str] | None = None) -> Config:
 
     A wrong command line ends the process with status 2 and one line on stderr that names the flag.
     """
-    parser, words = make_parser(), sys.argv[1:] if argv is None else argv
-    parser.parse_args(words)  # ends here where it asks for --help or --version
+    words = sys.argv[1:] if argv is None else argv
+    asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    asked.add_argument("--preset", choices=PRESETS, default="default")
+    with contextlib.suppress(argparse.ArgumentError):
+        asked_for, _ = asked.parse_known_args(words)
+        make_parser(preset=asked_for.preset).parse_args(words)  # ends here where it asks for --help or --version
+    parser = make_parser()
     try:
         return read_flags(words)
     except UsageError as error:
@@ -165,20 +201,31 @@ def read_flags(argv: Sequence[str]) -> Config:
     Raises UsageError: it is wrong; the message names the flag.
     """
     given = explicit_flags(argv)
-    if given.get("is_train", True):
-        defaults = PRESETS[given.get("preset", "default")]
-        if (asked := given.get("discriminator")) != defaults.get("discriminator"):  # or it is as the preset has it
-            defaults = defaults | D_DEFAULTS.get(asked or "", {})
-        if given.get("g_update") == "fold":
-            defaults = defaults | FOLD_DEFAULTS
-        if (defaults | given).get("reward") == "bleu":
-            defaults = defaults | {"rollout_num": 1}  # as in the paper's baseline
-        config = Config(**defaults | given)
-    else:
-        config = trained(given)
+    config = Config(**(defaults_of(given) | given)) if given.get("is_train", True) else trained(given)
     check(config)
     check_effect(config, given)
     return config
+
+
+def defaults_of(given: dict[str, Any]) -> dict[str, Any]:
+    """The values that the flags start from beside those that are given: of the preset, and what some flags bring.
+
+    Raises UsageError: the class that --discriminator names can't be loaded.
+    """
+    defaults = PRESETS[given.get("preset", "default")]
+    asked = given.get("discriminator")
+    if asked and asked != defaults.get("discriminator"):  # or it is as the preset has it
+        entry = discriminator_entry(asked)
+        both = dict.fromkeys([*defaults.get("cosine_decay", ()), *entry.defaults.get("cosine_decay", ())])
+        defaults = defaults | entry.defaults | {"cosine_decay": tuple(both)}
+    if given.get("g_update") == "fold":
+        defaults = defaults | FOLD_DEFAULTS
+    if (defaults | given).get("reward") == "bleu":
+        defaults = defaults | {"rollout_num": 1}  # as in the paper's baseline
+    if (defaults | given).get("total_epochs") == 0:  # a discriminator is of no use then, unless it is asked for
+        guides = discriminator_entry((defaults | given).get("discriminator", "cnn")).additive
+        defaults = defaults if guides else defaults | {"pretrain_d_epochs": 0}
+    return defaults
 
 
 def explicit_flags(argv: Sequence[str]) -> dict[str, Any]:

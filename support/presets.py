@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from support.registries import DISCRIMINATORS
+
 # SeqGAN's synthetic experiment: sizes from the paper and its appendix, the schedule from the authors' code.
 PAPER = {
     "log_dir": "logs/train/paper",
@@ -61,15 +63,13 @@ PAPER_MUSIC = {
     "d_filter_sizes": (2, 4, 8, 16, 32),
     "d_num_filters": (60, 60, 60, 60, 60),
     "d_batch_size": 512,
-    "d_schedule": "cosine",
     "d_epochs": 1,
     "d_lr": 0.001,
     "total_epochs": 200,
     "d_steps": 0,
     "mle_steps": 2,
-    "mle_lr": 0.0005,
     "g_lr": 0.0005,
-    "g_schedule": "cosine",
+    "cosine_decay": ("g", "d"),
     "reward": "log_odds",
     "kl_weight": 1.0,
     "rollout_num": 4,
@@ -77,47 +77,100 @@ PAPER_MUSIC = {
     "eval_every": 100,
     "sample_every": 500,
 }
-# Those of --discriminator pooled: by d_gain_valid of folk tunes (experiments/resampling_tries.toml).
-POOLED_DEFAULTS = {
-    "d_hidden_dim": 128,
-    "d_batch_size": 256,
-    "d_lr": 0.001,
-    "d_schedule": "cosine",
-    "d_l2": 0.0,
-    "dropout_keep_prob": 0.6,
-}
 # Eight bars of folk tunes, in eighths with onsets, for the same generator; the discriminator that knew most of the
 # validation set (experiments/tunes_tries.toml). What comes after pretraining is short, so that all of it takes minutes.
 MUSIC = PAPER_MUSIC | {
     "log_dir": "logs/train/nottingham",
     "eval_log_dir": "logs/eval/nottingham",
-    "frame_beats": 0.5,
+    "token_length": "0.5beats",
     "onsets": True,
     "seq_len": 64,
     "window_stride": 64,
-    **POOLED_DEFAULTS,
+    **DISCRIMINATORS["pooled"].defaults,
     "discriminator": "pooled",
     "d_filter_sizes": (2, 4, 8, 16),
     "d_num_filters": (60, 60, 60, 60),
     "d_draws": 12_800,
     "pretrain_d_epochs": 5,
     "d_lr": 0.002,
+    "cosine_decay": ("g", "d"),
     "total_epochs": 50,
     "eval_every": 250,
     "sample_every": 100,
 }
-# Defaults of --discriminator bigram and lstm: three passes over 262,144 real and as many generated sequences.
-ADDITIVE_DEFAULTS = {
-    "pretrain_d_epochs": 1,
-    "d_draws": 262_144,
-    "d_epochs": 3,
-    "d_batch_size": 1024,
-    "d_lr": 0.005,
-    "d_schedule": "cosine",
-    "d_l2": 0.0,
-    "dropout_keep_prob": 1.0,
+# Lines of text of one's own: maximum likelihood, then an additive discriminator that guides what is drawn.
+TEXT = {
+    "log_dir": "logs/train/text",
+    "eval_log_dir": "logs/eval/text",
+    "dataset": "text",
+    **DISCRIMINATORS["bigram"].defaults,
+    "discriminator": "bigram",
+    "d_draws": 115_200,
+    "d_epochs": 1,
+    "d_batch_size": 256,
+    "d_lr": 0.003,
+    "dropout_keep_prob": 0.7,
+    "total_epochs": 0,
 }
-D_DEFAULTS = {"pooled": POOLED_DEFAULTS, "bigram": ADDITIVE_DEFAULTS, "lstm": ADDITIVE_DEFAULTS}
+# What captions and poems share: then the bigram discriminator's expected policy gradient.
+LEARNT = TEXT | {
+    "batch_size": 64,
+    "pretrain_g_epochs": 2000,
+    "g_update": "expected",
+    "reward": "log_odds",
+    "rollout_num": 0,
+    "kl_weight": 1.0,
+    "d_steps": 0,
+    "total_epochs": 200,
+    "g_lr": 0.001,
+    "cosine_decay": ("g_pretrain", "g", "d"),
+}
+# 24 tokens hold 99.7 % of COCO's captions whole. Pretraining is short and its dropout strong, as the generator
+# memorises 100,000 words soon; method `kl` of experiments/captions.toml.
+CAPTIONS = LEARNT | {
+    "log_dir": "logs/train/captions",
+    "eval_log_dir": "logs/eval/captions",
+    "data_dir": "data/captions",
+    "tokens": "word",
+    "min_count": 2,
+    "seq_len": 24,
+    "g_emb_dim": 128,
+    "g_hidden_dim": 128,
+    "g_dropout_keep_prob": 0.4,
+    "g_pretrain_lr": 0.005,
+}
+# Chinese quatrains of 20 characters; pretraining tuned by nll_valid with seed 0.
+POEMS = LEARNT | {
+    "log_dir": "logs/train/poems",
+    "eval_log_dir": "logs/eval/poems",
+    "data_dir": "data/quatrains.txt",
+    "seq_len": 20,
+    "vocab_size": 10_000,
+    "g_emb_dim": 256,
+    "g_hidden_dim": 256,
+    "g_dropout_keep_prob": 0.7,
+    "g_pretrain_lr": 0.003,
+}
+# SMILES strings: maximum likelihood, then likeness to drugs as the objective.
+MOLECULES = {
+    "log_dir": "logs/train/molecules",
+    "eval_log_dir": "logs/eval/molecules",
+    "dataset": "text",
+    "data_dir": "data/molecules.txt",
+    "seq_len": 57,
+    "vocab_size": 40,
+    "batch_size": 64,
+    "g_hidden_dim": 256,
+    "g_pretrain_lr": 0.004,
+    "cosine_decay": ("g_pretrain",),
+    "pretrain_g_epochs": 10_000,
+    "objective": "objectives/molecules.py:qed",
+    "kl_weight": 0.05,
+    "total_epochs": 300,
+    "rollout_num": 0,
+    "baseline": "batch",
+    "g_lr": 0.0005,
+}
 # Defaults of --g_update fold, whatever the preset.
 FOLD_DEFAULTS = {"total_epochs": 2, "d_steps": 1, "g_steps": 1, "mle_steps": 0, "kl_weight": 0.0}
 PRESETS: dict[str, dict[str, Any]] = {
@@ -126,4 +179,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quick": QUICK,
     "music": MUSIC,
     "paper_music": PAPER_MUSIC,
+    "text": TEXT,
+    "captions": CAPTIONS,
+    "poems": POEMS,
+    "molecules": MOLECULES,
 }

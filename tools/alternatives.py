@@ -26,7 +26,7 @@ from generator import Policy
 from model import adam
 from runs.directories import evaluations_of
 from runs.experiment import read
-from support.config import UsageError
+from support.errors import UsageError
 from support.config_file import CONFIG, read_config
 from support.device import configure_tensorflow
 from support.parser import Parser, number

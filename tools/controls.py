@@ -26,7 +26,7 @@ from evaluation import Evaluated, in_chunks
 from generator import Policy, State
 from model import SeqGAN
 from resampling import GROUPS, Groups
-from support.config import UsageError
+from support.errors import UsageError
 from support.device import configure_tensorflow
 from support.parser import Parser, new_file, number
 from support.seeds import Purpose, numpy_rng

@@ -19,7 +19,7 @@ import pandas as pd
 
 from evaluation.metrics import METRICS, PER_TOKEN, column, title
 from runs.directories import write_whole
-from support.config import UsageError
+from support.errors import UsageError
 from support.parser import Parser, read_flags
 from support.streams import keep_writing
 from tools.experiment import read

@@ -30,7 +30,8 @@ from model import SeqGAN
 from resampling import keep_one
 from runs.checkpoints import BEST
 from runs.directories import PRETRAINED, TEMPO, VOCABULARY, write_whole
-from support.config import Config, UsageError
+from support.config import Config
+from support.errors import UsageError
 from support.config_file import CONFIG, read_config
 from support.device import configure_tensorflow
 from support.metrics import mean_and_error

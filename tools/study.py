@@ -21,8 +21,8 @@ from runs.directories import CHECKPOINTS
 from runs.directories import METRICS as LOG
 from runs.manifest import CHECKSUM, read_manifest, sizes_at
 from runs.schedule import Schedule
-from support.config import UsageError
 from support.config_file import CONFIG, FREE_TO_CHANGE, READ_FROM, differences, read_config
+from support.errors import UsageError
 from support.parser import read_flags
 from tools.experiment import Cell, Experiment, mixed
 from tools.plot_curves import FLOOR, PANELS, read_run

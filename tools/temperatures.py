@@ -32,7 +32,8 @@ from runs.console import GUIDED, RESAMPLED
 from runs.directories import PRETRAINED, evaluations_of, steps_taken
 from runs.logs import with_errors
 from runs.schedule import Schedule
-from support.config import Config, UsageError
+from support.config import Config
+from support.errors import UsageError
 from support.config_file import CONFIG, read_config
 from support.device import configure_tensorflow
 from support.metrics import distinct, mean_and_error

@@ -5,10 +5,10 @@ import io
 
 import numpy as np
 
-from data import DataError
 from data.music.analysis import LETTERS, Sign, Tune, written
 from data.music.midi import MAX_BEATS, MAX_FILE_BYTES, one_line
 from data.music.tokens import Notes
+from support.errors import DataError
 
 HEADER = "%abc-2.1\n"  # a file's first line
 _BARS_A_LINE = 4

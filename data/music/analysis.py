@@ -1,6 +1,7 @@
 """What can be told of a melody on a grid: its notes, key and metre, and how it is written down."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -147,3 +148,31 @@ def written(tune: Tune) -> list[list[Sign]]:
                 bars[-1].append(Sign(start, length))
             start += length
     return bars
+
+
+class Stretch(NamedTuple):
+    """What a sample shares with a tune: its `length` in tokens, and where it begins in both."""
+
+    length: int
+    first: int
+    tune: int
+    place: int
+
+
+def longest_copies(samples: Sequence[np.ndarray] | np.ndarray, corpus: Sequence[np.ndarray]) -> list[Stretch]:
+    """The longest stretch of each sample that a tune of the corpus has too, the first of equals.
+
+    `samples`: tokens, int [any length] each. `corpus`: the same, one tune or more; `tune` counts them.
+    """
+    text = b"\xff".join(tune.astype(np.uint8).tobytes() for tune in corpus)  # tokens are below 255
+    starts = np.cumsum([0, *(len(tune) + 1 for tune in corpus)])
+    found = []
+    for sample in samples:
+        tokens, length, start = sample.astype(np.uint8).tobytes(), 0, 0
+        for first in range(len(tokens)):
+            while first + length < len(tokens) and tokens[first : first + length + 1] in text:
+                length, start = length + 1, first
+        at = text.find(tokens[start : start + length])
+        tune = int(np.searchsorted(starts, at, side="right")) - 1
+        found.append(Stretch(length, start, tune, at - int(starts[tune])))
+    return found

@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data import DataError
 from data.music.midi import MAX_FILE_BYTES, one_line, read_melody
 from data.music.songs import written_songs
 from data.music.tokens import Grid, trim
 from runs.directories import METRICS, write_whole
 from support.config_file import CONFIG
+from support.errors import DataError
 
 SPLITS = ("train", "valid", "test")
 MIN_TEMPO, MAX_TEMPO = 30.0, 300.0  # beats a minute of what is written; a frame in beats then lasts 0.0125 to 8 s

@@ -18,8 +18,8 @@ import mido
 import numpy as np
 import pretty_midi
 
-from data import DataError
 from data.music.tokens import Grid, Notes, melody, spans, to_tokens
+from support.errors import DataError
 
 # What a file may cost. The largest Nottingham file has 19 kB and lasts 7.5 minutes.
 MAX_FILE_BYTES = 1 << 20  # mido makes an object of some 300 bytes out of 2 bytes of file

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.music.abc import to_abc
-from data.music.analysis import Tune, analysed
-from data.music.measures import Stretch
+from data.music.analysis import Stretch, Tune, analysed
 from data.music.media import audio, wav
 from data.music.staff import staff
 from data.music.tokens import Grid

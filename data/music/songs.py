@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from runs.directories import SONG, write_whole
-from support.config import UsageError
+from support.errors import UsageError
 
 WRITTEN = ".samples.sha256"  # in such a folder: what was written there, as `sha256sum` lists files
 

@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data import DataError
+from support.errors import DataError
 
 REST = 0
 LOWEST_PITCH, HIGHEST_PITCH = 21, 108

@@ -6,8 +6,8 @@ s(a | y_<t) is known for every a. So Σ_a ∇G(a | y_<t) · s(a | y_<t) is taken
 
 import tensorflow as tf
 
-from additive import AdditiveDiscriminator
 from generator import Policy
+from guidance.additive import AdditiveDiscriminator
 
 
 def surrogate(

@@ -15,8 +15,8 @@ import tensorflow as tf
 from scipy.special import logsumexp, softmax
 
 from generator import Policy
-from support.metrics import mean_and_error, ratio_and_error
 from support.seeds import fold, uniforms
+from support.statistics import mean_and_error, ratio_and_error
 
 ROWS = 256  # samples drawn at once, however many are wanted, so that more begin with the fewer
 GROUPS = 256  # of n draws each, which stand for all that can be drawn

@@ -1,0 +1,90 @@
+"""What every data set is: real sequences that are read, split, cut into batches and decoded."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from data.training_set import RandomDraws, TrainingSet
+from generator import Policy, TokenSpec
+from support import own_code
+from support.config import Config
+from support.registries import DATASETS
+
+
+class Dataset:
+    """Real data. A subclass reads them in its constructor, which gets the `Config`, and sets what stands below.
+
+    `support/registries.py` lists data sets by the names that --dataset takes.
+    """
+
+    kind = ""  # of data, for which `evaluation/metrics.py` has metrics: oracle, text or music
+    spec: TokenSpec  # what sequences are made of
+    oracle: Policy | None = None  # the distribution of the real data, where it is known
+    origin: str  # where they come from, for messages: the flag and its value
+    training: TrainingSet | RandomDraws  # what training reads
+
+    def digests(self) -> dict[str, str]:
+        """Checksums of the parts of what is read from files, {name of the part: checksum}; recorded with the run."""
+        return {}
+
+    def files(self) -> dict[str, str]:
+        """What is kept in --log_dir beside the configuration: {file name: content}."""
+        return {}
+
+    def decode(self, rows: np.ndarray) -> Sequence[Any]:
+        """What an objective is given for sequences, int32 [n, T]: here the token ids, int32 [T] each."""
+        return list(rows)
+
+    def introduction(self) -> str:
+        """The line a run begins with."""
+        return f"{self.origin}: {self.spec.vocab_size} tokens, sequences of {self.spec.seq_len}"
+
+    def mle_batches(self, epoch: int) -> tf.Tensor:
+        """What the generator learns from in an epoch of pretraining, int32 [n, B, T]."""
+        return self.training.mle_batches(epoch)
+
+    def real(self, step: int) -> tf.Tensor:
+        """The real sequences of a d-step, int32 [n, T]; always the same n."""
+        return self.training.real(step)
+
+    def references(self) -> np.ndarray:
+        """The training set, int32 [n, T]: what the reward BLEU compares with."""
+        return self.training.references()
+
+    def validation(self) -> np.ndarray:
+        """Real sequences that training never saw, and on which it may choose, int32 [n, T]."""
+        raise NotImplementedError
+
+
+class HeldOut(Dataset):
+    """A data set with a validation and a test set, of which evaluation uses `valid` and `test`, int32 [n, T]."""
+
+    valid: np.ndarray
+    test: np.ndarray
+
+    def validation(self) -> np.ndarray:
+        """What is used of the validation set, int32 [n, T]."""
+        return self.valid
+
+
+def warn_of_held_out(origin: str, known: dict[str, np.ndarray]) -> None:
+    """Warns, by a line on stderr, of a validation or test set that can't tell what training never saw.
+
+    `origin` is the data's flag and its value, `known` tells of each sequence of `valid` and of `test` whether it is in
+    the training set as well, bool [n].
+    """
+    for split, name in (("valid", "validation"), ("test", "test")):
+        if not len(known[split]):
+            print(f"warning: {origin}: the {name} set is empty; its figures are left out", file=sys.stderr)
+        elif known[split].all():
+            print(f"warning: {origin}: the whole {name} set is in the training set as well", file=sys.stderr)
+
+
+def read_data(config: Config) -> Dataset:
+    """The data that --dataset names, of the registry or a user's own; raises UsageError, OSError: it can't be used."""
+    if own_code.is_own(config.dataset):
+        return own_code.load("--dataset", config.dataset)(config)
+    return DATASETS[config.dataset].load()(config)

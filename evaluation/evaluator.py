@@ -1,0 +1,132 @@
+"""What is measured of a policy and a discriminator on a data set, and what is shown of its samples."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from data.real import Dataset
+from data.training_set import spread
+from evaluation.discriminator import D_FIGURES, MeasuredDiscriminator, resampled_on_test, what_d_knows
+from evaluation.metrics import METRICS, Metric, column
+from evaluation.policy import MeasuredPolicy
+from runs.logs import RunLog
+from support.seeds import Purpose
+from support.statistics import Figures, mean_and_error, ratio_and_error
+
+NLL_ROWS = 64  # sequences whose likelihoods are computed at once: their logits are the largest tensor
+
+
+class Due(NamedTuple):
+    """What an epoch is due for: an `evaluation`, `samples` to look at; and whether it is the `last` of its phase."""
+
+    evaluation: bool
+    samples: bool
+    last: bool
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much an evaluation draws, and where samples go.
+
+    `samples` are drawn of a policy; `d_samples` real ones, and as many generated, measure a discriminator; one of
+    `candidates` is kept. `pictures` asks for pictures of samples, of `batch_size` sequences where nothing else is said.
+    """
+
+    samples: int = 256
+    d_samples: int = 1024
+    candidates: int = 0
+    seed: int = 1
+    batch_size: int = 32
+    pictures: bool = False
+    log_dir: Path = Path()
+    songs_dir: Path | None = None
+
+
+class Evaluator:
+    """Measures on the validation and the test set of any data; a subclass adds what its kind of data allows."""
+
+    compared: tuple[str, ...] = ()  # the figures of `compare`
+    generator_figures: tuple[str, ...] = ("nll_test", "nll_valid", "g_entropy")
+
+    def __init__(self, data: Dataset, settings: Settings):
+        """`data` are what is measured on, `settings` how much is drawn."""
+        self.data: Any = data
+        self.settings = settings
+        self._real_figures: dict[str, tuple[float, float]] | None = None
+        self._own = [metric for metric in METRICS.values() if metric.of and data.kind in (metric.data or (data.kind,))]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All figures that `of_policy` and `of_discriminator` may return."""
+        compared = (*self.compared, *(metric.name for metric in self._own))
+        real = (column(name, "real") for name in compared)
+        return (*self.generator_figures, *compared, *real, *D_FIGURES)
+
+    def of_policy(self, policy: MeasuredPolicy, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
+        """Measures a policy; `epoch` picks the random numbers of its samples.
+
+        Where the validation or the test set is empty, the figures that need it are left out. Returns (value, standard
+        error) of `nll_test` and `nll_valid`, the NLL of what is used of the split, and `g_entropy`, that of generated
+        sequences: all their nats over all their tokens, a sequence's end being one. Where samples are due as well, also
+        the figures of `compare` for the generated sequences and, as `real_...`, for as many of the validation set.
+        """
+        generated = policy.sample(self.settings.samples, Purpose.EVALUATE, tf.constant(epoch)).numpy()
+        figures = self.likelihoods(policy, generated)
+        return figures | self.beside_real(generated) if self.compares(due) else figures
+
+    def compares(self, due: Due) -> bool:
+        """Whether an evaluation compares samples with real sequences, which takes longer."""
+        return due.samples
+
+    def likelihoods(self, policy: MeasuredPolicy, generated: np.ndarray) -> dict[str, tuple[float, float]]:
+        """`nll_test`, `nll_valid` and `g_entropy` where there are sequences, int32 [n, T]: nats per token."""
+        parts = {"g_entropy": generated, "nll_valid": self.data.valid, "nll_test": self.data.test}
+        lengths = {name: (rows != policy.policy.vocab_size).sum(axis=1) for name, rows in parts.items()}
+        return {name: ratio_and_error(nats(policy, rows), lengths[name]) for name, rows in parts.items() if len(rows)}
+
+    def compare(self, rows: np.ndarray) -> dict[str, tuple[float, float]]:
+        """Compares sequences, int32 [n, T], with real ones: (mean, standard error) of each figure."""
+        return of_own(self._own, rows, self.data)
+
+    def beside_real(self, generated: np.ndarray) -> dict[str, tuple[float, float]]:
+        """The figures of `compare` and, as `real_...`, of as many validation sequences: what real ones reach."""
+        if self._real_figures is None:
+            real = spread(self.data.valid, len(generated))
+            self._real_figures = {column(name, "real"): pair for name, pair in self.compare(real).items()}
+        return self.compare(generated) | self._real_figures
+
+    def of_discriminator(
+        self, discriminator: MeasuredDiscriminator, epoch: int, beside: Figures | None = None
+    ) -> dict[str, tuple[float, float]]:
+        """What a discriminator knows of held-out sequences: the figures of `what_d_knows`.
+
+        At most `settings.d_samples` validation sequences choose η, and as many of test are measured; too few are not.
+        With `beside`, what `of_policy` has returned, also what comes of the candidates.
+        """
+        choosing, measuring = (spread(rows, self.settings.d_samples) for rows in (self.data.valid, self.data.test))
+        candidates = self.settings.candidates if beside else 0
+        known = what_d_knows(discriminator, choosing, measuring, epoch, self.data.spec.vocab_size, candidates)
+        return resampled_on_test(known, beside or {})
+
+    def show(self, policy: MeasuredPolicy, epoch: int, due: Due, log: RunLog) -> None:
+        """Shows or saves what a policy generates, after an epoch of a generator's phase; here nothing."""
+
+
+def nats(policy: MeasuredPolicy, rows: np.ndarray) -> np.ndarray:
+    """-log G of each sequence, int32 [n, T] → float32 [n], nats; NLL_ROWS at a time."""
+    count = -len(rows) % NLL_ROWS
+    padding = np.full([count, rows.shape[1]], policy.policy.vocab_size, np.int32)
+    rows = np.concatenate([rows, padding])  # one shape for all
+    parts = [policy.nll(tf.constant(rows[i : i + NLL_ROWS])).numpy() for i in range(0, len(rows), NLL_ROWS)]
+    return np.concatenate(parts)[: len(rows) - count]
+
+
+def of_own(metrics: Iterable[Metric], rows: np.ndarray, data: Any) -> dict[str, tuple[float, float]]:
+    """(mean, standard error) of metrics of one's own over sequences, int32 [n, T]; none where there are none."""
+    if not len(rows):
+        return {}
+    return {metric.name: mean_and_error(np.asarray(metric.of(rows, data))) for metric in metrics if metric.of}

@@ -1,0 +1,90 @@
+"""N-gram overlap and diversity of sequences: BLEU, self-BLEU, distinct n-grams."""
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from support.statistics import mean_and_error
+
+Sentence = Sequence[Hashable]  # of token ids, of words, or a string, of characters
+Tokens = np.ndarray | Sequence[Sentence]  # sequences: token ids, int [n, T], or n sentences
+
+
+def distinct(samples: Tokens, order: int = 2) -> tuple[float, float]:
+    """Share of different n-grams among all n-grams of the samples, and its standard error (Li et al., NAACL 2016).
+
+    The share falls as samples are added: compare only equal numbers of equal lengths. The error is the jackknife's, a
+    sample left out at a time, which on average is not too small (Efron and Stein, 1981).
+
+    `samples`: n >= 2 sequences, of any lengths, of which two or more have an n-gram. `order`: n.
+    """
+    grams = [list(zip(*(sequence[i:] for i in range(order)), strict=False)) for sequence in _lists(samples)]
+    holders = Counter(gram for found in grams for gram in set(found))  # how many samples have it
+    counts = np.array([len(found) for found in grams])
+    own = np.array([sum(holders[gram] == 1 for gram in set(found)) for found in grams])
+    without = (len(holders) - own) / (counts.sum() - counts)  # the share, each sample left out
+    return len(holders) / float(counts.sum()), (len(grams) - 1) * mean_and_error(without)[1]
+
+
+def bleu(samples: Tokens, references: Tokens, orders: Sequence[int] = (2, 3, 4)) -> np.ndarray:
+    """BLEU-n of each sample, all references being its references.
+
+    nltk's `sentence_bleu` (Papineni et al., ACL 2002): the geometric mean, for n-grams of 1 to n tokens, of the share
+    of a sample's n-grams that occur in a reference, an n-gram counting at most as often as in the one reference that
+    has it most often; times exp(1 - r/c) if the sample's c tokens are fewer than the r of the reference that is nearest
+    to it in length. A count of 0 is taken for 0.1 (Chen and Cherry, 2014, method 1), so that one order without a
+    match does not make the whole 0. The figure grows with the number of references: compare only at equal references.
+    With all of the test set as references the mean over the samples is what Texygen (Zhu et al., SIGIR 2018) reports.
+
+    `samples`: n sequences, of any lengths; one without a token scores 0. `references`: m >= 1 sequences. `orders`: the
+    orders n. Returns float64 [n, len(orders)], in 0..1.
+    """
+    return _bleu(_lists(samples), _lists(references), orders)
+
+
+def self_bleu(samples: Tokens, orders: Sequence[int] = (2, 3, 4)) -> np.ndarray:
+    """BLEU-n of each sample with the others as its references (Zhu et al., "Texygen", SIGIR 2018): high is uniform.
+
+    A sample is never its own reference, but its duplicates are. The figure grows with the number of samples.
+
+    `samples`: n >= 2 sequences, of any lengths. `orders`: the orders n. Returns float64 [n, len(orders)], in 0..1.
+    """
+    sentences = _lists(samples)
+    return _bleu(sentences, sentences, orders, among=True)
+
+
+def _bleu(
+    samples: list[Sentence], references: list[Sentence], orders: Sequence[int], among: bool = False
+) -> np.ndarray:
+    """BLEU of each sample; `among`: the samples are the references, and each leaves itself out."""
+    order, lengths = max(orders), Counter(map(len, references))
+    most: dict[tuple[Hashable, ...], tuple[int, int]] = {}  # how often the two references have an n-gram that lead
+    for reference in references:
+        for gram, times in Counter(_up_to(order, reference)).items():
+            first, second = most.get(gram, (0, 0))
+            most[gram] = (max(times, first), max(second, min(times, first)))
+    scores = np.zeros([len(samples), len(orders)])
+    for i, sample in enumerate(samples):
+        size, matches = len(sample), [0] * order
+        for gram, times in Counter(_up_to(order, sample)).items():
+            first, second = most.get(gram, (0, 0))
+            matches[len(gram) - 1] += min(times, second if among and times == first else first)
+        if not matches[0]:
+            continue
+        others = (length for length, count in lengths.items() if count > (among and length == size))
+        nearest = min(others, key=lambda length: (abs(length - size), length))
+        logs = [math.log((count or 0.1) / max(size - n, 1)) for n, count in enumerate(matches)]
+        penalty = math.exp(min(0.0, 1 - nearest / size))
+        scores[i] = [penalty * math.exp(math.fsum(1 / n * log for log in logs[:n])) for n in orders]
+    return scores
+
+
+def _up_to(order: int, sequence: Sentence) -> list[tuple[Hashable, ...]]:
+    """Its n-grams of 1 to `order` tokens."""
+    return [gram for n in range(1, order + 1) for gram in zip(*(sequence[i:] for i in range(n)), strict=False)]
+
+
+def _lists(sequences: Tokens) -> list[Sentence]:
+    return sequences.tolist() if isinstance(sequences, np.ndarray) else list(sequences)

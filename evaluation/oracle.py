@@ -1,0 +1,153 @@
+"""What is measured where the truth is known: likelihoods, entropies and divergences against the oracle."""
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+
+import numpy as np
+import tensorflow as tf
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from evaluation.discriminator import (
+    D_FIGURES,
+    MeasuredDiscriminator,
+    balanced_accuracy,
+    resampled,
+    resampled_on_test,
+    what_d_knows,
+)
+from evaluation.evaluator import Due, Evaluator, of_own
+from evaluation.ngrams import distinct
+from evaluation.policy import Comparison, MeasuredPolicy
+from generator import SAMPLE_ROWS
+from guidance.choosing import GROUPS, Groups
+from runs.logs import RunLog
+from support.seeds import Purpose
+from support.statistics import Figures, mean_and_error
+
+
+class OracleEvaluator(Evaluator):
+    """Measures against an oracle, whose density is known."""
+
+    generator_figures = ("nll", "nll_test", "g_entropy", "oracle_entropy", "kl_forward", "kl_reverse", "distinct2")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """As in `Evaluator`."""
+        own = (metric.name for metric in self._own)
+        return (*self.generator_figures, *own, *D_FIGURES, "d_optimal_acc")
+
+    def of_policy(self, policy: MeasuredPolicy, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
+        """Measures a policy against the oracle; `epoch` picks the random numbers, `due` changes nothing.
+
+        Returns:
+            (value, standard error) over `settings.samples` sequences:
+            - `nll` = NLL_oracle, `nll_test` and `g_entropy`, nats per token;
+            - `kl_forward` = KL(oracle ‖ G) = nll_test - H(oracle) and `kl_reverse` = KL(G ‖ oracle) = nll - g_entropy,
+              nats per token; each difference is taken along the same sequences, so its error is small;
+            - `distinct2`, the share of different bigrams among those of the generated sequences;
+            - `oracle_entropy` as it was estimated at the start.
+        """
+        size = self.settings.samples
+        rows = min(size, SAMPLE_ROWS)
+        chunks = range(-(-size // rows))
+        oracle = self.data.oracle
+        parts = [policy.compare_with(oracle, rows, tf.constant(epoch), tf.constant(chunk)) for chunk in chunks]
+        joined = Comparison._make(np.concatenate(values)[:size] for values in zip(*parts, strict=True))
+        measured = {"nll": joined.nll_oracle, "nll_test": joined.nll_test, "g_entropy": joined.g_entropy}
+        measured |= {"kl_forward": joined.kl_forward, "kl_reverse": joined.kl_reverse}
+        figures = {name: mean_and_error(values) for name, values in measured.items()}
+        figures |= {"distinct2": distinct(joined.generated), "oracle_entropy": self.data.entropy}
+        return figures | of_own(self._own, np.asarray(joined.generated), self.data)
+
+    def compare(self, rows: np.ndarray) -> dict[str, tuple[float, float]]:
+        """`distinct2` and metrics of one's own of sequences, int32 [n, T]."""
+        return {"distinct2": distinct(rows)} | super().compare(rows)
+
+    @cached_property
+    def _unseen(self) -> np.ndarray:
+        return self.data.sample(2 * self.settings.d_samples, Purpose.D_TEST_REAL)
+
+    def of_discriminator(
+        self, discriminator: MeasuredDiscriminator, epoch: int, beside: Figures | None = None
+    ) -> dict[str, tuple[float, float]]:
+        """What a discriminator knows of two times `settings.d_samples` sequences of the oracle, always the same ones.
+
+        The first half stands for the validation set, the other for the test set. Returns (value, standard error) of the
+        figures of `what_d_knows`, and `d_optimal_acc`: the accuracy, on the same sequences, of the optimal
+        discriminator, D* = p / (p + G). With `beside`, what `of_policy` has returned, also the NLLs, entropy and
+        divergences of what is kept of the candidates.
+        """
+        size = self.settings.d_samples
+        choosing, measuring = np.split(self._unseen, 2)
+        candidates = self.settings.candidates if beside else 0
+        known = what_d_knows(discriminator, choosing, measuring, epoch, self.data.spec.vocab_size, candidates)
+        sequences = np.concatenate([measuring, known.fakes, known.pool])
+        optimal = discriminator.optimal_log_odds(self.data.oracle, tf.constant(sequences)).numpy()  # log p - log G
+        real, fake, of_pool = np.split(optimal, [size, 2 * size])
+        figures = {"d_optimal_acc": balanced_accuracy(real, fake)}
+        if known.groups and beside:
+            figures |= resampled(beside, self._changes(discriminator.policy, known.groups, known.pool, of_pool))
+        return resampled_on_test(known, beside or {}) | figures
+
+    def choose_optimally(
+        self, discriminator: MeasuredDiscriminator, epoch: int, beside: Figures, count: int
+    ) -> dict[str, tuple[float, float]]:
+        """What would come of keeping one of `count` samples by D*, with η = 1: the figures of `resampled`.
+
+        As many sequences of the oracle as `settings.d_samples` measure it.
+        """
+        real = self.data.sample(max(self.settings.d_samples, 2), Purpose.D_TEST_REAL)
+        policy = discriminator.policy
+        pool = policy.sample(GROUPS * count, Purpose.D_TEST_FAKE, tf.constant(epoch)).numpy()
+        both = tf.constant(np.concatenate([real, pool]))
+        optimal = discriminator.optimal_log_odds(self.data.oracle, both).numpy()
+        groups = Groups(optimal[len(real) :].reshape(GROUPS, count))
+        gain, error = groups.gain(optimal[: len(real)], np.full(len(real), self.data.spec.seq_len))
+        changes = dict.fromkeys(("nll_test", "kl_forward"), (-gain, error))
+        return resampled(beside, changes | self._changes(policy, groups, pool, optimal[len(real) :]))
+
+    def _changes(self, policy: MeasuredPolicy, groups: Groups, pool: np.ndarray, log_ratios: np.ndarray) -> dict:
+        """By how much choosing changes NLL_oracle, entropy and KL(G ‖ oracle), by a pool and its log p - log G."""
+        parts = np.split(pool, len(pool) // SAMPLE_ROWS)  # one shape, whatever the candidates
+        nats = np.concatenate([policy.nll(tf.constant(part)).numpy() for part in parts])
+        values = {"nll": (nats - log_ratios, 0.0), "g_entropy": (nats, -1.0), "kl_reverse": (-log_ratios, 1.0)}
+        return {name: self._change(groups, f, slope) for name, (f, slope) in values.items()}
+
+    def _change(self, groups: Groups, nats: np.ndarray, slope: float) -> tuple[float, float]:
+        """`Groups.change` in nats per token; `nats` are of each draw, [m · n]."""
+        change, error = groups.change(nats.reshape(groups.log_weights.shape), slope)
+        return change / self.data.spec.seq_len, error / self.data.spec.seq_len
+
+    def show(self, policy: MeasuredPolicy, epoch: int, due: Due, log: RunLog) -> None:
+        """With `settings.pictures`, at evaluations: the oracle's likelihoods of a generated and a real batch."""
+        if self.settings.pictures and due.evaluation:
+            generated = policy.sample(self.settings.batch_size, Purpose.IMAGES, tf.constant(epoch))
+            batches = {"generated": generated, "real": self.data.mle_batches(epoch)[0]}
+            log_probs = {name: self.data.log_probs(tokens).numpy() for name, tokens in batches.items()}
+            log.image(epoch, "samples/likelihoods", likelihoods(log_probs, self.data.spec.vocab_size))
+
+
+def likelihoods(batches: Mapping[str, np.ndarray], vocab_size: int) -> np.ndarray:
+    """Draws batches of sequences beside each other, a row a sequence, each token in the colour of its log-probability.
+
+    The scale is the same for every epoch and batch: from 0 down to three times that of a uniform choice.
+
+    `batches`: {title: log-probabilities [B, T] of a batch's tokens given those before them, nats}. `vocab_size`: V.
+    Returns uint8 [height, width, 3], red, green and blue.
+    """
+    uniform = -math.log(vocab_size)
+    figure = Figure(figsize=(4 * len(batches) + 1.5, 5), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(batches), squeeze=False)[0]
+    for panel, (title, log_probs) in zip(panels, batches.items(), strict=True):
+        image = panel.imshow(log_probs, cmap="viridis", vmin=3 * uniform, vmax=0, aspect="auto", interpolation="none")
+        panel.set(title=f"{title}: {-log_probs.mean():.2f} nats per token", xlabel="place in the sequence")
+        panel.set_xticks([0, log_probs.shape[1] - 1], ["1", str(log_probs.shape[1])])
+        panel.set_yticks([])
+    legend = figure.colorbar(image, ax=panels, label="log-probability of the token under the oracle, nats")
+    legend.ax.axhline(uniform, color="white")
+    legend.ax.text(0.5, uniform, "uniform", color="white", ha="center", va="bottom", fontsize="small")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()

@@ -1,0 +1,223 @@
+"""What is measured of tunes beside real ones: how near their pitches are, and what a musician hears in them."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import tensorflow as tf
+from scipy.special import entr, rel_entr
+
+from data.music.analysis import Tune, analysed, longest_copies
+from data.music.media import SAMPLE_RATE, audio, piano_roll, save_media
+from data.music.midi import midi_file
+from data.music.songs import write_songs
+from data.music.tokens import REST, to_pitches
+from data.training_set import draw
+from evaluation.evaluator import Due, Evaluator
+from evaluation.ngrams import bleu, self_bleu
+from evaluation.policy import MeasuredPolicy
+from runs.directories import MEDIA, SONGS, write_whole
+from runs.logs import RunLog
+from support.seeds import Purpose
+from support.statistics import mean_and_error
+
+SAMPLES = len(SONGS)  # tunes shown, played and written to files at a time
+COPY_LENGTH = 16  # tokens; the shortest stretch of a training tune that counts as copied, in shorter sequences all
+
+
+class TuneEvaluator(Evaluator):
+    """Measures on windows of tunes that training never saw."""
+
+    compared = (
+        *("bleu2", "bleu3", "bleu4", "self_bleu4", "mse", "rest_share", "pitch_range", "copied_share", "longest_copy"),
+        *("scale_consistency", "pitch_class_entropy", "stepwise", "ends_on_tonic", "repeated_bars"),
+        *("alike_after_2", "alike_after_4", "alike_after_8", "interval_divergence", "rhythm_divergence"),
+    )
+
+    def compares(self, due: Due) -> bool:
+        """At the end of a phase alone, as it takes seconds."""
+        return due.last
+
+    def likelihoods(self, policy: MeasuredPolicy, generated: np.ndarray) -> dict[str, tuple[float, float]]:
+        """As in `Evaluator`; their errors take no account of windows that share a tune."""
+        measured = {"g_entropy": generated, "nll_valid": self.data.valid, "nll_test": self.data.test}
+        # All in one call, as each shape would be compiled on its own.
+        nll = policy.nll(tf.constant(np.concatenate(list(measured.values())))).numpy() / self.data.spec.seq_len
+        parts = np.split(nll, np.cumsum([len(tokens) for tokens in measured.values()])[:-1])
+        return {name: mean_and_error(part) for name, part in zip(measured, parts, strict=True) if len(part)}
+
+    def compare(self, samples: np.ndarray) -> dict[str, tuple[float, float]]:
+        """Compares sequences, int32 [n, T], with real tunes.
+
+        The paper reports BLEU-4 and MSE for music and says neither what the references are nor between what pairs it
+        takes the MSE, so its figures can't be compared with these.
+
+        Returns:
+            (mean over the sequences, standard error of the mean) of
+            - `bleu2`, `bleu3`, `bleu4`: `ngrams.bleu` with all test windows as references;
+            - `self_bleu4`: `ngrams.self_bleu` among the sequences, whose errors it takes for independent;
+            - `mse`: `nearest_squared_difference` to the test windows, semitones²;
+            - `rest_share`: share of tokens that are rests;
+            - `pitch_range`: highest less lowest pitch of a sequence, semitones;
+            - `copied_share`: share of sequences with 16 or more consecutive tokens of a training tune in them or, where
+              --seq_len is less, that are such a stretch whole;
+            - `longest_copy`: tokens of the longest stretch that a training tune has too;
+            - what `musical` tells of each, and of all `interval_divergence` and `rhythm_divergence`, the `divergence`
+              of their `intervals` and `rhythms` from those of the test windows.
+            What needs test is left out where it is empty; self-BLEU needs two sequences, and all figures one. A
+            sequence of rests alone counts in neither `mse` nor `pitch_range`.
+        """
+        if not len(samples):
+            return {}
+        values: dict[str, np.ndarray] = {}
+        pitches = to_pitches(samples)
+        if len(self.data.test):
+            values |= dict(zip(("bleu2", "bleu3", "bleu4"), bleu(samples, self.data.test).T, strict=True))
+            values["mse"] = nearest_squared_difference(pitches, to_pitches(self.data.test))
+        if len(samples) > 1:
+            values["self_bleu4"] = self_bleu(samples, orders=(4,))[:, 0]
+        values["rest_share"] = (samples == REST).mean(axis=1)
+        values["pitch_range"] = pitch_range(pitches)
+        values["longest_copy"] = np.array(
+            [stretch.length for stretch in longest_copies(samples, self.data.tunes.train)]
+        )
+        values["copied_share"] = values["longest_copy"] >= min(COPY_LENGTH, samples.shape[1])
+        tunes = [analysed(tokens, self.data.grid) for tokens in samples]
+        each = [musical(tune) for tune in tunes]
+        values |= {name: np.array([figures[name] for figures in each]) for name in each[0]}
+        defined = {name: values[name][~np.isnan(values[name])] for name in self.compared if name in values}
+        figures = {name: mean_and_error(numbers) for name, numbers in defined.items() if len(numbers)}
+        for name, counted in (("interval_divergence", intervals), ("rhythm_divergence", rhythms)):
+            pair = divergence([counted(tune) for tune in tunes], [counted(tune) for tune in self._test_tunes])
+            figures |= {} if math.isnan(pair[0]) else {name: pair}
+        return figures | super().compare(samples)
+
+    @cached_property
+    def _test_tunes(self) -> list[Tune]:
+        return [analysed(tokens, self.data.grid) for tokens in self.data.test]
+
+    def show(self, policy: MeasuredPolicy, epoch: int, due: Due, log: RunLog) -> None:
+        """Every --sample_every epochs and at a phase's end: tunes to see and hear, and sample*.mid written anew.
+
+        These are in --log_dir and, as a copy, in --songs_dir, if there is one.
+        """
+        if not due.samples:
+            return
+        data, settings, grid = self.data, self.settings, self.data.grid
+        generated = policy.sample(SAMPLES, Purpose.IMAGES, tf.constant(epoch)).numpy()
+        real = draw(data.windows, SAMPLES, settings.seed, Purpose.IMAGES, epoch)
+        songs = [midi_file(tokens, data.frame_seconds, grid.beats, grid.onsets) for tokens in generated]
+        for name, content in zip(SONGS, songs, strict=True):
+            write_whole(settings.log_dir / name, content)
+        if settings.songs_dir:
+            write_songs(settings.songs_dir, SONGS, songs)
+        for name, tunes in (("generated", generated), ("real", real)):
+            picture = piano_roll(tunes, data.frame_seconds, f"{name}, epoch {epoch}", grid.onsets)
+            clips = np.stack([audio(tokens, data.frame_seconds, grid.onsets) for tokens in tunes])
+            log.image(epoch, f"piano_roll/{name}", picture)
+            log.audio(epoch, f"audio/{name}", clips, SAMPLE_RATE)
+            if settings.pictures:
+                save_media(settings.log_dir / MEDIA, f"epoch{epoch:05d}_{name}", picture, clips)
+
+
+_SCALE = np.array([0, 2, 4, 5, 7, 9, 11])  # a major scale, and the minor one of its sixth note
+
+
+def nearest_squared_difference(samples: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Mean squared difference of pitch between each sample and the reference it is nearest to, semitones².
+
+    The mean is over the frames in which both sound; a rest has no pitch. The nearest reference, and not the mean over
+    all, because a single held note is closer to all tunes on average than another real tune is (on Nottingham 23
+    against 48).
+
+    `samples`: MIDI pitches, 0 a rest, int [n, T]. `references`: the same, int [m, T], m >= 1. Returns float64 [n]; NaN
+    where a sample sounds at no time together with any reference.
+    """
+    ours, theirs = samples.astype(np.float64), references.astype(np.float64)  # rests, 0, add nothing
+    we_sound, they_sound = np.sign(ours), np.sign(theirs)
+    total = ours**2 @ they_sound.T + we_sound @ (theirs**2).T - 2 * ours @ theirs.T  # [n, m]
+    frames = we_sound @ they_sound.T  # [n, m]
+    differences = np.divide(total, frames, out=np.full_like(total, np.nan), where=frames > 0)
+    return np.fmin.reduce(differences, axis=1)
+
+
+def pitch_range(samples: np.ndarray) -> np.ndarray:
+    """Highest less lowest of MIDI pitches, 0 a rest, semitones: int [n, T] → float64 [n], NaN where all is silent."""
+    pitches = np.where(samples == 0, np.nan, samples)
+    return np.fmax.reduce(pitches, axis=1) - np.fmin.reduce(pitches, axis=1)
+
+
+# What a musician hears
+
+
+def musical(tune: Tune) -> dict[str, float]:
+    """Figures of one tune, NaN where it has too few notes or bars for them.
+
+    Returns:
+        - `scale_consistency`: share of its notes in the major or minor scale that has most of them, as in muspy;
+        - `pitch_class_entropy`: of its notes, bits, as in muspy;
+        - `stepwise`: share of the moves to another pitch that are of one or two semitones;
+        - `ends_on_tonic`: whether its last note is the tonic of its key;
+        - `repeated_bars`: share of the whole bars after the first that occur before;
+        - `alike_after_2`, `_4`, `_8`: share of its tokens that are what they were so many bars before.
+    """
+    tokens, pitches = tune.tokens, tune.notes[:, 0]
+    bars = tokens[: len(tokens) // tune.bar * tune.bar].reshape(-1, tune.bar)
+    again = [bool((bars[:i] == bars[i]).all(axis=1).any()) for i in range(1, len(bars))]
+    figures = {"repeated_bars": float(np.mean(again)) if again else math.nan}
+    for count in (2, 4, 8):
+        lag = count * tune.bar
+        alike = float(np.mean(tokens[lag:] == tokens[:-lag])) if lag < len(tokens) else math.nan
+        figures[f"alike_after_{count}"] = alike
+    share = np.bincount(pitches % 12, minlength=12) / max(len(pitches), 1)
+    moves = np.abs(np.diff(pitches))
+    moves = moves[moves > 0]
+    some = len(pitches) > 0
+    return figures | {
+        "scale_consistency": max(float(share[(tonic + _SCALE) % 12].sum()) for tonic in range(12))
+        if some
+        else math.nan,
+        "pitch_class_entropy": float(entr(share).sum() / math.log(2)) if some else math.nan,
+        "stepwise": float(np.mean(moves <= 2)) if len(moves) else math.nan,
+        "ends_on_tonic": float(pitches[-1] % 12 == tune.key.tonic) if some else math.nan,
+    }
+
+
+def intervals(tune: Tune) -> Counter:
+    """How often each interval from a note to the next occurs, semitones, those beyond an octave as an octave."""
+    return Counter(np.clip(np.diff(tune.notes[:, 0]), -12, 12).tolist())
+
+
+def rhythms(tune: Tune) -> Counter:
+    """How often each pattern of onsets fills a bar."""
+    begins = np.zeros(len(tune.tokens), bool)
+    begins[tune.notes[:, 1]] = True
+    return Counter(bar.tobytes() for bar in begins[: len(begins) // tune.bar * tune.bar].reshape(-1, tune.bar))
+
+
+def divergence(samples: Sequence[Counter], references: Sequence[Counter]) -> tuple[float, float]:
+    """Jensen-Shannon divergence of what is counted in samples from what is counted in references, bits, 0..1.
+
+    Few counts keep it above 0 even for samples of the same kind: compare only equal numbers of equal lengths.
+
+    `samples`: a Counter each. `references`: the same, taken as they are. Returns (divergence, standard error): the
+    jackknife's, a sample left out at a time. NaN where nothing is counted.
+    """
+    kinds = sorted(set().union(*samples, *references))
+    counts, others = (
+        np.array([[each[kind] for kind in kinds] for each in part], float) for part in (samples, references)
+    )
+    if not kinds or not counts.sum() or not others.sum():
+        return math.nan, math.nan
+    other = others.sum(axis=0) / others.sum()
+
+    def of(totals: np.ndarray) -> np.ndarray:
+        share = totals / totals.sum(axis=-1, keepdims=True)
+        middle = (share + other) / 2
+        return (rel_entr(share, middle) + rel_entr(other, middle)).sum(axis=-1) / (2 * math.log(2))
+
+    with np.errstate(invalid="ignore"):  # where one sample has all
+        without = of(counts.sum(axis=0) - counts)
+    return float(of(counts.sum(axis=0))), (len(counts) - 1) * mean_and_error(without)[1]

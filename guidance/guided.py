@@ -1,0 +1,155 @@
+"""The guided policy: what an additive discriminator knows, put into the policy token by token."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from scipy.optimize import minimize_scalar
+
+from discriminator import Discriminator
+from generator import Policy, State, in_chunks
+from guidance.additive import AdditiveDiscriminator
+from support.errors import UsageError
+
+LARGEST_ETA = 4.0  # the scores of a discriminator that is right have the best η at 1
+
+
+class GuidedPolicy(Policy):
+    """G'(y_t | y_<t) ∝ G(y_t | y_<t) · exp(η s(y_t | y_<t)).
+
+    With the optimal discriminator, s = log p(y_t | y_<t) - log G(y_t | y_<t), and η = 1 it is p. Both factors are
+    softmax of what is linear in a state. So their product is, too: its `hidden` is [hidden of G, η · context of D].
+    """
+
+    def __init__(self, policy: Policy, discriminator: AdditiveDiscriminator, eta: tf.Variable):
+        """Guides `policy` by `discriminator`; all three stay what they are, and are followed when they change.
+
+        `policy`: G, which may be a guided one. `discriminator`: gives s; of the same vocabulary. `eta`: η >= 0, float32
+        scalar.
+        """
+        self.policy, self.discriminator, self.eta = policy, discriminator, eta
+        self.vocab_size, self.seq_len = policy.vocab_size, policy.seq_len
+        self.start_token, self.end_token = policy.start_token, policy.end_token
+        self.hidden_dim = policy.hidden_dim + discriminator.rank
+
+    @property
+    def weights(self) -> list[tf.Variable]:  # type: ignore[override]
+        """Those of the policy and of the discriminator, and η."""
+        return [*self.policy.weights, *self.discriminator.weights, self.eta]
+
+    def _joined(self, state: State, context: State) -> State:
+        hidden = tf.concat([state.hidden, self.eta * context.hidden], axis=-1)
+        return State(hidden, tf.concat([state.cell, context.cell], axis=-1))
+
+    def first_state(self, batch_size: int) -> State:
+        """As in `Policy`."""
+        return self._joined(self.policy.first_state(batch_size), self.discriminator.first_state(batch_size))
+
+    def next_state(self, tokens: tf.Tensor, state: State) -> State:
+        """As in `Policy`."""
+        own = state.cell.shape[-1] - self.discriminator.memory_dim
+        read = State(state.hidden[:, : self.policy.hidden_dim], state.cell[:, :own])
+        context = self.discriminator.next_state(tokens, state.cell[:, own:])
+        return self._joined(self.policy.next_state(tokens, read), context)
+
+    def states(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
+        """As in `Policy`; there is no dropout in what the discriminator says."""
+        return self._joined(self.policy.states(tokens, dropout_seed), self.discriminator.contexts(tokens))
+
+    def projection(self) -> tf.Tensor:
+        """As in `Policy`, [H + K + 1, V]."""
+        own, scores = self.policy.projection(), self.discriminator.projection()
+        return tf.concat([own[:-1], scores[:-1], own[-1:] + self.eta * scores[-1:]], axis=0)
+
+
+def best_guidance(nll: Callable[[float], float]) -> float:
+    """The η of 0 to 4 with the least NLL on real sequences, by Brent's method, to 0.01; 0 where none is better.
+
+    `nll` gives the guided policy's NLL at an η. It is convex: -η·s is linear in η, log Σ G·exp(η·s) is convex.
+    """
+    found = minimize_scalar(nll, bounds=(0.0, LARGEST_ETA), method="bounded", options={"xatol": 0.01})
+    return float(found.x) if found.fun < nll(0.0) else 0.0
+
+
+class Guidance:
+    """The guided policy of a run, its weight η, and the discriminators that earlier rounds have folded into G."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        discriminator: AdditiveDiscriminator,
+        folds: Sequence[Discriminator],
+        eta: float | None,
+        validation: Callable[[], np.ndarray] | None,
+        jit: bool,
+    ):
+        """Guides `policy` by `discriminator`, after `folds`, one for each round of --g_update fold.
+
+        `eta` is η, or None where it is chosen on `validation`, which returns real sequences, int32 [n, T]; `jit`
+        compiles with XLA.
+        """
+        self.discriminator, self.given, self._validation = discriminator, eta, validation
+        self.eta = tf.Variable(eta or 1.0, trainable=False)
+        self.folds: tuple[GuidedPolicy, ...] = ()
+        for fold in folds:
+            assert isinstance(fold, AdditiveDiscriminator)
+            self.folds += (GuidedPolicy(policy, fold, tf.Variable(0.0, trainable=False)),)
+            policy = self.folds[-1]
+        self.policy = policy  # what is guided
+        self.guided = guided = GuidedPolicy(policy, discriminator, self.eta)
+
+        def mean_nll(tokens: tf.Tensor) -> tf.Tensor:  # nats per token
+            nats = in_chunks(lambda part: -tf.reduce_sum(guided.log_probs(part), axis=1), tokens)
+            return tf.reduce_sum(nats) / tf.reduce_sum(guided.mask(tokens))
+
+        self._nll = tf.function(mean_nll, jit_compile=jit, autograph=False)
+
+    @property
+    def discriminators(self) -> list[Discriminator]:
+        """Those of earlier rounds."""
+        return [guide.discriminator for guide in self.folds]
+
+    def state(self) -> dict[str, Any]:
+        """What training changes, by its names in a checkpoint."""
+        state: dict[str, Any] = {"guide_eta": self.eta}
+        for k, guide in enumerate(self.folds):
+            state |= {f"fold{k}": guide.discriminator, f"fold{k}_eta": guide.eta}
+        return state
+
+    def validation(self) -> np.ndarray:
+        """The validation set, int32 [n, T]; raises UsageError where it is empty."""
+        tokens = self._validation() if self._validation else np.empty([0, 0])
+        if not len(tokens):
+            raise UsageError("--guide_eta 0: there is no validation set to choose it on; give another, such as 1")
+        return tokens
+
+    def choose_eta(self) -> float:
+        """η ← the one that was given or else that of least NLL on the validation set; when D's training ends.
+
+        Raises UsageError: the validation set is empty.
+        """
+        if self.given is None:
+            sequences = tf.constant(self.validation())
+
+            def nll(eta: float) -> float:
+                self.eta.assign(eta)
+                return float(self._nll(sequences))
+
+            self.eta.assign(best_guidance(nll))
+        return float(self.eta.numpy())
+
+    def fold(self, round_: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Folds the discriminator into the policy, and gives it the fresh weights of the one that it replaces.
+
+        Returns the new policy's NLL of the validation set, nats per token, float32 scalar; η s(y_t) of each of its
+        tokens, float32 [n, T], and the tokens, int32 [n, T].
+        """
+        guide, eta, tokens = self.folds[round_], self.choose_eta(), tf.constant(self.validation())
+        rewards, loss = eta * self.discriminator.token_scores(tokens), self._nll(tokens)
+        for kept, present in zip(guide.discriminator.weights, self.discriminator.weights, strict=True):
+            fresh = kept.numpy()
+            kept.assign(present)
+            present.assign(fresh)
+        guide.eta.assign(eta)
+        return loss, rewards, tokens

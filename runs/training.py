@@ -1,0 +1,187 @@
+"""A run's way through the loops of Algorithm 1: it counts steps, skips those that were taken, records and saves."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from runs.checkpoints import Checkpoints
+from runs.console import Progress
+from runs.pretrained import Pretraining
+from runs.records import Records
+from runs.schedule import Phase, Schedule
+from runs.signals import Interrupt
+from support.statistics import Figures
+
+HALF = "half_copied"  # in a checkpoint that `Training.start_from` has left behind: the logs are further than it is
+
+
+class Diverged(RuntimeError):
+    """A loss or a weight is no longer a finite number."""
+
+
+class Interrupted(Exception):
+    """A signal asks the run to save and end."""
+
+
+class Training:
+    """The steps that a run has taken, and what happens between them.
+
+    The loops of main.py ask it for epochs and steps. It leaves out those that a resumed run has behind it. A step is
+    taken when the loop asks for the next one, so that what a loop does after its last step belongs to that step. At
+    the end of an epoch it writes a row, evaluates and saves where they are due.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        checkpoints: Checkpoints,
+        records: Records,
+        interrupt: Interrupt,
+        taken: int,
+        *,
+        evaluate: Callable[[Phase, int], Figures | None],
+        told: Callable[[Figures], dict[str, float]],
+        is_finite: Callable[[], Any],
+        saved: Callable[[], None],
+    ):
+        """After `taken` steps. `evaluate` measures after an epoch of a phase where that is due, and else returns None.
+
+        `told` picks what a line of progress has of an evaluation, `is_finite` tells whether all weights are finite
+        numbers, and `saved` is called after the first checkpoint.
+        """
+        self.schedule, self.checkpoints, self.records, self.taken = schedule, checkpoints, records, taken
+        self.interrupt = interrupt
+        self._evaluate, self._told, self._is_finite, self._saved = evaluate, told, is_finite, saved
+        self.evaluation_seconds = 0.0
+        self.moved = False  # whether this process has taken a step of the epoch
+        self._phase, self._epoch = schedule.pretrain_g, 0
+        self._compiled: set[str] = set()  # kinds of steps that this process has taken
+        self._compiling = 0.0  # seconds of this epoch's steps that were the first of their kind
+
+    @property
+    def finished(self) -> bool:
+        """Whether no step is left."""
+        return self.taken >= len(self.schedule)
+
+    @property
+    def due(self) -> bool:
+        """Whether the epoch under way is evaluated or saved at its end."""
+        at = self._phase, self._epoch
+        return self.schedule.evaluation_due(*at) or self.schedule.checkpoint_due(*at)
+
+    @property
+    def last(self) -> bool:
+        """Whether the epoch under way is the last of its phase."""
+        return self.schedule.ends(self._phase, self._epoch)
+
+    def epochs(self, phase: Phase) -> Iterator[int]:
+        """The epochs of a phase that are not over; after each its row, evaluation and checkpoint.
+
+        Raises Diverged, OSError: as `save`.
+        """
+        if self.taken >= phase.end:
+            return
+        first = max(self.taken - phase.begin, 0) // phase.per_epoch
+        with Progress(phase.name, phase.epochs, first, self._told) as progress:
+            for epoch in range(first, phase.epochs):
+                self._phase, self._epoch, self.moved = phase, epoch, False
+                started, self._compiling = time.perf_counter(), 0.0
+                yield epoch
+                figures, evaluation = self._end_epoch(time.perf_counter() - started)
+                progress.update(epoch, figures, evaluation)
+                best = self.records.best
+                if self.schedule.checkpoint_due(phase, epoch) or (best and best["step"] == self.taken):
+                    self.save()
+
+    def steps(self, kind: str) -> Iterator[tf.Tensor]:
+        """The steps of a kind that are left of the epoch: the number of each within its kind, int32 scalars.
+
+        The numbers of D's steps go on from those of its pretraining, all others begin at 0 with the phase. Raises
+        Interrupted, before a step, where a signal has come. Raises Diverged: a weight is not finite.
+        """
+        phase, name = self._phase, f"{self._phase.name} {kind}"
+        before = self.schedule.pretrain_d.epochs if kind == "d" and phase is self.schedule.adversarial else 0
+        for turn, number in enumerate(phase.numbers(self._epoch, kind)):
+            if number < self.taken:
+                continue
+            if self.interrupt.signal is not None:
+                raise Interrupted
+            started = time.perf_counter()
+            yield tf.constant(before + self._epoch * phase.steps[kind] + turn)
+            # In pretraining the next loss would tell. Here it may be the other network's, which need not.
+            if phase is self.schedule.adversarial and not self._is_finite():
+                raise self._diverged("a weight is not finite")
+            self.taken, self.moved = self.taken + 1, True
+            spent, new = time.perf_counter() - started, name not in self._compiled
+            self._compiled.add(name)
+            self._compiling += spent if new else 0.0
+            self.records.clock(name, spent, new)
+
+    def record(self, **figures: tf.Tensor) -> None:
+        """Takes down figures of a step, float32 scalars. Raises Diverged: one is not finite."""
+        values = {name: float(value) for name, value in figures.items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise self._diverged(f"{name} is {value}")
+        self.records.results.append(values)
+
+    def record_rewards(self, rewards: tf.Tensor, mask: tf.Tensor) -> None:
+        """Writes a histogram of the rewards of each time step where an evaluation is due: float32 [B, T] both."""
+        if not self.schedule.evaluation_due(self._phase, self._epoch):
+            return
+        axis, values, chosen = self.schedule.axis(self._phase, self._epoch), rewards.numpy(), mask.numpy() > 0
+        for t in range(values.shape[1]):  # no token was chosen once a sequence was finished
+            self.records.logs[0].histogram(axis, f"reward_at_step/{t + 1:02d}", values[chosen[:, t], t])
+
+    def _diverged(self, what: str) -> Diverged:
+        kept = self.checkpoints.newest
+        where = f"{self._phase.name} epoch {self._epoch}"
+        return Diverged(
+            f"{what} in {where}; " + (f"the last good checkpoint is {kept}" if kept else "no checkpoint yet")
+        )
+
+    def _end_epoch(self, seconds: float) -> tuple[dict[str, float], Figures | None]:
+        """Writes the row of an epoch that took so many `seconds`, and evaluates where that is due.
+
+        Returns the means of its figures, and those of the evaluation.
+        """
+        phase, epoch, records = self._phase, self._epoch, self.records
+        clock = {"seconds_per_epoch": seconds - self._compiling}
+        clock |= {"compile_seconds": self._compiling} if self._compiling else {}
+        # D's pretraining has an axis of its own.
+        clock = {} if phase is self.schedule.pretrain_d else clock
+        figures = records.end_epoch(self.schedule.axis(phase, epoch), phase.name, clock)
+        started = time.perf_counter()
+        evaluation = self._evaluate(phase, epoch)
+        self.evaluation_seconds += time.perf_counter() - started
+        for name, (value, _) in (evaluation or {}).items():
+            if not math.isfinite(value):  # weights too large, if finite
+                raise self._diverged(f"{name} is {value}")
+        if evaluation:
+            seconds = records.seconds(self.schedule.taken_of(self.taken))
+            evaluation = {**evaluation, **({} if math.isnan(seconds) else {"seconds": (seconds, math.nan)})}
+            records.evaluated(self.schedule.g_epoch(phase, epoch), phase.name, evaluation, self.taken)
+        return figures, evaluation
+
+    def save(self, **more: bool) -> None:
+        """Saves the state after the steps taken so far, and `more` details.
+
+        Raises Diverged: a weight is not finite; the last good checkpoint stays. Raises OSError: it can't be written.
+        """
+        if not self._is_finite():
+            raise self._diverged("a weight is not finite")
+        first = not self.checkpoints.newest
+        self.checkpoints.save(self.taken, self.records.details(self.schedule.marks(self.taken)) | more)
+        if first:
+            self._saved()
+
+    def start_from(self, pretraining: Pretraining) -> None:
+        """Takes the place at the end of another run's pretraining, with its records and its best checkpoint."""
+        self.records.take_over(pretraining)
+        best = int(pretraining.best["step"]) if pretraining.best else pretraining.taken
+        for step in sorted({best, pretraining.taken}):
+            self.taken, _ = pretraining.restore(step)
+            self.save(**({HALF: True} if step < pretraining.taken else {}))

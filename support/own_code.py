@@ -1,0 +1,84 @@
+"""A user's own Python: what FILE.py:NAME names, with its text on record and its errors in one line."""
+
+import contextlib
+import functools
+import sys
+import traceback
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from support.errors import UsageError
+
+LONGEST = 2**17  # bytes of a file, which is kept in config.json
+
+
+def is_own(name: str) -> bool:
+    """Whether a flag's value is FILE.py:NAME rather than a name of a registry."""
+    return ":" in name
+
+
+def check_name(flag: str, name: str) -> None:
+    """Checks the form of FILE.py:NAME; raises UsageError."""
+    if not all(name.rpartition(":")):
+        raise UsageError(f"{flag} {name}: not a FILE.py:NAME")
+
+
+def read_source(flag: str, name: str) -> dict[str, str]:
+    """The name, as `function`, and the `text` of the file that FILE.py:NAME names: what a run keeps on record.
+
+    Raises UsageError: the name is none, or the file can't be read.
+    """
+    check_name(flag, name)
+    path, _, function = name.rpartition(":")
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{flag} {path}: {error.strerror}") from None
+    except ValueError:
+        raise UsageError(f"{flag} {path}: not a text file in UTF-8") from None
+    if len(text.encode()) > LONGEST:
+        raise UsageError(f"{flag} {path}: longer than {LONGEST:,} bytes; data belong in other files")
+    return {"function": function, "text": text}
+
+
+def load(flag: str, name: str, source: dict[str, str] | None = None) -> Any:
+    """What FILE.py:NAME names: runs the file, or the `source` that a run has on record; once for each text.
+
+    Raises UsageError: the file can't be read, raises an exception, or has no such function or class.
+    """
+    source = source or read_source(flag, name)
+    return _run(flag, name.rpartition(":")[0], source["function"], source["text"])
+
+
+@functools.cache
+def _run(flag: str, path: str, function: str, text: str) -> Any:
+    module = types.ModuleType(flag.lstrip("-"))
+    module.__file__ = path
+    sys.modules[module.__name__] = module  # where dataclasses look up their types
+    with blamed(flag, path):
+        exec(compile(text, path, "exec"), vars(module))
+    found = getattr(module, function, None)
+    if not callable(found):
+        raise UsageError(f"{flag} {path}: has no function or class {function!r}")
+    return found
+
+
+@contextlib.contextmanager
+def blamed(flag: str, path: str) -> Iterator[None]:
+    """Makes an exception of the file's code a UsageError with its type, its message and its line in the file.
+
+    What the code prints goes to stderr, as stdout may be a tool's table.
+    """
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except (Exception, SystemExit) as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        if isinstance(error, SyntaxError) and error.filename == path:
+            lines.append(error.lineno)
+        where = f"line {lines[-1]}: " if lines else ""
+        message = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
+        what = type(error).__name__ + (f": {message}" if message else "")
+        raise UsageError(f"{flag} {path}: {where}{what}") from error

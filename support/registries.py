@@ -1,0 +1,119 @@
+"""What can be chosen by name: discriminators, rewards, data sets, updates; `--help` and docs/flags.md show them.
+
+An entry says where its class or function is, so that reading a command line imports no TensorFlow. Metrics have their
+own registry, `evaluation/metrics.py`.
+"""
+
+import importlib
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A class or function that a flag names.
+
+    `place` is "module:name"; `words` say in --help what it is.
+    """
+
+    place: str
+    words: str
+
+    def load(self) -> Any:
+        """The class or function; imports its module."""
+        module, _, name = self.place.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+@dataclass(frozen=True)
+class DiscriminatorEntry(Entry):
+    """A subclass of `discriminator.Discriminator`.
+
+    `flags` are those of its own that it reads; `defaults` are values of flags that come with it; `additive` says
+    whether its log-odds are a sum over positions, so that it can guide the generator.
+    """
+
+    flags: tuple[str, ...] = ()
+    defaults: dict[str, Any] = field(default_factory=dict)
+    additive: bool = False
+
+
+@dataclass(frozen=True)
+class RewardEntry(Entry):
+    """A function of `reward.py`.
+
+    Says what it needs: a trained `discriminator`, `rollouts`, an `oracle` whose density is known.
+    """
+
+    discriminator: bool = False
+    rollouts: bool = True
+    oracle: bool = False
+
+
+ADDITIVE_DEFAULTS = {  # three passes over 262,144 real and as many generated sequences
+    "pretrain_d_epochs": 1,
+    "d_draws": 262_144,
+    "d_epochs": 3,
+    "d_batch_size": 1024,
+    "d_lr": 0.005,
+    "cosine_decay": ("d",),
+    "d_l2": 0.0,
+    "dropout_keep_prob": 1.0,
+}
+POOLED_DEFAULTS = {  # by d_gain_valid of folk tunes, seed 0
+    "d_hidden_dim": 128,
+    "d_batch_size": 256,
+    "d_lr": 0.001,
+    "cosine_decay": ("d",),
+    "d_l2": 0.0,
+    "dropout_keep_prob": 0.6,
+}
+FILTERS = ("d_filter_sizes", "d_num_filters")
+
+DISCRIMINATORS = {
+    "cnn": DiscriminatorEntry("discriminator:ConvolutionalDiscriminator", "the paper's CNN", FILTERS),
+    "pooled": DiscriminatorEntry(
+        "discriminator:PooledDiscriminator",
+        "a CNN with max- and mean-pooling",
+        (*FILTERS, "d_hidden_dim"),
+        POOLED_DEFAULTS,
+    ),
+    "bigram": DiscriminatorEntry(
+        "guidance.additive:BigramDiscriminator",
+        "additive, scores each token after the one before",
+        ("guide_eta",),
+        ADDITIVE_DEFAULTS,
+        additive=True,
+    ),
+    "lstm": DiscriminatorEntry(
+        "guidance.additive:LSTMDiscriminator",
+        "additive, scores each token after all before",
+        ("guide_eta", "d_hidden_dim"),
+        ADDITIVE_DEFAULTS,
+        additive=True,
+    ),
+}
+REWARDS = {
+    "discriminator": RewardEntry("reward:discriminator", "D(Y)", discriminator=True),
+    "log_odds": RewardEntry("reward:log_odds", "log D(Y) - log(1 - D(Y))", discriminator=True),
+    "bleu": RewardEntry("reward:bleu", "BLEU-3 against the training set"),
+    "optimal": RewardEntry("reward:optimal", "D*(Y) of the optimal discriminator (LSTM)", oracle=True),
+    "log_ratio": RewardEntry("reward:log_ratio_to_oracle", "the log-odds of D* (LSTM)", oracle=True),
+    "constant": RewardEntry("reward:constant", "1", rollouts=False),
+    "random": RewardEntry("reward:random", "a random number in [0, 1)", rollouts=False),
+}
+DATASETS = {
+    "LSTM": Entry("data.oracle:OracleData", "samples of the oracle"),
+    "Nottingham": Entry("data.music.dataset:NottinghamData", "folk tunes, or other MIDI files"),
+    "text": Entry("data.text:TextData", "lines of text"),
+}
+G_UPDATES = {
+    "sampled": Entry("model:SeqGAN.sampled_step", "the paper's policy gradient"),
+    "expected": Entry("model:SeqGAN.sampled_step", "its sum over all next tokens"),
+    "fold": Entry("model:SeqGAN.fold", "the guided generator becomes the generator"),
+}
+
+
+def explained(registry: dict[str, Any]) -> str:
+    """The names of a registry with their words, for a help text."""
+    return "; ".join(f"{name}: {entry.words}" for name, entry in registry.items())

@@ -1,0 +1,96 @@
+"""A run as a checkpoint has it: its networks and its data, for tools."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data.real import Dataset, read_data
+from generator import TokenSpec
+from model import SeqGAN, build
+from runs.checkpoints import Checkpoints
+from runs.directories import CHECKPOINTS, lost_weights
+from support.config import Config
+from support.config_file import CONFIG, from_flags, read_config
+from support.errors import NoGain, UsageError
+from support.objective import Objective
+from support.statistics import Figures
+
+
+class Restored(NamedTuple):
+    """The networks of a run after `taken` steps; `recorded` is the newest evaluation until then."""
+
+    logdir: Path
+    config: Config
+    content: dict[str, Any]  # of config.json
+    seqgan: SeqGAN
+    taken: int
+    recorded: Figures
+
+    def data(self) -> Dataset:
+        """The data of the run. Raises UsageError: they are not what they were. Raises OSError: one can't be read."""
+        data = read_data(self.config)
+        digests = data.digests()
+        kept = all((self.logdir / name).read_bytes() == text.encode() for name, text in data.files().items())
+        if not kept or self.content.get("data", digests) != digests:
+            raise UsageError(f"{self.logdir}: the run has read other data than {data.origin} has now")
+        return data
+
+    def objective(self, data: Dataset) -> Objective | None:
+        """The objective of the run, as it has it on record."""
+        source = self.content.get("objective")
+        return Objective(self.config.objective, data.decode, source) if source else None
+
+    def guided(self) -> bool:
+        """Whether a trained discriminator guides the policy."""
+        return self.seqgan.guidance is not None and self.taken > self.config.pretrain_g_epochs
+
+    def check_guide(self) -> None:
+        """Raises UsageError: there is no guided policy, or its discriminator is not trained yet."""
+        if not self.seqgan.guidance:
+            raise UsageError("--guide: the run's discriminator is not an additive one, such as bigram or lstm")
+        if not self.guided():
+            raise UsageError("--guide: at this checkpoint the discriminator is not trained yet")
+
+    def check_gain(self, flag: str) -> None:
+        """Checks that the discriminator was found to have a gain, by the newest evaluation.
+
+        Raises NoGain: there is none, it was not measured, or its gain is not above 0 by two standard errors.
+        """
+        plain = f"without {flag} plain samples are drawn"
+        if self.seqgan.discriminator is None:
+            raise NoGain(f"{flag}: {self.logdir} has no discriminator; {plain}")
+        name = "d_gain_valid" if "d_gain_valid" in self.recorded else "d_gain"
+        if name not in self.recorded:
+            why = f"no evaluation of {self.logdir} up to this checkpoint tells what its discriminator knows"
+            how = "main.py --pretrain_d_epochs N trains and measures one where no adversarial phase does"
+            raise NoGain(f"{flag}: {why}; {plain}; {how}")
+        gain, error = self.recorded[name]
+        if not gain > 2 * error:
+            why = f"has no gain beyond its error, {name} {gain:.4f} ± {error:.4f}"
+            raise NoGain(f"{flag}: the discriminator of {self.logdir} {why}; {plain}")
+
+
+def restore(logdir: Path, which: str | int = "newest") -> Restored:
+    """The run in a --log_dir as one of its checkpoints has it; the run may be under way.
+
+    `which` is the `newest` good checkpoint, a marked one (`best`, of least NLL on the validation set, or just
+    `pretrained`), or that after so many steps. Raises UsageError: the directory holds no run, no good checkpoint, or a
+    run of another version. Raises OSError: it can't be read.
+    """
+    path = logdir / CONFIG
+    if not path.is_file():
+        raise UsageError(f"{logdir}: no run (there is no {CONFIG})")
+    try:
+        content = read_config(path)
+        try:
+            config = from_flags(content["flags"])
+            tokens = {"seq_len": config.seq_len} | content["tokens"]
+            sources = {flag: content[flag] for flag in ("reward", "discriminator") if flag in content}
+            seqgan = build(config, TokenSpec(**tokens), sources)
+        except (UsageError, KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"{path}: {error}") from None
+        found = Checkpoints(logdir / CHECKPOINTS, seqgan.checkpoint(), keep=1).look(which)
+    except UsageError as error:  # whose advice is to someone who trains
+        raise UsageError(str(error).removesuffix("; --overwrite starts afresh")) from None
+    if not found:
+        raise UsageError(f"{logdir}: {lost_weights(logdir, content) or 'the run has no checkpoint yet'}")
+    return Restored(logdir, config, content, seqgan, found[0], found[1].get("evaluation", {}))
