@@ -166,7 +166,7 @@ BAD = [
     ('against = "mle"', 'against = "gan"', "line 21: report.against is 'gan'; there is no method 'gan'"),
     ('against = "mle"', 'against = ["mle", "gan"]', "line 21: report.against is ['mle', 'gan']; there is no"),
     ('against = "mle"', 'agianst = "mle"', "line 21: agianst is not known here"),
-    ('against = "mle"', 'draw = ["gan"]', "line 21: report.draw is ['gan']; there is no method 'gan'"),
+    ('against = "mle"', 'draw = ["gan"]', "line 21: draw is not known here"),
     ('against = "mle"', "collapsed = 3", "line 21: report.collapsed is 3; there is no method 3"),
     ('title = "A table"', "threads = 0", "line 2: threads is 0"),
     (GOOD, 'title = "x"\nseeds = [1]\n', "line 1: there must be at least one [[methods]]"),

@@ -37,6 +37,7 @@ DATA_FLAGS = (
 )
 TABLE_KEYS = ("title", "seeds", "flags", "threads", "methods", "report")
 METHOD_KEYS = ("name", "label", "flags", "seeds")
+REPORT_KEYS = ("metrics", "against", "table", "collapsed", "measured", "measures", "figures", "planes")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # of a folder
 
 
@@ -279,6 +280,12 @@ def _experiment(content: dict[str, Any], name: str) -> Experiment:
         for index, value in enumerate(values):
             require(value not in values[:index], key, f"there are two methods with the {key} {value!r}", index)
     require(isinstance(report, dict), "report", "report is not a table")
+    _check_keys(report, REPORT_KEYS)
+    for key in ("against", "collapsed"):
+        listed = report.get(key, [])
+        for listed_name in listed if isinstance(listed, list) else [listed]:
+            known = listed_name in [method.name for method in methods]
+            require(known, key, f"report.{key} is {listed!r}; there is no method {listed_name!r}")
     return Experiment(name, title, methods, threads, report)
 
 

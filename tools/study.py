@@ -9,7 +9,7 @@ import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from runs.schedule import Schedule
 from support.config_file import CONFIG, FREE_TO_CHANGE, READ_FROM, differences, read_config
 from support.errors import UsageError
 from support.parser import read_flags
-from tools.experiment import Cell, Experiment, mixed
+from tools.experiment import REPORT_KEYS, Cell, Experiment, mixed
 from tools.plot_curves import FLOOR, PANELS, read_run
 
 RUN = ["method", "seed"]
@@ -226,7 +226,7 @@ def collect(experiment: Experiment, logs: Path, folder: Path) -> tuple[list[pd.D
 # What a table says of its report
 
 
-LISTS: dict[str, type] = dict.fromkeys(("metrics", "table", "collapsed", "measured", "measures", "against"), list)
+LISTS: dict[str, type] = dict.fromkeys(REPORT_KEYS, list)
 FIGURE = {"name": str, "curves": list, "draw": list, "x": str, "limits": dict, "levels": dict, "caption": str}
 PLANE = {"name": str, "files": list, "pairs": list, "crosses": str, "caption": str}
 
@@ -244,35 +244,42 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     Raises UsageError: something is unknown, or of another kind.
     """
 
+    def refuse(what: str) -> NoReturn:
+        raise UsageError(f"{experiment.name}.toml: [report]: {what}")
+
     def checked(given: dict[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
         for key, value in given.items():
             if not isinstance(value, kinds.get(key, ())):
-                what = f"is no {kinds[key].__name__}" if key in kinds else f"is not among {', '.join(kinds)}"
-                raise UsageError(f"{experiment.name}.toml: [report]: {key} {what}")
+                refuse(
+                    f"{key} is no {kinds[key].__name__}" if key in kinds else f"{key} is not among {', '.join(kinds)}"
+                )
         return {key: kind() for key, kind in kinds.items()} | given
 
     given = dict(experiment.report)
     if isinstance(given.get("against"), str):
         given["against"] = [given["against"]]
-    report = checked(given, LISTS | {"figures": list, "planes": list})
+    report = checked(given, LISTS)
     report["figures"] = [checked(figure, FIGURE) for figure in report["figures"] or [{}]]
     report["planes"] = [checked(plane, PLANE) for plane in report["planes"]]
     columns = [*report["metrics"], *report["table"], *report["measures"]]
-    methods = [*report["against"], *report["collapsed"]]
+    for pair in (pair for plane in report["planes"] for pair in plane["pairs"]):
+        if not isinstance(pair, list) or len(pair) != 2:
+            refuse(f"pairs: {pair!r} is no pair of columns")
+        columns += pair
     for figure in report["figures"]:
-        columns, methods = [*columns, *figure["curves"]], [*methods, *figure["draw"]]
+        columns += figure["curves"]
+        if unknown := set(figure["draw"]) - {method.name for method in experiment.methods}:
+            refuse(f"draw has {', '.join(sorted(unknown))}, which is no method")
         if figure["x"] not in ("", "epoch", "seconds"):
-            raise UsageError(f"{experiment.name}.toml: [report]: x is {figure['x']}, not epoch or seconds")
+            refuse(f"x is {figure['x']!r}, not epoch or seconds")
         for name, ends in figure["limits"].items():
             if not isinstance(ends, list) or [type(end) in (int, float) for end in ends] != [True, True]:
-                raise UsageError(f"{experiment.name}.toml: [report]: limits of {name}: {ends!r} is no pair of numbers")
-    try:
-        for name in [*columns, *(name for plane in report["planes"] for pair in plane["pairs"] for name in pair)]:
-            parse(name)
-    except KeyError as error:
-        raise UsageError(f"{experiment.name}.toml: [report]: {error.args[0]}") from None
-    if unknown := set(methods) - {method.name for method in experiment.methods}:
-        raise UsageError(f"{experiment.name}.toml: [report]: there is no method {', '.join(sorted(unknown))}")
+                refuse(f"limits of {name}: {ends!r} is no pair of numbers")
+    for name in columns:
+        try:
+            parse(str(name))
+        except KeyError as error:
+            refuse(error.args[0])
     return report
 
 
