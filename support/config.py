@@ -53,7 +53,8 @@ def flag(
 
 
 ORACLE, MUSIC, TEXT = ("dataset", "LSTM"), ("dataset", "Nottingham"), ("dataset", "text")
-FILES = ("dataset", "Nottingham", "text", OWN)
+FILES = ("dataset", *(name for name in DATASETS if name != "LSTM"), OWN)  # what --data_dir needs
+COUNTED = ("dataset", *(name for name in DATASETS if name != "Nottingham"), OWN)  # what --vocab_size needs
 RANDOM_ORACLE = (ORACLE, ("oracle_params", ""))  # what the flags of its weights need
 TRAINED = ("reward", *(name for name, entry in REWARDS.items() if entry.discriminator))  # what those of D need
 GRADIENT = ("g_update", "sampled", "expected")  # what those of the policy gradient need
@@ -136,7 +137,7 @@ class Config:
         5000,
         "V, number of tokens (text: at most); music and --oracle_params bring their own",
         low=2,
-        needs=(("dataset", "LSTM", "text", OWN), ("oracle_params", "")),
+        needs=(COUNTED, ("oracle_params", "")),
     )
     train_size: int = flag(
         0, "size of a fixed training set, over which an epoch is a pass; 0: each epoch is a fresh batch", low=0

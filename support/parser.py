@@ -22,7 +22,7 @@ EPILOG = """an example, a minute on two cores:
 
 README.md leads to all pages: docs/training.md has the phases and rewards, docs/flags.md these tables with all presets.
 --preset NAME --help shows the defaults of a preset."""
-VERSION = "1.0.0"
+VERSION = "2.0.0"
 MOST = 10**6  # of anything counted, unless a flag says otherwise
 
 
