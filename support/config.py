@@ -11,15 +11,7 @@ from typing import Any, NamedTuple
 from support import own_code
 from support.errors import UsageError, first_line
 from support.presets import PRESETS
-from support.registries import (
-    DATASETS,
-    DISCRIMINATORS,
-    G_UPDATES,
-    REWARDS,
-    DiscriminatorEntry,
-    RewardEntry,
-    explained,
-)
+from support.registries import DATASETS, DISCRIMINATORS, G_UPDATES, REWARDS, DiscriminatorEntry, RewardEntry, explained
 
 __all__ = ["FIELDS", "Config", "UsageError", "first_line"]
 OWN = "FILE.py:NAME"  # in the values of a `Need`: any that names a user's own code
@@ -72,8 +64,7 @@ ADVERSARIAL = Need("with --total_epochs 0", lambda c: c.total_epochs)
 GRADIENT = (ADVERSARIAL, on("g_update", "sampled", "expected"))  # what the flags of the policy gradient need
 MEASURED = Need("with --no-evaluate", lambda c: c.evaluate or not c.is_train)
 MLE = Need(
-    "with --pretrain_g_epochs 0 and without --mle_steps above 0",
-    lambda c: c.updates.mle_pretraining or c.updates.mle,
+    "with --pretrain_g_epochs 0 and without --mle_steps above 0", lambda c: c.updates.mle_pretraining or c.updates.mle
 )
 ROLLOUTS = Need(
     "with --reward {0.reward} and without --kl_weight above 0",
@@ -455,21 +446,25 @@ def check(config: Config) -> None:
         raise UsageError("--pretrain_g_epochs and --total_epochs are both 0: nothing to do")
 
 
+def lacking(config: Config, name: str) -> str:
+    """What a flag lacks for an effect, in words, by its `needs` and the discriminator's `flags`; "" if it has one."""
+    unmet = [need.words.format(config) for need in FIELDS[name].metadata["needs"] if not need.met(config)]
+    kinds = [kind for kind, entry in DISCRIMINATORS.items() if name in entry.flags]
+    if kinds and name not in discriminator_entry(config.discriminator).flags:
+        unmet.append(f"without --discriminator {' or '.join(kinds)}")
+    return unmet[0] if unmet else ""
+
+
 def check_effect(config: Config, given: Iterable[str]) -> None:
-    """Checks that each flag of the command line has an effect, by the flags' `needs` and the discriminator's `flags`.
+    """Checks that each flag of the command line has an effect.
 
     Raises UsageError: one has none; the message names the flag that would give it one.
     """
-    of_some = {name for entry in DISCRIMINATORS.values() for name in entry.flags}
     for name in given:
-        decays = config.cosine_decay if name == "cosine_decay" else ()
-        for shown, of in [(name, name), *((f"{name} {rate}", f"{rate}_lr") for rate in decays)]:
-            for need in FIELDS[of].metadata["needs"]:
-                if not need.met(config):
-                    raise UsageError(f"--{shown} has no effect {need.words.format(config)}")
-        if name in of_some and name not in discriminator_entry(config.discriminator).flags:
-            kinds = " or ".join(kind for kind, entry in DISCRIMINATORS.items() if name in entry.flags)
-            raise UsageError(f"--{name} has no effect without --discriminator {kinds}")
+        rates = config.cosine_decay if name == "cosine_decay" else ()
+        for shown, decides in [(name, name), *((f"{name} {rate}", f"{rate}_lr") for rate in rates)]:
+            if what := lacking(config, decides):
+                raise UsageError(f"--{shown} has no effect {what}")
 
 
 def check_update(config: Config) -> None:
