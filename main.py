@@ -130,7 +130,7 @@ def run(config: Config, makers: Makers) -> int:
         if config.evaluate and config.is_train:
             directories.append(held.enter_context(RunDirectory(config.eval_log_dir, "--eval_log_dir")))
         first = directories[0]
-        recorded = claim(directories, config)
+        recorded, config = claim(directories, config)
         sources, data = own_sources(config), makers.data(config)
         print(data.introduction(), flush=True)
         objective = Objective(config.objective, data.decode, sources["objective"]) if config.objective else None

@@ -10,21 +10,28 @@ import keras
 import tensorflow as tf
 
 
-def by_product() -> bool:
-    """Whether rows are summed by a product, as on a GPU, rather than one by one."""
-    return bool(tf.config.list_physical_devices("GPU"))
+def by_product(rows: tf.Tensor, tokens: tf.Tensor, vocab_size: int) -> tf.Tensor:
+    """`summed_by_token` as a product, for a GPU.
+
+    It takes R·V numbers of memory where it isn't fused, as many as the logits of R tokens.
+    """
+    return tf.matmul(tf.one_hot(tokens, vocab_size), rows, transpose_a=True)
+
+
+def one_by_one(rows: tf.Tensor, tokens: tf.Tensor, vocab_size: int) -> tf.Tensor:
+    """`summed_by_token` row by row, for a CPU."""
+    return tf.math.unsorted_segment_sum(rows, tokens, vocab_size)
+
+
+SUMS = {"GPU": by_product, "CPU": one_by_one}
 
 
 def summed_by_token(rows: tf.Tensor, tokens: tf.Tensor, vocab_size: int) -> tf.Tensor:
-    """The sum of each token's rows, zeros for a token that has none.
+    """The sum of each token's rows, zeros for a token that has none: the same by both forms but for rounding.
 
     `rows`: float32 [R, E]. `tokens`: whose each row is, int32 [R], of 0..V-1. `vocab_size`: V. Returns float32 [V, E].
-    Both forms have the same values but for rounding; the product takes R·V numbers of memory where it isn't fused, as
-    many as the logits of R tokens.
     """
-    if by_product():
-        return tf.matmul(tf.one_hot(tokens, vocab_size), rows, transpose_a=True)
-    return tf.math.unsorted_segment_sum(rows, tokens, vocab_size)
+    return SUMS["GPU" if tf.config.list_physical_devices("GPU") else "CPU"](rows, tokens, vocab_size)
 
 
 def look_up(embedding: keras.layers.Embedding, tokens: tf.Tensor) -> tf.Tensor:

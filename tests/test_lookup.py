@@ -1,5 +1,6 @@
 """Sums of rows by token: both forms, that for a GPU and that for a CPU, are one sum; and no step for a GPU scatters."""
 
+import functools
 import math
 import re
 from collections.abc import Callable
@@ -8,23 +9,24 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import randomise, shared_model, tiny_config
+from conftest import randomise, shared_seqgan, tiny_config
 
 from discriminator import FAKE, REAL
+from generator import TokenSpec
 from model import SeqGAN
 from support import lookup
 from support.config_file import FREE_TO_CHANGE, differences, from_flags
 from support.device import configure_tensorflow
 
-FORMS = pytest.mark.parametrize("product", [True, False], ids=["product", "segments"])
+FORMS = pytest.mark.parametrize("form", ["GPU", "CPU"])
 COMPILED = pytest.mark.parametrize("jit", [True, False, None], ids=["XLA", "graph", "eager"])
 ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
 TOKENS = np.array([[3, 0, 3], [6, 3, 0], [3, 6, 6]], np.int32)  # of 7; some often, some never
 
 
-def take(monkeypatch, product: bool) -> None:
-    """Has rows summed in the form for a GPU, or in that for a CPU."""
-    monkeypatch.setattr(lookup, "by_product", lambda: product)
+def take(monkeypatch, form: str) -> None:
+    """Has rows summed in the form for a GPU, or in that for a CPU, which is there."""
+    monkeypatch.setitem(lookup.SUMS, "CPU", {"GPU": lookup.by_product, "CPU": lookup.one_by_one}[form])
 
 
 def made(function: Callable, jit: bool | None) -> Callable:
@@ -40,8 +42,8 @@ def add_up(rows: np.ndarray, tokens: np.ndarray, vocab_size: int) -> np.ndarray:
 @FORMS
 @COMPILED
 @pytest.mark.parametrize(("count", "vocab_size", "emb_dim"), [(9, 7, 2), (1, 1, 1), (300, 40, 5)])
-def test_rows_are_summed_by_token(monkeypatch, product, jit, count, vocab_size, emb_dim):
-    take(monkeypatch, product)
+def test_rows_are_summed_by_token(monkeypatch, form, jit, count, vocab_size, emb_dim):
+    take(monkeypatch, form)
     rng = np.random.default_rng(count)
     rows, tokens = rng.normal(size=(count, emb_dim)).astype(np.float32), rng.integers(0, vocab_size, count, np.int32)
     found = made(lambda rows, tokens: lookup.summed_by_token(rows, tokens, vocab_size), jit)(rows, tokens)
@@ -51,8 +53,8 @@ def test_rows_are_summed_by_token(monkeypatch, product, jit, count, vocab_size, 
 
 @FORMS
 @COMPILED
-def test_a_look_up_is_the_layer_and_its_gradient_is_whole(monkeypatch, product, jit):
-    take(monkeypatch, product)
+def test_a_look_up_is_the_layer_and_its_gradient_is_whole(monkeypatch, form, jit):
+    take(monkeypatch, form)
     layer = keras.layers.Embedding(7, 4)
     layer.build()
     pulls = np.random.default_rng(0).normal(size=(*TOKENS.shape, 4)).astype(np.float32)
@@ -86,22 +88,23 @@ def gradients(model: SeqGAN) -> list[np.ndarray]:
 
 @ENDS
 def test_both_forms_have_one_gradient(monkeypatch, end_token):
-    model = shared_model(tiny_config(), 4, end_token=end_token)
+    model = shared_seqgan(tiny_config(), TokenSpec(4, 3, 0, end_token))
     randomise(model.generator, seed=1)
     randomise(model.discriminator, seed=2)
     both = []
-    for product in (True, False):
-        take(monkeypatch, product)
+    for form in lookup.SUMS:
+        take(monkeypatch, form)
         both.append(gradients(model))
     for one, other in zip(*both, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
         assert np.abs(one).max() > 1e-3
 
 
-@pytest.mark.parametrize("devices", [[], ["a GPU"]])
-def test_the_form_is_that_for_the_device(monkeypatch, devices):
+@pytest.mark.parametrize(("devices", "form"), [([], "CPU"), (["a GPU"], "GPU")])
+def test_the_form_is_that_for_the_device(monkeypatch, devices, form):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: devices if kind == "GPU" else ["a CPU"])
-    assert lookup.by_product() == bool(devices)
+    monkeypatch.setitem(lookup.SUMS, form, lambda *arguments: "taken")
+    assert lookup.summed_by_token(tf.zeros([1, 1]), tf.zeros([1], tf.int32), 2) == "taken"
 
 
 # ---- what the steps are lowered to
@@ -127,36 +130,37 @@ def test_rows_of_scatters_are_counted():
     assert scattered(hlo) == [1, 12, 10]
 
 
-def lowered(model: SeqGAN, product: bool, monkeypatch) -> dict[str, list[int]]:
+def lowered(model: SeqGAN, form: str, monkeypatch) -> dict[str, list[int]]:
     """The rows of the scatters of each step that trains, as it is given to XLA.
 
     TensorFlow lowers what has variables for a device that is there only: so it is for the CPU, in the form for a GPU.
     """
-    take(monkeypatch, product)
+    take(monkeypatch, form)
     step = tf.constant(0)
     steps = {
         "mle_epoch": (model._mle_epoch, tf.zeros([2, 4, 3], tf.int32), step),
-        "g_step": (model._g_step, step),
+        "g_step": (model._sampled_step, step),
         "d_step": (model._d_step, tf.zeros([8, 3], tf.int32), step),
     }
+    compiled = functools.partial(tf.function, jit_compile=True, autograph=False)
     tf.random.set_seed(1)  # TensorFlow asks a random op for the device, which needs a seed once ops are deterministic
     return {
-        name: scattered(model._compiled(function).experimental_get_compiler_ir(*arguments)(stage="hlo"))
+        name: scattered(compiled(function).experimental_get_compiler_ir(*arguments)(stage="hlo"))
         for name, (function, *arguments) in steps.items()
     }
 
 
 @ENDS
 def test_no_step_for_a_gpu_scatters_more_than_a_row(monkeypatch, end_token):
-    model = shared_model(tiny_config(), 4, end_token=end_token)
-    found = lowered(model, product=True, monkeypatch=monkeypatch)
+    model = shared_seqgan(tiny_config(), TokenSpec(4, 3, 0, end_token))
+    found = lowered(model, "GPU", monkeypatch)
     assert found["g_step"]  # single rows, in loops
     assert {name: [rows for rows in counts if rows > 1] for name, counts in found.items()} == dict.fromkeys(found, [])
 
 
 def test_the_steps_for_a_cpu_do(monkeypatch):
     """Twice a batch's tokens in an update of the generator, and once a minibatch's in one of the discriminator."""
-    found = lowered(shared_model(tiny_config(), 4), product=False, monkeypatch=monkeypatch)
+    found = lowered(shared_seqgan(tiny_config(), TokenSpec(4, 3)), "CPU", monkeypatch)
     many = {name: [rows for rows in counts if rows > 1] for name, counts in found.items()}
     assert many == {"mle_epoch": [12, 12], "g_step": [12, 12], "d_step": [24]}
 

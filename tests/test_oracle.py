@@ -1,10 +1,13 @@
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import SIZES, probabilities, tiny_config
 
-from oracle import Oracle, OracleData
-from support.config import UsageError
+from data.oracle import OracleData
+from oracle import Oracle
+from support.errors import UsageError
 from support.parser import parse
 from support.seeds import Purpose
 
@@ -56,7 +59,7 @@ def test_the_published_oracle_gives_its_published_nll(shared_data):
 def test_the_published_oracles_entropy(shared_data):
     path = str(shared_data("reference_oracle.npz"))
     data = OracleData(parse([*SIZES, "--oracle_params", path, "--seq_len", "20"]))
-    assert data.vocab_size == 5000
+    assert data.spec.vocab_size == 5000
     assert data.entropy[0] == pytest.approx(5.75, abs=0.03) and data.entropy[1] < 0.02
 
 
@@ -101,14 +104,27 @@ def test_the_entropy_is_the_exact_one():
 
 def test_purposes_and_epochs_draw_different_data():
     data = OracleData(tiny_config("--vocab_size", "500", "--batch_size", "32"))
-    draws = [data.mle_batches(0)[0], data.mle_batches(1)[0], data.real(0), data.real(1)]
-    draws = [np.asarray(d)[:4] for d in draws]
-    for i in range(4):
-        for j in range(i):
-            assert (draws[i] == draws[j]).mean() < 0.5
+    draws = [np.asarray(d)[:4] for d in (data.mle_batches(0)[0], data.mle_batches(1)[0], data.real(0), data.real(1))]
+    for one, other in itertools.combinations(draws, 2):
+        assert (one == other).mean() < 0.5
     np.testing.assert_array_equal(data.mle_batches(1)[0][:4], draws[1])
     assert data.sample(300, Purpose.TRAIN_SET).shape == (300, 3)
     assert len(np.unique(data.sample(600, Purpose.TRAIN_SET), axis=0)) > 590  # chunks differ
+
+
+def test_an_epoch_of_a_training_set_is_one_pass():
+    config = tiny_config("--train_size", "10", "--batch_size", "4", "--d_batch_size", "6")
+    data = OracleData(config)
+    passes, rows = [data.mle_batches(epoch).numpy() for epoch in range(3)], data.references()
+    assert {batches.shape for batches in passes} == {(2, 4, 3)}
+    known = {tuple(row) for row in rows.tolist()}
+    assert {tuple(row) for batches in passes for row in batches.reshape(8, 3).tolist()} <= known
+    assert any((passes[0] != other).any() for other in passes[1:])
+    np.testing.assert_array_equal(data.real(0), rows)
+    np.testing.assert_array_equal(OracleData(config).mle_batches(1), passes[1])
+    whole = OracleData(tiny_config("--train_size", "8"))
+    every = [np.sort(part, axis=0) for part in (whole.mle_batches(0).numpy().reshape(8, 3), whole.references())]
+    np.testing.assert_array_equal(*every)
 
 
 @pytest.mark.parametrize(
