@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-ARROWS = {"lower": " (↓ better)", "higher": " (↑ better)", "real": " (best as real data)", "": ""}
+ARROWS = {"lower": " (↓ better)", "higher": " (↑ better)", "real": " (real is best)", "": ""}
 PER_TOKEN, PER_SEQUENCE = "nats per token", "nats per sequence"
 
 

@@ -1,6 +1,5 @@
 """A table of experiments, methods × seeds: read from a TOML file and checked with the parser of main.py."""
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -15,8 +14,17 @@ from typing import Any
 
 from runs.directories import CHECKPOINTS, METRICS, changeable
 from runs.schedule import Schedule
-from support.config import FIELDS, Config, UsageError
-from support.config_file import CONFIG, READ_FROM, UNRELATED_TO_PRETRAINING, differences, from_flags, read_config
+from support.config import FIELDS, Config
+from support.config_file import (
+    CONFIG,
+    READ_FROM,
+    UNRELATED_TO_PRETRAINING,
+    differences,
+    from_flags,
+    pretraining_part,
+    read_config,
+)
+from support.errors import UsageError
 from support.parser import explicit_flags, read_flags, words_of
 
 # Flags that the sweep itself gives to main.py, or that would make a cell something other than a training run.
@@ -29,6 +37,7 @@ DATA_FLAGS = (
 )
 TABLE_KEYS = ("title", "seeds", "flags", "threads", "methods", "report")
 METHOD_KEYS = ("name", "label", "flags", "seeds")
+REPORT_KEYS = ("metrics", "against", "table", "collapsed", "measured", "measures", "figures", "planes")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # of a folder
 
 
@@ -90,8 +99,7 @@ class Cell:
     def data(self) -> str:
         """The fingerprint of the data that the run has read; "" if it read no files, or none is recorded."""
         path = self.log_dir / CONFIG
-        content = read_config(path) if path.exists() else {}
-        return fingerprint(content.get("data", {}), content.get("objective"))
+        return fingerprint(read_config(path)) if path.exists() else ""
 
     @property
     def finished(self) -> bool:
@@ -113,12 +121,9 @@ class Cell:
         return (self.log_dir / CHECKPOINTS / f"step-{len(Schedule(config)):09d}").is_dir()
 
 
-def fingerprint(digests: dict[str, str], objective: dict[str, str] | None) -> str:
-    """A short checksum of the data of a run: of the `digests` of their parts and the source of the `objective`.
-
-    "" if the run reads no files.
-    """
-    read = digests | ({"objective": objective} if objective else {})
+def fingerprint(content: dict[str, Any]) -> str:
+    """A checksum of what the `content` of a config.json records of its data; "" if the run reads no files."""
+    read = content.get("data", {}) | ({"objective": content["objective"]} if content.get("objective") else {})
     return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:16] if read else ""
 
 
@@ -210,9 +215,7 @@ class Experiment:
 
 def pretraining(config: Config) -> Config:
     """The flags on which the generator's pretraining and its curves depend; all others have their defaults."""
-    unrelated = UNRELATED_TO_PRETRAINING - {"eval_every"}  # which determines the points of the curves
-    rest: dict[str, Any] = {name: FIELDS[name].default for name in unrelated & FIELDS.keys()}
-    return dataclasses.replace(config, **rest)
+    return pretraining_part(config, UNRELATED_TO_PRETRAINING - {"eval_every"})  # which determines the curves' points
 
 
 class TableError(UsageError):
@@ -277,6 +280,12 @@ def _experiment(content: dict[str, Any], name: str) -> Experiment:
         for index, value in enumerate(values):
             require(value not in values[:index], key, f"there are two methods with the {key} {value!r}", index)
     require(isinstance(report, dict), "report", "report is not a table")
+    _check_keys(report, REPORT_KEYS)
+    for key in ("against", "collapsed"):
+        listed = report.get(key, [])
+        for listed_name in listed if isinstance(listed, list) else [listed]:
+            known = listed_name in [method.name for method in methods]
+            require(known, key, f"report.{key} is {listed!r}; there is no method {listed_name!r}")
     return Experiment(name, title, methods, threads, report)
 
 

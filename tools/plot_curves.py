@@ -223,7 +223,7 @@ def draw_plane(
     color = dict(zip(points.label, points.family.map(color), strict=True))
     with style():
         rows = -(-len(pairs) // 2)
-        size = (8.0, 3.8 * rows) if len(pairs) > 1 else (6.5, 5.0)
+        size = (8.0 if len(pairs) > 1 else 6.5, 3.6 * rows + 0.25 * (len(color) + 1))  # and the legend
         figure, grid = plt.subplots(rows, min(len(pairs), 2), squeeze=False, figsize=size, layout="constrained")
         for spare in grid.flat[len(pairs) :]:
             spare.set_axis_off()
@@ -234,8 +234,8 @@ def draw_plane(
                 if mean.epoch.notna().any():
                     panel.plot(mean[x], mean[y], ":", label=label, color=color[label])
                     continue
-                bars = {"yerr": deviation[y], "xerr": deviation[x], "elinewidth": 0.8, "marker": "."}
-                panel.errorbar(mean[x], mean[y], label=label, color=color[label], **bars)
+                errors = {"yerr": deviation[y], "xerr": deviation[x], "elinewidth": 0.8}
+                panel.errorbar(mean[x], mean[y], marker=".", label=label, color=color[label], **errors)
                 ring = mean[(mean.temperature == 1) & ~(mean.candidates > 1)]
                 panel.plot(ring[x], ring[y], "o", markersize=10, markerfacecolor="none", color=color[label])
                 for _, end in mean.iloc[[0, -1]].iterrows():
@@ -246,13 +246,13 @@ def draw_plane(
                 panel.plot(real[x], real[y], "*", markersize=14, color="black", label="real data")
             for name, other in crosses.dropna(subset=[x, y]).iterrows() if crosses is not None else ():
                 panel.plot(other[x], other[y], "x", color="0.3", markersize=8)
-                panel.annotate(name, (other[x], other[y]), (5, -4), textcoords="offset points", fontsize=8)
+                panel.annotate(name, (other[x], other[y]), (3, 3), textcoords="offset points", fontsize=8, rotation=30)
             panel.set(xlabel=axis_title(x), ylabel=axis_title(y, "\n"))
             panel.grid(alpha=0.3)
         legend(figure, "lower")  # inside a panel it hides points, and the star of real data lies in a corner
         kinds = "temperatures, or candidates" if points.candidates.notna().any() else "temperatures"
-        bars = "; bars: standard deviation over seeds"
-        figure.suptitle(f"numbers: {kinds}; a ring at temperature 1{bars}", fontsize=10)
+        text = f"numbers: {kinds}; a ring at temperature 1; bars: standard deviation over seeds"
+        figure.suptitle(text, fontsize=10)
         save(figure, path)
 
 

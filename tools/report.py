@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pandas as pd
 
-from evaluation.metrics import METRICS, column, title
+from evaluation.metrics import METRICS, PER_TOKEN, column, title
 from runs.directories import write_whole
-from support.config import UsageError
+from support.errors import UsageError
 from support.parser import Parser, read_flags
 from support.streams import keep_writing
 from tools.experiment import read
@@ -33,6 +33,7 @@ from tools.study import (
     compare,
     decimals,
     load,
+    merged,
     read_points,
     read_runs,
     read_table,
@@ -95,24 +96,22 @@ def finals(study: Study, shown: Sequence[str]) -> str:
 
 
 def contrasts(study: Study, shown: Sequence[str]) -> list[str]:
-    """The tables of what is compared, one for each method that others are compared with."""
-    differences = compare(study)
-    tests = sum(not math.isnan(each.p) for each in differences)
-    parts = [f"Bold: p < 0.05 (Student's test, Holm's correction for {tests})."] if tests else []
-    for base in study.report["against"]:
+    """The tables of what is compared, one for each method that others are compared with; [] where none is."""
+    differences = [each for each in compare(study) if each.column in shown]
+    tests = sum(not math.isnan(each.p) for each in compare(study))
+    bold = f" Bold: p < 0.05 (Student's test, Holm's correction for {tests})." if tests else ""
+    parts = [f"Differences, paired by seed.{bold}"] if differences else []
+    for base in (base for base in study.report["against"] if base in {each.against for each in differences}):
         own = {(each.method, each.column): each for each in differences if each.against == base}
-        heads = [name for name in shown if any(name == other for _, other in own)]
-        rows = {}
-        for method, label in study.labels.items():
-            found = {name: own[method, name] for name in heads if (method, name) in own}
-            cells = {
-                name: f"**{each.summary}**" if each.p_holm < 0.05 else each.summary for name, each in found.items()
-            }
-            if found:
-                rows[label] = {title(name): str(cells.get(name, "")) for name in heads}
-        if rows:
-            parts.append(markdown(rows, f"less {study.labels[base]}"))
-    return [f"Differences, paired by seed. {parts[0]}", *parts[1:]] if tests else parts
+        methods = [name for name in study.labels if name in {method for method, _ in own}]
+        rows: dict[str, dict[str, str]] = {study.labels[name]: {} for name in methods}
+        for name in (name for name in shown if name in {of for _, of in own}):
+            for method in methods:
+                found = own.get((method, name))
+                bold = "**" if found and found.p_holm < 0.05 else ""
+                rows[study.labels[method]][title(name)] = f"{bold}{found.summary}{bold}" if found else ""
+        parts.append(markdown(rows, f"less {study.labels[base]}"))
+    return parts
 
 
 def made_where(study: Study) -> str:
@@ -157,11 +156,11 @@ def page(study: Study, pictures: Mapping[str, str], points: pd.DataFrame | None 
 
 
 def named(points: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
-    """The rows of `read_points` and what their `run`, such as logs/mle/1, guided, says.
+    """The rows of `read_points` and, instead of `run`, what that says, such as logs/mle/1, guided.
 
     That is `method`, `seed` ("" where there is none), `label`, the method's name for people and the state that was
     measured, `head`, with the temperature or the number of candidates besides, and `family`, the label whose colour it
-    has: during training that of its end.
+    has: during training that of its end. Raises UsageError: two rows of one are different.
     """
     form = rf"(?P<method>.*?)(?:/(?P<seed>[0-9]+))?(?:,? (?P<state>{'|'.join(map(re.escape, STATES))}))?$"
     parts = points.run.str.extract(form).fillna("")
@@ -172,7 +171,7 @@ def named(points: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     at = points.temperature.map(lambda t: "" if t == 1 or math.isnan(t) else f", temperature {t:g}")
     chosen = points.candidates.map(lambda n: "" if math.isnan(n) else f", one of {n:g}")
     parts["head"] = parts.label + chosen.where(points.candidates.notna(), at)
-    return points.join(parts)
+    return merged(points.drop(columns="run").join(parts), ["head", "seed", "epoch"], "samples")
 
 
 def measured(rows: pd.DataFrame, name: str, collapsed: Sequence[str]) -> str:
@@ -180,10 +179,10 @@ def measured(rows: pd.DataFrame, name: str, collapsed: Sequence[str]) -> str:
     found = rows.dropna(subset=[name])
     if not len(found):
         return ""
-    method, error = found.method.iloc[0], found.get(f"{name}_se", pd.Series(math.nan, found.index))
+    method, error = found.method.iloc[0], found[f"{name}_se"].iloc[0] if f"{name}_se" in found else math.nan
     whole = summary(found[name], method in collapsed)
-    if len(found) == 1 and error.iloc[0] > 0:
-        whole = Summary(whole.middle, whole.middle - error.iloc[0], whole.middle + error.iloc[0], (whole.middle,) * FEW)
+    if len(found) == 1 and error > 0:
+        return "{:.{digits}f} ± {:.{digits}f}".format(whole.middle, error, digits=decimals(error, 2))
     if method.startswith(SHARED) and len(found) > 1:
         return f"{whole.middle:.{decimals(whole.high - whole.middle, 2)}f}"
     return str(whole)
@@ -201,29 +200,29 @@ def samples(
         collapsed: methods whose runs have medians and ranges.
     """
     points = named(points, labels)
-    points = points[points.epoch.isna()].sort_values("run", key=lambda run: run == REAL, kind="stable")
+    points = points[points.epoch.isna()].sort_values("method", key=lambda name: name == REAL, kind="stable")
     groups = {head: own.set_index("seed") for head, own in points.groupby("head", sort=False)}
     known = [name for name in METRICS if name in points and points[name].notna().any()]
     rows = {head: {title(n): measured(of, n, collapsed) for n in measures or known} for head, of in groups.items()}
     said = "Samples: mean over seeds ± half of the 95 % interval, or one run ± standard error."
-    if REAL in groups:
-        real = groups.pop(REAL).iloc[0]
-        first = next(iter(groups.values()))
-        same = {head: of for head, of in groups.items() if of.label.iloc[0] == first.label.iloc[0]}
-        nll = {head: of.nll_valid.mean() if "nll_valid" in of else math.nan for head, of in same.items()}
+    real = groups.pop(REAL).iloc[0] if REAL in groups else pd.Series()
+    judged = [name for name in known if METRICS[name].unit != PER_TOKEN and not math.isnan(real.get(name, math.nan))]
+    if judged:
+        label = next(iter(groups.values())).label.iloc[0]
+        own = {head: of for head, of in groups.items() if of.label.iloc[0] == label}
+        nll = {head: of.nll_valid.mean() if "nll_valid" in of else math.nan for head, of in own.items()}
         best = min(nll, key=lambda head: (math.isnan(nll[head]), nll[head]))
-        for head in groups.keys() - {best}:
-            moves = []
-            for name in (name for name in known if not math.isnan(real[name])):
-                away, before = ((groups[each][name] - real[name]).abs() for each in (head, best))
-                moves += [summary(moved)] if len(moved := (away - before).dropna()) else []
-            nearer, further = (sum(test) for test in ([m.middle < 0 for m in moves], [m.low > 0 for m in moves]))
+        before = (groups.pop(best)[judged] - real[judged]).abs()
+        for head, of in groups.items():
+            change = ((of[judged] - real[judged]).abs() - before).dropna(how="all")
+            moves = [summary(moved.dropna()) for _, moved in change.items() if moved.notna().any()]
             if moves:
-                rows[head] |= {"nearer": f"{nearer} of {len(moves)}"}
-                rows[head] |= {} if head.startswith(SHARED) else {"further": str(further)}
+                rows[head]["nearer"] = f"{sum(moved.middle < 0 for moved in moves)} of {len(moves)}"
+            if len(change) > 1 and not head.startswith(SHARED):
+                rows[head]["further"] = str(sum(moved.low > 0 for moved in moves))
         said += f" *Nearer*: how many measures are nearer to real data than those of *{best}*; *further*: how many are "
         said += "further away, beyond the interval of that change."
-    return f"{said}\n\n{markdown(rows)}"
+    return f"{said}\n\n{markdown({head: row for head, row in rows.items() if any(row.values())})}"
 
 
 def draw_samples(
@@ -238,11 +237,12 @@ def draw_samples(
     Raises UsageError: there is nothing to compare with. Raises OSError: the picture can't be written.
     """
     points = named(points, labels)
-    real = points[points.run == REAL].iloc[:1].squeeze(axis=0) if (points.run == REAL).any() else pd.Series()
+    own = points[points.method == REAL]
+    real = own.iloc[0].dropna().to_dict() if len(own) else {}
     known = [(x, y) for x, y in pairs or PAIRS if {x, y} <= {*points}]
     if not known:
         raise UsageError("no figure: there are no test sequences to compare with")
-    draw_plane(path, points[points.run != REAL], known, real.dropna().to_dict(), crosses)
+    draw_plane(path, points[points.method != REAL], known, real, crosses)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -253,36 +253,37 @@ def lines_of(study: Study, figure: Mapping[str, Any], results: Path) -> list[Lin
     """The lines of a figure of `[[report.figures]]`; `results` is the folder of all studies.
 
     Of fewer seeds than `FEW` there is a thin line each instead of a band. What a guided generator reached is where its
-    line ends.
+    line ends; of another study it is a level from the beginning of adversarial training on.
     """
     lines: list[Line] = []
-    seconds = figure["x"] == "seconds"
+    seconds, floor = figure["x"] == "seconds", study.floor
+
+    def line(label: str, name: str, x: Sequence[float], found: Sequence[Summary]) -> Line:
+        low, middle, high = ([getattr(each, end) for each in found] for end in ("low", "middle", "high"))
+        many = all(len(each.values) >= FEW for each in found)
+        return Line(label, name, x, middle, low if many else None, high if many else None, floor=floor)
+
     for name in figure["curves"] or CURVES:
+        last = 0.0
         for method in figure["draw"] or study.labels:
-            label, own = study.labels[method], study.curves[study.curves.method == method]
+            own = study.curves[study.curves.method == method]
             if name not in own or not own[name].notna().any():
                 continue
             table = own.pivot(index="epoch", columns="seed", values=name).dropna(axis=1, how="all").dropna()
-            clock = own.pivot(index="epoch", columns="seed", values="seconds").loc[table.index] if seconds else None
-            means = [study.summary(method, row) for row in table.to_numpy()]
-            x = table.index.to_list() if clock is None else clock.mean(axis=1).to_list()
+            clock = own.pivot(index="epoch", columns="seed", values="seconds" if seconds else "epoch").loc[table.index]
+            x, found = clock.mean(axis=1).to_list(), [study.summary(method, row) for row in table.to_numpy()]
             if table.shape[1] < FEW:
-                for seed, of in table.items():
-                    lines.append(Line(label, name, x if clock is None else clock[seed], of, thin=True))
+                lines += [Line(study.labels[method], name, clock[s], table[s], thin=True, floor=floor) for s in table]
             if len(guided := study.values(method, column(name, "guided"))):  # after D's training, during which G stays
                 end = study.values(method, "seconds").mean() if seconds else x[-1]
-                x, means = [*x, end, end], [*means, means[-1], study.summary(method, guided)]
-            low, high = [each.low for each in means], [each.high for each in means]
-            ends = (low, high) if table.shape[1] >= FEW else (None, None)
-            lines.append(Line(label, name, x, [each.middle for each in means], *ends, floor=study.floor))
-        for source, label in figure["levels"].items():
+                x, found = [*x, end, end], [*found, found[-1], study.summary(method, guided)]
+            lines.append(line(study.labels[method], name, x, found))
+            last = max(last, x[-1])
+        for source, label in figure["levels"].items() if last else ():
             folder, _, method = source.partition("/")
-            runs, _ = read_runs(results / folder)
-            levels = [summary(values(runs, method, of)) for of in (name, column(name, "guided"))]
-            start = min(starts(study, figure), default=0)
-            x = start, start, max(line.x[-1] for line in lines if line.column == name)
-            low, mean, high = zip(*((s.low, s.middle, s.high) for s in (*levels, levels[-1])), strict=True)
-            lines.append(Line(label, name, x, mean, low, high, floor=study.floor))
+            start, runs = min(starts(study, figure), default=0), read_runs(results / folder)[0]
+            before, after = (summary(values(runs, method, of)) for of in (name, column(name, "guided")))
+            lines.append(line(label, name, [start, start, last], [before, after, after]))
     return lines
 
 
@@ -304,7 +305,7 @@ def reference(said: str, name: str, root: Path) -> Summary:
     results/guided/runs.csv bigram:_guided | nll nll_test seeds -->`. `results/STUDY/curves.csv METHOD@EPOCH` is the
     evaluation of an epoch, and `METHOD - METHOD` the difference paired by seed.
 
-    Raises KeyError, ValueError, OSError: there is no such number.
+    Raises KeyError, OSError: there is no such number. Raises UsageError: the file is damaged.
     """
     file, methods = said.split(maxsplit=1)
     path = root / file
@@ -319,7 +320,10 @@ def reference(said: str, name: str, root: Path) -> Summary:
             return summary([sum(rows.method == method)])
         found.append(values(rows, method, name + form))
         collapsed |= method in report.get("collapsed", [])
-    return summary((found[0] - found[1] if len(found) > 1 else found[0]).dropna(), collapsed)
+    numbers = (found[0] - found[1] if len(found) > 1 else found[0]).dropna()
+    if numbers.empty:
+        raise KeyError(f"{said}: there is no {name}")
+    return summary(numbers, collapsed)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """What the runs of a table of experiments ended with, and its statistics.
 
-A study's folder has runs.csv, a row a run, curves.csv, a row an evaluation, and files of samples that tools have measured.
+A study's folder has runs.csv, a row a run, curves.csv, a row an evaluation, and files of measured samples.
 """
 
 import datetime
@@ -9,7 +9,7 @@ import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -21,10 +21,10 @@ from runs.directories import CHECKPOINTS
 from runs.directories import METRICS as LOG
 from runs.manifest import CHECKSUM, read_manifest, sizes_at
 from runs.schedule import Schedule
-from support.config import UsageError
 from support.config_file import CONFIG, FREE_TO_CHANGE, READ_FROM, differences, read_config
+from support.errors import UsageError
 from support.parser import read_flags
-from tools.experiment import Cell, Experiment, mixed
+from tools.experiment import REPORT_KEYS, Cell, Experiment, mixed
 from tools.plot_curves import FLOOR, PANELS, read_run
 
 RUN = ["method", "seed"]
@@ -53,17 +53,15 @@ class Summary(NamedTuple):
     collapsed: bool = False
 
     def __str__(self) -> str:
-        """As tables show it: two or three seeds have no interval."""
-        half, most = self.high - self.middle, max(map(abs, self.values))
-        if len(self.values) == 1:
-            return f"{self.middle:.{0 if most >= 100 else 3}f}"
+        """As tables show it: two or three seeds have their values, and no interval."""
+        half, digits = self.high - self.middle, 0 if max(map(abs, self.values)) >= 100 else 3
         if self.collapsed:
             digits = 1 if self.high >= 10 else 2 if self.high - self.low >= 0.1 else 4
             return f"{self.middle:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
         if len(self.values) < FEW:
-            digits = max(decimals(np.ptp(self.values), 1), decimals(most, 3))
+            digits = max(digits, decimals(np.ptp(self.values), 1))
             return ", ".join(f"{value:.{digits}f}" for value in self.values)
-        digits = decimals(half, 2) if half > 0 else 0 if most >= 100 else 3
+        digits = decimals(half, 2) if half > 0 else digits
         return f"{self.middle:.{digits}f} ± {half:.{digits}f}"
 
     @property
@@ -105,7 +103,8 @@ def read_table(path: Path, text: str, keys: Sequence[str]) -> pd.DataFrame:
         figures = {name: float for name in frame.columns if name not in (*words, "seed", "epoch")}
         for name in figures.keys() - {*POINT}:
             parse(name.removesuffix("_se"))
-        frame = frame.astype(figures)
+        whole = {name: int for name in keys if name in ("seed", "epoch") and keys is not POINT}
+        frame = frame.astype(figures | whole)
         return merged(frame.reindex(columns=[*keys, *(name for name in frame if name not in keys)]), keys, str(path))
     except KeyError as error:
         raise UsageError(f"{path}: {error.args[0]}") from None
@@ -117,7 +116,7 @@ def merged(frame: pd.DataFrame, keys: Sequence[str], name: str) -> pd.DataFrame:
     """One row of those with the same keys; raises UsageError: they have different values in a column."""
     rows = frame.groupby(list(keys), sort=False, dropna=False)
     if (twice := (rows.nunique() > 1).any(axis=1)).any():
-        where = ", ".join(str(key) for key in np.atleast_1d(twice.idxmax()) if key == key)
+        where = ", ".join(str(key) for key in twice.idxmax() if key == key)  # not NaN
         raise UsageError(f"{name}: {where} is there twice, with other figures")
     return rows.first().reset_index() if len(frame) else frame
 
@@ -131,10 +130,10 @@ def read_runs(folder: Path) -> list[pd.DataFrame]:
 def read_points(*paths: Path) -> pd.DataFrame:
     """What tools have measured of samples: files with columns `POINT`, figures, and standard errors such as `nll_se`.
 
-    Raises UsageError: one is damaged, or two disagree. Raises OSError: one can't be read.
+    Raises UsageError: one is damaged. Raises OSError: one can't be read.
     """
     frames = [read_table(path, path.read_text(encoding="utf-8"), POINT) for path in paths]
-    return merged(pd.concat(frames, ignore_index=True), POINT, ", ".join(map(str, paths)))
+    return pd.concat(frames, ignore_index=True)
 
 
 def points_text(points: Iterable[Mapping[str, Any]]) -> str:
@@ -179,8 +178,8 @@ def outcome(cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
     versions = {name.lower(): number for name, number in described.get("versions", {}).items()}
     machine = [f"{described['cores']} cores of an {described['cpu']}"] if described.get("cpu") else []
     machine += [f"{n} {versions[n.lower()]}" for n in ("Python", "TensorFlow", "NumPy") if n.lower() in versions]
-    row |= {"flags": shlex.join(cell.method.flags), "commit": described.get("git_commit", "")[:7]}
-    row |= {"date": day.isoformat(), "machine": ", ".join(machine), "data": cell.data}
+    row |= {"flags": shlex.join(cell.method.flags), "commit": described.get("git_commit", "")[:7] or None}
+    row |= {"date": day.isoformat(), "machine": ", ".join(machine) or None, "data": cell.data or None}
     # Around D's pretraining there are two evaluations of one generator: when that was reached is the first one's.
     curves = evaluated.groupby("epoch", as_index=False)[names].first()
     return pd.DataFrame([row]), curves.assign(method=cell.method.name, seed=cell.seed)
@@ -229,7 +228,7 @@ def collect(experiment: Experiment, logs: Path, folder: Path) -> tuple[list[pd.D
 # What a table says of its report
 
 
-LISTS: dict[str, type] = dict.fromkeys(("metrics", "table", "collapsed", "measured", "measures", "against"), list)
+LISTS: dict[str, type] = dict.fromkeys(REPORT_KEYS, list)
 FIGURE = {"name": str, "curves": list, "draw": list, "x": str, "limits": dict, "levels": dict, "caption": str}
 PLANE = {"name": str, "files": list, "pairs": list, "crosses": str, "caption": str}
 
@@ -240,39 +239,49 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     `metrics` are compared with those of the methods `against`; `table` has those that the page shows. Runs of the
     methods `collapsed` have medians and ranges. `measured` are files of samples in the study's folder, and `measures`
     the columns of their table. `[[report.figures]]` have a `name`, the columns `curves` of the methods in `draw` over
-    `x`, "epoch" or "seconds", within `limits`, and a `caption`; `levels`, {"STUDY/METHOD": label}, are guided generators
-    of other studies. `[[report.planes]]` have `files` of samples, `pairs` of columns, a `caption`, and `crosses`, a file
-    of others' figures.
+    `x`, "epoch" or "seconds", within `limits`, and a `caption`; `levels`, {"STUDY/METHOD": label}, are guided
+    generators of other studies. `[[report.planes]]` have a `name`, `files` of samples, `pairs` of columns, a `caption`,
+    and `crosses`, a file of others' figures.
 
     Raises UsageError: something is unknown, or of another kind.
     """
 
-    def checked(given: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
+    def refuse(what: str) -> NoReturn:
+        raise UsageError(f"{experiment.name}.toml: [report]: {what}")
+
+    def checked(given: dict[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
         for key, value in given.items():
             if not isinstance(value, kinds.get(key, ())):
-                what = f"is no {kinds[key].__name__}" if key in kinds else f"is not among {', '.join(kinds)}"
-                raise UsageError(f"{experiment.name}.toml: [report]: {key} {what}")
+                refuse(
+                    f"{key} is no {kinds[key].__name__}" if key in kinds else f"{key} is not among {', '.join(kinds)}"
+                )
         return {key: kind() for key, kind in kinds.items()} | given
 
     given = dict(experiment.report)
     if isinstance(given.get("against"), str):
         given["against"] = [given["against"]]
-    report = checked(given, LISTS | {"figures": list, "planes": list})
+    report = checked(given, LISTS)
     report["figures"] = [checked(figure, FIGURE) for figure in report["figures"] or [{}]]
     report["planes"] = [checked(plane, PLANE) for plane in report["planes"]]
     columns = [*report["metrics"], *report["table"], *report["measures"]]
-    methods = [*report["against"], *report["collapsed"]]
+    for pair in (pair for plane in report["planes"] for pair in plane["pairs"]):
+        if not isinstance(pair, list) or len(pair) != 2:
+            refuse(f"pairs: {pair!r} is no pair of columns")
+        columns += pair
     for figure in report["figures"]:
-        columns, methods = [*columns, *figure["curves"]], [*methods, *figure["draw"]]
+        columns += figure["curves"]
+        if unknown := set(figure["draw"]) - {method.name for method in experiment.methods}:
+            refuse(f"draw has {', '.join(sorted(unknown))}, which is no method")
         if figure["x"] not in ("", "epoch", "seconds"):
-            raise UsageError(f"{experiment.name}.toml: [report]: x is {figure['x']}, not epoch or seconds")
-    try:
-        for name in [*columns, *(name for plane in report["planes"] for pair in plane["pairs"] for name in pair)]:
-            parse(name)
-    except KeyError as error:
-        raise UsageError(f"{experiment.name}.toml: [report]: {error.args[0]}") from None
-    if unknown := set(methods) - {method.name for method in experiment.methods}:
-        raise UsageError(f"{experiment.name}.toml: [report]: there is no method {', '.join(sorted(unknown))}")
+            refuse(f"x is {figure['x']!r}, not epoch or seconds")
+        for name, ends in figure["limits"].items():
+            if not isinstance(ends, list) or [type(end) in (int, float) for end in ends] != [True, True]:
+                refuse(f"limits of {name}: {ends!r} is no pair of numbers")
+    for name in columns:
+        try:
+            parse(str(name))
+        except KeyError as error:
+            refuse(error.args[0])
     return report
 
 
@@ -320,7 +329,10 @@ def values(runs: pd.DataFrame, method: str, name: str) -> pd.Series:
 
 
 def tables(study: Study) -> dict[str, str]:
-    """The contents of runs.csv and curves.csv, in the order of the table's methods, seven digits of each number; without an empty one."""
+    """The contents of runs.csv and curves.csv, if they have rows, in the order of the table's methods.
+
+    Numbers have seven digits.
+    """
     asked = {*study.report["metrics"], *study.report["table"]}
     drawn = {*PANELS, "seconds", *(name for figure in study.report["figures"] for name in figure["curves"])}
     runs = [name for name in study.runs if name in asked or name not in RUN + RECORDS and parse(name)[1] != "before"]
@@ -360,17 +372,17 @@ class Difference(NamedTuple):
     column: str
     summary: Summary
     p: float
-    p_holm: float
+    p_holm: float = math.nan
 
 
 def compare(study: Study) -> list[Difference]:
-    """Each method less those that the table compares with.
+    """Each method less those that the table compares with; three seeds or more are tested.
 
     Figures of a guided generator, or of samples that D has chosen, are compared with the other's generator alone, its
     own too. What is the same with every seed, as methods share a generator, is left out. KL(oracle‖G) differs by a
     constant from NLL_test: one test.
     """
-    found: list[tuple[Any, ...]] = []
+    found: list[Difference] = []
     for base in study.report["against"]:
         for name in study.metrics:
             metric, form = parse(name)
@@ -381,12 +393,16 @@ def compare(study: Study) -> list[Difference]:
             theirs = theirs if len(theirs) else study.values(base, name)
             for method in study.labels:
                 paired = (study.values(method, name) - theirs).dropna()
-                reverse = (method, base, name) in [each[:3] for each in found]
+                reverse = any((each.against, each.method, each.column) == (method, base, name) for each in found)
                 if paired.any() and not reverse:
                     collapsed = bool({method, base} & {*study.report["collapsed"]})
-                    tested = np.ptp(paired) > 0 and not collapsed
-                    p = stats.ttest_1samp(paired, 0).pvalue if tested else math.nan
-                    found.append((base, method, name, summary(paired, collapsed), p))
-    tests = [p for *_, p in found if not math.isnan(p)]
-    corrected = iter(multipletests(tests, method="holm")[1] if tests else ())
-    return [Difference(*each, math.nan if math.isnan(each[-1]) else next(corrected)) for each in found]
+                    varies = (
+                        len(paired) > 2 and np.ptp(paired) > 1e-5 * paired.abs().max() and not collapsed
+                    )  # not by rounding alone
+                    p = stats.ttest_1samp(paired, 0).pvalue if varies else math.nan
+                    found.append(Difference(base, method, name, summary(paired, collapsed), p))
+    tested = [i for i, each in enumerate(found) if not math.isnan(each.p)]
+    corrected = multipletests([found[i].p for i in tested], method="holm")[1] if tested else ()
+    for i, p_holm in zip(tested, corrected, strict=True):
+        found[i] = found[i]._replace(p_holm=float(p_holm))
+    return found

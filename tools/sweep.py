@@ -1,6 +1,7 @@
 """Runs a table of experiments, each cell a process of its own: python tools/sweep.py experiments/NAME.toml."""
 
 import fcntl
+import functools
 import logging
 import os
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -19,8 +21,8 @@ from distributed import Client, Event, Future, wait
 from tqdm import tqdm
 
 from runs.directories import TAKEN
-from support.config import UsageError, first_line
-from support.objective import read_source
+from support.config import own_sources
+from support.errors import UsageError, first_line
 from support.parser import Parser, number, read_flags
 from support.streams import keep_writing
 from tools.experiment import Cell, data_flags, fingerprint, mixed, read
@@ -51,19 +53,18 @@ def busy(directory: Path) -> bool:
 
 
 def run(argv: Sequence[str], directory: Path, folder: Path, stop: str) -> str:
-    """Runs main.py on a worker of Dask, whose file system is that of the sweep, from the newest checkpoint on.
+    """Runs main.py on a worker of Dask, from the newest checkpoint on; if the worker dies, another one continues.
 
-    If the worker dies, the scheduler gives the cell to another one. This function refers to no other file of the
-    program, as workers can't import them.
+    The function uses nothing of other files of the program, as workers can't import them.
 
     Args:
-        argv: the flags of main.py.
-        directory: that of the cell, an absolute path; it gets the output.
-        folder: the working directory, from which relative paths among the flags start.
+        argv: the flags of main.py; relative paths among them start from `folder`.
+        directory: the cell's, an absolute path in the file system of the sweep.
+        folder: the working directory.
         stop: the name of the event after which main.py has to save and end.
 
     Returns:
-        Why the run has not ended well, "" if it has; TAKEN if another process trains in the directory.
+        "" if the run is complete, TAKEN if another process trains in the directory, or else what went wrong.
     """
     event = Event(stop)
     if event.is_set() or busy(directory / "train") or busy(directory / "eval"):
@@ -79,60 +80,57 @@ def run(argv: Sequence[str], directory: Path, folder: Path, stop: str) -> str:
     try:
         while process.poll() is None and not event.is_set():
             time.sleep(POLL)
-    finally:  # it has ended, or the sweep was interrupted, or the scheduler is gone: main.py saves and ends
+    finally:  # it has ended, or the sweep was interrupted, or the scheduler is gone
         process.terminate()
         status = process.wait()
-    if status == 0:
-        return ""
     # Another sweep may have started this cell in the same moment. Both processes print here, and one is refused.
     printed = (directory / OUTPUT).read_bytes()[start:].decode(errors="replace")
-    last = ([line.strip() for line in printed.split("\n") if line.strip()] or ["it printed nothing"])[-1]
-    return TAKEN if TAKEN in printed else f"exit status {status}: {last}"
+    *_, last = "it printed nothing", *filter(None, map(str.strip, printed.split("\n")))
+    return "" if status == 0 else TAKEN if TAKEN in printed else f"exit status {status}: {last}"
 
 
 def check_data(cells: Sequence[Cell]) -> None:
     """Checks that cells with the same data flags have read the same data, and that those to come will.
 
-    Raises:
-        UsageError: they have not, or will not, or the data can't be read.
+    Raises UsageError: they have not, or will not, or the data can't be read.
     """
     data = {cell: cell.data for cell in cells}
-    known = {data_flags(cell): cell for cell in cells if data[cell]}
+    before = {data_flags(cell): cell for cell in cells if data[cell]}
     to_come = {data_flags(cell): cell for cell in cells if not cell.finished}
     advice = "bring the data back, or remove the directories of the runs that do not count"
     if why := mixed(data):
         raise UsageError(f"{why}; {advice}")
-    for flags in known.keys() & to_come.keys():
+    for flags in before.keys() & to_come.keys():
         # A process of its own, as TensorFlow would keep memory, that of a GPU included.
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            now = fingerprint(*pool.submit(data_now, to_come[flags].argv).result())
-        if now != data[known[flags]]:
-            raise UsageError(f"the data have changed since {known[flags].title}, in {known[flags].log_dir}; {advice}")
+            now = fingerprint(pool.submit(data_now, to_come[flags].argv).result())
+        if now != data[before[flags]]:
+            raise UsageError(f"the data have changed since {before[flags].title}, in {before[flags].log_dir}; {advice}")
 
 
-def data_now(argv: Sequence[str]) -> tuple[dict[str, str], dict[str, str] | None]:
-    """What main.py would record of its data: the checksums of their parts, and the source of the objective, if any.
+def data_now(argv: Sequence[str]) -> dict[str, Any]:
+    """What config.json would record of the data that main.py reads now, as `data` and the texts of own code.
 
-    Raises:
-        UsageError: the data can't be read.
+    Raises UsageError: the data can't be read.
     """
-    from main import DATASETS
+    from data.real import read_data  # which imports TensorFlow
 
     config = read_flags(argv)
-    return DATASETS[config.dataset](config).digests(), read_source(config.objective) if config.objective else None
+    return {"data": read_data(config).digests()} | own_sources(config)
 
 
 def connect(address: str | None, jobs: int) -> Client:
     """A client of the Dask scheduler at `address` or, if None, of one in this process with `jobs` threads.
 
-    Raises:
-        UsageError: no scheduler answers.
+    Raises UsageError: no scheduler answers.
     """
-    if not address:
-        # Within the process, messages need no port, through which other users of the machine could run code.
-        own = {"processes": False, "n_workers": 1, "threads_per_worker": jobs, "memory_limit": 0}
-        web = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}  # not on all interfaces
-        return Client(**own, **web, silence_logs=logging.CRITICAL)
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # errors are one line of the sweep's own
+    if address is None:
+        # Tasks go through memory: no port is open through which other users of the machine could run code. Dask's web
+        # pages, which can't be turned off, are for this machine alone.
+        web = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
+        threads = {"processes": False, "n_workers": 1, "threads_per_worker": jobs, "memory_limit": 0}
+        return Client(**threads, **web, silence_logs=logging.CRITICAL)
     try:
         return Client(address, timeout=10)
     except (OSError, ValueError, TimeoutError) as error:
@@ -140,7 +138,7 @@ def connect(address: str | None, jobs: int) -> Client:
 
 
 class Sweep:
-    """The cells of a table: which wait, which run, which have failed."""
+    """The cells of a table: which wait, which run, which have failed and why, and the signal that stopped it."""
 
     def __init__(self, cells: Sequence[Cell], client: Client):
         """Raises UsageError: the directory of a cell holds another run."""
@@ -148,12 +146,15 @@ class Sweep:
         self.waiting = [cell for cell in cells if not cell.finished]
         self.running: dict[Cell, Future] = {}
         self.failed: dict[Cell, str] = {}
-        self.stopped = 0  # the signal that ended it
+        self.stopped = 0
         self._event = Event(client=client)
-        self._said: set[str] = set()
+        self._say_once = functools.cache(tqdm.write)
 
     def run(self) -> None:
-        """Runs the cells until all have ended, or until SIGINT or SIGTERM, after which they save."""
+        """Runs the cells until all have ended, or until SIGINT or SIGTERM, after which they save.
+
+        Raises UsageError: the scheduler is gone, or the directory of a cell holds another run.
+        """
         handlers = {which: signal.signal(which, self._stop) for which in (signal.SIGINT, signal.SIGTERM)}
         try:
             with tqdm(total=sum(cell.epochs for cell in self.cells), unit="epoch", disable=None) as bar:
@@ -163,6 +164,9 @@ class Sweep:
                         self.waiting.clear()
                     self._start_cells()
                     time.sleep(POLL)
+                    if self.client.status != "running":
+                        self.running.clear()
+                        raise UsageError("the connection to the scheduler is lost; cells that it started save and end")
                     self._collect_ended()
                     bar.n = sum(cell.epochs_done for cell in self.cells)
                     bar.set_postfix_str(", ".join(f"{c.title}: {c.epochs_done} of {c.epochs}" for c in self.running))
@@ -176,36 +180,28 @@ class Sweep:
     def _stop(self, received: int, frame: object) -> None:
         self.stopped = self.stopped or received  # `run` does the rest: a cell may just be starting
 
-    def _say_once(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            tqdm.write(text)
-
     def _start_cells(self) -> None:
-        """Starts waiting cells whose source has finished, as many as there are threads for."""
-        places = sum(self.client.nthreads().values())  # of all workers, which may come and go
-        if not places:
+        """Starts waiting cells whose source has finished, as many as the workers, which come and go, have threads."""
+        threads = sum(self.client.nthreads().values())
+        if not threads:
             self._say_once("no worker has joined the scheduler: the cells wait for one")
             if self.stopped:
                 self.running.clear()
         for cell in list(self.waiting):
             if cell.source in self.failed:
-                self.waiting.remove(cell)
                 self.failed[cell] = f"not started, as the run that it starts from failed: {cell.source.log_dir}"
-            elif len(self.running) >= places:
-                break
-            elif cell.source and not cell.source.finished:
+            elif len(self.running) >= threads or (cell.source and not cell.source.finished):
                 continue
             elif busy(cell.log_dir) or busy(cell.eval_log_dir):
                 self._say_once(f"{cell.title}: waits, as another process trains in {cell.directory}")
+                continue
             elif cell.finished:
-                self.waiting.remove(cell)
                 tqdm.write(f"{cell.title}: finished by another process")
             else:
-                self.waiting.remove(cell)
                 tqdm.write(f"{cell.title}: {'goes on' if cell.epochs_done else 'starts'} in {cell.directory}")
                 where = (cell.directory.absolute(), Path.cwd(), self._event.name)
-                self.running[cell] = self.client.submit(run, cell.argv, *where, pure=False)  # may have to run again
+                self.running[cell] = self.client.submit(run, cell.argv, *where, pure=False)  # it may have to run again
+            self.waiting.remove(cell)
 
     def _collect_ended(self) -> None:
         for cell, future in [(cell, future) for cell, future in self.running.items() if future.done()]:
@@ -235,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--dask", metavar="ADDRESS", help="run the cells on the cluster of this Dask scheduler")
     arguments = parser.parse_args(argv)
     with parser.failing_in_one_line(arguments.logs):
-        if arguments.dask and arguments.jobs:
+        if arguments.dask is not None and arguments.jobs:
             raise UsageError("--jobs is for this machine; with --dask the workers' threads say how many cells run")
         experiment = read(arguments.experiment)
         cells = experiment.cells(arguments.logs, arguments.only, arguments.seeds)
