@@ -17,7 +17,7 @@ import tensorflow as tf
 from data import DataError, checksum
 from data.music.abc import HEADER, read_abc, to_abc
 from data.music.analysis import analysed, longest_copies
-from data.music.dataset import TRAIN_TUNES, frame_seconds, grid_of, load, recorded_tempo
+from data.music.dataset import TRAIN_TUNES, grid_of, load, played, recorded_tempo
 from data.music.midi import midi_file, read_melody, read_notes
 from data.music.page import Near, page
 from data.music.songs import write_songs
@@ -176,26 +176,23 @@ def write_tunes(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     if one_file and (count > 1 or asked.abc):
         why = "--abc needs a folder, as it writes several files" if asked.abc else f"-n {count} tunes need a folder"
         raise UsageError(f"-o {output}: {why}" + ", or -n 1" * (not asked.abc))
-    seconds = frame_seconds(grid, recorded_tempo(logdir / TEMPO) if grid.beats else 0)
+    grid = played(grid, recorded_tempo(logdir / TEMPO)) if grid.beats else grid
     tunes = (tokens for rows in samples for tokens in rows)
     told = f"{count} tune{'s' * (count != 1)} in {folder}" + f"/sample{'*' if count > 1 else '0'}.mid" * (not one_file)
-
-    def songs(tunes: Iterable[np.ndarray]) -> Iterator[bytes]:
-        return (midi_file(tokens, seconds, grid.beats, grid.onsets) for tokens in tunes)
-
     names = [f"sample{i}.mid" for i in range(count)]
     if one_file:
-        write_whole(output, next(songs(tunes)))
+        write_whole(output, midi_file(next(tunes), grid))
     elif not asked.abc:
-        write_songs(folder, names, songs(tunes))
+        write_songs(folder, names, (midi_file(tokens, grid) for tokens in tunes))
     else:
         titled = {f"Tune {i} of seed {asked.seed}": analysed(tokens, grid) for i, tokens in enumerate(tunes)}
-        texts = [to_abc(tune, seconds, i, title) for i, (title, tune) in enumerate(titled.items(), 1)]
+        texts = [to_abc(tune, grid.seconds, i, title) for i, (title, tune) in enumerate(titled.items(), 1)]
         each = [tune.tokens for tune in titled.values()]
-        shown = page(f"Tunes of {logdir}", titled, nearest(each, run), grid, seconds)
+        shown = page(f"Tunes of {logdir}", titled, nearest(each, run), grid)
         names += [*(f"sample{i}.abc" for i in range(count)), "tunes.abc", "tunes.html"]
         written = [*(HEADER + text for text in texts), HEADER + "\n".join(texts), shown]
-        write_songs(folder, names, [*songs(each), *(text.encode() for text in written)])
+        songs = [midi_file(tokens, grid) for tokens in each]
+        write_songs(folder, names, [*songs, *(text.encode() for text in written)])
         told += f", to look at and listen to: {folder / 'tunes.html'}"
     return told
 
