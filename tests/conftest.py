@@ -1,20 +1,15 @@
 """What the tests share: a small world in which everything can be enumerated, and the real data where it is present.
 
-XLA takes some 20 seconds to compile the steps of one model, however small. So where it is not the compiling that is
-tested:
+TensorFlow takes seconds to trace a model's steps, however small, and XLA some 20 more to compile them. So:
 
+- `SIZES` has `--no-jit`; a test of what is compiled adds `--jit`;
 - `train(argv)` is `main.main(argv)`, but runs of one shape (of the same flags, lengths and directories aside) share
-  their compiled steps;
-- `shared_model(config, vocab_size)` is `SeqGAN(config, vocab_size)` as it is made from these arguments, with what was
-  compiled for them before. Not where a part of the model is to be replaced, nor for two of the same arguments at once;
-- `--no-jit` does without XLA: the first run of a shape takes 7 seconds;
-- `--d_eval_samples 0`, of the flags that all share: what the discriminator knows takes 5 more;
-- what XLA has compiled is kept for the session in a folder that all its processes share, so that of many programs of
-  the same flags one compiles. Not where numbers of threads are compared, as TensorFlow's cache takes no note of them;
+  their data, networks and what measures them, which begin each run as they were made;
+- `shared_seqgan(config, spec)` is `model.build(config, spec)`, shared in the same way: not for two models at once;
+- what XLA has compiled is kept for the session in a folder that all its processes share. Not where numbers of threads
+  are compared, as TensorFlow's cache takes no note of them;
 - XLA leaves out the passes of its backend that make a program fast and its compilation twice as long, unless there is
-  an XLA_FLAGS in the environment; with `XLA_FLAGS=--xla_backend_optimization_level=3` it compiles as it does for users.
-
-Each worker of pytest-xdist takes whole files and is renewed when it has grown, as compiled programs stay in memory.
+  an XLA_FLAGS in the environment.
 """
 
 import atexit
@@ -38,13 +33,11 @@ import support.quiet  # noqa: F401 - before TensorFlow
 import dataclasses
 import functools
 import itertools
-import resource
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,13 +45,17 @@ import tensorflow as tf
 from fault_injection import Trainer
 
 import main as program
-from data import Due
+from data import checksum
 from data.music.midi import read_melody
 from data.music.tokens import KEYS, REST, Grid, begins
-from generator import Generator
-from model import SeqGAN
-from oracle import OracleData
+from data.oracle import OracleData
+from data.real import Dataset, read_data
+from evaluation.evaluator import Due
+from evaluation.run import Evaluation, Measures, evaluator_of, measures_of, settings_of
+from generator import Generator, Policy, TokenSpec
+from model import SeqGAN, build
 from support.config import Config
+from support.config_file import FREE_TO_CHANGE
 from support.device import configure_tensorflow
 from support.parser import parse
 
@@ -69,37 +66,19 @@ tf.get_logger().setLevel("ERROR")  # it warns of retracing, which many small mod
 NOW, END = Due(evaluation=True, samples=False, last=False), Due(evaluation=True, samples=True, last=True)
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = shlex.split(
-    "--seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 "
+    "--no-jit --seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 "
     "--d_filter_sizes 1 3 --d_num_filters 4 3 --d_batch_size 8 "
     "--pretrain_g_epochs 4 --pretrain_d_epochs 2 --total_epochs 3 --d_steps 2 --d_epochs 2 --eval_samples 16 "
     "--eval_every 2 --d_eval_samples 0"
 )
 TINY = [*SIZES, *shlex.split("--vocab_size 4 --oracle_emb_dim 3 --oracle_hidden_dim 4")]
-# When, where and how often: what no step is compiled from.
-NOT_COMPILED = (
-    *("is_train", "evaluate", "log_dir", "eval_log_dir", "log_generation", "eval_every", "checkpoint_every"),
-    *("keep_checkpoints", "overwrite", "debug", "sample_every", "save_media", "data_dir", "frame_beats"),
-)
-LENGTHS = ("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs")
-
-
-# Files that take long; the first to start, so that no worker is left with one at the end.
-LONGEST = (
-    *("program", "main", "kills", "sweep", "model", "text", "nottingham", "training", "sample", "benchmarks"),
-    *("compile_cache", "temperatures", "reward", "objective", "versions", "resume", "pretrained", "discriminator"),
-    *("rollout", "generator", "midi"),
-)
-# Files that take seconds, for `-m quick`.
-QUICK = (
+QUICK = (  # files that take seconds, for `-m quick`
     *("bad_input", "checkpoints", "discriminator", "fetch_nottingham", "metrics", "midi", "oracle"),
     *("prepare_quatrains", "readme", "seeds"),
 )
-WORKERS = 8  # at most: each may take 2 GiB
-# Files whose tests go to the workers one by one, as all of them would fill one.
-DIVIDED = ("kills", "program", "model")
-FULL = 1.2e9  # bytes of a worker's memory from which on it gets no other file but these, which need none of it
-LIGHT = ("kills", "prepare_captions", "prepare_molecules", "prepare_quatrains", "resume", "sweep")
-MEMORY: dict[object, float] = {}  # a worker's, bytes
+NOT_COMPILED = FREE_TO_CHANGE | {"evaluate", "data_dir", "token_length"}  # flags that no step is compiled from
+LENGTHS = ("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs")
+SHARED = 8  # models of different shapes that are kept, as each takes memory
 
 
 def read_tokens(path, frame_seconds: float = 0.4, frame_beats: float = 0.0, onsets: bool = False) -> np.ndarray:
@@ -113,77 +92,12 @@ def canonical(tokens: np.ndarray, onsets: bool) -> np.ndarray:
     return np.where(tokens == REST, REST, (tokens - 1) % KEYS + 1 + KEYS * goes_on).astype(np.int32)
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """A worker a core and one more, as some tests wait; none where one file is asked for, which then begins sooner."""
-    files = {argument.split("::")[0] for argument in config.args}
-    if len(files) == 1 and files.pop().endswith(".py"):
-        return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores + 1, WORKERS)
-
-
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the longest files first and marks the quick ones."""
+    """Marks the tests of files that take seconds."""
     for item in items:
-        if subject(item.nodeid) in QUICK:
+        if item.path.stem.removeprefix("test_") in QUICK:
             item.add_marker("quick")
-    place = {name: i for i, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(subject(item.nodeid), len(place)))
-
-
-def subject(nodeid: str) -> str:
-    """The `main` of tests/test_main.py::test_what."""
-    return Path(nodeid.split("::")[0]).stem.removeprefix("test_")
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item):
-    """Has each test say how much memory its process has needed by then, bytes."""
-    report = yield
-    unit = 1 if sys.platform == "darwin" else 1024
-    report.user_properties.append(("memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit))
-    return report
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Keeps, where the work is shared out, how much memory each worker has needed."""
-    if hasattr(report, "node"):
-        MEMORY[report.node] = dict(report.user_properties)["memory"]
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log):
-    """Whole files to a worker, or parts of the largest, until its memory is full."""
-    from xdist.scheduler import LoadFileScheduling
-
-    class Scheduling(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return nodeid.split("[" if subject(nodeid) in DIVIDED else "::")[0]
-
-        def _assign_work_unit(self, node) -> None:
-            full = MEMORY.get(node, 0) >= FULL
-            unit = next((u for u in self.workqueue if not full or subject(u) in LIGHT), None)
-            if unit is None:
-                node.shutdown()  # once it has done what it was given
-            else:
-                self.workqueue.move_to_end(unit, last=False)
-                super()._assign_work_unit(node)
-
-        def _reschedule(self, node) -> None:
-            if node in self.registered_collections:  # and not a new one that is still collecting
-                super()._reschedule(node)
-
-    return Scheduling(config, log)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node, error: object | None) -> None:
-    """Renews a worker that ended while files are left."""
-    session = node.config.pluginmanager.get_plugin("dsession")
-    if error is None and session.sched.workqueue and not session.shouldstop and not session.shuttingdown:
-        session._clone_node(node)
 
 
 @pytest.fixture(scope="session")
@@ -207,90 +121,140 @@ def trainer() -> Iterator[Trainer]:
     trainer.close()
 
 
-def compiled_quickly() -> bool:
-    """Whether XLA leaves out what it does for users; see above."""
-    return os.environ["XLA_FLAGS"] == QUICK_XLA
+@pytest.fixture(scope="module", autouse=True)
+def _forgetting() -> Iterator[None]:
+    """Forgets, after each file, what its tests have shared: what is traced stays in memory."""
+    yield
+    for kept in (_seqgan_of, _oracle_of, _measures_of):
+        kept.cache_clear()
+    gc.collect()
 
 
-def compiled_as_by_users(test: str) -> None:
-    """Takes a test, by its id, in a process in which XLA leaves nothing out."""
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_backend_optimization_level=3",
-        "TF_XLA_FLAGS": "--tf_xla_persistent_cache_directory=",
-    }
-    command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-o", "addopts=", test]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and " passed in" in done.stdout, done.stdout
-
-
-def tiny_config(*flags: str):
+def tiny_config(*flags: str) -> Config:
     """The tiny configuration, changed by `flags`."""
     return parse([*TINY, *flags])
 
 
+# ---- runs that share what is compiled
+
+
 def train(argv: Sequence[str]) -> int:
     """`main.main(argv)` with the compiled steps of earlier runs of its shape; see above."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(program, "SeqGAN", shared_model)
-        patch.setitem(program.DATASETS, "LSTM", shared_oracle)
-        return program.main(argv)
+    return program.main(argv, MAKERS)
+
+
+def shared_seqgan(config: Config, spec: TokenSpec, sources: dict | None = None, **given: Any) -> SeqGAN:
+    """What `model.build` makes of these arguments, with what was compiled for them before; see above.
+
+    One with an objective that decodes by its data is made afresh.
+    """
+    objective = given.get("objective")
+    if objective and objective.decode.__func__ is not Dataset.decode:
+        return build(config, spec, sources, **given)
+    own = {"oracle": given.get("oracle")} if config.reward_entry.oracle else {}
+    sequences = {"references": config.reward == "bleu", "validation": config.trains_discriminator}
+    own |= {name: Sequences(given[name]) for name, used in sequences.items() if used and name in given}
+    own |= {"objective": Known(objective, str(objective.source))} if objective else {}
+    texts = Known(sources, str(sources))
+    seqgan, folder = _seqgan_of(_compiled_from(config), spec, texts, tuple(own.items()))
+    seqgan.checkpoint().read(f"{folder.name}/first").assert_consumed()
+    return seqgan
+
+
+class Known:
+    """Anything, which is the same where its `key` is."""
+
+    def __init__(self, content: Any, key: str):
+        self.content, self.key = content, key
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Known) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+class Sequences(Known):
+    """A function that returns sequences, int32 [n, T]; it is the same where they are."""
+
+    def __init__(self, function: Callable[[], np.ndarray]):
+        rows = function()
+        super().__init__(lambda: rows, checksum([rows]))
+
+
+@functools.lru_cache(maxsize=SHARED)
+def _seqgan_of(config: Config, spec: TokenSpec, sources: Known, given: tuple) -> tuple[SeqGAN, TemporaryDirectory]:
+    """A model, and where it is saved as it was at first."""
+    data = {name: value.content if isinstance(value, Known) else value for name, value in given}
+    seqgan, folder = build(config, spec, sources.content, **data), TemporaryDirectory()
+    seqgan.checkpoint().write(f"{folder.name}/first")
+    return seqgan, folder
+
+
+def shared_dataset(config: Config) -> Dataset:
+    """What `read_data` reads; an `OracleData` with what was compiled for its flags before."""
+    oracle = config.dataset == "LSTM" and not config.oracle_params
+    return _oracle_of(_compiled_from(config)) if oracle else read_data(config)
+
+
+def shared_measures(config: Config, seqgan: SeqGAN) -> Measures:
+    """What `measures_of` makes of a model, once."""
+    return _measures_of(_compiled_from(config), seqgan)
+
+
+def _compiled_from(config: Config) -> Config:
+    """The flags that a step may depend on: all but those known to be of no account."""
+    lengths = () if config.cosine_decay or config.g_update == "fold" else LENGTHS
+    return dataclasses.replace(config, **{name: getattr(Config, name) for name in (*NOT_COMPILED, *lengths)})
+
+
+_oracle_of = functools.lru_cache(maxsize=SHARED)(OracleData)
+_measures_of = functools.lru_cache(maxsize=SHARED)(measures_of)
+MAKERS = program.Makers(shared_dataset, shared_seqgan, shared_measures)
+STEPS = ("mle_epoch", "mle_step", "g_step", "d_step", "follow_policy", "begin_adversarial", "adopt_average")
+
+
+class Watched:
+    """A SeqGAN of which `after` is told each step: its name, its arguments and its result, once it is taken."""
+
+    def __init__(self, seqgan: SeqGAN, after: Callable[[str, tuple, Any], None]):
+        self._seqgan, self._after = seqgan, after
+
+    def __getattr__(self, name: str) -> Any:
+        part = getattr(self._seqgan, name)
+        if name not in STEPS:
+            return part
+
+        def step(*arguments, **named):
+            result = part(*arguments, **named)
+            self._after(name, arguments, result)
+            return result
+
+        return step
+
+
+def watching(after: Callable[[str, tuple, Any], None]) -> program.Makers:
+    """The makers of a run that shares what is compiled and is `Watched`."""
+    return MAKERS._replace(seqgan=lambda *given, **more: Watched(shared_seqgan(*given, **more), after))
+
+
+def evaluation_of(config: Config, data: Dataset, seqgan: SeqGAN, **more: Any) -> Evaluation:
+    """What a run of these flags measures its networks with."""
+    measures = measures_of(config, seqgan)
+    return Evaluation(evaluator_of(data, settings_of(config)), measures, guidance=seqgan.guidance, **more)
 
 
 @pytest.fixture(scope="session")
 def knowing(tmp_path_factory) -> Path:
     """A run whose discriminator was trained and measured, and knows something."""
     folder = tmp_path_factory.mktemp("knowing")
-    words = [*SIZES, *shlex.split("--vocab_size 4 --oracle_emb_dim 3 --oracle_hidden_dim 4 --pretrain_g_epochs 1")]
-    words += shlex.split("--total_epochs 0 --pretrain_d --pretrain_d_epochs 60 --d_lr 0.01 --d_batch_size 64 --no-jit")
-    words += ["--d_eval_samples", "500", "--log_dir", str(folder / "run"), "--eval_log_dir", str(folder / "eval")]
-    words += ["--oracle_init", "normal"]
-    assert train(words) == 0
+    words = "--oracle_init normal --pretrain_g_epochs 1 --total_epochs 0 --pretrain_d_epochs 60 --d_lr 0.01"
+    words += f" --d_batch_size 64 --d_eval_samples 500 --log_dir {folder}/run --eval_log_dir {folder}/eval"
+    assert train([*TINY, *shlex.split(words)]) == 0
     return folder / "run"
 
 
-def shared_model(
-    config: Config, vocab_size: int, start_token: int = 0, end_token: int | None = None, *, oracle=None, **sequences
-) -> SeqGAN:
-    """A `SeqGAN` as these arguments make it, with what was compiled for them before; see above."""
-    known = {"oracle": oracle} if config.reward in ("optimal", "log_ratio") else {}
-    known |= {"references": sequences["references"]} if config.reward == "bleu" else {}
-    known |= {"validation": sequences["validation"]} if config.guides else {}
-    model, parts, folder = _model_of(_compiled_from(config), vocab_size, start_token, end_token, **known)
-    own = ("config", "objective")
-    changed = [name for name, part in vars(model).items() if name not in own and parts.get(name) is not part]
-    assert not changed, f"a shared model was changed: {changed}"
-    model.config, model.objective = config, sequences.get("objective")
-    model.checkpoint().read(f"{folder.name}/first").assert_consumed()
-    return model
-
-
-def shared_oracle(config: Config) -> OracleData:
-    """An `OracleData` of these flags, with what was compiled for them before; afresh where it depends on a file."""
-    if config.oracle_params:
-        return OracleData(config)
-    data = _oracle_of(_compiled_from(config))
-    data.config = config
-    return data
-
-
-def _compiled_from(config: Config) -> Config:
-    """The flags that a step may depend on: all but those known to be of no account."""
-    constant = {config.g_pretrain_schedule, config.g_schedule, config.d_schedule} == {"constant"}
-    free = (*NOT_COMPILED, *(LENGTHS if constant else ()))  # a rate falls over the length of its phase
-    return dataclasses.replace(config, **{name: getattr(Config, name) for name in free})
-
-
-@functools.cache
-def _model_of(*arguments, **known) -> tuple[SeqGAN, dict[str, object], TemporaryDirectory]:
-    """A model, its parts, and where it is saved as it was at first."""
-    model, folder = SeqGAN(*arguments, **known), TemporaryDirectory()
-    model.checkpoint().write(f"{folder.name}/first")
-    return model, dict(vars(model)), folder
-
-
-@functools.cache
-def _oracle_of(config: Config) -> OracleData:
-    return OracleData(config)
+# ---- a world in which everything can be enumerated
 
 
 def randomise(network, seed: int, stddev: float = 1.0) -> None:
@@ -326,17 +290,17 @@ def index_of(tokens: np.ndarray, vocab_size: int, end_token: int | None = None) 
     return places
 
 
-def probabilities(generator: Generator) -> np.ndarray:
+def probabilities(policy: Policy) -> np.ndarray:
     """The exact probability of every sequence, float64 [n]."""
-    sequences = all_sequences(generator.vocab_size, generator.seq_len, generator.end_token)
-    return np.exp(generator.log_probs(tf.constant(sequences)).numpy().astype(np.float64).sum(axis=1))
+    sequences = all_sequences(policy.vocab_size, policy.seq_len, policy.end_token)
+    return np.exp(policy.log_probs(tf.constant(sequences)).numpy().astype(np.float64).sum(axis=1))
 
 
-def action_values(generator: Generator, scores: np.ndarray) -> np.ndarray:
+def action_values(policy: Policy, scores: np.ndarray) -> np.ndarray:
     """The exact Q(t) of every sequence, [n, T]: the mean score given its first t tokens."""
-    sequences = all_sequences(generator.vocab_size, generator.seq_len, generator.end_token)
-    probs, values = probabilities(generator), np.empty(sequences.shape)
-    for t in range(1, generator.seq_len + 1):
+    sequences = all_sequences(policy.vocab_size, policy.seq_len, policy.end_token)
+    probs, values = probabilities(policy), np.empty(sequences.shape)
+    for t in range(1, policy.seq_len + 1):
         _, prefix = np.unique(sequences[:, :t], axis=0, return_inverse=True)
         mean = np.bincount(prefix, probs * scores) / np.bincount(prefix, probs)
         values[:, t - 1] = mean[prefix]
