@@ -2,12 +2,26 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
-from conftest import all_sequences, index_of, probabilities, random_generator
+from conftest import all_sequences, index_of, probabilities, random_generator, randomise
 
-from generator import Generator, State, block_shape, chosen_log_probs, run_lstm, sample_tokens
-from support.seeds import Purpose, key, permutation, uniforms
+from generator import (
+    Averaged,
+    Excluding,
+    Generator,
+    Policy,
+    PolicyWrapper,
+    State,
+    Tempered,
+    block_shape,
+    chosen_log_probs,
+    run_lstm,
+    sample_tokens,
+)
+from support.seeds import Purpose, key, uniforms
 
 ALMOST_ONE = np.float32(1 - 2**-24)  # the largest uniform number
+ENDS = pytest.mark.parametrize("end_token", [None, 1], ids=["one length", "unequal lengths"])
+JIT = pytest.mark.parametrize("jit", [True, False], ids=["XLA", "no XLA"])
 
 
 def chi_square(counts: np.ndarray, probs: np.ndarray) -> float:
@@ -53,9 +67,6 @@ def test_weights_start_from_the_authors_distribution():
     assert not any(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
 
-ENDS = pytest.mark.parametrize("end_token", [None, 1], ids=["one length", "unequal lengths"])
-
-
 @ENDS
 @pytest.mark.parametrize(("vocab_size", "seq_len"), [(3, 4), (5, 3)])
 def test_probabilities_of_all_sequences_sum_to_one(vocab_size, seq_len, end_token):
@@ -81,15 +92,111 @@ def test_a_shorter_sequence_is_as_likely_as_its_tokens(end_token):
         np.testing.assert_array_equal(padded.mask(tf.constant([row])), [[1] * length + [0] * (5 - length)])
 
 
-@pytest.mark.parametrize("jit", [True, False])
+@JIT
 @pytest.mark.parametrize(("start_token", "end_token"), [(0, None), (2, None), (4, None), (5, 3), (5, 0), (2, 1)])
 def test_sampled_frequencies_match_probabilities(jit, start_token, end_token):
     generator = Generator(4, 3, 3, 5, seed=0, stddev=1.0, start_token=start_token, end_token=end_token)
-    sample = tf.function(lambda seed: generator.sample(uniforms([3, 40_000], seed)), jit_compile=jit)
-    tokens = sample(key(1, Purpose.G_SAMPLE, 0)).numpy()
-    probs = probabilities(generator)
-    counts = np.bincount(index_of(tokens, 4, end_token), minlength=len(probs))
-    assert chi_square(counts, probs) > 1e-3
+    assert drawn_by(generator, jit) > 1e-3
+
+
+def drawn_by(policy: Policy, jit: bool = False, probs: np.ndarray | None = None, prefix=None) -> float:
+    """The p-value of 40,000 samples under probabilities of all sequences, by default the policy's own."""
+    sample = tf.function(lambda seed: policy.sample(uniforms([3, 40_000], seed), prefix), jit_compile=jit)
+    probs = probabilities(policy) if probs is None else probs
+    places = index_of(sample(key(1, Purpose.G_SAMPLE, 0)).numpy(), policy.vocab_size, policy.end_token)
+    return chi_square(np.bincount(places, minlength=len(probs)), probs)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "end_token"),
+    [([2, -1, -1], None), ([-1, 3, -1], None), ([-1, -1, 0], None), ([2, -1, -1], 1), ([0, 3, -1], 1)],
+)
+def test_a_prefix_is_kept_and_the_rest_follows_it(prefix, end_token):
+    """Each free token has its distribution after those before it, drawn or given."""
+    policy, sequences = random_generator(end_token=end_token), all_sequences(4, 3, end_token)
+    token_probs = np.exp(policy.log_probs(tf.constant(sequences)).numpy().astype(np.float64))
+    probs = np.ones(len(sequences))
+    for t, token in enumerate(prefix):
+        probs *= token_probs[:, t] if token < 0 else sequences[:, t] == token
+    assert probs.sum() == pytest.approx(1, abs=1e-5)
+    assert drawn_by(policy, probs=probs, prefix=tf.constant(prefix)) > 1e-3
+
+
+@JIT
+@ENDS
+def test_sequences_drawn_in_stretches_are_those_drawn_at_once(jit, end_token):
+    policy, numbers = random_generator(vocab_size=5, seq_len=7, end_token=end_token), uniforms([7, 300], [1, 2])
+    prefix = tf.constant([-1, 2, -1, -1, -1, 3, -1])
+    on = tf.function(policy.sample_on, jit_compile=jit, autograph=False)
+    for given in (None, prefix):
+        place, parts = policy.start(300), []
+        for first, last in ((0, 1), (1, 4), (4, 7)):
+            part, place = on(place, numbers[first:last], None if given is None else given[first:last])
+            parts.append(part)
+        np.testing.assert_array_equal(np.concatenate(parts, axis=1), policy.sample(numbers, given))
+
+
+# ---- wrappers
+
+
+def next_probs(policy: Policy, sequences: np.ndarray) -> np.ndarray:
+    """The probabilities of the next token after each prefix, [T, n, V], from the policy's own states."""
+    return tf.nn.softmax(policy.logits(policy.states(tf.constant(sequences)).hidden)).numpy().astype(np.float64)
+
+
+def of_sequences(probs: np.ndarray, sequences: np.ndarray) -> np.ndarray:
+    """The probability of each sequence by those of its next tokens, [T, n, V] → [n]; padding is certain."""
+    drawn = sequences < probs.shape[2]
+    chosen = np.take_along_axis(probs, np.where(drawn, sequences, 0).T[..., None], axis=2)[..., 0].T
+    return np.where(drawn, chosen, 1.0).prod(axis=1)
+
+
+@ENDS
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_a_temperature_divides_the_logits(temperature, end_token):
+    policy, sequences = random_generator(end_token=end_token), all_sequences(4, 3, end_token)
+    tempered = Tempered(policy, temperature)
+    powers = next_probs(policy, sequences) ** (1 / temperature)
+    exact = of_sequences(powers / powers.sum(axis=2, keepdims=True), sequences)
+    np.testing.assert_allclose(probabilities(tempered), exact, rtol=1e-3)
+    assert drawn_by(tempered, probs=exact) > 1e-3
+    assert (np.abs(exact - probabilities(policy)).max() > 0.01) == (temperature != 1)
+
+
+@ENDS
+def test_an_excluded_token_is_never_drawn_and_the_others_take_its_share(end_token):
+    policy, sequences = random_generator(end_token=end_token), all_sequences(4, 3, end_token)
+    allowed = next_probs(policy, sequences) * [1, 1, 0, 1]
+    exact = of_sequences(allowed / allowed.sum(axis=2, keepdims=True), sequences)
+    assert drawn_by(Excluding(policy, [2]), jit=True, probs=exact) > 1e-3
+    both = drawn_by(Excluding(Tempered(policy, 0.5), [2]), probs=exact)
+    powers = allowed**2
+    exact = of_sequences(powers / powers.sum(axis=2, keepdims=True), sequences)
+    assert both < 1e-6 and drawn_by(Excluding(Tempered(policy, 0.5), [2]), probs=exact) > 1e-3
+
+
+@ENDS
+def test_an_average_is_the_mean_of_the_next_tokens_probabilities(end_token):
+    policies = [random_generator(seed=seed, end_token=end_token) for seed in (1, 2, 3)]
+    averaged, sequences = Averaged(policies), all_sequences(4, 3, end_token)
+    exact = of_sequences(np.mean([next_probs(policy, sequences) for policy in policies], axis=0), sequences)
+    np.testing.assert_allclose(probabilities(averaged), exact, rtol=1e-4)
+    assert exact.sum() == pytest.approx(1, abs=1e-5) and drawn_by(averaged, jit=True, probs=exact) > 1e-3
+    _, entropy, _ = averaged.sample_and_compare(uniforms([3, 20_000], key(1, Purpose.EVALUATE)))
+    assert abs(np.mean(entropy) + exact @ np.log(exact)) < 4 * np.std(entropy) / np.sqrt(20_000)
+    nll = [-probabilities(policies[0]) @ np.log(probabilities(policy)) for policy in (averaged, *policies)]
+    assert nll[0] < np.mean(nll[1:])
+    np.testing.assert_allclose(probabilities(Averaged(policies[:1])), probabilities(policies[0]), rtol=1e-4)
+
+
+def test_a_wrapper_is_its_policy_and_follows_it():
+    policy, numbers = random_generator(end_token=1), uniforms([3, 50], key(1, Purpose.G_SAMPLE))
+    wrapper = PolicyWrapper(policy)
+    assert all(mine is theirs for mine, theirs in zip(wrapper.weights, policy.weights, strict=True))
+    for seed in (5, 6):
+        randomise(policy, seed)
+        np.testing.assert_array_equal(probabilities(wrapper), probabilities(policy))
+        np.testing.assert_array_equal(wrapper.sample(numbers), policy.sample(numbers))
 
 
 @ENDS
@@ -116,7 +223,7 @@ def test_entropy_counts_impossible_tokens_as_nothing():
     assert np.isfinite(entropy).all() and np.isfinite(cross_entropy).all()
 
 
-@pytest.mark.parametrize("jit", [True, False])
+@JIT
 def test_chosen_log_probs_and_their_gradient_are_those_of_log_softmax(jit):
     rng = np.random.default_rng(0)
     hidden, projection = (tf.constant(rng.normal(0, 2, shape), tf.float32) for shape in ([9, 3], [4, 7]))
@@ -152,18 +259,17 @@ def draw(logits, numbers, jit=False):
     return tf.function(sample_tokens, jit_compile=jit)(logits, numbers).numpy()
 
 
-@pytest.mark.parametrize("jit", [True, False])
-@pytest.mark.parametrize("vocab_size", [5000, 4999])
-def test_a_skewed_distribution_over_many_tokens(jit, vocab_size):
+@pytest.mark.parametrize(("vocab_size", "jit"), [(5000, True), (4999, False)])
+def test_a_skewed_distribution_over_many_tokens(vocab_size, jit):
     logits = np.random.default_rng(0).normal(0, 3, [1, vocab_size])
-    numbers = np.random.default_rng(1).random([400, 1000], np.float32)
+    numbers = np.random.default_rng(1).random([100, 1000], np.float32)
     draws = draw(np.repeat(logits, 1000, axis=0), numbers, jit)
     counts = np.bincount(draws.ravel(), minlength=vocab_size)
     assert counts.shape == (vocab_size,)
     assert chi_square(counts, np.exp(logits[0])) > 1e-3
 
 
-@pytest.mark.parametrize("jit", [True, False])
+@JIT
 def test_draws_invert_the_distribution_function_in_block_order(jit):
     vocab_size = 12
     probs = np.random.default_rng(2).dirichlet(np.ones(vocab_size))
@@ -173,7 +279,7 @@ def test_draws_invert_the_distribution_function_in_block_order(jit):
     np.testing.assert_array_equal(draws[:, 0], np.tile(np.arange(vocab_size), 2))
 
 
-@pytest.mark.parametrize("jit", [True, False])
+@JIT
 @pytest.mark.parametrize("vocab_size", [2, 3, 7, 100, 5000])
 def test_extreme_numbers_draw_tokens_that_have_mass(jit, vocab_size):
     rng = np.random.default_rng(vocab_size)
@@ -188,16 +294,11 @@ def test_extreme_numbers_draw_tokens_that_have_mass(jit, vocab_size):
         assert (chosen > logits.max(axis=1) - 104).all()  # exp(-104) is 0 in float32
 
 
-def test_ties_are_equally_likely():
-    counts = np.bincount(draw(np.zeros([1000, 9]), np.random.default_rng(0).random([90, 1000])).ravel(), minlength=9)
-    assert chi_square(counts, np.ones(9)) > 1e-3
-
-
-def test_one_row_can_be_drawn_from_many_times():
-    logits = np.random.default_rng(0).normal(size=[5, 30])
-    numbers = np.random.default_rng(1).random([7, 5])
-    together = draw(logits, numbers)
-    np.testing.assert_array_equal(together, [draw(logits, row) for row in numbers])
+def test_ties_are_equally_likely_and_one_row_can_be_drawn_from_many_times():
+    numbers = np.random.default_rng(0).random([90, 1000])
+    together = draw(np.zeros([1000, 9]), numbers)
+    assert chi_square(np.bincount(together.ravel(), minlength=9), np.ones(9)) > 1e-3
+    np.testing.assert_array_equal(together[:7], [draw(np.zeros([1000, 9]), row) for row in numbers[:7]])
 
 
 @pytest.mark.parametrize("vocab_size", [2, 3, 4, 71, 89, 4999, 5000, 10_000])
@@ -205,37 +306,6 @@ def test_blocks_hold_the_vocabulary(vocab_size):
     width, blocks = block_shape(vocab_size)
     assert width * blocks >= vocab_size > width * (blocks - 1)
     assert width < 2 * np.sqrt(vocab_size) + 1
-
-
-# ---- the random numbers
-
-
-@pytest.mark.parametrize("jit", [True, False])
-def test_keys_give_the_same_numbers_again_and_other_keys_others(jit):
-    numbers = tf.function(lambda *steps: uniforms([1000], key(7, Purpose.ROLLOUT, *steps)), jit_compile=jit)
-    first = numbers(tf.constant(1), tf.constant(2))
-    np.testing.assert_array_equal(first, numbers(tf.constant(1), tf.constant(2)))
-    others = [
-        numbers(tf.constant(2), tf.constant(1)),
-        numbers(tf.constant(1)),
-        uniforms([1000], key(8, Purpose.ROLLOUT, 1, 2)),
-        uniforms([1000], key(7, Purpose.DROPOUT, 1, 2)),
-    ]
-    for other in others:
-        assert abs(np.corrcoef(first, other)[0, 1]) < 0.15
-    assert scipy.stats.kstest(first, "uniform").pvalue > 1e-3
-
-
-def test_permutations_are_permutations_and_uniform():
-    orders = np.array([permutation(3, key(1, Purpose.D_SHUFFLE, i)).numpy() for i in range(1200)])
-    assert (np.sort(orders, axis=1) == np.arange(3)).all()
-    counts = np.bincount(index_of(orders, 3))
-    assert chi_square(counts[counts > 0], np.ones(6)) > 1e-3
-
-
-def test_enumeration_helper_lists_every_sequence_once():
-    sequences = all_sequences(3, 4)
-    np.testing.assert_array_equal(index_of(sequences, 3), np.arange(81))
 
 
 @pytest.mark.parametrize("jit", [True, False, None], ids=["XLA", "graph", "eager"])

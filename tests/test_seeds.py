@@ -4,33 +4,28 @@ import re
 
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
-from conftest import ROOT
+from conftest import ROOT, index_of
+from test_generator import chi_square
 
 from data.training_set import TrainingSet
-from support.seeds import Purpose, dropout, key, numpy_rng, uniforms
+from support.seeds import Purpose, dropout, key, numpy_rng, permutation, uniforms
 
-DATA_SETS = "oracle.py data/music/dataset.py data/text.py"
 PLACES = {
-    **{"G_INIT": "generator.py", "D_INIT": "additive.py discriminator.py", "ORACLE_INIT": "oracle.py"},
-    **{"TRAIN_SET": "oracle.py data/training_set.py", "TEST_SET": "evaluation.py", "ORACLE_ENTROPY": "oracle.py"},
-    **{"MLE_BATCH": "oracle.py data/training_set.py", "MLE_SHUFFLE": "data/training_set.py"},
-    **dict.fromkeys(("G_SAMPLE", "ROLLOUT", "SCHEDULED_SAMPLING", "G_DROPOUT"), "model.py"),
-    **dict.fromkeys(("D_FAKE", "D_SHUFFLE", "DROPOUT"), "model.py"),
-    **{"D_REAL": "oracle.py data/training_set.py", "REWARD": "reward.py"},
-    **{
-        "EVALUATE": "evaluation.py data/music/dataset.py data/text.py",
-        "IMAGES": DATA_SETS,
-        "TOOL_SAMPLE": "tools/sample.py",
-    },
-    **{"D_TEST_REAL": "oracle.py", "VALIDATION": "oracle.py", "D_TEST_FAKE": "oracle.py data/held_out.py"},
-    "RESAMPLE": "model.py tools/controls.py tools/sample.py",
+    **{"generator.py": "G_INIT", "discriminator.py": "D_INIT", "oracle.py": "ORACLE_INIT", "reward.py": "REWARD"},
+    "model.py": "G_SAMPLE ROLLOUT D_FAKE D_SHUFFLE DROPOUT SCHEDULED_SAMPLING G_DROPOUT",
+    "data/oracle.py": "TRAIN_SET MLE_BATCH D_REAL ORACLE_ENTROPY VALIDATION",
+    "data/training_set.py": "TRAIN_SET MLE_BATCH MLE_SHUFFLE D_REAL",
+    **{"evaluation/policy.py": "EVALUATE TEST_SET", "evaluation/evaluator.py": "EVALUATE"},
+    **{"evaluation/discriminator.py": "D_TEST_FAKE RESAMPLE", "evaluation/oracle.py": "IMAGES D_TEST_REAL D_TEST_FAKE"},
+    **{"evaluation/text.py": "IMAGES", "evaluation/tunes.py": "IMAGES"},
 }
 
 
 def sources() -> dict[str, str]:
-    """The program: {path: content}; without tests and what no run is: benchmarks, and data/prepare_*.py."""
-    folders = (ROOT / name for name in ("data", "runs", "support", "tools"))
+    """The parts that a run is made of: {path: content}."""
+    folders = (ROOT / name for name in ("data", "evaluation", "guidance", "runs", "support"))
     files = [*ROOT.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py"))]
     files = [path for path in files if not path.name.startswith("prepare_")]
     return {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in files}
@@ -38,11 +33,10 @@ def sources() -> dict[str, str]:
 
 def test_every_purpose_has_its_place():
     """Two places of one purpose are of one kind, such as the data sets, of which a run has one."""
-    found: dict[str, set[str]] = {purpose.name: set() for purpose in Purpose}
-    for path, content in sources().items():
-        for name in re.findall(r"\bPurpose\.([A-Z]\w*)", content):
-            found[name].add(path)
-    assert found == {name: set(places.split()) for name, places in PLACES.items()}
+    found = {path: set(re.findall(r"\bPurpose\.([A-Z]\w*)", content)) for path, content in sources().items()}
+    found = {path: names for path, names in found.items() if names}
+    assert found == {path: set(names.split()) for path, names in PLACES.items()}
+    assert set().union(*found.values()) | {"TOOL_SAMPLE"} == {purpose.name for purpose in Purpose}
     assert [purpose.value for purpose in Purpose] == list(range(len(Purpose)))
 
 
@@ -57,17 +51,32 @@ def test_there_are_no_other_random_numbers():
 def test_numbers_are_those_of_tensorflow_under_xla(shape):
     """Compiled or not; TensorFlow's own kernel makes others of the same bits."""
     seed, values = key(7, Purpose.ROLLOUT, 2), tf.random.stateless_normal(shape, [1, 2])
+    stateless, dropping = tf.random.stateless_uniform, tf.nn.experimental.stateless_dropout
     pairs = [
-        (lambda seed: uniforms(shape, seed), lambda seed: tf.random.stateless_uniform(shape, seed, alg="philox")),
-        (
-            lambda seed: dropout(values, 0.4, seed),
-            lambda seed: tf.nn.experimental.stateless_dropout(values, 0.4, seed, rng_alg="philox"),
-        ),
+        (lambda seed: uniforms(shape, seed), lambda seed: stateless(shape, seed, alg="philox")),
+        (lambda seed: dropout(values, 0.4, seed), lambda seed: dropping(values, 0.4, seed, rng_alg="philox")),
     ]
     for ours, theirs in pairs:
         expected = tf.function(theirs, jit_compile=True)(seed)
         for draw in (ours, tf.function(ours), tf.function(ours, jit_compile=True)):
             np.testing.assert_array_equal(draw(seed), expected)
+
+
+def test_keys_give_the_same_numbers_again_and_other_keys_others():
+    first = uniforms([1000], key(7, Purpose.ROLLOUT, tf.constant(1), 2))
+    np.testing.assert_array_equal(first, uniforms([1000], key(7, Purpose.ROLLOUT, 1, 2)))
+    assert scipy.stats.kstest(first, "uniform").pvalue > 1e-3
+    keys = [(7, Purpose.ROLLOUT, 2, 1), (7, Purpose.ROLLOUT, 1), (8, Purpose.ROLLOUT, 1, 2), (7, Purpose.DROPOUT, 1, 2)]
+    for other in keys:
+        assert abs(np.corrcoef(first, uniforms([1000], key(*other)))[0, 1]) < 0.15
+
+
+def test_permutations_are_permutations_and_uniform():
+    draw = tf.function(lambda i: permutation(3, key(1, Purpose.D_SHUFFLE, i)))
+    orders = np.array([draw(i).numpy() for i in tf.range(1200)])
+    assert (np.sort(orders, axis=1) == np.arange(3)).all()
+    counts = np.bincount(index_of(orders, 3))
+    assert chi_square(counts[counts > 0], np.ones(6)) > 1e-3
 
 
 def test_the_order_of_a_pass_is_its_own():
