@@ -486,6 +486,17 @@ class PolicyCopy(Generator):
             beta.assign(lag * beta + (1.0 - lag) * theta)
 
 
+def average_lag(decay: float, taken: tf.Tensor) -> tf.Tensor:
+    """The share of the old average in the new one, after the last of `taken` = t updates: float32 scalar.
+
+    For a decay of a the weights after update i count in proportion to a^(t-i), as in Keras' average. But Keras' gives
+    the first ones, from which it begins, the weight of all that there could have been before them: a third of the whole
+    after 1,000 updates at a decay of 0.999. Here they have no more than their own: the correction of Adam's averages.
+    """
+    updates, decayed = tf.cast(taken, tf.float32), tf.constant(decay)
+    return decayed * (1 - decayed ** (updates - 1)) / (1 - decayed**updates)
+
+
 class PolicyWrapper(Policy):
     """A policy that differs from another, `policy`, in what a subclass says; it follows when that one changes."""
 

@@ -35,7 +35,7 @@ from runs.pretrained import Pretraining
 from runs.records import Records
 from runs.schedule import Phase, Schedule
 from runs.signals import Interrupt
-from runs.training import Diverged, Interrupted, Training
+from runs.training import HALF, Diverged, Interrupted, Training
 from support.config import Config, own_sources
 from support.device import configure_tensorflow
 from support.errors import UsageError
@@ -53,7 +53,6 @@ class Makers(NamedTuple):
 
 
 MAKERS = Makers()
-HALF = "half_copied"  # in a checkpoint that `copy_pretraining` has left behind: the logs are further than it is
 
 
 def algorithm_1(config: Config, data: Dataset, seqgan: SeqGAN, run: Training) -> None:
@@ -116,15 +115,6 @@ def measured(evaluation: Evaluation, schedule: Schedule, config: Config, phase: 
     )
 
 
-def copy_pretraining(run: Training, pretraining: Pretraining) -> None:
-    """Takes the place at the end of another run's pretraining, with the records and the best checkpoint of that."""
-    run.records.take_over(pretraining)
-    best = int(pretraining.best["step"]) if pretraining.best else pretraining.taken
-    for step in sorted({best, pretraining.taken}):
-        run.taken, _ = pretraining.restore(step)
-        run.save(**({HALF: True} if step < pretraining.taken else {}))
-
-
 def run(config: Config, makers: Makers) -> int:
     """Trains, or evaluates what was trained; returns the exit status.
 
@@ -140,7 +130,7 @@ def run(config: Config, makers: Makers) -> int:
         if config.evaluate and config.is_train:
             directories.append(held.enter_context(RunDirectory(config.eval_log_dir, "--eval_log_dir")))
         first = directories[0]
-        recorded = claim(directories, config)
+        recorded, config = claim(directories, config)
         sources, data = own_sources(config), makers.data(config)
         print(data.introduction(), flush=True)
         objective = Objective(config.objective, data.decode, sources["objective"]) if config.objective else None
@@ -204,9 +194,9 @@ def run(config: Config, makers: Makers) -> int:
             for directory in directories:
                 directory.note_saved(True)
 
-        training = Training(
-            schedule, checkpoints, records, taken, evaluate=at_epoch, told=told, is_finite=seqgan.is_finite, saved=saved
-        )
+        interrupt = Interrupt()
+        calls = {"evaluate": at_epoch, "told": told, "is_finite": seqgan.is_finite, "saved": saved}
+        training = Training(schedule, checkpoints, records, interrupt, taken, **calls)
         if training.finished:
             print(report(records.evaluation, "finished before", where(config)))
             return 0
@@ -221,19 +211,19 @@ def run(config: Config, makers: Makers) -> int:
         first.keep(files)
         for directory in directories:
             directory.describe(described)
-        with Interrupt() as training.interrupt:
+        with interrupt:
             held.callback(records.close)
             records.open(described)
             if pretraining:
-                copy_pretraining(training, pretraining)
+                training.start_from(pretraining)
             with contextlib.suppress(Interrupted):
                 algorithm_1(config, data, seqgan, training)
             training.save()
-        if not training.finished and training.interrupt.signal is not None:
+        if not training.finished and interrupt.signal is not None:
             saved_in = f"{training.taken} of {len(schedule)} steps; saved in {checkpoints.newest}"
             again = "the same command, without --overwrite," if config.overwrite else "the same command"
             print(f"interrupted after {saved_in}; {again} goes on from there")
-            return 128 + training.interrupt.signal
+            return 128 + interrupt.signal
         seconds = time.perf_counter() - started
         took = f"{seconds:.0f} s, {training.evaluation_seconds:.0f} s of them evaluation"
         print(report(records.evaluation, took, where(config)))

@@ -8,15 +8,16 @@ import numpy as np
 import tensorflow as tf
 
 from discriminator import FAKE, REAL, Discriminator, Options
-from generator import Generator, Policy, PolicyCopy, TokenSpec, sample_many
+from generator import Generator, Policy, PolicyCopy, TokenSpec, average_lag, sample_many
 from guidance.additive import AdditiveDiscriminator
 from guidance.guided import Guidance
 from guidance.learning import surrogate
 from reward import BatchScorer, Parts, Reward, of_function
-from rollout import RolloutPolicy, action_values
+from rollout import RolloutPolicy, action_values, advantages_of
 from support import own_code
 from support.config import Config
 from support.objective import Objective
+from support.optimizers import adam, rate
 from support.registries import DISCRIMINATORS, REWARDS
 from support.seeds import Purpose, fold, key, permutation, uniforms
 
@@ -210,20 +211,9 @@ class SeqGAN:
         clipped, _ = tf.clip_by_global_norm(gradients, GRADIENT_NORM)
         optimizer.apply(clipped, self.generator.trainable_variables)
         if self.average:
-            self.average.follow(self.generator, self._average_lag())
-
-    def _average_lag(self) -> tf.Tensor:
-        """The share of the old average in the new one, after the last of t updates: float32 scalar.
-
-        For a decay of a the weights after update i count in proportion to a^(t-i), as in Keras' average. But Keras'
-        gives the first ones, from which it begins, the weight of all that there could have been before them: a third of
-        the whole after 1,000 updates at a decay of 0.999. Here they have no more than their own: the correction of
-        Adam's averages.
-        """
-        optimizers = (self.g_pretrain_optimizer, self.g_optimizer, self.mle_optimizer)
-        taken = tf.cast(sum(tf.convert_to_tensor(o.iterations) for o in optimizers if o), tf.float32)
-        decay = tf.constant(self.config.average)
-        return decay * (1 - decay ** (taken - 1)) / (1 - decay**taken)
+            optimizers = (self.g_pretrain_optimizer, self.g_optimizer, self.mle_optimizer)
+            taken = sum(tf.convert_to_tensor(o.iterations) for o in optimizers if o)
+            self.average.follow(self.generator, average_lag(self.config.average, taken))
 
     def _adopt_average(self) -> None:
         """θ ← the average of θ: so what begins the adversarial phase is what was evaluated."""
@@ -241,7 +231,7 @@ class SeqGAN:
         the gradient. Returns loss = -mean over b of Σ_t log G(y_t | y_<t) · advantage, and its gradient for each
         trainable variable.
         """
-        advantages = tf.stop_gradient(self.advantages(rewards))
+        advantages = tf.stop_gradient(advantages_of(rewards, self.config.baseline))
         with tf.GradientTape() as tape:
             if self.config.g_update == "expected":
                 objective = self._expected(tokens, advantages)
@@ -258,25 +248,6 @@ class SeqGAN:
         return surrogate(
             self.generator, self.discriminator, tokens, reference=reference, kl_weight=weight, advantages=used
         )
-
-    def advantages(self, rewards: tf.Tensor) -> tf.Tensor:
-        """Rewards less the baseline, float32 [B, T].
-
-        The `batch` baseline of a token is the mean, in its place, over the batch's other samples, a finished one
-        counting with its score. The `prefix` baseline is the value of the prefix that the token follows, Q(t - 1), by
-        other rollouts; before the first token, which follows none, it is the batch's. Neither depends on
-        the token once its prefix is given, so the gradient's expectation stays as it is; a constant reward gives
-        exactly zero.
-        """
-        if self.config.baseline == "none":
-            return rewards
-        batch_size = rewards.shape[0]
-        shifted = rewards - rewards[:1]  # exactly 0 where all are equal, which a mean of equal numbers need not be
-        centred = shifted - tf.reduce_mean(shifted, axis=0)
-        against_batch = centred * (batch_size / (batch_size - 1))  # = rewards - mean of the others
-        if self.config.baseline == "batch":
-            return against_batch
-        return tf.concat([against_batch[:, :1], rewards[:, 1:] - rewards[:, :-1]], axis=1)
 
     def _sampled_step(self, step: tf.Tensor) -> PolicyGradientStep:
         """Draws a batch, rolls it out, and ascends its policy gradient; `step` counts these updates, int32 scalar."""
@@ -375,7 +346,7 @@ class SeqGAN:
                 tokens = tf.concat([tf.slice(part, [i * half, 0], [half, -1]) for part in (reals, fakes)], axis=0)
                 tokens = tf.ensure_shape(tokens, [2 * half, config.seq_len])
                 dropout_seed = key(config.seed, Purpose.DROPOUT, step, epoch, i)
-                batch_loss, batch_accuracy = self._update_discriminator(tokens, labels, dropout_seed)
+                batch_loss, batch_accuracy = self.update_discriminator(tokens, labels, dropout_seed)
                 return i + 1, loss + batch_loss, accuracy + batch_accuracy
 
             start = (0, loss, accuracy)
@@ -387,8 +358,8 @@ class SeqGAN:
         updates = passes * count
         return DiscriminatorStep(loss / updates, accuracy / updates)
 
-    def _update_discriminator(self, tokens: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> DiscriminatorStep:
-        """One minibatch: int32 [n, T] with labels int32 [n]; `seed` is the dropout's key."""
+    def update_discriminator(self, tokens: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> DiscriminatorStep:
+        """One update on a minibatch: int32 [n, T] with labels int32 [n]; `seed` is the dropout's key."""
         assert self.discriminator is not None
         with tf.GradientTape() as tape:
             loss, accuracy = self.discriminator.loss(tokens, labels, seed)
@@ -418,17 +389,8 @@ def build(config: Config, spec: TokenSpec, sources: dict[str, dict[str, str]] | 
     kind: Any = loaded("discriminator", config, recorded) if config.trains_discriminator else None
 
     def discriminators(copy: int) -> Discriminator:
-        options = Options(
-            emb_dim=config.d_emb_dim,
-            hidden_dim=config.d_hidden_dim,
-            filter_sizes=config.d_filter_sizes,
-            num_filters=config.d_num_filters,
-            dropout_keep_prob=config.dropout_keep_prob,
-            l2=config.d_l2,
-            seed=config.seed,
-            copy=copy,
-        )
-        return kind(spec, options)
+        sizes = config.d_emb_dim, config.d_hidden_dim, config.d_filter_sizes, config.d_num_filters
+        return kind(spec, Options(*sizes, config.dropout_keep_prob, config.d_l2, config.seed, copy))
 
     return SeqGAN(config, spec, discriminators if kind else None, loaded("reward", config, recorded), **data)
 
@@ -440,19 +402,3 @@ def loaded(flag: str, config: Config, sources: dict[str, dict[str, str]]) -> Any
         return (DISCRIMINATORS if flag == "discriminator" else REWARDS)[name].load()
     found = own_code.load(f"--{flag}", name, sources.get(flag))
     return of_function(found) if flag == "reward" else found
-
-
-def rate(start: float, decays: bool, updates: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """A learning rate that stays at `start`, or decays to 0 by a cosine over so many updates."""
-    if not decays:
-        return start
-    return keras.optimizers.schedules.CosineDecay(start, max(updates, 1))
-
-
-def adam(
-    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule, network: keras.layers.Layer
-) -> keras.optimizers.Optimizer:
-    """Adam with the epsilon of the authors' TensorFlow, its slots made at once so that a checkpoint can fill them."""
-    optimizer = keras.optimizers.Adam(learning_rate, epsilon=1e-8)
-    optimizer.build(network.trainable_variables)
-    return optimizer

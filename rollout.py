@@ -128,3 +128,23 @@ def action_values(tokens: tf.Tensor, scorer: Scorer, completions: Completions) -
     values = tf.tensor_scatter_nd_update(tf.zeros([seq_len, batch_size]), [[seq_len - 1]], finished)
     _, values = tf.while_loop(lambda n, _: n < seq_len, value, (1, values), maximum_iterations=seq_len)
     return tf.transpose(values)
+
+
+def advantages_of(rewards: tf.Tensor, baseline: str) -> tf.Tensor:
+    """Rewards less a baseline: float32 [B, T], the action values of a batch → float32 [B, T].
+
+    The `batch` baseline of a token is the mean, in its place, over the batch's other samples, a finished one counting
+    with its score. The `prefix` baseline is the value of the prefix that the token follows, Q(t - 1), by other
+    rollouts; before the first token, which follows none, it is the batch's. Neither depends on the token once its
+    prefix is given, so the gradient's expectation stays as it is; a constant reward gives exactly zero. `none` leaves
+    the rewards as they are.
+    """
+    if baseline == "none":
+        return rewards
+    batch_size = rewards.shape[0]
+    shifted = rewards - rewards[:1]  # exactly 0 where all are equal, which a mean of equal numbers need not be
+    centred = shifted - tf.reduce_mean(shifted, axis=0)
+    against_batch = centred * (batch_size / (batch_size - 1))  # = rewards - mean of the others
+    if baseline == "batch":
+        return against_batch
+    return tf.concat([against_batch[:, :1], rewards[:, 1:] - rewards[:, :-1]], axis=1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from runs.directories import PRETRAINED, STEP, fsync, naming
+from runs.directories import PRETRAINED, STEP, checkpoints_in, fsync, naming
 from runs.manifest import MANIFEST, read_manifest
 from support.errors import UsageError, first_line
 
@@ -66,7 +66,7 @@ class Checkpoints:
         fsync(self.directory)
         self.newest = final
         marked = {self._path(kept) for kept in details.get(MARKS, {}).values()}
-        for old in self.all()[: -self.keep]:
+        for old in checkpoints_in(self.directory)[: -self.keep]:
             if old not in marked:
                 self._discard(old)
         return final
@@ -79,8 +79,7 @@ class Checkpoints:
         partial = self.directory / "partial"
         remove(partial)
         if path != partial:
-            path.rename(partial)
-            remove(partial)
+            remove(path.rename(partial))
 
     def _write(self, directory: Path, step: int, details: dict[str, Any]) -> None:
         directory.mkdir()
@@ -97,12 +96,6 @@ class Checkpoints:
             fsync(path)
         fsync(directory)
 
-    def all(self) -> list[Path]:
-        """The checkpoints' directories, oldest first."""
-        if not self.directory.is_dir():
-            return []
-        return sorted(path for path in self.directory.iterdir() if STEP.fullmatch(path.name))
-
     def restore(self, tidy: bool = True) -> tuple[int, dict[str, Any]] | None:
         """Loads the newest good checkpoint; each bad one that is passed over is named in a warning on stderr.
 
@@ -112,7 +105,7 @@ class Checkpoints:
         be renamed.
         """
         damaged = []
-        for path in reversed(self.all()):
+        for path in reversed(checkpoints_in(self.directory)):
             try:
                 step, details = self._load(path)
             except LOADING as error:
@@ -149,7 +142,7 @@ class Checkpoints:
                 return self._load(path)
             except LOADING as error:
                 if which == step and not path.exists():
-                    steps = ", ".join(str(int(path.name.removeprefix("step-"))) for path in self.all())
+                    steps = ", ".join(str(int(other.name[5:])) for other in checkpoints_in(self.directory))
                     raise UsageError(f"{self.directory}: none of step {which}; there are {steps}") from None
                 if path.exists() or self.restore(tidy=False) == found:  # else a better one has replaced it meanwhile
                     raise UsageError(f"{path}: damaged ({first_line(error)})") from None

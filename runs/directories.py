@@ -1,6 +1,7 @@
 """A run's directories: locked while it runs, claimed by its configuration, and written so as to survive a crash."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -8,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from support.config import Config
-from support.config_file import CONFIG, FREE_TO_CHANGE, READ_FROM, differences, from_flags, read_config
+from support.config import FIELDS, Config, lacking
+from support.config_file import CONFIG, FREE_TO_CHANGE, differences, from_flags, pretraining_part, read_config
 from support.errors import UsageError
 
 try:
@@ -74,24 +75,19 @@ def record_files(directory: Path) -> list[Path]:
 
 def holds_evaluations(directory: Path) -> bool:
     """Whether a run's directory is an --eval_log_dir, by what is measured there."""
-    return "nll" in metrics_lines(directory)[0]
-
-
-def metrics_lines(directory: Path) -> list[str]:
-    """The lines of a directory's metrics.csv, at least one; a header that is empty where there is no such file."""
     path = directory / METRICS
-    return path.read_text(encoding="utf-8", errors="replace").splitlines() or [""] if path.is_file() else [""]
+    return path.is_file() and "nll" in path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
 
 
 def lost_weights(directory: Path, recorded: dict[str, Any]) -> str:
     """Why a run's directory has no checkpoint though the run had one, in words; "" where it may not have come so far.
 
-    `recorded` is its config.json. That of an older version does not say whether there was one: rows will do.
+    `recorded` is its config.json.
     """
     if holds_evaluations(directory):
-        its = f"its --log_dir, {recorded['flags'].get('log_dir', 'unknown')}"
-        return f"the evaluations of a run; its weights are in {its}"
-    if recorded.get(SAVED, len(metrics_lines(directory)) > 1):
+        its = recorded["flags"].get("log_dir", "unknown")
+        return f"the evaluations of a run; its weights are in its --log_dir, {its}"
+    if recorded.get(SAVED):
         return f"a run whose weights are gone: no checkpoint is left in {directory / CHECKPOINTS}"
     return ""
 
@@ -113,10 +109,14 @@ def evaluations_of(log_dir: Path) -> Path:
     raise UsageError(f"{log_dir}: no evaluations of this run, neither in {together} nor in {recorded}")
 
 
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, good or damaged ones, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if STEP.fullmatch(path.name))
+
+
 def steps_taken(log_dir: Path) -> int:
     """How many steps the newest checkpoint of a run has behind it; 0 where there is none."""
-    names = (path.name for path in (log_dir / CHECKPOINTS).glob("step-*"))
-    return max((int(name[5:]) for name in names if STEP.fullmatch(name)), default=0)
+    return max((int(path.name[5:]) for path in checkpoints_in(log_dir / CHECKPOINTS)), default=0)
 
 
 class RunDirectory:
@@ -170,27 +170,20 @@ class RunDirectory:
         """The config.json of the run whose records the directory holds, {} where it holds none.
 
         Raises UsageError: the run is unknown; {} where it may be `damaged`, and checkpoints or event files show that it
-        is one. Or there are tunes that are no run's, as a run would write its own over them.
+        is one.
         """
-        path = self.path / CONFIG
-        if self.flag == "--log_dir" and not path.exists() and (tunes := self._tunes()):
-            raise UsageError(f"{self.flag} {self.path}: {tunes[0].name} there is no run's; choose another directory")
-        ours = any(EVENTS.fullmatch(each.name) for each in self.path.iterdir())
-        ours = ours or any((self.path / CHECKPOINTS).glob("step-*"))
+        path, names = self.path / CONFIG, os.listdir(self.path)
+        ours = any(EVENTS.fullmatch(name) for name in names) or any((self.path / CHECKPOINTS).glob("step-*"))
         try:
             if path.exists():
                 return read_config(path)
-            if ours or any(name == METRICS or ".tfevents." in name for name in os.listdir(self.path)):
+            if ours or any(name == METRICS or ".tfevents." in name for name in names):
                 raise UsageError(f"{self.flag} {self.path}: holds records of an unknown run")
         except UsageError as error:
             if not (damaged and ours):
                 advice = "--overwrite starts afresh" if ours else f"choose another {self.flag}"
                 raise UsageError(f"{error}; {advice}") from None
         return {}
-
-    def _tunes(self) -> list[Path]:
-        """The tunes among its files that are named as a run names them, by name."""
-        return sorted(path for path in self.path.iterdir() if SONG.fullmatch(path.name))
 
     def describe(self, described: dict[str, Any]) -> None:
         """Writes config.json, where it does not hold just this; from then on the directory is this run's.
@@ -218,46 +211,42 @@ class RunDirectory:
         """Makes sure that a run reads what it has always read.
 
         `recorded` is its config.json, {} for a new run. `origin` is the flag and the file that it reads; `digests` are
-        checksums of the parts of what it read now (older versions' runs have none on record), and `files` what it keeps
-        in this directory, {name: content}; it also writes `songs`. Raises UsageError: something differs, or a file is
-        missing though the run has checkpoints; or a new run would write over a file that is no run's. Raises
-        OSError: one can't be read.
+        checksums of the parts of what it read now, and `files` what it keeps in this directory, {name: content}; it
+        also writes `songs`. Raises UsageError: something differs, or a file is missing though the run has checkpoints;
+        or a new run would write over a file that is no run's. Raises OSError: one can't be read.
         """
+        place = f"{self.flag} {self.path}"
         if not recorded:
-            differ = [name for name, content in files.items() if self._differs(name, content)]
-            for path in (self.path / name for name in (*differ, *songs)):
-                if path.exists() and path not in self.written():
-                    raise UsageError(f"{path}: is there, and no run's; choose another {self.flag}")
+            for name in (*(name for name in files if not self._holds(name, files[name])), *songs):
+                if (self.path / name).exists() and self.path / name not in self.written():
+                    raise UsageError(f"{place}: {name} there is no run's; choose another {self.flag}")
             return
-        before = recorded.get("data", digests)
+        before = recorded["data"]
         if changed := sorted(name for name in before.keys() | digests.keys() if before.get(name) != digests.get(name)):
-            raise UsageError(
-                f"{origin}: {' and '.join(changed)} changed since the run in {self.flag} {self.path} began; "
-                "choose another directory, or --overwrite"
-            )
+            what = f"{' and '.join(changed)} changed since the run in {place} began"
+            raise UsageError(f"{origin}: {what}; choose another directory, or --overwrite")
         for name, content in files.items():
             path = self.path / name
             if not path.exists() and steps_taken(self.path):
                 raise UsageError(f"{path}: missing; --overwrite starts afresh")
-            if self._differs(name, content):
+            if path.exists() and not self._holds(name, content):
                 raise UsageError(f"{path}: of other data than {origin} has now; --overwrite starts afresh")
 
-    def _differs(self, name: str, content: str) -> bool:
-        """Whether a file of another content is there."""
+    def _holds(self, name: str, content: str) -> bool:
+        """Whether a file of this content is there."""
         path = self.path / name
-        return path.exists() and path.read_bytes() != content.encode()
+        return path.exists() and path.read_bytes() == content.encode()
 
     def check_code(self, recorded: dict[str, Any], sources: dict[str, dict[str, str]]) -> None:
-        """Makes sure that a user's own code, {flag: source}, is that which the run has on record.
+        """Makes sure that a user's own code, {flag: source}, is that which the run has on record, if there is one.
 
         Raises UsageError: it is not.
         """
         for flag, source in sources.items():
             if recorded.get(flag, source) != source:
-                raise UsageError(
-                    f"--{flag}: the code of {source['function']} changed since the run in {self.flag} {self.path} "
-                    f"began, whose {CONFIG} has it as it was; choose another directory, or --overwrite"
-                )
+                what = f"the code of {source['function']} changed since the run in {self.flag} {self.path} began"
+                where = f"whose {CONFIG} has it as it was"
+                raise UsageError(f"--{flag}: {what}, {where}; choose another directory, or --overwrite")
 
     def keep(self, files: dict[str, str]) -> None:
         """Writes files, {name: content}, that belong to the run; before `describe`, so that it finds them complete.
@@ -265,9 +254,8 @@ class RunDirectory:
         Raises OSError: one can't be written.
         """
         for name, content in files.items():
-            path = self.path / name
-            if not path.exists() or self._differs(name, content):
-                write_whole(path, content)
+            if not self._holds(name, content):
+                write_whole(self.path / name, content)
 
     def wipe(self) -> None:
         """Removes the records of an earlier run, and nothing else. Raises OSError: one can't be removed.
@@ -304,12 +292,13 @@ class RunDirectory:
         self._lock.close()
 
 
-def claim(directories: list[RunDirectory], config: Config) -> dict[str, Any]:
+def claim(directories: list[RunDirectory], config: Config) -> tuple[dict[str, Any], Config]:
     """Makes sure that directories hold one run, this configuration's, or nothing; writes nothing.
 
     With --overwrite it may be of any configuration, but it is one: another run's records are not removed. Returns the
-    run's config.json, {} where there is none yet or --overwrite. Its `run` tells two runs of one configuration apart.
-    Raises UsageError: they hold something else, or a run whose weights are gone.
+    run's config.json, {} where there is none yet or --overwrite, and the configuration: with the run's own values of
+    flags without effect, which may be a network's that is not used. Raises UsageError: they hold something else, or a
+    run whose weights are gone.
     """
     first, *others = directories
     content, *found = [directory.recorded(damaged=config.overwrite) for directory in directories]
@@ -322,24 +311,27 @@ def claim(directories: list[RunDirectory], config: Config) -> dict[str, Any]:
             what = f"holds records of another run than {place}, {its_run}; choose another {other.flag}"
             raise UsageError(f"{other.flag} {other.path}: {what}")
     if config.overwrite:
-        return {}
-    saved = any(STEP.fullmatch(path.name) for path in (first.path / CHECKPOINTS).glob("step-*"))  # good or damaged
-    if content and not saved and (lost := lost_weights(first.path, content)):
+        return {}, config
+    if content and not checkpoints_in(first.path / CHECKPOINTS) and (lost := lost_weights(first.path, content)):
         raise UsageError(f"{place}: holds {lost}" + (f"; bring them back, {advice}" if config.is_train else ""))
     if content:
         try:
             before = from_flags(content["flags"])
         except UsageError as error:
             raise UsageError(f"{first.path / CONFIG}: {error}; --overwrite starts afresh") from None
+        config = dataclasses.replace(config, **{name: getattr(before, name) for name in in_vain(before, config)})
         if differing := differences(before, config, changeable(first.path, content, before, config)):
             changed = [name for name in DECAYING if getattr(before, name) != getattr(config, name)]
             decays = any(decays_over(name, config) for name in changed)
             why = " (cosine learning-rate decay spans all epochs: another number is another run)" if decays else ""
+            pretrained = 0 < before.pretrain_g_epochs <= steps_taken(first.path)
+            if pretrained and not differences(pretraining_part(before), pretraining_part(config)):
+                advice = f"choose another directory, with --pretrained {first.path} for its pretraining, or --overwrite"
             raise UsageError(f"{place}: holds a run with {'; '.join(differing)}{why}; {advice}")
     for other, its in zip(others, found, strict=True):
         if not its and steps_taken(first.path):
-            raise UsageError(f"{other.flag} {other.path}: holds no records of the run in {first.flag} {first.path}")
-    return content
+            raise UsageError(f"{other.flag} {other.path}: holds no records of the run in {place}")
+    return content, config
 
 
 def decays_over(name: str, config: Config) -> bool:
@@ -347,12 +339,14 @@ def decays_over(name: str, config: Config) -> bool:
     return bool(DECAYING.get(name, set()) & set(config.cosine_decay))
 
 
+def in_vain(before: Config, now: Config) -> set[str]:
+    """The flags that have no effect in either of two configurations."""
+    return {name for name in FIELDS if lacking(before, name) and lacking(now, name)}
+
+
 def changeable(log_dir: Path, content: dict[str, Any], before: Config, now: Config) -> set[str]:
     """The flags that the run in a --log_dir may be continued with other values of; `content` is its config.json."""
-    free = set(FREE_TO_CHANGE)
-    if "data" in content or before.dataset == "text":  # whose vocabulary.json tells, too
-        free |= READ_FROM
-    taken = steps_taken(log_dir)
+    free, taken = FREE_TO_CHANGE | in_vain(before, now), steps_taken(log_dir)
     # More epochs are more of the same, unless a rate falls over them or a checkpoint has a place for each.
     longer = now.total_epochs >= before.total_epochs and now.g_update != "fold"
     of_d = "d" in now.cosine_decay and now.d_steps > 0 and taken > before.pretrain_g_epochs
@@ -361,6 +355,5 @@ def changeable(log_dir: Path, content: dict[str, Any], before: Config, now: Conf
         if taken <= before.pretrain_g_epochs and not before.pretrain_d_epochs:
             free.add("pretrain_d_epochs")  # 0 unless given where no adversarial phase was to follow
     most = before.pretrain_g_epochs - bool(before.average)  # steps, before the average is taken over
-    if now.pretrain_g_epochs >= before.pretrain_g_epochs and not decays_over("pretrain_g_epochs", now):
-        free |= {"pretrain_g_epochs"} if taken <= most else set()
-    return free
+    longer = now.pretrain_g_epochs >= before.pretrain_g_epochs and not decays_over("pretrain_g_epochs", now)
+    return free | ({"pretrain_g_epochs"} if longer and taken <= most else set())

@@ -37,14 +37,13 @@ def description(config: Config) -> dict[str, Any]:
 
 
 def changed_since(recorded: dict[str, Any], described: dict[str, Any]) -> str:
-    """What a later run `description` has otherwise than an earlier one and would round or draw otherwise, or ""."""
-    before, now, flags = recorded.get("versions", {}), described["versions"], described["flags"]
-    pairs = [(name, before.get(name, "unknown"), now[name]) for name in ("tensorflow", "keras")]
+    """What a later run `description` has otherwise than an earlier one and would round otherwise, or ""."""
     # XLA compiles for the kind of CPU; the cores are the threads where --threads is 0.
-    machine = ("device", "cpu") if flags["threads"] else ("device", "cpu", "cores")
-    pairs += [(name, recorded.get(name, described[name]), described[name]) for name in machine]
-    changed = [f"{name} {shown(old)} is now {shown(new)}" for name, old, new in pairs if old != new]
-    return ", ".join(changed)
+    machine = ("device", "cpu") if described["flags"]["threads"] else ("device", "cpu", "cores")
+    before, now = recorded.get("versions", {}), described["versions"]
+    pairs = [(name, before.get(name), now[name]) for name in ("tensorflow", "keras")]
+    pairs += [(name, recorded.get(name), described[name]) for name in machine]
+    return ", ".join(f"{name} {shown(old)} is now {shown(new)}" for name, old, new in pairs if old != new)
 
 
 def shown(value: Any) -> str:

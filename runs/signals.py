@@ -14,9 +14,10 @@ class Interrupt:
     handler writes to a pipe.
     """
 
+    signal: int | None = None
+
     def __enter__(self) -> "Interrupt":
         """Takes over the signals, in the main thread; but SIGHUP not where it is ignored, as under nohup."""
-        self.signal: int | None = None
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         numbers = [signal.SIGINT, signal.SIGTERM]

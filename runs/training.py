@@ -9,10 +9,13 @@ import tensorflow as tf
 
 from runs.checkpoints import Checkpoints
 from runs.console import Progress
+from runs.pretrained import Pretraining
 from runs.records import Records
 from runs.schedule import Phase, Schedule
 from runs.signals import Interrupt
 from support.statistics import Figures
+
+HALF = "half_copied"  # in a checkpoint that `Training.start_from` has left behind: the logs are further than it is
 
 
 class Diverged(RuntimeError):
@@ -36,6 +39,7 @@ class Training:
         schedule: Schedule,
         checkpoints: Checkpoints,
         records: Records,
+        interrupt: Interrupt,
         taken: int,
         *,
         evaluate: Callable[[Phase, int], Figures | None],
@@ -49,8 +53,8 @@ class Training:
         numbers, and `saved` is called after the first checkpoint.
         """
         self.schedule, self.checkpoints, self.records, self.taken = schedule, checkpoints, records, taken
+        self.interrupt = interrupt
         self._evaluate, self._told, self._is_finite, self._saved = evaluate, told, is_finite, saved
-        self.interrupt: Interrupt | None = None
         self.evaluation_seconds = 0.0
         self.moved = False  # whether this process has taken a step of the epoch
         self._phase, self._epoch = schedule.pretrain_g, 0
@@ -103,7 +107,7 @@ class Training:
         for turn, number in enumerate(phase.numbers(self._epoch, kind)):
             if number < self.taken:
                 continue
-            if self.interrupt and self.interrupt.signal is not None:
+            if self.interrupt.signal is not None:
                 raise Interrupted
             started = time.perf_counter()
             yield tf.constant(before + self._epoch * phase.steps[kind] + turn)
@@ -173,3 +177,11 @@ class Training:
         self.checkpoints.save(self.taken, self.records.details(self.schedule.marks(self.taken)) | more)
         if first:
             self._saved()
+
+    def start_from(self, pretraining: Pretraining) -> None:
+        """Takes the place at the end of another run's pretraining, with its records and its best checkpoint."""
+        self.records.take_over(pretraining)
+        best = int(pretraining.best["step"]) if pretraining.best else pretraining.taken
+        for step in sorted({best, pretraining.taken}):
+            self.taken, _ = pretraining.restore(step)
+            self.save(**({HALF: True} if step < pretraining.taken else {}))

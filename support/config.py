@@ -4,61 +4,84 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from support import own_code
 from support.errors import UsageError, first_line
 from support.presets import PRESETS
-from support.registries import (
-    DATASETS,
-    DISCRIMINATORS,
-    G_UPDATES,
-    REWARDS,
-    DiscriminatorEntry,
-    RewardEntry,
-    explained,
-)
+from support.registries import DATASETS, DISCRIMINATORS, G_UPDATES, REWARDS, DiscriminatorEntry, RewardEntry, explained
 
 __all__ = ["FIELDS", "Config", "UsageError", "first_line"]
-ABOVE_ZERO = "above 0"  # any such value, in a flag's `needs`
-ANY = "FILE"  # any value but none
-OWN = "FILE.py:NAME"  # any value that names a user's own code
+OWN = "FILE.py:NAME"  # in the values of a `Need`: any that names a user's own code
 TUNES = "data/Nottingham"
+RATES = ("g_pretrain", "g", "d")  # the learning rates that may decay: those of --g_pretrain_lr, --g_lr, --d_lr
+TOKEN_LENGTH = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(s|beats?)")
+
+
+class Need(NamedTuple):
+    """What a flag must have beside it for an effect; `words` say after "has no effect" what it lacks."""
+
+    words: str  # may have {0.NAME} for the value of a flag
+    met: Callable[["Config"], Any]
+
+
+def on(flag: str, *values: str) -> Need:
+    """Needs another flag to have one of these values."""
+    words = f"without --{flag} {' or '.join(values)}"
+    return Need(words, lambda c: (OWN if own_code.is_own(getattr(c, flag)) else getattr(c, flag)) in values)
+
+
+def above_0(flag: str) -> Need:
+    """Needs another flag to be above 0."""
+    return Need(f"without --{flag} above 0", lambda c: getattr(c, flag) > 0)
 
 
 def flag(
     default: Any,
     help: str,
-    *,
+    *needs: Need,
     low: float | None = None,
     high: float | None = None,
     choices: Collection[str] | None = None,
     own: str = "",
-    needs: tuple[Any, ...] = (),
 ) -> Any:
     """A dataclass field that is a flag; its type is the default's, its meaning and unit are in `help`.
 
     `low` and `high` are the ends of a number's range, `choices` the words that it may be; with `own`, such as
-    "FILE.py:CLASS", it may also name a user's own code. `needs` is another flag and the values of it that give this one
-    an effect, such as `("dataset", "text")`, `("kl_weight", ABOVE_ZERO)`,
-    `("objective", ANY)`, or `("oracle_params", "")` for a flag that must not be given; or several, all of which must
-    hold. A flag that is given on the command line without what it needs is refused.
+    "FILE.py:CLASS", it may also name a user's own code. Given on the command line without all `needs`, it is refused.
     """
-    if needs and isinstance(needs[0], str):
-        needs = (needs,)
     metadata = {"help": help, "low": low, "high": high, "choices": choices, "own": own, "needs": needs}
     return dataclasses.field(default=default, metadata=metadata)
 
 
-ORACLE, MUSIC, TEXT = ("dataset", "LSTM"), ("dataset", "Nottingham"), ("dataset", "text")
-FILES = ("dataset", "Nottingham", "text", OWN)
-RANDOM_ORACLE = (ORACLE, ("oracle_params", ""))  # what the flags of its weights need
-TRAINED = ("reward", *(name for name, entry in REWARDS.items() if entry.discriminator))  # what those of D need
-GRADIENT = ("g_update", "sampled", "expected")  # what those of the policy gradient need
-RATES = ("g_pretrain", "g", "d")  # the learning rates that may decay
-TOKEN_LENGTH = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(s|beats?)")
+ORACLE, MUSIC, TEXT = on("dataset", "LSTM"), on("dataset", "Nottingham"), on("dataset", "text")
+FILES = Need("with --dataset LSTM", lambda c: c.dataset != "LSTM")
+COUNTED = Need("with --dataset Nottingham", lambda c: c.dataset != "Nottingham")  # whose tokens follow from the flags
+RANDOM = Need("with --oracle_params {0.oracle_params}", lambda c: not c.oracle_params)
+PRETRAINED = Need("with --pretrain_g_epochs 0", lambda c: c.pretrain_g_epochs)
+ADVERSARIAL = Need("with --total_epochs 0", lambda c: c.total_epochs)
+GRADIENT = (ADVERSARIAL, on("g_update", "sampled", "expected"))  # what the flags of the policy gradient need
+MEASURED = Need("with --no-evaluate", lambda c: c.evaluate or not c.is_train)
+MLE = Need(
+    "with --pretrain_g_epochs 0 and without --mle_steps above 0", lambda c: c.updates.mle_pretraining or c.updates.mle
+)
+ROLLOUTS = Need(
+    "with --reward {0.reward} and without --kl_weight above 0",
+    lambda c: c.reward_entry.rollouts or c.kl_weight or c.objective_share,
+)
+BASELINE = Need(
+    "with --g_update expected and without rollouts",  # it sums over all next tokens, with Q = s
+    lambda c: c.baseline == "none" or c.g_update != "expected" or c.rollouts_drawn,
+)
+PART = Need("with --objective and without --objective_weight below 1", lambda c: c.objective_share < 1)
+FOR_D = (PART, on("reward", *(name for name, entry in REWARDS.items() if entry.discriminator)))
+USED = Need(
+    "with --total_epochs 0 and without --pretrain_d_epochs above 0", lambda c: c.total_epochs or c.pretrain_d_epochs
+)
+OF_D = (*FOR_D, USED)  # what the flags of the discriminator need
+TRAINED = (*OF_D, Need("with --pretrain_d_epochs and --d_steps 0", lambda c: c.updates.d))  # and of its training
 
 
 class Updates(NamedTuple):
@@ -93,7 +116,7 @@ class Config:
     log_dir: str = flag("logs/train/default", "directory of the training curves, the configuration and the weights")
     eval_log_dir: str = flag("logs/eval/default", "directory of the evaluation curves")
     pretrained: str = flag(
-        "", "--log_dir of another run whose pretraining of the generator is copied instead of repeated"
+        "", "--log_dir of another run whose pretraining of the generator is copied instead of repeated", PRETRAINED
     )
     checkpoint_every: int = flag(200, "epochs between checkpoints; the end of a phase always has one", low=1)
     overwrite: bool = flag(False, "remove an earlier run's files from the log directories and start afresh")
@@ -104,27 +127,33 @@ class Config:
         "epochs between evaluations, beside the first and last of a phase (of D's pretraining the last alone)",
         low=1,
     )
-    eval_samples: int = flag(256, "sequences that an evaluation draws from the generator, and from the oracle", low=2)
+    eval_samples: int = flag(
+        256, "sequences that an evaluation draws from the generator, and from the oracle", MEASURED, low=2
+    )
     d_eval_samples: int = flag(
-        1024, "held-out sequences, and as many generated, that measure the discriminator; 0: none", low=0, needs=TRAINED
+        1024,
+        "held-out sequences, and as many generated, that measure the discriminator; 0: none",
+        MEASURED,
+        *OF_D,
+        low=0,
     )
     candidates: int = flag(
         16,
         "n: evaluations measure keeping one of n samples by the discriminator; 0: they do not",
+        MEASURED,
+        *OF_D,
+        above_0("d_eval_samples"),
         low=0,
         high=1024,
-        needs=(TRAINED, ("d_eval_samples", ABOVE_ZERO)),
     )
-    sample_every: int = flag(
-        100, "music and text: epochs of a phase between samples to hear or read", low=1, needs=FILES
-    )
+    sample_every: int = flag(100, "music and text: epochs of a phase between samples to hear or read", FILES, low=1)
     log_generation: bool = flag(
         False,
         "LSTM: pictures of real and generated batches at each evaluation; music: samples as PNG and WAV in media/",
-        needs=("dataset", "LSTM", "Nottingham"),
+        on("dataset", "LSTM", "Nottingham"),
     )
     songs_dir: str = flag(
-        "", "music: folder that gets a copy of sample*.mid; other programs' files are not replaced", needs=MUSIC
+        "", "music: folder that gets a copy of sample*.mid; other programs' files are not replaced", MUSIC
     )
 
     # data
@@ -135,54 +164,52 @@ class Config:
     vocab_size: int = flag(
         5000,
         "V, number of tokens (text: at most); music and --oracle_params bring their own",
+        COUNTED,
+        RANDOM,
         low=2,
-        needs=(("dataset", "LSTM", "text", OWN), ("oracle_params", "")),
     )
     train_size: int = flag(
         0, "size of a fixed training set, over which an epoch is a pass; 0: each epoch is a fresh batch", low=0
     )
     data_dir: str = flag(
-        TUNES, "music: folder of MIDI files, or of train, valid, test; text: file, or folder of train.txt", needs=FILES
+        TUNES, "music: folder of MIDI files, or of train, valid, test; text: file, or folder of train.txt", FILES
     )
     tokens: str = flag(
-        "char", "text: what a token is, a character or a word between spaces", choices=("char", "word"), needs=TEXT
+        "char", "text: what a token is, a character or a word between spaces", TEXT, choices=("char", "word")
     )
     min_count: int = flag(
-        1, "text: minimum count in the training lines for a token to enter the vocabulary", low=1, needs=TEXT
+        1, "text: minimum count in the training lines for a token to enter the vocabulary", TEXT, low=1
     )
     long_lines: str = flag(
-        "truncate",
-        "text: what to do with lines of more than --seq_len tokens",
-        choices=("truncate", "drop"),
-        needs=TEXT,
+        "truncate", "text: what to do with lines of more than --seq_len tokens", TEXT, choices=("truncate", "drop")
     )
     token_length: str = flag(
-        "0.4s", "music: duration of a token: 0.01s to 10s, or 0.0625beats to 4beats of the file", needs=MUSIC
+        "0.4s", "music: duration of a token: 0.01s to 10s, or 0.0625beats to 4beats of the file", MUSIC
     )
-    onsets: bool = flag(False, "music: tokens tell where notes begin, so that a note may be struck again", needs=MUSIC)
-    window_stride: int = flag(1, "music: tokens between the starts of training windows", low=1, needs=MUSIC)
+    onsets: bool = flag(False, "music: tokens tell where notes begin, so that a note may be struck again", MUSIC)
+    window_stride: int = flag(1, "music: tokens between the starts of training windows", MUSIC, low=1)
 
     # schedule
     batch_size: int = flag(32, "B, sequences per generator batch", low=1)
     pretrain_g_epochs: int = flag(1000, "epochs of maximum-likelihood pretraining of the generator", low=0)
     pretrain_d_epochs: int = flag(
-        50,
-        "d-steps of discriminator pretraining; 0 unless given where no adversarial phase follows",
-        low=0,
-        needs=TRAINED,
+        50, "d-steps of discriminator pretraining; 0 unless given where no adversarial phase follows", *FOR_D, low=0
     )
     total_epochs: int = flag(1000, "adversarial epochs, each of --g_steps and --d_steps", low=0)
-    g_steps: int = flag(1, "policy-gradient updates per adversarial epoch", low=1)
+    g_steps: int = flag(1, "policy-gradient updates per adversarial epoch", ADVERSARIAL, low=1)
     mle_steps: int = flag(
-        0, "maximum-likelihood updates, a batch each, after the g-steps of an adversarial epoch", low=0
+        0, "maximum-likelihood updates, a batch each, after the g-steps of an adversarial epoch", ADVERSARIAL, low=0
     )
-    d_steps: int = flag(5, "d-steps per adversarial epoch; each draws fresh generated sequences", low=0, needs=TRAINED)
-    d_epochs: int = flag(3, "passes over the sequences of a d-step", low=1, needs=TRAINED)
+    d_steps: int = flag(
+        5, "d-steps per adversarial epoch; each draws fresh generated sequences", *FOR_D, ADVERSARIAL, low=0
+    )
+    d_epochs: int = flag(3, "passes over the sequences of a d-step", *TRAINED, low=1)
     d_draws: int = flag(
         0,
         "real sequences of a d-step, and as many generated; 0: half a minibatch, or all of --train_size",
+        *TRAINED,
+        Need("with --train_size {0.train_size}", lambda c: not c.train_size),
         low=0,
-        needs=(TRAINED, ("train_size", 0)),
     )
     cosine_decay: tuple[str, ...] = flag(
         (), "learning rates that decay to 0 by a cosine over all their updates: any of g_pretrain, g, d", choices=RATES
@@ -192,13 +219,13 @@ class Config:
     g_emb_dim: int = flag(32, "size of the generator's token embedding", low=1)
     g_hidden_dim: int = flag(50, "H, LSTM units of the generator", low=1)
     g_dropout_keep_prob: float = flag(
-        1.0, "share kept by the generator's dropout, in maximum-likelihood updates", low=0.01, high=1
+        1.0, "share kept by the generator's dropout, in maximum-likelihood updates", MLE, low=0.01, high=1
     )
-    g_pretrain_lr: float = flag(0.01, "Adam's learning rate in pretraining", low=0)
+    g_pretrain_lr: float = flag(0.01, "Adam's learning rate in pretraining", PRETRAINED, low=0)
     scheduled_sampling: float = flag(
-        0.0, "growth per epoch of the share of own tokens read in pretraining (paper: 0.002)", low=0, high=1
+        0.0, "growth per epoch of the share of own tokens read in pretraining (paper: 0.002)", PRETRAINED, low=0, high=1
     )
-    g_lr: float = flag(0.01, "Adam's learning rate of the policy gradient, and of --mle_steps", low=0)
+    g_lr: float = flag(0.01, "Adam's learning rate of the policy gradient, and of --mle_steps", *GRADIENT, low=0)
     average: float = flag(
         0.0, "decay of a moving average of the generator's weights, which is evaluated; 0: none", low=0, high=0.999999
     )
@@ -207,75 +234,88 @@ class Config:
     reward: str = flag(
         "discriminator",
         f"reward of a sequence; {explained(REWARDS)}; or a function of yours in TensorFlow",
+        PART,
         choices=REWARDS,
         own="FILE.py:FUNCTION",
     )
     kl_weight: float = flag(
-        0.0, "β, weight of the KL penalty to the pretrained policy G0: β (log G(Y) - log G0(Y)) off the reward", low=0
+        0.0,
+        "β, weight of the KL penalty to the pretrained policy G0: β (log G(Y) - log G0(Y)) off the reward",
+        ADVERSARIAL,
+        low=0,
     )
     objective: str = flag(
-        "", "FILE.py:FUNCTION that scores lists of sequences: text, pitches or token ids", needs=("g_update", "sampled")
+        "", "FILE.py:FUNCTION that scores lists of sequences: text, pitches or token ids", on("g_update", "sampled")
     )
     objective_weight: float = flag(
-        1.0, "λ: the reward is (1 - λ) times --reward plus λ times --objective", low=0, high=1, needs=("objective", ANY)
+        1.0,
+        "λ: the reward is (1 - λ) times --reward plus λ times --objective",
+        Need("without --objective", lambda c: c.objective),
+        USED,
+        low=0,
+        high=1,
     )
-    g_update: str = flag("sampled", f"g-step; {explained(G_UPDATES)}", choices=G_UPDATES)
+    g_update: str = flag("sampled", f"g-step; {explained(G_UPDATES)}", ADVERSARIAL, choices=G_UPDATES)
     rollout_num: int = flag(
-        16, "N, rollouts per prefix; 0: the reward of the sample itself; bleu: 1 unless given", low=0, needs=GRADIENT
+        16,
+        "N, rollouts per prefix; 0: the reward of the sample itself; bleu: 1 unless given",
+        *GRADIENT,
+        ROLLOUTS,
+        low=0,
     )
     rollout_lag: float = flag(
         0.0,
         "share of its old weights that the rollout policy keeps in an epoch",
+        *GRADIENT,
+        ROLLOUTS,
+        above_0("rollout_num"),
         low=0,
         high=1,
-        needs=(GRADIENT, ("rollout_num", ABOVE_ZERO)),
     )
     baseline: str = flag(
         "none",
         "subtracted from a token's reward: nothing, the batch's mean, or the value of the prefix",
+        *GRADIENT,
+        BASELINE,
         choices=("none", "batch", "prefix"),
-        needs=GRADIENT,
     )
 
     # discriminator
-    discriminator: str = flag(
-        "cnn", explained(DISCRIMINATORS), choices=DISCRIMINATORS, own="FILE.py:CLASS", needs=TRAINED
-    )
+    discriminator: str = flag("cnn", explained(DISCRIMINATORS), *OF_D, choices=DISCRIMINATORS, own="FILE.py:CLASS")
     guide_eta: float = flag(
         0.0,
         "η, weight of the scores in the guided generator; 0: that of 0 to 4 with the least NLL on the validation set",
+        *OF_D,
         low=0,
         high=100,
-        needs=TRAINED,
     )
     d_emb_dim: int = flag(
-        32, "size of the discriminator's token embedding; additive: also of its contexts", low=1, needs=TRAINED
+        32, "size of the discriminator's token embedding; additive: also of its contexts", *OF_D, low=1
     )
-    d_hidden_dim: int = flag(
-        64, "units of the discriminator's LSTM or, with pooled, of its dense layer", low=1, needs=TRAINED
-    )
-    d_filter_sizes: tuple[int, ...] = flag((3, 5, 5, 5), "widths of the convolutions, tokens", low=1, needs=TRAINED)
-    d_num_filters: tuple[int, ...] = flag((50, 80, 80, 100), "filters of each convolution", low=1, needs=TRAINED)
-    dropout_keep_prob: float = flag(0.75, "share kept by the discriminator's dropout", low=1e-12, high=1, needs=TRAINED)
+    d_hidden_dim: int = flag(64, "units of the discriminator's LSTM or, with pooled, of its dense layer", *OF_D, low=1)
+    d_filter_sizes: tuple[int, ...] = flag((3, 5, 5, 5), "widths of the convolutions, tokens", *OF_D, low=1)
+    d_num_filters: tuple[int, ...] = flag((50, 80, 80, 100), "filters of each convolution", *OF_D, low=1)
+    dropout_keep_prob: float = flag(0.75, "share kept by the discriminator's dropout", *TRAINED, low=1e-12, high=1)
     d_l2: float = flag(
-        0.2, "weight of the L2 penalty on the discriminator's output layer, or additive scores", low=0, needs=TRAINED
+        0.2, "weight of the L2 penalty on the discriminator's output layer, or additive scores", *TRAINED, low=0
     )
-    d_lr: float = flag(1e-4, "Adam's learning rate of the discriminator", low=0, needs=TRAINED)
+    d_lr: float = flag(1e-4, "Adam's learning rate of the discriminator", *TRAINED, low=0)
     d_batch_size: int = flag(
-        64, "sequences per discriminator minibatch, half of them real (an even number)", low=2, needs=TRAINED
+        64, "sequences per discriminator minibatch, half of them real (an even number)", *TRAINED, low=2
     )
 
     # oracle
-    oracle_seed: int = flag(32, "seed of the oracle's weights", low=0, high=2**31 - 1, needs=RANDOM_ORACLE)
-    oracle_emb_dim: int = flag(20, "size of the oracle's token embedding", low=1, needs=RANDOM_ORACLE)
-    oracle_hidden_dim: int = flag(50, "LSTM units of the oracle", low=1, needs=RANDOM_ORACLE)
+    oracle_seed: int = flag(32, "seed of the oracle's weights", ORACLE, RANDOM, low=0, high=2**31 - 1)
+    oracle_emb_dim: int = flag(20, "size of the oracle's token embedding", ORACLE, RANDOM, low=1)
+    oracle_hidden_dim: int = flag(50, "LSTM units of the oracle", ORACLE, RANDOM, low=1)
     oracle_init: str = flag(
         "glorot",
         "the oracle's weights: N(0, 1) but for a Glorot-uniform LSTM, or all N(0, 1)",
+        ORACLE,
+        RANDOM,
         choices=("glorot", "normal"),
-        needs=RANDOM_ORACLE,
     )
-    oracle_params: str = flag("", "an .npz file with the oracle's weights, instead of random ones", needs=ORACLE)
+    oracle_params: str = flag("", "an .npz file with the oracle's weights, instead of random ones", ORACLE)
 
     @property
     def mle_batches(self) -> int:
@@ -407,40 +447,25 @@ def check(config: Config) -> None:
         raise UsageError("--pretrain_g_epochs and --total_epochs are both 0: nothing to do")
 
 
+def lacking(config: Config, name: str) -> str:
+    """What a flag lacks for an effect, in words, by its `needs` and the discriminator's `flags`; "" if it has one."""
+    unmet = [need.words.format(config) for need in FIELDS[name].metadata["needs"] if not need.met(config)]
+    kinds = [kind for kind, entry in DISCRIMINATORS.items() if name in entry.flags]
+    if kinds and name not in discriminator_entry(config.discriminator).flags:
+        unmet.append(f"without --discriminator {' or '.join(kinds)}")
+    return unmet[0] if unmet else ""
+
+
 def check_effect(config: Config, given: Iterable[str]) -> None:
-    """Checks that each flag of the command line has an effect, by the flags' `needs` and the discriminator's `flags`.
+    """Checks that each flag of the command line has an effect.
 
     Raises UsageError: one has none; the message names the flag that would give it one.
     """
-    of_some = {name: kind for kind, entry in DISCRIMINATORS.items() for name in entry.flags}
     for name in given:
-        needs = FIELDS[name].metadata["needs"]
-        if config.objective_share == 1 and (name == "reward" or TRAINED in needs):
-            raise UsageError(f"--{name} has no effect with --objective and without --objective_weight below 1")
-        for other, *values in needs:
-            value = getattr(config, other)
-            if not any(meets(value, wanted) for wanted in values):
-                lacking = "without" if any(values) else "with"
-                shown = " or ".join(str(wanted) for wanted in (values if any(values) else [value]))
-                raise UsageError(f"--{name} has no effect {lacking} --{other} {shown}")
-        if name in of_some and name not in discriminator_entry(config.discriminator).flags:
-            kinds = " or ".join(kind for kind, entry in DISCRIMINATORS.items() if name in entry.flags)
-            raise UsageError(f"--{name} has no effect without --discriminator {kinds}")
-        useless = not (config.reward_entry.rollouts or config.kl_weight or config.objective_share)
-        if name in ("rollout_num", "rollout_lag") and useless:
-            raise UsageError(f"--{name} has no effect with --reward {config.reward} and without --kl_weight above 0")
-        summed = config.g_update == "expected" and not config.rollouts_drawn  # over all next tokens, with Q = s
-        if name == "baseline" and config.baseline != "none" and summed:
-            raise UsageError(f"--{name} has no effect with --g_update expected and without rollouts")
-        if name in ("g_lr", "baseline") and config.g_update == "fold":
-            raise UsageError(f"--{name} has no effect with --g_update fold")
-
-
-def meets(value: Any, wanted: Any) -> bool:
-    """Whether the value of a flag is what another flag's `needs` has."""
-    if wanted is OWN:
-        return own_code.is_own(value)
-    return bool(value) if wanted is ANY else value > 0 if wanted is ABOVE_ZERO else value == wanted
+        rates = config.cosine_decay if name == "cosine_decay" else ()
+        for shown, decides in [(name, name), *((f"{name} {rate}", f"{rate}_lr") for rate in rates)]:
+            if what := lacking(config, decides):
+                raise UsageError(f"--{shown} has no effect {what}")
 
 
 def check_update(config: Config) -> None:

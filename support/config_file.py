@@ -2,17 +2,18 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
-from support.config import FIELDS, RATES, Config
+from support.config import FIELDS, RATES, Config, lacking
 from support.errors import UsageError
+from support.own_code import is_own
 from support.presets import PRESETS
 
 CONFIG = "config.json"  # a run's record of its flags, in each of its directories
-FORMAT = 4  # of that file; version 1.0 wrote 3, before which some draws were others
+FORMAT = 4  # of that file
+VERSION_1 = 3  # that which version 1.0 wrote, the oldest that is read: before it some draws were others
 MAX_CONFIG = 2**20  # characters; one has a few thousand
 
 # Flags that a run may be continued or evaluated with another value of: its weights do not depend on them.
@@ -20,8 +21,8 @@ FREE_TO_CHANGE = {
     *("preset", "is_train", "overwrite", "log_dir", "eval_log_dir", "log_generation", "songs_dir"),
     *("eval_every", "eval_samples", "d_eval_samples", "candidates", "sample_every", "checkpoint_every", "pretrained"),
 }
-# May be found elsewhere, if what they hold is recorded and the same.
-READ_FROM = {"data_dir", "oracle_params", "objective", "reward", "discriminator"}
+READ_FROM = {"data_dir", "oracle_params", "objective"}  # may be elsewhere: what they hold is on record
+OWN_CODE = {"dataset", "reward", "discriminator"}  # may name files of code, which is on record, too
 
 # What the generator's pretraining does not depend on: runs that differ in nothing else can share it.
 AFTER_PRETRAINING = {
@@ -55,8 +56,9 @@ def from_flags(flags: dict[str, Any]) -> Config:
     return Config(**values)
 
 
-# Flags of version 1.0 that are gone, with the values that mean what the program does now.
+# Flags of version 1.0 that are gone: those that had an effect, with what the program does now, and those that had none.
 GONE: dict[str, Any] = {"split_seed": 0, "reference_every": 0, "grad_clip": 5.0}
+WITHOUT_EFFECT = ("mle_lr", "save_media", "tf32", "pretrain_d", "compile_cache", "keep_checkpoints", "debug")
 
 
 def of_version_1(flags: dict[str, Any]) -> dict[str, Any]:
@@ -65,41 +67,40 @@ def of_version_1(flags: dict[str, Any]) -> dict[str, Any]:
     Raises UsageError: one that is gone had an effect.
     """
     kept = dict(flags)
-    for name, value in GONE.items():
+    same_as = GONE | ({"mle_lr": kept.get("g_lr")} if kept.get("mle_steps") else {})
+    for name, value in same_as.items():
         if kept.pop(name, value) != value:
             raise UsageError(f"a run of version 1.0: --{name} {flags[name]} is no longer possible")
-    if kept.get("mle_steps") and kept.get("mle_lr") != kept.get("g_lr"):
-        raise UsageError(f"a run of version 1.0: --mle_lr {kept['mle_lr']} other than --g_lr is no longer possible")
     schedules = {rate: kept.pop(f"{rate}_schedule", "constant") for rate in RATES}
     kept["cosine_decay"] = tuple(rate for rate, schedule in schedules.items() if schedule == "cosine")
     beats, seconds = kept.pop("frame_beats", 0.0), kept.pop("frame_seconds", 0.4)
-    kept["token_length"] = f"{beats!r}beats" if beats else f"{seconds!r}s"
+    kept["token_length"] = f"{beats:g}beats" if beats else f"{seconds:g}s"
     kept["log_generation"] = kept.get("log_generation", False) or kept.get("save_media", False)
     kept["deterministic"] = kept.get("deterministic", True) and not kept.get("tf32", False)
     additive = kept.get("discriminator") in ("bigram", "lstm")
     if not (kept.get("total_epochs", 1) or kept.get("pretrain_d") or additive):
         kept["pretrain_d_epochs"] = 0
-    for name in ("mle_lr", "save_media", "tf32", "pretrain_d", "compile_cache", "keep_checkpoints", "debug"):
-        kept.pop(name, None)
-    return kept
+    return {name: value for name, value in kept.items() if name not in WITHOUT_EFFECT}
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The content of a config.json, among it `flags`, and `run`, the run's identifier.
+    """A config.json: `flags`, `run`, the identifier of the run, `data`, checksums of what it reads, and more.
 
-    Raises UsageError: the file can't be read, or a newer version of the program wrote it.
+    Raises UsageError: the file can't be read, or a version older than 1.0 or a newer one than this wrote it.
     """
     try:
         with open(path, encoding="utf-8") as file:
-            content = json.loads(file.read(MAX_CONFIG))
+            content = {"data": {}, **json.loads(file.read(MAX_CONFIG))}
         if not isinstance(content["flags"]["total_epochs"], int) or not isinstance(content["run"], str):
             raise TypeError
-        if not isinstance(content.get("data", {}), dict):
+        if not isinstance(content["data"], dict):
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{path}: not a readable configuration") from None
-    if content.get("format", 1) not in range(1, FORMAT + 1):
-        raise UsageError(f"{path}: of format {content['format']}, which a newer version of the program wrote")
+    if (found := content.get("format", 1)) in range(VERSION_1):
+        raise UsageError(f"{path}: of format {found}, of a version before 1.0, whose runs are no longer read")
+    if found not in range(FORMAT + 1):
+        raise UsageError(f"{path}: of format {found}, which a newer version of the program wrote")
     return content
 
 
@@ -120,8 +121,7 @@ def trained(given: dict[str, Any]) -> Config:
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     config = dataclasses.replace(recorded, **{"overwrite": False, "log_dir": log_dir} | given)
-    free = FREE_TO_CHANGE | (READ_FROM if "data" in content else set())
-    if differing := differences(recorded, config, free):
+    if differing := differences(recorded, config, FREE_TO_CHANGE):
         raise UsageError(f"--no-is_train: the run in --log_dir {log_dir} has {'; '.join(differing)}")
     return config
 
@@ -133,17 +133,24 @@ def pretraining_part(config: Config, unrelated: Set[str] = UNRELATED_TO_PRETRAIN
     return dataclasses.replace(config, **rest | {"cosine_decay": decays})
 
 
-def differences(before: Config, now: Config, free: Set[str]) -> list[str]:
+def differences(before: Config, now: Config, free: Set[str] = frozenset()) -> list[str]:
     """The flags, but for those of `free`, in which a configuration differs from that of a run, with both values.
 
-    Two spellings of one path are no difference; with and without --oracle_params is one, whatever `free` says.
+    Other places of what a run has on record, and other spellings of a value, are no difference.
     """
 
     def differs(name: str) -> bool:
         old, new = getattr(before, name), getattr(now, name)
-        if name in READ_FROM and old and new:
-            return name not in free and os.path.normpath(old) != os.path.normpath(new)
-        return old != new and name not in free - READ_FROM
+        if name in READ_FROM:
+            return bool(old) != bool(new)
+        if name in OWN_CODE and is_own(old) and is_own(new):
+            return False
+        if name == "cosine_decay":
+            return decaying(before) != decaying(now)
+        return old != new and name not in free and not (name == "token_length" and before.frame == now.frame)
+
+    def decaying(config: Config) -> set[str]:
+        return {rate for rate in config.cosine_decay if not lacking(config, f"{rate}_lr")}
 
     def shown(value: Any) -> str:
         return " ".join(map(str, value)) if isinstance(value, tuple) else str(value) if value != "" else "none"

@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import math
 import platform
+import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ EPILOG = """an example, a minute on two cores:
 
 README.md leads to all pages: docs/training.md has the phases and rewards, docs/flags.md these tables with all presets.
 --preset NAME --help shows the defaults of a preset."""
-VERSION = "1.0.0"
+VERSION = "2.0.0"
 MOST = 10**6  # of anything counted, unless a flag says otherwise
 
 
@@ -49,6 +50,8 @@ class Parser(argparse.ArgumentParser):
     def failing_in_one_line(self, output: Path | str | None = None) -> Iterator[None]:
         """An OSError, which names `output` where it names no file, and a ValueError end the program with their line.
 
+        The exit status is 2, or that of a `NoGain`.
+
         A reader of its output, such as `head`, that has seen enough ends it, too, and is no error.
         """
         try:
@@ -60,7 +63,7 @@ class Parser(argparse.ArgumentParser):
             where = error.filename or output
             self.error(f"{where}: " * bool(where) + (error.strerror or first_line(error)))
         except ValueError as error:
-            self.error(str(error))
+            self.exit(getattr(error, "status", 2), f"{self.prog}: error: {' '.join(str(error).split())}\n")
 
     def error(self, message: str) -> NoReturn:
         """Prints the line and exits with status 2."""
@@ -157,21 +160,18 @@ def make_parser(kind: type[Parser] = Parser, preset: str = "default") -> Parser:
         meta, name, default = field.metadata, f"--{field.name}", defaults.get(field.name, field.default)
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
         text = f"{meta['help']} (default: {shown if shown != '' else 'none'})".replace("%", "%%")
-        words = "|".join([*meta["choices"], *([meta["own"]] if meta["own"] else [])]) if meta["choices"] else None
-        read = word(name, meta["choices"], meta["own"]) if meta["choices"] else str
         if field.type is bool:
             group.add_argument(name, nargs="?", const=True, type=truth, metavar="True|False", help=text)
             group.add_argument(f"--no-{field.name}", dest=field.name, action="store_false", help=argparse.SUPPRESS)
-        elif field.type is str:
-            group.add_argument(name, type=read, metavar=words, help=text)
-        elif field.type in (int, float):
-            read = number(field.type, meta["low"], meta["high"])
-            group.add_argument(name, type=read, metavar=field.type.__name__.upper(), help=text)
-        elif meta["choices"]:
-            group.add_argument(name, type=read, nargs="*", metavar=words, help=text)
-        else:
-            read = number(int, meta["low"], meta["high"])
-            group.add_argument(name, type=read, nargs="+", metavar="INT", help=text)
+            continue
+        read, words, item = str, None, field.type if field.type in (str, int, float) else int
+        if meta["choices"]:
+            words = "|".join([*meta["choices"], *([meta["own"]] if meta["own"] else [])])
+            read = word(name, meta["choices"], meta["own"])
+        elif item is not str:
+            words, read = item.__name__.upper(), number(item, meta["low"], meta["high"])
+        several: dict[str, Any] = {"nargs": "*" if meta["choices"] else "+"} if isinstance(field.default, tuple) else {}
+        group.add_argument(name, type=read, metavar=words, help=text, **several)
     return parser
 
 
@@ -181,12 +181,9 @@ def parse(argv: Sequence[str] | None = None) -> Config:
     A wrong command line ends the process with status 2 and one line on stderr that names the flag.
     """
     words = sys.argv[1:] if argv is None else argv
-    asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    asked.add_argument("--preset", choices=PRESETS, default="default")
-    with contextlib.suppress(argparse.ArgumentError):
-        asked_for, _ = asked.parse_known_args(words)
-        make_parser(preset=asked_for.preset).parse_args(words)  # ends here where it asks for --help or --version
-    parser = make_parser()
+    presets = [name for name in re.findall(r"--preset[= ](\w+)", " ".join(words)) if name in PRESETS]
+    parser = make_parser(preset=presets[-1] if presets else "default")
+    parser.parse_args(words)  # ends here where it asks for --help or --version
     try:
         return read_flags(words)
     except UsageError as error:

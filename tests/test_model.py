@@ -254,7 +254,7 @@ def test_updates_are_adams_on_whole_gradients():
     for step in range(3):
         seed = key(1, Purpose.DROPOUT, step)
         ours = (
-            model._update_discriminator(tokens, labels, seed),
+            model.update_discriminator(tokens, labels, seed),
             model._mle_update(model.g_pretrain_optimizer, tokens, 0, 0),
         )
         with tf.GradientTape(persistent=True) as tape:
