@@ -2,26 +2,14 @@
 # Gets the Nottingham folk tunes, trains on them and leaves songs, sample*.mid, in --log_dir and in data/Nottingham, where
 # they are written anew every 100 epochs. At the end 20 tunes, chosen and ranked by the discriminator, are in tunes/ in
 # --log_dir: MIDI, ABC, and a page to see and hear them, tunes.html. Flags given to this script go on to main.py and win
-# over those below. Run it again after an interruption: it goes on from the last checkpoint.
+# over the preset. Run it again after an interruption: it goes on from the last checkpoint.
 #
 #   PYTHON          the interpreter (default: python)
-#   NOTTINGHAM_ZIP  a Nottingham.zip to use instead of a download
+#   NOTTINGHAM_ZIP  a zip of tunes to use instead of a download
 set -euo pipefail
-
-if [[ -n "${NOTTINGHAM_ZIP:-}" && "$NOTTINGHAM_ZIP" != /* ]]; then
-    export NOTTINGHAM_ZIP="$PWD/$NOTTINGHAM_ZIP" # as the next line would change what it means
-fi
+[[ ${NOTTINGHAM_ZIP:-/} == /* ]] || NOTTINGHAM_ZIP=$PWD/$NOTTINGHAM_ZIP # before the folder changes
 cd "$(dirname "${BASH_SOURCE[0]}")"
 python=${PYTHON:-python}
 
 "$python" -m data.fetch_nottingham
-
-# docs/flags.md has what the preset holds, RESULTS.md why.
-flags=(--preset music "$@")
-dataset=$("$python" -c "import sys, support.parser as p; print(p.parse(sys.argv[1:]).dataset)" "${flags[@]}")
-[[ $dataset != Nottingham ]] || flags=(--songs_dir data/Nottingham "${flags[@]}")
-source tools/train.sh
-train "${flags[@]}"
-# Plain samples where the discriminator can't choose.
-choose 20 tunes --abc || "$python" tools/sample.py "$log_dir" -n 20 -o "$log_dir/tunes" --abc || true
-exit $status
+exec "$python" -m tools.train_and_choose 20 tunes --preset music "$@" # docs/flags.md has what the preset holds

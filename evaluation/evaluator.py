@@ -119,7 +119,7 @@ class Evaluator:
 def nats(policy: MeasuredPolicy, rows: np.ndarray) -> np.ndarray:
     """-log G of each sequence, int32 [n, T] → float32 [n], nats; NLL_ROWS at a time."""
     count = -len(rows) % NLL_ROWS
-    padding = np.full([count, rows.shape[1]], policy.policy.vocab_size, np.int32)
+    padding = np.zeros([count, rows.shape[1]], np.int32)  # token 0, which all data have
     rows = np.concatenate([rows, padding])  # one shape for all
     parts = [policy.nll(tf.constant(rows[i : i + NLL_ROWS])).numpy() for i in range(0, len(rows), NLL_ROWS)]
     return np.concatenate(parts)[: len(rows) - count]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-ARROWS = {"lower": " (↓ better)", "higher": " (↑ better)", "real": " (best as real data)", "": ""}
+ARROWS = {"lower": " (↓ better)", "higher": " (↑ better)", "real": " (real is best)", "": ""}
 PER_TOKEN, PER_SEQUENCE = "nats per token", "nats per sequence"
 
 
@@ -81,12 +81,7 @@ _EVALUATION = (
     Metric("alike_after_4", "alike after 4 bars", "Share of tokens equal to those 4 bars before.", "", "real", _MUSIC),
     Metric("alike_after_8", "alike after 8 bars", "Share of tokens equal to those 8 bars before.", "", "real", _MUSIC),
     Metric(
-        "interval_divergence",
-        "interval divergence",
-        "Divergence of intervals from real ones.",
-        "bits",
-        "real",
-        _MUSIC,
+        "interval_divergence", "interval divergence", "Divergence of intervals from real ones.", "bits", "real", _MUSIC
     ),
     Metric("rhythm_divergence", "rhythm divergence", "Divergence of rhythms from real ones.", "bits", "real", _MUSIC),
     *_bleu("texygen_", "Texygen's ", "all test lines as they are written", _TEXT),

@@ -57,7 +57,8 @@ def flag(
 
 
 ORACLE, MUSIC, TEXT = on("dataset", "LSTM"), on("dataset", "Nottingham"), on("dataset", "text")
-FILES = on("dataset", "Nottingham", "text", OWN)
+FILES = Need("with --dataset LSTM", lambda c: c.dataset != "LSTM")
+COUNTED = Need("with --dataset Nottingham", lambda c: c.dataset != "Nottingham")  # whose tokens follow from the flags
 RANDOM = Need("with --oracle_params {0.oracle_params}", lambda c: not c.oracle_params)
 PRETRAINED = Need("with --pretrain_g_epochs 0", lambda c: c.pretrain_g_epochs)
 ADVERSARIAL = Need("with --total_epochs 0", lambda c: c.total_epochs)
@@ -163,7 +164,7 @@ class Config:
     vocab_size: int = flag(
         5000,
         "V, number of tokens (text: at most); music and --oracle_params bring their own",
-        on("dataset", "LSTM", "text", OWN),
+        COUNTED,
         RANDOM,
         low=2,
     )

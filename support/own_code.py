@@ -54,7 +54,7 @@ def load(flag: str, name: str, source: dict[str, str] | None = None) -> Any:
 
 @functools.cache
 def _run(flag: str, path: str, function: str, text: str) -> Any:
-    module = types.ModuleType(flag.lstrip("-"))
+    module = types.ModuleType("own_" + flag.lstrip("-"))  # not `discriminator`, which is a module of the program
     module.__file__ = path
     sys.modules[module.__name__] = module  # where dataclasses look up their types
     with blamed(flag, path):

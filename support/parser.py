@@ -23,7 +23,7 @@ EPILOG = """an example, a minute on two cores:
 
 README.md leads to all pages: docs/training.md has the phases and rewards, docs/flags.md these tables with all presets.
 --preset NAME --help shows the defaults of a preset."""
-VERSION = "1.0.0"
+VERSION = "2.0.0"
 MOST = 10**6  # of anything counted, unless a flag says otherwise
 
 
@@ -50,6 +50,8 @@ class Parser(argparse.ArgumentParser):
     def failing_in_one_line(self, output: Path | str | None = None) -> Iterator[None]:
         """An OSError, which names `output` where it names no file, and a ValueError end the program with their line.
 
+        The exit status is 2, or that of a `NoGain`.
+
         A reader of its output, such as `head`, that has seen enough ends it, too, and is no error.
         """
         try:
@@ -61,7 +63,7 @@ class Parser(argparse.ArgumentParser):
             where = error.filename or output
             self.error(f"{where}: " * bool(where) + (error.strerror or first_line(error)))
         except ValueError as error:
-            self.error(str(error))
+            self.exit(getattr(error, "status", 2), f"{self.prog}: error: {' '.join(str(error).split())}\n")
 
     def error(self, message: str) -> NoReturn:
         """Prints the line and exits with status 2."""

@@ -1,22 +1,17 @@
 """data/prepare_captions.py on files made by hand; the real captions are known by their counts."""
 
 import json
-import os
-import random
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 from data import prepare_captions as program
 from data.text import TextData
 from support.parser import parse
 
-TRAIN = [f"A dog's ball number {i}." for i in range(1005)]
+TRAIN = [f"A dog's ball number {i}." for i in range(50)]
 TEST = ['Two  "cats" cannot sit.', "", "a bus"]
 TOKENS = ["two `` cats '' can not sit .", "a bus"]
 
@@ -39,17 +34,21 @@ def made(output: Path) -> dict[str, list[str]]:
     return {path.stem: path.read_text(encoding="utf-8").split("\n") for path in output.iterdir()}
 
 
-def test_tokens_and_parts(tmp_path, capsys):
-    """Lower case, nltk's words, no blank line; the last 1,000 are the validation set."""
+@pytest.mark.parametrize(("flags", "kept"), [([], 45), (["--valid", "0.5"], 25)])
+def test_tokens_and_parts(tmp_path, capsys, flags, kept):
+    """Lower case, nltk's words, no blank line; the last tenth, or another share, is the validation set."""
     output = tmp_path / "new" / "captions"
-    assert program.main([str(folder(tmp_path / "in")), "-o", str(output)]) == 0
-    tokens = [f"a dog 's ball number {i} ." for i in range(1005)]
-    assert made(output) == {"train": [*tokens[:5], ""], "valid": [*tokens[5:], ""], "test": [*TOKENS, ""]}
-    line = f"{output}: 5 captions for training, 1,000 captions for validation, 2 captions for testing\n"
+    assert program.main([str(folder(tmp_path / "in")), "-o", str(output), *flags]) == 0
+    tokens = [f"a dog 's ball number {i} ." for i in range(50)]
+    assert made(output) == {"train": [*tokens[:kept], ""], "valid": [*tokens[kept:], ""], "test": [*TOKENS, ""]}
+    line = f"{output}: {kept} captions for training, {50 - kept} captions for validation, 2 captions for testing\n"
     assert capsys.readouterr().out == line
     shutil.rmtree(tmp_path / "in")
     assert program.main(["-o", str(output)]) == 0  # they are there already
     assert capsys.readouterr().out == line
+    with pytest.raises(SystemExit, match="2"):
+        program.main(["-o", str(output), "--valid", "0.2"])
+    assert capsys.readouterr().err == "prepare_captions: error: --valid has no effect without SOURCE\n"
 
 
 def test_a_folder_a_zip_and_texygens_names_give_the_same(tmp_path):
@@ -71,7 +70,7 @@ COCO = ("annotations/captions_train2014.json", "annotations/captions_val2014.jso
 
 def test_cocos_annotations(tmp_path, monkeypatch):
     """Of each file a fixed number, in a random order that is always the same."""
-    monkeypatch.setattr(program, "DRAWN", 1003)
+    monkeypatch.setattr(program, "DRAWN", 48)
     long = [*TRAIN, "Two\nlines ", " "]
     source = folder(tmp_path / "in", COCO, annotations(long), annotations(TEST))
     for output in ("a", "b"):
@@ -80,8 +79,8 @@ def test_cocos_annotations(tmp_path, monkeypatch):
     first = made(tmp_path / "a")
     assert first == made(tmp_path / "b")
     drawn = first["train"][:-1] + first["valid"][:-1]
-    everything = {*(f"a dog 's ball number {i} ." for i in range(1005)), "two lines"}
-    assert len(drawn) == len(set(drawn)) == 1003 and set(drawn) < everything
+    everything = {*(f"a dog 's ball number {i} ." for i in range(50)), "two lines"}
+    assert len(drawn) == len(set(drawn)) == 48 and set(drawn) < everything
     assert drawn != sorted(drawn, key=lambda text: int(text.split()[5]) if "ball" in text else 0)
     assert sorted(first["test"]) == sorted([*TOKENS, ""])
 
@@ -89,8 +88,9 @@ def test_cocos_annotations(tmp_path, monkeypatch):
 def test_what_cannot_be_prepared(tmp_path, capsys):
     output = tmp_path / "out"
 
-    def fails(why: str, *source: Path) -> None:
-        assert program.main([*map(str, source), "-o", str(output)]) == 2
+    def fails(why: str, *source: Path | str) -> None:
+        with pytest.raises(SystemExit, match="2"):
+            program.main([*map(str, source), "-o", str(output)])
         error = capsys.readouterr().err
         assert error.startswith("prepare_captions: error: ") and error.count("\n") == 1 and why in error, error
         assert not output.exists()
@@ -100,9 +100,11 @@ def test_what_cannot_be_prepared(tmp_path, capsys):
     (tmp_path / "text.zip").write_text("no zip")
     fails("text.zip: neither a folder nor a zip", tmp_path / "text.zip")
     (tmp_path / "empty").mkdir()
-    fails("empty: holds none of these pairs: train.txt and test.txt; image_coco.txt and", tmp_path / "empty")
-    fails("short/train.txt: 1,000 captions; at least 1,001", folder(tmp_path / "short", train=TRAIN[:1000]))
-    fails("none/test.txt: 0 captions; at least 1", folder(tmp_path / "none", test=["", " "]))
+    fails("empty: holds none of these pairs (--output is not searched): train.txt and test.txt; i", tmp_path / "empty")
+    for share in ("0.5", "0", "1"):
+        few = f"short: 1 captions for training, 3 for testing: with --valid {share} too few"
+        fails(few, folder(tmp_path / "short", train=["a dog"], test=["a"] * 3), "--valid", share)
+    fails("none: 50 captions for training, 0 for testing: ", folder(tmp_path / "none", test=["", " "]))
     twice = folder(folder(tmp_path / "twice") / "more").parent
     fails(f"twice: holds both {twice}/more/t", twice)
     latin = folder(tmp_path / "latin")
@@ -124,19 +126,28 @@ def test_what_cannot_be_prepared(tmp_path, capsys):
 def test_a_file_that_is_not_its_own_stays(tmp_path, capsys, split):
     """Nor is anything written beside it; what is missing of its own is made anew."""
     source, output = folder(tmp_path / "in"), tmp_path / "out"
+    words = [str(source), "-o", str(output)]
     output.mkdir()
     (output / f"{split}.txt").write_text("mine\n")
-    assert program.main([str(source), "-o", str(output)]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        program.main(words)
     assert f"out/{split}.txt: is there, with another content than" in capsys.readouterr().err
     assert made(output) == {split: ["mine", ""]}
     (output / f"{split}.txt").unlink()
-    assert program.main([str(source), "-o", str(output)]) == 0
+    assert program.main(words) == 0
     whole = made(output)
     (output / f"{split}.txt").unlink()
-    assert program.main([str(source), "-o", str(output)]) == 0 and made(output) == whole
-    capsys.readouterr()
-    assert program.main([str(source), "-o", str(source)]) == 2  # the source itself
-    assert "in/t" in capsys.readouterr().err and len(made(source)["train"]) == 1006
+    assert program.main(words) == 0 and made(output) == whole
+
+
+def test_what_it_wrote_is_no_source(tmp_path, capsys):
+    """Where the folder that it writes to is inside the one that it reads, or that one."""
+    for _ in range(2):
+        assert program.main([str(folder(tmp_path)), "-o", str(tmp_path / "out")]) == 0
+    assert "45 captions" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        program.main([str(tmp_path), "-o", str(tmp_path)])
+    assert "(--output is not searched)" in capsys.readouterr().err and len(made(tmp_path / "out")["train"]) == 46
 
 
 def test_the_real_captions(shared_data, tmp_path, capsys):
@@ -146,36 +157,3 @@ def test_the_real_captions(shared_data, tmp_path, capsys):
     flags = ["--dataset", "text", "--data_dir", str(output), "--tokens", "word", "--min_count", "2", "--seq_len", "24"]
     data = TextData(parse([*flags, "--vocab_size", "5000"]))
     assert 2400 < data.vocab_size < 2500 and data.source.long < 0.003 * 20_000
-
-
-def test_the_script_prepares_and_trains(tmp_path):
-    """In a copy of the tree, from another directory, with a source named from there; then D chooses captions."""
-    tree, words = tmp_path / "tree", random.Random(0)
-    tree.mkdir()
-    for name in ("data", "runs", "support", "tools"):
-        shutil.copytree(
-            ROOT / name,
-            tree / name,
-            ignore=lambda _, names: {n for n in names if not n.endswith((".py", ".sh")) and n != "music"},
-        )
-    for path in [*ROOT.glob("*.py"), ROOT / "train_captions.sh"]:
-        shutil.copy(path, tree)
-    lines = [" ".join(words.choices(["a", "red", "bus", "dog", "runs"], k=words.randint(3, 7))) for _ in range(1100)]
-    folder(tmp_path / "in", train=lines, test=lines[:20])
-    few = "--pretrain_g_epochs 2 --pretrain_d_epochs 1 --total_epochs 1 --g_hidden_dim 8 --g_emb_dim 8 --batch_size 4"
-    few += " --d_eval_samples 0 --seq_len 8 --eval_samples 8 --no-jit --d_draws 64 --d_batch_size 16"
-    environment = {**os.environ, "PYTHON": sys.executable, "CAPTIONS": "in"}
-    command = ["bash", "tree/train_captions.sh", *few.split()]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "100 captions for training" in done.stdout and "bleu2" in done.stdout
-    assert "--candidates: no evaluation of logs/train/captions" in done.stderr  # nothing tells what D knows
-
-
-def test_what_it_wrote_is_no_source(tmp_path, capsys):
-    """Where the folder that it writes to is inside the one that it reads."""
-    for name, count in (("train", 1010), ("test", 5)):
-        (tmp_path / f"{name}.txt").write_text("".join(f"a {name} {i}\n" for i in range(count)))
-    for _ in range(2):
-        assert program.main([str(tmp_path), "-o", str(tmp_path / "out")]) == 0
-    assert "10 captions" in capsys.readouterr().out

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import fcntl
 import json
+import os
 import signal
 import sys
 import time
@@ -20,8 +21,14 @@ from support.parser import parse
 def main() -> int:
     """Goes on from the newest checkpoint; with a seed of 13 it fails, with --g_lr X an epoch takes X seconds."""
     config, stopped = parse(), []
+
+    def stop(received: int, _: object) -> None:
+        if stopped:
+            os._exit(1)  # as main.py, which then saves nothing
+        stopped.append(received)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _: stopped.append(received))
+        signal.signal(number, stop)
     directory, source = Path(config.log_dir), Path(config.pretrained or config.log_dir)
     directory.mkdir(parents=True, exist_ok=True)
     Path(config.eval_log_dir).mkdir(parents=True, exist_ok=True)
@@ -48,8 +55,10 @@ def main() -> int:
             while done < epochs and not stopped:
                 writer.writerow([done, "pretrain_g"])
                 file.flush()
+                print(f"epoch {done}", flush=True)
                 done += 1
                 time.sleep(config.g_lr)
+        time.sleep(0.3 * bool(stopped))  # saving takes time
         (checkpoints / f"step-{len(Schedule(config)) if done == epochs else done:09d}").mkdir(
             parents=True, exist_ok=True
         )

@@ -1,36 +1,66 @@
-"""Tables and figures of a table of experiments: python tools/report.py experiments/NAME.toml -o FOLDER."""
+"""Tables and figures of a study: python tools/report.py experiments/NAME.toml -o results/NAME.
+
+Finished runs under --logs go into FOLDER's runs.csv, a row a run, and curves.csv, a row an evaluation; runs that are
+there already stay. README.md, between its two marks, and the figures follow from these files alone.
+"""
 
 import math
+import re
 import sys
-from collections.abc import Iterable, Sequence
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import matplotlib
+import pandas as pd
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
+from evaluation.metrics import METRICS, PER_TOKEN, column, title
 from runs.directories import write_whole
-from runs.experiment import Experiment, read
 from support.errors import UsageError
 from support.parser import Parser, read_flags
 from support.streams import keep_writing
-from tools.measured import REAL, Point, apart, best, columns, curve_parts, read_points, table
-from tools.outcomes import BEFORE, CLOSED, COMPILING, Closed, Interval, Results, write_tables
-from tools.plot_curves import NAMES, SIZE, Line, colours, draw_panels, legend, markdown, save, style
+from tools.experiment import read
+from tools.plot_curves import CURVES, Line, draw_panels, draw_plane
+from tools.study import (
+    FEW,
+    RECORDS,
+    RUN,
+    Study,
+    Summary,
+    compare,
+    decimals,
+    load,
+    merged,
+    read_points,
+    read_runs,
+    read_table,
+    summary,
+    values,
+)
 
-BANDED = 3  # seeds at least for a band: the interval of two is 13 standard errors wide
-BEGIN, END = "<!-- report -->", "<!-- /report -->"  # what is between them is written anew, all else by hand
+STATES = {  # of a generator that was measured, as its row says and as pages say
+    "pretrained": "end of its MLE pretraining",
+    "training": "during training",
+    "guided": "guided",
+    "candidates": "chosen by D",
+    "candidates by D*": "chosen by D*",
+}
+REAL, SHARED = "real data", "average of "  # the run of real data; what has generators of several seeds
+PAIRS = [("nll_test", "nll")]  # diversity and quality: what planes show where a table does not say
+PAIRS += [(x, f"bleu{n}") for n in (2, 4) for x in (f"self_bleu{n}", "nll_test")]
+PAIRS += [(f"texygen_self_bleu{n}", f"texygen_bleu{n}") for n in (2, 4)]
+WIDEST = 8  # columns of a table beside its labels
 README = "README.md"
-NEW = """# {title}
+BEGIN, END = "<!-- report -->", "<!-- /report -->"  # what is between them is written anew, all else by hand
+NEW = f"""# {{title}}
 
 (The question. The answer, in two sentences.)
 
-{begin}
-{end}
+{BEGIN}
+{END}
 
 ## What is not known
 """
@@ -40,230 +70,318 @@ NEW = """# {title}
 # Tables
 
 
-def title_of(metric: str) -> str:
-    """A metric's name for people."""
-    if metric.startswith(CLOSED):
-        return f"{title_of(metric.removeprefix(CLOSED))}, share removed"
-    if metric.startswith(BEFORE):
-        return f"{title_of(metric.removeprefix(BEFORE))}, before"
-    for way in ("guided", "resampled"):
-        if metric.endswith(f"_{way}"):
-            return f"{title_of(metric.removesuffix(f'_{way}'))}, {way}"
-    return NAMES.get(metric, metric.removeprefix("real_") + " (real)" if metric.startswith("real_") else metric)
+def markdown(rows: Mapping[str, Mapping[str, str]], corner: str = "") -> str:
+    """Rows by their labels, cells by their heads, as tables of 9 columns at most."""
+    frame = pd.DataFrame.from_dict(rows, orient="index").fillna("").rename_axis(corner)
+    frame = frame.rename(index=lambda label: label.replace("|", "\\|"))
+    parts = [frame.iloc[:, i : i + WIDEST] for i in range(0, frame.shape[1], WIDEST)]
+    return "\n\n".join(part.to_markdown(tablefmt="github", disable_numparse=True) for part in parts)
 
 
-def made_where(results: Results) -> str:
+def finals(study: Study, shown: Sequence[str]) -> str:
+    """The table of what the runs ended with, a row a method."""
+    rows: dict[str, dict[str, str]] = {}
+    for method, label in study.labels.items():
+        found = {name: study.values(method, name) for name in shown}
+        rows[label] = {title(name): str(study.summary(method, of)) if len(of) else "" for name, of in found.items()}
+        rows[label]["seeds"] = ", ".join(map(str, sorted({len(of) for of in found.values()} - {0}))) or "0"
+    said = "Final values: mean over seeds ± half of the 95 % interval; of two or three seeds, their values."
+    said += " Of runs that collapse: median (range)." if study.report["collapsed"] else ""
+    said += "" if study.floor is None else f" The oracle's entropy is {study.floor:.3f} nats per token."
+    return f"{said}\n\n{markdown(rows)}"
+
+
+def contrasts(study: Study, shown: Sequence[str]) -> list[str]:
+    """The tables of what is compared, one for each method that others are compared with; [] where none is."""
+    differences = [each for each in compare(study) if each.column in shown]
+    tests = sum(not math.isnan(each.p) for each in compare(study))
+    bold = f" Bold: p < 0.05 (Student's test, Holm's correction for {tests})." if tests else ""
+    parts = [f"Differences, paired by seed.{bold}"] if differences else []
+    for base in (base for base in study.report["against"] if base in {each.against for each in differences}):
+        own = {(each.method, each.column): each for each in differences if each.against == base}
+        methods = [name for name in study.labels if name in {method for method, _ in own}]
+        rows: dict[str, dict[str, str]] = {study.labels[name]: {} for name in methods}
+        for name in (name for name in shown if name in {of for _, of in own}):
+            for method in methods:
+                found = own.get((method, name))
+                bold = "**" if found and found.p_holm < 0.05 else ""
+                rows[study.labels[method]][title(name)] = f"{bold}{found.summary}{bold}" if found else ""
+        parts.append(markdown(rows, f"less {study.labels[base]}"))
+    return parts
+
+
+def made_where(study: Study) -> str:
     """Which runs were made when, where and by what code, in sentences."""
-    groups: dict[str, list[dict[str, str]]] = {}
-    for found in results.outcomes.values():
-        groups.setdefault(found.records.get("machine", ""), []).append(found.records)
     lines = []
-    for machine, records in groups.items():
-        count = f"{len(records)} run{'s' if len(records) > 1 else ''}"
-        if not machine:
-            lines.append(f"{count} without a record of machine and commit.")
-            continue
-        days, commits = (sorted({of[name] for of in records if of.get(name)}) for name in ("date", "commit"))
+    runs = study.runs[study.runs.method.isin(study.labels)].reindex(columns=RECORDS).astype(object).fillna("")
+    for machine, of in runs.groupby("machine", sort=False):
+        days, commits = (sorted({*of[name]} - {""}) for name in ("date", "commit"))
         when = " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "unknown days"
-        lines.append(f"{count} of {when}: {machine}; commit {', '.join(commits) or 'unknown'}.")
+        made = f" of {when}: {machine}; commit {', '.join(commits) or 'unknown'}."
+        count = f"{len(of)} run{'s' if len(of) > 1 else ''}"
+        lines.append(count + (made if machine else " without a record of machine and commit."))
     return " ".join(lines)
 
 
-def measured(experiment: Experiment, folder: Path) -> list[Point]:
-    """What temperatures.py, controls.py and molecules.py have measured of the runs, in files that the table names."""
-    return [p for file in experiment.report.get("measured", []) for p in read_points(folder / file)]
+def page(study: Study, pictures: Mapping[str, str], points: pd.DataFrame | None = None) -> str:
+    """What the report says in numbers, as Markdown.
 
-
-def page(results: Results, figures: Iterable[str], points: Sequence[Point] = ()) -> str:
-    """What the report says in numbers, as Markdown; `points` are what was measured of samples."""
-    experiment, means, differences = results.experiment, results.means(), results.differences()
+    `pictures` has the captions of the figures by their files; `points` is what was measured of samples.
+    """
+    experiment, report = study.experiment, study.report
     run = f"python tools/{{}}.py experiments/{experiment.name}.toml"
     parts = [f"    {run.format('sweep')}\n    {run.format('report')} -o results/{experiment.name}"]
-    if results.missing:
-        parts.append("**Not all runs are here:**\n\n" + "\n".join(f"- {line}" for line in results.missing))
-    wanted = {*experiment.report.get("table", results.metrics), "seconds"} - {COMPILING}
-    shown = [metric for metric in results.metrics if metric in wanted]
-    rows = [["", *map(title_of, shown), "seeds"]]
-    for method in experiment.methods:
-        found = [means.get((method.name, metric)) for metric in shown]
-        seeds = {str(pair.seeds) for pair in found if pair}
-        rows.append([method.label, *(str(pair or "") for pair in found), ", ".join(sorted(seeds)) or "0"])
-    floor = results.floor()
-    known = "" if floor is None else f" The oracle's entropy is {floor:.3f} nats per token."
-    medians = " Of runs that collapse: median (range)." if experiment.report.get("collapsed") else ""
-    final = "Final values: mean over seeds ± half of the 95 % interval."
-    parts.append(f"{final}{medians}{known}\n\n{markdown(rows)}")
-    if differences:
-        labels = {method.name: method.label for method in experiment.methods}
-        compared = [metric for metric in dict.fromkeys(d.metric for d in differences) if metric in wanted]
-        cells = {(d.method, d.metric): f"**{d.interval}**" if d.p_holm < 0.05 else str(d.interval) for d in differences}
-        rows = [["less " + labels[experiment.report["against"]], *map(title_of, compared)]]
-        for name in (m.name for m in experiment.methods if m.name in {d.method for d in differences}):
-            rows.append([labels[name], *(cells.get((name, metric), "") for metric in compared)])
-        tests = sum(not math.isnan(d.p) for d in differences)
-        bold = f" Bold: p < 0.05 (Student's test, Holm's correction for {tests})." if tests else ""
-        parts.append(f"Differences, paired by seed.{bold}\n\n{markdown(rows)}")
-    if experiment.closed:
-        told = "A *share removed* is by how much the adversarial phase reduced a divergence, negative where it grew."
-        if any(metric == "known" for _, metric in means):
-            told += " *Known to D*, dotted, is `d_gain` of the pretrained discriminator, as a share of KL(oracle‖G)."
-        parts.append(f"{told}\n\n![Shares of the divergences]({experiment.name}_closed.png)")
-    parts += [f"![Means and 95 % bands]({figure})" for figure in figures]
-    if caption := experiment.report.get("caption"):
-        parts.append(f"*{caption}*")
-    if points:
-        labels = {method.name: method.label for method in experiment.methods}
-        several = len({curve_parts(point.curve)[1] for point in points if point.temperature}) > 1
-        spread = "mean over seeds ± half of the 95 % interval, or one run " if several else ""
-        collapsed = experiment.report.get("collapsed", [])
-        rows = table(points, labels, collapsed)
-        parts.append(f"Samples, {spread}± standard error.{medians}\n\n{markdown(rows)}")
-        if (measures := columns(points, labels, collapsed))[-1].title == REAL:
-            less = (
-                f"Each figure less that of real data, each NLL less that of *{best(measures).title}*. Last rows: how "
-                "many measures are nearer to real data than that method's, and further beyond the interval."
-            )
-            parts.append(f"{less}\n\n{markdown(apart(points, labels, collapsed))}")
-    parts.append(made_where(results))
-    return "\n\n".join(parts)
+    here = {*study.runs[RUN].itertuples(index=False, name=None)}
+    absent = [f"{m.name}, seed {seed}" for m in experiment.methods for seed in m.seeds if (m.name, seed) not in here]
+    asked = dict.fromkeys([*report["metrics"], *report["table"]])
+    absent += [f"{name}, which the table names" for name in asked if name not in study.runs]
+    if absent:
+        parts.append("**Not all runs are here:**\n\n" + "\n".join(f"- {line}" for line in absent))
+    shown = report["table"] or [*study.metrics, "seconds"]
+    shown = [name for name in shown if name in study.runs]
+    parts += [finals(study, shown), *contrasts(study, shown)]
+    for picture, caption in pictures.items():
+        parts.append(f"![{study.experiment.title}]({picture})" + f"\n\n*{' '.join(caption.split())}*" * bool(caption))
+    if points is not None:
+        parts.append(samples(points, study.labels, report["measures"], report["collapsed"]))
+    return "\n\n".join([*parts, made_where(study)])
 
 
-def write(results: Results, folder: Path) -> list[Path]:
-    """Writes the report; returns its files, the page first. Of a page that is there it keeps what is by hand.
+# ---------------------------------------------------------------------------------------------------------------------
+# Measured samples
 
-    Raises UsageError: the page that is there does not say where the numbers go. Raises OSError: one can't be written.
+
+def named(points: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+    """The rows of `read_points` and, instead of `run`, what that says, such as logs/mle/1, guided.
+
+    That is `method`, `seed` ("" where there is none), `label`, the method's name for people and the state that was
+    measured, `head`, with the temperature or the number of candidates besides, and `family`, the label whose colour it
+    has: during training that of its end. Raises UsageError: two rows of one are different.
     """
-    name, readme = results.experiment.name, folder / README
-    new = NEW.format(title=results.experiment.title, begin=BEGIN, end=END)
-    text = readme.read_text(encoding="utf-8") if readme.exists() else new
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UsageError(f"{readme}: no lines {BEGIN} and {END}, between which the numbers go")
-    points = measured(results.experiment, folder)  # before anything is written, as a file may be missing
-    folder.mkdir(parents=True, exist_ok=True)
-    tables = write_tables(results, folder)
-    pictures = [picture for axis, picture in curves_over(results.experiment, folder) if draw(results, picture, axis)]
-    numbers = page(results, [picture.name for picture in pictures], points)
-    write_whole(readme, f"{before}{BEGIN}\n\n{numbers}\n\n{END}{after}")
-    if results.experiment.closed:
-        pictures.append(folder / f"{name}_closed.png")
-        draw_closed(results, results.experiment.closed, pictures[-1])
-    return [readme, *tables, *pictures]
+    form = rf"(?P<method>.*?)(?:/(?P<seed>[0-9]+))?(?:,? (?P<state>{'|'.join(map(re.escape, STATES))}))?$"
+    parts = points.run.str.extract(form).fillna("")
+    parts["method"] = parts.method.str.rpartition("/")[2]
+    own = parts.method.map(lambda name: labels.get(name, name))
+    parts["label"] = own + parts.state.map(lambda state: f", {STATES[state]}" if state else "")
+    parts["family"] = own.where(parts.state == "training", parts.label)
+    at = points.temperature.map(lambda t: "" if t == 1 or math.isnan(t) else f", temperature {t:g}")
+    chosen = points.candidates.map(lambda n: "" if math.isnan(n) else f", one of {n:g}")
+    parts["head"] = parts.label + chosen.where(points.candidates.notna(), at)
+    return merged(points.drop(columns="run").join(parts), ["head", "seed", "epoch"], "samples")
+
+
+def measured(rows: pd.DataFrame, name: str, collapsed: Sequence[str]) -> str:
+    """A figure of a method's seeds, or of one run ± its standard error; averages share generators: no interval."""
+    found = rows.dropna(subset=[name])
+    if not len(found):
+        return ""
+    method, error = found.method.iloc[0], found[f"{name}_se"].iloc[0] if f"{name}_se" in found else math.nan
+    whole = summary(found[name], method in collapsed)
+    if len(found) == 1 and error > 0:
+        return "{:.{digits}f} ± {:.{digits}f}".format(whole.middle, error, digits=decimals(error, 2))
+    if method.startswith(SHARED) and len(found) > 1:
+        return f"{whole.middle:.{decimals(whole.high - whole.middle, 2)}f}"
+    return str(whole)
+
+
+def samples(
+    points: pd.DataFrame, labels: Mapping[str, str] = {}, measures: Sequence[str] = (), collapsed: Sequence[str] = ()
+) -> str:
+    """Tables of what was measured of samples: a row a method at a temperature, and how near each is to real data.
+
+    Args:
+        points: rows of `read_points`; evaluations that runs made themselves, which have an epoch, are left out.
+        labels: {method: its name for people}.
+        measures: the columns that are shown; () for all.
+        collapsed: methods whose runs have medians and ranges.
+    """
+    points = named(points, labels)
+    points = points[points.epoch.isna()].sort_values("method", key=lambda name: name == REAL, kind="stable")
+    groups = {head: own.set_index("seed") for head, own in points.groupby("head", sort=False)}
+    known = [name for name in METRICS if name in points and points[name].notna().any()]
+    rows = {head: {title(n): measured(of, n, collapsed) for n in measures or known} for head, of in groups.items()}
+    said = "Samples: mean over seeds ± half of the 95 % interval, or one run ± standard error."
+    real = groups.pop(REAL).iloc[0] if REAL in groups else pd.Series()
+    judged = [name for name in known if METRICS[name].unit != PER_TOKEN and not math.isnan(real.get(name, math.nan))]
+    if judged:
+        label = next(iter(groups.values())).label.iloc[0]
+        own = {head: of for head, of in groups.items() if of.label.iloc[0] == label}
+        nll = {head: of.nll_valid.mean() if "nll_valid" in of else math.nan for head, of in own.items()}
+        best = min(nll, key=lambda head: (math.isnan(nll[head]), nll[head]))
+        before = (groups.pop(best)[judged] - real[judged]).abs()
+        for head, of in groups.items():
+            change = ((of[judged] - real[judged]).abs() - before).dropna(how="all")
+            moves = [summary(moved.dropna()) for _, moved in change.items() if moved.notna().any()]
+            if moves:
+                rows[head]["nearer"] = f"{sum(moved.middle < 0 for moved in moves)} of {len(moves)}"
+            if len(change) > 1 and not head.startswith(SHARED):
+                rows[head]["further"] = str(sum(moved.low > 0 for moved in moves))
+        said += f" *Nearer*: how many measures are nearer to real data than those of *{best}*; *further*: how many are "
+        said += "further away, beyond the interval of that change."
+    return f"{said}\n\n{markdown({head: row for head, row in rows.items() if any(row.values())})}"
+
+
+def draw_samples(
+    path: Path,
+    points: pd.DataFrame,
+    labels: Mapping[str, str] = {},
+    pairs: Iterable[Sequence[str]] = (),
+    crosses: pd.DataFrame | None = None,
+) -> None:
+    """Draws quality against diversity of rows of `read_points`; see `draw_plane`.
+
+    Raises UsageError: there is nothing to compare with. Raises OSError: the picture can't be written.
+    """
+    points = named(points, labels)
+    own = points[points.method == REAL]
+    real = own.iloc[0].dropna().to_dict() if len(own) else {}
+    known = [(x, y) for x, y in pairs or PAIRS if {x, y} <= {*points}]
+    if not known:
+        raise UsageError("no figure: there are no test sequences to compare with")
+    draw_plane(path, points[points.method != REAL], known, real, crosses)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Curves
 
 
-def curves_over(experiment: Experiment, folder: Path) -> list[tuple[str, Path]]:
-    """What the curves of a report are drawn over, and into which pictures."""
-    return [(x, folder / f"{experiment.name}{'' if x == 'epoch' else '_' + x}.png") for x in experiment.axes]
+def lines_of(study: Study, figure: Mapping[str, Any], results: Path) -> list[Line]:
+    """The lines of a figure of `[[report.figures]]`; `results` is the folder of all studies.
 
-
-def draw(results: Results, path: Path, axis: str) -> bool:
-    """Draws a panel a metric, methods with bands over seeds, and the oracle's entropy; False: there is nothing to draw.
-
-    `axis` is "epoch", or "seconds", those that the runs took until then. Of fewer seeds than `BANDED` there is a thin
-    line each instead of a band. What a guided generator reached is where its line ends. Raises OSError: the picture
-    can't be written.
+    Of fewer seeds than `FEW` there is a thin line each instead of a band. What a guided generator reached is where its
+    line ends; of another study it is a level from the beginning of adversarial training on.
     """
-    report, bands, means = results.experiment.report, results.bands(), results.means()
-    methods = [m for m in results.experiment.methods if m.name in report.get("draw", [m.name])]
-    lines = []
-    for method in methods:
-        clock = dict(zip(*bands.get((method.name, "seconds"), ((), ())), strict=True))
-        line = Line(method.label, {}, {})
-        for metric in (metric for metric in results.drawn if (method.name, metric) in bands):
-            epochs, pairs = bands[method.name, metric]
-            banded, at = pairs[0].seeds >= BANDED, epochs.tolist()
-            if axis == "seconds":
-                at = [clock[epoch].mean if epoch in clock else math.nan for epoch in at]
-            elif not banded:
-                line.thin[metric] = [(curve.epochs, curve.values) for curve in results.curves(method, metric)]
-            if guided := means.get((method.name, f"{metric}_guided")):  # after D's training, during which G stays
-                end = means[method.name, "seconds"].mean if axis == "seconds" else at[-1]
-                at, pairs = [*at, end, end], [*pairs, pairs[-1], guided]
-            ends = ([pair.low for pair in pairs], [pair.high for pair in pairs]) if banded else (None, None)
-            line.means[metric] = at, [pair.mean for pair in pairs], *ends
-        lines += [line] if line.means else []
-    if not lines:
-        return False
-    flags = [read_flags(method.flags) for method in methods]
-    starts = {config.pretrain_g_epochs for config in flags if config.total_epochs}
-    starts = starts if len(starts) == 1 and axis == "epoch" else set()
-    draw_panels(path, results.drawn, lines, results.floor(), starts, results.experiment.limits, axis)
-    return True
+    lines: list[Line] = []
+    seconds, floor = figure["x"] == "seconds", study.floor
+
+    def line(label: str, name: str, x: Sequence[float], found: Sequence[Summary]) -> Line:
+        low, middle, high = ([getattr(each, end) for each in found] for end in ("low", "middle", "high"))
+        many = all(len(each.values) >= FEW for each in found)
+        return Line(label, name, x, middle, low if many else None, high if many else None, floor=floor)
+
+    for name in figure["curves"] or CURVES:
+        last = 0.0
+        for method in figure["draw"] or study.labels:
+            own = study.curves[study.curves.method == method]
+            if name not in own or not own[name].notna().any():
+                continue
+            table = own.pivot(index="epoch", columns="seed", values=name).dropna(axis=1, how="all").dropna()
+            clock = own.pivot(index="epoch", columns="seed", values="seconds" if seconds else "epoch").loc[table.index]
+            x, found = clock.mean(axis=1).to_list(), [study.summary(method, row) for row in table.to_numpy()]
+            if table.shape[1] < FEW:
+                lines += [Line(study.labels[method], name, clock[s], table[s], thin=True, floor=floor) for s in table]
+            if len(guided := study.values(method, column(name, "guided"))):  # after D's training, during which G stays
+                end = study.values(method, "seconds").mean() if seconds else x[-1]
+                x, found = [*x, end, end], [*found, found[-1], study.summary(method, guided)]
+            lines.append(line(study.labels[method], name, x, found))
+            last = max(last, x[-1])
+        for source, label in figure["levels"].items() if last else ():
+            folder, _, method = source.partition("/")
+            start, runs = min(starts(study, figure), default=0), read_runs(results / folder)[0]
+            before, after = (summary(values(runs, method, of)) for of in (name, column(name, "guided")))
+            lines.append(line(label, name, [start, start, last], [before, after, after]))
+    return lines
 
 
-def draw_closed(results: Results, what: Closed, path: Path) -> None:
-    """Draws the shares of the divergences that are closed and, dotted, of KL(oracle‖G) that is known to D.
+def starts(study: Study, figure: Mapping[str, Any]) -> set[int]:
+    """The epoch in which the methods of a figure begin adversarial training, where it is one."""
+    flags = [read_flags(m.flags) for m in study.experiment.methods if m.name in (figure["draw"] or study.labels)]
+    found = {config.pretrain_g_epochs for config in flags if config.total_epochs}
+    return found if len(found) == 1 and figure["x"] != "seconds" else set()
 
-    Raises OSError: the picture can't be written.
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Numbers of other pages
+
+
+def reference(said: str, name: str, root: Path) -> Summary:
+    """What a comment of a page says that a number is: `results/STUDY/runs.csv METHOD[:_FORM]` and a column.
+
+    Pages have such a comment before a table, for each row, then for each column: `<!-- results/guided/runs.csv mle,
+    results/guided/runs.csv bigram:_guided | nll nll_test seeds -->`. `results/STUDY/curves.csv METHOD@EPOCH` is the
+    evaluation of an epoch, and `METHOD - METHOD` the difference paired by seed.
+
+    Raises KeyError, OSError: there is no such number. Raises UsageError: the file is damaged.
     """
-    means = results.means()
-    # {(metric, panel): {(by, whether it is known rather than closed): {along: share}}}
-    lines: dict[tuple[str, Any], dict[tuple[Any, bool], dict[Any, Interval]]] = {}
-    for method in results.experiment.methods:
-        config = read_flags(method.flags)
-        place, by = getattr(config, what.along), getattr(config, what.by)
-        for metric in what.metrics:
-            panel = lines.setdefault((metric, getattr(config, what.panels) if what.panels else None), {})
-            for name in (CLOSED + metric, *(["known"] if metric == "kl_forward" else [])):
-                if share := means.get((method.name, name)):
-                    panel.setdefault((by, name == "known"), {})[place] = share
-    lines = {key: panel for key, panel in lines.items() if panel}
-    places = sorted({place for panel in lines.values() for line in panel.values() for place in line})
-    rewards = list(dict.fromkeys(by for panel in lines.values() for by, _ in panel))
-    columns = list(dict.fromkeys(column for _, column in lines)) or [None]
-    size, color = (SIZE[0], SIZE[1] * len(what.metrics)), colours(map(str, rewards))
-    with style():
-        figure, grid = plt.subplots(
-            len(what.metrics),
-            len(columns),
-            sharex=True,
-            sharey="row",
-            squeeze=False,
-            figsize=size,
-            layout="constrained",
-        )
-        for (metric, column), panel in lines.items():
-            axes = grid[what.metrics.index(metric), columns.index(column)]
-            for (by, known), line in panel.items():
-                aside = 0.04 * (rewards.index(by) - (len(rewards) - 1) / 2)  # so that none hides another
-                x, pairs = [places.index(place) + aside for place in line], line.values()
-                error = [[p.mean - p.low for p in pairs], [p.high - p.mean for p in pairs]]
-                look = {"linestyle": ":", "marker": "."} if known else {"marker": "o", "label": f"--{what.by} {by}"}
-                axes.errorbar(x, [p.mean for p in pairs], error, color=color[str(by)], capsize=3, **look)
-            axes.axhline(0, color="black", linewidth=0.8)
-            axes.set_xticks(range(len(places)), [f"{place:,}" if isinstance(place, int) else place for place in places])
-            axes.set_title(f"--{what.panels} {column}" if what.panels else "")
-            axes.grid(alpha=0.3)
-        for row, metric in enumerate(what.metrics):
-            grid[row, 0].set_ylabel(f"{title_of(metric)}:\nshare removed (↑ better)")
-        for axes in grid[-1]:
-            axes.set_xlabel(f"--{what.along}")
-        legend(figure, "upper")
-        save(figure, path)
+    file, methods = said.split(maxsplit=1)
+    path = root / file
+    report = tomllib.loads((root / "experiments" / f"{path.parent.name}.toml").read_text(encoding="utf-8"))["report"]
+    frame = read_table(path, path.read_text(encoding="utf-8"), RUN + ["epoch"] * (path.name == "curves.csv"))
+    found, collapsed = [], False
+    for each in methods.split(" - "):
+        method, _, form = each.strip().partition(":")
+        method, _, epoch = method.partition("@")
+        rows = frame[frame.epoch == int(epoch)] if epoch else frame
+        if name == "seeds":
+            return summary([sum(rows.method == method)])
+        found.append(values(rows, method, name + form))
+        collapsed |= method in report.get("collapsed", [])
+    numbers = (found[0] - found[1] if len(found) > 1 else found[0]).dropna()
+    if numbers.empty:
+        raise KeyError(f"{said}: there is no {name}")
+    return summary(numbers, collapsed)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The program
+
+
+def write(study: Study, texts: Mapping[str, str], folder: Path) -> list[Path]:
+    """Writes the report; returns its files, the page first. Of a page that is there it keeps what is by hand.
+
+    Args:
+        study: from `load`.
+        texts: the contents of its CSV files.
+        folder: results/STUDY.
+
+    Raises:
+        UsageError: the page that is there does not say where the numbers go, or a file of samples is damaged.
+        OSError: a file can't be read or written.
+    """
+    experiment, report, readme = study.experiment, study.report, folder / README
+    text = readme.read_text(encoding="utf-8") if readme.exists() else NEW.format(title=experiment.title)
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UsageError(f"{readme}: no lines {BEGIN} and {END}, between which the numbers go")
+    drawings: list[Callable[[], None]] = []  # all files are read before one is written
+    pictures: dict[str, str] = {}
+    for figure in report["figures"]:
+        if lines := lines_of(study, figure, folder.parent):
+            pictures[file := f"{figure['name'] or experiment.name}.png"] = figure["caption"]
+            look = starts(study, figure), figure["limits"], figure["x"] or "epoch"
+            drawings.append(partial(draw_panels, folder / file, lines, *look))
+    for plane in report["planes"]:
+        points = read_points(*(folder / file for file in plane["files"]))
+        crosses = pd.read_csv(folder / plane["crosses"], index_col=0) if plane["crosses"] else None
+        pictures[file := f"{plane['name'] or Path(plane['files'][0]).stem}.png"] = plane["caption"]
+        drawings.append(partial(draw_samples, folder / file, points, study.labels, plane["pairs"], crosses))
+    found = read_points(*(folder / file for file in report["measured"])) if report["measured"] else None
+    numbers = page(study, pictures, found)
+    folder.mkdir(parents=True, exist_ok=True)
+    for draw in drawings:
+        draw()
+    for file, content in texts.items():
+        write_whole(folder / file, content)
+    write_whole(readme, f"{before}{BEGIN}\n\n{numbers}\n\n{END}{after}")
+    return [readme, *(folder / file for file in (*texts, *pictures))]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns 0, or 2 with one line on stderr where something can't be used; names what is missing."""
-    parser = Parser(prog="report.py", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="report.py", description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("experiment", type=Path, metavar="FILE.toml", help="the table, such as experiments/figure.toml")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where the report goes")
-    parser.add_argument("--logs", type=Path, default=Path("logs"), metavar="DIR", help="(default: logs)")
-    parser.add_argument(
-        "--earlier", type=Path, metavar="FOLDER", help="a report whose runs stand for those that --logs lacks"
-    )
+    text = "where runs are; those of FOLDER's runs.csv that are not there stay (default: logs)"
+    parser.add_argument("--logs", type=Path, default=Path("logs"), metavar="DIR", help=text)
     arguments = parser.parse_args(argv)
     with parser.failing_in_one_line(arguments.output):
-        results = Results.of(read(arguments.experiment), arguments.logs, arguments.earlier)
-        for line in results.missing:
+        study, texts, problems = load(read(arguments.experiment), arguments.logs, arguments.output)
+        for line in problems:
             print(f"report.py: {line}", file=sys.stderr)
-        if not results.outcomes:
+        if not len(study.runs):
             raise UsageError(f"{arguments.experiment}: no run has finished under {arguments.logs}")
-        print("\n".join(map(str, write(results, arguments.output))))
+        print("\n".join(map(str, write(study, texts, arguments.output))))
     return 0
 
 

@@ -10,7 +10,7 @@ from runs.checkpoints import Checkpoints
 from runs.directories import CHECKPOINTS, lost_weights
 from support.config import Config
 from support.config_file import CONFIG, from_flags, read_config
-from support.errors import UsageError
+from support.errors import NoGain, UsageError
 from support.objective import Objective
 from support.statistics import Figures
 
@@ -53,20 +53,20 @@ class Restored(NamedTuple):
     def check_gain(self, flag: str) -> None:
         """Checks that the discriminator was found to have a gain, by the newest evaluation.
 
-        Raises UsageError: there is none, it was not measured, or its gain is not above 0 by two standard errors.
+        Raises NoGain: there is none, it was not measured, or its gain is not above 0 by two standard errors.
         """
         plain = f"without {flag} plain samples are drawn"
         if self.seqgan.discriminator is None:
-            raise UsageError(f"{flag}: {self.logdir} has no discriminator; {plain}")
+            raise NoGain(f"{flag}: {self.logdir} has no discriminator; {plain}")
         name = "d_gain_valid" if "d_gain_valid" in self.recorded else "d_gain"
         if name not in self.recorded:
             why = f"no evaluation of {self.logdir} up to this checkpoint tells what its discriminator knows"
             how = "main.py --pretrain_d_epochs N trains and measures one where no adversarial phase does"
-            raise UsageError(f"{flag}: {why}; {plain}; {how}")
+            raise NoGain(f"{flag}: {why}; {plain}; {how}")
         gain, error = self.recorded[name]
         if not gain > 2 * error:
             why = f"has no gain beyond its error, {name} {gain:.4f} ± {error:.4f}"
-            raise UsageError(f"{flag}: the discriminator of {self.logdir} {why}; {plain}")
+            raise NoGain(f"{flag}: the discriminator of {self.logdir} {why}; {plain}")
 
 
 def restore(logdir: Path, which: str | int = "newest") -> Restored:

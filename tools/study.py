@@ -1,0 +1,404 @@
+"""What the runs of a table of experiments ended with, and its statistics.
+
+A study's folder has runs.csv, a row a run, curves.csv, a row an evaluation, and files of measured samples.
+"""
+
+import datetime
+import io
+import math
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from evaluation.metrics import METRICS, column, parse
+from runs.directories import CHECKPOINTS
+from runs.directories import METRICS as LOG
+from runs.manifest import CHECKSUM, read_manifest, sizes_at
+from runs.schedule import Schedule
+from support.config_file import CONFIG, FREE_TO_CHANGE, READ_FROM, differences, read_config
+from support.errors import UsageError
+from support.parser import read_flags
+from tools.experiment import REPORT_KEYS, Cell, Experiment, mixed
+from tools.plot_curves import FLOOR, PANELS, read_run
+
+RUN = ["method", "seed"]
+FILES = {"runs.csv": RUN, "curves.csv": [*RUN, "epoch"]}  # and what tells their rows apart
+RECORDS = ["flags", "commit", "date", "machine", "data"]  # columns of runs.csv that are no numbers; data: a fingerprint
+POINT = ["run", "temperature", "candidates", "epoch"]  # what tells the rows of a file of measured samples apart
+TIMES = ["seconds", "compile_seconds"]
+ORACLE = ["vocab_size", "seq_len", "oracle_seed", "oracle_emb_dim", "oracle_hidden_dim", "oracle_init", "oracle_params"]
+FEW = 4  # seeds for an interval or a band; of fewer each is shown
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Statistics
+
+
+class Summary(NamedTuple):
+    """Values of one method, a seed each: their mean and 95 % interval by Student's t, or median and range.
+
+    `low` and `high` are NaN where one seed gives none.
+    """
+
+    middle: float
+    low: float
+    high: float
+    values: tuple[float, ...]
+    collapsed: bool = False
+
+    def __str__(self) -> str:
+        """As tables show it: two or three seeds have their values, and no interval."""
+        half, digits = self.high - self.middle, 0 if max(map(abs, self.values)) >= 100 else 3
+        if self.collapsed:
+            digits = 1 if self.high >= 10 else 2 if self.high - self.low >= 0.1 else 4
+            return f"{self.middle:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+        if len(self.values) < FEW:
+            digits = max(digits, decimals(np.ptp(self.values), 1))
+            return ", ".join(f"{value:.{digits}f}" for value in self.values)
+        digits = decimals(half, 2) if half > 0 else digits
+        return f"{self.middle:.{digits}f} ± {half:.{digits}f}"
+
+    @property
+    def numbers(self) -> list[float]:
+        """What pages may say of it: the middle, half of the interval and its ends, or the values of few seeds."""
+        spread = self.collapsed or len(self.values) >= FEW
+        return [self.middle, *((self.low, self.high, self.high - self.middle) if spread else self.values)]
+
+
+def decimals(number: float, digits: int) -> int:
+    """How many decimals show so many significant digits of a number, 6 at most."""
+    return min(max(digits - 1 - math.floor(math.log10(number)), 0), 6) if number > 0 else 0
+
+
+def summary(values: Iterable[float], collapsed: bool = False) -> Summary:
+    """Mean and interval, or median and range, of independent values, one at least."""
+    numbers = np.array(list(values), float)
+    own = tuple(numbers.tolist())
+    if collapsed and len(own) > 1:
+        return Summary(float(np.median(numbers)), min(own), max(own), own, True)
+    mean, half = float(numbers.mean()), math.nan
+    if len(own) > 1:
+        half = float(stats.t.ppf(0.975, len(own) - 1) * numbers.std(ddof=1) / math.sqrt(len(own)))
+    return Summary(mean, mean - half, mean + half, own)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# CSV files
+
+
+def read_table(path: Path, text: str, keys: Sequence[str]) -> pd.DataFrame:
+    """The rows of a CSV file's text that differ in `keys`; rows that are given twice are one.
+
+    Raises UsageError: a column is no metric, a value no number, or two rows with the same keys have other figures.
+    """
+    words = {name: str for name in ("method", "run", *RECORDS)}
+    try:
+        frame = pd.read_csv(io.StringIO(text or ",".join(keys)), dtype=words)
+        figures = {name: float for name in frame.columns if name not in (*words, "seed", "epoch")}
+        for name in figures.keys() - {*POINT}:
+            parse(name.removesuffix("_se"))
+        whole = {name: int for name in keys if name in ("seed", "epoch") and keys is not POINT}
+        frame = frame.astype(figures | whole)
+        return merged(frame.reindex(columns=[*keys, *(name for name in frame if name not in keys)]), keys, str(path))
+    except KeyError as error:
+        raise UsageError(f"{path}: {error.args[0]}") from None
+    except ValueError as error:  # a UsageError is one
+        raise UsageError(f"{error}" if isinstance(error, UsageError) else f"{path}: {error}") from None
+
+
+def merged(frame: pd.DataFrame, keys: Sequence[str], name: str) -> pd.DataFrame:
+    """One row of those with the same keys; raises UsageError: they have different values in a column."""
+    rows = frame.groupby(list(keys), sort=False, dropna=False)
+    if (twice := (rows.nunique() > 1).any(axis=1)).any():
+        where = ", ".join(str(key) for key in twice.idxmax() if key == key)  # not NaN
+        raise UsageError(f"{name}: {where} is there twice, with other figures")
+    return rows.first().reset_index() if len(frame) else frame
+
+
+def read_runs(folder: Path) -> list[pd.DataFrame]:
+    """The runs.csv and curves.csv of a study, empty where there is none; raises UsageError: one is damaged."""
+    paths = {folder / file: keys for file, keys in FILES.items()}
+    return [read_table(p, p.read_text(encoding="utf-8") if p.exists() else "", keys) for p, keys in paths.items()]
+
+
+def read_points(*paths: Path) -> pd.DataFrame:
+    """What tools have measured of samples: files with columns `POINT`, figures, and standard errors such as `nll_se`.
+
+    Raises UsageError: one is damaged. Raises OSError: one can't be read.
+    """
+    frames = [read_table(path, path.read_text(encoding="utf-8"), POINT) for path in paths]
+    return pd.concat(frames, ignore_index=True)
+
+
+def points_text(points: Iterable[Mapping[str, Any]]) -> str:
+    """The content of such a file, {column: value} a row; columns without a value are left out."""
+    return pd.DataFrame(points).dropna(axis=1, how="all").to_csv(index=False, lineterminator="\n")
+
+
+def outcome(cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The row of a finished cell in runs.csv, with the figures of its last epoch, and its rows in curves.csv.
+
+    Raises UsageError, ValueError: its records are not those that its last checkpoint tells of. Raises OSError: one
+    can't be read.
+    """
+    config, described = read_flags(cell.argv), read_config(cell.log_dir / CONFIG)
+    if not config.evaluate:
+        raise UsageError("has no evaluations, as its flags have --no-evaluate")
+    details = read_manifest(cell.log_dir / CHECKPOINTS / f"step-{len(Schedule(config)):09d}")["details"]
+    if read_config(cell.eval_log_dir / CONFIG)["run"] != described["run"]:
+        raise UsageError(f"{cell.eval_log_dir} has the evaluations of another run")
+    for kind, directory in (("train", cell.log_dir), ("eval", cell.eval_log_dir)):
+        position = {name: v for name, v in details["positions"].get(kind, {}).items() if name in (LOG, CHECKSUM)}
+        if LOG not in position:
+            raise UsageError(f"its last checkpoint knows no {directory / LOG}")
+        sizes_at(directory, position, advice="")
+        if (directory / LOG).stat().st_size > position[LOG]:
+            raise UsageError(f"{directory / LOG} has more than the run has written")
+    evaluated, trained = read_run(cell.eval_log_dir), read_run(cell.log_dir)
+    names = [name for name in evaluated if name not in ("epoch", "phase") and not name.endswith("_se")]
+    end = config.pretrain_g_epochs + config.total_epochs - 1
+    if evaluated.epoch.max() != end:
+        raise UsageError(f"{cell.eval_log_dir} has no evaluation of the last epoch, {end}")
+    row = {"method": cell.method.name, "seed": cell.seed}
+    row |= evaluated.loc[evaluated.epoch == end, names].ffill().iloc[-1].dropna().to_dict()
+    before = evaluated[evaluated.epoch < evaluated.epoch[evaluated.phase == "adversarial"].min()]
+    for name in (name for name in names if name in METRICS and before[name].notna().any()):
+        row[column(name, "before")] = before[name].dropna().iloc[-1]
+    if "compile_seconds" in trained:
+        row["compile_seconds"] = trained.compile_seconds.sum()
+    day = datetime.datetime.fromtimestamp((cell.eval_log_dir / LOG).stat().st_mtime, datetime.UTC).date()
+    versions = {name.lower(): number for name, number in described.get("versions", {}).items()}
+    machine = [f"{described['cores']} cores of an {described['cpu']}"] if described.get("cpu") else []
+    machine += [f"{n} {versions[n.lower()]}" for n in ("Python", "TensorFlow", "NumPy") if n.lower() in versions]
+    row |= {"flags": shlex.join(cell.method.flags), "commit": described.get("git_commit", "")[:7] or None}
+    row |= {"date": day.isoformat(), "machine": ", ".join(machine) or None, "data": cell.data or None}
+    # Around D's pretraining there are two evaluations of one generator: when that was reached is the first one's.
+    curves = evaluated.groupby("epoch", as_index=False)[names].first()
+    return pd.DataFrame([row]), curves.assign(method=cell.method.name, seed=cell.seed)
+
+
+def collect(experiment: Experiment, logs: Path, folder: Path) -> tuple[list[pd.DataFrame], list[str]]:
+    """Runs and curves, those under `logs` and of its folder those that are not there; and what could not be used.
+
+    Raises UsageError: a run has other flags than the table, runs of one table have read different data, or a file is
+    damaged. Raises OSError: a file of the folder can't be read.
+    """
+    methods = {method.name: method for method in experiment.methods}
+    cells = {(c.method.name, c.seed): c for c in experiment.cells(logs) if c.method.name in methods}
+    new: tuple[list[pd.DataFrame], list[pd.DataFrame]] = [], []
+    problems, here = [], set()
+    for key, cell in cells.items():
+        finished = cell.finished
+        try:
+            if finished:
+                for frames, own in zip(new, outcome(cell), strict=True):
+                    frames.append(own)
+                here.add(key)
+            elif cell.log_dir.exists():
+                problems.append(f"{cell.title}: unfinished, after {cell.epochs_done} of {cell.epochs} epochs")
+        except OSError as error:
+            problems.append(f"{cell.title}: {error.filename}: {error.strerror}")
+        except ValueError as error:  # a UsageError is one
+            problems.append(f"{cell.title}: {error}")
+    both = []
+    for old, frames in zip(read_runs(folder), new, strict=True):
+        gone = [key not in here for key in zip(old.method, old.seed, strict=True)]
+        both.append(pd.concat([old.loc[gone], *frames], ignore_index=True))
+    runs = both[0].reindex(columns=[*both[0].columns.difference(RECORDS, sort=False), *RECORDS])
+    for name, words in dict.fromkeys(zip(runs.method, runs["flags"].fillna(""), strict=True)):
+        if name in methods and words != (now := shlex.join(methods[name].flags)):
+            before, after = (read_flags(shlex.split(flags)) for flags in (words, now))
+            if differing := differences(before, after, FREE_TO_CHANGE | READ_FROM | {"seed", "threads"}):
+                raise UsageError(f"{folder / 'runs.csv'}: {name} had {'; '.join(differing)}")
+    data = runs.set_index(RUN)["data"].dropna()
+    if why := mixed({cells[key]: text for key, text in data.items() if key in cells}):
+        raise UsageError(f"{experiment.name}: {why}")
+    return [runs, both[1]], problems
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a table says of its report
+
+
+LISTS: dict[str, type] = dict.fromkeys(REPORT_KEYS, list)
+FIGURE = {"name": str, "curves": list, "draw": list, "x": str, "limits": dict, "levels": dict, "caption": str}
+PLANE = {"name": str, "files": list, "pairs": list, "crosses": str, "caption": str}
+
+
+def settings(experiment: Experiment) -> dict[str, Any]:
+    """What `[report]` says, with defaults for what it leaves out.
+
+    `metrics` are compared with those of the methods `against`; `table` has those that the page shows. Runs of the
+    methods `collapsed` have medians and ranges. `measured` are files of samples in the study's folder, and `measures`
+    the columns of their table. `[[report.figures]]` have a `name`, the columns `curves` of the methods in `draw` over
+    `x`, "epoch" or "seconds", within `limits`, and a `caption`; `levels`, {"STUDY/METHOD": label}, are guided
+    generators of other studies. `[[report.planes]]` have a `name`, `files` of samples, `pairs` of columns, a `caption`,
+    and `crosses`, a file of others' figures.
+
+    Raises UsageError: something is unknown, or of another kind.
+    """
+
+    def refuse(what: str) -> NoReturn:
+        raise UsageError(f"{experiment.name}.toml: [report]: {what}")
+
+    def checked(given: dict[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
+        for key, value in given.items():
+            if not isinstance(value, kinds.get(key, ())):
+                refuse(
+                    f"{key} is no {kinds[key].__name__}" if key in kinds else f"{key} is not among {', '.join(kinds)}"
+                )
+        return {key: kind() for key, kind in kinds.items()} | given
+
+    given = dict(experiment.report)
+    if isinstance(given.get("against"), str):
+        given["against"] = [given["against"]]
+    report = checked(given, LISTS)
+    report["figures"] = [checked(figure, FIGURE) for figure in report["figures"] or [{}]]
+    report["planes"] = [checked(plane, PLANE) for plane in report["planes"]]
+    columns = [*report["metrics"], *report["table"], *report["measures"]]
+    for pair in (pair for plane in report["planes"] for pair in plane["pairs"]):
+        if not isinstance(pair, list) or len(pair) != 2:
+            refuse(f"pairs: {pair!r} is no pair of columns")
+        columns += pair
+    for figure in report["figures"]:
+        columns += figure["curves"]
+        if unknown := set(figure["draw"]) - {method.name for method in experiment.methods}:
+            refuse(f"draw has {', '.join(sorted(unknown))}, which is no method")
+        if figure["x"] not in ("", "epoch", "seconds"):
+            refuse(f"x is {figure['x']!r}, not epoch or seconds")
+        for name, ends in figure["limits"].items():
+            if not isinstance(ends, list) or [type(end) in (int, float) for end in ends] != [True, True]:
+                refuse(f"limits of {name}: {ends!r} is no pair of numbers")
+    for name in columns:
+        try:
+            parse(str(name))
+        except KeyError as error:
+            refuse(error.args[0])
+    return report
+
+
+class Study(NamedTuple):
+    """A table of experiments, what it says of its report, and what its runs gave."""
+
+    experiment: Experiment
+    report: dict[str, Any]
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+
+    def values(self, method: str, name: str) -> pd.Series:
+        """A column of the runs of a method that the table has, by seed."""
+        seeds = next(each.seeds for each in self.experiment.methods if each.name == method)
+        return values(self.runs[self.runs.seed.isin(seeds)], method, name)
+
+    def summary(self, method: str, numbers: Iterable[float]) -> Summary:
+        """The summary of values of a method."""
+        return summary(numbers, method in self.report["collapsed"])
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The methods' names for people."""
+        return {method.name: method.label for method in self.experiment.methods}
+
+    @property
+    def metrics(self) -> list[str]:
+        """The columns that are compared: those that the table names, or all of the generator that its runs have."""
+        own = [name for name in self.runs if name not in (*RUN, *RECORDS, *TIMES, FLOOR)]
+        return self.report["metrics"] or [name for name in own if parse(name)[1] not in ("before", "real")]
+
+    @property
+    def floor(self) -> float | None:
+        """The oracle's entropy, nats per token: the mean of the runs' estimates, where all have the same oracle."""
+        known = {method: self.values(method.name, FLOOR) for method in self.experiment.methods}
+        flags = [read_flags(method.flags) for method, found in known.items() if len(found)]
+        same = len({tuple(getattr(config, name) for name in ORACLE) for config in flags}) == 1
+        return float(pd.concat(known.values()).mean()) if same else None
+
+
+def values(runs: pd.DataFrame, method: str, name: str) -> pd.Series:
+    """A column of the rows of a method, by seed, without those that lack it."""
+    rows = runs[runs.method == method].set_index("seed")
+    return rows[name].dropna() if name in rows else pd.Series(dtype=float)
+
+
+def tables(study: Study) -> dict[str, str]:
+    """The contents of runs.csv and curves.csv, if they have rows, in the order of the table's methods.
+
+    Numbers have seven digits.
+    """
+    asked = {*study.report["metrics"], *study.report["table"]}
+    drawn = {*PANELS, "seconds", *(name for figure in study.report["figures"] for name in figure["curves"])}
+    runs = [name for name in study.runs if name in asked or name not in RUN + RECORDS and parse(name)[1] != "before"]
+    runs.sort(key=lambda name: (list(METRICS).index(parse(name)[0].name), name))
+    curves = ["epoch", *(name for name in study.curves if name in drawn)]
+    place = {name: number for number, name in enumerate(dict.fromkeys([*study.labels, *study.runs.method]))}
+    texts = {}
+    for file, frame, names in (("runs.csv", study.runs, runs + RECORDS), ("curves.csv", study.curves, curves)):
+        order = frame.method.map(place), frame.seed, frame.get("epoch", frame.seed)
+        frame = frame.iloc[np.lexsort(order[::-1])][RUN + names].dropna(axis=1, how="all")
+        if len(frame):
+            texts[file] = frame.to_csv(index=False, lineterminator="\n", float_format="%.7g")
+    return texts
+
+
+def load(experiment: Experiment, logs: Path, folder: Path) -> tuple[Study, dict[str, str], list[str]]:
+    """A study with the runs under `logs` and those of its folder; its CSV files; and what could not be used.
+
+    The study has the numbers as they are in the files. Raises UsageError, OSError: as `collect` and `settings`.
+    """
+    report = settings(experiment)
+    frames, problems = collect(experiment, logs, folder)
+    texts = tables(Study(experiment, report, *frames))
+    runs, curves = (read_table(folder / file, texts.get(file, ""), keys) for file, keys in FILES.items())
+    return Study(experiment, report, runs, curves), texts, problems
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Differences
+
+
+class Difference(NamedTuple):
+    """A method less another, paired by seed, and the p-value of Student's test, alone and after Holm's correction."""
+
+    against: str
+    method: str
+    column: str
+    summary: Summary
+    p: float
+    p_holm: float = math.nan
+
+
+def compare(study: Study) -> list[Difference]:
+    """Each method less those that the table compares with.
+
+    Figures of a guided generator, or of samples that D has chosen, are compared with the other's generator alone, its
+    own too. What is the same with every seed, as methods share a generator, is left out. KL(oracle‖G) differs by a
+    constant from NLL_test: one test.
+    """
+    found: list[Difference] = []
+    for base in study.report["against"]:
+        for name in study.metrics:
+            metric, form = parse(name)
+            same = metric.name == "kl_forward" and column("nll_test", form) in study.metrics
+            if form == "before" or metric.name in TIMES or same:
+                continue
+            theirs = study.values(base, metric.name if metric.name != "d_gain" else name)
+            theirs = theirs if len(theirs) else study.values(base, name)
+            for method in study.labels:
+                paired = (study.values(method, name) - theirs).dropna()
+                reverse = any((each.against, each.method, each.column) == (method, base, name) for each in found)
+                if paired.any() and not reverse:
+                    collapsed = bool({method, base} & {*study.report["collapsed"]})
+                    varies = len(paired) > 1 and np.ptp(paired) > 0 and not collapsed
+                    p = stats.ttest_1samp(paired, 0).pvalue if varies else math.nan
+                    found.append(Difference(base, method, name, summary(paired, collapsed), p))
+    tested = [i for i, each in enumerate(found) if not math.isnan(each.p)]
+    corrected = multipletests([found[i].p for i in tested], method="holm")[1] if tested else ()
+    for i, p_holm in zip(tested, corrected, strict=True):
+        found[i] = found[i]._replace(p_holm=float(p_holm))
+    return found

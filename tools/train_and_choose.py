@@ -1,0 +1,46 @@
+"""Trains, then leaves samples: `python -m tools.train_and_choose COUNT NAME [--FLAG VALUE ...]`, for train_*.sh.
+
+The flags are those of main.py. Once training has ended, and not by a signal, NAME in --log_dir gets COUNT samples. The
+discriminator chooses each among 16 candidates, and ranks them. Where it can't, as it has no gain, they are plain
+samples, and a line says so. Songs are in data/Nottingham as well, and the samples of tunes are ABC, too.
+
+main.py and tools/sample.py run in this process, so that a signal reaches the one at work and gives the exit status.
+"""
+
+import runpy
+import sys
+from pathlib import Path
+
+from support.parser import parse
+
+NO_GAIN = 3  # exit status of tools/sample.py where the discriminator can't choose
+
+
+def run(program: str, *words: str) -> int:
+    """Runs a program in this process, as its file would be run by itself; returns its exit status."""
+    sys.argv = [program, *words]
+    try:
+        runpy.run_path(program, run_name="__main__")
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def main(count: str, name: str, *flags: str) -> int:
+    """Trains with flags of main.py, and draws `count` samples to `name`; returns the exit status."""
+    config = parse(flags)
+    music = config.dataset == "Nottingham"
+    songs = ["--songs_dir", "data/Nottingham"] if music else []
+    if status := run("main.py", *songs, *flags):
+        return status
+    output = f"{Path(config.log_dir, name)}"
+    sample = ["tools/sample.py", config.log_dir, "-n", count, "-o", output, *(["--abc"] if music else [])]
+    status = run(*sample, "--candidates", "16", "--rank")
+    if status == NO_GAIN:
+        print(f"{output}: plain samples, as the discriminator can't choose", file=sys.stderr)
+        status = run(*sample)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
