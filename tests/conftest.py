@@ -68,13 +68,15 @@ tf.get_logger().setLevel("ERROR")  # it warns of retracing, which many small mod
 
 NOW, END = Due(evaluation=True, samples=False, last=False), Due(evaluation=True, samples=True, last=True)
 ROOT = Path(__file__).resolve().parent.parent
-SIZES = shlex.split(
-    "--no-jit --seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 "
-    "--d_filter_sizes 1 3 --d_num_filters 4 3 --d_batch_size 8 "
+COMMON = shlex.split(
+    "--no-jit --seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 --d_batch_size 8 "
     "--pretrain_g_epochs 4 --pretrain_d_epochs 2 --total_epochs 3 --d_steps 2 --d_epochs 2 --eval_samples 16 "
     "--eval_every 2 --d_eval_samples 0"
 )
-TINY = [*SIZES, *shlex.split("--vocab_size 4 --oracle_emb_dim 3 --oracle_hidden_dim 4")]
+SIZES = [*COMMON, *shlex.split("--d_filter_sizes 1 3 --d_num_filters 4 3")]
+ORACLE = shlex.split("--vocab_size 4 --oracle_emb_dim 3 --oracle_hidden_dim 4")
+TINY = [*SIZES, *ORACLE]
+BIGRAM = [*COMMON, *ORACLE, *shlex.split("--discriminator bigram --d_draws 8")]  # TINY with an additive discriminator
 QUICK = (  # files that take seconds, for `-m quick`
     *("bad_input", "checkpoints", "discriminator", "fetch_nottingham", "metrics", "midi", "oracle"),
     *("prepare_quatrains", "readme", "seeds"),
