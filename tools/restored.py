@@ -19,10 +19,6 @@ from support.statistics import Figures
 HOW = "main.py --pretrain_d_epochs N trains and measures one where no adversarial phase does"
 
 
-class NoGain(UsageError):
-    """A discriminator can't choose samples: there is none, it is not trained, or has no gain that was measured."""
-
-
 class Restored(NamedTuple):
     """The networks of a run after `taken` steps; `recorded` is the newest evaluation until then."""
 
