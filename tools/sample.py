@@ -34,13 +34,12 @@ from support.parser import Parser, number
 from support.seeds import Purpose, fold, key, uniforms
 from support.statistics import mean_and_error
 from support.streams import escape_unprintable
-from tools.restored import NoGain, Restored, restore
+from tools.restored import Restored, restore
 
 ROWS = 256  # samples drawn at once; the same whatever -n, so that more samples begin with the fewer
 STEPS = 256  # tokens of them that are drawn in one compiled call
 KEEP = 16  # tokens of --prefix_file: two bars of eighths
 MOST_TOKENS = 100_000  # of a sample: ROWS of them fit into memory
-NO_GAIN = 3  # exit status where the discriminator can't choose, and all else is well
 
 
 def portions(
@@ -344,12 +343,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(argv)
     with parser.failing_in_one_line(asked.output or "stdout"):
         configure_tensorflow(cache=True)
-        try:
-            run = restore(asked.logdir, asked.checkpoint)
-            tf.config.experimental.enable_tensor_float_32_execution(not run.config.deterministic)  # as in evaluations
-            sample(asked, run)
-        except NoGain as error:
-            parser.exit(NO_GAIN, f"{parser.prog}: error: {error}\n")
+        run = restore(asked.logdir, asked.checkpoint)
+        tf.config.experimental.enable_tensor_float_32_execution(not run.config.deterministic)  # as in evaluations
+        sample(asked, run)
     return 0
 
 
