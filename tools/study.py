@@ -138,7 +138,9 @@ def read_points(*paths: Path) -> pd.DataFrame:
 
 def points_text(points: Iterable[Mapping[str, Any]]) -> str:
     """The content of such a file, {column: value} a row; columns without a value are left out."""
-    return pd.DataFrame(points).dropna(axis=1, how="all").to_csv(index=False, lineterminator="\n")
+    frame = pd.DataFrame(points).dropna(axis=1, how="all")
+    whole = {name: "Int64" for name in ("candidates", "epoch") if name in frame}
+    return frame.astype(whole).to_csv(index=False, lineterminator="\n")
 
 
 def outcome(cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
