@@ -266,11 +266,13 @@ def _method(table: dict[str, Any], common: str) -> Method:
     return Method(name, table["label"] or name, tuple(words), tuple(seeds))
 
 
-def checked(table: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
+def checked(table: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
     """A table with an empty value for each key that it lacks; raises UsageError: a key or value is none of `kinds`."""
+    if not isinstance(table, dict):
+        raise UsageError(f"{table!r} is no table")
     for key, value in table.items():
         if key not in kinds:
             raise UsageError(f"{key} is not among {', '.join(kinds)}")
         if type(value) is not kinds[key]:
             raise UsageError(f"{key} is {value!r}, no {kinds[key].__name__}")
-    return {key: kind() for key, kind in kinds.items()} | dict(table)
+    return {key: kind() for key, kind in kinds.items()} | table
