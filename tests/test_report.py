@@ -19,7 +19,7 @@ from runs.directories import CHECKPOINTS, METRICS
 from runs.manifest import CHECKSUM, MANIFEST
 from runs.schedule import Schedule
 from support.config import UsageError
-from support.config_file import CONFIG
+from support.config_file import CONFIG, FORMAT
 from support.parser import read_flags
 from tools import plot_curves, report
 from tools.experiment import Cell, read
@@ -29,7 +29,7 @@ from tools.study import Study, compare, points_text, read_points, settings, summ
 TABLE = """
 title = "Hand-made"
 seeds = [1, 2, 3, 4]
-flags = "--vocab_size 10 --seq_len 5 --d_filter_sizes 2 --d_num_filters 3"
+flags = "--vocab_size 10 --seq_len 5"
 [[methods]]
 name = "mle"
 label = "MLE"
@@ -48,8 +48,8 @@ def make_run(cell: Cell, rows: list[dict], data: str = "") -> None:
     """Leaves what a run of main.py leaves, its evaluations being `rows`, and `data` the checksum of what it read."""
     shutil.rmtree(cell.directory, ignore_errors=True)
     config = read_flags(cell.argv)
-    read = {"lines": data} if data else {}
-    described = {"flags": dataclasses.asdict(config), "run": str(cell.directory), "data": read}
+    described = {"format": FORMAT, "flags": dataclasses.asdict(config), "run": str(cell.directory)}
+    described["data"] = {"lines": data} if data else {}
     for directory in (cell.log_dir, cell.eval_log_dir):
         directory.mkdir(parents=True)
         (directory / CONFIG).write_text(json.dumps(described))
@@ -376,7 +376,7 @@ flags = "--dataset text --data_dir lines.txt --total_epochs 0 --pretrain_g_epoch
 name = "one"
 [[methods]]
 name = "other"
-flags = "--g_lr 0.5"
+flags = "--g_emb_dim 7"
 [[methods]]
 name = "elsewhere"
 flags = "--data_dir more.txt"

@@ -220,7 +220,7 @@ def samples(
                 rows[head]["nearer"] = f"{sum(moved.middle < 0 for moved in moves)} of {len(moves)}"
             if len(change) > 1 and not head.startswith(SHARED):
                 rows[head]["further"] = str(sum(moved.low > 0 for moved in moves))
-        said += f" *Nearer*: how many measures are nearer to real data than those of *{best}*; *further*: how many are "
+        said += f" *Nearer*: how many measures are nearer to real data than those of *{best}*. *Further*: how many are "
         said += "further away, beyond the interval of that change."
     return f"{said}\n\n{markdown({head: row for head, row in rows.items() if any(row.values())})}"
 

@@ -249,12 +249,14 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     def refuse(what: str) -> NoReturn:
         raise UsageError(f"{experiment.name}.toml: [report]: {what}")
 
-    def checked(given: dict[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
+    def checked(given: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
+        if not isinstance(given, dict):
+            refuse(f"{given!r} is no table")
         for key, value in given.items():
-            if not isinstance(value, kinds.get(key, ())):
-                refuse(
-                    f"{key} is no {kinds[key].__name__}" if key in kinds else f"{key} is not among {', '.join(kinds)}"
-                )
+            if key not in kinds:
+                refuse(f"{key} is not among {', '.join(kinds)}")
+            if not isinstance(value, kinds[key]):
+                refuse(f"{key} is no {kinds[key].__name__}")
         return {key: kind() for key, kind in kinds.items()} | given
 
     given = dict(experiment.report)
@@ -396,9 +398,8 @@ def compare(study: Study) -> list[Difference]:
                 reverse = any((each.against, each.method, each.column) == (method, base, name) for each in found)
                 if paired.any() and not reverse:
                     collapsed = bool({method, base} & {*study.report["collapsed"]})
-                    varies = (
-                        len(paired) > 2 and np.ptp(paired) > 1e-5 * paired.abs().max() and not collapsed
-                    )  # not by rounding alone
+                    # Not by rounding alone.
+                    varies = len(paired) > 2 and np.ptp(paired) > 1e-5 * paired.abs().max() and not collapsed
                     p = stats.ttest_1samp(paired, 0).pvalue if varies else math.nan
                     found.append(Difference(base, method, name, summary(paired, collapsed), p))
     tested = [i for i, each in enumerate(found) if not math.isnan(each.p)]
