@@ -34,6 +34,7 @@ import dataclasses
 import functools
 import itertools
 import shlex
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,7 +44,7 @@ import hypothesis
 import numpy as np
 import pytest
 import tensorflow as tf
-from fault_injection import Trainer
+from fault_injection import Trainer, differing, outcome
 
 import main as program
 from data import checksum
@@ -241,6 +242,31 @@ class Watched:
 def watching(after: Callable[[str, tuple, Any], None]) -> program.Makers:
     """The makers of a run that shares what is compiled and is `Watched`."""
     return MAKERS._replace(seqgan=lambda *given, **more: Watched(shared_seqgan(*given, **more), after))
+
+
+def interrupted_at(step: int) -> program.Makers:
+    """The makers of a run that is sent SIGTERM during its step of this number, from 1, counted in this process."""
+    count = itertools.count(1)
+
+    def after(name: str, arguments: tuple, result: Any) -> None:
+        if name in ("mle_epoch", "mle_step", "g_step", "d_step") and next(count) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return watching(after)
+
+
+def resumed_alike(folder: Path, words: Sequence[str], *steps: int) -> list[str]:
+    """What a run left alone and one that is interrupted, in each process after so many steps, leave otherwise."""
+
+    def run(name: str, makers: program.Makers = MAKERS) -> int:
+        logs = ["--log_dir", str(folder / name / "train"), "--eval_log_dir", str(folder / name / "eval")]
+        return program.main([*words, *logs], makers)
+
+    assert run("whole") == 0
+    for step in steps:
+        assert run("broken", interrupted_at(step)) == 128 + signal.SIGTERM
+    assert run("broken") == 0
+    return differing(outcome(folder / "broken"), outcome(folder / "whole"))
 
 
 def evaluation_of(config: Config, data: Dataset, seqgan: SeqGAN, **more: Any) -> Evaluation:

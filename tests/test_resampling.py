@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import TINY, all_sequences, index_of, probabilities, random_generator, train
+from fault_injection import timeless_rows
 from test_generator import chi_square
-from test_main import rows
 
 from guidance.choosing import GROUPS, Groups, resample
 from runs.schedule import Schedule
@@ -179,7 +179,7 @@ def test_a_run_shows_what_choosing_changes(tmp_path, capsys):
     words = [*TINY, "--total_epochs", "0", "--d_eval_samples", "100", "--candidates", "3"]
     assert train([*words, "--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval")]) == 0
     assert "resampled" in capsys.readouterr().out
-    found = rows(tmp_path / "eval")
+    found = timeless_rows(tmp_path / "eval")
     assert [row["phase"] for row in found[-2:]] == ["pretrain_g", "pretrain_d"] and not found[0]["nll_test_resampled"]
     for name in ("nll", "nll_test", "g_entropy", "kl_forward", "kl_reverse", "d_gain"):
         assert float(found[-1][f"{name}_resampled"]) == pytest.approx(float(found[-1][name]), abs=0.5)
