@@ -4,7 +4,8 @@ TensorFlow takes seconds to trace a model's steps, however small, and XLA some 2
 
 - `SIZES` has `--no-jit`; a test of what is compiled adds `--jit`;
 - `train(argv)` is `main.main(argv)`, but runs of one shape (of the same flags, lengths and directories aside) share
-  their data, networks and what measures them, which begin each run as they were made;
+  their data, networks and what measures them, which begin each run as they were made. What has no effect of the TINY
+  or SIZES that the command line begins with is left out;
 - `shared_seqgan(config, spec)` is `model.build(config, spec)`, shared in the same way: not for two models at once;
 - what XLA has compiled is kept for the session in a folder that all its processes share. Not where numbers of threads
   are compared, as TensorFlow's cache takes no note of them;
@@ -43,7 +44,7 @@ import hypothesis
 import numpy as np
 import pytest
 import tensorflow as tf
-from fault_injection import Trainer
+from fault_injection import Trainer, fitting
 
 import main as program
 from data import checksum
@@ -135,7 +136,7 @@ def _forgetting() -> Iterator[None]:
 
 def tiny_config(*flags: str) -> Config:
     """The tiny configuration, changed by `flags`."""
-    return parse([*TINY, *flags])
+    return parse(fitted([*TINY, *flags]))
 
 
 # ---- runs that share what is compiled
@@ -143,7 +144,13 @@ def tiny_config(*flags: str) -> Config:
 
 def train(argv: Sequence[str]) -> int:
     """`main.main(argv)` with the compiled steps of earlier runs of its shape; see above."""
-    return program.main(argv, MAKERS)
+    return program.main(fitted(argv), MAKERS)
+
+
+def fitted(argv: Sequence[str]) -> list[str]:
+    """A command line without those of its TINY or SIZES that its other flags leave without effect."""
+    sizes = next((words for words in (TINY, SIZES) if list(argv[: len(words)]) == words), [])
+    return fitting(sizes, list(argv[len(sizes) :]))
 
 
 def shared_seqgan(config: Config, spec: TokenSpec, sources: dict | None = None, **given: Any) -> SeqGAN:
