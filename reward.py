@@ -53,8 +53,9 @@ def log_odds(parts: Parts) -> BatchScorer:
 
 def log_ratio_to_oracle(parts: Parts) -> BatchScorer:
     """Log p(Y) - log G(Y), the log-odds of the optimal discriminator D*."""
-    assert parts.oracle is not None
     oracle = parts.oracle
+    if oracle is None:  # where sequences are only to be drawn
+        return constant(parts)
     return lambda tokens, step: log_ratio(tokens, oracle, parts.policy)
 
 

@@ -80,7 +80,7 @@ FOR_D = (PART, on("reward", *(name for name, entry in REWARDS.items() if entry.d
 USED = Need(
     "with --total_epochs 0 and without --pretrain_d_epochs above 0", lambda c: c.total_epochs or c.pretrain_d_epochs
 )
-OF_D = (*FOR_D, USED)  # what the flags of the discriminator need
+OF_D = (*FOR_D, USED)  # what the flags of the discriminator need, but for its filters, which must fit --seq_len
 TRAINED = (*OF_D, Need("with --pretrain_d_epochs and --d_steps 0", lambda c: c.updates.d))  # and of its training
 
 
@@ -293,8 +293,8 @@ class Config:
         32, "size of the discriminator's token embedding; additive: also of its contexts", *OF_D, low=1
     )
     d_hidden_dim: int = flag(64, "units of the discriminator's LSTM or, with pooled, of its dense layer", *OF_D, low=1)
-    d_filter_sizes: tuple[int, ...] = flag((3, 5, 5, 5), "widths of the convolutions, tokens", *OF_D, low=1)
-    d_num_filters: tuple[int, ...] = flag((50, 80, 80, 100), "filters of each convolution", *OF_D, low=1)
+    d_filter_sizes: tuple[int, ...] = flag((3, 5, 5, 5), "widths of the convolutions, tokens", *FOR_D, low=1)
+    d_num_filters: tuple[int, ...] = flag((50, 80, 80, 100), "filters of each convolution", *FOR_D, low=1)
     dropout_keep_prob: float = flag(0.75, "share kept by the discriminator's dropout", *TRAINED, low=1e-12, high=1)
     d_l2: float = flag(
         0.2, "weight of the L2 penalty on the discriminator's output layer, or additive scores", *TRAINED, low=0

@@ -30,7 +30,7 @@ SIZES = shlex.split(
     "--no-jit --seq_len 3 --batch_size 2 --g_emb_dim 2 --g_hidden_dim 3 --rollout_num 2 --d_emb_dim 2 "
     "--d_filter_sizes 1 3 --d_num_filters 2 2 --d_batch_size 4 "
     "--pretrain_g_epochs 5 --pretrain_d_epochs 3 --total_epochs 5 --d_steps 2 --d_epochs 2 --eval_samples 4 "
-    "--eval_every 2 --checkpoint_every 2 --keep_checkpoints 2"
+    "--eval_every 2 --checkpoint_every 2"
 )
 TINY = [*SIZES, *shlex.split("--vocab_size 6 --oracle_emb_dim 2 --oracle_hidden_dim 3")]
 CLOCKS = ("seconds_per_epoch", "compile_seconds", "seconds")  # the scalars that measure time
@@ -49,7 +49,21 @@ class Ended(NamedTuple):
 
 def flags(folder: Path, *more: str) -> list[str]:
     """The command line of a tiny run in `folder`."""
-    return [*TINY, "--log_dir", str(folder / "train"), "--eval_log_dir", str(folder / "eval"), *more]
+    return fitting(TINY, ["--log_dir", str(folder / "train"), "--eval_log_dir", str(folder / "eval"), *more])
+
+
+def fitting(sizes: list[str], more: list[str]) -> list[str]:
+    """A command line of sizes and of `more`, without those of the sizes that the others leave without effect."""
+    from support.config import Config, UsageError, lacking
+    from support.parser import defaults_of, explicit_flags, words_of
+
+    try:
+        own, given = explicit_flags(more), explicit_flags([*sizes, *more])
+        config = Config(**defaults_of(given) | given)
+    except UsageError:  # which the program shall find
+        return [*sizes, *more]
+    kept = {name: value for name, value in given.items() if name not in own and not lacking(config, name)}
+    return [*words_of(kept), *more]
 
 
 class Trainer:
@@ -123,6 +137,8 @@ def wait(child: int, seconds: float) -> None:
 
 def work(job: dict[str, Any], outputs: Path) -> NoReturn:
     """One training, in the child."""
+    import tensorflow as tf
+
     import main
 
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -130,15 +146,16 @@ def work(job: dict[str, Any], outputs: Path) -> NoReturn:
         os.dup2(os.open(outputs / name, os.O_WRONLY | os.O_APPEND), descriptor)
     os.chdir(job.get("cwd", "."))
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which the tests themselves may have been told to ignore
+    tf.config.run_functions_eagerly(job.get("eager", False))
+    makers = main.MAKERS
     if job.get("toy"):
-        main.SeqGAN, main.DATASETS = ToyModel, {"LSTM": ToyData}
-        if job.get("valid"):
-            ToyData.evaluated = ("nll", "nll_valid")
-    main.tf.config.run_functions_eagerly(job.get("eager", False))
+        import toy
+
+        makers = toy.makers(valid=job.get("valid", False))
     fault = Fault(job.get("at"), job.get("action", "SIGKILL"))
     fault.install()
     try:
-        status = main.main(job["argv"])
+        status = main.main(job["argv"], makers)
     except SystemExit as stop:
         status = stop.code
     except BaseException:
@@ -162,23 +179,27 @@ class Fault:
         """Replaces the calls, in this process for good."""
         import tensorflow as tf
 
-        from runs.logs import RunLog
-
         for name in FILE_CALLS:
             setattr(os, name, self._wrapped(getattr(os, name)))
-        builtins.open = io.open = self._wrapped(open, only_writing=True)
-        RunLog.flush = self._wrapped(RunLog.flush)
         tf.train.Checkpoint.write = self._wrapped(tf.train.Checkpoint.write)
+        opened = open
 
-    def _wrapped(self, function, only_writing: bool = False):
+        def open_file(path, mode="r", *args, **kwargs):
+            if "w" not in mode and "a" not in mode:
+                return opened(path, mode, *args, **kwargs)
+            self._count()
+            file = opened(path, mode, *args, **kwargs)
+            if "w" in mode:  # it is empty now
+                self._count()
+            file.flush = self._wrapped(file.flush)
+            return file
+
+        builtins.open = io.open = open_file
+
+    def _wrapped(self, function):
         def call(*args, **kwargs):
-            mode = kwargs.get("mode", args[1] if len(args) > 1 else "r")
-            if not only_writing or "w" in mode or "a" in mode:
-                self._count()
-            result = function(*args, **kwargs)
-            if only_writing and "w" in mode:  # the file is empty now
-                self._count()
-            return result
+            self._count()
+            return function(*args, **kwargs)
 
         return call
 
@@ -195,94 +216,6 @@ class Fault:
         else:
             number = getattr(errno, self.action)
             raise OSError(number, os.strerror(number))
-
-
-class ToyModel:
-    """Stands for model.SeqGAN: every step, its number and its place change the only weights."""
-
-    guided = None
-
-    def __init__(self, config, vocab_size: int, start_token: int, end_token: int | None, **known):
-        import tensorflow as tf
-
-        self.weights = tf.Variable([0.1, 0.2, 0.3])
-        self.diverges = config.g_lr > 1e37
-        self._tf = tf
-
-    def checkpoint(self):
-        return self._tf.train.Checkpoint(weights=self.weights)
-
-    def _step(self, number, scale: float):
-        self.weights.assign(self._tf.sin(self.weights * scale + self._tf.cast(number, self._tf.float32)))
-        return self._tf.reduce_sum(self.weights)
-
-    def mle_epoch(self, batches, epoch):
-        return self._step(batches[0], 1.1)
-
-    def mle_step(self, tokens, epoch, place):
-        return self._step(tokens, 1.2)
-
-    def end_pretraining(self) -> None:
-        self._step(0, 2.1)
-
-    def g_step(self, number):
-        from model import PolicyGradientStep
-
-        loss, rewards = self._step(number, 1.3), self._tf.reshape(self.weights, [1, 3])
-        if self.diverges and number == 1:
-            self.weights.assign(self.weights * float("inf"))
-        reward, mask = self._tf.reduce_mean(rewards), self._tf.ones_like(rewards)
-        return PolicyGradientStep(loss, reward, rewards, self._tf.zeros([1, 3], self._tf.int32), mask)
-
-    def d_step(self, real, number):
-        return self._step(number, 1.7), self._step(number, 1.9)
-
-    def follow_policy(self, lag: float) -> None:
-        self._step(0, 2.3)
-
-    def is_finite(self) -> bool:
-        return bool(self._tf.reduce_all(self._tf.math.is_finite(self.weights)))
-
-
-class ToyData:
-    """Stands for a data.Dataset."""
-
-    vocab_size, start_token, end_token, oracle = 2, 0, None, None
-    evaluated, origin = ("nll", "d_gain"), "--toy"
-
-    def __init__(self, config):
-        pass
-
-    def digests(self) -> dict[str, str]:
-        return {"toys": "0"}
-
-    def files(self) -> dict[str, str]:
-        return {"vocabulary.json": "toy\n"}
-
-    def introduction(self) -> str:
-        return "toy"
-
-    def mle_batches(self, epoch: int) -> list[int]:
-        return [epoch]
-
-    def real(self, step: int) -> None:
-        return None
-
-    def references(self) -> None:
-        return None
-
-    def validation(self) -> None:
-        return None
-
-    def evaluate(self, model, epoch: int, due) -> dict[str, tuple[float, float]]:
-        figures = {"nll": (float(model.weights[0]), 0.5), "nll_valid": (float(abs(epoch - 6)), 0.5)}
-        return {name: figures[name] for name in self.evaluated if name in figures}
-
-    def evaluate_discriminator(self, model, epoch: int, beside=None) -> dict[str, tuple[float, float]]:
-        return {"d_gain": (float(model.weights[1]), 0.5)}
-
-    def log_samples(self, model, epoch: int, due, log) -> None:
-        pass
 
 
 # ---- what a run leaves

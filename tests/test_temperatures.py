@@ -10,7 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import END, SIZES, TINY, evaluation_of, probabilities, randomise, shared_seqgan, tiny_config, train
+from conftest import (
+    BIGRAM,
+    END,
+    ORACLE,
+    TINY,
+    evaluation_of,
+    probabilities,
+    randomise,
+    shared_seqgan,
+    tiny_config,
+    train,
+)
 
 from data.music.midi import midi_file
 from data.oracle import OracleData
@@ -21,7 +32,11 @@ from generator import Tempered
 from tools import temperatures
 from tools.restored import restore
 
-PRETRAINING = shlex.split("--pretrain_g_epochs 20 --total_epochs 0")
+SIZES = shlex.split("--no-jit --seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --eval_samples 16")
+PRETRAINING = [*SIZES, *shlex.split("--reward constant --pretrain_g_epochs 20 --total_epochs 0")]
+MEASURED = [*SIZES, *shlex.split("--pretrain_g_epochs 1 --total_epochs 0 --pretrain_d_epochs 100 --d_epochs 2")]
+MEASURED += shlex.split("--d_emb_dim 3 --d_filter_sizes 1 3 --d_num_filters 4 3 --d_batch_size 64 --d_lr 0.01")
+MEASURED += ["--d_eval_samples", "60"]
 
 
 def test_the_figures_at_a_temperature():
@@ -55,20 +70,17 @@ def runs(tmp_path_factory) -> Path:
         (folder / "tunes" / name / "a.mid").write_bytes(midi_file(rng.integers(40, 52, 40)))
     text = ["--dataset", "text", "--vocab_size", "9", "--data_dir"]
     tunes = ["--dataset", "Nottingham", "--data_dir", str(folder / "tunes"), "--seq_len", "8"]
-    measured = shlex.split(
-        "--total_epochs 0 --pretrain_g_epochs 1 --pretrain_d_epochs 100 --d_lr 0.01 --d_batch_size 64"
-    )
-    measured += ["--d_eval_samples", "60"]
     for name, flags in (
-        ("oracle", [*TINY, *PRETRAINING]),
-        ("other", [*TINY, *PRETRAINING, "--oracle_seed", "5", "--no-evaluate"]),
-        ("lines", [*SIZES, *measured, *text, str(folder / "text")]),
-        ("again", [*SIZES, *measured, *text, str(folder / "text"), "--seed", "2"]),
-        ("larger", [*SIZES, *PRETRAINING, *text, str(folder / "text"), "--g_hidden_dim", "6"]),
-        ("bare", [*SIZES, *PRETRAINING, *text, str(folder / "bare")]),
-        ("music", [*SIZES, *PRETRAINING, *tunes]),
+        ("oracle", [*PRETRAINING, *ORACLE]),
+        ("other", [*PRETRAINING, *ORACLE, "--oracle_seed", "5"]),
+        ("lines", [*MEASURED, *text, str(folder / "text")]),
+        ("again", [*MEASURED, *text, str(folder / "text"), "--seed", "2"]),
+        ("larger", [*PRETRAINING, *text, str(folder / "text"), "--g_hidden_dim", "6"]),
+        ("bare", [*PRETRAINING, *text, str(folder / "bare")]),
+        ("music", [*PRETRAINING, *tunes]),
     ):
         assert train([*flags, "--log_dir", f"{folder}/{name}", "--eval_log_dir", f"{folder}/{name}_eval"]) == 0
+    shutil.rmtree(folder / "other_eval")
     return folder
 
 
@@ -99,18 +111,18 @@ def assert_same(row: dict[str, str], figures: dict[str, tuple[float, float]]) ->
         assert float(row[f"{name}_se"]) == pytest.approx(error, rel=1e-5), name
 
 
-def ended(capsys, argv) -> str:
-    """The line that the program ends with, with status 2."""
+def ended(capsys, argv, status: int = 2) -> str:
+    """The line that the program ends with."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         temperatures.main([str(word) for word in argv])
     error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.splitlines()[-1].startswith("temperatures.py: error: ")
+    assert stop.value.code == status and error.splitlines()[-1].startswith("temperatures.py: error: ")
     return error
 
 
 def test_a_run_of_the_oracle(runs, tmp_path, capsys):
-    """Its candidates are chosen by D* alone, as its discriminator was never measured."""
+    """Its candidates are chosen by D* alone, as it has no discriminator."""
     few = shlex.split("--temperatures 1.2 0.5 1 -n 400 --candidates 2")
     sharp, own, flat, best, real = measured(tmp_path, runs / "oracle", *few, "-o", tmp_path / "plane.png")
     assert [row["temperature"] for row in (sharp, own, flat, best, real)] == ["0.5", "1.0", "1.2", "1.0", ""]
@@ -121,7 +133,7 @@ def test_a_run_of_the_oracle(runs, tmp_path, capsys):
     assert (best["run"], best["candidates"]) == ("oracle, candidates by D*", "2")
     assert float(best["kl_forward"]) < float(own["kl_forward"])
     out, err = capsys.readouterr()
-    assert "no evaluation of" in err and "--pretrain_d_epochs" in err
+    assert "--candidates: " in err and "has no discriminator" in err
     heads = [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("| oracle")]
     chosen = "oracle, chosen by D*, one of 2"
     assert heads[:4] == ["oracle, temperature 0.5", "oracle", "oracle, temperature 1.2", chosen]
@@ -153,9 +165,8 @@ def test_pretraining_and_the_path_of_adversarial_training(runs, tmp_path, monkey
 def test_the_path_of_a_guided_generator(tmp_path, monkeypatch):
     """It is that of the guided one, as the curve beside it."""
     monkeypatch.chdir(tmp_path)
-    words = shlex.join(TINY).replace("--d_filter_sizes 1 3 --d_num_filters 4 3", "").replace("--rollout_num 2", "")
-    words += " --discriminator bigram --d_draws 8 --g_update expected --reward log_odds --rollout_num 0 --kl_weight 1"
-    assert train(shlex.split(f"{words} --total_epochs 4 --log_dir run --eval_log_dir eval")) == 0
+    words = "--g_update expected --reward log_odds --rollout_num 0 --kl_weight 1 --total_epochs 4"
+    assert train([*BIGRAM, *shlex.split(f"{words} --log_dir run --eval_log_dir eval")]) == 0
     found = measured(tmp_path, "run", "--guide", "--temperatures", "1", "-n", "50", "--path", "4")
     made = {row["epoch"]: row for row in rows(Path("eval/metrics.csv"))}
     path = [row for row in found if row["epoch"]]
@@ -247,7 +258,7 @@ def test_a_seed_alone_is_shown_with_its_method(path, name, shown):
         ("{}/oracle --guide --checkpoints", "--checkpoints measures the end of pretraining, when nothing"),
         ("{}/oracle --guide --candidates 4", "--candidates are drawn from the generators themselves"),
         ("{}/absent -o {}/x.docx", "argument -o/--output: {}/x.docx: a picture's name ends in ."),
-        ("{}/music --candidates 4", "--pretrain_d_epochs"),
+        ("{}/music --candidates 4", "--candidates: {}/music has no discriminator"),
         ("{}/lines --controls", "--controls has no effect without --candidates"),
         ("{}/bare --controls --candidates 4", "--controls: {}/bare has no test set"),
         ("{}/oracle --controls --candidates 4", "--controls: {}/oracle has no test set"),
@@ -259,7 +270,8 @@ def test_a_seed_alone_is_shown_with_its_method(path, name, shown):
     ],
 )
 def test_what_cannot_be_measured_is_one_line(runs, capsys, argv, message):
-    error = ended(capsys, [*argv.replace("{}", str(runs)).split(), *shlex.split("-n 20 --temperatures 1")[:4]])
+    status = 3 if "no discriminator" in message else 2  # which tells a script that nothing else is wrong
+    error = ended(capsys, [*argv.replace("{}", str(runs)).split(), "-n", "20", "--temperatures", "1"], status)
     assert message.replace("{}", str(runs)) in error and error.count("error: ") == 1
 
 

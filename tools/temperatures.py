@@ -39,7 +39,7 @@ from runs.logs import with_errors
 from runs.schedule import Schedule
 from support.config_file import CONFIG, read_config
 from support.device import configure_tensorflow
-from support.errors import UsageError
+from support.errors import NoGain, UsageError
 from support.parser import Parser, new_file, number
 from support.seeds import Purpose, numpy_rng
 from support.statistics import Figures, mean_and_error, ratio_and_error
@@ -133,7 +133,7 @@ class MeasuredRun:
 
         NLLs, entropy and divergences are those of q_n, and what compares samples is of samples of it. η is chosen on
         the validation set. With an oracle also what D*, the optimal discriminator, would reach, with η = 1. Raises
-        UsageError: the discriminator has no gain, or now it can't be measured.
+        NoGain: the discriminator has none. Raises UsageError: now it can't be measured.
         """
         network: Any = self.seqgan.discriminator  # perhaps None, which D* does without
         policy = MeasuredPolicy(self.seqgan.policy, self.config.seed, self.config.jit)
@@ -151,7 +151,7 @@ class MeasuredRun:
                 yield row(f"{self.name}, candidates by D*", of_candidates(figures), candidates=n)
         try:
             self.run.check_gain("--candidates")
-        except UsageError as error:
+        except NoGain as error:
             if self.data.oracle is None:
                 raise
             print(f"{self.name}: {error}", file=sys.stderr)
@@ -216,7 +216,8 @@ class MeasuredRun:
         """Rows of what an objective allows without training, from samples of the pretrained generator G₀.
 
         They are the best of n samples, and G₀·exp(objective / β) / Z: of all distributions of the same mean objective
-        that of the least KL from G₀. A row has its β as `temperature`; 0 is rejection of all but the highest score.
+        that of the least KL from G₀. A row has its β as `temperature`; 0 is rejection of all but the highest score. An
+        infinite NLL is left out.
         """
         assert self.objective and self.seqgan.pretrained
         policy = MeasuredPolicy(self.seqgan.pretrained, self.config.seed, self.config.jit)
@@ -231,10 +232,9 @@ class MeasuredRun:
             weights, of_real = weights / weights.mean(), of_real / weights.mean()
             figures = {"objective": (np.mean(weights * scores), math.nan)}
             figures["kl_to_pretrained"] = np.mean(xlogy(weights, weights)), math.nan
-            if len(self.test):
-                with np.errstate(divide="ignore", invalid="ignore"):  # a weight of 0 has an infinite NLL
-                    nll = nats(policy, self.test) - np.log(of_real)
-                    figures["nll_test"] = ratio_and_error(nll, self.lengths(self.test))
+            if len(self.test) and of_real.all():  # else it is infinite
+                nll = nats(policy, self.test) - np.log(of_real)
+                figures["nll_test"] = ratio_and_error(nll, self.lengths(self.test))
             yield row(f"{self.name}, {name}", figures, beta, **at)
 
 
@@ -311,7 +311,7 @@ def check_together(arguments: Any, logdirs: Sequence[Path]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The program; returns the exit status, 2 with one line on stderr where something can't be used."""
+    """The program; returns the exit status, 2 with one line on stderr where something can't be used, 3 for `NoGain`."""
     parser = Parser(prog="temperatures.py", description=__doc__.split("\n")[0], allow_abbrev=False)
     add = parser.add_argument
     add("logdirs", nargs="+", type=Path, metavar="LOGDIR", help="--log_dir of runs with the same data")
@@ -380,7 +380,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_whole(arguments.csv, content)
         if arguments.output:
             pairs = OBJECTIVE_PAIRS if numbers or betas else PAIRS
-            draw_samples(arguments.output, frame.replace(math.inf, math.nan), pairs=pairs)
+            draw_samples(arguments.output, frame, pairs=pairs)
     return 0
 
 
