@@ -204,20 +204,16 @@ def test_a_cosine_falls_to_0_over_all_updates_of_a_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("first", "then", "why"),
+    ("rate", "first", "then", "why"),
     [
-        ("--cosine_decay g --total_epochs 2", "--cosine_decay g --total_epochs 3", "--total_epochs 2, not 3 (cosine"),
-        ("--cosine_decay d --total_epochs 0", "--cosine_decay d --total_epochs 2", "--total_epochs 0, not 2 (cosine"),
-        (
-            "--cosine_decay g_pretrain --total_epochs 0",
-            "--cosine_decay g_pretrain --total_epochs 1 --d_steps 5 --rollout_num 16",
-            "",
-        ),
-        ("--cosine_decay g_pretrain", "--cosine_decay g_pretrain --pretrain_g_epochs 6", "epochs 4, not 6 (cosine"),
+        ("g", "--total_epochs 2", "--total_epochs 3", "--total_epochs 2, not 3 (cosine"),
+        ("d", "--total_epochs 0", "--total_epochs 2", "--total_epochs 0, not 2 (cosine"),  # D's rate has fallen
+        ("g_pretrain", "--total_epochs 0", "--total_epochs 1 --d_steps 5 --rollout_num 16", ""),
+        ("g_pretrain", "--total_epochs 1", "--total_epochs 1 --pretrain_g_epochs 6", "epochs 4, not 6 (cosine"),
     ],
 )
-def test_a_longer_run_is_another_where_a_rate_has_fallen(tmp_path, capsys, first, then, why):
-    logs = ["--log_dir", str(tmp_path), "--no-evaluate"]
+def test_a_longer_run_is_another_where_a_rate_has_fallen(tmp_path, capsys, rate, first, then, why):
+    logs = ["--cosine_decay", rate, "--log_dir", str(tmp_path), "--no-evaluate"]
     assert train([*TINY, *first.split(), *logs]) == 0
     capsys.readouterr()
     assert train([*TINY, *then.split(), *logs]) == (2 if why else 0)
@@ -279,7 +275,7 @@ def test_the_batches_go_on_from_those_of_pretraining(tmp_path):
     words = [*TINY, *shlex.split(f"--train_size 12 --d_batch_size 6 --mle_steps 2 --no-evaluate --log_dir {tmp_path}")]
     seen: list = []
 
-    def note(name, arguments, result):
+    def note(name, arguments):
         if name in ("mle_step", "follow_policy"):
             seen.append(arguments[0].numpy() if name == "mle_step" else name)
 
