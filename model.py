@@ -346,7 +346,7 @@ class SeqGAN:
                 tokens = tf.concat([tf.slice(part, [i * half, 0], [half, -1]) for part in (reals, fakes)], axis=0)
                 tokens = tf.ensure_shape(tokens, [2 * half, config.seq_len])
                 dropout_seed = key(config.seed, Purpose.DROPOUT, step, epoch, i)
-                batch_loss, batch_accuracy = self._update_discriminator(tokens, labels, dropout_seed)
+                batch_loss, batch_accuracy = self.update_discriminator(tokens, labels, dropout_seed)
                 return i + 1, loss + batch_loss, accuracy + batch_accuracy
 
             start = (0, loss, accuracy)
@@ -358,8 +358,8 @@ class SeqGAN:
         updates = passes * count
         return DiscriminatorStep(loss / updates, accuracy / updates)
 
-    def _update_discriminator(self, tokens: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> DiscriminatorStep:
-        """One minibatch: int32 [n, T] with labels int32 [n]; `seed` is the dropout's key."""
+    def update_discriminator(self, tokens: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> DiscriminatorStep:
+        """One update on a minibatch: int32 [n, T] with labels int32 [n]; `seed` is the dropout's key."""
         assert self.discriminator is not None
         with tf.GradientTape() as tape:
             loss, accuracy = self.discriminator.loss(tokens, labels, seed)

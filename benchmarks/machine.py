@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from model import SeqGAN
+from oracle import Oracle
 from support.config import Config
 from support.cpus import cpu_model
 
@@ -100,35 +102,28 @@ def adam_traffic(variables: list) -> float:
     return 7 * 4 * sum(int(np.prod(v.shape)) for v in variables)
 
 
-def work_of_steps(config: Config, model, oracle) -> dict[str, Work]:
+def work_of_steps(config: Config, seqgan: SeqGAN, oracle: Oracle) -> dict[str, Work]:
     """What each step must do, without tricks."""
     batch, seq_len, rollouts = config.batch_size, config.seq_len, config.rollout_num
-    policy = policy_step(config.g_emb_dim, config.g_hidden_dim, model.generator.vocab_size)
+    policy = policy_step(config.g_emb_dim, config.g_hidden_dim, seqgan.generator.vocab_size)
     real = policy_step(oracle.embedding.output_dim, oracle.hidden_dim, oracle.vocab_size)
-    g_adam = adam_traffic(model.generator.trainable_variables)
-    update = Work(3 * batch * seq_len * policy, g_adam)  # backward: two products for each forward one
-    rewards = Work(
-        rollouts * batch * seq_len * (seq_len - 1) / 2 * policy
-        + batch * (rollouts * (seq_len - 1) + 1) * verdict(config)
-    )
-    d_update = Work(3 * config.d_batch_size * verdict(config), adam_traffic(model.discriminator.trainable_variables))
-    half = config.d_batch_size // 2
+    assert seqgan.discriminator is not None
+    # backward: two products for each forward one
+    update = Work(3 * batch * seq_len * policy, adam_traffic(seqgan.generator.trainable_variables))
+    d_traffic = adam_traffic(seqgan.discriminator.trainable_variables)
+    d_update = Work(3 * config.d_batch_size * verdict(config), d_traffic)
+    sampled = batch * seq_len * policy
+    completed = rollouts * batch * seq_len * (seq_len - 1) / 2 * policy
+    rewards = completed + batch * (rollouts * (seq_len - 1) + 1) * verdict(config)
     passes = config.d_steps * config.d_epochs
-    epoch = Work(
-        batch * seq_len * policy
-        + rewards.flops
-        + update.flops
-        + passes * d_update.flops
-        + config.d_steps * half * seq_len * (policy + real),
-        update.traffic + passes * d_update.traffic,
-    )
-    evaluation = Work(2 * config.eval_samples * seq_len * (policy + real))
+    drawn = config.d_steps * config.d_batch_size // 2 * seq_len * (policy + real)
+    epoch = sampled + rewards + update.flops + passes * d_update.flops + drawn
     return {
         "mle_step": update,
-        "sample_batch": Work(batch * seq_len * policy),
-        "reward_pass": rewards,
+        "sample_batch": Work(sampled),
+        "reward_pass": Work(rewards),
         "policy_gradient_step": update,
         "d_step": d_update,
-        "evaluation": evaluation,
-        "adversarial_epoch": epoch,
+        "evaluation": Work(2 * config.eval_samples * seq_len * (policy + real)),
+        "adversarial_epoch": Work(epoch, update.traffic + passes * d_update.traffic),
     }

@@ -108,14 +108,14 @@ class TuneEvaluator(Evaluator):
         data, settings, grid = self.data, self.settings, self.data.grid
         generated = policy.sample(SAMPLES, Purpose.IMAGES, tf.constant(epoch)).numpy()
         real = draw(data.windows, SAMPLES, settings.seed, Purpose.IMAGES, epoch)
-        songs = [midi_file(tokens, data.frame_seconds, grid.beats, grid.onsets) for tokens in generated]
+        songs = [midi_file(tokens, grid) for tokens in generated]
         for name, content in zip(SONGS, songs, strict=True):
             write_whole(settings.log_dir / name, content)
         if settings.songs_dir:
             write_songs(settings.songs_dir, SONGS, songs)
         for name, tunes in (("generated", generated), ("real", real)):
-            picture = piano_roll(tunes, data.frame_seconds, f"{name}, epoch {epoch}", grid.onsets)
-            clips = np.stack([audio(tokens, data.frame_seconds, grid.onsets) for tokens in tunes])
+            picture = piano_roll(tunes, grid, f"{name}, epoch {epoch}")
+            clips = np.stack([audio(tokens, grid) for tokens in tunes])
             log.image(epoch, f"piano_roll/{name}", picture)
             log.audio(epoch, f"audio/{name}", clips, SAMPLE_RATE)
             if settings.pictures:

@@ -35,6 +35,7 @@ import dataclasses
 import functools
 import itertools
 import shlex
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,7 +45,7 @@ import hypothesis
 import numpy as np
 import pytest
 import tensorflow as tf
-from fault_injection import Trainer, fitting
+from fault_injection import Trainer, differing, fitting, outcome
 
 import main as program
 from data import checksum
@@ -69,13 +70,15 @@ tf.get_logger().setLevel("ERROR")  # it warns of retracing, which many small mod
 
 NOW, END = Due(evaluation=True, samples=False, last=False), Due(evaluation=True, samples=True, last=True)
 ROOT = Path(__file__).resolve().parent.parent
-SIZES = shlex.split(
-    "--no-jit --seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 "
-    "--d_filter_sizes 1 3 --d_num_filters 4 3 --d_batch_size 8 "
+COMMON = shlex.split(
+    "--no-jit --seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 --d_batch_size 8 "
     "--pretrain_g_epochs 4 --pretrain_d_epochs 2 --total_epochs 3 --d_steps 2 --d_epochs 2 --eval_samples 16 "
     "--eval_every 2 --d_eval_samples 0"
 )
-TINY = [*SIZES, *shlex.split("--vocab_size 4 --oracle_emb_dim 3 --oracle_hidden_dim 4")]
+SIZES = [*COMMON, *shlex.split("--d_filter_sizes 1 3 --d_num_filters 4 3")]
+ORACLE = shlex.split("--vocab_size 4 --oracle_emb_dim 3 --oracle_hidden_dim 4")
+TINY = [*SIZES, *ORACLE]
+BIGRAM = [*COMMON, *ORACLE, *shlex.split("--discriminator bigram --d_draws 8")]  # TINY with an additive discriminator
 QUICK = (  # files that take seconds, for `-m quick`
     *("bad_input", "checkpoints", "discriminator", "fetch_nottingham", "metrics", "midi", "oracle"),
     *("prepare_quatrains", "readme", "seeds"),
@@ -246,6 +249,31 @@ class Watched:
 def watching(after: Callable[[str, tuple, Any], None]) -> program.Makers:
     """The makers of a run that shares what is compiled and is `Watched`."""
     return MAKERS._replace(seqgan=lambda *given, **more: Watched(shared_seqgan(*given, **more), after))
+
+
+def interrupted_at(step: int) -> program.Makers:
+    """The makers of a run that is sent SIGTERM during its step of this number, from 1, counted in this process."""
+    count = itertools.count(1)
+
+    def after(name: str, arguments: tuple, result: Any) -> None:
+        if name in ("mle_epoch", "mle_step", "g_step", "d_step") and next(count) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return watching(after)
+
+
+def resumed_alike(folder: Path, words: Sequence[str], *steps: int) -> list[str]:
+    """What a run left alone and one that is interrupted, in each process after so many steps, leave otherwise."""
+
+    def run(name: str, makers: program.Makers = MAKERS) -> int:
+        logs = ["--log_dir", str(folder / name / "train"), "--eval_log_dir", str(folder / name / "eval")]
+        return program.main([*words, *logs], makers)
+
+    assert run("whole") == 0
+    for step in steps:
+        assert run("broken", interrupted_at(step)) == 128 + signal.SIGTERM
+    assert run("broken") == 0
+    return differing(outcome(folder / "broken"), outcome(folder / "whole"))
 
 
 def evaluation_of(config: Config, data: Dataset, seqgan: SeqGAN, **more: Any) -> Evaluation:

@@ -4,23 +4,21 @@ import pytest
 import tensorflow as tf
 from conftest import action_values, all_sequences, probabilities, random_generator, randomise
 
-from additive import AdditiveDiscriminator, BigramDiscriminator, LSTMDiscriminator
-from discriminator import FAKE, REAL
-from expected import surrogate
-from generator import State
-from guided import GuidedGenerator, best_guidance
+from discriminator import FAKE, REAL, Options
+from generator import State, Tempered, TokenSpec
+from guidance.additive import AdditiveDiscriminator, BigramDiscriminator, LSTMDiscriminator
+from guidance.guided import GuidedPolicy, best_guidance
+from guidance.learning import surrogate
 from support.seeds import Purpose, key, uniforms
 
-KINDS = pytest.mark.parametrize("kind", ["bigram", "lstm"])
+KINDS = pytest.mark.parametrize("kind", [BigramDiscriminator, LSTMDiscriminator], ids=["bigram", "lstm"])
 ENDS = pytest.mark.parametrize("end_token", [None, 1], ids=["one length", "unequal lengths"])
 
 
-def made(kind: str, vocab_size: int = 4, seq_len: int = 3, end_token: int | None = None, **others):
+def made(kind, vocab_size: int = 4, seq_len: int = 3, end_token: int | None = None, **others) -> AdditiveDiscriminator:
     """A discriminator with weights far from 0."""
-    if kind == "bigram":
-        discriminator = BigramDiscriminator(vocab_size, seq_len, 3, end_token=end_token, **others)
-    else:
-        discriminator = LSTMDiscriminator(vocab_size, seq_len, 3, 5, end_token=end_token, **others)
+    options = {"emb_dim": 3, "hidden_dim": 5, "l2": 0.0, "dropout_keep_prob": 1.0} | others
+    discriminator = kind(TokenSpec(vocab_size, seq_len, 0, end_token), Options(**options))
     randomise(discriminator, seed=7)
     return discriminator
 
@@ -30,7 +28,7 @@ class Table(AdditiveDiscriminator):
 
     def __init__(self, vocab_size: int, seq_len: int, end_token: int | None = None):
         self.base = vocab_size + 2  # of a prefix's number: token + 1, and 0 for none
-        super().__init__(vocab_size, seq_len, self.base**seq_len, end_token=end_token)
+        super().__init__(TokenSpec(vocab_size, seq_len, 0, end_token), Options(emb_dim=self.base**seq_len))
         self.memory_dim = 1
         self.successors.assign(tf.zeros_like(self.successors))
 
@@ -82,7 +80,7 @@ def test_log_odds_are_the_sum_of_the_scores_of_the_tokens(kind, end_token):
     for n in (1, 3):
         score = discriminator.completion_log_odds(tf.constant(tokens))(rollouts, tf.constant(n))
         np.testing.assert_allclose(score[0], sums, atol=1e-5)
-        prob = discriminator.completion_scorer(tf.constant(tokens))(rollouts, tf.constant(n))
+        prob = discriminator.completion_probs(tf.constant(tokens))(rollouts, tf.constant(n))
         np.testing.assert_allclose(prob[0], 1 / (1 + np.exp(-sums)), atol=1e-5)
 
 
@@ -100,7 +98,7 @@ def test_a_score_depends_on_what_came_before_alone(kind):
 
 
 def test_a_bigram_score_is_bilinear():
-    discriminator = made("bigram", vocab_size=4, seq_len=3)
+    discriminator = made(BigramDiscriminator, vocab_size=4, seq_len=3)
     a, successors = discriminator.embedding.embeddings.numpy(), discriminator.successors.numpy()
     tokens = np.array([[1, 3, 2]])
     read = [0, 1, 3]  # the start token first
@@ -115,7 +113,7 @@ def test_with_the_exact_log_ratio_it_is_the_best_discriminator_and_guides_to_the
     p, g = probabilities(oracle), probabilities(generator)
     tokens = tf.constant(all_sequences(4, 3, end_token))
     np.testing.assert_allclose(tf.sigmoid(table.log_odds(tokens)), p / (p + g), atol=1e-5)
-    guided = GuidedGenerator(generator, table, tf.Variable(1.0))
+    guided = GuidedPolicy(generator, table, tf.Variable(1.0))
     np.testing.assert_allclose(probabilities(guided), p, atol=1e-6)
     guided.eta.assign(0.0)
     np.testing.assert_allclose(probabilities(guided), g, atol=1e-6)
@@ -137,7 +135,7 @@ def test_with_the_exact_log_ratio_it_is_the_best_discriminator_and_guides_to_the
 def test_the_guided_generator_is_the_product_normalised_over_the_next_token(kind, end_token, jit):
     generator, discriminator = random_generator(end_token=end_token), made(kind, end_token=end_token)
     eta = 0.7
-    guided = GuidedGenerator(generator, discriminator, tf.Variable(eta))
+    guided = GuidedPolicy(generator, discriminator, tf.Variable(eta))
     tokens = all_sequences(4, 3, end_token)
     expected = np.zeros(len(tokens))
     state, context = generator.first_state(len(tokens)), discriminator.first_state(len(tokens))
@@ -159,23 +157,17 @@ def test_the_guided_generator_is_the_product_normalised_over_the_next_token(kind
 
 
 def test_guides_can_be_stacked_and_have_temperatures():
-    generator, first, second = random_generator(), made("bigram"), made("lstm")
-    stacked = GuidedGenerator(GuidedGenerator(generator, first, tf.Variable(0.5)), second, tf.Variable(2.0))
+    generator, first, second = random_generator(), made(BigramDiscriminator), made(LSTMDiscriminator)
+    stacked = GuidedPolicy(GuidedPolicy(generator, first, tf.Variable(0.5)), second, tf.Variable(2.0))
     tokens = tf.constant(all_sequences(4, 3))
-    contexts = (
+    scores = (
         0.5 * first.next_scores(first.contexts(tokens).hidden),
-        2 * second.next_scores(second.contexts(tokens).hidden),
+        2 * second.next_scores(second.contexts(tokens)[0]),
     )
-    logits = generator.logits(generator.states(tokens).hidden) + sum(contexts)  # [T, B, V]
-    for temperature in (1.0, 0.5):
+    logits = generator.logits(generator.states(tokens).hidden) + sum(scores)  # [T, B, V]
+    for temperature, policy in ((1.0, stacked), (0.5, Tempered(stacked, 0.5))):
         chosen = tf.gather(tf.nn.log_softmax(logits / temperature), tf.transpose(tokens), batch_dims=2)
-        with stacked.at_temperature(temperature):
-            np.testing.assert_allclose(stacked.log_probs(tokens), tf.transpose(chosen), atol=1e-4)
-    np.testing.assert_allclose(
-        stacked.log_probs(tokens),
-        tf.transpose(tf.gather(tf.nn.log_softmax(logits), tf.transpose(tokens), batch_dims=2)),
-        atol=1e-4,
-    )
+        np.testing.assert_allclose(policy.log_probs(tokens), tf.transpose(chosen), atol=1e-4)
 
 
 @KINDS
@@ -219,7 +211,7 @@ def test_the_loss_is_cross_entropy_with_a_penalty_and_its_gradient_is_that_of_di
 
 
 def test_dropout_changes_what_is_read_and_repeats_with_its_key():
-    for kind in ("bigram", "lstm"):
+    for kind in (BigramDiscriminator, LSTMDiscriminator):
         discriminator = made(kind, dropout_keep_prob=0.5)
         tokens = tf.constant(all_sequences(4, 3))
         scores = [
@@ -242,10 +234,9 @@ def test_training_finds_the_best_scores():
 
     ratio = chain(log_p) - chain(log_g)
     p, g = np.exp(chain(log_p)), np.exp(chain(log_g))
-    for discriminator in (
-        BigramDiscriminator(3, 3, 4, start_token=3, seed=1),
-        LSTMDiscriminator(3, 3, 4, 8, start_token=3, seed=1),
-    ):
+    for kind in (BigramDiscriminator, LSTMDiscriminator):
+        options = Options(emb_dim=4, hidden_dim=8, l2=0.0, dropout_keep_prob=1.0, seed=1)
+        discriminator = kind(TokenSpec(3, 3, start_token=3), options)
         optimizer = keras.optimizers.Adam(0.02)
         optimizer.build(discriminator.trainable_variables)
         both = tf.constant(np.concatenate([tokens, tokens]))
@@ -269,7 +260,7 @@ def test_training_finds_the_best_scores():
 @pytest.mark.parametrize("kl_weight", [0.0, 0.6])
 def test_the_expected_policy_gradient_is_exact_with_what_follows_and_biased_without(end_token, kl_weight):
     generator, reference = (random_generator(seed=seed, end_token=end_token) for seed in (1, 2))
-    discriminator = made("lstm", end_token=end_token)
+    discriminator = made(LSTMDiscriminator, end_token=end_token)
     tokens = all_sequences(4, 3, end_token)
     drawn = tf.constant(tokens)
     probs, kept = probabilities(generator), {"reference": reference, "kl_weight": kl_weight} if kl_weight else {}
@@ -298,7 +289,7 @@ def test_the_expected_policy_gradient_is_exact_with_what_follows_and_biased_with
 def test_where_nothing_follows_the_expected_policy_gradient_needs_no_rollouts(kl_weight):
     """Of single tokens. With advantages an error in what is expected at once would cancel; here it shows."""
     generator, reference = (random_generator(seq_len=1, seed=seed) for seed in (1, 2))
-    discriminator = made("bigram", seq_len=1)
+    discriminator = made(BigramDiscriminator, seq_len=1)
     drawn = tf.constant(all_sequences(4, 1))
     with tf.GradientTape(persistent=True) as tape:
         log_probs = generator.log_probs(drawn)[:, 0]

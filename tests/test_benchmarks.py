@@ -1,24 +1,20 @@
 """benchmarks/ at tiny sizes: that they run, and that what they count is what there is."""
 
 import json
-import shlex
 
-import keras
-import numpy as np
 import pytest
-import tensorflow as tf
-from conftest import ROOT, TINY, all_sequences, probabilities, train
+from conftest import ROOT, TINY
 
-from benchmarks import module_by_mle, steps
+from benchmarks import steps
 from benchmarks.machine import Peaks, Work, policy_step, verdict, work_of_steps
-from model import SeqGAN
+from generator import TokenSpec
+from model import build
 from oracle import Oracle
 from support.parser import parse
 
 
 def test_steps(tmp_path, capsys):
-    tiny = shlex.split(" ".join(TINY).replace("--pretrain_g_epochs 4", "--no-jit"))
-    assert steps.main(["--repeats", "1", "--json", str(tmp_path / "steps.json"), *tiny]) == 0
+    assert steps.main(["--repeats", "1", "--json", str(tmp_path / "steps.json"), *TINY]) == 0
     lines = capsys.readouterr().out.splitlines()
     content = json.loads((tmp_path / "steps.json").read_text())
     names = {"mle_step", "sample_batch", "reward_pass", "policy_gradient_step", "d_step", "evaluation"}
@@ -47,7 +43,7 @@ def test_operations_are_counted_as_the_shapes_have_them():
         2 * w * 64 * n * (21 - w) for w, n in zip(config.d_filter_sizes, config.d_num_filters, strict=True)
     )
     assert verdict(config) == convolutions + 2 * 2 * 1720**2 + 2 * 1720 * 2
-    works = work_of_steps(config, SeqGAN(config, 5000), Oracle(5000, 20, 32, 32, seed=1))
+    works = work_of_steps(config, build(config, TokenSpec(5000, 20)), Oracle(5000, 20, 32, 32, seed=1))
     assert 585e9 < works["reward_pass"].flops < 600e9
     assert works["mle_step"].flops == 3 * works["sample_batch"].flops == 3 * 64 * 20 * policy_step(32, 32, 5000)
     assert Work(3e9, 2e9).floor(Peaks(1e9, 1e9)) == 5.0
@@ -80,33 +76,3 @@ def test_the_tables_are_those_of_the_results():
         name = next(name for name in titles if titles[name] == title)
         gflop = paper["steps"][name]["median"] * paper["peaks"]["flops"] / 1e9
         assert float(f"{gflop:.3g}") == pytest.approx(float(cells[-1].replace(",", "")))
-
-
-def test_a_module_by_maximum_likelihood(tmp_path, knowing, capsys):
-    """It lowers the NLL of a generator that has hardly learnt; its first loss is that of G' by enumeration."""
-    words = shlex.split(
-        "--vocab_size 4 --seq_len 3 --g_emb_dim 3 --g_hidden_dim 5 --d_emb_dim 3 --batch_size 4 --no-jit"
-    )
-    words += shlex.split("--oracle_emb_dim 3 --oracle_hidden_dim 4 --oracle_init normal --eval_samples 1000")
-    words += shlex.split("--discriminator bigram --d_draws 64 --d_batch_size 8 --total_epochs 0 --pretrain_g_epochs 1")
-    assert train([*words, "--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval")]) == 0
-    capsys.readouterr()
-    assert module_by_mle.main([str(tmp_path / "train"), "--seconds", "1", "--rates", "0.03"]) == 0
-    rate, *lines = capsys.readouterr().out.splitlines()
-    assert rate.startswith("rate 0.03: ")
-    found = {line.split(":")[0]: [float(word) for word in line.split() if word[0].isdigit()] for line in lines}
-    assert list(found) == ["nll", "nll_test", "kl_reverse"]
-    for before, after in found.values():
-        assert after < before - 0.02
-    with pytest.raises(SystemExit) as stopped:
-        module_by_mle.main([str(knowing)])
-    assert stopped.value.code == 2 and "not additive" in capsys.readouterr().err
-
-    model = SeqGAN.restored(tmp_path / "train")
-    guided, tokens = model.guided.policy, all_sequences(4, 3)
-    expected = -np.log(probabilities(guided)).mean()
-    optimizer = keras.optimizers.Adam(0.01)
-    optimizer.build(guided.discriminator.trainable_variables)
-    update = module_by_mle.trainer(guided, optimizer, seed=1)
-    first = float(update(tf.constant(tokens), tf.constant(0)))
-    assert first == pytest.approx(expected, rel=1e-5) and float(update(tf.constant(tokens), tf.constant(1))) < first

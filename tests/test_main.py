@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import TINY, train
+from data.held_out import D_FIGURES
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 import main as program
-from data.held_out import D_FIGURES
 from model import SeqGAN
 from runs.console import where
 from runs.logs import RunLog

@@ -1,20 +1,16 @@
 """Resampling against enumeration, V = 3 and T = 3, all sequences and their probabilities being known; its figures."""
 
-import csv
 import functools
 import itertools
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import NOW, TINY, all_sequences, index_of, probabilities, random_generator, randomise, tiny_config, train
+from conftest import TINY, all_sequences, index_of, probabilities, random_generator, train
+from fault_injection import timeless_rows
 from test_generator import chi_square
 
-import oracle
-from data import held_out
-from model import SeqGAN
-from oracle import OracleData
-from resampling import GROUPS, Groups, resample
+from guidance.choosing import GROUPS, Groups, resample
 from runs.schedule import Schedule
 from support.parser import parse
 from support.seeds import Purpose, key
@@ -179,63 +175,15 @@ def test_the_others_are_those_of_other_groups():
 # ---- in the program
 
 
-def test_an_evaluation_measures_what_is_kept(monkeypatch):
-    for module in (held_out, oracle):
-        monkeypatch.setattr(module, "GROUPS", 3072)  # for errors that are small against what changes
-    config = tiny_config("--no-jit", "--eval_samples", "4000", "--d_eval_samples", "4000", "--candidates", "2")
-    data, model = OracleData(config), SeqGAN(config, 4)
-    for network, seed in ((data.oracle, 3), (model.generator, 1), (model.discriminator, 19)):
-        randomise(network, seed)
-    p, g = (found / found.sum() for found in map(probabilities, (data.oracle, model.generator)))
-    r = model.discriminator.log_odds(tf.constant(all_sequences(4, 3))).numpy().astype(np.float64)
-    if p @ r < g @ r:
-        for weight in (model.discriminator.output_layer.kernel, model.discriminator.output_layer.bias):
-            weight.assign(-weight)
-    beside = data.evaluate(model, 1, NOW)
-    figures = data.evaluate_discriminator(model, 1, beside)
-    eta = figures["d_eta"][0]
-    w = np.exp(eta * np.sign(p @ r - g @ r) * r)
-    q = 2 * g * (g * w[:, None] / (w[:, None] + w)).sum(axis=1)
-    assert q.sum() == pytest.approx(1) and np.abs(q - g).max() > 0.01
-    exact = {"nll": -(q @ np.log(p)), "nll_test": -(p @ np.log(q)), "g_entropy": -(q @ np.log(q))}
-    exact |= {"kl_reverse": q @ np.log(q / p), "kl_forward": p @ np.log(p / q)}
-    for name, value in exact.items():
-        measured, error = figures[f"{name}_resampled"]
-        assert abs(measured - value / 3) < 4 * error, name
-        assert beside[name][1] < error < 0.015
-    before = {"nll": -(g @ np.log(p)), "g_entropy": -(g @ np.log(g)), "kl_reverse": g @ np.log(g / p)}
-    for name, value in before.items():  # the draws of the pool are others than those of `beside`
-        change = figures[f"{name}_resampled"][0] - beside[name][0]
-        assert np.sign(change) == np.sign(exact[name] - value) and abs(exact[name] - value) / 3 > 0.01, name
-    gain, error = figures["d_gain_resampled"]
-    assert abs(gain - p @ np.log(q / g) / 3) < 4 * error < 0.02
-    assert figures["nll_test_resampled"][0] == pytest.approx(beside["nll_test"][0] - gain)
-    drawn = model.resample(20_000, tf.constant(2), tf.constant(eta, tf.float32), tf.constant(1)).numpy()
-    assert chi_square(np.bincount(index_of(drawn, 4), minlength=64), q) > 1e-3
-    assert not any("resampled" in name for name in data.evaluate_discriminator(model, 1))
-    w = p / g  # D*
-    q = 2 * g * (g * w[:, None] / (w[:, None] + w)).sum(axis=1)
-    exact = {"nll": -(q @ np.log(p)), "nll_test": -(p @ np.log(q)), "g_entropy": -(q @ np.log(q))}
-    exact |= {"kl_reverse": q @ np.log(q / p), "kl_forward": p @ np.log(p / q)}
-    best = data.choose_optimally(model, 1, beside, 2)
-    assert best.keys() == {f"{name}_resampled" for name in exact}
-    for name, value in exact.items():
-        measured, error = best[f"{name}_resampled"]
-        assert abs(measured - value / 3) < 4 * error < 0.06, name
-
-
 def test_a_run_shows_what_choosing_changes(tmp_path, capsys):
-    words = [*TINY, "--no-jit", "--total_epochs", "0", "--pretrain_d", "--d_eval_samples", "100", "--candidates", "3"]
-    words += ["--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval")]
-    assert train(words) == 0
+    words = [*TINY, "--total_epochs", "0", "--d_eval_samples", "100", "--candidates", "3"]
+    assert train([*words, "--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval")]) == 0
     assert "resampled" in capsys.readouterr().out
-    with open(tmp_path / "eval" / "metrics.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["phase"] for row in rows[-2:]] == ["pretrain_g", "pretrain_d"] and not rows[0]["nll_test_resampled"]
+    found = timeless_rows(tmp_path / "eval")
+    assert [row["phase"] for row in found[-2:]] == ["pretrain_g", "pretrain_d"] and not found[0]["nll_test_resampled"]
     for name in ("nll", "nll_test", "g_entropy", "kl_forward", "kl_reverse", "d_gain"):
-        assert float(rows[-1][f"{name}_resampled"]) == pytest.approx(float(rows[-1][name]), abs=0.5)
-        assert float(rows[-1][f"{name}_resampled_se"]) >= 0
-    assert SeqGAN.restored(tmp_path / "train").recorded["d_eta"][0] == float(rows[-1]["d_eta"])
+        assert float(found[-1][f"{name}_resampled"]) == pytest.approx(float(found[-1][name]), abs=0.5)
+        assert float(found[-1][f"{name}_resampled_se"]) >= 0
 
 
 @pytest.mark.parametrize(
@@ -243,7 +191,7 @@ def test_a_run_shows_what_choosing_changes(tmp_path, capsys):
     [
         ("--candidates 4 --d_eval_samples 0", "--candidates has no effect without --d_eval_samples above 0"),
         ("--candidates 4 --reward constant", "--candidates has no effect without --reward"),
-        ("--pretrain_d --reward constant", "--pretrain_d has no effect without --reward"),
+        ("--pretrain_d_epochs 3 --reward constant", "--pretrain_d_epochs has no effect without --reward"),
         ("--candidates -1", "--candidates"),
         ("--candidates 2000", "--candidates"),
     ],
@@ -255,9 +203,8 @@ def test_flags_without_an_effect(capsys, words, why):
     assert stopped.value.code == 2 and err.count("\n") == 1 and why in err, err
 
 
-def test_the_paper_s_discriminator_is_pretrained_where_it_is_asked_for():
-    kinds = [
-        [step.kind for step in Schedule(parse([*TINY, *words.split()]))]
-        for words in ("--total_epochs 0", "--total_epochs 0 --pretrain_d", "--pretrain_d", "")
-    ]
-    assert kinds[0] == ["mle"] * 4 and kinds[1] == ["mle"] * 4 + ["d"] * 2 and kinds[2] == kinds[3]
+@pytest.mark.parametrize(
+    ("words", "epochs"), [("", 50), ("--total_epochs 0", 0), ("--total_epochs 0 --pretrain_d_epochs 7", 7)]
+)
+def test_the_paper_s_discriminator_is_pretrained_where_it_is_of_use_or_asked_for(words, epochs):
+    assert Schedule(parse(words.split())).pretrain_d.epochs == epochs

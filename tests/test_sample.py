@@ -2,14 +2,15 @@
 
 import html
 import json
-import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from html.parser import HTMLParser
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pretty_midi
@@ -22,12 +23,19 @@ from test_nottingham import write_song
 from data.music.abc import HEADER, read_abc, to_abc
 from data.music.analysis import analysed
 from data.music.midi import midi_file, read_melody
+from data.music.songs import write_songs
 from data.music.tokens import Grid
-from model import SeqGAN
+from generator import Excluding, Policy, Tempered
 from runs.checkpoints import MARKS, Checkpoints
 from tools import sample
+from tools.restored import restore
 
-FEW = shlex.split("--pretrain_g_epochs 30 --total_epochs 0 --no-evaluate --no-jit")
+FEW = shlex.split("--pretrain_g_epochs 30 --pretrain_d_epochs 1 --total_epochs 0 --no-evaluate")
+
+
+def write_melodies(folder: Path) -> None:
+    for i in range(3):
+        write_song(folder / f"{i}.mid", [60 + i, 62, 64, 65, 67, 69, 71, 72])
 
 
 @pytest.fixture(scope="module")
@@ -36,39 +44,58 @@ def runs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     (folder / "lines.txt").write_text("\n".join(["ab", "abc", "bca", "cab", "c"] * 20), encoding="utf-8")
     (folder / "words.txt").write_text("\n".join(["to be", "or not to", "be", "not"] * 20), encoding="utf-8")
-    text = ["--dataset", "text", "--vocab_size", "99"]
-    for i in range(3):
-        write_song(folder / "melodies" / f"{i}.mid", [60 + i, 62, 64, 65, 67, 69, 71, 72])
+    write_melodies(folder / "melodies")
     for name, flags in (
-        ("ids", ["--vocab_size", "4", "--oracle_emb_dim", "3", "--oracle_hidden_dim", "4"]),
-        ("text", [*text, "--jit", "--data_dir", str(folder / "lines.txt")]),
-        ("words", [*text, "--tokens", "word", "--data_dir", str(folder / "words.txt")]),
-        ("tunes", ["--dataset", "Nottingham", "--data_dir", str(folder / "melodies")]),
-        ("onsets", ["--dataset", "Nottingham", "--onsets", "--data_dir", str(folder / "melodies")]),
+        ("ids", "--vocab_size 4 --oracle_emb_dim 3 --oracle_hidden_dim 4"),
+        ("text", f"--dataset text --vocab_size 99 --jit --data_dir {folder}/lines.txt"),
+        ("words", f"--dataset text --vocab_size 99 --tokens word --data_dir {folder}/words.txt"),
+        ("tunes", f"--dataset Nottingham --data_dir {folder}/melodies"),
+        ("onsets", f"--dataset Nottingham --onsets --data_dir {folder}/melodies"),
     ):
-        assert train([*SIZES, *FEW, *flags, "--log_dir", str(folder / name)]) == 0
+        assert train([*SIZES, *FEW, *flags.split(), "--log_dir", str(folder / name)]) == 0
     shutil.rmtree(folder / "melodies")
     (folder / "lines.txt").unlink()  # the run's own directory is all that is needed
     (folder / "words.txt").unlink()
     return folder
 
 
-def lines_of(capsysbinary, *argv: str) -> list[str]:
+@pytest.fixture
+def melodies(runs) -> Iterator[Path]:
+    """What the runs on music were trained on."""
+    write_melodies(runs / "melodies")
+    yield runs / "melodies"
+    shutil.rmtree(runs / "melodies")
+
+
+def lines_of(capsysbinary, *argv: object) -> list[str]:
     assert sample.main([str(word) for word in argv]) == 0
     captured = capsysbinary.readouterr()
     assert captured.err == b""
     return captured.out.decode().split("\n")[:-1]
 
 
-def sampled(model: SeqGAN, count: int, temperature: float, seed: int, never=()) -> np.ndarray:
+def refused(capsys, *argv: object, status: int = 2) -> str:
+    """The line with which the program ends."""
+    with pytest.raises(SystemExit) as stop:
+        sample.main([str(word) for word in argv])
+    captured = capsys.readouterr()
+    line = captured.err if isinstance(captured.err, str) else captured.err.decode()
+    assert stop.value.code == status and not captured.out
+    assert line.startswith("sample.py: error: ") and line.count("\n") == 1, line
+    return line
+
+
+def drawn(policy: Policy, count: int, seed: int, length: int = 3, prefix: Sequence[int] = (), **choice) -> np.ndarray:
     """Samples, int32 [count, T]."""
-    return np.concatenate(list(sample.portions(model.plain, count, [], temperature, seed, never=never)))
+    return np.concatenate(list(sample.portions(policy, count, prefix, seed, length, **choice)))
+
+
+# ---- lines
 
 
 def test_text_comes_back(runs, capsysbinary):
     lines = lines_of(capsysbinary, runs / "text", "-n", 300)
-    assert len(lines) == 300 and set("".join(lines)) <= set("abc\ufffd")
-    assert {len(line) for line in lines} == {0, 1, 2, 3} or {len(line) for line in lines} == {1, 2, 3}
+    assert len(lines) == 300 and set("".join(lines)) <= set("abc\ufffd") and {*map(len, lines)} | {0} == {0, 1, 2, 3}
     words = lines_of(capsysbinary, runs / "words", "-n", 50)
     assert {word for line in words for word in line.split()} <= {"to", "be", "or", "not", "<unk>"}
 
@@ -89,23 +116,104 @@ def test_ids_and_their_file(runs, capsysbinary, tmp_path):
     assert (tmp_path / "ids.txt").read_text() == "\n".join(lines) + "\n"
 
 
-def notes_of(path: Path) -> list[pretty_midi.Note]:
-    return pretty_midi.PrettyMIDI(str(path)).instruments[0].notes
+@pytest.mark.parametrize(("run", "prefix"), [("text", "b"), ("text", "ca"), ("words", " not  be "), ("ids", "3 1")])
+def test_a_prefix_is_kept(runs, capsysbinary, run, prefix):
+    flags, begin = [runs / run, "-n", 30, "--prefix", prefix], " ".join(prefix.split())
+    lines = lines_of(capsysbinary, *flags)
+    assert all(line.startswith(begin) for line in lines) and len(set(lines)) > 1
+    rest = [line.removeprefix(begin).strip() for line in lines]
+    assert lines_of(capsysbinary, *flags, "--without_prefix") == rest
+
+
+def test_text_goes_on_until_its_end(runs, capsysbinary):
+    lines = lines_of(capsysbinary, runs / "text", "-n", 300, "--length", 1000)
+    assert 3 < max(map(len, lines)) < 1000
+    assert [line[:3] for line in lines] == lines_of(capsysbinary, runs / "text", "-n", 300)
+    ids = lines_of(capsysbinary, runs / "ids", "-n", 2, "--length", 700, "--prefix", "1 " * 600)
+    assert [len(line.split()) for line in ids] == [700, 700] and all(line.startswith("1 " * 600) for line in ids)
+
+
+@pytest.mark.parametrize(("run", "temperature"), [("ids", 1.0), ("ids", 0.5), ("text", 1.0), ("text", 2.0)])
+def test_samples_follow_the_distribution_of_the_temperature(runs, run, temperature):
+    policy = Tempered(restore(runs / run).policy(), temperature)
+    probs = probabilities(policy)
+    counts = index_of(drawn(policy, 20_000, seed=3), policy.vocab_size, policy.end_token)
+    assert chi_square(np.bincount(counts, minlength=len(probs)), probs) > 1e-3
+
+
+def test_the_unknown_token_is_not_drawn(runs, capsysbinary):
+    """The others keep their proportions. Near a temperature of 0 the likeliest is taken."""
+    policy = restore(runs / "text").policy()
+    unknown = policy.vocab_size - 2
+    policy.output_layer.bias.assign_add(np.eye(policy.vocab_size, dtype=np.float32)[unknown] * 3)
+    first = drawn(policy, 20_000, 1)[:, 0], drawn(Excluding(policy, [unknown]), 20_000, 2)[:, 0]
+    plain, without = (np.bincount(tokens, minlength=unknown + 2) for tokens in first)
+    assert plain[unknown] > 1000 and without[unknown] == 0
+    logits = policy.logits(policy.first_state(1).hidden).numpy()[0].astype(np.float64)
+    probs = np.delete(np.exp(logits), unknown)
+    assert chi_square(np.delete(without, unknown), probs / probs.sum()) > 1e-3
+    hot = [runs / "text", "-n", 300, "--temperature", 100]
+    assert "\ufffd" not in "".join(lines_of(capsysbinary, *hot, "--no-unknown"))
+    assert "\ufffd" in "".join(lines_of(capsysbinary, *hot))
+    assert len(set(lines_of(capsysbinary, runs / "text", "-n", 50, "--temperature", 1e-6))) == 1
+
+
+def test_a_failure_leaves_the_file_that_was_there(runs, tmp_path, capsys):
+    (tmp_path / "boom.py").write_text("def boom(lines):\n    raise ValueError('no')\n")
+    for name in ("mine.txt", "mine.txt.partial"):
+        (tmp_path / name).write_text("precious")
+    argv = [str(runs / "text"), "-n", "3", "-o", str(tmp_path / "mine.txt")]
+    assert "ValueError: no" in refused(capsys, *argv, "--objective", f"{tmp_path / 'boom.py'}:boom")
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+    assert sample.main(argv) == 0 and len((tmp_path / "mine.txt").read_text().splitlines()) == 3
+    assert not list(tmp_path.glob(".*")) and (tmp_path / "mine.txt.partial").read_text() == "precious"
+    (tmp_path / "link.txt").symlink_to("mine.txt")  # as /dev/stdout is one
+    assert sample.main([*argv[:-1], str(tmp_path / "link.txt"), "-n", "5"]) == 0
+    assert (tmp_path / "link.txt").is_symlink() and len((tmp_path / "mine.txt").read_text().splitlines()) == 5
+
+
+def test_a_reader_that_has_seen_enough(runs):
+    command = f"{shlex.quote(sys.executable)} {ROOT / 'tools' / 'sample.py'} {runs / 'ids'} -n 100000 | head -n 1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd="/", check=True)
+    assert len(result.stdout.split()) == 3 and result.stderr == ""
+
+
+def test_nobody_to_print_to(runs, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit, match="2"):
+        sample.main([str(runs / "text")])
+    assert capsys.readouterr().err == "sample.py: error: stdout is closed; -o names a file\n"
+
+
+# ---- tunes
 
 
 def test_tunes_are_midi_files(runs, capsysbinary, tmp_path):
-    """The prefix is a middle C and a rest."""
+    """The prefix is a middle C and a rest. A single tune has the name that it is given."""
     lines = lines_of(capsysbinary, runs / "tunes", "-n", 3, "--prefix", " C4 r", "-o", tmp_path / "songs")
     assert lines == [f"3 tunes in {tmp_path / 'songs'}/sample*.mid"]
     for i in range(3):
-        notes = notes_of(tmp_path / "songs" / f"sample{i}.mid")
+        notes = pretty_midi.PrettyMIDI(str(tmp_path / "songs" / f"sample{i}.mid")).instruments[0].notes
         assert notes[0].pitch == 60 and notes[0].start == 0 and notes[0].end == pytest.approx(0.4)
         assert all(note.start >= 0.79 for note in notes[1:])
     assert lines_of(capsysbinary, runs / "tunes", "-n", 1) == [f"1 tune in {runs / 'tunes' / 'samples'}/sample0.mid"]
+    file = tmp_path / "tune.mid"
+    assert lines_of(capsysbinary, runs / "tunes", "-n", 1, "-o", file) == [f"1 tune in {file}"]
+    assert file.read_bytes() == (runs / "tunes" / "samples" / "sample0.mid").read_bytes()
 
 
 def test_no_stale_tunes_among_new_ones(runs, capsysbinary, tmp_path):
+    """What an earlier call has left goes, one that was interrupted as well; what is somebody's own stays."""
+
+    def interrupted() -> Iterator[bytes]:
+        yield from (b"tune", b"tune")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_songs(tmp_path, [f"sample{i}.mid" for i in range(3)], interrupted())
+    assert (tmp_path / "sample0.mid").read_bytes() == b"tune"
     lines_of(capsysbinary, runs / "tunes", "-n", 4, "-o", tmp_path)
+    assert all((tmp_path / f"sample{i}.mid").read_bytes() != b"tune" for i in range(4))
     mine = ["sample.mid", "sample4.wav", "sample5a.mid", "sample7.mid", "tune7.mid"]
     for name in mine:
         (tmp_path / name).touch()
@@ -116,73 +224,22 @@ def test_no_stale_tunes_among_new_ones(runs, capsysbinary, tmp_path):
     assert (tmp_path / "sample3.mid").read_bytes() == b"made better by hand"
 
 
-@pytest.mark.parametrize("earlier", [0, 1, 2])
+@pytest.mark.parametrize("earlier", [[], [3], [3, 1]])
 def test_no_tune_of_somebody_else_is_lost(runs, capsys, tmp_path, earlier):
     """Neither one that was there before, nor one that was changed, nor one in the place of one that was removed."""
-    for count in [[], [3], [3, 1]][earlier]:
+    for count in earlier:
         assert sample.main([str(runs / "tunes"), "-n", str(count), "-o", str(tmp_path)]) == 0
     (tmp_path / "sample2.mid").write_bytes(b"mine")
     capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        sample.main([str(runs / "tunes"), "-n", "3", "--seed", "9", "-o", str(tmp_path)])
-    line = f"{tmp_path / 'sample2.mid'}: not as this program wrote it; move it away, or choose another folder"
-    assert stop.value.code == 2 and capsys.readouterr().err == f"sample.py: error: {line}\n"
+    line = f"{tmp_path / 'sample2.mid'}: not as this program wrote it; move it away, or choose another folder\n"
+    assert refused(capsys, runs / "tunes", "-n", 3, "--seed", 9, "-o", tmp_path).endswith(line)
     assert (tmp_path / "sample2.mid").read_bytes() == b"mine"
 
 
-def test_what_an_interrupt_leaves_is_replaced(runs, capsysbinary, tmp_path, monkeypatch):
-    made = []
-
-    def midi_file(tokens, *arguments):
-        if made:
-            raise KeyboardInterrupt
-        made.append(tokens)
-        return b"tune"
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(sample, "midi_file", midi_file)
-        sample.main([str(runs / "tunes"), "-n", "3", "-o", str(tmp_path)])
-    assert (tmp_path / "sample0.mid").read_bytes() == b"tune"
-    lines_of(capsysbinary, runs / "tunes", "-n", 3, "-o", tmp_path)
-    assert (tmp_path / "sample0.mid").read_bytes() != b"tune" and (tmp_path / "sample2.mid").exists()
-
-
-def test_one_tune_has_the_name_it_is_given(runs, capsysbinary, tmp_path):
-    file = tmp_path / "tune.mid"
-    assert lines_of(capsysbinary, runs / "tunes", "-n", 1, "-o", file) == [f"1 tune in {file}"]
-    lines_of(capsysbinary, runs / "tunes", "-n", 1, "-o", tmp_path / "folder")
-    assert file.read_bytes() == (tmp_path / "folder" / "sample0.mid").read_bytes()
-
-
-class Elements(HTMLParser):
-    """Finds the elements of a page, and that each is closed."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.found, self.open = [], []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        self.found.append(tag)
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.found.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-
-@pytest.fixture
-def melodies(runs) -> Iterator[Path]:
-    """What the runs on music were trained on."""
-    for i in range(3):
-        write_song(runs / "melodies" / f"{i}.mid", [60 + i, 62, 64, 65, 67, 69, 71, 72])
-    yield runs / "melodies"
-    shutil.rmtree(runs / "melodies")
+def elements(text: str) -> Counter:
+    """How many elements of each kind a page has, each of which is closed: it is XML but for what HTML leaves out."""
+    text = re.sub("<!DOCTYPE html>|<meta[^>]*>|(?<=<audio) controls", "", text)
+    return Counter(element.tag for element in ElementTree.fromstring(text).iter())
 
 
 @pytest.mark.parametrize("run", ["tunes", "onsets"])
@@ -201,8 +258,7 @@ def test_tunes_as_abc_and_as_a_page(runs, melodies, capsysbinary, tmp_path, run)
         assert texts[-1].startswith(f"X:{i + 1}\nT:Tune {i} of seed 1\nM:")
     assert (songs / "tunes.abc").read_text() == HEADER + "\n".join(texts)
     page = (songs / "tunes.html").read_text()
-    elements = Elements(page).found
-    assert [elements.count(tag) for tag in ("section", "svg", "audio", "h3", "pre")] == [3, 6, 6, 3, 3]
+    assert [elements(page)[tag] for tag in ("section", "svg", "audio", "h3", "pre")] == [3, 6, 6, 3, 3]
     assert "http" not in page and all(f"<h2>Tune {i} of seed 1</h2>" in page for i in range(3))
     assert html.escape(str(runs / run)) in page and page.count(".mid</h3>") == 3
     # The next tunes replace them all; where the melodies are others, or gone, none is shown beside them.
@@ -212,7 +268,7 @@ def test_tunes_as_abc_and_as_a_page(runs, melodies, capsysbinary, tmp_path, run)
         error = capsysbinary.readouterr().err.decode()
         assert error.startswith(f"sample.py: tunes.html shows no training tunes: --data_dir {melodies}")
         assert reason in error and error.count("\n") == 1
-        assert Elements((songs / "tunes.html").read_text()).found.count("svg") == 3
+        assert elements((songs / "tunes.html").read_text())["svg"] == 3
         shutil.rmtree(melodies, ignore_errors=True)
     melodies.mkdir()
     assert lines_of(capsysbinary, *flags) == [told.split(",")[0]]
@@ -231,36 +287,28 @@ def test_variations_of_a_tune_begin_as_it_does(runs, capsysbinary, tmp_path, run
     onsets, begin = run == "onsets", [40, 42, 42, 0, 45, 45, 44, 44, 44, 40, 0, 0, 52, 52, 52, 51, 33, 33]
     if onsets:
         begin[2], begin[5] = 42 + 88, 45 + 88  # 44 is struck again, twice
-    tokens = canonical(np.array(begin), onsets)
-    (tmp_path / "a.mid").write_bytes(midi_file([0, 0, *tokens], onsets=onsets))
-    grid = Grid(0.4, onsets=onsets)
+    tokens, grid = canonical(np.array(begin), onsets), Grid(0.4, onsets=onsets)
+    (tmp_path / "a.mid").write_bytes(midi_file([0, 0, *tokens], grid))
     (tmp_path / "a.abc").write_text(to_abc(analysed(tokens, grid), 0.4, 1, "a"))
 
-    def drawn(*more: object) -> list[list[int]]:
+    def songs(*more: object) -> list[list[int]]:
         lines_of(capsysbinary, runs / run, "-n", 2, "--length", 30, *more, "-o", tmp_path / "songs")
         return [read_tokens(tmp_path / "songs" / f"sample{i}.mid", onsets=onsets).tolist() for i in range(2)]
 
-    whole = drawn("--like", tmp_path / "a.mid", "--keep", 9)
+    whole = songs("--like", tmp_path / "a.mid", "--keep", 9)
     assert [song[:9] for song in whole] == [tokens.tolist()[:9]] * 2 and whole[0] != whole[1]
-    assert drawn("--prefix_file", tmp_path / "a.abc", "--keep", 9) == whole
-    rest = drawn("--like", tmp_path / "a.mid", "--keep", 9, "--without_prefix")
+    assert songs("--prefix_file", tmp_path / "a.abc", "--keep", 9) == whole
+    rest = songs("--like", tmp_path / "a.mid", "--keep", 9, "--without_prefix")
     assert rest == [canonical(np.array(song[9:]), onsets).tolist() for song in whole]
-    assert [song[:16] for song in drawn("--like", tmp_path / "a.abc")] == [tokens.tolist()[:16]] * 2
-    assert [song[:18] for song in drawn("--like", tmp_path / "a.abc", "--keep", 29)] == [tokens.tolist()] * 2
-
-
-def test_what_is_written_without_the_prefix(runs, capsysbinary):
-    whole = lines_of(capsysbinary, runs / "text", "-n", 30, "--prefix", "b")
-    assert lines_of(capsysbinary, runs / "text", "-n", 30, "--prefix", "b", "--without_prefix") == [
-        line.removeprefix("b") for line in whole
-    ]
+    assert [song[:16] for song in songs("--like", tmp_path / "a.abc")] == [tokens.tolist()[:16]] * 2
+    assert [song[:18] for song in songs("--like", tmp_path / "a.abc", "--keep", 29)] == [tokens.tolist()] * 2
 
 
 def test_a_tune_longer_than_those_of_training(runs, capsysbinary, tmp_path):
     """1,000 tokens of 0.4 s, of which the first are those of a shorter tune."""
     for length in (3, 300, 1000):
-        more = ["--length", length, "--prefix", "R Eb5 D#5 R F#4", "-o", tmp_path / f"{length}.mid"]
-        lines_of(capsysbinary, runs / "tunes", "-n", 1, *(more if length > 5 else [*more[:2], *more[-2:]]))
+        prefix = ["--prefix", "R Eb5 D#5 R F#4"] if length > 5 else []
+        lines_of(capsysbinary, runs / "tunes", "-n", 1, "--length", length, *prefix, "-o", tmp_path / f"{length}.mid")
         song = pretty_midi.PrettyMIDI(str(tmp_path / f"{length}.mid"))
         assert song.get_end_time() == pytest.approx(0.4 * length) and song.get_tempo_changes()[1] == pytest.approx([75])
     first = [(note.pitch, note.start, note.end) for note in song.instruments[0].notes[:2]]
@@ -269,93 +317,45 @@ def test_a_tune_longer_than_those_of_training(runs, capsysbinary, tmp_path):
     assert len(longer) == 1000 and longer[:300].tolist() == shorter.tolist() and len(set(longer[700:].tolist())) > 5
 
 
+def with_flags(run: Path, copy: Path, **flags: object) -> Path:
+    """A copy of a run with other flags on record."""
+    shutil.copytree(run, copy, dirs_exist_ok=True)
+    content = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(content | {"flags": content["flags"] | flags}))
+    return copy
+
+
 def test_a_tune_by_the_beat_has_the_tempo_of_its_run(runs, capsysbinary, tmp_path):
-    shutil.copytree(runs / "tunes", tmp_path / "run")
-    described = json.loads((tmp_path / "run" / "config.json").read_text())
-    described["flags"]["frame_beats"] = 0.5
-    (tmp_path / "run" / "config.json").write_text(json.dumps(described))
-    (tmp_path / "run" / "tempo.json").write_text('{"beats_per_minute": 90}')
-    lines_of(capsysbinary, tmp_path / "run", "-n", 1, "--prefix", "C4 R", "-o", tmp_path / "a.mid")
+    run = with_flags(runs / "tunes", tmp_path / "run", token_length="0.5beats")
+    (run / "tempo.json").write_text('{"beats_per_minute": 90}')
+    lines_of(capsysbinary, run, "-n", 1, "--prefix", "C4 R", "-o", tmp_path / "a.mid")
     song = pretty_midi.PrettyMIDI(str(tmp_path / "a.mid"))
     assert song.get_tempo_changes()[1] == pytest.approx([90]) and song.get_end_time() == pytest.approx(1)
     assert song.instruments[0].notes[0].end == pytest.approx(1 / 3)
-    (tmp_path / "run" / "tempo.json").write_text('{"beats_per_minute": 9e9}')
-    with pytest.raises(SystemExit, match="2"):
-        sample.main([str(tmp_path / "run")])
-    assert "tempo.json: not a run's tempo" in capsysbinary.readouterr().err.decode()
+    (run / "tempo.json").write_text('{"beats_per_minute": 9e9}')
+    assert "tempo.json: not a run's tempo" in refused(capsysbinary, run)
 
 
-def test_text_goes_on_until_its_end(runs, capsysbinary):
-    lines = lines_of(capsysbinary, runs / "text", "-n", 300, "--length", 1000)
-    assert max(map(len, lines)) > 3 and max(map(len, lines)) < 1000
-    assert [line[:3] for line in lines] == lines_of(capsysbinary, runs / "text", "-n", 300)
-    ids = lines_of(capsysbinary, runs / "ids", "-n", 2, "--length", 700, "--prefix", "1 " * 600)
-    assert [len(line.split()) for line in ids] == [700, 700] and all(line.startswith("1 " * 600) for line in ids)
-
-
-def test_the_unknown_token_is_not_drawn(runs, capsysbinary):
-    """The others keep their proportions."""
-    model = SeqGAN.restored(runs / "text")
-    unknown = model.generator.vocab_size - 2
-    model.generator.output_layer.bias.assign_add(np.eye(model.generator.vocab_size, dtype=np.float32)[unknown] * 3)
-    first = [sampled(model, 20_000, 1.0, seed, never=never)[:, 0] for seed, never in ((1, []), (2, [unknown]))]
-    plain, without = (np.bincount(tokens, minlength=unknown + 2) for tokens in first)
-    assert plain[unknown] > 1000 and without[unknown] == 0
-    logits = model.generator.logits(model.generator.first_state(1).hidden).numpy()[0].astype(np.float64)
-    probs = np.delete(np.exp(logits), unknown)
-    assert chi_square(np.delete(without, unknown), probs / probs.sum()) > 1e-3
-    lines = lines_of(capsysbinary, runs / "text", "-n", 300, "--temperature", 100, "--no-unknown")
-    assert "\ufffd" not in "".join(lines)
-    assert "\ufffd" in "".join(lines_of(capsysbinary, runs / "text", "-n", 300, "--temperature", 100))
-
-
-@pytest.mark.parametrize(("run", "prefix"), [("text", "b"), ("text", "ca"), ("words", " not  be "), ("ids", "3 1")])
-def test_a_prefix_is_kept(runs, capsysbinary, run, prefix):
-    lines = lines_of(capsysbinary, runs / run, "-n", 30, "--prefix", prefix)
-    assert all(line.startswith(" ".join(prefix.split())) for line in lines)
-    assert len(set(lines)) > 1
-
-
-@pytest.mark.parametrize(("run", "temperature"), [("ids", 1.0), ("ids", 0.5), ("text", 1.0), ("text", 2.0)])
-def test_samples_follow_the_distribution_of_the_temperature(runs, run, temperature):
-    """softmax(logits / temperature) at each step, by enumeration."""
-    model = SeqGAN.restored(runs / run)
-    generator = model.generator
-    sequences = all_sequences(generator.vocab_size, 3, generator.end_token)
-    drawn = sequences != generator.vocab_size
-    logits = generator.logits(generator.states(tf.constant(sequences)).hidden) / temperature  # [T, n, V]
-    log_probs = tf.gather(tf.nn.log_softmax(logits), np.where(drawn, sequences, 0).T, batch_dims=2).numpy()
-    probs = np.exp((log_probs * drawn.T).sum(axis=0).astype(np.float64))
-    if temperature == 1.0:
-        np.testing.assert_allclose(probs, probabilities(generator), rtol=1e-4)
-    tokens = sampled(model, 20_000, temperature, seed=3)
-    counts = np.bincount(index_of(tokens, generator.vocab_size, generator.end_token), minlength=len(probs))
-    assert chi_square(counts, probs) > 1e-3
+# ---- runs and their checkpoints
 
 
 def test_any_checkpoint_there_is(runs, capsysbinary, tmp_path):
     """An older one gives what it gave when it was the newest."""
-    shutil.copytree(runs / "text", tmp_path / "run")
-    before = lines_of(capsysbinary, tmp_path / "run", "-n", 50)
-    assert before == lines_of(capsysbinary, tmp_path / "run", "-n", 50, "--checkpoint", 30)
-    model = SeqGAN.restored(tmp_path / "run")
-    model.generator.output_layer.bias.assign_add([5.0, *[0.0] * (model.generator.vocab_size - 1)])
-    state = Checkpoints(tmp_path / "run" / "checkpoints", model.checkpoint(), 2)
-    state.save(31, {MARKS: {"best": 30}})
-    newest = lines_of(capsysbinary, tmp_path / "run", "-n", 50)
-    assert newest != before == lines_of(capsysbinary, tmp_path / "run", "-n", 50, "--checkpoint", "best")
-    assert newest == lines_of(capsysbinary, tmp_path / "run", "-n", 50, "--checkpoint", "newest")
-
-
-def test_near_zero_the_likeliest_is_taken(runs, capsysbinary):
-    assert len(set(lines_of(capsysbinary, runs / "text", "-n", 50, "--temperature", 1e-6))) == 1
+    flags = [shutil.copytree(runs / "text", tmp_path / "run"), "-n", 50, "--checkpoint"]
+    before = lines_of(capsysbinary, *flags, "newest")
+    assert before == lines_of(capsysbinary, *flags, 30) == lines_of(capsysbinary, *flags, "pretrained")
+    seqgan = restore(tmp_path / "run").seqgan
+    seqgan.generator.output_layer.bias.assign_add([5.0, *[0.0] * (seqgan.policy.vocab_size - 1)])
+    Checkpoints(tmp_path / "run" / "checkpoints", seqgan.checkpoint(), 2).save(32, {MARKS: {"best": 31}})
+    newest = lines_of(capsysbinary, *flags[:-1])
+    assert newest == lines_of(capsysbinary, *flags, "newest") != before == lines_of(capsysbinary, *flags, "best")
 
 
 def test_a_run_under_way(runs, capsysbinary, tmp_path):
     """Its lock is held and its checkpoints come and go; nothing of it is touched."""
     shutil.copytree(runs / "text", tmp_path / "run")
-    newest = tmp_path / "run" / "checkpoints" / "step-000000030"
-    damaged = newest.with_name("step-000000031")
+    newest = tmp_path / "run" / "checkpoints" / "step-000000031"
+    damaged = newest.with_name("step-000000032")
     shutil.copytree(newest, damaged)
     before = sorted(path for path in tmp_path.rglob("*"))
     assert sample.main([str(tmp_path / "run"), "-n", "5"]) == 0
@@ -365,84 +365,180 @@ def test_a_run_under_way(runs, capsysbinary, tmp_path):
     assert sorted(path for path in tmp_path.rglob("*")) == before
 
 
-def test_a_reader_that_has_seen_enough(runs):
-    command = f"{shlex.quote(sys.executable)} {ROOT / 'tools' / 'sample.py'} {runs / 'ids'} -n 100000 | head -n 1"
-    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd="/", check=True)
-    assert len(result.stdout.split()) == 3 and result.stderr == ""
+def test_products_are_rounded_as_in_the_run(runs, tmp_path, capsysbinary):
+    for deterministic in (False, True):
+        lines_of(capsysbinary, with_flags(runs / "ids", tmp_path / "run", deterministic=deterministic), "-n", 1)
+        assert tf.config.experimental.tensor_float_32_execution_enabled() != deterministic
 
 
-def test_nobody_to_print_to(runs, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "stdout", None)
-    with pytest.raises(SystemExit) as stop:
-        sample.main([str(runs / "text")])
-    assert stop.value.code == 2
-    assert capsys.readouterr().err == "sample.py: error: stdout is closed; -o names a file\n"
-
-
+UNKNOWN, ALONE = "--prefix: not in the run's vocabulary:", "no name that ends in .mid, nor a folder that is there"
+NOTE = "a token of music is a note, such as C4 or F#4, R, a rest, or -, which holds one"
 BAD = [
-    ("text", ["--prefix", "axyb"], "--prefix: not in the run's vocabulary: 'x' 'y'"),
-    ("words", ["--prefix", "to bee"], "--prefix: not in the run's vocabulary: 'bee'"),
-    ("ids", ["--prefix", "1 4"], "--prefix: not in the run's vocabulary: '4'"),
-    ("ids", ["--prefix", "1 x -2 1.0"], "--prefix: not in the run's vocabulary: 'x' '-2' '1.0'"),
-    ("ids", ["--prefix", "9" * 5000], "--prefix: not in the run's vocabulary: '999"),
-    (
-        "tunes",
-        ["--prefix", "60 0"],
-        "'60' '0'; a token of music is a note, such as C4 or F#4, R, a rest, or -, which holds one\n",
-    ),
+    ("text", ["--prefix", "axyb"], f"{UNKNOWN} 'x' 'y'"),
+    ("words", ["--prefix", "to bee"], f"{UNKNOWN} 'bee'"),
+    ("ids", ["--prefix", "1 4"], f"{UNKNOWN} '4'"),
+    ("ids", ["--prefix", "1 x -2 1.0"], f"{UNKNOWN} 'x' '-2' '1.0'"),
+    ("ids", ["--prefix", "9" * 5000], f"{UNKNOWN} '999"),
+    ("ids", ["--prefix", "C4"], f"{UNKNOWN} 'C4'"),
+    ("tunes", ["--prefix", "60 0"], f"{UNKNOWN} '60' '0'; {NOTE}\n"),
+    ("tunes", ["--prefix", "C4 H4 C-1 C C10 G#0"], f"{UNKNOWN} 'H4' 'C-1' 'C' 'C10' 'G#0'"),
     ("text", ["--prefix", "abc"], "--prefix: 3 tokens leave none to draw of the run's 3"),
     ("text", ["--prefix", "abc", "--length", "2"], "--prefix: 3 tokens leave none to draw of --length 2"),
-    ("tunes", ["--prefix", "C4 H4 C-1 C C10 b0"], "--prefix: not in the run's vocabulary: 'H4' 'C-1' 'C' 'C10'"),
-    ("tunes", ["--prefix", "G#0"], "--prefix: not in the run's vocabulary: 'G#0'"),
-    ("ids", ["--prefix", "C4"], "--prefix: not in the run's vocabulary: 'C4'"),
-    ("text", ["--abc"], "/text is no run on music"),
-    ("ids", ["--like", "a.mid"], "/ids is no run on music"),
+    ("text", ["--abc"], "--abc: RUNS/text is no run on music"),
+    ("ids", ["--like", "a.mid"], "--prefix_file: RUNS/ids is no run on music"),
     ("tunes", ["--like", "a.mid", "--prefix", "C4"], "--prefix_file: not with --prefix"),
     ("tunes", ["--keep", "3"], "--keep has no effect without --prefix_file"),
     ("tunes", ["--without_prefix"], "--without_prefix has no effect without --prefix or --prefix_file"),
     ("tunes", ["--like", "absent.mid"], "absent.mid: No such file or directory"),
     ("tunes", ["--like", "absent.abc"], "absent.abc: No such file or directory"),
     ("tunes", ["-n", "1", "--abc", "-o", "a.mid"], "-o a.mid: --abc needs a folder, as it writes several files"),
-    ("text", ["--length", "0"], "argument --length: 0 is less than 1"),
-    ("text", ["--length", "100001"], "argument --length: 100001 is more than 100000"),
-    ("ids", ["--checkpoint", "best"], "ids/checkpoints: none is marked best: that takes evaluations on a valid split"),
-    ("ids", ["--checkpoint", "7"], "ids/checkpoints: none of step 7; there are 30"),
-    ("ids", ["--checkpoint", "last"], "argument --checkpoint: 'last' is not an integer"),
-    ("ids", ["--no-unknown"], "so there is no unknown token"),
     ("tunes", ["-n", "2", "-o", "tune.mid"], "-o tune.mid: -n 2 tunes need a folder, or -n 1"),
-    (
-        "tunes",
-        ["-n", "1", "-o", "song.wav"],
-        "-o song.wav: no name that ends in .mid, nor a folder that is there",
-    ),
+    ("tunes", ["-n", "1", "-o", "song.wav"], f"-o song.wav: {ALONE}"),
     ("tunes", ["-o", ""], "argument -o/--output: an empty name"),
-    ("text", ["-o", ""], "argument -o/--output: an empty name"),
-    ("text", ["--temperature", "0"], "argument --temperature: 0 is less than"),
-    ("text", ["--temperature", "nan"], "argument --temperature: nan is not finite"),
-    ("text", ["-n", "0"], "argument -n: 0 is less than 1"),
-    ("text", ["--seed", "-1"], "argument --seed: -1 is less than 0"),
+    ("tunes", ["-o", "/dev/null"], "/dev/null: File exists"),
     ("text", ["-o", "/dev/null/x"], "/dev/null/x: Not a directory"),
     ("text", ["-o", "/"], "/: Is a directory"),
-    ("tunes", ["-o", "/dev/null"], "/dev/null: File exists"),
+    ("text", ["--length", "100001"], "argument --length: 100001 is more than 100000"),
+    ("ids", ["--checkpoint", "best"], "ids/checkpoints: none is marked best: that takes evaluations on a valid split"),
+    ("ids", ["--checkpoint", "7"], "ids/checkpoints: none of step 7; there are 30, 31"),
+    ("ids", ["--checkpoint", "last"], "argument --checkpoint: 'last' is not an integer"),
+    ("ids", ["--no-unknown"], "so there is no unknown token"),
+    ("ids", ["--guide"], "--guide: the run's discriminator is not an additive one"),
+    ("text", ["--temperature", "0"], "argument --temperature: 0 is less than"),
+    ("text", ["-n", "0"], "argument -n: 0 is less than 1"),
+    ("text", ["--seed", "-1"], "argument --seed: -1 is less than 0"),
     ("absent", [], "absent: no run (there is no config.json)"),
-    ("text", ["--objective", "none.py:f"], "--objective none.py: No such file or directory"),
-    ("text", ["--objective", "none.py"], "--objective none.py: not a FILE.py:FUNCTION"),
-    ("text", ["--objective", ""], "not a FILE.py:FUNCTION"),
-    ("text", ["--objective", "a.py:f", "--eta", "1", "--candidates", "2"], "--eta is of the discriminator"),
     ("", [], "no run"),
+    ("text", ["--objective", "none.py:f"], "--objective none.py: No such file or directory"),
+    ("text", ["--objective", "none.py"], "--objective none.py: not a FILE.py:NAME"),
+    ("text", ["--objective", ""], "not a FILE.py:NAME"),
+    ("text", ["--objective", "a.py:f", "--eta", "1", "--candidates", "2"], "--eta is of the discriminator"),
+    ("ids", ["--eta", "1"], "--eta has no effect without --candidates of 2 or more"),
+    ("ids", ["--candidates", "0"], "argument --candidates: 0 is less than 1"),
+    ("ids", ["--candidates", "2", "--guide"], "--candidates are drawn from the generator itself: not with --guide"),
 ]
 
 
-OBJECTIVE = "def most_a(texts):\n    assert all(isinstance(text, str) for text in texts)\n"
-OBJECTIVE += "    return [text.count('a') for text in texts]\n"
+@pytest.mark.parametrize(("run", "flags", "why"), BAD)
+def test_what_cannot_be_sampled(runs, capsys, run, flags, why):
+    assert why.replace("RUNS", str(runs)) in refused(capsys, runs / run, *flags)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("vocabulary.json", "{", "vocabulary.json: not a vocabulary"),
+        ("vocabulary.json", '{"kind": "char", "entries": [1]}', "vocabulary.json: not a vocabulary"),
+        ("vocabulary.json", '{"kind": "char", "entries": ["a", "b"]}', "vocabulary.json: not this run's vocabulary"),
+        ("vocabulary.json", None, "vocabulary.json: No such file"),
+        ("config.json", "{", "config.json: not a readable configuration"),
+        ("config.json", {"gone": 1}, "config.json: a run of another version, with unknown flags: --gone"),
+        ("config.json", {"g_hidden_dim": "x"}, "config.json: "),
+        ("checkpoints", None, "a run whose weights are gone: no checkpoint is left in "),
+    ],
+)
+def test_a_run_that_is_damaged(runs, capsys, tmp_path, name, content, why):
+    run = with_flags(runs / "text", tmp_path / "run", **(content if isinstance(content, dict) else {}))
+    if content is None:
+        (run / name).rename(tmp_path / "gone")
+    elif isinstance(content, str):
+        (run / name).write_text(content)
+    assert why in refused(capsys, run)
+
+
+# ---- one of several candidates
+
+
+def test_candidates_are_chosen_by_the_run_s_discriminator(knowing, capsysbinary):
+    run = restore(knowing)
+    eta, g, discriminator = run.recorded["d_eta"][0], probabilities(run.policy()), run.seqgan.discriminator
+    w = np.exp(eta * discriminator.log_odds(tf.constant(all_sequences(4, 3))).numpy().astype(np.float64))
+    q = 2 * g * (g * w[:, None] / (w[:, None] + w)).sum(axis=1)
+    lines = lines_of(capsysbinary, knowing, "-n", 20_000, "--candidates", 2)
+    tokens = np.array([line.split() for line in lines], int)
+    counts = np.bincount(index_of(tokens, 4), minlength=64)
+    assert chi_square(counts, q) > 1e-3 and chi_square(counts, g) < 1e-6
+    assert lines[:300] == lines_of(capsysbinary, knowing, "-n", 300, "--candidates", 2)
+    plain = lines_of(capsysbinary, knowing, "-n", 300)
+    assert lines_of(capsysbinary, knowing, "-n", 300, "--candidates", 1) == plain
+    ranked = lines_of(capsysbinary, knowing, "-n", 300, "--rank")
+    assert ranked != plain and sorted(ranked) == sorted(plain)
+    odds = discriminator.log_odds(tf.constant(np.array([line.split() for line in ranked], np.int32))).numpy()
+    assert (np.diff(odds) <= 1e-6).all()
+    assert lines_of(capsysbinary, knowing, "-n", 300, "--candidates", 2, "--eta", eta) == lines[:300]
+
+
+def test_longer_samples_are_chosen_a_stretch_at_a_time(knowing):
+    policy = restore(knowing).policy()
+
+    def chosen(length: int, count: int, prefix: Sequence[int] = (), eta: float = 100.0) -> np.ndarray:
+        def log_weights(tokens: tf.Tensor) -> tf.Tensor:  # of as many tokens as in training
+            assert tokens.shape == [sample.ROWS, 3]
+            return eta * tf.reduce_sum(tf.cast(tokens == 1, tf.float32), axis=1)
+
+        return drawn(policy, count, 1, length, prefix, log_weights=log_weights, candidates=256)
+
+    longer = chosen(8, 64)
+    assert longer.shape == (64, 8) and (longer == 1).mean() > 0.9
+    np.testing.assert_array_equal(chosen(3, 20), longer[:20, :3])
+    np.testing.assert_array_equal(chosen(2, 20), longer[:20, :2])
+    begun = chosen(8, 64, prefix=[3, 3, 3, 2])
+    assert (begun[:, :4] == [3, 3, 3, 2]).all() and (begun[:, 4:] == 1).mean() > 0.9
+    assert (chosen(8, 64, eta=0.0) == 1).mean() < 0.6
+
+
+@pytest.mark.parametrize(
+    ("recorded", "words", "status", "why"),
+    [
+        ({"d_gain_valid": (0.001, 0.002), "d_eta": (1, 0)}, "--candidates 4", 3, "d_gain_valid 0.0010 ± 0.0020; witho"),
+        ({"d_gain_valid": (0.001, 0.002)}, "--rank", 3, "--rank: the discriminator of"),
+        ({"nll": (1.0, 0.1)}, "--candidates 4", 3, "no evaluation of"),
+        ({"d_gain": (0.1, 0.01)}, "--rank --length 7", 2, "--rank: the discriminator reads 3 tokens"),
+        (
+            {"d_gain": (0.1, 0.01)},
+            "--candidates 2 --eta 1 --checkpoint pretrained",
+            3,
+            "is not trained; without --cand",
+        ),
+        ({"d_gain": (0.1, 0.01)}, "--rank --checkpoint pretrained", 3, "--pretrain_d_epochs N trains and measures one"),
+    ],
+)
+def test_what_cannot_choose_is_one_line(knowing, tmp_path, capsys, recorded, words, status, why):
+    """With a status of its own where only the discriminator is at fault."""
+    run = restore(knowing)
+    shutil.copytree(knowing, tmp_path / "run")
+    marks = {"evaluation": recorded, MARKS: {"pretrained": run.config.pretrain_g_epochs}}
+    Checkpoints(tmp_path / "run" / "checkpoints", run.seqgan.checkpoint()).save(run.taken + 1, marks)
+    assert why in refused(capsys, tmp_path / "run", *words.split(), status=status)
+
+
+def test_lines_and_tunes_are_chosen_too(runs, capsysbinary, tmp_path):
+    """By a discriminator that was not measured where η is given."""
+    words = ["--candidates", 3, "--eta", 1, "--rank", "-n"]
+    lines = lines_of(capsysbinary, runs / "text", *words, 40)
+    assert len(lines) == 40 and set("".join(lines)) <= set("abc\ufffd") and max(map(len, lines)) <= 3
+    assert lines != lines_of(capsysbinary, runs / "text", "-n", 40)
+    assert lines_of(capsysbinary, runs / "tunes", *words, 3, "-o", tmp_path / "songs")
+    assert sorted(path.name for path in (tmp_path / "songs").glob("*.mid")) == [f"sample{i}.mid" for i in range(3)]
+
+
+OBJECTIVES = """
+def most_a(texts):
+    assert all(isinstance(text, str) for text in texts)
+    return [text.count("a") for text in texts]
+
+def first(rows):
+    return [float(row[0]) for row in rows]
+"""
 
 
 def test_an_objective_tells_the_mean_ranks_and_keeps_the_best(runs, capsysbinary, tmp_path):
-    (tmp_path / "mine.py").write_text(OBJECTIVE)
-    flags = [str(runs / "text"), "--objective", f"{tmp_path / 'mine.py'}:most_a", "-n"]
+    """Of text; of tunes it hears the pitches, and of ids the numbers."""
+    mine = tmp_path / "mine.py"
+    mine.write_text(OBJECTIVES)
 
     def written(*more: str) -> tuple[list[str], float]:
-        assert sample.main([*flags, *more]) == 0
+        assert sample.main([str(runs / "text"), "--objective", f"{mine}:most_a", "-n", *more]) == 0
         captured = capsysbinary.readouterr()
         told = captured.err.decode().split()
         assert told[:2] == ["objective:", "mean"] and told[3] == "±"
@@ -458,170 +554,7 @@ def test_an_objective_tells_the_mean_ranks_and_keeps_the_best(runs, capsysbinary
     assert mean == pytest.approx(np.mean([line.count("a") for line in best]), rel=1e-3) and mean > np.mean(counts) + 0.1
     ranked, _ = written("150", "--candidates", "4", "--rank")
     assert ranked == sorted(best, key=lambda line: -line.count("a"))
-
-
-def test_an_objective_hears_pitches_and_reads_ids(runs, capsysbinary, tmp_path):
-    (tmp_path / "mine.py").write_text("def first(rows):\n    return [float(row[0]) for row in rows]\n")
-    flags = ["-n", "3", "--objective", f"{tmp_path / 'mine.py'}:first"]
-    assert sample.main([str(runs / "tunes"), *flags, "--prefix", "C4", "-o", str(tmp_path / "songs")]) == 0
-    assert capsysbinary.readouterr().err == b"objective: mean 60 \xc2\xb1 0\n"
-    assert sample.main([str(runs / "ids"), *flags, "--prefix", "2"]) == 0
-    assert capsysbinary.readouterr().err == b"objective: mean 2 \xc2\xb1 0\n"
-
-
-def test_products_are_rounded_as_in_the_run(runs, tmp_path, capsysbinary):
-    shutil.copytree(runs / "ids", tmp_path / "run")
-    path = tmp_path / "run" / "config.json"
-    content = json.loads(path.read_text())
-    assert content["flags"]["tf32"] is False
-    for tf32 in (True, False):
-        content["flags"]["tf32"] = tf32
-        path.write_text(json.dumps(content))
-        lines_of(capsysbinary, tmp_path / "run", "-n", 1)
-        assert tf.config.experimental.tensor_float_32_execution_enabled() == tf32
-
-
-@pytest.mark.parametrize(("run", "flags", "why"), BAD)
-def test_what_cannot_be_sampled(runs, capsys, run, flags, why):
-    with pytest.raises(SystemExit) as stop:
-        sample.main([str(runs / run), *flags])
-    captured = capsys.readouterr()
-    assert stop.value.code == 2 and captured.out == ""
-    assert captured.err.startswith("sample.py: error: ") and captured.err.count("\n") == 1 and why in captured.err
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "why"),
-    [
-        ("vocabulary.json", "{", "vocabulary.json: not a vocabulary"),
-        ("vocabulary.json", '{"kind": "char", "entries": [1]}', "vocabulary.json: not a vocabulary"),
-        ("vocabulary.json", '{"kind": "char", "entries": ["a", "b"]}', "vocabulary.json: not this run's vocabulary"),
-        ("vocabulary.json", None, "vocabulary.json: No such file"),
-        ("config.json", "{", "config.json: not a readable configuration"),
-        (
-            "config.json",
-            lambda flags: flags.update(gone=1),
-            "config.json: a run of another version, with unknown flags: --gone",
-        ),
-        ("config.json", lambda flags: flags.update(g_hidden_dim="x"), "config.json: "),
-        ("checkpoints", None, "a run whose weights are gone: no checkpoint is left in "),
-    ],
-)
-def test_a_run_that_is_damaged(runs, capsys, tmp_path, name, content, why):
-    shutil.copytree(runs / "text", tmp_path / "run")
-    path = tmp_path / "run" / name
-    if callable(content):
-        described = json.loads(path.read_text())
-        content(described["flags"])
-        path.write_text(json.dumps(described))
-    elif content is not None:
-        path.write_text(content)
-    elif path.is_dir():
-        shutil.rmtree(path)
-    else:
-        os.unlink(path)
-    with pytest.raises(SystemExit) as stop:
-        sample.main([str(tmp_path / "run")])
-    error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.count("\n") == 1 and why in error, error
-
-
-# ---- one of several candidates
-
-
-def test_candidates_are_chosen_by_the_run_s_discriminator(knowing, capsysbinary):
-    model = SeqGAN.restored(knowing)
-    eta, g = model.recorded["d_eta"][0], probabilities(model.generator)
-    w = np.exp(eta * model.discriminator.log_odds(tf.constant(all_sequences(4, 3))).numpy().astype(np.float64))
-    q = 2 * g * (g * w[:, None] / (w[:, None] + w)).sum(axis=1)
-    lines = lines_of(capsysbinary, knowing, "-n", 20_000, "--candidates", 2)
-    tokens = np.array([line.split() for line in lines], int)
-    counts = np.bincount(index_of(tokens, 4), minlength=64)
-    assert chi_square(counts, q) > 1e-3 and chi_square(counts, g) < 1e-6
-    assert lines[:300] == lines_of(capsysbinary, knowing, "-n", 300, "--candidates", 2)
-    plain = lines_of(capsysbinary, knowing, "-n", 300)
-    assert lines_of(capsysbinary, knowing, "-n", 300, "--candidates", 1) == plain
-    ranked = lines_of(capsysbinary, knowing, "-n", 300, "--rank")
-    assert ranked != plain and sorted(ranked) == sorted(plain)
-    odds = model.log_odds(tf.constant(np.array([line.split() for line in ranked], np.int32))).numpy()
-    assert (np.diff(odds) <= 0).all()
-    assert lines_of(capsysbinary, knowing, "-n", 300, "--candidates", 2, "--eta", eta) == lines[:300]
-
-
-def test_longer_samples_are_chosen_a_stretch_at_a_time(knowing):
-    model = SeqGAN.restored(knowing)
-
-    def log_odds(tokens: tf.Tensor) -> tf.Tensor:  # of as many tokens as in training
-        assert tokens.shape == [sample.ROWS, 3]
-        return tf.reduce_sum(tf.cast(tokens == 1, tf.float32), axis=1)
-
-    def drawn(length: int, count: int, prefix=(), eta: float = 100.0) -> np.ndarray:
-        choice = sample.Choice(log_odds, 256, eta)
-        return next(sample.portions(model.plain, count, prefix, 1.0, 1, length, (), choice))
-
-    longer = drawn(8, 64)
-    assert longer.shape == (64, 8) and (longer == 1).mean() > 0.9
-    np.testing.assert_array_equal(drawn(3, 20), longer[:20, :3])
-    np.testing.assert_array_equal(drawn(2, 20), longer[:20, :2])
-    begun = drawn(8, 64, prefix=[3, 3, 3, 2])
-    assert (begun[:, :4] == [3, 3, 3, 2]).all() and (begun[:, 4:] == 1).mean() > 0.9
-    assert (drawn(8, 64, eta=0.0) == 1).mean() < 0.6
-
-
-@pytest.mark.parametrize(
-    ("recorded", "words", "why"),
-    [
-        ({"d_gain_valid": (0.001, 0.002), "d_eta": (1, 0)}, "--candidates 4", "d_gain_valid 0.0010 ± 0.0020; without"),
-        ({"d_gain_valid": (0.001, 0.002)}, "--rank", "--rank: the discriminator of"),
-        ({"nll": (1.0, 0.1)}, "--candidates 4", "no evaluation of"),
-        ({}, "--eta 1", "--eta has no effect without --candidates"),
-        ({"d_gain": (0.1, 0.01)}, "--rank --length 7", "--rank: the discriminator reads 3 tokens"),
-        ({}, "--candidates 2 --guide", "not with --guide"),
-        ({}, "--candidates 0", "--candidates"),
-    ],
-)
-def test_what_cannot_choose_is_one_line(knowing, monkeypatch, capsys, recorded, words, why):
-    restored = SeqGAN.restored
-
-    def changed(*arguments):
-        model = restored(*arguments)
-        model.recorded = recorded
-        return model
-
-    monkeypatch.setattr(SeqGAN, "restored", changed)
-    with pytest.raises(SystemExit) as stopped:
-        sample.main([str(knowing), *words.split()])
-    captured = capsys.readouterr()
-    assert stopped.value.code == 2 and captured.err.count("\n") == 1 and why in captured.err and not captured.out
-
-
-def test_a_run_without_a_measured_discriminator_is_told_so(runs, capsys):
-    for flag in (["--candidates", "4"], ["--rank"]):
-        with pytest.raises(SystemExit) as stopped:
-            sample.main([str(runs / "ids"), *flag])
-        err = capsys.readouterr().err
-        assert stopped.value.code == 2 and err.count("\n") == 1 and "--pretrain_d" in err
-
-
-def test_lines_and_tunes_are_chosen_too(runs, capsysbinary, tmp_path):
-    words = ["--candidates", "3", "--eta", "1", "--rank", "-n"]
-    lines = lines_of(capsysbinary, runs / "text", *words, 40)
-    assert len(lines) == 40 and set("".join(lines)) <= set("abc\ufffd") and max(map(len, lines)) <= 3
-    assert lines != lines_of(capsysbinary, runs / "text", "-n", 40)
-    assert lines_of(capsysbinary, runs / "tunes", *words, 3, "-o", tmp_path / "songs")
-    assert sorted(path.name for path in (tmp_path / "songs").glob("*.mid")) == [f"sample{i}.mid" for i in range(3)]
-
-
-def test_a_failure_leaves_the_file_that_was_there(runs, tmp_path, capsys):
-    (tmp_path / "boom.py").write_text("def boom(lines):\n    raise ValueError('no')\n")
-    for name in ("mine.txt", "mine.txt.partial"):
-        (tmp_path / name).write_text("precious")
-    argv = [str(runs / "text"), "-n", "3", "-o", str(tmp_path / "mine.txt")]
-    with pytest.raises(SystemExit) as stopped:
-        sample.main([*argv, "--objective", f"{tmp_path / 'boom.py'}:boom"])
-    assert stopped.value.code == 2 and (tmp_path / "mine.txt").read_text() == "precious"
-    assert sample.main(argv) == 0 and len((tmp_path / "mine.txt").read_text().splitlines()) == 3
-    assert not list(tmp_path.glob(".*")) and (tmp_path / "mine.txt.partial").read_text() == "precious"
-    (tmp_path / "link.txt").symlink_to("mine.txt")  # as /dev/stdout is one
-    assert sample.main([*argv[:-1], str(tmp_path / "link.txt"), "-n", "5"]) == 0
-    assert (tmp_path / "link.txt").is_symlink() and len((tmp_path / "mine.txt").read_text().splitlines()) == 5
+    for run, prefix, told in (("tunes", "C4", 60), ("ids", "2", 2)):
+        flags = ["-n", "3", "--objective", f"{mine}:first", "--prefix", prefix, "-o", str(tmp_path / run)]
+        assert sample.main([str(runs / run), *flags]) == 0
+        assert capsysbinary.readouterr().err.decode() == f"objective: mean {told} ± 0\n"

@@ -1,6 +1,7 @@
-"""tools/temperatures.py: the distribution at a temperature by enumeration, and the program on runs of each data."""
+"""tools/temperatures.py: exact figures at a temperature, and the program on runs of each kind of data."""
 
 import csv
+import dataclasses
 import json
 import shlex
 import shutil
@@ -9,228 +10,216 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import END, SIZES, TINY, all_sequences, probabilities, random_generator, randomise, tiny_config, train
-from matplotlib.colors import to_hex
-from test_guided import without, without_cnn
-from test_nottingham import write_song
+from conftest import END, SIZES, TINY, evaluation_of, probabilities, randomise, shared_seqgan, tiny_config, train
 
-from model import SeqGAN
-from oracle import OracleData
-from tools import measured as tables
-from tools import planes, temperatures
+from data.music.midi import midi_file
+from data.oracle import OracleData
+from evaluation.oracle import OracleEvaluator
+from evaluation.policy import MeasuredPolicy
+from evaluation.run import settings_of
+from generator import Tempered
+from tools import temperatures
+from tools.restored import restore
 
-PRETRAINING = shlex.split("--pretrain_g_epochs 20 --total_epochs 0 --no-evaluate --no-jit")
-
-
-def enumerated(generator, temperature: float) -> np.ndarray:
-    """The probability of every sequence where each step's distribution is softmax(logits / temperature)."""
-    sequences = all_sequences(generator.vocab_size, generator.seq_len, generator.end_token)
-    logits = generator.logits(generator.states(tf.constant(sequences)).hidden).numpy() / temperature  # [T, n, V]
-    log_probs = logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))
-    chosen = sequences != generator.vocab_size
-    picked = np.take_along_axis(log_probs, np.where(chosen, sequences, 0).T[:, :, None], axis=2)[:, :, 0].T
-    return np.exp((picked * chosen).sum(axis=1))
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
-@pytest.mark.parametrize("end_token", [None, 2])
-def test_the_distribution_at_a_temperature(temperature, end_token):
-    generator = random_generator(end_token=end_token, start_token=5 if end_token else 0)
-    before, expected = generator.get_weights(), enumerated(generator, temperature)
-    with generator.at_temperature(temperature):
-        np.testing.assert_allclose(probabilities(generator), expected, rtol=1e-4)
-    for ours, theirs in zip(generator.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(ours, theirs)  # bit for bit, as it was
-    assert (temperature == 1.0) == np.allclose(expected, probabilities(generator), rtol=1e-4)
+PRETRAINING = shlex.split("--pretrain_g_epochs 20 --total_epochs 0")
 
 
 def test_the_figures_at_a_temperature():
+    """By enumeration; the temperature may change between two measurements."""
     config = tiny_config("--eval_samples", "5000")
-    data, model = OracleData(config), SeqGAN(config, 4)
-    randomise(model.generator, seed=1)
-    p, g = probabilities(data.oracle), enumerated(model.generator, 0.6)
-    with model.generator.at_temperature(0.6):
-        figures = data.evaluate(model, 0, END)
-    exact = {
-        "nll": -(g * np.log(p)).sum() / 3,
-        "nll_test": -(p * np.log(g)).sum() / 3,
-        "g_entropy": -(g * np.log(g)).sum() / 3,
-    }
-    for name, value in exact.items():
-        assert abs(figures[name][0] - value) < 4 * figures[name][1] + 1e-5, name
+    data = OracleData(config)
+    seqgan = shared_seqgan(config, data.spec)
+    randomise(seqgan.generator, seed=1)
+    temperature = tf.Variable(1.0, trainable=False)
+    policy = MeasuredPolicy(Tempered(seqgan.generator, temperature), 1, jit=True)
+    p, evaluator = probabilities(data.oracle), OracleEvaluator(data, settings_of(config))
+    for value in (1.0, 0.6):
+        temperature.assign(value)
+        figures, g = evaluator.of_policy(policy, 0, END), probabilities(Tempered(seqgan.generator, value))
+        exact = {"nll": -(g @ np.log(p)), "nll_test": -(p @ np.log(g)), "g_entropy": -(g @ np.log(g))}
+        for name, nats in exact.items():
+            assert abs(figures[name][0] - nats / 3) < 4 * figures[name][1] + 1e-5, name
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    """A short run of each data set, one of two oracles, and one that went on to the adversarial phase."""
+    """Runs of each data set, of two oracles, and of two seeds on lines, of which D knows something."""
     folder = tmp_path_factory.mktemp("runs")
     for name, seed in (("train", 1), ("valid", 2), ("test", 3)):
-        letters = np.random.default_rng(seed).choice(list("abc"), [30, 3])
-        (folder / "text").mkdir(exist_ok=True)
-        (folder / "text" / f"{name}.txt").write_text("\n".join("".join(row) for row in letters))
-        write_song(folder / "tunes" / name / "a.mid", list(np.random.default_rng(seed).integers(60, 72, 40)))
-    text = ["--dataset", "text", "--vocab_size", "9", "--data_dir", str(folder / "text")]
+        rng = np.random.default_rng(seed)
+        lines = "\n".join("".join(row) for row in rng.choice(list("abc"), [60, 3]))
+        for kind in ("text", "bare"):
+            (folder / kind).mkdir(exist_ok=True)
+            (folder / kind / f"{name}.txt").write_text(lines if kind == "text" or name != "test" else "")
+        (folder / "tunes" / name).mkdir(parents=True)
+        (folder / "tunes" / name / "a.mid").write_bytes(midi_file(rng.integers(40, 52, 40)))
+    text = ["--dataset", "text", "--vocab_size", "9", "--data_dir"]
     tunes = ["--dataset", "Nottingham", "--data_dir", str(folder / "tunes"), "--seq_len", "8"]
+    measured = shlex.split(
+        "--total_epochs 0 --pretrain_g_epochs 1 --pretrain_d_epochs 100 --d_lr 0.01 --d_batch_size 64"
+    )
+    measured += ["--d_eval_samples", "60"]
     for name, flags in (
         ("oracle", [*TINY, *PRETRAINING]),
-        ("other", [*TINY, *PRETRAINING, "--oracle_seed", "5"]),
-        ("adversarial", [*TINY, "--pretrain_g_epochs", "20", "--no-evaluate", "--no-jit", "--keep_checkpoints", "1"]),
-        ("evaluated", [*TINY, *PRETRAINING, "--evaluate", "--eval_log_dir", str(folder / "eval")]),
-        ("lines", [*SIZES, *PRETRAINING, *text, "--jit"]),
+        ("other", [*TINY, *PRETRAINING, "--oracle_seed", "5", "--no-evaluate"]),
+        ("lines", [*SIZES, *measured, *text, str(folder / "text")]),
+        ("again", [*SIZES, *measured, *text, str(folder / "text"), "--seed", "2"]),
+        ("larger", [*SIZES, *PRETRAINING, *text, str(folder / "text"), "--g_hidden_dim", "6"]),
+        ("bare", [*SIZES, *PRETRAINING, *text, str(folder / "bare")]),
         ("music", [*SIZES, *PRETRAINING, *tunes]),
     ):
-        assert train([*flags, "--log_dir", str(folder / name)]) == 0
+        assert train([*flags, "--log_dir", f"{folder}/{name}", "--eval_log_dir", f"{folder}/{name}_eval"]) == 0
     return folder
 
 
-def measured(folder: Path, *argv: str) -> list[dict[str, str]]:
+def measured(folder: Path, *argv: object) -> list[dict[str, str]]:
     """The rows of the CSV file."""
-    assert temperatures.main([*map(str, argv), "--csv", str(folder / "points.csv")]) == 0
-    with open(folder / "points.csv", encoding="utf-8") as file:
+    assert temperatures.main([*map(str, argv), "--csv", f"{folder}/points.csv"]) == 0
+    return rows(folder / "points.csv")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
+def as_evaluated(logdir: Path, samples: int) -> dict[str, tuple[float, float]]:
+    """The figures of a run's generator by the run's own evaluation, with other samples."""
+    run = restore(logdir)
+    config = dataclasses.replace(run.config, eval_samples=samples)
+    return evaluation_of(config, run.data(), run.seqgan).measure(0, END, of_discriminator=False)
+
+
+def assert_same(row: dict[str, str], figures: dict[str, tuple[float, float]]) -> None:
+    """A row has the figures of an evaluation, those of real data aside."""
+    own = {name: pair for name, pair in figures.items() if name != "oracle_entropy" and not name.startswith("real_")}
+    assert len(own) > 2
+    for name, (value, error) in own.items():
+        assert float(row[name]) == pytest.approx(value, rel=1e-6), name
+        assert float(row[f"{name}_se"]) == pytest.approx(error, rel=1e-5), name
+
+
+def ended(capsys, argv) -> str:
+    """The line that the program ends with, with status 2."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        temperatures.main([str(word) for word in argv])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.splitlines()[-1].startswith("temperatures.py: error: ")
+    return error
+
+
 def test_a_run_of_the_oracle(runs, tmp_path, capsys):
-    few = ["--temperatures", "1.2", "0.5", "1", "-n", "400", "-o", str(tmp_path / "plane.png")]
-    rows = measured(tmp_path, runs / "oracle", *few)
-    assert [row["temperature"] for row in rows] == ["0.5", "1.0", "1.2", ""]
+    """Its candidates are chosen by D* alone, as its discriminator was never measured."""
+    few = shlex.split("--temperatures 1.2 0.5 1 -n 400 --candidates 2")
+    sharp, own, flat, best, real = measured(tmp_path, runs / "oracle", *few, "-o", tmp_path / "plane.png")
+    assert [row["temperature"] for row in (sharp, own, flat, best, real)] == ["0.5", "1.0", "1.2", "1.0", ""]
     assert (tmp_path / "plane.png").read_bytes().startswith(b"\x89PNG")
-    sharp, own, flat, real = rows
     assert float(sharp["g_entropy"]) < float(own["g_entropy"]) < float(flat["g_entropy"])
     assert real["run"] == "real data" and real["nll"] == real["nll_test"] == real["g_entropy"] != ""
-    model = SeqGAN.restored(runs / "oracle")
-    data = OracleData(tiny_config(*PRETRAINING, "--eval_samples", "400"))
-    for name, (value, error) in data.evaluate(model, 0, END).items():
-        if name != "oracle_entropy":
-            assert (float(own[name]), float(own[f"{name}_se"])) == (value, error), name
-    printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "|  | oracle, temperature 0.5 | oracle | oracle, temperature 1.2 | real data |"
-    nll = tables.Interval(float(own["nll"]), 0, float(own["nll"]) + float(own["nll_se"]), 1)
-    assert printed[2].startswith("| NLL_oracle |") and printed[2].split("|")[3].strip() == str(nll)
+    assert_same(own, as_evaluated(runs / "oracle", 400))
+    assert (best["run"], best["candidates"]) == ("oracle, candidates by D*", "2")
+    assert float(best["kl_forward"]) < float(own["kl_forward"])
+    out, err = capsys.readouterr()
+    assert "no evaluation of" in err and "--pretrain_d_epochs" in err
+    heads = [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("| oracle")]
+    chosen = "oracle, chosen by D*, one of 2"
+    assert heads[:4] == ["oracle, temperature 0.5", "oracle", "oracle, temperature 1.2", chosen]
 
 
-def test_the_end_of_pretraining_is_a_curve_of_its_own(runs, tmp_path):
-    """And the same as that of a run that ends there."""
-    few = ["--temperatures", "0.7", "1", "--checkpoints"]
-    rows = measured(tmp_path, runs / "adversarial", *few)
-    whole = [row for row in rows if row["run"].endswith("adversarial")]
-    pretrained = [row for row in rows if row["run"].endswith("adversarial pretrained")]
-    assert len(whole) == len(pretrained) == 2 and len(rows) == 5
-    alone = measured(tmp_path, runs / "oracle", *few)
-    for ours, theirs, ended in zip(pretrained, alone, whole, strict=False):
-        assert ours | {"run": ""} == theirs | {"run": ""} != ended | {"run": ""}
-
-
-def test_the_path_of_adversarial_training(tmp_path, monkeypatch, capsys):
-    """From the end of pretraining on: what the run has measured, with its epochs, and no line of the table."""
+def test_pretraining_and_the_path_of_adversarial_training(runs, tmp_path, monkeypatch):
+    """The end of pretraining is that of a run that ends there; the path is what the run has measured since."""
     monkeypatch.chdir(tmp_path)
-    flags = [*TINY, "--pretrain_g_epochs", "5", "--no-jit", "--eval_every", "2", "--d_eval_samples", "0"]
-    assert train([*flags, "--total_epochs", "6", "--log_dir", "run", "--eval_log_dir", "eval"]) == 0
+    words = "--pretrain_g_epochs 20 --total_epochs 6 --log_dir run --eval_log_dir eval"
+    assert train([*TINY, *shlex.split(words)]) == 0
     Path("moved").mkdir()
     for name in ("run", "eval"):
         Path(name).rename(f"moved/{name}")  # its path is that of this run, wherever it is
-    assert train([*flags, "--total_epochs", "0", "--log_dir", "other", "--eval_log_dir", "eval"]) == 0
-    with open("moved/eval/metrics.csv", encoding="utf-8") as file:
-        made = {int(row["epoch"]): row for row in csv.DictReader(file)}
-    drawn = []
-    monkeypatch.setattr(planes.plt, "close", drawn.append)
-    few = ["--temperatures", "0.7", "1", "-n", "50", "--path", "4", "-o", "plane.png"]
-    capsys.readouterr()
-    rows = measured(tmp_path, "moved/run", *few)
-    path = [row for row in rows if row["epoch"]]
-    ends = [epoch for epoch in sorted(made) if 4 <= epoch < 9]
-    assert [int(row["epoch"]) for row in path] == ends and len(ends) > 2 and max(made) > 9
-    assert len(rows) == 2 + len(path) + 1 and {row["run"] for row in path} == {"run, training"}
+    few = shlex.split("--temperatures 0.7 1 -n 50 --checkpoints --path 4 -o plane.png")
+    found = measured(tmp_path, "moved/run", *few)
+    path = [row for row in found if row["epoch"]]
+    names = ["run pretrained"] * 2 + ["run"] * 2 + ["run, training"] * len(path) + ["real data"]
+    assert [row["run"] for row in found] == names and Path("plane.png").stat().st_size > 1000
+    assert_same(found[1], as_evaluated(runs / "oracle", 50))
+    assert found[0]["nll"] != found[1]["nll"] != found[3]["nll"]
+    made = {int(row["epoch"]): row for row in rows(Path("moved/eval/metrics.csv"))}  # the last of an epoch
+    ends = [epoch for epoch in sorted(made) if 19 <= epoch < 24]
+    assert [int(row["epoch"]) for row in path] == ends and len(ends) > 2 and max(made) > 24
     for row in path:
         for name in ("nll", "nll_test", "g_entropy", "nll_se"):
             assert float(row[name]) == float(made[int(row["epoch"])][name])
-    assert capsys.readouterr().out.splitlines()[0] == "|  | run, temperature 0.7 | run | real data |"
-    line = next(line for line in drawn[0].axes[0].lines if line.get_label() == "run, during training")
-    assert line.get_xydata().tolist() == [[float(row["nll_test"]), float(row["nll"])] for row in path]
 
 
-def test_many_curves_have_a_colour_each_and_the_legend_names_all(tmp_path, monkeypatch):
-    """Real data too, which is in the second panel alone; no name is cut off."""
-    drawn = []
-    monkeypatch.setattr(planes.plt, "close", drawn.append)
-    whole = dict.fromkeys(("nll_test", "bleu2", "bleu4", "self_bleu4"), (1.0, 0.0))
-    names = [f"run {i} of a long name" for i in range(11)]
-    points = [tables.Point(name, 1.0, whole) for name in names]
-    real = tables.Point(tables.REAL, 0.0, dict.fromkeys(("bleu4", "self_bleu4"), (1.0, 0.0)))
-    planes.draw([*points, real], tmp_path / "plane.png")
-    (legend,) = drawn[0].legends
-    assert [text.get_text() for text in legend.get_texts()] == [*names, "real data (validation set)"]
-    entries = legend.get_window_extent()
-    assert drawn[0].bbox.x0 <= entries.x0 and entries.x1 <= drawn[0].bbox.x1
-    assert len({to_hex(line.lines[0].get_color()) for line in drawn[0].axes[0].containers[:11]}) == 11
+def test_the_path_of_a_guided_generator(tmp_path, monkeypatch):
+    """It is that of the guided one, as the curve beside it."""
+    monkeypatch.chdir(tmp_path)
+    words = shlex.join(TINY).replace("--d_filter_sizes 1 3 --d_num_filters 4 3", "").replace("--rollout_num 2", "")
+    words += " --discriminator bigram --d_draws 8 --g_update expected --reward log_odds --rollout_num 0 --kl_weight 1"
+    assert train(shlex.split(f"{words} --total_epochs 4 --log_dir run --eval_log_dir eval")) == 0
+    found = measured(tmp_path, "run", "--guide", "--temperatures", "1", "-n", "50", "--path", "4")
+    made = {row["epoch"]: row for row in rows(Path("eval/metrics.csv"))}
+    path = [row for row in found if row["epoch"]]
+    assert len(path) > 1 and found[0]["run"] == "run guided" and path[0]["run"] == "run, training"
+    for row in path:
+        for name, guided in (("nll", "nll_guided"), ("nll_test", "nll_test_guided"), ("nll_se", "nll_guided_se")):
+            assert float(row[name]) == float(made[row["epoch"]][guided])
 
 
-def test_seeds_of_a_method_are_one_line(tmp_path, monkeypatch, capsys):
-    """Their mean at each temperature with its standard deviation, by the table's label; read from a file as well."""
-    drawn = []
-    monkeypatch.setattr(planes.plt, "close", drawn.append)
-    places = {"mle/1": (1, 4), "mle/12": (3, 8), "gan/1": (5, 5), "gan/1 pretrained": (2, 1), "mle/1, training": (7, 7)}
-    places |= {"mle/1 guided": (0, 0)}
-    points = [
-        tables.Point(name, t, {"nll_test": (x + t, 9.0), "nll": (y, 9.0)}, 5 if "training" in name else None)
-        for name, (x, y) in places.items()
-        for t in ((1.0,) if "training" in name else (1.0, 0.5))  # in no order
-    ]
-    temperatures.write_csv(points, tmp_path / "plane.csv")
-    (tmp_path / "hand.toml").write_text(
-        'seeds = [1]\n[[methods]]\nname = "mle"\nlabel = "Maximum"\n[[methods]]\nname = "gan"\n'
-    )
-    planes.draw(points, tmp_path / "plane.png", {"mle": "Maximum"})
-    command = [str(tmp_path / "plane.csv"), "--table", str(tmp_path / "hand.toml"), "-o", str(tmp_path / "again.png")]
-    assert planes.main(command) == 0
-    for figure in drawn:
-        (panel,) = figure.axes
-        bars = {bar.get_label(): bar for bar in panel.containers}
-        assert bars.keys() == {"Maximum", "gan", "gan, end of its MLE pretraining", "Maximum, guided"}
-        line, _, (across, up) = bars["Maximum"]
-        assert line.get_xydata().tolist() == [[2.5, 6], [3, 6]]
-        half = np.array([[2**0.5, 0], [0, 8**0.5]])  # the values are 2 and 4 apart
-        np.testing.assert_allclose(across.get_segments()[0], [[2.5, 6] - half[0], [2.5, 6] + half[0]])
-        np.testing.assert_allclose(up.get_segments()[1], [[3, 6] - half[1], [3, 6] + half[1]])
-        assert not bars["gan"].lines[2][0].get_segments()[0].size  # no bar of one seed
-        path = next(line for line in panel.lines if line.get_label() == "Maximum, during training")
-        assert path.get_xydata().tolist() == [[8, 7]] and path.get_color() == line.get_color()
-    for content, why in (("mle/1,warm\n", "plane.csv: no table of temperatures"), ("", "no figure")):
-        (tmp_path / "plane.csv").write_text(f"run,temperature\n{content}")
-        with pytest.raises(SystemExit) as stop:
-            planes.main(command)
-        assert stop.value.code == 2 and why in capsys.readouterr().err
+def test_lines_with_all_that_is_measured_of_them(runs, tmp_path, capsys):
+    words = "--temperatures 0.5 1 -n 400 --texygen --candidates 1 4 --controls --average"
+    found = measured(tmp_path, runs / "lines", *words.split(), runs / "again", "-o", tmp_path / "planes.png")
+    sharp, own, one, likely_one, _, four, likely, permuted, average, real = found
+    names = ["candidates", "candidates by likelihood", "candidates by permuted log-odds"]
+    assert [row["run"] for row in found[2:8]] == [f"lines, {name}" for name in names * 2]
+    assert [row["candidates"] for row in found] == ["", "", "1", "1", "1", "4", "4", "4", "", ""]
+    assert (tmp_path / "planes.png").stat().st_size > 1000 and real["run"] == "real data"
+    assert not any(name.startswith("real_") for name in found[0])
+    assert_same(own, as_evaluated(runs / "lines", 400))  # whatever Texygen measures besides
+    for name in ("texygen_bleu2", "texygen_bleu5", "texygen_self_bleu3", "texygen_nll_gen"):
+        assert sharp[name] != own[name] and bool(real[name]) == ("bleu" in name), name
+    assert all(row["texygen_self_bleu3"] == row["self_bleu3"] for row in (sharp, own))
+    # What is chosen: of one nothing, by D what is nearer to real lines, by log-odds of others what G has.
+    nll = [float(row["nll_test"]) for row in found[:-1]]
+    assert nll[1] == pytest.approx(nll[2]) == pytest.approx(nll[3]) == pytest.approx(nll[7])
+    assert nll[5] < nll[1] - 0.1 and abs(nll[6] - nll[1]) > 0.1 and not four["g_entropy"]
+    *_, evaluated = rows(runs / "lines_eval" / "metrics.csv")
+    assert nll[5] > float(evaluated["nll_test_resampled"])  # of 16
+    bleu = {row["run"] + row["candidates"]: float(row["bleu2"]) for row in found[1:8]}
+    assert bleu["lines, candidates4"] > bleu["lines"] + 0.1
+    assert abs(bleu["lines, candidates by permuted log-odds4"] - bleu["lines"]) < 0.08
+    assert likely["length"] < permuted["length"] < four["length"] and likely_one["bleu2"] != one["bleu2"]
+    # The average's NLL is at most the mean of both (Jensen).
+    assert average["run"] == "average of 2/1"
+    assert nll[8] < (nll[1] + as_evaluated(runs / "again", 400)["nll_test"][0]) / 2
+    assert "| average of 2 " in capsys.readouterr().out
 
 
-def test_tables_are_of_the_means_over_seeds(tmp_path):
-    """And their distances from real data, or of a likelihood from the first column's, are paired by seed."""
-    figures = {"mle/1": (1.0, 8.0), "mle/2": (2.0, 9.0), "gan/1": (1.5, 6.0), "gan/2": (2.1, 6.5)}
-    points = [tables.Point(name, 1.0, {"nll_test": (x, 0.1), "bleu4": (y, 0.1)}) for name, (x, y) in figures.items()]
-    points += [tables.Point("mle/1", 0.5, {"nll_test": (3.0, 0.25)}), tables.Point("gan/1, training", 1.0, {}, 7)]
-    points += [tables.Point(tables.REAL, 0.0, {"bleu4": (6.2, 0.35)})]  # the last column wherever it comes
-    points += [tables.Point("gan/1, candidates", 1.0, {"bleu4": (5.0, 0.25)}, candidates=4)]
-    temperatures.write_csv(points, tmp_path / "points.csv")
-    head, nll, bleu = tables.table(tables.read_points(tmp_path / "points.csv"), {"mle": "Maximum"})
-    assert head == ["", "Maximum", "gan", "Maximum, temperature 0.5", "gan, chosen by D, one of 4", "real data"]
-    half = 12.7062 * 0.5  # Student's t of one degree of freedom, times the standard error
-    assert nll == ["NLL_test", f"1.5 ± {half:.1f}", "1.8 ± 3.8", "3.00 ± 0.25", "", ""]
-    assert bleu == ["BLEU-4", f"8.5 ± {half:.1f}", "6.2 ± 3.2", "", "5.00 ± 0.25", "6.20 ± 0.35"]
-    head, nll, bleu, nearer, further = tables.apart(points, {})
-    assert head[1:] == ["mle", "gan", "mle, temperature 0.5", "gan, chosen by D, one of 4"]
-    assert nll == ["NLL_test", "", str(tables.interval([0.5, 2.1 - 2])), "2.000", ""]  # a mean of one has no error
-    assert bleu[1] == str(tables.interval([8.0 - 6.2, 9.0 - 6.2]))
-    assert nearer == ["nearer to real data", "", "1", "", "1"]
-    assert further[1:] == ["", "0", "", ""]  # one run has no error
-    assert [row[0] for row in tables.apart([p for p in points if p.curve != tables.REAL])][1] == "NLL_test"
-    for point in points:
-        if point.curve != tables.REAL:
-            point.figures["nll_valid"] = point.temperature, 0.1
-    assert tables.best(tables.columns(points, {})).title == "mle, temperature 0.5"
-    assert tables.apart(points, {})[1] == ["NLL_valid", "0.500", "0.500", "", "0.500"]
-    assert [row[3] for row in tables.apart(points, {})[2:]] == ["", "", "", ""]
-    worse = tables.Point("gan/2", 1.0, {"bleu4": (16.2, 0.1)}), tables.Point("gan/1", 1.0, {"bleu4": (15.2, 0.1)})
-    *_, nearer, further = tables.apart([points[0], points[1], *worse, points[-2]], {})
-    assert nearer[2] == "0" and further[2] == "1"
+def test_candidates_on_the_oracle(knowing, tmp_path, capsys):
+    """By D and by D*, which knows more; and the average of a generator with itself is itself, up to rounding."""
+    shutil.copytree(knowing, tmp_path / "again")
+    words = "--temperatures 1 0.9 --candidates 4 1 -n 64 --average"
+    found = measured(tmp_path, knowing, *words.split(), tmp_path / "again")
+    cold, plain, *best, one, four, average, real = found
+    assert [row["candidates"] for row in found] == ["", "", "1", "4", "1", "4", "", ""]
+    assert [row["run"] for row in found[2:6]] == ["run, candidates by D*"] * 2 + ["run, candidates"] * 2
+    assert float(best[1]["kl_forward"]) < float(four["kl_forward"]) < float(best[0]["kl_forward"])
+    for name in ("nll", "nll_test", "g_entropy", "kl_forward", "kl_reverse"):
+        assert float(one[name]) == pytest.approx(float(plain[name]))
+        assert float(average[name]) == pytest.approx(float(plain[name]), abs=1e-4)
+        assert float(four[name]) != float(plain[name]) != float(cold[name])
+    assert 0 < float(four["distinct2"]) < 1
+    gains = [restore(knowing).recorded["d_gain_resampled"][0]]  # of 16 candidates
+    gains += [float(one["nll_test"]) - float(four["nll_test"]), 0.0]
+    assert gains == sorted(gains, reverse=True) and real["run"] == "real data"
+    assert "| run, chosen by D*, one of 4 " in capsys.readouterr().out
+
+
+def test_a_run_of_tunes(runs, tmp_path):
+    found = measured(tmp_path, runs / "music", *shlex.split("--temperatures 0.5 1 -n 12 -o"), tmp_path / "planes.png")
+    assert [row["temperature"] for row in found] == ["0.5", "1.0", ""] and found[-1]["run"] == "real data"
+    for column in ("nll_test", "bleu4", "self_bleu4"):
+        assert all(row[column] for row in found[:2]) and bool(found[2][column]) == ("bleu" in column)
+    assert (tmp_path / "planes.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -241,148 +230,58 @@ def test_a_seed_alone_is_shown_with_its_method(path, name, shown):
     assert temperatures.seed_of(Path(path), name) == shown
 
 
-@pytest.mark.parametrize(("name", "orders"), [("lines", (2, 4)), ("music", (4,))])
-def test_runs_of_lines_and_tunes(runs, tmp_path, name, orders):
-    few = ["--temperatures", "0.5", "1", "-n", "12", "-o", str(tmp_path / "planes.png")]
-    rows = measured(tmp_path, runs / name, *few)
-    assert [row["temperature"] for row in rows] == ["0.5", "1.0", ""] and rows[-1]["run"] == "real data"
-    for column in ("nll_test", "bleu4", "self_bleu4"):
-        assert all(row[column] for row in rows[:2])
-    assert rows[-1]["bleu4"] and rows[-1]["self_bleu4"] and not any(key.startswith("real_") for key in rows[0])
-    assert (tmp_path / "planes.png").read_bytes().startswith(b"\x89PNG")
-    figures = dict.fromkeys([key for key, value in rows[0].items() if value], (0.0, 0.0))
-    pairs = planes.planes(figures)
-    assert {(f"self_bleu{n}", f"bleu{n}") for n in orders} | {("nll_test", "bleu4")} <= set(pairs)
-
-
-def test_texygens_figures(runs, tmp_path, capsys):
-    """At each temperature its own, beside those that are there without the flag, and with a plane of their own."""
-    few = [runs / "lines", "--temperatures", "0.5", "1", "-n", "30"]
-    plain = measured(tmp_path, *few)
-    rows = measured(tmp_path, *few, "--texygen", "-o", str(tmp_path / "planes.png"))
-    printed = capsys.readouterr().out
-    assert all(f"\n| {name} |" in printed for name in ("texygen_bleu2", "texygen_self_bleu4", "texygen_nll_gen"))
-    for row, before in zip(rows, plain, strict=True):
-        assert row.items() >= before.items()
-    for name in ("texygen_bleu2", "texygen_bleu5", "texygen_self_bleu3", "texygen_nll_gen"):
-        sharp, own, real = (row[name] for row in rows)
-        assert sharp != own and bool(real) == ("bleu" in name)
-    assert all(row["texygen_self_bleu3"] == row["self_bleu3"] for row in rows[:2])
-    figures = dict.fromkeys(rows[0], (0.0, 0.0))
-    assert ("texygen_self_bleu4", "texygen_bleu4") in planes.planes(figures)
-
-
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["{}/music", "--texygen"], "--texygen: {}/music is a run of --dataset Nottingham, not of text"),
-        (["{}/oracle", "{}/other"], "other: a run with other data than"),
-        (["{}/oracle", "{}/lines"], "lines: a run with other data than"),
-        (["{}/absent"], "absent: no run"),
-        (["{}/adversarial", "--path", "5", "--temperatures", "1"], "adversarial: no evaluations of this run"),
-        (["{}/evaluated", "--path", "5", "--temperatures", "1"], "--path: no run has evaluations of an adversarial"),
-        (["{}/oracle", "--path", "0"], "argument --path: 0 is less than 1"),
-        (["{}/oracle", "--temperatures", "0"], "argument --temperatures: 0 is less than"),
-        (
-            ["{}/oracle", "--csv", "{}/absent/x.csv", "--temperatures", "1"],
-            "argument --csv: {}/absent/x.csv: there is no such",
-        ),
-        (["{}/oracle", "--guide", "--checkpoints"], "--checkpoints measures the end of pretraining, when nothing"),
-        (["{}/absent", "-o", "{}/x.docx"], "argument -o/--output: {}/x.docx: a picture's name ends in ."),
+        ("{}/music --texygen", "--texygen: {}/music is a run of --dataset Nottingham, not of text"),
+        ("{}/oracle {}/other", "other: a run with other data than"),
+        ("{}/oracle {}/lines", "lines: a run with other data than"),
+        ("{}/bare {}/lines", "lines: a run with other data than"),
+        ("{}/absent", "absent: no run"),
+        ("{}/other --path 5", "other: no evaluations of this run"),
+        ("{}/oracle --path 5", "--path: no run has evaluations of an adversarial"),
+        ("{}/oracle --path 0", "argument --path: 0 is less than 1"),
+        ("{}/oracle --temperatures 0", "argument --temperatures: 0 is less than"),
+        ("{}/oracle --csv {}/absent/x.csv", "argument --csv: {}/absent/x.csv: there is no such"),
+        ("{}/oracle --guide", "--guide: the run's discriminator is not an additive one"),
+        ("{}/oracle --guide --checkpoints", "--checkpoints measures the end of pretraining, when nothing"),
+        ("{}/oracle --guide --candidates 4", "--candidates are drawn from the generators themselves"),
+        ("{}/absent -o {}/x.docx", "argument -o/--output: {}/x.docx: a picture's name ends in ."),
+        ("{}/music --candidates 4", "--pretrain_d_epochs"),
+        ("{}/lines --controls", "--controls has no effect without --candidates"),
+        ("{}/bare --controls --candidates 4", "--controls: {}/bare has no test set"),
+        ("{}/oracle --controls --candidates 4", "--controls: {}/oracle has no test set"),
+        ("{}/lines --average {}/lines", "--average: a run is given twice"),
+        ("{}/lines {}/again --average {}/lines", "--average: one LOGDIR alone"),
+        ("{}/lines --average {}/oracle", "--average {}/oracle: a run with other data than {}/lines"),
+        ("{}/lines --average {}/larger", "--average {}/larger: a generator of another size than that of {}/lines"),
+        ("{}/lines --best_of 4", "lines: no run that has trained with --objective"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(runs, capsys, argv, message):
-    with pytest.raises(SystemExit) as stop:
-        temperatures.main([word.format(runs) for word in argv])
-    error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.count("\n") == 1 and message.format(runs) in error
+    error = ended(capsys, [*argv.replace("{}", str(runs)).split(), *shlex.split("-n 20 --temperatures 1")[:4]])
+    assert message.replace("{}", str(runs)) in error and error.count("error: ") == 1
 
 
-def test_a_run_of_other_rounding_is_named(runs, tmp_path, capsys):
-    """--jit decides on the last bits of the oracle's samples; --tf32 is the run's own."""
+def test_what_was_made_otherwise_is_named(runs, tmp_path, capsys):
+    """--jit decides on the last bits of the oracle's samples; and data may have changed since."""
     shutil.copytree(runs / "oracle", tmp_path / "compiled")
     path = tmp_path / "compiled" / "config.json"
     content = json.loads(path.read_text())
-    content["flags"] |= {"jit": True, "tf32": True, "oracle_seed": 5}  # as these few samples would be the same
+    content["flags"] |= {
+        "jit": True,
+        "deterministic": False,
+        "oracle_seed": 5,
+    }  # as these few samples would be the same
     path.write_text(json.dumps(content))
     try:
-        with pytest.raises(SystemExit):
-            temperatures.main([str(runs / "oracle"), str(tmp_path / "compiled"), "--temperatures", "1"])
-        assert tf.config.experimental.tensor_float_32_execution_enabled()
+        error = ended(capsys, [runs / "oracle", tmp_path / "compiled", "--temperatures", "1", "-n", "20"])
+        assert tf.config.experimental.tensor_float_32_execution_enabled()  # as in its own evaluations
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(False)
-    assert "compiled: a run with other data than" in (error := capsys.readouterr().err)
+    assert "compiled: a run with other data than" in error
     assert "(--jit True, not False, rounds the oracle's samples otherwise)" in error
-
-
-def test_changed_data_are_refused(runs, tmp_path, capsys):
-    path = runs / "text" / "test.txt"
-    before = path.read_text()
+    path, before = runs / "text" / "test.txt", (runs / "text" / "test.txt").read_text()
     path.write_text(before + "\nabc")
-    with pytest.raises(SystemExit):
-        temperatures.main([str(runs / "lines"), "--temperatures", "1"])
-    assert "lines: the run has read other data than --data_dir" in capsys.readouterr().err
+    assert "lines: the run has read other data than --data_dir" in ended(capsys, [runs / "lines"])
     path.write_text(before)
-
-
-def test_candidates_are_a_curve_of_their_own(knowing, tmp_path, capsys):
-    rows = measured(tmp_path, str(knowing), "--temperatures", "1", "0.9", "--candidates", "4", "1", "-n", "64")
-    head = capsys.readouterr().out.splitlines()[0]
-    assert "| run, chosen by D, one of 1 | run, chosen by D, one of 4 |" in head
-    assert "| run, chosen by D*, one of 1 | run, chosen by D*, one of 4 |" in head
-    cold, plain, *best, one, four, real = rows
-    assert [row["candidates"] for row in rows] == ["", "", "1", "4", "1", "4", ""] and real["run"] == "real data"
-    assert [row["run"] for row in best] == ["run, candidates by D*"] * 2
-    assert float(best[1]["kl_forward"]) < float(four["kl_forward"]) < float(best[0]["kl_forward"])
-    figures = ("nll", "nll_test", "g_entropy", "kl_forward", "kl_reverse")
-    for name in figures:
-        assert float(one[name]) == pytest.approx(float(plain[name]))
-        assert float(four[name]) != float(plain[name]) != float(cold[name])
-    assert 0 < float(four["distinct2"]) < 1
-    evaluation = SeqGAN.restored(knowing).recorded  # of 16 candidates
-    assert float(four["nll_test"]) < float(one["nll_test"])
-    gains = [evaluation["d_gain_resampled"][0], float(one["nll_test"]) - float(four["nll_test"]), 0.0]
-    assert gains == sorted(gains, reverse=True)
-
-
-def test_candidates_of_lines_are_compared_with_lines(tmp_path, monkeypatch, capsys):
-    (tmp_path / "lines").mkdir()
-    for name in ("train", "valid", "test"):
-        (tmp_path / "lines" / f"{name}.txt").write_text("ab\nabc\nbca\ncab\nc\n" * 6)
-    words = [*SIZES, *shlex.split("--dataset text --vocab_size 9 --no-jit --total_epochs 0 --pretrain_d")]
-    words += ["--data_dir", str(tmp_path / "lines"), "--d_eval_samples", "30", "--log_dir", str(tmp_path / "run")]
-    assert train([*words, "--eval_log_dir", str(tmp_path / "eval")]) == 0
-    monkeypatch.setattr(temperatures, "check_knows", lambda *_: None)
-    few = ["--temperatures", "1", "--candidates", "1", "3", "-n", "32", "--texygen"]
-    plain, one, three, _ = measured(tmp_path, str(tmp_path / "run"), *few)
-    assert float(one["nll_test"]) == pytest.approx(float(plain["nll_test"]))
-    for name in ("bleu2", "self_bleu2", "length", "copied_share", "texygen_bleu2", "texygen_self_bleu3"):
-        assert float(three[name]) > 0 and float(three[name]) != float(plain[name])
-    assert not three["g_entropy"]
-
-
-def test_candidates_take_a_discriminator_that_knows(runs, knowing, capsys):
-    assert temperatures.main([str(runs / "oracle"), "--temperatures", "1", "--candidates", "2"]) == 0
-    out, err = capsys.readouterr()
-    assert out.startswith("|  | oracle | oracle, chosen by D*, one of 2 | real data |\n") and "--pretrain_d" in err
-    for words, why in (([str(runs / "music")], "--pretrain_d"), ([str(knowing), "--guide"], "--guide")):
-        with pytest.raises(SystemExit) as stopped:
-            temperatures.main([*words, "--candidates", "4"])
-        err = capsys.readouterr().err
-        assert stopped.value.code == 2 and err.count("\n") == 1 and why in err
-
-
-def test_the_path_of_a_guided_generator(tmp_path, monkeypatch):
-    """It is that of the guided one, as the curve beside it."""
-    monkeypatch.chdir(tmp_path)
-    words = [*without(without_cnn(TINY), "--rollout_num", 1), "--discriminator", "bigram", "--d_draws", "8", "--no-jit"]
-    words += shlex.split("--g_update expected --reward log_odds --rollout_num 0 --kl_weight 1 --total_epochs 4")
-    assert train([*words, "--log_dir", "run", "--eval_log_dir", "eval"]) == 0
-    rows = measured(tmp_path, "run", "--guide", "--temperatures", "1", "-n", "50", "--path", "4")
-    with open("eval/metrics.csv", encoding="utf-8") as file:
-        made = {row["epoch"]: row for row in csv.DictReader(file)}
-    path = [row for row in rows if row["epoch"] and made[row["epoch"]]["nll_test_guided"]]
-    assert len(path) > 1 and rows[0]["run"] == "run guided" and path[0]["run"] == "run, training"
-    for row in path:
-        assert row["nll_test"] == pytest.approx(made[row["epoch"]]["nll_test_guided"])
-        assert float(row["nll"]) == float(made[row["epoch"]]["nll_guided"])

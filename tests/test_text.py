@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import END, NOW, randomise, shared_model, train
+from data.held_out import D_FIGURES, what_d_knows
+from data.texygen import TexygenData
 from hypothesis import given
 from hypothesis import strategies as st
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+from support.metrics import ratio_and_error
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data import DataError, held_out
-from data.held_out import D_FIGURES, what_d_knows
 from data.text import Lines, Source, TextData, Vocabulary, read_lines, split_of
-from data.texygen import TexygenData
 from model import SeqGAN
 from support.config import Config, UsageError
-from support.metrics import ratio_and_error
 from support.parser import parse
 from support.seeds import Purpose
 

@@ -1,13 +1,14 @@
 """Prints docs/flags.md, the tables of all flags: python tools/flag_table.py > docs/flags.md."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from support.config import FIELDS, SECTIONS
-from support.presets import ADDITIVE_DEFAULTS, FOLD_DEFAULTS, POOLED_DEFAULTS, PRESETS
+from support.presets import FOLD_DEFAULTS, PRESETS
+from support.registries import DISCRIMINATORS
 
 HEAD = """# Flags
 
@@ -15,11 +16,9 @@ All flags of `python main.py`. Booleans take `--evaluate`, `--no-evaluate` or `-
 values that the other flags start from; some flags bring values of others, too. Explicit flags win over both. Most
 flags that have no effect beside the others are refused.
 """
-BROUGHT: dict[str, dict[str, Any]] = {  # with a flag, values of others
-    "`--discriminator pooled`": POOLED_DEFAULTS,
-    "`--discriminator bigram` or `lstm`": ADDITIVE_DEFAULTS,
-    "`--g_update fold`": FOLD_DEFAULTS,
-}
+# What flags start from, by what brings it: a preset, or another flag.
+BROUGHT = PRESETS | {f"`--discriminator {name}`": entry.defaults for name, entry in DISCRIMINATORS.items()}
+BROUGHT |= {"`--g_update fold`": FOLD_DEFAULTS}
 
 
 def shown(value: object) -> str:
@@ -27,39 +26,36 @@ def shown(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def flag_table(names: list[str]) -> str:
-    """A Markdown table: flag, its default and its values in the presets, meaning."""
-    columns = ["flag", "default; presets", "meaning (values)"]
-    lines = [row(columns), "|---" * len(columns) + "|"]
-    for name in names:
-        field = FIELDS[name]
-        changed: dict[str, list[str]] = {}
-        for preset, values in (PRESETS | BROUGHT).items():
-            if name in values:
-                changed.setdefault(shown(values[name]), []).append(preset)
-        presets = [f"{', '.join(names)}: {value}" for value, names in changed.items()]
-        default = shown(field.default) or "none"
-        choices = field.metadata["choices"] if name != "preset" else None
-        words = f" ({', '.join(f'`{word}`' for word in choices)})" if choices else ""
-        lines.append(row([f"`--{name}`", "; ".join([default, *presets]), field.metadata["help"] + words]))
-    return "\n".join(lines)
-
-
-def row(cells: list[str]) -> str:
+def row(cells: Sequence[str]) -> str:
     """A row of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
+def flag_row(name: str) -> str:
+    """The row of a flag: its default and its values in the presets, meaning, and the words that it takes."""
+    field = FIELDS[name]
+    changed: dict[str, list[str]] = {}
+    for by, values in BROUGHT.items():
+        if name in values:
+            changed.setdefault(shown(values[name]), []).append(by)
+    defaults = [shown(field.default) or "none", *(f"{', '.join(names)}: {value}" for value, names in changed.items())]
+    words = [*(field.metadata["choices"] or ()), *([field.metadata["own"]] if field.metadata["own"] else [])]
+    listed = f" ({', '.join(f'`{word}`' for word in words)})" if words else ""
+    return row([f"`--{name}`", "; ".join(defaults), field.metadata["help"] + listed])
+
+
 def page() -> str:
     """The whole of docs/flags.md: the groups of --help, a table each."""
-    first = {name: title for title, name in SECTIONS.items()}
-    groups: dict[str, list[str]] = {}
-    title = ""
+    titles = {name: title for title, name in SECTIONS.items()}
+    lines = [HEAD]
     for name in FIELDS:
-        title = first.get(name, title)
-        groups.setdefault(title, []).append(name)
-    tables = [f"## {title[0].upper()}{title[1:]}\n\n{flag_table(names)}\n" for title, names in groups.items()]
-    return "\n".join([HEAD, *tables])
+        if title := titles.get(name):
+            lines.append(
+                f"\n## {title[0].upper()}{title[1:]}\n\n{row(['flag', 'default; presets', 'meaning (values)'])}\n"
+            )
+            lines.append("|---|---|---|\n")
+        lines.append(f"{flag_row(name)}\n")
+    return "".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 """Measures molecules as MOSES does: python tools/molecules.py METHOD/SEED.txt... --train FILE [-o FILE.csv]."""
 
-import csv
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+import pandas as pd
 
+from runs.directories import write_whole
 from support.parser import Parser, new_file
 
 if TYPE_CHECKING:
@@ -73,20 +73,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = "CSV, as a report's `measured` names it (default: stdout)"
     add("-o", "--output", type=new_file, metavar="FILE", help=text)
     arguments = parser.parse_args(argv)
+    rows = []
     try:
-        rows = []
         for path in arguments.samples:
             strings = path.read_text(encoding="utf-8").splitlines()
             if not strings:
                 parser.error(f"{path}: empty")
             with open(arguments.train, encoding="utf-8") as train:
-                figures = {k: f"{v:.4f}" for k, v in measure(strings, train).items()}
-            rows.append({"run": path.with_suffix("").as_posix(), "temperature": "1", **figures})
-        output = open(arguments.output, "w", newline="") if arguments.output else nullcontext(sys.stdout)
-        with output as file:
-            out = csv.DictWriter(file, rows[0], lineterminator="\n")
-            out.writeheader()
-            out.writerows(rows)
+                figures = measure(strings, train)
+            rows.append({"run": path.with_suffix("").as_posix(), "temperature": 1, **figures})
+        table = pd.DataFrame(rows).to_csv(index=False, float_format="%.4f", lineterminator="\n")
+        if arguments.output:
+            write_whole(arguments.output, table)
+        else:
+            print(table, end="")
     except ImportError as error:
         parser.error(f"RDKit is needed: pip install rdkit ({error})")
     except OSError as error:

@@ -47,6 +47,10 @@ STATES = {  # of a generator that was measured, as its row says and as pages say
     "guided": "guided",
     "candidates": "chosen by D",
     "candidates by D*": "chosen by D*",
+    "candidates by likelihood": "chosen by likelihood",
+    "candidates by permuted log-odds": "chosen by permuted log-odds",
+    "best of n": "best of n by the objective",
+    "least KL": "reweighted by the objective (least KL)",
 }
 REAL, SHARED = "real data", "average of "  # the run of real data; what has generators of several seeds
 PAIRS = [("nll_test", "nll")]  # diversity and quality: what planes show where a table does not say

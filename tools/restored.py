@@ -4,15 +4,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.real import Dataset, read_data
-from generator import TokenSpec
+from discriminator import Discriminator
+from generator import Policy, TokenSpec
 from model import SeqGAN, build
 from runs.checkpoints import Checkpoints
 from runs.directories import CHECKPOINTS, lost_weights
+from runs.schedule import Schedule
 from support.config import Config
 from support.config_file import CONFIG, from_flags, read_config
 from support.errors import NoGain, UsageError
 from support.objective import Objective
 from support.statistics import Figures
+
+HOW = "main.py --pretrain_d_epochs N trains and measures one where no adversarial phase does"
 
 
 class Restored(NamedTuple):
@@ -39,9 +43,17 @@ class Restored(NamedTuple):
         source = self.content.get("objective")
         return Objective(self.config.objective, data.decode, source) if source else None
 
+    def trained(self) -> bool:
+        """Whether the discriminator was trained by then; one that --g_update fold has just put in place was not."""
+        schedule = Schedule(self.config)
+        taken = schedule.taken_of(self.taken)
+        of_rounds = divmod(max(self.taken - schedule.adversarial.begin, 0), max(schedule.adversarial.per_epoch, 1))[1]
+        fresh = self.config.g_update == "fold" and 0 < of_rounds <= self.config.g_steps
+        return any(name.endswith(" d") for name in taken) and not fresh
+
     def guided(self) -> bool:
         """Whether a trained discriminator guides the policy."""
-        return self.seqgan.guidance is not None and self.taken > self.config.pretrain_g_epochs
+        return self.seqgan.guidance is not None and self.trained()
 
     def check_guide(self) -> None:
         """Raises UsageError: there is no guided policy, or its discriminator is not trained yet."""
@@ -50,19 +62,32 @@ class Restored(NamedTuple):
         if not self.guided():
             raise UsageError("--guide: at this checkpoint the discriminator is not trained yet")
 
+    def policy(self, guide: bool = False) -> Policy:
+        """What is drawn from: the run's policy or the one that its discriminator guides; raises as `check_guide`."""
+        if guide:
+            self.check_guide()
+        return self.seqgan.guidance.guided if guide and self.seqgan.guidance else self.seqgan.policy
+
+    def check_trained(self, flag: str) -> Discriminator:
+        """The discriminator; raises NoGain: there is none, or it is not trained yet."""
+        if self.seqgan.discriminator is None:
+            raise NoGain(f"{flag}: {self.logdir} has no discriminator; without {flag} plain samples are drawn")
+        if not self.trained():
+            why = f"{flag}: at this checkpoint of {self.logdir} the discriminator is not trained"
+            raise NoGain(f"{why}; without {flag} plain samples are drawn; {HOW}")
+        return self.seqgan.discriminator
+
     def check_gain(self, flag: str) -> None:
         """Checks that the discriminator was found to have a gain, by the newest evaluation.
 
-        Raises NoGain: there is none, it was not measured, or its gain is not above 0 by two standard errors.
+        Raises NoGain: as `check_trained`; or it was not measured, or its gain is not above 0 by two standard errors.
         """
+        self.check_trained(flag)
         plain = f"without {flag} plain samples are drawn"
-        if self.seqgan.discriminator is None:
-            raise NoGain(f"{flag}: {self.logdir} has no discriminator; {plain}")
         name = "d_gain_valid" if "d_gain_valid" in self.recorded else "d_gain"
         if name not in self.recorded:
             why = f"no evaluation of {self.logdir} up to this checkpoint tells what its discriminator knows"
-            how = "main.py --pretrain_d_epochs N trains and measures one where no adversarial phase does"
-            raise NoGain(f"{flag}: {why}; {plain}; {how}")
+            raise NoGain(f"{flag}: {why}; {plain}; {HOW}")
         gain, error = self.recorded[name]
         if not gain > 2 * error:
             why = f"has no gain beyond its error, {name} {gain:.4f} ± {error:.4f}"
@@ -84,7 +109,9 @@ def restore(logdir: Path, which: str | int = "newest") -> Restored:
         try:
             config = from_flags(content["flags"])
             tokens = {"seq_len": config.seq_len} | content["tokens"]
-            sources = {flag: content[flag] for flag in ("reward", "discriminator") if flag in content}
+            sources: dict[str, dict[str, str]] = {
+                flag: content[flag] for flag in ("reward", "discriminator") if flag in content
+            }
             seqgan = build(config, TokenSpec(**tokens), sources)
         except (UsageError, KeyError, TypeError, ValueError) as error:
             raise UsageError(f"{path}: {error}") from None

@@ -138,7 +138,9 @@ def read_points(*paths: Path) -> pd.DataFrame:
 
 def points_text(points: Iterable[Mapping[str, Any]]) -> str:
     """The content of such a file, {column: value} a row; columns without a value are left out."""
-    return pd.DataFrame(points).dropna(axis=1, how="all").to_csv(index=False, lineterminator="\n")
+    frame = pd.DataFrame(points).dropna(axis=1, how="all")
+    whole = {name: "Int64" for name in ("candidates", "epoch") if name in frame}
+    return frame.astype(whole).to_csv(index=False, lineterminator="\n")
 
 
 def outcome(cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -374,7 +376,7 @@ class Difference(NamedTuple):
 
 
 def compare(study: Study) -> list[Difference]:
-    """Each method less those that the table compares with.
+    """Each method less those that the table compares with; three seeds or more are tested.
 
     Figures of a guided generator, or of samples that D has chosen, are compared with the other's generator alone, its
     own too. What is the same with every seed, as methods share a generator, is left out. KL(oracle‖G) differs by a
@@ -394,7 +396,9 @@ def compare(study: Study) -> list[Difference]:
                 reverse = any((each.against, each.method, each.column) == (method, base, name) for each in found)
                 if paired.any() and not reverse:
                     collapsed = bool({method, base} & {*study.report["collapsed"]})
-                    varies = len(paired) > 1 and np.ptp(paired) > 0 and not collapsed
+                    varies = (
+                        len(paired) > 2 and np.ptp(paired) > 1e-5 * paired.abs().max() and not collapsed
+                    )  # not by rounding alone
                     p = stats.ttest_1samp(paired, 0).pvalue if varies else math.nan
                     found.append(Difference(base, method, name, summary(paired, collapsed), p))
     tested = [i for i, each in enumerate(found) if not math.isnan(each.p)]

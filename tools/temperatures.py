@@ -2,12 +2,14 @@
 
 Measures each run's generator with its logits divided by temperatures, on the run's own data. Lower temperatures give
 likelier and less varied samples, for nothing: so a method is better than another one only where it lies beyond the
-other's whole curve. Beside the curves, the path that adversarial training took, and what is kept of candidates among
-which the run's discriminator chooses.
+other's whole curve. Beside the curves: the path that adversarial training took; samples that the discriminator has
+chosen, and controls of its choice; averages of several generators; and the best that an objective allows without any
+training.
 """
 
-import csv
 import dataclasses
+import itertools
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,149 +22,266 @@ import support.quiet  # noqa: F401 - before TensorFlow
 # isort: split
 import numpy as np
 import tensorflow as tf
+from scipy.special import xlogy
 from tqdm import tqdm
 
-from data import Dataset, Due
-from data.texygen import TexygenData
-from data.training_set import spread
-from main import DATASETS
-from model import SeqGAN
-from oracle import OracleData
-from runs.console import GUIDED, RESAMPLED
-from runs.directories import PRETRAINED, evaluations_of, steps_taken
+from evaluation.discriminator import MeasuredDiscriminator
+from evaluation.evaluator import Due, nats
+from evaluation.metrics import column, parse
+from evaluation.oracle import OracleEvaluator
+from evaluation.policy import MeasuredPolicy
+from evaluation.run import Evaluation, Measures, evaluator_of, settings_of
+from evaluation.text import TexygenEvaluator
+from generator import Averaged, Policy, Tempered
+from guidance.choosing import GROUPS, Groups
+from runs.directories import PRETRAINED, evaluations_of, write_whole
 from runs.logs import with_errors
 from runs.schedule import Schedule
-from support.config import Config
-from support.errors import UsageError
 from support.config_file import CONFIG, read_config
 from support.device import configure_tensorflow
-from support.metrics import distinct, mean_and_error
-from support.objective import Objective
+from support.errors import UsageError
 from support.parser import Parser, new_file, number
+from support.seeds import Purpose, numpy_rng
+from support.statistics import Figures, mean_and_error, ratio_and_error
 from support.streams import escape_unprintable, keep_writing
-from tools.measured import REAL, Figures, Point, table
-from tools.planes import draw
-from tools.plot_curves import markdown, picture, read_run, short_names
-from tools.sample import check_knows
+from tools.plot_curves import picture, read_run, short_names
+from tools.report import PAIRS, REAL, draw_samples, samples
+from tools.restored import restore
+from tools.study import POINT, points_text, read_table
 
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
+OBJECTIVE_PAIRS = [("kl_to_pretrained", "objective"), ("nll_test", "objective")]
+ALL = Due(True, True, True)
+Row = dict[str, Any]  # of the CSV file: `POINT`, figures and their standard errors
 
 
-def data_of(logdir: Path, config: Config, kind: Callable[[Config], Dataset] | None = None) -> Dataset:
-    """The data of the run in a --log_dir; `kind` reads them in another way than `DATASETS`.
-
-    Raises UsageError: they are not what they were. Raises OSError: a file can't be read.
-    """
-    data = (kind or DATASETS[config.dataset])(config)
-    recorded, digests = read_config(logdir / CONFIG), data.digests()
-    kept = all((logdir / name).read_bytes() == content.encode() for name, content in data.files().items())
-    if not kept or recorded.get("data", digests) != digests:
-        raise UsageError(f"{logdir}: the run has read other data than {data.origin} has now")
-    return data
+def row(run: str, figures: Figures, temperature: float = 1.0, **at: float) -> Row:
+    """A row of a generator's own figures; `at` has its candidates or its epoch."""
+    own = {name: pair for name, pair in figures.items() if name != "oracle_entropy" and parse(name)[1] == ""}
+    return {"run": run, "temperature": temperature, **at, **with_errors(own)}
 
 
-class Subject:
-    """A run, its data, and the states of its generator that are measured."""
+class MeasuredRun:
+    """A run, its data, and what is measured of them; nothing of the run changes."""
 
-    def __init__(self, logdir: Path, samples: int, pretraining: bool, guide: bool = False, texygen: bool = False):
-        """Loads the run of a --log_dir; `samples` are what an evaluation draws; `guide`: the guided generator's.
+    def __init__(self, logdir: Path, name: str, size: int, guide: bool = False, texygen: bool = False):
+        """Loads the run of a --log_dir, which tables call `name`; `size` sequences are drawn for each point.
 
-        `texygen` adds Texygen's figures. Raises UsageError: there is no such run, no such checkpoint, its data are not
-        what they were, or not text. Raises OSError: a file can't be read.
+        `guide`: the policy is the guided one. `texygen` adds Texygen's figures. Raises UsageError: there is no such run
+        or no guided policy, its data are not what they were, or not text. Raises OSError: a file can't be read.
         """
-        self.logdir, self.model = logdir, SeqGAN.restored(logdir)
-        tf.config.experimental.enable_tensor_float_32_execution(self.model.config.tf32)  # as in its evaluations
-        self.evaluated = self.model.choice(guide)
-        self.states = {"guided" if guide else "": [weight.numpy() for weight in self.evaluated.policy.weights]}
+        self.run = restore(logdir)
+        self.config, self.seqgan = self.run.config, self.run.seqgan
+        if guide:
+            self.run.check_guide()
+        if texygen and self.config.dataset != "text":
+            raise UsageError(f"--texygen: {logdir} is a run of --dataset {self.config.dataset}, not of text")
+        tf.config.experimental.enable_tensor_float_32_execution(not self.config.deterministic)  # as in its evaluations
+        self.name, self.size, self.state = name, size, " guided" if guide else ""
+        self.policy: Policy = self.seqgan.guidance.guided if guide and self.seqgan.guidance else self.seqgan.policy
+        self.data: Any = self.run.data()
+        self.test = getattr(self.data, "test", np.empty([0, self.data.spec.seq_len], np.int32))
+        self.settings = dataclasses.replace(settings_of(self.config), samples=size)
+        self.evaluator = (TexygenEvaluator if texygen else evaluator_of)(self.data, self.settings)
+        self.objective = self.run.objective(self.data)
+        self.adversarial = self.run.taken > Schedule(self.config).pretrain_d.end  # whether that phase has begun
+        self.real: Figures = {}  # of real data, once an evaluation has told them
+
+    def check_same_data(self, first: "MeasuredRun", flag: str = "") -> None:
+        """Raises UsageError: this run has other data than the first, training sets aside."""
+
+        def truth(data: Any) -> object:
+            if data.oracle is not None:
+                return data.entropy
+            return data.spec.seq_len, {n: digest for n, digest in data.digests().items() if not n.endswith(" train")}
+
+        if truth(self.data) != truth(first.data):
+            jit, other = self.config.jit, first.config.jit
+            why = f" (--jit {jit}, not {other}, rounds the oracle's samples otherwise)" if jit != other else ""
+            raise UsageError(f"{flag}{self.run.logdir}: a run with other data than {first.run.logdir}{why}")
+
+    def measuring(self, policy: Policy) -> Callable[[], Figures]:
+        """What returns the figures of a policy as it is then; the random numbers are always the same."""
+        measures = Measures(MeasuredPolicy(policy, self.config.seed, self.config.jit), None, None)
+        pretrained = self.seqgan.pretrained
+        evaluation = Evaluation(self.evaluator, measures, objective=self.objective, pretrained=pretrained)
+
+        def measure() -> Figures:
+            found = evaluation.measure(0, ALL, of_discriminator=False, since_pretrained=self.adversarial)
+            real = {parse(name)[0].name: pair for name, pair in found.items() if parse(name)[1] == "real"}
+            if "oracle_entropy" in found:
+                real |= dict.fromkeys(("nll", "nll_test", "g_entropy"), found["oracle_entropy"])
+            self.real = self.real or real
+            return found
+
+        return measure
+
+    def at_temperatures(self, temperatures: Sequence[float], pretraining: bool) -> Iterator[Row]:
+        """A row for each temperature, of the end of pretraining as well if asked for."""
+        states = {self.state: self.policy}
         if pretraining:
-            before = SeqGAN.restored(logdir, PRETRAINED).choice(guide)
-            self.states = {"pretrained": [weight.numpy() for weight in before.policy.weights]} | self.states
-        config = dataclasses.replace(self.model.config, eval_samples=samples)
-        if texygen and config.dataset != "text":
-            raise UsageError(f"--texygen: {logdir} is a run of --dataset {config.dataset}, not of text")
-        self.data: Any = data_of(logdir, config, TexygenData if texygen else None)
-        recorded = read_config(logdir / CONFIG)
-        self.samples, self.objective = samples, None
-        if source := recorded.get("objective"):
-            self.objective = Objective(config.objective, source, self.data.decode)
-        self.adversarial = steps_taken(logdir) > Schedule(config).pretraining
+            states = {" pretrained": restore(self.run.logdir, PRETRAINED).seqgan.policy} | states
+        for state, policy in states.items():
+            temperature = tf.Variable(1.0, trainable=False)
+            measure = self.measuring(Tempered(policy, temperature))
+            for value in temperatures:
+                temperature.assign(value)
+                yield row(self.name + state, measure(), value)
 
-    def truth(self) -> tuple[object, ...]:
-        """What tells the data of two runs apart: the oracle's entropy, or checksums of all but the training set."""
-        if isinstance(self.data, OracleData):
-            return tuple(np.ravel(self.data.entropy))
-        held_out = {name: digest for name, digest in self.data.digests().items() if not name.endswith(" train")}
-        return self.data.config.seq_len, held_out
-
-    def measure(self, name: str, temperatures: Sequence[float]) -> Iterator[Point]:
-        """A point for each state and temperature, in their order; all of them with the same random numbers."""
-        policy = self.evaluated.policy
-        for state, values in self.states.items():
-            for weight, value in zip(policy.weights, values, strict=True):
-                weight.assign(value)
-            for temperature in temperatures:
-                with policy.at_temperature(temperature), np.errstate(all="ignore"):
-                    figures = self.data.evaluate(self.evaluated, 0, Due(True, True, True))
-                    if self.objective:
-                        of_it = self.evaluated.towards(self.objective, self.model.pretrained, self.samples, 0)
-                        figures |= of_it if self.adversarial else {"objective": of_it["objective"]}
-                        if len(real := spread(self.data.validation(), self.samples)):
-                            figures["real_objective"] = mean_and_error(self.objective.score(real))
-                yield Point(" ".join([name, state]).strip(), temperature, figures)
-
-    def choose(self, name: str, numbers: Sequence[int]) -> Iterator[Point]:
-        """A point for each number of candidates, at temperature 1, with the weights that were loaded last.
+    def chosen(self, numbers: Sequence[int], controls: bool) -> Iterator[Row]:
+        """A row for each number of candidates among which the discriminator chooses; temperature 1.
 
         NLLs, entropy and divergences are those of q_n, and what compares samples is of samples of it. η is chosen on
         the validation set. With an oracle also what D*, the optimal discriminator, would reach, with η = 1. Raises
-        UsageError: the discriminator was not found to know anything, or now it can't be measured.
+        UsageError: the discriminator has no gain, or now it can't be measured.
         """
-        config, oracle = self.data.config, isinstance(self.data, OracleData)
-        plain = self.data.evaluate(self.model, 0, Due(True, True, True))
-        for n in numbers if oracle else ():
-            figures = self.data.choose_optimally(self.model, 0, plain, n)
-            measured = {name.removesuffix(RESAMPLED): pair for name, pair in figures.items()}
-            yield Point(f"{name}, candidates by D*", 1.0, measured, candidates=n)
+        network: Any = self.seqgan.discriminator  # perhaps None, which D* does without
+        policy = MeasuredPolicy(self.seqgan.policy, self.config.seed, self.config.jit)
+        discriminator = MeasuredDiscriminator(network, policy)
+        plain = self.evaluator.of_policy(policy, 0, Due(True, False, False))
+        evaluators = {n: evaluator_of(self.data, dataclasses.replace(self.settings, candidates=n)) for n in numbers}
+
+        def of_candidates(figures: Figures) -> dict[str, tuple[float, float]]:
+            names = {name: column(name, "resampled") for name in plain}
+            return {name: figures[resampled] for name, resampled in names.items() if resampled in figures}
+
+        for n, evaluator in evaluators.items():
+            if isinstance(evaluator, OracleEvaluator):
+                figures = evaluator.choose_optimally(discriminator, 0, plain, n)
+                yield row(f"{self.name}, candidates by D*", of_candidates(figures), candidates=n)
         try:
-            check_knows(self.model, self.logdir, "--candidates")
+            self.run.check_gain("--candidates")
         except UsageError as error:
-            if not oracle:
+            if self.data.oracle is None:
                 raise
-            print(f"{name}: {error}", file=sys.stderr)
+            print(f"{self.name}: {error}", file=sys.stderr)
             return
-        for n in numbers:
-            self.data.config = dataclasses.replace(config, candidates=n)
-            figures = self.data.evaluate_discriminator(self.model, 0, plain)
+        for n, evaluator in evaluators.items():
+            figures = evaluator.of_discriminator(discriminator, 0, plain)
             if "d_eta" not in figures:
-                raise UsageError(f"--candidates: {name} has too few sequences to choose η on, or to measure")
+                raise UsageError(f"--candidates: {self.name} has too few sequences to choose η on, or to measure")
             eta = tf.constant(figures["d_eta"][0], tf.float32)
-            drawn = self.model.resample(config.eval_samples, tf.constant(n), eta, tf.constant(0)).numpy()
-            compared = {"distinct2": distinct(drawn)} if oracle else self.data.compare(drawn)
-            if self.objective:
-                compared |= {"objective": mean_and_error(self.objective.score(drawn))}
-            measured = {name: figures[f"{name}{RESAMPLED}"] for name in plain if f"{name}{RESAMPLED}" in figures}
-            yield Point(f"{name}, candidates", 1.0, measured | compared, candidates=n)
+            drawn = discriminator.resample(self.size, tf.constant(n), eta, tf.constant(0)).numpy()
+            yield row(f"{self.name}, candidates", of_candidates(figures) | self.compared(drawn), candidates=n)
+            if controls:
+                yield from self.controls(discriminator, float(eta), n, *plain["nll_test"])
+
+    def compared(self, drawn: np.ndarray) -> dict[str, tuple[float, float]]:
+        """What compares sequences, int32 [n, T], with real ones, and their objective."""
+        found = self.evaluator.compare(drawn)
+        return found | {"objective": mean_and_error(self.objective.score(drawn))} if self.objective else found
+
+    def controls(
+        self, discriminator: MeasuredDiscriminator, eta: float, n: int, nll: float, error: float
+    ) -> Iterator[Row]:
+        """Rows of one of n samples, chosen by the generator's own likelihood, and by log-odds that are of others.
+
+        `nll` and its `error` are those of the generator on the test set.
+        """
+        rng, lengths = numpy_rng(self.config.seed, Purpose.RESAMPLE), self.lengths(self.test)
+        pool = discriminator.policy.sample(self.size * n, Purpose.RESAMPLE, tf.constant(0)).numpy()
+        groups, noise = pool.reshape(self.size, n, -1), rng.gumbel(size=[self.size, n])
+        likelihood = -nats(discriminator.policy, pool).reshape(self.size, n)
+        log_odds = eta * discriminator.log_odds(tf.constant(pool)).numpy().reshape(self.size, n)
+        gain, error_of_gain = Groups(likelihood[:GROUPS]).gain(-nats(discriminator.policy, self.test), lengths)
+        # What permuted log-odds keep has the distribution of G.
+        for by, weights, pair in (
+            ("likelihood", likelihood, (nll - gain, math.hypot(error, error_of_gain))),
+            ("permuted log-odds", rng.permuted(log_odds, axis=1), (nll, error)),
+        ):
+            kept = groups[np.arange(self.size), (weights + noise).argmax(axis=1)]  # with probabilities by the weights
+            yield row(f"{self.name}, candidates by {by}", {"nll_test": pair, **self.compared(kept)}, candidates=n)
+
+    def lengths(self, rows: np.ndarray) -> np.ndarray:
+        """Tokens of sequences, int32 [n, T] → int [n]."""
+        return (rows != self.data.spec.vocab_size).sum(axis=1)
+
+    def averages(self, others: Sequence[Path]) -> Iterator[Row]:
+        """A row for the average of this generator with the first of other runs, the first two, and so on.
+
+        Raises UsageError: another run has other data, or a generator of another size.
+        """
+        policies = [self.policy]
+        for logdir in others:
+            other = MeasuredRun(logdir, str(logdir), self.size, guide=bool(self.state))
+            other.check_same_data(self, "--average ")
+            policies.append(other.policy)
+            first, last = ([weight.shape for weight in each.weights] for each in (policies[0], policies[-1]))
+            if first != last:
+                raise UsageError(f"--average {logdir}: a generator of another size than that of {self.run.logdir}")
+            name = f"average of {len(policies)}/{self.config.seed}{self.state}"
+            yield row(name, self.measuring(Averaged(policies[:]))())
+
+    def by_objective(self, numbers: Sequence[int], betas: Sequence[float]) -> Iterator[Row]:
+        """Rows of what an objective allows without training, from samples of the pretrained generator G₀.
+
+        They are the best of n samples, and G₀·exp(objective / β) / Z: of all distributions of the same mean objective
+        that of the least KL from G₀. A row has its β as `temperature`; 0 is rejection of all but the highest score.
+        """
+        assert self.objective and self.seqgan.pretrained
+        policy = MeasuredPolicy(self.seqgan.pretrained, self.config.seed, self.config.jit)
+        drawn = policy.sample(self.size, Purpose.EVALUATE, tf.constant(0)).numpy()
+        scores, real = (self.objective.score(rows).astype(np.float64) for rows in (drawn, self.test))
+        points = [("best of n", 1.0, {"candidates": n}, best_of(scores, real, n)) for n in numbers]
+        points += [("least KL", beta, {}, least_kl(scores, real, beta)) for beta in betas]
+        for name, beta, at, (weights, of_real) in points:
+            if not weights.any():
+                print(f"--beta {beta:g}: no sample comes near the highest score; draw more with -n", file=sys.stderr)
+                continue
+            weights, of_real = weights / weights.mean(), of_real / weights.mean()
+            figures = {"objective": (np.mean(weights * scores), math.nan)}
+            figures["kl_to_pretrained"] = np.mean(xlogy(weights, weights)), math.nan
+            if len(self.test):
+                with np.errstate(divide="ignore", invalid="ignore"):  # a weight of 0 has an infinite NLL
+                    nll = nats(policy, self.test) - np.log(of_real)
+                    figures["nll_test"] = ratio_and_error(nll, self.lengths(self.test))
+            yield row(f"{self.name}, {name}", figures, beta, **at)
 
 
-def path_of(logdir: Path, name: str, epochs: int, guide: bool) -> list[Point]:
+def best_of(scores: np.ndarray, real: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """How much likelier each sequence is as the best of `count` samples, a random one of equals, than as any sample.
+
+    `scores` are those of samples, [n], and `real` of real sequences, [m]; both get weights.
+    """
+    ordered = np.sort(scores)
+    below, upto = (np.searchsorted(ordered, np.append(scores, real), side) / len(scores) for side in ("left", "right"))
+    density = count * upto ** (count - 1)  # of a score that no sample has
+    weights = np.where(upto > below, (upto**count - below**count) / np.where(upto > below, upto - below, 1), density)
+    return weights[: len(scores)], weights[len(scores) :]
+
+
+def least_kl(scores: np.ndarray, real: np.ndarray, beta: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weights in proportion to exp(score / β), for scores of samples, [n], and of real sequences, [m].
+
+    With β = 0 the highest score alone has a weight.
+    """
+    highest = max(scores.max(), real.max(initial=-np.inf))
+    both = [np.exp((s - highest) / beta) if beta else (s == highest).astype(float) for s in (scores, real)]
+    return both[0], both[1]
+
+
+def path_of(logdir: Path, name: str, epochs: int, guide: bool) -> list[Row]:
     """A run's evaluations: the last one of its pretraining, and those of its first so many adversarial epochs, or [].
 
     With `guide` they are those of the guided generator.
 
     Raises UsageError, ValueError, OSError: they can't be found or read.
     """
-    curves, first = read_run(evaluations_of(logdir))
-    if first is None:
-        return []
-    rows: dict[int, Figures] = {}
-    if guide:
-        curves = {figure.removesuffix(GUIDED): curve for figure, curve in curves.items() if figure.endswith(GUIDED)}
-    for figure, curve in curves.items():
-        for epoch, *pair in zip(*map(np.ndarray.tolist, curve), strict=True):
-            rows.setdefault(epoch, {})[figure] = tuple(pair)
-    start = max((epoch for epoch in rows if epoch < first), default=first)
-    within = (epoch for epoch in sorted(rows) if start <= epoch < first + epochs)
-    return [Point(f"{name}, training", 1.0, rows[epoch], epoch) for epoch in within]
+    folder = evaluations_of(logdir)
+    frame = read_run(folder)
+    first = frame.epoch[frame.phase == "adversarial"].min()  # NaN where there is none
+    start = frame.epoch[frame.epoch < first].max()
+    frame = frame[(frame.epoch >= np.fmin(start, first)) & (frame.epoch < first + epochs)].drop(columns="phase")
+    names = {}
+    for figure in frame.columns.drop(["epoch", "oracle_entropy", "oracle_entropy_se"], errors="ignore"):
+        try:
+            metric, form = parse(figure.removesuffix("_se"))
+        except KeyError as error:
+            raise UsageError(f"{folder}: {error.args[0]}") from None
+        if form == ("guided" if guide else ""):
+            names[figure] = metric.name + "_se" * figure.endswith("_se")
+    rows = frame.groupby("epoch")[list(names)].last().dropna(how="all").rename(columns=names).reset_index()
+    return rows.assign(run=f"{name}, training", temperature=1.0).to_dict("records")
 
 
 def seed_of(logdir: Path, name: str) -> str:
@@ -171,29 +290,24 @@ def seed_of(logdir: Path, name: str) -> str:
     return f"{above[0]}/{name}" if name.isdigit() and above and above[0] else name
 
 
-def real_apart(points: Sequence[Point]) -> list[Point]:
-    """The points with the figures of real data, where there are any, as a point of their own at the end."""
-    first = points[0].figures
-    real = {name.removeprefix("real_"): pair for name, pair in first.items() if name.startswith("real_")}
-    if "oracle_entropy" in first:
-        real |= dict.fromkeys(("nll", "nll_test", "g_entropy"), first["oracle_entropy"])
-    left_out = ("oracle_entropy", *(f"real_{name}" for name in real))
-    kept = [point._replace(figures={n: v for n, v in point.figures.items() if n not in left_out}) for point in points]
-    return kept + ([Point(REAL, 0.0, real)] if real else [])
-
-
-def write_csv(points: Sequence[Point], path: Path) -> None:
-    """A row a point, with all figures and errors; real data have no temperature. Raises OSError."""
-    names = list(dict.fromkeys(name for point in points for name in point.figures))
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        when = [name for name in ("epoch", "candidates") if any(getattr(point, name) is not None for point in points)]
-        columns = ["run", "temperature", *when, *(column for name in names for column in (name, f"{name}_se"))]
-        rows = csv.DictWriter(file, columns, lineterminator="\n")
-        rows.writeheader()
-        for point in points:
-            numbers = {name: repr(float(value)) for name, value in with_errors(point.figures).items()}
-            at = {name: getattr(point, name) for name in when}
-            rows.writerow({"run": point.curve, "temperature": point.temperature or "", **at, **numbers})
+def check_together(arguments: Any, logdirs: Sequence[Path]) -> None:
+    """Raises UsageError: flags contradict each other, or runs of several objectives would be in one table."""
+    if arguments.guide and arguments.candidates:
+        raise UsageError("--candidates are drawn from the generators themselves: not with --guide")
+    if arguments.guide and arguments.checkpoints:
+        raise UsageError("--checkpoints measures the end of pretraining, when nothing guides yet: not with --guide")
+    if arguments.controls and not arguments.candidates:
+        raise UsageError("--controls has no effect without --candidates")
+    if arguments.average and len(logdirs) > 1:
+        raise UsageError("--average: one LOGDIR alone is averaged with others")
+    averaged = [logdir.resolve() for logdir in (*logdirs, *arguments.average)]
+    if arguments.average and len(set(averaged)) < len(averaged):
+        raise UsageError("--average: a run is given twice")
+    asked: dict[str, str] = {}  # the objective of the runs that have one
+    for logdir in (each for each in logdirs if (each / CONFIG).exists()):
+        if (source := read_config(logdir / CONFIG).get("objective", asked)) != asked and asked:
+            raise UsageError(f"{logdir}: another objective than that of the runs before")
+        asked = source
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -207,62 +321,66 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--path", type=number(int, 1, None), metavar="INT", help=text)
     text = f"divide the logits (default: {' '.join(f'{t:g}' for t in TEMPERATURES)})"
     add("--temperatures", nargs="+", type=number(float, 1e-3, 1e3), default=TEMPERATURES, metavar="FLOAT", help=text)
-    text = "also measure what is kept of so many samples, chosen by the discriminator"
+    text = "also measure one of so many samples, chosen by the discriminator"
     add("--candidates", nargs="+", type=number(int, 1, 1024), default=(), metavar="INT", help=text)
-    text = "sequences drawn at each temperature (default: 256)"
-    add("-n", type=number(int, 2, None), default=256, metavar="INT", help=text)
+    text = "and chosen by the generator's own likelihood, and by permuted log-odds"
+    add("--controls", action="store_true", help=text)
+    text = "runs of other seeds, whose generators are averaged with that of LOGDIR: the first, the first two, ..."
+    add("--average", nargs="+", type=Path, default=(), metavar="LOGDIR", help=text)
+    text = "--objective: also measure the best of so many samples of the pretrained generator"
+    add("--best_of", nargs="+", type=number(int, 2, None), default=(), metavar="INT", help=text)
+    text = "--objective: also measure exp(objective / FLOAT) times the pretrained generator; 0: the highest score alone"
+    add("--beta", nargs="+", type=number(float, 0, None), default=(), metavar="FLOAT", help=text)
+    add("-n", type=number(int, 2, None), default=256, metavar="INT", help="sequences drawn for a point (default: 256)")
     text = "text: also measure BLEU and NLL_gen as Texygen defines them; papers take some thousand sequences (-n)"
     add("--texygen", action="store_true", help=text)
     add("-o", "--output", type=picture, metavar="FIGURE", help="a picture of the planes")
     add("--csv", type=new_file, metavar="FILE", help="all figures and their errors")
-    text = "compile afresh, and keep nothing"
-    add("--no-compile_cache", dest="compile_cache", action="store_false", help=text)
     arguments = parser.parse_args(argv)
-    temperatures, candidates = sorted(set(arguments.temperatures)), sorted(set(arguments.candidates))
+    temperatures, candidates, numbers, betas = (
+        sorted(set(each)) for each in (arguments.temperatures, arguments.candidates, arguments.best_of, arguments.beta)
+    )
     with parser.failing_in_one_line(arguments.output):
-        if arguments.guide and candidates:
-            raise UsageError("--candidates are drawn from the generators themselves: not with --guide")
-        if arguments.guide and arguments.checkpoints:
-            raise UsageError("--checkpoints measures the end of pretraining, when nothing guides yet: not with --guide")
-        configure_tensorflow(keep_compiled=("temperatures.py",) if arguments.compile_cache else ())
-        tf.get_logger().setLevel("ERROR")  # it warns of retracing, which several runs in one process are bound to cause
         logdirs = list(dict.fromkeys(arguments.logdirs))
+        check_together(arguments, logdirs)
+        configure_tensorflow(cache=True)
+        tf.get_logger().setLevel("ERROR")  # it warns of retracing, which several runs in one process are bound to cause
         names = [seed_of(logdir, name) for logdir, name in zip(logdirs, short_names(logdirs), strict=True)]
-        points: list[Point] = []
-        first: Subject | None = None
-        paths: list[list[Point]] = []
-        if arguments.path:  # first, as what is missing would cost all that was measured
-            runs = zip(logdirs, names, strict=True)
-            paths = [path_of(logdir, name, arguments.path, arguments.guide) for logdir, name in runs]
-            if not any(paths):
-                raise UsageError("--path: no run has evaluations of an adversarial phase")
-        asked: dict[str, str] = {}  # the objective of the runs that have one
-        for logdir in (each for each in logdirs if (each / CONFIG).exists()):
-            if (source := read_config(logdir / CONFIG).get("objective", asked)) != asked and asked:
-                raise UsageError(f"{logdir}: another objective than that of the runs before")
-            asked = source
-        states = len(names) * (1 + arguments.checkpoints)
-        with tqdm(total=states * len(temperatures) + len(names) * len(candidates), unit="point", disable=None) as bar:
+        paths: list[Row] = []
+        for logdir, name in zip(logdirs, names, strict=True) if arguments.path else ():
+            paths += path_of(logdir, name, arguments.path, arguments.guide)  # first, lest what was measured is lost
+        if arguments.path and not paths:
+            raise UsageError("--path: no run has evaluations of an adversarial phase")
+        rows: list[Row] = []
+        first: MeasuredRun | None = None
+        each = len(temperatures) * (1 + arguments.checkpoints) + len(candidates) * (1 + 2 * arguments.controls)
+        total = len(logdirs) * (each + len(numbers) + len(betas)) + len(arguments.average)
+        with tqdm(total=total, unit="point", disable=None) as bar:
             for logdir, name in zip(logdirs, names, strict=True):
-                subject = Subject(logdir, arguments.n, arguments.checkpoints, arguments.guide, arguments.texygen)
+                subject = MeasuredRun(logdir, name, arguments.n, arguments.guide, arguments.texygen)
                 first = first or subject
-                if subject.truth() != first.truth():
-                    jit, other = subject.model.config.jit, first.model.config.jit
-                    why = f" (--jit {jit}, not {other}, rounds the oracle's samples otherwise)" if jit != other else ""
-                    raise UsageError(f"{logdir}: a run with other data than {logdirs[0]}{why}")
-                for point in subject.measure(name, temperatures):
-                    points.append(point)
+                subject.check_same_data(first)
+                if arguments.controls and not len(subject.test):
+                    raise UsageError(f"--controls: {logdir} has no test set")
+                if (numbers or betas) and not (subject.objective and subject.adversarial):
+                    raise UsageError(f"{logdir}: no run that has trained with --objective")
+                points = [subject.at_temperatures(temperatures, arguments.checkpoints)]
+                points += [subject.chosen(candidates, arguments.controls)] if candidates else []
+                points += [subject.averages(arguments.average)]
+                points += [subject.by_objective(numbers, betas)] if numbers or betas else []
+                for point in itertools.chain.from_iterable(points):
+                    rows.append(point)
                     bar.update()
-                for point in subject.choose(name, candidates) if candidates else ():
-                    points.append(point)
-                    bar.update()
-        points = real_apart([*points, *(point for path in paths for point in path)])
+        real = first.real if first else {}
+        content = points_text([*rows, *paths, *([{"run": REAL, **with_errors(real)}] if real else [])])
+        frame = read_table(arguments.csv or Path("points"), content, POINT)
         escape_unprintable()
-        print(markdown(table(points)))
+        print(samples(frame))
         if arguments.csv:
-            write_csv(points, arguments.csv)
+            write_whole(arguments.csv, content)
         if arguments.output:
-            draw(points, arguments.output)
+            pairs = OBJECTIVE_PAIRS if numbers or betas else PAIRS
+            draw_samples(arguments.output, frame.replace(math.inf, math.nan), pairs=pairs)
     return 0
 
 

@@ -11,9 +11,8 @@ import runpy
 import sys
 from pathlib import Path
 
+from support.errors import NoGain
 from support.parser import parse
-
-NO_GAIN = 3  # exit status of tools/sample.py where the discriminator can't choose
 
 
 def run(program: str, *words: str) -> int:
@@ -36,7 +35,7 @@ def main(count: str, name: str, *flags: str) -> int:
     output = f"{Path(config.log_dir, name)}"
     sample = ["tools/sample.py", config.log_dir, "-n", count, "-o", output, *(["--abc"] if music else [])]
     status = run(*sample, "--candidates", "16", "--rank")
-    if status == NO_GAIN:
+    if status == NoGain.status:
         print(f"{output}: plain samples, as the discriminator can't choose", file=sys.stderr)
         status = run(*sample)
     return status

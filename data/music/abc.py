@@ -15,10 +15,7 @@ _BARS_A_LINE = 4
 
 
 def to_abc(tune: Tune, seconds: float, number: int, title: str) -> str:
-    """Writes a tune, whose first bar is a whole one; its tempo makes a token last `seconds`, to whole beats a minute.
-
-    `number` is its place in a file, from 1.
-    """
+    """Writes a tune, number 1, 2, ... of a file; its tempo makes a token last `seconds`, to whole beats a minute."""
     title = "".join(letter if letter.isprintable() and letter not in "%\\" else " " for letter in title)
     tempo = max(round(60 * tune.value / seconds), 1)
     head = f"X:{number}\nT:{title}\nM:{tune.metre}\nL:1/{4 / tune.value:.0f}\nQ:1/4={tempo}\nK:{tune.key}\n"
@@ -40,9 +37,8 @@ def _text(sign: Sign) -> str:
 def read_abc(content: bytes, by_beat: bool = False) -> Notes:
     """Reads the first tune of an ABC file, without its repeats.
 
-    `content`: the whole file, at most MAX_FILE_BYTES. `by_beat`: whether times are in millionths of a beat; otherwise
-    in microseconds, by its first tempo mark or at 120 beats a minute. Raises DataError: music21 is not installed, or
-    finds no tune, or one longer than MAX_BEATS.
+    `content`: the whole file. `by_beat`: as in `midi.read_notes`; the tempo is that of the first mark or 120 beats a
+    minute. Raises DataError: music21 is not installed, or finds no tune, or the file or tune is too long.
     """
     if len(content) > MAX_FILE_BYTES:
         raise DataError(f"larger than {MAX_FILE_BYTES} bytes")

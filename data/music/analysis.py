@@ -54,24 +54,17 @@ class Tune(NamedTuple):
 
 
 class Sign(NamedTuple):
-    """A note or rest of a bar: where it starts and its length, in tokens, and how it is written.
+    """A note or rest of a bar, and how it is written."""
 
-    `step` counts the letters from C0, None for a rest; `sharp` is its accidental, -1, 0 or 1, None without; `tied` says
-    that the next sign is the same note.
-    """
-
-    start: int
-    length: int
-    step: int | None = None
-    sharp: int | None = None
-    tied: bool = False
+    start: int  # in tokens
+    length: int  # in tokens
+    step: int | None = None  # counts the letters from C0, None for a rest
+    sharp: int | None = None  # its accidental, -1, 0 or 1, None without
+    tied: bool = False  # whether the next sign is the same note
 
 
 def analysed(tokens: np.ndarray, grid: Grid) -> Tune:
-    """What can be told of a melody, int [T].
-
-    Its tokens are written as the power of two of a beat, 1/16..4, that is nearest to what they last.
-    """
+    """What can be told of a melody, int [T]; its tokens are written as the nearest power of two of a beat, 1/16..4."""
     notes = np.array([(pitch, first, end - first) for pitch, first, end in spans(tokens, grid.onsets)], int)
     notes = notes.reshape(-1, 3)
     value = 2.0 ** min(max(round(math.log2(grid.beats or note_value(grid.seconds))), -4), 2)
@@ -88,10 +81,7 @@ def _key_of(notes: np.ndarray) -> Key:
 
 
 def _metre_of(notes: np.ndarray, frames: int, value: float) -> str:
-    """After how many beats the lengths of the notes, each at its onset, come again: by their autocorrelation.
-
-    On whole tunes of Nottingham in eighths 93 % of the metres are told right as duple or triple, on 64 eighths 89 %.
-    """
+    """After how many beats the lengths of the notes, each at its onset, come again: by their autocorrelation."""
     lengths = np.zeros(frames)
     lengths[notes[:, 1]] = np.minimum(notes[:, 2], _LONGEST / value)
     lengths -= lengths.mean() if frames else 0

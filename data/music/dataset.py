@@ -49,7 +49,7 @@ class NottinghamData(HeldOut):
         self.valid = spread(windows(self.tunes.valid, seq_len, seq_len), MAX_HELD_OUT)
         self.test = spread(windows(self.tunes.test, seq_len, seq_len), MAX_HELD_OUT)
         self.training = training_data(self.windows, config, "windows")
-        self.frame_seconds = frame_seconds(self.grid, self.tunes.tempo)
+        self.grid = played(self.grid, self.tunes.tempo)
         in_training = {tune.tobytes() for tune in self.tunes.train}
         known = {split: [tune.tobytes() in in_training for tune in getattr(self.tunes, split)] for split in SPLITS}
         warn_of_held_out(self.origin, {split: np.array(tunes, bool) for split, tunes in known.items()})
@@ -73,7 +73,7 @@ class NottinghamData(HeldOut):
         config, tunes, beats = self.config, self.tunes, self.grid.beats
         counts = ", ".join(f"{len(getattr(tunes, split))} {split}" for split in SPLITS)
         skipped = f", {len(tunes.skipped)} skipped" if tunes.skipped else ""
-        length = f"{config.seq_len * self.frame_seconds:g} s"
+        length = f"{config.seq_len * self.grid.seconds:g} s"
         if beats:
             length = f"{config.seq_len * beats:g} beats, {length} at the tunes' median of {tunes.tempo:g}"
         return (
@@ -88,9 +88,9 @@ def grid_of(config: Config) -> Grid:
     return Grid(seconds, beats, config.onsets)
 
 
-def frame_seconds(grid: Grid, tempo: float) -> float:
-    """How long a token lasts where it is played or written, in seconds; `tempo` of the tunes is in beats a minute."""
-    return grid.beats * 60 / tempo if grid.beats else grid.seconds
+def played(grid: Grid, tempo: float) -> Grid:
+    """The grid with how long a token lasts when it is played; `tempo` of the tunes is in beats a minute."""
+    return grid._replace(seconds=grid.beats * 60 / tempo) if grid.beats else grid
 
 
 def recorded_tempo(path: Path) -> float:
@@ -117,7 +117,7 @@ def load(config: Config) -> Tunes:
     if os.path.realpath(logs) in map(os.path.realpath, read):
         raise DataError(f"--log_dir {logs}: the tunes of --data_dir are there, and samples would be among them")
     try:
-        return load_tunes(folder, *config.frame, min_len=config.seq_len, besides=logs, onsets=config.onsets)
+        return load_tunes(folder, grid_of(config), min_len=config.seq_len, besides=logs)
     except DataError as error:
         if "too short" in str(error):
             advice = f"a smaller --seq_len than {config.seq_len} may do"

@@ -1,7 +1,7 @@
 """MIDI files: their notes in, a melody's tokens in and out.
 
 What is written has a tempo mark that makes a token a note value, so that notation programs find every note on their
-grid: an eighth at 75 beats a minute for 0.4 s, `frame_beats` of a quarter note where that is given.
+grid: an eighth at 75 beats a minute for 0.4 s, `Grid.beats` of a quarter note where they are given.
 
 File format: Standard MIDI Files 1.0 (MIDI Manufacturers Association), read with mido. Notes and tempi are taken from
 mido's messages here, not by `pretty_midi.PrettyMIDI(path)`: that allocates an array with one entry a tick, ignores
@@ -26,7 +26,6 @@ MAX_FILE_BYTES = 1 << 20  # mido makes an object of some 300 bytes out of 2 byte
 MAX_SECONDS = 3600.0
 MAX_BEATS = 36_000.0  # ten a second
 MAX_TICKS = 1 << 40  # keeps products with a 24-bit tempo well inside float64
-SLOWEST = 60  # beats a minute; where a file has no beat of its own, it is written at a tempo in (SLOWEST, 2 SLOWEST]
 
 _DRUM_CHANNEL = 9
 _ALL_NOTES_OFF = 123  # MIDI control number
@@ -37,14 +36,14 @@ _ENDLESS_NUMBER = re.compile(rb"[\x80-\xff]{4096}")
 
 
 def read_notes(content: bytes, by_beat: bool = False) -> Notes:
-    """Read the notes of a Standard MIDI File, drums left out.
+    """Reads the notes of a Standard MIDI File, drums left out.
 
     A note ends at the first note-off of its channel and pitch; one that is never ended is dropped. Tempo changes count
     whichever track they stand in.
 
-    `content`: the whole file, at most `MAX_FILE_BYTES`. `by_beat`: whether times are in millionths of a beat; otherwise
-    in microseconds. Raises DataError: the file is too large or too long, of a kind that is not read (type 2, SMPTE
-    time), or none of its notes ends. Raises Exception: whatever mido raises on a file that is damaged.
+    `content`: the whole file. `by_beat`: whether times are in millionths of a beat; otherwise in microseconds. Raises
+    DataError: the file is too large or too long, of a kind that is not read (type 2, SMPTE time), or none of its notes
+    ends. Raises Exception: whatever mido raises on a file that is damaged.
     """
     if len(content) > MAX_FILE_BYTES:
         raise DataError(f"larger than {MAX_FILE_BYTES} bytes")
@@ -83,48 +82,40 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
     if unended and not rows:
         raise DataError("no melody: none of its notes has an end")
 
-    start, end, pitch, voice = np.array(rows, np.int64).reshape(-1, 4).T
-    micros = round(_ticks_to_microseconds(np.array([last_tick]), tempi, midi.ticks_per_beat)[0])
-    beats = last_tick / midi.ticks_per_beat
+    change, tempo = np.array(sorted(tempi, key=lambda pair: pair[0]), np.int64).T
+    micros_per_tick = tempo / midi.ticks_per_beat
+    change_time = np.concatenate([[0.0], np.cumsum(np.diff(change) * micros_per_tick[:-1])])
+
+    def time(ticks: np.ndarray, by_beat: bool = by_beat) -> np.ndarray:
+        part = np.searchsorted(change, ticks, side="right") - 1
+        micros = change_time[part] + (ticks - change[part]) * micros_per_tick[part]
+        return np.rint(ticks * (1e6 / midi.ticks_per_beat) if by_beat else micros).astype(np.int64)
+
+    micros, beats = int(time(np.array(last_tick), by_beat=False)), last_tick / midi.ticks_per_beat
     if micros > MAX_SECONDS * 1e6:  # before anything with an entry a frame is made
         raise DataError(f"lasts {micros / 1e6:.0f} s; the limit is {MAX_SECONDS:.0f} s")
     if by_beat and beats > MAX_BEATS:
         raise DataError(f"has {beats:.0f} beats; the limit is {MAX_BEATS:.0f}")
-
-    def time(ticks: np.ndarray) -> np.ndarray:
-        if by_beat:
-            return np.rint(ticks * (1e6 / midi.ticks_per_beat)).astype(np.int64)
-        return np.rint(_ticks_to_microseconds(ticks, tempi, midi.ticks_per_beat)).astype(np.int64)
-
-    tempo = 6e7 * beats / micros if micros else 6e7 / _DEFAULT_TEMPO
-    return Notes(time(start), time(end), pitch, voice, int(time(np.array([last_tick]))[0]), tempo)
+    start, end, pitch, voice = np.array(rows, np.int64).reshape(-1, 4).T
+    mean = 6e7 * beats / micros if micros else 6e7 / _DEFAULT_TEMPO
+    return Notes(time(start), time(end), pitch, voice, int(time(np.array(last_tick))), mean)
 
 
 def read_melody(
-    path: str | os.PathLike, frame: Grid, read: Callable[[bytes, bool], Notes] = read_notes
+    path: str | os.PathLike, grid: Grid, read: Callable[[bytes, bool], Notes] = read_notes
 ) -> tuple[np.ndarray, float]:
     """The melody of one MIDI file, rests at both ends included: the inverse of `midi_file`.
 
-    `path`: of the file. `frame`: what a token is. `read`: reads the notes of the file's content, by the beat or not.
-    Returns the tokens, int32 [frames], and the mean tempo in beats a minute. Raises DataError: the file cannot be used;
-    the message names it and says why.
+    `read` reads the notes of the file's content, by the beat or not. Returns the tokens, int32 [frames], and the mean
+    tempo in beats a minute. Raises DataError: the file cannot be used; the message names it and says why.
     """
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
-        notes = melody(read(content, frame.beats > 0))
-        return to_tokens(notes, frame.beats or frame.seconds, frame.onsets), notes.tempo
+        notes = melody(read(content, grid.beats > 0))
+        return to_tokens(notes, grid), notes.tempo
     except Exception as error:  # a damaged file makes mido raise almost anything
         raise DataError(f"{path}: {one_line(error)}") from error
-
-
-def _ticks_to_microseconds(ticks: np.ndarray, tempi: list[tuple[int, int]], ticks_per_beat: int) -> np.ndarray:
-    """Convert times [n] from ticks to microseconds (float64), given (tick, microseconds a beat) pairs in any order."""
-    change, tempo = np.array(sorted(tempi, key=lambda pair: pair[0]), np.int64).T
-    scale = tempo / ticks_per_beat
-    change_time = np.concatenate([[0.0], np.cumsum(np.diff(change) * scale[:-1])])
-    part = np.searchsorted(change, ticks, side="right") - 1
-    return change_time[part] + (ticks - change[part]) * scale[part]
 
 
 def one_line(error: Exception) -> str:
@@ -134,39 +125,29 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def note_value(frame_seconds: float) -> float:
-    """The power of two of a beat that lasts `frame_seconds` at a tempo above 60 and up to 120 beats a minute."""
-    return 2.0 ** math.floor(math.log2(2 * SLOWEST / 60 * frame_seconds))
+def note_value(seconds: float) -> float:
+    """The power of two of a beat that lasts so long at a tempo above 60 and up to 120 beats a minute."""
+    return 2.0 ** math.floor(math.log2(2 * seconds))
 
 
-def to_pretty_midi(
-    tokens: Sequence[int] | np.ndarray, frame_seconds: float = 0.4, frame_beats: float = 0.0, onsets: bool = False
-) -> pretty_midi.PrettyMIDI:
-    """Turn tokens into a song of one instrument.
+def to_pretty_midi(tokens: Sequence[int] | np.ndarray, grid: Grid) -> pretty_midi.PrettyMIDI:
+    """Turns tokens, integers [length], into a song of one instrument.
 
-    Args:
-        tokens: integers [length], values 0..88, with onsets 0..176.
-        frame_seconds: duration of a token, seconds, 0.01..10.
-        frame_beats: its note value, beats (quarter notes), 1/16..4; 0: `note_value`. With the duration it makes the
-            tempo mark.
-        onsets: whether the tokens tell a note that begins from one that goes on; without, equal neighbours become one
-            held note.
-
-    Raises:
-        DataError: `tokens` are not one sequence of such integers, or a duration is out of range.
+    A token lasts `grid.seconds`. Its note value, `grid.beats` or else `note_value`, makes the tempo mark. Raises
+    DataError: `tokens` are not one sequence of integers in 0..V-1, or a duration is out of range.
     """
-    vocab_size = Grid(frame_seconds, frame_beats, onsets).check().vocab_size
+    vocab_size = grid.check().vocab_size
     tokens = np.asarray(tokens)
     if tokens.size == 0:
         tokens = tokens.astype(np.int32)
     if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or np.any((tokens < 0) | (tokens >= vocab_size)):
         raise DataError(f"tokens must be one sequence of integers in 0..{vocab_size - 1}")
-    beats = frame_beats or note_value(frame_seconds)
-    micros = round(frame_seconds / beats * 1e6)  # a beat: a tempo mark holds whole microseconds
+    beats = grid.beats or note_value(grid.seconds)
+    micros = round(grid.seconds / beats * 1e6)  # a beat: a tempo mark holds whole microseconds
     seconds = beats * micros / 1e6  # of a token, on the grid of the ticks
     song = pretty_midi.PrettyMIDI(None, _RESOLUTION, 6e7 / micros / (1 + 1e-12))  # its `write` rounds micros down
     instrument = pretty_midi.Instrument(program=0, name="melody")
-    for pitch, first, end in spans(tokens, onsets):
+    for pitch, first, end in spans(tokens, grid.onsets):
         instrument.notes.append(pretty_midi.Note(100, pitch, first * seconds, end * seconds))
     # An event at the very end, so that rests after the last note are not lost.
     instrument.control_changes.append(pretty_midi.ControlChange(_ALL_NOTES_OFF, 0, len(tokens) * seconds))
@@ -174,14 +155,12 @@ def to_pretty_midi(
     return song
 
 
-def midi_file(
-    tokens: Sequence[int] | np.ndarray, frame_seconds: float = 0.4, frame_beats: float = 0.0, onsets: bool = False
-) -> bytes:
-    """A MIDI file of tokens (type 1, one song, one instrument), of whose arguments `to_pretty_midi` tells.
+def midi_file(tokens: Sequence[int] | np.ndarray, grid: Grid) -> bytes:
+    """A MIDI file (type 1, one song, one instrument) of tokens, integers [length], as `to_pretty_midi` has them.
 
     `read_melody` gives them back, as long as they last at most `MAX_SECONDS`; a pitch that goes on after another then
     begins. Raises DataError: as `to_pretty_midi`.
     """
     content = io.BytesIO()
-    to_pretty_midi(tokens, frame_seconds, frame_beats, onsets).write(content)
+    to_pretty_midi(tokens, grid).write(content)
     return content.getvalue()

@@ -52,48 +52,33 @@ class Near(NamedTuple):
     shared: Stretch
 
 
-def page(
-    title: str,
-    tunes: Mapping[str, np.ndarray],
-    near: Sequence[Near | None],
-    grid: Grid,
-    seconds: float,
-) -> str:
-    """The page, as HTML.
-
-    `tunes` are tokens, int [any length] each, by their titles; `near` stands beside each (None: nothing). A token lasts
-    `seconds` where it is played.
-    """
-    sections = [_section(name, tunes[name], beside, grid, seconds) for name, beside in zip(tunes, near, strict=True)]
+def page(title: str, tunes: Mapping[str, Tune], near: Sequence[Near | None], grid: Grid) -> str:
+    """The page, as HTML: tunes by their titles, and beside each the training tune of `near`, or nothing."""
+    sections = [_section(name, tunes[name], beside, grid) for name, beside in zip(tunes, near, strict=True)]
     about = "<p>In <mark>colour</mark>: the longest stretch that a tune shares with the training set.</p>" * any(near)
     return f"{_HEAD.replace('TITLE', escape(title))}{about}\n{''.join(sections)}</body>\n</html>\n"
 
 
-def _section(title: str, tokens: np.ndarray, near: Near | None, grid: Grid, seconds: float) -> str:
-    tune = analysed(tokens, grid)
-    marked, beside = range(0), ""
+def _section(title: str, tune: Tune, near: Near | None, grid: Grid) -> str:
+    count, marked, beside = len(tune.tokens), range(0), ""
     if near:
         length, first, _, place = near.shared
         marked = range(first, first + length)
-        begin = min(
-            max(place - first, 0), max(len(near.tokens) - len(tokens), 0)
-        )  # the same place, if there is so much
-        other = analysed(near.tokens[begin : begin + len(tokens)], grid)
-        told = f"{length} of {len(tokens)} tokens are the same" if length else "not a token is the same"
+        begin = min(max(place - first, 0), max(len(near.tokens) - count, 0))  # the same place, if there is so much
+        told = f"{length} of {count} tokens are the same" if length else "not a token is the same"
         head = f"<h3>Nearest training tune: {escape(near.name)}</h3><p>{told}, from its token {place + 1} on</p>"
-        score = staff(other, range(place - begin, place - begin + length))
-        beside = f"<div>{head}{_player(other, grid, seconds)}{score}</div>"
-    text = escape(to_abc(tune, seconds, 1, title))
+        other = analysed(near.tokens[begin : begin + count], grid)
+        beside = f"<div>{head}{_player_and_staff(other, grid, range(place - begin, place - begin + length))}</div>"
+    text, tempo = escape(to_abc(tune, grid.seconds, 1, title)), 60 * tune.value / grid.seconds
     key = f"{str(tune.key).rstrip('m')} {'minor' if tune.key.minor else 'major'}"
-    head = f"<h2>{escape(title)}</h2><p>{key}, {tune.metre}, {60 * tune.value / seconds:.0f} quarter notes a minute</p>"
+    head = f"<h2>{escape(title)}</h2><p>{key}, {tune.metre}, {tempo:.0f} quarter notes a minute</p>"
     notation = f"<details><summary>ABC</summary><pre>{text}</pre></details>"
-    return (
-        f"<section><div>{head}{_player(tune, grid, seconds)}{staff(tune, marked)}{notation}</div>{beside}</section>\n"
-    )
+    return f"<section><div>{head}{_player_and_staff(tune, grid, marked)}{notation}</div>{beside}</section>\n"
 
 
-def _player(tune: Tune, grid: Grid, seconds: float) -> str:
-    if len(tune.tokens) * seconds > LONGEST:
-        return f"<p>no player: longer than {LONGEST} seconds</p>"
-    data = base64.b64encode(wav(audio(tune.tokens, seconds, grid.onsets, RATE), RATE)).decode()
-    return f'<audio controls preload="none" src="data:audio/wav;base64,{data}"></audio>'
+def _player_and_staff(tune: Tune, grid: Grid, marked: range) -> str:
+    player = f"<p>no player: longer than {LONGEST} seconds</p>"
+    if len(tune.tokens) * grid.seconds <= LONGEST:
+        data = base64.b64encode(wav(audio(tune.tokens, grid, RATE), RATE)).decode()
+        player = f'<audio controls preload="none" src="data:audio/wav;base64,{data}"></audio>'
+    return player + staff(tune, marked)

@@ -11,17 +11,12 @@ from support.errors import UsageError
 WRITTEN = ".samples.sha256"  # in such a folder: what was written there, as `sha256sum` lists files
 
 
-def digest_of(content: bytes) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
-
-
 def written_songs(folder: Path) -> dict[str, str]:
     """The songs in a folder that this program wrote and nobody changed since: {name: digest}; raises OSError."""
     path = folder / WRITTEN
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     known = {(line[66:], line[:64]) for line in lines if SONG.fullmatch(line[66:]) and (folder / line[66:]).is_file()}
-    return {name: digest for name, digest in known if digest_of((folder / name).read_bytes()) == digest}
+    return {name: digest for name, digest in known if _digest((folder / name).read_bytes()) == digest}
 
 
 def check_songs(folder: Path, names: Iterable[str]) -> dict[str, str]:
@@ -48,9 +43,13 @@ def write_songs(folder: Path, names: Sequence[str], contents: Iterable[bytes]) -
     earlier = check_songs(folder, names)
     for name, content in zip(names, contents, strict=True):
         with open(folder / WRITTEN, "a", encoding="utf-8") as file:
-            file.write(f"{digest_of(content)}  {name}\n")
+            file.write(f"{_digest(content)}  {name}\n")
         write_whole(folder / name, content)
     for name in earlier.keys() - set(names):
         (folder / name).unlink()
     lines = [f"{digest}  {name}\n" for name, digest in written_songs(folder).items()]
     write_whole(folder / WRITTEN, "".join(sorted(lines, key=lambda line: (len(line), line[66:]))))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from operator import itemgetter
 
 from data.music.analysis import Sign, Tune, written
 
@@ -21,10 +20,7 @@ _EIGHTH_REST = "M-3-3a2.4 2.4 0 1 0 4.5 0q2 0 3-3l-4.500 14"
 
 
 def staff(tune: Tune, marked: range = range(0)) -> str:
-    """Draws a tune in an SVG element of the colour of its text.
-
-    The notes and rests that begin at the tokens of `marked` are of the class `marked`.
-    """
+    """Draws a tune as SVG; notes and rests that begin at the tokens of `marked` are of the class `marked`."""
     bars, sharps = written(tune), tune.key.sharps
     steps = [sign.step for bar in bars for sign in bar if sign.step is not None]
     above = (max([*steps, _MIDDLE + 6]) - _MIDDLE) * _STEP + 24
@@ -43,16 +39,13 @@ def staff(tune: Tune, marked: range = range(0)) -> str:
         parts.append(f'<path d="{_CLEF}" transform="translate(5 0)" class="line"/>')
         parts += [_accidental(24 + 9 * i, step, sharp) for i, (step, sharp) in enumerate(signature)]
         if line == 0:
-            parts += [
-                f'<text x="{left}" y="{y}" class="metre">{n}</text>'
-                for y, n in zip((-1, 15), tune.metre[::2], strict=True)
-            ]
+            upper, lower = tune.metre.split("/")
+            parts += [f'<text x="{left}" y="{y}" class="metre">{n}</text>' for y, n in ((-1, upper), (15, lower))]
         for i, bar in enumerate(here):
             x = begin + width * i + 12
             places = [x + token * (sign.start % tune.bar) for sign in bar]
-            kinds = [_group(tune, sign) for sign in bar]
-            for _, members in itertools.groupby(zip(kinds, places, bar, strict=True), key=itemgetter(0)):
-                parts += _notes(tune, [member[1:] for member in members], marked)
+            for _, group in itertools.groupby(zip(places, bar, strict=True), key=lambda pair: _beam(tune, pair[1])):
+                parts += _notes(tune, list(group), marked)
             ends = [*places[1:], x + width - 12]
             parts += [_tie(a, b, sign.step) for a, b, sign in zip(places, ends, bar, strict=True) if sign.tied]
             parts.append(f'<path d="M{x + width - 12:g}-16V16" class="thin"/>')
@@ -72,15 +65,11 @@ def _y(step: int) -> int:
     return (_MIDDLE - step) * _STEP
 
 
-def _beats(tune: Tune, sign: Sign) -> float:
-    return sign.length * tune.value
-
-
 def _flags(tune: Tune, sign: Sign) -> int:
-    return max(-math.floor(math.log2(_beats(tune, sign))), 0)
+    return max(-math.floor(math.log2(sign.length * tune.value)), 0)
 
 
-def _group(tune: Tune, sign: Sign) -> tuple[bool, float]:
+def _beam(tune: Tune, sign: Sign) -> tuple[bool, float]:
     """Equal for neighbours that a beam joins."""
     beamed = sign.step is not None and _flags(tune, sign) > 0
     return beamed, sign.start // tune.beam if beamed else sign.start
@@ -106,8 +95,7 @@ def _notes(tune: Tune, group: Sequence[tuple[float, Sign]], marked: range) -> It
     stems = [x - 4.6 * side for x, _ in group]
     flags = [_flags(tune, sign) for _, sign in group]
     for (x, sign), stem, many in zip(group, stems, flags, strict=True):
-        beats = _beats(tune, sign)
-        parts = []
+        beats, parts = sign.length * tune.value, []
         if sign.step is None:
             y = -4
             if beats >= 2:

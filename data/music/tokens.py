@@ -1,27 +1,20 @@
 """Melodies as token sequences: the notes of a voice on a grid of time, and back.
 
-Tokens: 0 is a rest and `pitch - 20` stands for MIDI pitch 21..108 (a piano's 88 keys), one token every
-`frame_seconds`. That is the music setting of SeqGAN (Yu et al., AAAI 2017, section 5.3): the solo track, 88 pitches,
-0.4 s a token. The start token has an id of its own, 89; it is fed to the generator and never produced by it.
-With `frame_beats` other than 0 a token is that many beats (quarter notes) of its file instead, whatever their tempo.
-With `onsets` the pitches 1..88 begin a note, and `pitch + 68`, 89..176, says that the note goes on; the start token is
-177. So a note struck again at the same pitch is two notes, where without onsets equal neighbours are one held note.
-A pitch that goes on after anything but itself, as a model may say, begins a note.
+Tokens: 0 is a rest and `pitch - 20` stands for MIDI pitch 21..108, a piano's 88 keys: the music setting of SeqGAN (Yu
+et al., AAAI 2017, section 5.3). The start token, 89, is fed to the generator and never produced by it. With `onsets`
+the pitches 1..88 begin a note, and `pitch + 68`, 89..176, says that it goes on; the start token is 177. So a note
+struck again is two notes, where without onsets equal neighbours are one. A pitch that goes on after anything but
+itself, as a model may say, begins a note.
 
-Which notes are the melody. Notes are grouped by voice, a (track, channel) pair, without the drum channel. The melody is
-the voice whose notes are most often the highest sounding one at the moment they begin. Where notes overlap within that
-voice, the highest wins. On the 1,037 files of the Nottingham set this picks the tune (abc2midi writes it to channel 0)
-every time. The highest mean pitch, the highest mean velocity and the longest time on top each miss it once: two files
-have a chord track that is louder, or partly higher, than the tune.
+Which notes are the melody. A voice is a (track, channel) pair, without the drum channel. The melody is the voice whose
+notes are most often the highest at the moment they begin; where its own notes overlap, the highest wins. On Nottingham
+this always picks the tune. The highest mean pitch, the highest mean velocity and the longest time on top do not: some
+chord tracks are louder, or partly higher, than the tune.
 
-How time becomes frames. Grid i is [i f, (i + 1) f), with f in seconds or in beats. It becomes the pitch that sounds
-longest in it, and a rest only if more than half of it is silent. Sampling on the grid, as pretty_midi's
-`get_piano_roll(fs=1 / f)` does, looks simpler. But MIDI writers leave a gap of a tick before each onset, and where the
-grid meets the beat (in Nottingham: every fifth frame of 0.4 s, at 120 beats a minute) it falls into those gaps: 17.3 %
-rests on Nottingham, where 0.1 % are real. A vote over the frame cannot see a gap that short. And of all ways to choose
-one pitch a frame it describes the most of the sounding time: 75 % on Nottingham, against 61 % for the pitch at the
-frame's first instant. Time is counted in whole millionths of a second or of a beat, so ties do not depend on rounding;
-the higher pitch wins them.
+How time becomes frames. A frame is the pitch that sounds longest in it, and a rest only if more than half of it is
+silent. Sampling on the grid, as pretty_midi's `get_piano_roll` does, looks simpler. But MIDI writers leave a gap of a
+tick before each onset, and a grid that meets the beat falls into these gaps. Time is counted in whole millionths of a
+second or of a beat, so that ties do not depend on rounding; the higher pitch wins them.
 """
 
 import itertools
@@ -57,8 +50,8 @@ class Notes(NamedTuple):
 class Grid(NamedTuple):
     """What a token is."""
 
-    seconds: float = 0.4  # that it lasts, where there are no `beats`
-    beats: float = 0.0  # that it lasts, quarter notes, or 0
+    seconds: float = 0.4  # that it lasts; where there are `beats`, when it is played
+    beats: float = 0.0  # that it lasts, quarter notes of its file, whatever their tempo; or 0
     onsets: bool = False  # whether tokens tell a note that begins from one that goes on
 
     def __str__(self) -> str:
@@ -72,14 +65,14 @@ class Grid(NamedTuple):
     def check(self) -> "Grid":
         """Itself; raises DataError: it is shorter or longer than tokens may be."""
         if not MIN_FRAME_SECONDS <= self.seconds <= MAX_FRAME_SECONDS:  # also refuses nan
-            raise DataError(f"frame_seconds must be in {MIN_FRAME_SECONDS}..{MAX_FRAME_SECONDS}, not {self.seconds}")
+            raise DataError(f"a token must last {MIN_FRAME_SECONDS}..{MAX_FRAME_SECONDS} s, not {self.seconds}")
         if self.beats != 0 and not MIN_FRAME_BEATS <= self.beats <= MAX_FRAME_BEATS:
-            raise DataError(f"frame_beats must be 0 or in {MIN_FRAME_BEATS}..{MAX_FRAME_BEATS}, not {self.beats}")
+            raise DataError(f"a token must last {MIN_FRAME_BEATS}..{MAX_FRAME_BEATS} beats, not {self.beats}")
         return self
 
 
 def melody(notes: Notes) -> Notes:
-    """Keep the voice whose notes are most often the highest at the moment they begin (the first voice at a tie)."""
+    """Keeps the voice whose notes are most often the highest at the moment they begin (the first voice at a tie)."""
     edges, top = _highest(notes, np.empty(0, np.int64))
     top, begins = top[top >= 0], edges[:-1][top >= 0]
     voices, count = np.unique(notes.voice[top[notes.start[top] == begins]], return_counts=True)
@@ -89,26 +82,27 @@ def melody(notes: Notes) -> Notes:
     return notes._replace(**{name: getattr(notes, name)[mine] for name in ("start", "end", "pitch", "voice")})
 
 
-def to_tokens(notes: Notes, frame: float = 0.4, onsets: bool = False) -> np.ndarray:
-    """Turn the notes of one voice into a token a frame, rests at both ends included.
+def to_tokens(notes: Notes, grid: Grid) -> np.ndarray:
+    """Turns the notes of one voice into a token a frame, rests at both ends included: int32 [frames].
 
-    Pitches outside 21..108 are moved by octaves into that range: the tune keeps its rhythm and its note names. The
-    number of frames is the duration rounded to the nearest: a last piece shorter than half a frame is mostly silence.
-
-    `notes`: their times in millionths of the unit that `frame` is in. `frame`: duration of a token, seconds or beats.
-    `onsets`: whether a frame says that its note goes on where it is, for the most part, the one of the frame before.
-    Returns int32 [frames], values 0..88, with onsets 0..176.
+    Pitches outside 21..108 are moved by octaves into that range. The number of frames is the duration rounded to the
+    nearest. The notes' times are in millionths of a beat where the grid is in beats, else of a second. With onsets a
+    frame says that its note goes on where it is, for the most part, the one of the frame before.
     """
-    frames = math.floor(notes.duration / (frame * 1e6) + 0.5)
-    frame_edges = np.rint(np.arange(frames + 1) * (frame * 1e6)).astype(np.int64)
+    frame = (grid.beats or grid.seconds) * 1e6
+    frames = math.floor(notes.duration / frame + 0.5)
+    frame_edges = np.rint(np.arange(frames + 1) * frame).astype(np.int64)
     edges, top = _highest(notes, frame_edges)
     place = np.searchsorted(frame_edges, edges[:-1], side="right") - 1
     heard = (top >= 0) & (place < frames)
-    length, place, token = np.diff(edges)[heard], place[heard], _fold(notes.pitch[top[heard]]) - LOWEST_PITCH + 1
+    pitch = notes.pitch[top[heard]]
+    pitch = pitch + 12 * np.maximum(0, -(-(LOWEST_PITCH - pitch) // 12))
+    pitch = pitch - 12 * np.maximum(0, -(-(pitch - HIGHEST_PITCH) // 12))
+    length, place, token = np.diff(edges)[heard], place[heard], pitch - LOWEST_PITCH + 1
 
     tokens = _elect(place, token, length, frames)
     tokens[2 * np.bincount(place, weights=length, minlength=frames) < np.diff(frame_edges)] = REST
-    if onsets:
+    if grid.onsets:
         mine = token == tokens[place]
         order = len(notes.start) - top[heard]  # the earlier of two that sound as long
         held = _elect(place[mine], order[mine], length[mine], frames)
@@ -131,8 +125,22 @@ def _elect(place: np.ndarray, choice: np.ndarray, length: np.ndarray, frames: in
     return elected
 
 
+def _highest(notes: Notes, more_edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts time at every onset, release and further edge, and finds the highest note of each piece.
+
+    Returns edges, int64 [pieces + 1] in the notes' unit, and the index of the highest note, int64 [pieces], -1 in
+    silence.
+    """
+    edges = np.unique(np.concatenate([notes.start, notes.end, more_edges]))
+    top = np.full(max(len(edges) - 1, 0), -1)
+    first, last = np.searchsorted(edges, notes.start), np.searchsorted(edges, notes.end)
+    for note in np.lexsort((-notes.voice, notes.pitch)):  # paint upwards: what is higher covers what is lower
+        top[first[note] : last[note]] = note
+    return edges, top
+
+
 def trim(tokens: np.ndarray) -> np.ndarray:
-    """Drop the rests before the first note and after the last: int32 [length] to int32 [at most length]."""
+    """Drops the rests before the first note and after the last: int32 [length] to int32 [at most length]."""
     notes = np.flatnonzero(tokens != REST)
     return tokens[notes[0] : notes[-1] + 1] if notes.size else tokens[:0]
 
@@ -166,23 +174,3 @@ def named(word: str, before: int | None, onsets: bool) -> int | None:
         pitch = 12 * (int(octave) + 1) + "C_D_EF_G_A_B".index(letter.upper()) + {"": 0, "#": 1, "b": -1}[accidental]
         return pitch - LOWEST_PITCH + 1 if LOWEST_PITCH <= pitch <= HIGHEST_PITCH else None
     return None
-
-
-def _highest(notes: Notes, more_edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cut time at every onset, release and further edge, and find the highest note of each piece.
-
-    Returns edges int64 [pieces + 1] in the notes' unit, and the index of the highest note int64 [pieces], -1 in
-    silence.
-    """
-    edges = np.unique(np.concatenate([notes.start, notes.end, more_edges]))
-    top = np.full(max(len(edges) - 1, 0), -1)
-    first, last = np.searchsorted(edges, notes.start), np.searchsorted(edges, notes.end)
-    for note in np.lexsort((-notes.voice, notes.pitch)):  # paint upwards: what is higher covers what is lower
-        top[first[note] : last[note]] = note
-    return edges, top
-
-
-def _fold(pitch: np.ndarray) -> np.ndarray:
-    """Move pitches by octaves into 21..108."""
-    pitch = pitch + 12 * np.maximum(0, -(-(LOWEST_PITCH - pitch) // 12))
-    return pitch - 12 * np.maximum(0, -(-(pitch - HIGHEST_PITCH) // 12))
