@@ -56,10 +56,11 @@ from evaluation.evaluator import Due
 from evaluation.run import Evaluation, Measures, evaluator_of, measures_of, settings_of
 from generator import Generator, Policy, TokenSpec
 from model import SeqGAN, build
-from support.config import Config
+from support.config import Config, lacking
 from support.config_file import FREE_TO_CHANGE
 from support.device import configure_tensorflow
-from support.parser import parse
+from support.errors import UsageError
+from support.parser import defaults_of, explicit_flags, parse, words_of
 
 configure_tensorflow()  # as main.py does, lest what is compiled before and after differ in their rounding
 hypothesis.settings.register_profile("any machine", deadline=None)
@@ -69,15 +70,14 @@ tf.get_logger().setLevel("ERROR")  # it warns of retracing, which many small mod
 
 NOW, END = Due(evaluation=True, samples=False, last=False), Due(evaluation=True, samples=True, last=True)
 ROOT = Path(__file__).resolve().parent.parent
-COMMON = shlex.split(
-    "--no-jit --seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 --d_batch_size 8 "
+SIZES = shlex.split(
+    "--no-jit --seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 "
+    "--d_filter_sizes 1 3 --d_num_filters 4 3 --d_batch_size 8 "
     "--pretrain_g_epochs 4 --pretrain_d_epochs 2 --total_epochs 3 --d_steps 2 --d_epochs 2 --eval_samples 16 "
     "--eval_every 2 --d_eval_samples 0"
 )
-SIZES = [*COMMON, *shlex.split("--d_filter_sizes 1 3 --d_num_filters 4 3")]
-ORACLE = shlex.split("--vocab_size 4 --oracle_emb_dim 3 --oracle_hidden_dim 4")
-TINY = [*SIZES, *ORACLE]
-BIGRAM = [*COMMON, *ORACLE, *shlex.split("--discriminator bigram --d_draws 8")]  # TINY with an additive discriminator
+TINY = [*SIZES, *shlex.split("--vocab_size 4 --oracle_emb_dim 3 --oracle_hidden_dim 4")]
+BIGRAM = [*TINY, *shlex.split("--discriminator bigram --d_draws 8")]
 QUICK = (  # files that take seconds, for `-m quick`
     *("bad_input", "checkpoints", "discriminator", "fetch_nottingham", "metrics", "midi", "oracle"),
     *("prepare_quatrains", "readme", "seeds"),
@@ -136,17 +136,28 @@ def _forgetting() -> Iterator[None]:
     gc.collect()
 
 
+def fitting(argv: Sequence[str]) -> list[str]:
+    """A command line without the flags of SIZES or TINY, with which it begins, that have no effect with the others."""
+    base = next((base for base in (TINY, SIZES) if list(argv[: len(base)]) == base), [])
+    try:
+        own, given = explicit_flags(argv[len(base) :]), explicit_flags(argv)
+        config = Config(**defaults_of(given) | given)
+        return words_of({name: value for name, value in given.items() if name in own or not lacking(config, name)})
+    except UsageError:
+        return list(argv)  # for the program to refuse
+
+
 def tiny_config(*flags: str) -> Config:
     """The tiny configuration, changed by `flags`."""
-    return parse([*TINY, *flags])
+    return parse(fitting([*TINY, *flags]))
 
 
 # ---- runs that share what is compiled
 
 
 def train(argv: Sequence[str]) -> int:
-    """`main.main(argv)` with the compiled steps of earlier runs of its shape; see above."""
-    return program.main(argv, MAKERS)
+    """`main.main(argv)` with the compiled steps of earlier runs of its shape; see above, and `fitting`."""
+    return program.main(fitting(argv), MAKERS)
 
 
 def shared_seqgan(config: Config, spec: TokenSpec, sources: dict | None = None, **given: Any) -> SeqGAN:
@@ -260,7 +271,7 @@ def resumed_alike(folder: Path, words: Sequence[str], *steps: int) -> list[str]:
 
     def run(name: str, makers: program.Makers = MAKERS) -> int:
         logs = ["--log_dir", str(folder / name / "train"), "--eval_log_dir", str(folder / name / "eval")]
-        return program.main([*words, *logs], makers)
+        return program.main(fitting([*words, *logs]), makers)
 
     assert run("whole") == 0
     for step in steps:
