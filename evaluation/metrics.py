@@ -87,13 +87,6 @@ _EVALUATION = (
     *_bleu("texygen_", "Texygen's ", "all test lines as they are written", _TEXT),
     Metric("texygen_nll_gen", "Texygen's NLL_gen", "NLL of training lines as Texygen counts it.", "nats", "", _TEXT),
 )
-_MOLECULES = (
-    Metric("valid", "valid", "Share of samples that are molecules.", "", "higher", _TEXT),
-    Metric("unique", "unique", "Share of different molecules among the valid ones.", "", "higher", _TEXT),
-    Metric("novel", "novel", "Share of different molecules that training has not seen.", "", "higher", _TEXT),
-    Metric("diversity", "diversity", "1 less the mean Tanimoto similarity of all pairs.", "", "higher", _TEXT),
-    Metric("qed", "QED", "Mean likeness to drugs of the valid molecules.", "", "higher", _TEXT),
-)
 _TRAINING = (
     Metric("g_pretrain_loss", "MLE loss", "NLL of the minibatches of MLE pretraining.", PER_TOKEN, "lower"),
     Metric("g_mle_loss", "MLE loss beside rewards", "NLL of the minibatches of --mle_steps.", PER_TOKEN, "lower"),
@@ -107,7 +100,7 @@ _TRAINING = (
     Metric("compile_seconds", "to compile", "Time of the steps that were compiled.", "seconds"),
     Metric("seconds", "seconds", "Time of training until then, without evaluation and compilation.", "seconds"),
 )
-METRICS: dict[str, Metric] = {m.name: m for m in (*_EVALUATION, *_MOLECULES, *_TRAINING)}  # in the order of tables
+METRICS: dict[str, Metric] = {m.name: m for m in (*_EVALUATION, *_TRAINING)}  # in the order of tables
 
 
 # What a column is of: {form: (prefix, suffix, words after the title)}. "" is the generator itself.

@@ -4,7 +4,8 @@ TensorFlow takes seconds to trace a model's steps, however small, and XLA some 2
 
 - `SIZES` has `--no-jit`; a test of what is compiled adds `--jit`;
 - `train(argv)` is `main.main(argv)`, but runs of one shape (of the same flags, lengths and directories aside) share
-  their data, networks and what measures them, which begin each run as they were made;
+  their data, networks and what measures them, which begin each run as they were made. What has no effect of the TINY
+  or SIZES that the command line begins with is left out;
 - `shared_seqgan(config, spec)` is `model.build(config, spec)`, shared in the same way: not for two models at once;
 - what XLA has compiled is kept for the session in a folder that all its processes share. Not where numbers of threads
   are compared, as TensorFlow's cache takes no note of them;
@@ -40,6 +41,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import fault_injection
 import hypothesis
 import numpy as np
 import pytest
@@ -56,11 +58,10 @@ from evaluation.evaluator import Due
 from evaluation.run import Evaluation, Measures, evaluator_of, measures_of, settings_of
 from generator import Generator, Policy, TokenSpec
 from model import SeqGAN, build
-from support.config import Config, lacking
+from support.config import Config
 from support.config_file import FREE_TO_CHANGE
 from support.device import configure_tensorflow
-from support.errors import UsageError
-from support.parser import defaults_of, explicit_flags, parse, words_of
+from support.parser import parse
 
 configure_tensorflow()  # as main.py does, lest what is compiled before and after differ in their rounding
 hypothesis.settings.register_profile("any machine", deadline=None)
@@ -139,12 +140,7 @@ def _forgetting() -> Iterator[None]:
 def fitting(argv: Sequence[str]) -> list[str]:
     """A command line without the flags of SIZES or TINY, with which it begins, that have no effect with the others."""
     base = next((base for base in (TINY, SIZES) if list(argv[: len(base)]) == base), [])
-    try:
-        own, given = explicit_flags(argv[len(base) :]), explicit_flags(argv)
-        config = Config(**defaults_of(given) | given)
-        return words_of({name: value for name, value in given.items() if name in own or not lacking(config, name)})
-    except UsageError:
-        return list(argv)  # for the program to refuse
+    return fault_injection.fitting(base, list(argv[len(base) :]))
 
 
 def tiny_config(*flags: str) -> Config:

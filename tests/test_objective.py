@@ -4,7 +4,6 @@ import csv
 import importlib.util
 import json
 import shlex
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,12 +27,9 @@ from support.config_file import FORMAT
 from support.errors import UsageError
 from support.objective import KEPT, Objective
 from support.parser import parse, read_flags
-from tools import molecules as tools_molecules
 from tools import temperatures
 from tools.experiment import Cell, Method, data_flags, mixed, read
-from tools.report import samples
 from tools.restored import restore
-from tools.study import read_points
 
 ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
 SIZES = shlex.split("--vocab_size 4 --seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --no-jit")
@@ -547,31 +543,3 @@ def test_molecules():
     assert molecules.valid(strings) == [1, 0, 0, 1]
     assert molecules.valid(["C C O", "CC )))", "CCO name", "CCO\n"]) == [0] * 4  # RDKit reads no further than a blank
     np.testing.assert_allclose(molecules.qed(strings), [0.5501, 0, 0, 0.4068], atol=1e-3)
-
-
-def test_samples_of_molecules_are_measured(tmp_path, capsys):
-    """By hand: OCC and CCO are one molecule, which the training set has."""
-    pytest.importorskip("rdkit", reason="RDKit, of requirements-dev.txt, is not installed")
-    sampled, training, table = tmp_path / "qed" / "1.txt", tmp_path / "train.txt", tmp_path / "samples.csv"
-    sampled.parent.mkdir()
-    sampled.write_text("OCC\nCCO\nc1ccccc1\nc1ccccc1(\n\nCCN\n")
-    training.write_text("CCO\nCCC\n")
-    assert tools_molecules.main([str(sampled), "--train", str(training)]) == 0
-    (row,) = csv.DictReader(capsys.readouterr().out.splitlines())
-    assert [row[name] for name in ("valid", "unique", "novel")] == ["0.6667", "0.7500", "0.6667"]
-    assert float(row["qed"]) == pytest.approx((2 * 0.4068 + 0.4426 + 0.4085) / 4, abs=2e-3)
-    assert np.isnan(tools_molecules.measure(["(", ""], [])["qed"])
-    assert tools_molecules.main([str(sampled), "--train", str(training), "-o", str(table)]) == 0  # for a report
-    assert "| QED, β | 0.667 " in " ".join(samples(read_points(table), {"qed": "QED, β"}).split())
-    prints = np.array([[1, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0]], np.float32)
-    assert tools_molecules.diversity(prints) == pytest.approx(1 - (1 + 1 + 2 * 0.25) / 9)
-
-
-def test_without_rdkit_it_says_so(tmp_path, monkeypatch, capsys):
-    for name in ["rdkit", *(name for name in sys.modules if name.startswith("rdkit."))]:
-        monkeypatch.setitem(sys.modules, name, None)
-    (tmp_path / "samples.txt").write_text("CCO\n")
-    with pytest.raises(SystemExit) as ended:
-        tools_molecules.main([str(tmp_path / "samples.txt"), "--train", str(tmp_path / "samples.txt")])
-    error = capsys.readouterr().err
-    assert ended.value.code == 2 and "RDKit is needed: pip install rdkit" in error and error.count("\n") == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from tools import plot_curves
 from tools.plot_curves import read_run, short_names
@@ -27,13 +27,11 @@ def make(directory: Path, content: str) -> Path:
 
 
 @pytest.fixture
-def pictures(monkeypatch) -> list[plt.Figure]:
-    """The figures that are drawn, left as they were saved."""
-    drawn = []
-    monkeypatch.setattr(plt, "close", drawn.append)
-    yield drawn
-    monkeypatch.undo()
-    plt.close("all")
+def pictures(monkeypatch) -> list[Figure]:
+    """The figures that are drawn."""
+    drawn, savefig = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawn.append(figure) or savefig(figure, path))
+    return drawn
 
 
 @pytest.mark.parametrize("half", ["", "5,adv", "5,adversarial,7.", "5"])
@@ -127,9 +125,9 @@ def test_where_the_picture_goes(tmp_path, monkeypatch, capsys):
         (ORACLE + "7\n", [], "run/metrics.csv: not a table"),
         (ORACLE + "7,adversarial" + ",1" * 20 + "\n", [], "run/metrics.csv: not a table"),
         ("\xff\n", [], "run/metrics.csv: not a table"),
-        (ORACLE, ["-o", "none/x.png"], "none/x.png: No such file"),
-        (ORACLE, ["-o", "x.docx"], "docx"),
-        (ORACLE, ["-o", "picture"], "-o picture: a name without an ending, such as picture.png"),
+        (ORACLE, ["-o", "none/x.png"], "-o/--output: none/x.png: there is no such folder"),
+        (ORACLE, ["-o", "x.docx"], "-o/--output: x.docx: a picture's name ends in ."),
+        (ORACLE, ["-o", "picture"], "-o/--output: picture: a picture's name ends in ."),
     ],
 )
 def test_what_cannot_be_drawn(tmp_path, monkeypatch, capsys, content, flags, why):

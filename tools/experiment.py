@@ -7,23 +7,15 @@ import os
 import re
 import shlex
 import tomllib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runs.directories import CHECKPOINTS, METRICS, changeable
 from runs.schedule import Schedule
 from support.config import FIELDS, Config
-from support.config_file import (
-    CONFIG,
-    READ_FROM,
-    UNRELATED_TO_PRETRAINING,
-    differences,
-    from_flags,
-    pretraining_part,
-    read_config,
-)
+from support.config_file import CONFIG, UNRELATED_TO_PRETRAINING, differences, from_flags, pretraining_part, read_config
 from support.errors import UsageError
 from support.parser import explicit_flags, read_flags, words_of
 
@@ -35,9 +27,11 @@ DATA_FLAGS = (
     *("dataset", "data_dir", "oracle_params", "objective", "seq_len", "vocab_size", "tokens", "min_count"),
     *("long_lines", "token_length", "onsets"),
 )
-TABLE_KEYS = ("title", "seeds", "flags", "threads", "methods", "report")
-METHOD_KEYS = ("name", "label", "flags", "seeds")
-REPORT_KEYS = ("metrics", "against", "table", "collapsed", "measured", "measures", "figures", "planes")
+# The keys of a table, of a method and of what is said of the report.
+TABLE = {"title": str, "seeds": list, "flags": str, "threads": int, "methods": list, "report": dict}
+METHOD = {"name": str, "label": str, "flags": str, "seeds": list}
+REPORT_LISTS = ("metrics", "against", "table", "collapsed", "measured", "measures", "figures", "planes")
+REPORT: dict[str, type] = dict.fromkeys(REPORT_LISTS, list)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # of a folder
 
 
@@ -49,6 +43,11 @@ class Method:
     label: str
     flags: tuple[str, ...]
     seeds: tuple[int, ...]
+
+    @functools.cached_property
+    def config(self) -> Config:
+        """What the flags mean."""
+        return read_flags(self.flags)
 
 
 @dataclass(frozen=True)
@@ -75,19 +74,17 @@ class Cell:
     def argv(self) -> list[str]:
         """The command line of main.py."""
         own = {"seed": self.seed, "threads": self.threads, "log_dir": self.log_dir, "eval_log_dir": self.eval_log_dir}
-        if self.source:
-            own["pretrained"] = self.source.log_dir
-        return [*self.method.flags, *words_of(own)]
+        return [*self.method.flags, *words_of(own | ({"pretrained": self.source.log_dir} if self.source else {}))]
 
     @property
     def title(self) -> str:
         """The method and the seed, for people."""
         return f"{self.method.name}, seed {self.seed}"
 
-    @functools.cached_property
+    @property
     def epochs(self) -> int:
         """Number of epochs of all phases."""
-        return Schedule(read_flags(self.argv)).all_epochs
+        return Schedule(self.method.config).all_epochs
 
     @property
     def epochs_done(self) -> int:
@@ -102,23 +99,26 @@ class Cell:
         return fingerprint(read_config(path)) if path.exists() else ""
 
     @property
-    def finished(self) -> bool:
-        """Whether the checkpoint of the run's last step exists.
+    def checkpoint(self) -> Path:
+        """The directory of the checkpoint after the last step."""
+        return self.log_dir / CHECKPOINTS / f"step-{len(Schedule(self.method.config)):09d}"
 
-        Raises:
-            UsageError: the directory holds a run with other flags, which main.py could not resume.
+    @property
+    def finished(self) -> bool:
+        """Whether the last checkpoint exists.
+
+        Raises UsageError: the directory holds a run with other flags, which main.py could not resume.
         """
         if not (self.log_dir / CONFIG).exists():
             return False
-        config = read_flags(self.argv)
-        content = read_config(self.log_dir / CONFIG)
+        config, content = read_flags(self.argv), read_config(self.log_dir / CONFIG)
         recorded = from_flags(content["flags"])
         free = changeable(self.log_dir, content, recorded, config)
         if self.method.name.startswith(f"{PRETRAINED}/"):  # version 1.0 also recorded flags of the later phases
             free |= UNRELATED_TO_PRETRAINING
         if differing := differences(recorded, config, free):
             raise UsageError(f"{self.log_dir}: holds a run with {'; '.join(differing)}")
-        return (self.log_dir / CHECKPOINTS / f"step-{len(Schedule(config)):09d}").is_dir()
+        return self.checkpoint.is_dir()
 
 
 def fingerprint(content: dict[str, Any]) -> str:
@@ -129,9 +129,8 @@ def fingerprint(content: dict[str, Any]) -> str:
 
 def data_flags(cell: Cell) -> tuple[Any, ...]:
     """The values of the flags that determine which data a cell reads."""
-    config = read_flags(cell.method.flags)
-    values = {name: getattr(config, name, None) for name in DATA_FLAGS}
-    return tuple(os.path.normpath(v) if v and name in READ_FROM else v for name, v in values.items())
+    values = [getattr(cell.method.config, name) for name in DATA_FLAGS]
+    return tuple(os.path.normpath(value) if value and isinstance(value, str) else value for value in values)
 
 
 def mixed(data: dict[Cell, str]) -> str:
@@ -158,36 +157,31 @@ class Experiment:
     title: str
     methods: tuple[Method, ...]
     threads: int
-    report: dict[str, Any] = field(default_factory=dict)
+    report: dict[str, Any]
 
     def cells(self, logs: Path, only: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Cell]:
         """The runs of the table in `logs`/NAME, in the table's order, each after the run that it starts from.
 
-        Args:
-            logs: the folder of all tables' runs.
-            only: names of methods; () selects all.
-            seeds: () selects all.
-
-        Raises:
-            UsageError: the table has no such method or seed.
+        `only` are names of methods; () selects all, as it does of `seeds`. Raises UsageError: there is no such method
+        or seed.
         """
         if unknown := set(only) - {method.name for method in self.methods}:
             raise UsageError(f"--only: {self.name} has no method {', '.join(sorted(unknown))}")
         if absent := set(seeds) - {seed for method in self.methods for seed in method.seeds}:
             raise UsageError(f"--seeds: {self.name} has no seed {', '.join(map(str, sorted(absent)))}")
         sources = self._sources()
-        cells: dict[Path, Cell] = {}
+        cells: list[Cell] = []
 
-        def add(method: Method, seed: int, source: Cell | None = None) -> Cell:
-            directory = logs / self.name / method.name / str(seed)
-            return cells.setdefault(directory, Cell(method, seed, self.threads, directory, source))
+        def cell(method: Method, seed: int, source: Cell | None = None) -> Cell:
+            return Cell(method, seed, self.threads, logs / self.name / method.name / str(seed), source)
 
         for method in self.methods:
             source = sources.get(method.name)
             for seed in method.seeds:
                 if (not only or method.name in only) and (not seeds or seed in seeds):
-                    add(method, seed, add(source, seed) if source and seed in source.seeds else None)
-        return list(cells.values())
+                    before = [cell(source, seed)] if source and seed in source.seeds else []
+                    cells += [*before, cell(method, seed, *before)]
+        return list(dict.fromkeys(cells))
 
     def _sources(self) -> dict[str, Method]:
         """The method whose pretraining other methods start from, by the names of these.
@@ -196,36 +190,22 @@ class Experiment:
         that does nothing else or, if there is none, from an additional one in the folder PRETRAINED.
         """
         groups: dict[Config, list[Method]] = {}
-        for method in self.methods:
-            groups.setdefault(pretraining(read_flags(method.flags)), []).append(method)
+        for method in self.methods:  # those that are evaluated at other epochs have curves of other points
+            alike = pretraining_part(method.config, UNRELATED_TO_PRETRAINING - {"eval_every"})
+            groups.setdefault(alike, []).append(method)
         sources: dict[str, Method] = {}
-        for config, alike in groups.items():
-            schedules = [(method, Schedule(read_flags(method.flags))) for method in alike]
-            only_pretrain = [method for method, steps in schedules if len(steps) == config.pretrain_g_epochs]
-            if len(alike) == 1 or not config.pretrain_g_epochs:
+        for config, methods in groups.items():
+            if len(methods) == 1 or not config.pretrain_g_epochs:
                 continue
-            first, seeds = alike[0], tuple(sorted({seed for method in alike for seed in method.seeds}))
-            flags = {name: value for name, value in vars(config).items() if value != FIELDS[name].default}
-            words = tuple(words_of(flags | {"total_epochs": 0, "reward": "constant"}))  # without a discriminator
-            added = Method(f"{PRETRAINED}/{first.name}", f"pretraining of {first.label}", words, seeds)
-            source = only_pretrain[0] if only_pretrain else added
-            sources |= {method.name: source for method in alike if method not in only_pretrain}
+            enough = [method for method in methods if len(Schedule(method.config)) == config.pretrain_g_epochs]
+            if not enough:
+                flags = {name: value for name, value in vars(config).items() if value != FIELDS[name].default}
+                words = words_of(flags | {"total_epochs": 0, "reward": "constant"})  # without a discriminator
+                seeds = tuple({seed for method in methods for seed in method.seeds})
+                name, label = f"{PRETRAINED}/{methods[0].name}", f"pretraining of {methods[0].label}"
+                enough = [Method(name, label, tuple(words), seeds)]
+            sources |= {method.name: enough[0] for method in methods if method not in enough}
         return sources
-
-
-def pretraining(config: Config) -> Config:
-    """The flags on which the generator's pretraining and its curves depend; all others have their defaults."""
-    return pretraining_part(config, UNRELATED_TO_PRETRAINING - {"eval_every"})  # which determines the curves' points
-
-
-class TableError(UsageError):
-    """A wrong value in a table's file: the message, the `key` and the number of its method, None outside of methods."""
-
-
-def require(right: object, key: str, message: str, index: int | None = None) -> None:
-    """Raises TableError, unless `right`."""
-    if not right:
-        raise TableError(message, key, index)
 
 
 def read(path: Path) -> Experiment:
@@ -235,97 +215,64 @@ def read(path: Path) -> Experiment:
     are those of one run; its numbers depend on them, so the default is 1. Each of `[[methods]]` has `name`, `label`,
     `flags` and, if not the table's, `seeds`. `[report]` has the options of tools/report.py, which checks their values.
 
-    Raises:
-        UsageError: the table can't be used; the message names the file and the line.
-        OSError: the file can't be read.
+    Raises UsageError: the table can't be used; the message names the file, the method and the key. Raises OSError: the
+    file can't be read.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")  # with or without a byte-order mark
-        content = tomllib.loads(text)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # with or without a byte-order mark
+        return _experiment(content, path.stem)
+    except ValueError as error:  # of bytes that are no text, of TOML, or a UsageError
         raise UsageError(f"{path}: {error}") from None
-    if not NAME.fullmatch(path.stem):
-        raise UsageError(f"{path}: the file's name, which the runs' folder gets, must be letters, digits, - and _")
-    try:
-        return _experiment({"title": path.stem, "threads": 1, "methods": [], "report": {}} | content, path.stem)
-    except TableError as error:
-        message, key, index = error.args
-        raise UsageError(f"{path}, line {_line_of(text, key, index)}: {message}") from None
-
-
-def _line_of(text: str, key: str, index: int | None) -> int:
-    """The line of a `key` in the `text` of a file; if it is missing, that of its method."""
-    methods, section, found = 0, None, 1
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.lstrip().startswith("["):
-            section = methods if line.lstrip().startswith("[[") else None
-            methods += section is not None
-            found = number if section == index is not None else found
-        if section == index and re.match(rf"\s*\[*(report\.)?{re.escape(key)}\b", line):
-            return number
-    return found
 
 
 def _experiment(content: dict[str, Any], name: str) -> Experiment:
-    _check_keys(content, TABLE_KEYS)
-    title, threads, tables, report = (content[key] for key in ("title", "threads", "methods", "report"))
-    require(_is_text(title), "title", f"title is {title!r}, not a text")
-    require(type(threads) is int and 0 < threads <= 1024, "threads", f"threads is {threads!r}, not 1 to 1024")
-    right = isinstance(tables, list) and tables and all(isinstance(table, dict) for table in tables)
-    require(right, "methods", "there must be at least one [[methods]]")
-    words = _read_words(content.get("flags", ""))
-    methods = tuple(_method(table, index, words, content.get("seeds")) for index, table in enumerate(tables))
+    if not NAME.fullmatch(name):
+        raise UsageError("the file's name, which the runs' folder gets, must be letters, digits, - and _")
+    content = checked({"title": name, "threads": 1} | content, TABLE)
+    if not 0 < content["threads"] <= 1024:
+        raise UsageError(f"threads is {content['threads']}, not 1 to 1024")
+    tables, report, methods = content["methods"], content["report"], []
+    if not tables or not all(isinstance(table, dict) for table in tables):
+        raise UsageError("there must be at least one [[methods]]")
+    for number, table in enumerate(tables, 1):
+        try:
+            methods.append(_method(checked({"seeds": content["seeds"]} | table, METHOD), content["flags"]))
+        except ValueError as error:  # a UsageError is one
+            raise UsageError(f"method {table.get('name', number)}: {error}") from None
     for key in ("name", "label"):
         values = [getattr(method, key) for method in methods]
-        for index, value in enumerate(values):
-            require(value not in values[:index], key, f"there are two methods with the {key} {value!r}", index)
-    require(isinstance(report, dict), "report", "report is not a table")
-    _check_keys(report, REPORT_KEYS)
+        if twice := [value for value in values if values.count(value) > 1]:
+            raise UsageError(f"there are two methods with the {key} {twice[0]!r}")
+    if isinstance(report.get("against"), str):
+        report["against"] = [report["against"]]
+    report = checked(report, REPORT)
     for key in ("against", "collapsed"):
-        listed = report.get(key, [])
-        for listed_name in listed if isinstance(listed, list) else [listed]:
-            known = listed_name in [method.name for method in methods]
-            require(known, key, f"report.{key} is {listed!r}; there is no method {listed_name!r}")
-    return Experiment(name, title, methods, threads, report)
+        if unknown := [each for each in report[key] if each not in [method.name for method in methods]]:
+            raise UsageError(f"report.{key}: there is no method {unknown[0]!r}")
+    return Experiment(name, content["title"], tuple(methods), content["threads"], report)
 
 
-def _method(table: dict[str, Any], index: int, common: tuple[str, ...], seeds: Any) -> Method:
-    """The method of number `index`; `common` are the words of the flags that all have, `seeds` those of the file."""
-    _check_keys(table, METHOD_KEYS, index)
-    name: Any = table.get("name")
-    label, seeds = table.get("label", name), table.get("seeds", seeds)
-    right = isinstance(name, str) and NAME.fullmatch(name) and name != PRETRAINED
-    require(right, "name", f"name is {name!r}; it must be letters, digits, - and _, and not {PRETRAINED}", index)
-    require(_is_text(label), "label", f"label is {label!r}, not a text", index)
-    right = isinstance(seeds, list) and all(type(seed) is int and 0 <= seed < 2**31 for seed in seeds)
-    right = right and 0 < len(seeds) == len(set(seeds))
-    message = f"seeds is {seeds!r}, not a list of different numbers of 0 to {2**31 - 1}"
-    require(right, "seeds", message, index if "seeds" in table or seeds is None else None)
-    words = common + _read_words(table.get("flags", ""), index)
-    try:
-        read_flags(words)
-    except UsageError as error:
-        raise TableError(str(error), "flags", index if "flags" in table else None) from None
-    return Method(name, label, words, tuple(seeds))
+def _method(table: dict[str, Any], common: str) -> Method:
+    """The method of a table, with the flags that all have; raises ValueError."""
+    name, seeds = table["name"], table["seeds"]
+    if not NAME.fullmatch(name) or name == PRETRAINED:
+        raise UsageError(f"name is {name!r}; it must be letters, digits, - and _, and not {PRETRAINED}")
+    if not all(type(seed) is int and 0 <= seed < 2**31 for seed in seeds) or not 0 < len(seeds) == len(set(seeds)):
+        raise UsageError(f"seeds is {seeds!r}, not a list of different numbers of 0 to {2**31 - 1}")
+    words = shlex.split(common) + shlex.split(table["flags"])
+    if reserved := [name for name in explicit_flags(words) if name in RESERVED]:
+        raise UsageError(f"--{reserved[0]} is not for a table to give")
+    read_flags(words)
+    return Method(name, table["label"] or name, tuple(words), tuple(seeds))
 
 
-def _read_words(flags: Any, index: int | None = None) -> tuple[str, ...]:
-    """Splits flags as a shell does; each of them must be one that main.py has and that the sweep does not give."""
-    require(isinstance(flags, str), "flags", f"flags is {flags!r}, not a text", index)
-    try:
-        words = tuple(shlex.split(flags))
-        given = explicit_flags(words)
-    except ValueError as error:  # a UsageError is one
-        raise TableError(f"flags: {error}", "flags", index) from None
-    for name in RESERVED:
-        require(name not in given, "flags", f"--{name} is not for a table to give", index)
-    return words
-
-
-def _check_keys(table: Iterable[str], keys: Sequence[str], index: int | None = None) -> None:
-    for key in table:
-        require(key in keys, key, f"{key} is not known here; there are {', '.join(keys)}", index)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+def checked(table: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """A table with an empty value for each key that it lacks; raises UsageError: a key or value is none of `kinds`."""
+    if not isinstance(table, dict):
+        raise UsageError(f"{table!r} is no table")
+    for key, value in table.items():
+        if key not in kinds:
+            raise UsageError(f"{key} is not among {', '.join(kinds)}")
+        if type(value) is not kinds[key]:
+            raise UsageError(f"{key} is {value!r}, no {kinds[key].__name__}")
+    return {key: kind() for key, kind in kinds.items()} | table

@@ -6,27 +6,24 @@ import itertools
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import matplotlib
-
-matplotlib.use("Agg")
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.figure import Figure
 
 from evaluation.metrics import axis_title, title
 from runs.directories import METRICS
 from support.parser import Parser, new_file
 
 PANELS = ("nll", "nll_test", "nll_valid", "g_entropy")
-CURVES = ("nll", "nll_test", "g_entropy")  # of a study, where its table does not say
-FLOOR, FLOORED = "oracle_entropy", ("nll", "nll_test", "g_entropy")  # and the panels that show it
+CURVES = ("nll", "nll_test", "g_entropy")  # of a study, where its table does not say; and the panels with a floor
+FLOOR = "oracle_entropy"
 OUTPUT = Path("logs/curves.png")
 # Okabe and Ito's colours, which the colour-blind can tell apart, and what a label has that gets one.
 FAMILIES = {
@@ -42,28 +39,24 @@ FAMILIES = {
     "least KL": "#000000",
 }
 REST = ("#CC79A7", "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#000000", "#0072B2", "#999999", "#F0E442")
+matplotlib.rcParams.update({"font.size": 11, "legend.fontsize": 10, "lines.linewidth": 1.6, "figure.dpi": 100})
 
 
 def read_run(directory: str | Path) -> pd.DataFrame:
     """Reads the metrics.csv of a directory, whose run may be under way.
 
-    Returns:
-        A row an evaluation: `epoch` int64, `phase` str, and the figures as float64, NaN where there is none.
-
-    Raises:
-        ValueError: the file is damaged; the message names it.
-        OSError: it can't be read.
+    A row an evaluation: `epoch` int64, `phase` str, and the figures as float64, NaN where there is none. Raises
+    ValueError: the file is damaged; the message names it. Raises OSError: it can't be read.
     """
     path = Path(directory) / METRICS
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]  # the last row may be half written
+    whole = path.read_bytes().rpartition(b"\n")[0]  # the last row may be half written
     try:
         if len({line.count(b",") for line in whole.splitlines()}) > 1:  # pandas fills or cuts such a row
             raise ValueError
-        text = {"epoch": str, "phase": str}
-        frame = pd.read_csv(io.BytesIO(whole or b"epoch,phase\n"), dtype=text)
-        figures = {name: float for name in frame.columns if name != "phase"}
-        return frame.astype(figures).astype({"epoch": int, "phase": str})
+        frame = pd.read_csv(io.BytesIO(whole or b"epoch,phase"), dtype=str)
+        return frame.astype({name: float for name in frame.columns if name != "phase"}).astype(
+            {"epoch": int, "phase": str}
+        )
     except (ValueError, KeyError):
         raise ValueError(f"{path}: not a table of epoch, phase and figures") from None
 
@@ -79,20 +72,8 @@ def short_names(directories: Sequence[str | Path]) -> list[str]:
         return [paths[0][-1]] * len(paths)
     while min(map(len, paths)) > 1 and len({path[-1] for path in paths}) == 1:
         paths = [path[:-1] for path in paths]
-    for count in range(1, max(map(len, paths)) + 1):
-        names = ["/".join(path[-count:]) for path in paths]
-        if len(set(names)) == len(set(paths)):
-            break
-    return names
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What all figures share
-
-
-def style() -> AbstractContextManager[Any]:
-    """How all figures look: letters that can be read at 800 pixels."""
-    return plt.rc_context({"font.size": 11, "legend.fontsize": 10, "lines.linewidth": 1.6, "figure.dpi": 100})
+    parts = (["/".join(path[-count:]) for path in paths] for count in itertools.count(1))
+    return next(names for names in parts if len(set(names)) == len(set(paths)))
 
 
 def picture(text: str) -> Path:
@@ -101,16 +82,6 @@ def picture(text: str) -> Path:
     if path.suffix[1:].lower() not in kinds:
         raise argparse.ArgumentTypeError(f"{text}: a picture's name ends in .{', .'.join(sorted(kinds))}")
     return path
-
-
-def save(figure: Any, path: Path) -> None:
-    """Writes a figure, and forgets it; raises OSError, or ValueError for an unknown ending."""
-    try:
-        figure.savefig(path)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    finally:
-        plt.close(figure)
 
 
 def legend(figure: Any, where: str) -> None:
@@ -123,19 +94,14 @@ def legend(figure: Any, where: str) -> None:
 
 def colours(labels: Iterable[str]) -> dict[str, Any]:
     """A colour for each label: that of its method wherever it is free, so that figures agree; then another one."""
-    found: dict[str, Any] = {}
-    names = list(dict.fromkeys(labels))
+    names, found = list(dict.fromkeys(labels)), dict[str, Any]()
     for name in names:
         own = next((colour for word, colour in FAMILIES.items() if word in name), None)
         if own and own not in found.values():
             found[name] = own
-    spare = [colour for colour in (*REST, *map(plt.get_cmap("tab20"), range(20))) if colour not in found.values()]
-    more = itertools.cycle(spare)
+    spare = [*REST, *matplotlib.colormaps["tab20"].colors]  # type: ignore[attr-defined]
+    more = itertools.cycle([colour for colour in spare if colour not in found.values()])
     return {name: found.get(name) or next(more) for name in names}
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Curves
 
 
 class Line(NamedTuple):
@@ -161,41 +127,31 @@ def draw_panels(
     limits: Mapping[str, Sequence[float]] = {},
     axis: str = "epoch",
 ) -> None:
-    """Draws a panel a column over one axis, with the oracle's entropy and where adversarial training begins.
+    """Draws a panel a column over one `axis`, with the oracle's entropy; raises OSError.
 
-    Args:
-        path: of the picture.
-        lines: one at least; where the floors differ, each has its line's colour.
-        starts: epochs in which adversarial training begins.
-        limits: the ends of axes, by column and of the axis that the panels share.
-        axis: what that is.
-
-    Raises:
-        OSError: the picture can't be written.
-        ValueError: its name has an unknown ending.
+    `starts` is where adversarial training begins, and `limits` has the ends of axes, by column and of the shared one.
+    Where the floors of lines differ, each has its line's colour.
     """
     shown, color = list(dict.fromkeys(line.column for line in lines)), colours(line.label for line in lines)
-    several = len({line.floor for line in lines if line.column in FLOORED}) > 1
-    with style():
-        size = 8.0, 3.2 * len(shown)
-        figure, grid = plt.subplots(len(shown), 1, sharex=True, squeeze=False, figsize=size, layout="constrained")
-        panels = dict(zip(shown, grid[:, 0], strict=True))
-        for label, column, x, y, low, high, thin, floor in lines:
-            panel = panels[column]
-            panel.plot(x, y, label=None if thin else label, color=color[label], linewidth=0.5 if thin else None)
-            if low is not None:
-                panel.fill_between(x, low, high, color=color[label], alpha=0.2, linewidth=0)
-            if floor is not None and column in FLOORED:
-                look = {"linestyle": "--", "linewidth": 1, "color": color[label] if several else "black"}
-                panel.axhline(floor, label=title(FLOOR), **look)
-        for column, panel in panels.items():
-            for start in sorted(starts):
-                panel.axvline(start, color="grey", linestyle=":", linewidth=1, label="adversarial training begins")
-            panel.set(ylabel=axis_title(column, "\n"), ylim=limits.get(column))
-            panel.grid(alpha=0.3)
-        grid[-1, 0].set(xlabel=axis, xlim=limits.get(axis))
-        legend(figure, "upper")
-        save(figure, path)
+    several = len({line.floor for line in lines if line.column in CURVES}) > 1
+    figure = Figure(figsize=(8.0, 3.2 * len(shown)), layout="constrained")
+    panels = dict(zip(shown, figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0], strict=True))
+    for label, column, x, y, low, high, thin, floor in lines:
+        panel = panels[column]
+        panel.plot(x, y, label=None if thin else label, color=color[label], linewidth=0.5 if thin else None)
+        if low is not None:
+            panel.fill_between(x, low, high, color=color[label], alpha=0.2, linewidth=0)
+        if floor is not None and column in CURVES:
+            look = {"linestyle": "--", "linewidth": 1, "color": color[label] if several else "black"}
+            panel.axhline(floor, label=title(FLOOR), **look)
+    for column, panel in panels.items():
+        for start in sorted(starts):
+            panel.axvline(start, color="grey", linestyle=":", linewidth=1, label="adversarial training begins")
+        panel.set(ylabel=axis_title(column, "\n"), ylim=limits.get(column))
+        panel.grid(alpha=0.3)
+    panel.set(xlabel=axis, xlim=limits.get(axis))
+    legend(figure, "upper")
+    figure.savefig(path)
 
 
 def draw_plane(
@@ -205,65 +161,53 @@ def draw_plane(
     real: Mapping[str, float],
     crosses: pd.DataFrame | None = None,
 ) -> None:
-    """Draws quality against diversity, a panel a pair of columns: a line a method, seeds as means ± deviation.
+    """Draws quality against diversity, a panel a pair of columns (x, y): a line a method, seeds as means ± deviation.
 
-    Args:
-        path: of the picture.
-        points: a row a seed: `label` of the line, and the label `family` whose colour it has; `temperature`,
-            `candidates` and `epoch`, in whose order its points are joined; and figures. A line of epochs is dotted.
-        pairs: columns (x, y); those that the points lack are left out.
-        real: the figures of real data, a star.
-        crosses: figures of others, by their names: a cross each.
-
-    Raises:
-        OSError: the picture can't be written.
+    `points` has a row a seed: `label` of the line, and the label `family` whose colour it has; `temperature`,
+    `candidates` and `epoch`, in whose order its points are joined; and figures. A line of epochs is dotted. `real` has
+    the figures of real data, a star, and `crosses` those of others by their names. Raises OSError.
     """
-    order = ["temperature", "candidates", "epoch"]
     color = colours(sorted(points.family.unique(), key=len))
     color = dict(zip(points.label, points.family.map(color), strict=True))
-    with style():
-        rows = -(-len(pairs) // 2)
-        size = (8.0 if len(pairs) > 1 else 6.5, 3.6 * rows + 0.25 * (len(color) + 1))  # and the legend
-        figure, grid = plt.subplots(rows, min(len(pairs), 2), squeeze=False, figsize=size, layout="constrained")
-        for spare in grid.flat[len(pairs) :]:
-            spare.set_axis_off()
-        for panel, (x, y) in zip(grid.flat, pairs, strict=False):
-            for label, own in points.dropna(subset=[x, y]).groupby("label", sort=False):
-                seeds = own.groupby(order, dropna=False)[[x, y]]  # which sorts them
-                mean, deviation = seeds.mean().reset_index(), seeds.std()
-                if mean.epoch.notna().any():
-                    panel.plot(mean[x], mean[y], ":", label=label, color=color[label])
-                    continue
-                errors = {"yerr": deviation[y], "xerr": deviation[x], "elinewidth": 0.8}
-                panel.errorbar(mean[x], mean[y], marker=".", label=label, color=color[label], **errors)
-                ring = mean[(mean.temperature == 1) & ~(mean.candidates > 1)]
-                panel.plot(ring[x], ring[y], "o", markersize=10, markerfacecolor="none", color=color[label])
-                for _, end in mean.iloc[[0, -1]].iterrows():
-                    text = f"{end.temperature if np.isnan(end.candidates) else end.candidates:g}"
-                    near = {"xytext": (5, 5), "textcoords": "offset points", "fontsize": 9}
-                    panel.annotate(text, (end[x], end[y]), color=color[label], **near)
-            if {x, y} <= real.keys():
-                panel.plot(real[x], real[y], "*", markersize=14, color="black", label="real data")
-            for name, other in crosses.dropna(subset=[x, y]).iterrows() if crosses is not None else ():
-                panel.plot(other[x], other[y], "x", color="0.3", markersize=8)
-                panel.annotate(name, (other[x], other[y]), (3, 3), textcoords="offset points", fontsize=8, rotation=30)
-            panel.set(xlabel=axis_title(x), ylabel=axis_title(y, "\n"))
-            panel.grid(alpha=0.3)
-        legend(figure, "lower")  # inside a panel it hides points, and the star of real data lies in a corner
-        kinds = "temperatures, or candidates" if points.candidates.notna().any() else "temperatures"
-        text = f"numbers: {kinds}; a ring at temperature 1; bars: standard deviation over seeds"
-        figure.suptitle(text, fontsize=10)
-        save(figure, path)
+    rows, columns = -(-len(pairs) // 2), min(len(pairs), 2)
+    size = (8.0 if columns > 1 else 6.5, 3.6 * rows + 0.25 * (len(color) + 1))  # and the legend
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for spare in panels[len(pairs) :]:
+        spare.set_axis_off()
+    for panel, (x, y) in zip(panels, pairs, strict=False):
+        for label, own in points.dropna(subset=[x, y]).groupby("label", sort=False):
+            seeds = own.groupby(["temperature", "candidates", "epoch"], dropna=False)[[x, y]]  # which sorts them
+            mean, deviation = seeds.mean().reset_index(), seeds.std()
+            if mean.epoch.notna().any():
+                panel.plot(mean[x], mean[y], ":", label=label, color=color[label])
+                continue
+            errors = {"yerr": deviation[y], "xerr": deviation[x], "elinewidth": 0.8}
+            panel.errorbar(mean[x], mean[y], marker=".", label=label, color=color[label], **errors)
+            ring = mean[(mean.temperature == 1) & ~(mean.candidates > 1)]
+            panel.plot(ring[x], ring[y], "o", markersize=10, markerfacecolor="none", color=color[label])
+            for _, end in mean.iloc[[0, -1]].iterrows():
+                text = f"{end.temperature if np.isnan(end.candidates) else end.candidates:g}"
+                near = {"xytext": (5, 5), "textcoords": "offset points", "fontsize": 9}
+                panel.annotate(text, (end[x], end[y]), color=color[label], **near)
+        if {x, y} <= real.keys():
+            panel.plot(real[x], real[y], "*", markersize=14, color="black", label="real data")
+        for name, other in crosses.dropna(subset=[x, y]).iterrows() if crosses is not None else ():
+            panel.plot(other[x], other[y], "x", color="0.3", markersize=8)
+            panel.annotate(name, (other[x], other[y]), (3, 3), textcoords="offset points", fontsize=8, rotation=30)
+        panel.set(xlabel=axis_title(x), ylabel=axis_title(y, "\n"))
+        panel.grid(alpha=0.3)
+    legend(figure, "lower")  # inside a panel it hides points, and the star of real data lies in a corner
+    kinds = "temperatures, or candidates" if points.candidates.notna().any() else "temperatures"
+    figure.suptitle(f"numbers: {kinds}; a ring at temperature 1; bars: standard deviation over seeds", fontsize=10)
+    figure.savefig(path)
 
 
 def draw(directories: Sequence[Path], output: Path) -> None:
     """Draws a panel for each of `PANELS` that a run has, over one axis of epochs; bands are two standard errors.
 
-    The oracle's entropy is the floor of NLL_oracle and NLL_test, and the entropy to reach.
-
-    Raises:
-        ValueError: a directory has nothing to draw, or the name of the picture has an unknown ending.
-        OSError: a directory can't be read, or the picture can't be written.
+    Raises ValueError: a directory has nothing to draw. Raises OSError: a directory can't be read, or the picture can't
+    be written.
     """
     directories = list({os.path.abspath(directory): directory for directory in directories}.values())
     lines: list[Line] = []
@@ -272,31 +216,30 @@ def draw(directories: Sequence[Path], output: Path) -> None:
         run = read_run(directory)
         starts |= set(run.epoch[run.phase == "adversarial"].head(1))
         floor = float(run[FLOOR].mean()) if FLOOR in run else None
-        before = len(lines)
-        for column in PANELS:
-            if column in run and len(known := run[run[column].notna()]):
-                band = 2 * known.get(f"{column}_se", pd.Series(0.0, known.index)).fillna(0)
-                y = known[column]
-                lines.append(Line(name, column, known.epoch, y, y - band, y + band, floor=floor))
-        if len(lines) == before:
+        if not (columns := [column for column in PANELS if column in run and run[column].notna().any()]):
             raise ValueError(f"{directory}: nothing to draw; the curves are in a run's --eval_log_dir")
+        for column in columns:
+            known = run.dropna(subset=[column])
+            band = 2 * known.get(f"{column}_se", pd.Series(0.0, known.index)).fillna(0)
+            y = known[column]
+            lines.append(Line(name, column, known.epoch, y, y - band, y + band, floor=floor))
     lines.sort(key=lambda line: PANELS.index(line.column))
     draw_panels(output, lines, starts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns the exit status, 2 with one line on stderr where an argument can't be used."""
+
+    def file(text: str) -> Path:
+        return picture(os.path.join(text, OUTPUT.name) if os.path.isdir(text) else text)
+
     parser = Parser(prog="plot_curves.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("logdirs", nargs="+", type=Path, metavar="LOGDIR", help="evaluation directories, one a run")
     text = f"the picture, or a folder for {OUTPUT.name} (default: {OUTPUT})"
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.png", help=text)
+    parser.add_argument("-o", "--output", type=file, metavar="FILE.png", help=text)
     arguments = parser.parse_args(argv)
     output = arguments.output or OUTPUT
     with parser.failing_in_one_line(output):
-        if output.is_dir():
-            output /= OUTPUT.name
-        if not output.suffix:
-            raise ValueError(f"-o {output}: a name without an ending, such as {output.name}.png")
         if not arguments.output:
             output.parent.mkdir(exist_ok=True)
         draw(arguments.logdirs, output)

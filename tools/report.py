@@ -7,8 +7,7 @@ there already stay. README.md, between its two marks, and the figures follow fro
 import math
 import re
 import sys
-import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,13 @@ import pandas as pd
 from evaluation.metrics import METRICS, PER_TOKEN, column, title
 from runs.directories import write_whole
 from support.errors import UsageError
-from support.parser import Parser, read_flags
+from support.parser import Parser
 from support.streams import keep_writing
 from tools.experiment import read
 from tools.plot_curves import CURVES, Line, draw_panels, draw_plane
 from tools.study import (
     FEW,
+    FILES,
     RECORDS,
     RUN,
     Study,
@@ -36,7 +36,6 @@ from tools.study import (
     merged,
     read_points,
     read_runs,
-    read_table,
     summary,
     values,
 )
@@ -70,14 +69,9 @@ NEW = f"""# {{title}}
 """
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Tables
-
-
-def markdown(rows: Mapping[str, Mapping[str, str]], corner: str = "") -> str:
-    """Rows by their labels, cells by their heads, as tables of 9 columns at most."""
-    frame = pd.DataFrame.from_dict(rows, orient="index").fillna("").rename_axis(corner)
-    frame = frame.rename(index=lambda label: label.replace("|", "\\|"))
+def markdown(frame: pd.DataFrame, corner: str = "") -> str:
+    """A frame of texts as tables of 9 columns at most."""
+    frame = frame.fillna("").rename(index=lambda label: label.replace("|", "\\|")).rename_axis(corner)
     parts = [frame.iloc[:, i : i + WIDEST] for i in range(0, frame.shape[1], WIDEST)]
     return "\n\n".join(part.to_markdown(tablefmt="github", disable_numparse=True) for part in parts)
 
@@ -92,26 +86,24 @@ def finals(study: Study, shown: Sequence[str]) -> str:
     said = "Final values: mean over seeds ± half of the 95 % interval; of two or three seeds, their values."
     said += " Of runs that collapse: median (range)." if study.report["collapsed"] else ""
     said += "" if study.floor is None else f" The oracle's entropy is {study.floor:.3f} nats per token."
-    return f"{said}\n\n{markdown(rows)}"
+    return f"{said}\n\n{markdown(pd.DataFrame(rows).T)}"
 
 
 def contrasts(study: Study, shown: Sequence[str]) -> list[str]:
     """The tables of what is compared, one for each method that others are compared with; [] where none is."""
-    differences = [each for each in compare(study) if each.column in shown]
-    tests = sum(not math.isnan(each.p) for each in compare(study))
+    found, parts = compare(study), []
+    tests = sum(not math.isnan(each.p) for each in found)
+    for base in study.report["against"]:
+        rows: dict[str, dict[str, str]] = {label: {} for label in study.labels.values()}
+        for each in (each for each in found if each.against == base and each.column in shown):
+            bold = "**" if each.p_holm < 0.05 else ""
+            rows[study.labels[each.method]][title(each.column)] = f"{bold}{each.summary}{bold}"
+        frame = pd.DataFrame({label: row for label, row in rows.items() if row}).T
+        if len(frame):
+            columns = [name for name in map(title, shown) if name in frame]
+            parts.append(markdown(frame[columns], f"less {study.labels[base]}"))
     bold = f" Bold: p < 0.05 (Student's test, Holm's correction for {tests})." if tests else ""
-    parts = [f"Differences, paired by seed.{bold}"] if differences else []
-    for base in (base for base in study.report["against"] if base in {each.against for each in differences}):
-        own = {(each.method, each.column): each for each in differences if each.against == base}
-        methods = [name for name in study.labels if name in {method for method, _ in own}]
-        rows: dict[str, dict[str, str]] = {study.labels[name]: {} for name in methods}
-        for name in (name for name in shown if name in {of for _, of in own}):
-            for method in methods:
-                found = own.get((method, name))
-                bold = "**" if found and found.p_holm < 0.05 else ""
-                rows[study.labels[method]][title(name)] = f"{bold}{found.summary}{bold}" if found else ""
-        parts.append(markdown(rows, f"less {study.labels[base]}"))
-    return parts
+    return [f"Differences, paired by seed.{bold}", *parts] if parts else []
 
 
 def made_where(study: Study) -> str:
@@ -141,18 +133,13 @@ def page(study: Study, pictures: Mapping[str, str], points: pd.DataFrame | None 
     absent += [f"{name}, which the table names" for name in asked if name not in study.runs]
     if absent:
         parts.append("**Not all runs are here:**\n\n" + "\n".join(f"- {line}" for line in absent))
-    shown = report["table"] or [*study.metrics, "seconds"]
-    shown = [name for name in shown if name in study.runs]
+    shown = [name for name in report["table"] or [*study.metrics, "seconds"] if name in study.runs]
     parts += [finals(study, shown), *contrasts(study, shown)]
     for picture, caption in pictures.items():
-        parts.append(f"![{study.experiment.title}]({picture})" + f"\n\n*{' '.join(caption.split())}*" * bool(caption))
+        parts.append(f"![{experiment.title}]({picture})" + f"\n\n*{' '.join(caption.split())}*" * bool(caption))
     if points is not None:
         parts.append(samples(points, study.labels, report["measures"], report["collapsed"]))
     return "\n\n".join([*parts, made_where(study)])
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Measured samples
 
 
 def named(points: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
@@ -171,7 +158,7 @@ def named(points: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     at = points.temperature.map(lambda t: "" if t == 1 or math.isnan(t) else f", temperature {t:g}")
     chosen = points.candidates.map(lambda n: "" if math.isnan(n) else f", one of {n:g}")
     parts["head"] = parts.label + chosen.where(points.candidates.notna(), at)
-    return merged(points.drop(columns="run").join(parts), ["head", "seed", "epoch"], "samples")
+    return merged(points.drop(columns="run").join(parts), ["head", "seed", "epoch"])
 
 
 def measured(rows: pd.DataFrame, name: str, collapsed: Sequence[str]) -> str:
@@ -182,7 +169,8 @@ def measured(rows: pd.DataFrame, name: str, collapsed: Sequence[str]) -> str:
     method, error = found.method.iloc[0], found[f"{name}_se"].iloc[0] if f"{name}_se" in found else math.nan
     whole = summary(found[name], method in collapsed)
     if len(found) == 1 and error > 0:
-        return "{:.{digits}f} ± {:.{digits}f}".format(whole.middle, error, digits=decimals(error, 2))
+        digits = decimals(error, 2)
+        return f"{whole.middle:.{digits}f} ± {error:.{digits}f}"
     if method.startswith(SHARED) and len(found) > 1:
         return f"{whole.middle:.{decimals(whole.high - whole.middle, 2)}f}"
     return str(whole)
@@ -193,11 +181,9 @@ def samples(
 ) -> str:
     """Tables of what was measured of samples: a row a method at a temperature, and how near each is to real data.
 
-    Args:
-        points: rows of `read_points`; evaluations that runs made themselves, which have an epoch, are left out.
-        labels: {method: its name for people}.
-        measures: the columns that are shown; () for all.
-        collapsed: methods whose runs have medians and ranges.
+    `points` are rows of `read_points`; evaluations that runs made themselves, which have an epoch, are left out.
+    `labels` are the methods' names for people, `measures` the columns that are shown, () for all, and `collapsed` the
+    methods whose runs have medians and ranges.
     """
     points = named(points, labels)
     points = points[points.epoch.isna()].sort_values("method", key=lambda name: name == REAL, kind="stable")
@@ -207,7 +193,7 @@ def samples(
     said = "Samples: mean over seeds ± half of the 95 % interval, or one run ± standard error."
     real = groups.pop(REAL).iloc[0] if REAL in groups else pd.Series()
     judged = [name for name in known if METRICS[name].unit != PER_TOKEN and not math.isnan(real.get(name, math.nan))]
-    if judged:
+    if judged:  # compared with the first method, at its temperature of least NLL_valid
         label = next(iter(groups.values())).label.iloc[0]
         own = {head: of for head, of in groups.items() if of.label.iloc[0] == label}
         nll = {head: of.nll_valid.mean() if "nll_valid" in of else math.nan for head, of in own.items()}
@@ -222,14 +208,14 @@ def samples(
                 rows[head]["further"] = str(sum(moved.low > 0 for moved in moves))
         said += f" *Nearer*: how many measures are nearer to real data than those of *{best}*. *Further*: how many are "
         said += "further away, beyond the interval of that change."
-    return f"{said}\n\n{markdown({head: row for head, row in rows.items() if any(row.values())})}"
+    return f"{said}\n\n{markdown(pd.DataFrame({head: row for head, row in rows.items() if any(row.values())}).T)}"
 
 
 def draw_samples(
     path: Path,
     points: pd.DataFrame,
     labels: Mapping[str, str] = {},
-    pairs: Iterable[Sequence[str]] = (),
+    pairs: Sequence[Sequence[str]] = (),
     crosses: pd.DataFrame | None = None,
 ) -> None:
     """Draws quality against diversity of rows of `read_points`; see `draw_plane`.
@@ -237,16 +223,11 @@ def draw_samples(
     Raises UsageError: there is nothing to compare with. Raises OSError: the picture can't be written.
     """
     points = named(points, labels)
-    own = points[points.method == REAL]
-    real = own.iloc[0].dropna().to_dict() if len(own) else {}
+    real = {} if (own := points[points.method == REAL]).empty else own.iloc[0].dropna().to_dict()
     known = [(x, y) for x, y in pairs or PAIRS if {x, y} <= {*points}]
     if not known:
         raise UsageError("no figure: there are no test sequences to compare with")
     draw_plane(path, points[points.method != REAL], known, real, crosses)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Curves
 
 
 def lines_of(study: Study, figure: Mapping[str, Any], results: Path) -> list[Line]:
@@ -256,7 +237,7 @@ def lines_of(study: Study, figure: Mapping[str, Any], results: Path) -> list[Lin
     line ends; of another study it is a level from the beginning of adversarial training on.
     """
     lines: list[Line] = []
-    seconds, floor = figure["x"] == "seconds", study.floor
+    clock, floor = figure["x"] or "epoch", study.floor
 
     def line(label: str, name: str, x: Sequence[float], found: Sequence[Summary]) -> Line:
         low, middle, high = ([getattr(each, end) for each in found] for end in ("low", "middle", "high"))
@@ -270,12 +251,12 @@ def lines_of(study: Study, figure: Mapping[str, Any], results: Path) -> list[Lin
             if name not in own or not own[name].notna().any():
                 continue
             table = own.pivot(index="epoch", columns="seed", values=name).dropna(axis=1, how="all").dropna()
-            clock = own.pivot(index="epoch", columns="seed", values="seconds" if seconds else "epoch").loc[table.index]
-            x, found = clock.mean(axis=1).to_list(), [study.summary(method, row) for row in table.to_numpy()]
+            times = own.pivot(index="epoch", columns="seed", values=clock).loc[table.index]
+            x, found = times.mean(axis=1).to_list(), [study.summary(method, row) for row in table.to_numpy()]
             if table.shape[1] < FEW:
-                lines += [Line(study.labels[method], name, clock[s], table[s], thin=True, floor=floor) for s in table]
+                lines += [Line(study.labels[method], name, times[s], table[s], thin=True, floor=floor) for s in table]
             if len(guided := study.values(method, column(name, "guided"))):  # after D's training, during which G stays
-                end = study.values(method, "seconds").mean() if seconds else x[-1]
+                end = study.values(method, "seconds").mean() if clock == "seconds" else x[-1]
                 x, found = [*x, end, end], [*found, found[-1], study.summary(method, guided)]
             lines.append(line(study.labels[method], name, x, found))
             last = max(last, x[-1])
@@ -289,13 +270,10 @@ def lines_of(study: Study, figure: Mapping[str, Any], results: Path) -> list[Lin
 
 def starts(study: Study, figure: Mapping[str, Any]) -> set[int]:
     """The epoch in which the methods of a figure begin adversarial training, where it is one."""
-    flags = [read_flags(m.flags) for m in study.experiment.methods if m.name in (figure["draw"] or study.labels)]
-    found = {config.pretrain_g_epochs for config in flags if config.total_epochs}
+    drawn = figure["draw"] or study.labels
+    configs = [method.config for method in study.experiment.methods if method.name in drawn]
+    found = {config.pretrain_g_epochs for config in configs if config.total_epochs}
     return found if len(found) == 1 and figure["x"] != "seconds" else set()
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Numbers of other pages
 
 
 def reference(said: str, name: str, root: Path) -> Summary:
@@ -308,9 +286,9 @@ def reference(said: str, name: str, root: Path) -> Summary:
     Raises KeyError, OSError: there is no such number. Raises UsageError: the file is damaged.
     """
     file, methods = said.split(maxsplit=1)
-    path = root / file
-    report = tomllib.loads((root / "experiments" / f"{path.parent.name}.toml").read_text(encoding="utf-8"))["report"]
-    frame = read_table(path, path.read_text(encoding="utf-8"), RUN + ["epoch"] * (path.name == "curves.csv"))
+    folder = (root / file).parent
+    report = read(root / "experiments" / f"{folder.name}.toml").report
+    frame = read_runs(folder)[list(FILES).index(Path(file).name)]
     found, collapsed = [], False
     for each in methods.split(" - "):
         method, _, form = each.strip().partition(":")
@@ -319,28 +297,18 @@ def reference(said: str, name: str, root: Path) -> Summary:
         if name == "seeds":
             return summary([sum(rows.method == method)])
         found.append(values(rows, method, name + form))
-        collapsed |= method in report.get("collapsed", [])
+        collapsed |= method in report["collapsed"]
     numbers = (found[0] - found[1] if len(found) > 1 else found[0]).dropna()
     if numbers.empty:
         raise KeyError(f"{said}: there is no {name}")
     return summary(numbers, collapsed)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The program
-
-
 def write(study: Study, texts: Mapping[str, str], folder: Path) -> list[Path]:
-    """Writes the report; returns its files, the page first. Of a page that is there it keeps what is by hand.
+    """Writes the report of a study and its CSV `texts`; returns its files, the page first.
 
-    Args:
-        study: from `load`.
-        texts: the contents of its CSV files.
-        folder: results/STUDY.
-
-    Raises:
-        UsageError: the page that is there does not say where the numbers go, or a file of samples is damaged.
-        OSError: a file can't be read or written.
+    Of a page that is there it keeps what is by hand. Raises UsageError: that does not say where the numbers go, or a
+    file of samples is damaged. Raises OSError: a file can't be read or written.
     """
     experiment, report, readme = study.experiment, study.report, folder / README
     text = readme.read_text(encoding="utf-8") if readme.exists() else NEW.format(title=experiment.title)

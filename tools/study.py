@@ -4,12 +4,14 @@ A study's folder has runs.csv, a row a run, curves.csv, a row an evaluation, and
 """
 
 import datetime
+import hashlib
 import io
+import itertools
 import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,14 +19,12 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from evaluation.metrics import METRICS, column, parse
-from runs.directories import CHECKPOINTS
 from runs.directories import METRICS as LOG
-from runs.manifest import CHECKSUM, read_manifest, sizes_at
-from runs.schedule import Schedule
+from runs.manifest import CHECKSUM, read_manifest
 from support.config_file import CONFIG, FREE_TO_CHANGE, READ_FROM, differences, read_config
 from support.errors import UsageError
 from support.parser import read_flags
-from tools.experiment import REPORT_KEYS, Cell, Experiment, mixed
+from tools.experiment import Cell, Experiment, checked, mixed
 from tools.plot_curves import FLOOR, PANELS, read_run
 
 RUN = ["method", "seed"]
@@ -34,10 +34,6 @@ POINT = ["run", "temperature", "candidates", "epoch"]  # what tells the rows of 
 TIMES = ["seconds", "compile_seconds"]
 ORACLE = ["vocab_size", "seq_len", "oracle_seed", "oracle_emb_dim", "oracle_hidden_dim", "oracle_init", "oracle_params"]
 FEW = 4  # seeds for an interval or a band; of fewer each is shown
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Statistics
 
 
 class Summary(NamedTuple):
@@ -88,36 +84,29 @@ def summary(values: Iterable[float], collapsed: bool = False) -> Summary:
     return Summary(mean, mean - half, mean + half, own)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# CSV files
-
-
 def read_table(path: Path, text: str, keys: Sequence[str]) -> pd.DataFrame:
     """The rows of a CSV file's text that differ in `keys`; rows that are given twice are one.
 
     Raises UsageError: a column is no metric, a value no number, or two rows with the same keys have other figures.
     """
-    words = {name: str for name in ("method", "run", *RECORDS)}
+    words = dict.fromkeys(["method", "run", *RECORDS], str)
+    whole = dict.fromkeys(keys[1:], int) if keys is not POINT else {}
     try:
         frame = pd.read_csv(io.StringIO(text or ",".join(keys)), dtype=words)
-        figures = {name: float for name in frame.columns if name not in (*words, "seed", "epoch")}
-        for name in figures.keys() - {*POINT}:
+        for name in frame.columns.difference([*words, *POINT, *keys]):
             parse(name.removesuffix("_se"))
-        whole = {name: int for name in keys if name in ("seed", "epoch") and keys is not POINT}
-        frame = frame.astype(figures | whole)
-        return merged(frame.reindex(columns=[*keys, *(name for name in frame if name not in keys)]), keys, str(path))
-    except KeyError as error:
+        frame = frame.astype({name: float for name in frame.columns.difference(words)} | whole)
+        return merged(frame.reindex(columns=[*keys, *frame.columns.difference(keys, sort=False)]), keys)
+    except (KeyError, ValueError) as error:  # a UsageError is one
         raise UsageError(f"{path}: {error.args[0]}") from None
-    except ValueError as error:  # a UsageError is one
-        raise UsageError(f"{error}" if isinstance(error, UsageError) else f"{path}: {error}") from None
 
 
-def merged(frame: pd.DataFrame, keys: Sequence[str], name: str) -> pd.DataFrame:
+def merged(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """One row of those with the same keys; raises UsageError: they have different values in a column."""
     rows = frame.groupby(list(keys), sort=False, dropna=False)
     if (twice := (rows.nunique() > 1).any(axis=1)).any():
         where = ", ".join(str(key) for key in twice.idxmax() if key == key)  # not NaN
-        raise UsageError(f"{name}: {where} is there twice, with other figures")
+        raise UsageError(f"{where} is there twice, with other figures")
     return rows.first().reset_index() if len(frame) else frame
 
 
@@ -149,19 +138,15 @@ def outcome(cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises UsageError, ValueError: its records are not those that its last checkpoint tells of. Raises OSError: one
     can't be read.
     """
-    config, described = read_flags(cell.argv), read_config(cell.log_dir / CONFIG)
+    config, described = cell.method.config, read_config(cell.log_dir / CONFIG)
     if not config.evaluate:
         raise UsageError("has no evaluations, as its flags have --no-evaluate")
-    details = read_manifest(cell.log_dir / CHECKPOINTS / f"step-{len(Schedule(config)):09d}")["details"]
+    positions = read_manifest(cell.checkpoint)["details"]["positions"]
     if read_config(cell.eval_log_dir / CONFIG)["run"] != described["run"]:
         raise UsageError(f"{cell.eval_log_dir} has the evaluations of another run")
     for kind, directory in (("train", cell.log_dir), ("eval", cell.eval_log_dir)):
-        position = {name: v for name, v in details["positions"].get(kind, {}).items() if name in (LOG, CHECKSUM)}
-        if LOG not in position:
-            raise UsageError(f"its last checkpoint knows no {directory / LOG}")
-        sizes_at(directory, position, advice="")
-        if (directory / LOG).stat().st_size > position[LOG]:
-            raise UsageError(f"{directory / LOG} has more than the run has written")
+        if hashlib.sha256((directory / LOG).read_bytes()).hexdigest() != positions[kind][CHECKSUM]:
+            raise UsageError(f"{directory / LOG} is not as the last checkpoint has it")
     evaluated, trained = read_run(cell.eval_log_dir), read_run(cell.log_dir)
     names = [name for name in evaluated if name not in ("epoch", "phase") and not name.endswith("_se")]
     end = config.pretrain_g_epochs + config.total_epochs - 1
@@ -169,9 +154,10 @@ def outcome(cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
         raise UsageError(f"{cell.eval_log_dir} has no evaluation of the last epoch, {end}")
     row = {"method": cell.method.name, "seed": cell.seed}
     row |= evaluated.loc[evaluated.epoch == end, names].ffill().iloc[-1].dropna().to_dict()
-    before = evaluated[evaluated.epoch < evaluated.epoch[evaluated.phase == "adversarial"].min()]
-    for name in (name for name in names if name in METRICS and before[name].notna().any()):
-        row[column(name, "before")] = before[name].dropna().iloc[-1]
+    before = evaluated[evaluated.epoch < evaluated.epoch[evaluated.phase == "adversarial"].min()][names].ffill()
+    for name, value in (pair for last in before.tail(1).to_dict("records") for pair in last.items()):
+        if name in METRICS and not math.isnan(value):
+            row[column(name, "before")] = value
     if "compile_seconds" in trained:
         row["compile_seconds"] = trained.compile_seconds.sum()
     day = datetime.datetime.fromtimestamp((cell.eval_log_dir / LOG).stat().st_mtime, datetime.UTC).date()
@@ -193,15 +179,13 @@ def collect(experiment: Experiment, logs: Path, folder: Path) -> tuple[list[pd.D
     """
     methods = {method.name: method for method in experiment.methods}
     cells = {(c.method.name, c.seed): c for c in experiment.cells(logs) if c.method.name in methods}
-    new: tuple[list[pd.DataFrame], list[pd.DataFrame]] = [], []
-    problems, here = [], set()
+    new: dict[tuple[str, int], tuple[pd.DataFrame, pd.DataFrame]] = {}
+    problems = []
     for key, cell in cells.items():
         finished = cell.finished
         try:
             if finished:
-                for frames, own in zip(new, outcome(cell), strict=True):
-                    frames.append(own)
-                here.add(key)
+                new[key] = outcome(cell)
             elif cell.log_dir.exists():
                 problems.append(f"{cell.title}: unfinished, after {cell.epochs_done} of {cell.epochs} epochs")
         except OSError as error:
@@ -209,26 +193,21 @@ def collect(experiment: Experiment, logs: Path, folder: Path) -> tuple[list[pd.D
         except ValueError as error:  # a UsageError is one
             problems.append(f"{cell.title}: {error}")
     both = []
-    for old, frames in zip(read_runs(folder), new, strict=True):
-        gone = [key not in here for key in zip(old.method, old.seed, strict=True)]
-        both.append(pd.concat([old.loc[gone], *frames], ignore_index=True))
-    runs = both[0].reindex(columns=[*both[0].columns.difference(RECORDS, sort=False), *RECORDS])
+    for i, old in enumerate(read_runs(folder)):
+        gone = [key not in new for key in zip(old.method, old.seed, strict=True)]
+        both.append(pd.concat([old.loc[gone], *(frames[i] for frames in new.values())], ignore_index=True))
+    runs = both[0] = both[0].reindex(columns=both[0].columns.union(RECORDS, sort=False))
     for name, words in dict.fromkeys(zip(runs.method, runs["flags"].fillna(""), strict=True)):
-        if name in methods and words != (now := shlex.join(methods[name].flags)):
-            before, after = (read_flags(shlex.split(flags)) for flags in (words, now))
-            if differing := differences(before, after, FREE_TO_CHANGE | READ_FROM | {"seed", "threads"}):
+        if name in methods and words != shlex.join(methods[name].flags):
+            before, free = read_flags(shlex.split(words)), FREE_TO_CHANGE | READ_FROM | {"seed", "threads"}
+            if differing := differences(before, methods[name].config, free):
                 raise UsageError(f"{folder / 'runs.csv'}: {name} had {'; '.join(differing)}")
     data = runs.set_index(RUN)["data"].dropna()
     if why := mixed({cells[key]: text for key, text in data.items() if key in cells}):
         raise UsageError(f"{experiment.name}: {why}")
-    return [runs, both[1]], problems
+    return both, problems
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What a table says of its report
-
-
-LISTS: dict[str, type] = dict.fromkeys(REPORT_KEYS, list)
 FIGURE = {"name": str, "curves": list, "draw": list, "x": str, "limits": dict, "levels": dict, "caption": str}
 PLANE = {"name": str, "files": list, "pairs": list, "crosses": str, "caption": str}
 
@@ -241,49 +220,30 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     the columns of their table. `[[report.figures]]` have a `name`, the columns `curves` of the methods in `draw` over
     `x`, "epoch" or "seconds", within `limits`, and a `caption`; `levels`, {"STUDY/METHOD": label}, are guided
     generators of other studies. `[[report.planes]]` have a `name`, `files` of samples, `pairs` of columns, a `caption`,
-    and `crosses`, a file of others' figures.
-
-    Raises UsageError: something is unknown, or of another kind.
+    and `crosses`, a file of others' figures. Raises UsageError: something is unknown, or of another kind.
     """
-
-    def refuse(what: str) -> NoReturn:
-        raise UsageError(f"{experiment.name}.toml: [report]: {what}")
-
-    def checked(given: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
-        if not isinstance(given, dict):
-            refuse(f"{given!r} is no table")
-        for key, value in given.items():
-            if key not in kinds:
-                refuse(f"{key} is not among {', '.join(kinds)}")
-            if not isinstance(value, kinds[key]):
-                refuse(f"{key} is no {kinds[key].__name__}")
-        return {key: kind() for key, kind in kinds.items()} | given
-
-    given = dict(experiment.report)
-    if isinstance(given.get("against"), str):
-        given["against"] = [given["against"]]
-    report = checked(given, LISTS)
-    report["figures"] = [checked(figure, FIGURE) for figure in report["figures"] or [{}]]
-    report["planes"] = [checked(plane, PLANE) for plane in report["planes"]]
-    columns = [*report["metrics"], *report["table"], *report["measures"]]
-    for pair in (pair for plane in report["planes"] for pair in plane["pairs"]):
-        if not isinstance(pair, list) or len(pair) != 2:
-            refuse(f"pairs: {pair!r} is no pair of columns")
-        columns += pair
-    for figure in report["figures"]:
-        columns += figure["curves"]
-        if unknown := set(figure["draw"]) - {method.name for method in experiment.methods}:
-            refuse(f"draw has {', '.join(sorted(unknown))}, which is no method")
-        if figure["x"] not in ("", "epoch", "seconds"):
-            refuse(f"x is {figure['x']!r}, not epoch or seconds")
-        for name, ends in figure["limits"].items():
-            if not isinstance(ends, list) or [type(end) in (int, float) for end in ends] != [True, True]:
-                refuse(f"limits of {name}: {ends!r} is no pair of numbers")
-    for name in columns:
-        try:
+    report, methods = dict(experiment.report), [method.name for method in experiment.methods]
+    try:
+        report["figures"] = [checked(figure, FIGURE) for figure in report["figures"] or [{}]]
+        report["planes"] = [checked(plane, PLANE) for plane in report["planes"]]
+        columns = [*report["metrics"], *report["table"], *report["measures"]]
+        for pair in (pair for plane in report["planes"] for pair in plane["pairs"]):
+            if not isinstance(pair, list) or len(pair) != 2:
+                raise UsageError(f"pairs: {pair!r} is no pair of columns")
+            columns += pair
+        for figure in report["figures"]:
+            columns += figure["curves"]
+            if unknown := [name for name in figure["draw"] if name not in methods]:
+                raise UsageError(f"draw has {unknown[0]!r}, which is no method")
+            if figure["x"] not in ("", "epoch", "seconds"):
+                raise UsageError(f"x is {figure['x']!r}, not epoch or seconds")
+            for name, ends in figure["limits"].items():
+                if not isinstance(ends, list) or [type(end) in (int, float) for end in ends] != [True, True]:
+                    raise UsageError(f"limits of {name}: {ends!r} is no pair of numbers")
+        for name in columns:
             parse(str(name))
-        except KeyError as error:
-            refuse(error.args[0])
+    except (UsageError, KeyError) as error:
+        raise UsageError(f"{experiment.name}.toml: [report]: {error.args[0]}") from None
     return report
 
 
@@ -319,9 +279,8 @@ class Study(NamedTuple):
     def floor(self) -> float | None:
         """The oracle's entropy, nats per token: the mean of the runs' estimates, where all have the same oracle."""
         known = {method: self.values(method.name, FLOOR) for method in self.experiment.methods}
-        flags = [read_flags(method.flags) for method, found in known.items() if len(found)]
-        same = len({tuple(getattr(config, name) for name in ORACLE) for config in flags}) == 1
-        return float(pd.concat(known.values()).mean()) if same else None
+        oracles = {tuple(getattr(m.config, name) for name in ORACLE) for m, found in known.items() if len(found)}
+        return float(pd.concat(known.values()).mean()) if len(oracles) == 1 else None
 
 
 def values(runs: pd.DataFrame, method: str, name: str) -> pd.Series:
@@ -339,12 +298,12 @@ def tables(study: Study) -> dict[str, str]:
     drawn = {*PANELS, "seconds", *(name for figure in study.report["figures"] for name in figure["curves"])}
     runs = [name for name in study.runs if name in asked or name not in RUN + RECORDS and parse(name)[1] != "before"]
     runs.sort(key=lambda name: (list(METRICS).index(parse(name)[0].name), name))
-    curves = ["epoch", *(name for name in study.curves if name in drawn)]
+    curves = [name for name in study.curves if name in drawn]
     place = {name: number for number, name in enumerate(dict.fromkeys([*study.labels, *study.runs.method]))}
     texts = {}
     for file, frame, names in (("runs.csv", study.runs, runs + RECORDS), ("curves.csv", study.curves, curves)):
-        order = frame.method.map(place), frame.seed, frame.get("epoch", frame.seed)
-        frame = frame.iloc[np.lexsort(order[::-1])][RUN + names].dropna(axis=1, how="all")
+        frame = frame.sort_values(FILES[file], key=lambda of: of.map(place) if of.name == "method" else of)
+        frame = frame[FILES[file] + names].dropna(axis=1, how="all")
         if len(frame):
             texts[file] = frame.to_csv(index=False, lineterminator="\n", float_format="%.7g")
     return texts
@@ -360,10 +319,6 @@ def load(experiment: Experiment, logs: Path, folder: Path) -> tuple[Study, dict[
     texts = tables(Study(experiment, report, *frames))
     runs, curves = (read_table(folder / file, texts.get(file, ""), keys) for file, keys in FILES.items())
     return Study(experiment, report, runs, curves), texts, problems
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Differences
 
 
 class Difference(NamedTuple):
@@ -385,23 +340,21 @@ def compare(study: Study) -> list[Difference]:
     constant from NLL_test: one test.
     """
     found: list[Difference] = []
-    for base in study.report["against"]:
-        for name in study.metrics:
-            metric, form = parse(name)
-            same = metric.name == "kl_forward" and column("nll_test", form) in study.metrics
-            if form == "before" or metric.name in TIMES or same:
-                continue
-            theirs = study.values(base, metric.name if metric.name != "d_gain" else name)
-            theirs = theirs if len(theirs) else study.values(base, name)
-            for method in study.labels:
-                paired = (study.values(method, name) - theirs).dropna()
-                reverse = any((each.against, each.method, each.column) == (method, base, name) for each in found)
-                if paired.any() and not reverse:
-                    collapsed = bool({method, base} & {*study.report["collapsed"]})
-                    # Not by rounding alone.
-                    varies = len(paired) > 2 and np.ptp(paired) > 1e-5 * paired.abs().max() and not collapsed
-                    p = stats.ttest_1samp(paired, 0).pvalue if varies else math.nan
-                    found.append(Difference(base, method, name, summary(paired, collapsed), p))
+    for base, name in itertools.product(study.report["against"], study.metrics):
+        metric, form = parse(name)
+        same = metric.name == "kl_forward" and column("nll_test", form) in study.metrics
+        if form == "before" or metric.name in TIMES or same:
+            continue
+        theirs = study.values(base, metric.name if metric.name != "d_gain" else name)
+        theirs = theirs if len(theirs) else study.values(base, name)
+        for method in study.labels:
+            paired = (study.values(method, name) - theirs).dropna()
+            reverse = any((each.against, each.method, each.column) == (method, base, name) for each in found)
+            if paired.any() and not reverse:
+                collapsed = bool({method, base} & {*study.report["collapsed"]})
+                varies = np.ptp(paired) > 1e-5 * paired.abs().max()  # not by rounding alone
+                p = stats.ttest_1samp(paired, 0).pvalue if len(paired) > 2 and varies and not collapsed else math.nan
+                found.append(Difference(base, method, name, summary(paired, collapsed), p))
     tested = [i for i, each in enumerate(found) if not math.isnan(each.p)]
     corrected = multipletests([found[i].p for i in tested], method="holm")[1] if tested else ()
     for i, p_holm in zip(tested, corrected, strict=True):

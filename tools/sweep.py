@@ -41,42 +41,35 @@ WITH_PARENT = (
 
 
 def busy(directory: Path) -> bool:
-    """Whether a process trains there: another sweep's, or one whose sweep or worker was killed and which is saving."""
-    try:
-        with open(directory / "lock", "a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
+    """Whether a process trains in a cell's directory: another sweep's, or one that is saving."""
+    for path in (directory / "train" / "lock", directory / "eval" / "lock"):
+        try:
+            with open(path, "a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            continue
+        except BlockingIOError:
+            return True
     return False
 
 
 def run(argv: Sequence[str], directory: Path, folder: Path, stop: str) -> str:
     """Runs main.py on a worker of Dask, from the newest checkpoint on; if the worker dies, another one continues.
 
-    The function uses nothing of other files of the program, as workers can't import them.
-
-    Args:
-        argv: the flags of main.py; relative paths among them start from `folder`.
-        directory: the cell's, an absolute path in the file system of the sweep.
-        folder: the working directory.
-        stop: the name of the event after which main.py has to save and end.
-
-    Returns:
-        "" if the run is complete, TAKEN if another process trains in the directory, or else what went wrong.
+    `directory` is the cell's, an absolute path; relative ones in `argv` start from `folder`. After the event `stop`
+    main.py saves and ends. Workers can't import other files of the program, so nothing of them is used. Returns "" if
+    the run is complete, TAKEN if another process trains in the directory, or else what went wrong.
     """
     event = Event(stop)
-    if event.is_set() or busy(directory / "train") or busy(directory / "eval"):
+    if event.is_set() or busy(directory):
         return TAKEN
     directory.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-c", WITH_PARENT, str(os.getpid()), str(MAIN), *argv]
     with open(directory / OUTPUT, "ab") as output:
         start = output.tell()
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
         # A session of its own: Ctrl-C reaches the sweep alone, which hands it on once.
-        process = subprocess.Popen(
-            command, cwd=folder, start_new_session=True, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
+        process = subprocess.Popen(command, cwd=folder, start_new_session=True, **streams)
     try:
         while process.poll() is None and not event.is_set():
             time.sleep(POLL)
@@ -90,10 +83,7 @@ def run(argv: Sequence[str], directory: Path, folder: Path, stop: str) -> str:
 
 
 def check_data(cells: Sequence[Cell]) -> None:
-    """Checks that cells with the same data flags have read the same data, and that those to come will.
-
-    Raises UsageError: they have not, or will not, or the data can't be read.
-    """
+    """Raises UsageError: cells with equal data flags have read other data, or would now, or the data can't be read."""
     data = {cell: cell.data for cell in cells}
     before = {data_flags(cell): cell for cell in cells if data[cell]}
     to_come = {data_flags(cell): cell for cell in cells if not cell.finished}
@@ -109,10 +99,7 @@ def check_data(cells: Sequence[Cell]) -> None:
 
 
 def data_now(argv: Sequence[str]) -> dict[str, Any]:
-    """What config.json would record of the data that main.py reads now, as `data` and the texts of own code.
-
-    Raises UsageError: the data can't be read.
-    """
+    """What config.json would record of the data that main.py reads now; raises UsageError: they can't be read."""
     from data.real import read_data  # which imports TensorFlow
 
     config = read_flags(argv)
@@ -159,9 +146,6 @@ class Sweep:
         try:
             with tqdm(total=sum(cell.epochs for cell in self.cells), unit="epoch", disable=None) as bar:
                 while self.waiting or self.running:
-                    if self.stopped:
-                        self._event.set()
-                        self.waiting.clear()
                     self._start_cells()
                     time.sleep(POLL)
                     if self.client.status != "running":
@@ -182,8 +166,10 @@ class Sweep:
 
     def _start_cells(self) -> None:
         """Starts waiting cells whose source has finished, as many as the workers, which come and go, have threads."""
-        threads = sum(self.client.nthreads().values())
-        if not threads:
+        if self.stopped:
+            self._event.set()
+            self.waiting.clear()
+        if not (threads := sum(self.client.nthreads().values())):
             self._say_once("no worker has joined the scheduler: the cells wait for one")
             if self.stopped:
                 self.running.clear()
@@ -192,7 +178,7 @@ class Sweep:
                 self.failed[cell] = f"not started, as the run that it starts from failed: {cell.source.log_dir}"
             elif len(self.running) >= threads or (cell.source and not cell.source.finished):
                 continue
-            elif busy(cell.log_dir) or busy(cell.eval_log_dir):
+            elif busy(cell.directory):
                 self._say_once(f"{cell.title}: waits, as another process trains in {cell.directory}")
                 continue
             elif cell.finished:
@@ -204,8 +190,8 @@ class Sweep:
             self.waiting.remove(cell)
 
     def _collect_ended(self) -> None:
-        for cell, future in [(cell, future) for cell, future in self.running.items() if future.done()]:
-            del self.running[cell]
+        for cell in [cell for cell, future in self.running.items() if future.done()]:
+            future = self.running.pop(cell)
             error = future.result() if future.status == "finished" else first_line(future.exception())
             if cell.finished:  # whatever the process says: that of another sweep may have been quicker
                 tqdm.write(f"{cell.title}: finished")
