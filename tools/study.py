@@ -220,7 +220,9 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     the columns of their table. `[[report.figures]]` have a `name`, the columns `curves` of the methods in `draw` over
     `x`, "epoch" or "seconds", within `limits`, and a `caption`; with "method" they show final values; `levels`,
     {"STUDY/METHOD": label}, are guided generators of other studies. `[[report.planes]]` have a `name`, `files` of
-    samples, `pairs` of columns, a `caption`, and `crosses`, a file of others' figures. Raises UsageError: something is unknown, or of another kind.
+    samples, `pairs` of columns, a `caption`, and `crosses`, a file of others' figures.
+
+    Raises UsageError: something is unknown, or of another kind.
     """
     report, methods = dict(experiment.report), [method.name for method in experiment.methods]
     try:
