@@ -16,7 +16,7 @@ from data import checksum
 from support.config_file import differences
 from support.parser import read_flags
 
-FEW = shlex.split("--pretrain_g_epochs 1 --total_epochs 0 --no-evaluate --log_dir train")
+FEW = shlex.split("--pretrain_g_epochs 1 --pretrain_d_epochs 0 --total_epochs 0 --no-evaluate --log_dir train")
 SCALE = [60, 62, 64, 65, 67, 69, 71, 72]
 
 
