@@ -24,6 +24,7 @@ from conftest import (
 )
 
 from data.music.midi import midi_file
+from data.music.tokens import Grid
 from data.oracle import OracleData
 from evaluation.oracle import OracleEvaluator
 from evaluation.policy import MeasuredPolicy
@@ -65,7 +66,7 @@ def runs(tmp_path_factory) -> Path:
             (folder / kind).mkdir(exist_ok=True)
             (folder / kind / f"{name}.txt").write_text(lines if kind == "text" or name != "test" else "")
         (folder / "tunes" / name).mkdir(parents=True)
-        (folder / "tunes" / name / "a.mid").write_bytes(midi_file(rng.integers(40, 52, 40)))
+        (folder / "tunes" / name / "a.mid").write_bytes(midi_file(rng.integers(40, 52, 40), Grid()))
     text = ["--dataset", "text", "--vocab_size", "9", "--data_dir"]
     tunes = ["--dataset", "Nottingham", "--data_dir", str(folder / "tunes"), "--seq_len", "8"]
     for name, flags in (
