@@ -4,7 +4,8 @@ TensorFlow takes seconds to trace a model's steps, however small, and XLA some 2
 
 - `SIZES` has `--no-jit`; a test of what is compiled adds `--jit`;
 - `train(argv)` is `main.main(argv)`, but runs of one shape (of the same flags, lengths and directories aside) share
-  their data, networks and what measures them, which begin each run as they were made;
+  their data, networks and what measures them, which begin each run as they were made. What has no effect of the TINY
+  or SIZES that the command line begins with is left out;
 - `shared_seqgan(config, spec)` is `model.build(config, spec)`, shared in the same way: not for two models at once;
 - what XLA has compiled is kept for the session in a folder that all its processes share. Not where numbers of threads
   are compared, as TensorFlow's cache takes no note of them;
@@ -40,6 +41,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import fault_injection
 import hypothesis
 import numpy as np
 import pytest
@@ -69,15 +71,14 @@ tf.get_logger().setLevel("ERROR")  # it warns of retracing, which many small mod
 
 NOW, END = Due(evaluation=True, samples=False, last=False), Due(evaluation=True, samples=True, last=True)
 ROOT = Path(__file__).resolve().parent.parent
-COMMON = shlex.split(
-    "--no-jit --seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 --d_batch_size 8 "
+SIZES = shlex.split(
+    "--no-jit --seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 "
+    "--d_filter_sizes 1 3 --d_num_filters 4 3 --d_batch_size 8 "
     "--pretrain_g_epochs 4 --pretrain_d_epochs 2 --total_epochs 3 --d_steps 2 --d_epochs 2 --eval_samples 16 "
     "--eval_every 2 --d_eval_samples 0"
 )
-SIZES = [*COMMON, *shlex.split("--d_filter_sizes 1 3 --d_num_filters 4 3")]
-ORACLE = shlex.split("--vocab_size 4 --oracle_emb_dim 3 --oracle_hidden_dim 4")
-TINY = [*SIZES, *ORACLE]
-BIGRAM = [*COMMON, *ORACLE, *shlex.split("--discriminator bigram --d_draws 8")]  # TINY with an additive discriminator
+TINY = [*SIZES, *shlex.split("--vocab_size 4 --oracle_emb_dim 3 --oracle_hidden_dim 4")]
+BIGRAM = [*TINY, *shlex.split("--discriminator bigram --d_draws 8")]
 QUICK = (  # files that take seconds, for `-m quick`
     *("bad_input", "checkpoints", "discriminator", "fetch_nottingham", "metrics", "midi", "oracle"),
     *("prepare_quatrains", "readme", "seeds"),
@@ -136,17 +137,23 @@ def _forgetting() -> Iterator[None]:
     gc.collect()
 
 
+def fitting(argv: Sequence[str]) -> list[str]:
+    """A command line without the flags of SIZES or TINY, with which it begins, that have no effect with the others."""
+    base = next((base for base in (TINY, SIZES) if list(argv[: len(base)]) == base), [])
+    return fault_injection.fitting(base, list(argv[len(base) :]))
+
+
 def tiny_config(*flags: str) -> Config:
     """The tiny configuration, changed by `flags`."""
-    return parse([*TINY, *flags])
+    return parse(fitting([*TINY, *flags]))
 
 
 # ---- runs that share what is compiled
 
 
 def train(argv: Sequence[str]) -> int:
-    """`main.main(argv)` with the compiled steps of earlier runs of its shape; see above."""
-    return program.main(argv, MAKERS)
+    """`main.main(argv)` with the compiled steps of earlier runs of its shape; see above, and `fitting`."""
+    return program.main(fitting(argv), MAKERS)
 
 
 def shared_seqgan(config: Config, spec: TokenSpec, sources: dict | None = None, **given: Any) -> SeqGAN:
@@ -260,7 +267,7 @@ def resumed_alike(folder: Path, words: Sequence[str], *steps: int) -> list[str]:
 
     def run(name: str, makers: program.Makers = MAKERS) -> int:
         logs = ["--log_dir", str(folder / name / "train"), "--eval_log_dir", str(folder / name / "eval")]
-        return program.main([*words, *logs], makers)
+        return program.main(fitting([*words, *logs]), makers)
 
     assert run("whole") == 0
     for step in steps:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import BIGRAM, END, NOW, TINY, all_sequences, evaluation_of, index_of, probabilities, randomise
+from conftest import BIGRAM, END, NOW, TINY, all_sequences, evaluation_of, fitting, index_of, probabilities, randomise
 from test_generator import chi_square
 
 from data.oracle import OracleData
@@ -20,7 +20,7 @@ class World:
     """An oracle and a model, what measures them, and the probabilities that both give to every sequence."""
 
     def __init__(self, *flags: str, words=TINY, stddev: float = 1.0):
-        self.config = config = parse([*words, *flags])
+        self.config = config = parse(fitting([*words, *flags]))
         data = OracleData(config)
         self.data, self.model = data, build(config, TokenSpec(4, 3), validation=data.validation)
         randomise(self.data.oracle, seed=3)

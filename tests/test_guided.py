@@ -5,16 +5,7 @@ import shlex
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import (
-    BIGRAM,
-    COMMON,
-    all_sequences,
-    index_of,
-    probabilities,
-    randomise,
-    resumed_alike,
-    train,
-)
+from conftest import BIGRAM, SIZES, all_sequences, fitting, index_of, probabilities, randomise, resumed_alike, train
 from fault_injection import timeless_rows
 from test_generator import chi_square
 from test_model import applied, assert_same_gradient
@@ -29,7 +20,6 @@ from reward import discriminator as opinion
 from runs.schedule import Schedule
 from support.parser import parse
 from support.seeds import Purpose, key
-from tools import sample
 from tools.restored import restore
 
 ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
@@ -42,7 +32,9 @@ def rows_of(end_token: int | None = None) -> np.ndarray:
 
 def model_of(*more: str, end_token: int | None = None) -> SeqGAN:
     """V = 4, T = 3, networks far from uniform."""
-    model = build(parse([*BIGRAM, *more]), TokenSpec(4, 3, 0, end_token), validation=lambda: rows_of(end_token))
+    model = build(
+        parse(fitting([*BIGRAM, *more])), TokenSpec(4, 3, 0, end_token), validation=lambda: rows_of(end_token)
+    )
     randomise(model.generator, seed=1)
     randomise(model.discriminator, seed=2, stddev=0.5)
     return model
@@ -54,7 +46,7 @@ def text_in(folder, *splits: str) -> list[str]:
     for name in splits:
         (folder / "lines" / f"{name}.txt").write_text(LINES * 4)
     words = shlex.split("--dataset text --discriminator bigram --d_draws 8")
-    return [*COMMON, *words, "--data_dir", str(folder / "lines")]
+    return [*SIZES, *words, "--data_dir", str(folder / "lines")]
 
 
 def test_defaults_are_those_of_the_discriminator():
@@ -96,8 +88,8 @@ class Witness(BigramDiscriminator):
 
 
 def test_a_folding_run_trains_each_discriminator_against_what_was_folded():
-    words = "--g_update fold --total_epochs 2 --d_batch_size 64 --d_draws 256 --d_epochs 1"
-    config, spec = parse([*BIGRAM, *words.split()]), TokenSpec(4, 3)
+    words = "--g_update fold --guide_eta 1 --total_epochs 2 --d_batch_size 64 --d_draws 256 --d_epochs 1"
+    config, spec = parse(fitting([*BIGRAM, *words.split()])), TokenSpec(4, 3)
     options = Options(emb_dim=3, l2=0.0)
     model = SeqGAN(config, spec, lambda copy: Witness(spec, options), opinion, validation=rows_of)
     randomise(model.generator, seed=1)
@@ -179,21 +171,15 @@ def test_with_rollouts_the_expected_update_follows_the_exact_gradient(flags, end
 
 def test_a_run_shows_what_guidance_changes_and_the_tool_draws_from_it(tmp_path, capsys):
     folders = ["--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval")]
-    assert (
-        train(
-            [
-                *BIGRAM,
-                *["--total_epochs", "0", "--d_lr", "0.3", "--pretrain_d_epochs", "20", "--guide_eta", "2"],
-                *folders,
-            ]
-        )
-        == 0
-    )
+    words = "--total_epochs 0 --d_lr 0.3 --pretrain_d_epochs 20 --guide_eta 2"
+    assert train([*BIGRAM, *words.split(), *folders]) == 0
     out = capsys.readouterr().out
     assert "guided" in out and "nll_test_guided" in out
     rows = timeless_rows(tmp_path / "eval")
     assert not rows[0]["nll_guided"] and float(rows[-1]["nll_guided"]) > 0 and float(rows[-1]["guide_eta"]) == 2
     assert abs(float(rows[-1]["nll_test_guided"]) - float(rows[-1]["nll_test"])) > 0.01
+    from tools import sample
+
     restored = restore(tmp_path / "train").seqgan
     wanted = [probabilities(policy) for policy in (restored.generator, restored.guidance.guided)]
     for flags, policy in (([], 0), (["--guide"], 1)):
@@ -213,17 +199,12 @@ def test_a_run_shows_what_guidance_changes_and_the_tool_draws_from_it(tmp_path, 
 )
 def test_a_resumed_run_is_bitwise_the_same(tmp_path, update):
     words = text_in(tmp_path, "train", "valid", "test")
-    rollouts = words.index("--rollout_num")
-    words = words if "expected" in update else [*words[:rollouts], *words[rollouts + 2 :]]
     assert not resumed_alike(tmp_path, [*words, *update.split()], 1, 3, 2)
 
 
 def test_eta_is_chosen_once_when_the_discriminators_training_ends(tmp_path):
     """Whether the run is evaluated, and how often, changes nothing."""
-    words = [
-        *BIGRAM,
-        *["--total_epochs", "2", "--d_lr", "0.05", "--d_steps", "1", "--eval_every", "1", "--checkpoint_every", "1"],
-    ]
+    words = "--total_epochs 2 --d_lr 0.05 --d_steps 1 --eval_every 1 --checkpoint_every 1"
     for name, more in (("seen", ["--eval_log_dir", str(tmp_path / "eval")]), ("unseen", ["--no-evaluate"])):
         assert train([*BIGRAM, *words.split(), "--log_dir", str(tmp_path / name), *more]) == 0
     etas = [
@@ -242,9 +223,7 @@ def test_an_empty_validation_set_is_named(tmp_path, capsys):
     assert train([*words, "--total_epochs", "0"]) == 2
     assert "--guide_eta 0 needs a validation set" in capsys.readouterr().err
     assert not (tmp_path / "train").exists(), "found out before training"
-    rollouts = words.index("--rollout_num")
-    folded = [*words[:rollouts], *words[rollouts + 2 :], "--g_update", "fold", "--guide_eta", "1"]
-    assert train(folded) == 2
+    assert train([*words, "--g_update", "fold", "--guide_eta", "1"]) == 2
     assert "--g_update fold needs a validation set" in capsys.readouterr().err
     assert train([*words, "--total_epochs", "0", "--guide_eta", "1"]) == 0
 
@@ -271,7 +250,7 @@ def test_an_empty_validation_set_is_named(tmp_path, capsys):
             "--discriminator bigram --g_update expected --reward log_odds --rollout_num 0 --baseline batch",
             "--baseline",
         ),
-        ("--discriminator bigram --g_update fold --g_lr 0.1", "--g_lr has no effect with --g_update fold"),
+        ("--discriminator bigram --g_update fold --g_lr 0.1", "--g_lr has no effect without --g_update"),
         ("--discriminator bigram --g_update fold --d_steps 0", "--d_steps are 1 or more"),
         ("--discriminator bigram --g_update fold --pretrain_d_epochs 0", "--pretrain_d_epochs and --d_steps are 1"),
         ("--baseline prefix --rollout_num 0", "--baseline prefix needs a --rollout_num of 1 or more"),

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import shlex
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,6 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT, all_sequences, probabilities, random_generator, randomise, train
 from tensorboard.compat.proto.event_pb2 import Event
-from test_main import rows, weights
 from test_model import assert_same_gradient, flat
 from test_reward import exact_gradient
 
@@ -192,11 +192,23 @@ def run(folder, objective: str, flags: str = "", epochs: int = 1, evaluate: bool
     return train([*SIZES, *words.split(), *(["--objective", objective] if objective else [])])
 
 
+def rows(folder: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv without the time they took."""
+    with open(folder / "metrics.csv", encoding="utf-8", newline="") as file:
+        return [{name: v for name, v in row.items() if "seconds" not in name} for row in csv.DictReader(file)]
+
+
+def weights(log_dir: Path) -> dict[str, np.ndarray]:
+    """All variables of the newest checkpoint."""
+    reader = tf.train.load_checkpoint(str(max((log_dir / "checkpoints").iterdir()) / "weights"))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in name}
+
+
 def test_a_run_is_continued_bit_for_bit_and_rises(counting, tmp_path, capsys):
     flags = f"--g_lr 0.05 --baseline batch --objective_weight 0.9 {D_SIZES} {D_SHORT}"  # D is continued, too
     for folder, epochs in (("parts", 2), ("parts", 10), ("whole", 10)):
         assert run(tmp_path / folder, counting, flags, epochs) == 0
-    parts, whole = weights(tmp_path / "parts"), weights(tmp_path / "whole")
+    parts, whole = (weights(tmp_path / name / "train") for name in ("parts", "whole"))
     assert parts.keys() == whole.keys() and any("pretrained_policy" in name for name in whole)
     for name, value in whole.items():
         np.testing.assert_array_equal(value, parts[name], err_msg=name)

@@ -27,8 +27,9 @@ from data.music.songs import write_songs
 from data.music.tokens import Grid
 from generator import Excluding, Policy, Tempered
 from runs.checkpoints import MARKS, Checkpoints
+from support.parser import parse
 from tools import sample
-from tools.restored import restore
+from tools.restored import Restored, restore
 
 FEW = shlex.split("--pretrain_g_epochs 30 --pretrain_d_epochs 1 --total_epochs 0 --no-evaluate")
 
@@ -510,6 +511,23 @@ def test_what_cannot_choose_is_one_line(knowing, tmp_path, capsys, recorded, wor
     marks = {"evaluation": recorded, MARKS: {"pretrained": run.config.pretrain_g_epochs}}
     Checkpoints(tmp_path / "run" / "checkpoints", run.seqgan.checkpoint()).save(run.taken + 1, marks)
     assert why in refused(capsys, tmp_path / "run", *words.split(), status=status)
+
+
+@pytest.mark.parametrize(
+    ("flags", "steps"),
+    [
+        ("--pretrain_d_epochs 2", [5, 6, 7, 8, 9]),
+        ("--pretrain_d_epochs 0", [6, 7, 8, 9, 10]),  # the first g-step comes before
+        ("--pretrain_d_epochs 0 --d_steps 0", []),
+        ("--pretrain_d_epochs 2 --discriminator bigram --g_update fold", [5, 6, 8, 9]),  # a fold begins a new one
+    ],
+)
+def test_a_discriminator_is_trained_once_it_has_taken_a_step(flags, steps):
+    config = parse(["--pretrain_g_epochs", "4", "--total_epochs", "3", "--d_steps", "2", *flags.split()])
+    trained = [
+        Restored(Path(), config, {}, None, taken, {}).trained() for taken in range(steps[-1] + 1 if steps else 9)
+    ]
+    assert [taken for taken, is_trained in enumerate(trained) if is_trained] == steps
 
 
 def test_lines_and_tunes_are_chosen_too(runs, capsysbinary, tmp_path):

@@ -19,7 +19,7 @@ from support.parser import parse
 
 
 def main() -> int:
-    """Goes on from the newest checkpoint; with a seed of 13 it fails, with --g_pretrain_lr X an epoch takes X seconds."""
+    """Goes on from the newest checkpoint; a seed of 13 fails; with --g_pretrain_lr X an epoch takes X seconds."""
     config, stopped = parse(), []
 
     def stop(received: int, _: object) -> None:
@@ -41,7 +41,8 @@ def main() -> int:
         if config.pretrained and not (source / CHECKPOINTS / f"step-{config.pretrain_g_epochs:09d}").is_dir():
             print("nothing to start from")
             return 2
-        (directory / CONFIG).write_text(json.dumps({"flags": dataclasses.asdict(config), "run": "toy", "format": FORMAT}))
+        content = {"flags": dataclasses.asdict(config), "run": "toy", "format": FORMAT}
+        (directory / CONFIG).write_text(json.dumps(content))
         checkpoints, epochs = directory / CHECKPOINTS, Schedule(config).all_epochs
         taken = any(checkpoints.glob("step-*"))
         if config.seed == 13:

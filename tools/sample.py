@@ -283,8 +283,9 @@ def sample(asked: Namespace, run: Restored) -> None:
             eta = run.recorded["d_eta"][0] if asked.eta is None else asked.eta
             samples = drawn(asked.n, lambda tokens: eta * discriminator.log_odds(tokens))
         if asked.rank:
-            log_odds = tf.function(lambda rows: in_chunks(discriminator.log_odds, rows), jit_compile=config.jit)
-            samples = ranked(samples, lambda rows: log_odds(tf.constant(rows)).numpy(), 1, True, "")
+            compiled = tf.function(in_chunks, jit_compile=config.jit, autograph=False)
+            score = lambda rows: compiled(discriminator.log_odds, tf.constant(rows)).numpy()  # noqa: E731
+            samples = ranked(samples, score, 1, True, "")
     if asked.without_prefix:
         samples = (rows[:, len(prefix) :] for rows in samples)
     if music:
