@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from generator import TokenSpec
+from support.errors import UsageError
 from support.lookup import look_up
 from support.seeds import Purpose, dropout, fold, variable_seed
 
@@ -131,7 +132,12 @@ class Discriminator(keras.layers.Layer):
 
 
 def cross_entropy(log_odds: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The mean cross-entropy of log-odds, float32 [B], with labels, int32 [B], in nats, and the accuracy."""
+    """The mean cross-entropy of log-odds, float32 [B], with labels, int32 [B], in nats, and the accuracy.
+
+    Raises UsageError: the log-odds have another shape, as those of a user's own class may.
+    """
+    if log_odds.shape != labels.shape:
+        raise UsageError(f"--discriminator: log_odds of shape {log_odds.shape} for {labels.shape[0]} sequences")
     real = tf.cast(labels == REAL, tf.float32)
     loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=real, logits=log_odds))
     return loss, tf.reduce_mean(tf.cast((log_odds > 0) == (labels == REAL), tf.float32))

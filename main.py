@@ -36,7 +36,8 @@ from runs.records import Records
 from runs.schedule import Phase, Schedule
 from runs.signals import Interrupt
 from runs.training import HALF, Diverged, Interrupted, Training
-from support.config import Config, own_sources
+from support import own_code
+from support.config import Config, own_names, own_sources
 from support.device import configure_tensorflow
 from support.errors import UsageError
 from support.objective import Objective
@@ -242,6 +243,9 @@ def main(argv: Sequence[str] | None = None, makers: Makers = MAKERS) -> int:
         print(f"main.py: error: {in_one_line(error, config)}", file=sys.stderr)
         return 2
     except Exception as error:
+        if line := own_code.blame(error, own_names(config)):
+            print(f"main.py: error: {line}", file=sys.stderr)
+            return 2
         error.add_note(f"log directory: {config.log_dir}")
         raise
 

@@ -16,6 +16,7 @@ from reward import BatchScorer, Parts, Reward, of_function
 from rollout import RolloutPolicy, action_values, advantages_of
 from support import own_code
 from support.config import Config
+from support.errors import UsageError
 from support.objective import Objective
 from support.optimizers import adam, rate
 from support.registries import DISCRIMINATORS, REWARDS
@@ -401,4 +402,6 @@ def loaded(flag: str, config: Config, sources: dict[str, dict[str, str]]) -> Any
     if not own_code.is_own(name):
         return (DISCRIMINATORS if flag == "discriminator" else REWARDS)[name].load()
     found = own_code.load(f"--{flag}", name, sources.get(flag))
+    if flag == "discriminator" and not (isinstance(found, type) and issubclass(found, Discriminator)):
+        raise UsageError(f"--discriminator {name}: not a subclass of discriminator.Discriminator")
     return of_function(found) if flag == "reward" else found

@@ -12,6 +12,7 @@ import tensorflow as tf
 from discriminator import Discriminator
 from generator import Generator, Policy, PolicyCopy
 from rollout import Scorer
+from support.errors import UsageError
 from support.seeds import Purpose, key, uniforms
 
 ORDER = 3  # of BLEU: the longest n-gram
@@ -95,12 +96,18 @@ def random(parts: Parts) -> BatchScorer:
 
 
 def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[Parts], BatchScorer]:
-    """The reward by a user's own function of finished sequences, int32 [n, T] → float32 [n], in TensorFlow."""
+    """The reward by a user's own function of finished sequences, int32 [n, T] → float32 [n], in TensorFlow.
+
+    The scorer raises UsageError where the function returns another shape.
+    """
 
     def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
         del prefix_len
-        values = function(tf.reshape(rollouts, [-1, rollouts.shape[2]]))
-        return tf.reshape(tf.cast(values, tf.float32), rollouts.shape[:2])
+        values = tf.cast(function(tf.reshape(rollouts, [-1, rollouts.shape[2]])), tf.float32)
+        count = rollouts.shape[0] * rollouts.shape[1]
+        if values.shape != [count]:
+            raise UsageError(f"--reward: the function returns values of shape {values.shape} for {count} sequences")
+        return tf.reshape(values, rollouts.shape[:2])
 
     return lambda parts: lambda tokens, step: score
 

@@ -11,6 +11,7 @@ from data.training_set import RandomDraws, TrainingSet
 from generator import Policy, TokenSpec
 from support import own_code
 from support.config import Config
+from support.errors import UsageError
 from support.registries import DATASETS
 
 
@@ -83,5 +84,8 @@ def warn_of_held_out(origin: str, known: dict[str, np.ndarray]) -> None:
 def read_data(config: Config) -> Dataset:
     """The data that --dataset names, of the registry or a user's own; raises UsageError, OSError: it can't be used."""
     if own_code.is_own(config.dataset):
-        return own_code.load("--dataset", config.dataset)(config)
+        kind = own_code.load("--dataset", config.dataset)
+        if not (isinstance(kind, type) and issubclass(kind, Dataset)):
+            raise UsageError(f"--dataset {config.dataset}: not a subclass of data.real.Dataset")
+        return kind(config)  # type: ignore[call-arg]
     return DATASETS[config.dataset].load()(config)

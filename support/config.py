@@ -401,10 +401,15 @@ def discriminator_entry(name: str) -> DiscriminatorEntry:
     return DiscriminatorEntry(name, "", tuple(of_some), dict(getattr(found, "defaults", {})), additive)
 
 
+def own_names(config: Config) -> dict[str, str]:
+    """The user's own code that the flags name, {flag: FILE.py:NAME}."""
+    named = {flag: getattr(config, flag) for flag in ("objective", "dataset", "reward", "discriminator")}
+    return {flag: name for flag, name in named.items() if own_code.is_own(name)}
+
+
 def own_sources(config: Config) -> dict[str, dict[str, str]]:
     """The texts of a user's own code that the flags name, {flag: source}; raises UsageError: one can't be read."""
-    named = {flag: getattr(config, flag) for flag in ("objective", "dataset", "reward", "discriminator")}
-    return {flag: own_code.read_source(f"--{flag}", name) for flag, name in named.items() if own_code.is_own(name)}
+    return {flag: own_code.read_source(f"--{flag}", name) for flag, name in own_names(config).items()}
 
 
 def check(config: Config) -> None:

@@ -75,10 +75,28 @@ def blamed(flag: str, path: str) -> Iterator[None]:
         with contextlib.redirect_stdout(sys.stderr):
             yield
     except (Exception, SystemExit) as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-        if isinstance(error, SyntaxError) and error.filename == path:
-            lines.append(error.lineno)
-        where = f"line {lines[-1]}: " if lines else ""
-        message = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
-        what = type(error).__name__ + (f": {message}" if message else "")
-        raise UsageError(f"{flag} {path}: {where}{what}") from error
+        raise UsageError(f"{flag} {path}: {told(error, path)}") from error
+
+
+def lines_of(error: BaseException, path: str) -> list[int | None]:
+    """The lines of a file through which an exception came, the innermost last."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    return [*lines, error.lineno] if isinstance(error, SyntaxError) and error.filename == path else lines
+
+
+def told(error: BaseException, path: str) -> str:
+    """An exception in one line: its line in the file, its type and its message."""
+    lines = lines_of(error, path)
+    message = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
+    what = type(error).__name__ + (f": {message}" if message else "")
+    return f"line {lines[-1]}: {what}" if lines else what
+
+
+def blame(error: Exception, names: dict[str, str]) -> str:
+    """The line that tells a user of an exception that came through code of their own, "" where it did not.
+
+    `names`: what flags name, {flag: FILE.py:NAME}.
+    """
+    paths = {flag: name.rpartition(":")[0] for flag, name in names.items()}
+    found = (f"--{flag} {path}: {told(error, path)}" for flag, path in paths.items() if lines_of(error, path))
+    return next(found, "")
