@@ -1,0 +1,174 @@
+"""A user's own discriminator, reward and data set, FILE.py:NAME: they train, resume bit for bit, fail in one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import SIZES, TINY, resumed_alike, train
+from fault_injection import timeless_rows
+
+from support import own_code, registries
+from tools.restored import restore
+
+CODE = '''
+import numpy as np
+import tensorflow as tf
+from data.real import HeldOut
+from data.training_set import training_data
+from discriminator import Discriminator
+from generator import TokenSpec
+
+
+class Slopes(Discriminator):
+    """Its first variable is a vector."""
+
+    def __init__(self, spec, options):
+        super().__init__(spec, options)
+        self.slopes = self.add_weight(shape=[spec.vocab_size], initializer="zeros", name="slopes")
+        self.scale = self.add_weight(shape=[3, 2], initializer="ones", name="scale")
+
+    def log_odds(self, tokens, dropout_seed=None):
+        return tf.reduce_sum(tf.gather(self.slopes, tokens), axis=1) * tf.reduce_mean(self.scale)
+
+
+def ascending(tokens):
+    return tf.reduce_mean(tf.cast(tokens[:, 1:] > tokens[:, :-1], tf.float32), axis=1)
+
+
+class Squares(HeldOut):
+    kind = "squares"
+
+    def __init__(self, config):
+        rows = np.arange(60).reshape(-1, 1) ** np.arange(1, 1 + config.seq_len) % config.vocab_size
+        rows = rows.astype(np.int32)
+        self.spec, self.origin = TokenSpec(config.vocab_size, config.seq_len), "--dataset squares"
+        self.training, self.valid, self.test = training_data(rows[:40], config, "rows"), rows[40:50], rows[50:]
+'''
+KINDS = {  # of each flag: what it names, and the flags of its runs
+    "discriminator": ("Slopes", [*TINY, "--d_lr", "0.1"]),
+    "reward": ("ascending", TINY),
+    "dataset": ("Squares", [*SIZES, "--vocab_size", "5"]),
+}
+FLAGS = pytest.mark.parametrize("flag", KINDS)
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch) -> Path:
+    """The file, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(CODE)
+    return tmp_path / "own.py"
+
+
+def words_of(flag: str, name: str = "") -> list[str]:
+    return [*KINDS[flag][1], f"--{flag}", f"own.py:{name or KINDS[flag][0]}"]
+
+
+def one_line(capsys, argv: list[str], *parts: str) -> None:
+    """Checks that a run ends at once, with one line that has all the parts."""
+    capsys.readouterr()
+    try:
+        status = train([*argv, "--log_dir", "train", "--eval_log_dir", "eval"])
+    except SystemExit as stop:
+        status = stop.code
+    err = capsys.readouterr().err
+    assert status == 2 and err.count("\n") == 1 and all(part in err for part in parts), err
+
+
+@FLAGS
+def test_it_trains_and_resumes_bit_for_bit(own, flag):
+    words = [*words_of(flag), "--checkpoint_every", "2"]
+    assert not resumed_alike(own.parent, words, 2, 4)
+    rows = timeless_rows(own.parent / "whole" / "train")
+    content = json.loads((own.parent / "whole" / "train" / "config.json").read_text())
+    assert content[flag] == {"function": KINDS[flag][0], "text": CODE}
+    restored = restore(own.parent / "whole" / "train")
+    if flag == "discriminator":
+        assert rows[5]["d_pretrain_loss"] != rows[4]["d_pretrain_loss"] and rows[-1]["d_loss"]
+        assert all(abs(restored.seqgan.discriminator.slopes.numpy()) > 0.01)
+    elif flag == "reward":
+        assert not rows[-1]["d_loss"] and float(rows[-1]["g_reward"]) * 16 % 1 == 0  # of 4 · 2 moves, 2 rollouts
+    else:
+        assert timeless_rows(own.parent / "whole" / "eval")[-1]["nll_valid"]
+        assert (restored.data().valid < 5).all() and restored.data().valid.shape == (10, 3)
+
+
+@FLAGS
+def test_changed_code_is_refused_and_the_run_keeps_what_it_has(own, capsys, flag):
+    logs = ["--log_dir", "train", "--eval_log_dir", "eval"]
+    assert train([*words_of(flag), "--total_epochs", "2", *logs]) == 0
+    own.write_text(CODE.replace("60", "61").replace("mean", "sum"))
+    one_line(capsys, words_of(flag), f"--{flag}: the code of {KINDS[flag][0]} changed", "config.json", "--overwrite")
+    if flag != "dataset":  # tools go by what is on record
+        assert restore(Path("train")).seqgan is not None
+    assert train([*words_of(flag), *logs, "--overwrite"]) == 0
+
+
+@FLAGS
+@pytest.mark.parametrize(
+    ("code", "parts"),
+    [
+        ("import numpy\nx = [1,\n", ["own.py: line 2: SyntaxError"]),
+        ("import numpy\n\nimport nowhere_at_all\n", ["own.py: line 3: ModuleNotFoundError"]),
+        ("print('told')\nraise SystemExit(3)\n", ["own.py: line 2: SystemExit: 3"]),
+        ("def other(): pass\n", ["own.py: has no function or class"]),
+        (None, ["own.py: No such file or directory"]),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_line(own, capsys, flag, code, parts):
+    own.unlink() if code is None else own.write_text(code)
+    argv = words_of(flag)
+    if code and "told" in code:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) if flag == "discriminator" else own_code.contextlib.nullcontext():
+            train([*argv, "--log_dir", "train", "--eval_log_dir", "eval"])
+        assert f"--{flag} own.py: line 2: SystemExit: 3" in capsys.readouterr().err
+    else:
+        one_line(capsys, argv, f"--{flag}", *parts)
+    assert not (own.parent / "train" / "checkpoints").exists()
+
+
+def broken(line: str) -> str:
+    """The code with something that fails before a line of it."""
+    return CODE.replace(line, line[: len(line) - len(line.lstrip())] + "tokens.nothing()\n" + line)
+
+
+LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.reduce_mean(tf.cast(tokens"
+
+
+@pytest.mark.parametrize(
+    ("flag", "code", "parts"),
+    [
+        ("discriminator", CODE.replace("[spec.vocab_size]", "[spec.size]"), ["own.py: line 15: AttributeError"]),
+        ("discriminator", broken(LOG_ODDS), ["own.py: line 19: AttributeError"]),
+        ("discriminator", CODE.replace("tokens), axis=1", "tokens), axis=[]"), ["shape (8, 3) for 8 sequences"]),
+        ("reward", broken(REWARD), ["own.py: line 23: AttributeError"]),
+        ("reward", CODE.replace("tf.float32), axis=1", "tf.float32), axis=0"), ["shape (2,) for 4 sequences"]),
+        ("dataset", CODE.replace("config.seq_len)", "config.length)"), ["own.py: line 30: AttributeError"]),
+    ],
+)
+def test_an_error_in_ones_own_code_is_one_line_that_tells_where(own, capsys, flag, code, parts):
+    """Also once the run has begun."""
+    own.write_text(code)
+    one_line(capsys, words_of(flag), f"--{flag}", *parts)
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "why"),
+    [
+        ("discriminator", "praise", "pooled"),
+        ("reward", "praise", "log_odds"),
+        ("dataset", "praise", "Nottingham"),
+        ("discriminator", "own.py:", "FILE.py:CLASS"),
+        ("discriminator", "own.py:ascending", "not a subclass of discriminator.Discriminator"),
+        ("dataset", "own.py:ascending", "not a subclass of data.real.Dataset"),
+    ],
+)
+def test_what_a_flag_can_not_name_is_refused(own, capsys, flag, name, why):
+    one_line(capsys, [*(SIZES if flag == "dataset" else TINY), f"--{flag}", name], f"--{flag}", name, why)
+
+
+@pytest.mark.parametrize("registry", [registries.DISCRIMINATORS, registries.REWARDS, registries.DATASETS])
+def test_every_entry_is_there(registry):
+    for name, entry in registry.items():
+        assert callable(entry.load()) and entry.words, name
