@@ -81,6 +81,7 @@ class MeasuredRun:
         self.policy: Policy = self.seqgan.guidance.guided if guide and self.seqgan.guidance else self.seqgan.policy
         self.data: Any = self.run.data()
         self.test = getattr(self.data, "test", np.empty([0, self.data.spec.seq_len], np.int32))
+        self.lengths = (self.test != self.data.spec.vocab_size).sum(axis=1)
         self.settings = dataclasses.replace(settings_of(self.config), samples=size)
         self.evaluator = (TexygenEvaluator if texygen else evaluator_of)(self.data, self.settings)
         self.objective = self.run.objective(self.data)
@@ -178,12 +179,12 @@ class MeasuredRun:
 
         `nll` and its `error` are those of the generator on the test set.
         """
-        rng, lengths = numpy_rng(self.config.seed, Purpose.RESAMPLE), self.lengths(self.test)
+        rng = numpy_rng(self.config.seed, Purpose.RESAMPLE)
         pool = discriminator.policy.sample(self.size * n, Purpose.RESAMPLE, tf.constant(0)).numpy()
         groups, noise = pool.reshape(self.size, n, -1), rng.gumbel(size=[self.size, n])
         likelihood = -nats(discriminator.policy, pool).reshape(self.size, n)
         log_odds = eta * discriminator.log_odds(tf.constant(pool)).numpy().reshape(self.size, n)
-        gain, error_of_gain = Groups(likelihood[:GROUPS]).gain(-nats(discriminator.policy, self.test), lengths)
+        gain, error_of_gain = Groups(likelihood[:GROUPS]).gain(-nats(discriminator.policy, self.test), self.lengths)
         # What permuted log-odds keep has the distribution of G.
         for by, weights, pair in (
             ("likelihood", likelihood, (nll - gain, math.hypot(error, error_of_gain))),
@@ -191,10 +192,6 @@ class MeasuredRun:
         ):
             kept = groups[np.arange(self.size), (weights + noise).argmax(axis=1)]  # with probabilities by the weights
             yield row(f"{self.name}, candidates by {by}", {"nll_test": pair, **self.compared(kept)}, candidates=n)
-
-    def lengths(self, rows: np.ndarray) -> np.ndarray:
-        """Tokens of sequences, int32 [n, T] → int [n]."""
-        return (rows != self.data.spec.vocab_size).sum(axis=1)
 
     def averages(self, others: Sequence[Path]) -> Iterator[Row]:
         """A row for the average of this generator with the first of other runs, the first two, and so on.
@@ -234,7 +231,7 @@ class MeasuredRun:
             figures["kl_to_pretrained"] = np.mean(xlogy(weights, weights)), math.nan
             if len(self.test) and of_real.all():  # else it is infinite
                 nll = nats(policy, self.test) - np.log(of_real)
-                figures["nll_test"] = ratio_and_error(nll, self.lengths(self.test))
+                figures["nll_test"] = ratio_and_error(nll, self.lengths)
             yield row(f"{self.name}, {name}", figures, beta, **at)
 
 
