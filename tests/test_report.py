@@ -99,8 +99,7 @@ def made(more: str = "") -> tuple[str, pd.DataFrame]:
     with open("hand.toml", "a") as file:
         file.write(more)
     assert main(["hand.toml", "-o", "out"]) == 0
-    with open("out/README.md") as page:
-        return page.read(), pd.read_csv("out/runs.csv")
+    return Path("out/README.md").read_text(), pd.read_csv("out/runs.csv")
 
 
 def refused(capsys, *arguments: str) -> str:
@@ -111,10 +110,6 @@ def refused(capsys, *arguments: str) -> str:
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("report.py: error: ")]
     assert stop.value.code == 2 and len(lines) == 1
     return lines[0]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Statistics
 
 
 def test_intervals_are_students():
@@ -148,9 +143,7 @@ def test_as_many_digits_as_the_seeds_are_worth(values, collapsed, text, numbers)
 def study(table: str, tmp_path, rows: list[dict]) -> Study:
     (tmp_path / "two.toml").write_text(table)
     experiment = read(tmp_path / "two.toml")
-    return Study(
-        experiment, settings(experiment), pd.DataFrame(rows), pd.DataFrame(columns=["method", "seed", "epoch"])
-    )
+    return Study(experiment, settings(experiment), pd.DataFrame(rows), pd.DataFrame())
 
 
 GUIDED = """
@@ -200,10 +193,6 @@ def test_p_values_are_of_the_paired_test_with_holms_correction(cells):
     assert found["nll"].p == pytest.approx(wanted)
     assert found["nll"].p_holm == pytest.approx(2 * wanted)  # the smaller of two
     assert found["nll_test"].p_holm == pytest.approx(max(2 * wanted, found["nll_test"].p))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# From runs to files
 
 
 def test_final_values_means_and_differences(cells, drawn, capsys):
@@ -301,19 +290,17 @@ def test_files_that_cannot_be_used_are_one_line(cells, capsys, file, old, new, w
     shutil.rmtree("logs")
     before = open(file).read()
     assert old in before
-    with open(file, "w") as written:
-        written.write(before.replace(old, new, 1))
+    Path(file).write_text(before.replace(old, new, 1))
     assert why in refused(capsys)
 
 
 def test_a_row_that_is_given_twice_is_one(cells):
     made()
     shutil.rmtree("logs")
-    text = open("out/runs.csv").read()
-    with open("out/runs.csv", "w") as file:
-        file.write(text + text.splitlines()[-1] + "\n")
+    text = Path("out/runs.csv").read_text()
+    Path("out/runs.csv").write_text(text + text.splitlines()[-1] + "\n")
     made()
-    assert open("out/runs.csv").read() == text
+    assert Path("out/runs.csv").read_text() == text
 
 
 def cut(cell: Cell) -> None:
@@ -402,10 +389,6 @@ def test_runs_of_other_data_are_not_averaged(tmp_path, monkeypatch, capsys):
     assert not os.path.exists("new")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The page and its figures
-
-
 def test_the_page_keeps_what_is_by_hand(cells, capsys):
     for cell in cells[:2]:
         described = json.loads((cell.log_dir / CONFIG).read_text())
@@ -416,11 +399,9 @@ def test_the_page_keeps_what_is_by_hand(cells, capsys):
     assert "2 runs of 1971-01-01: 2 cores of an Processor, Python 3.12.1, NumPy 2.0; commit 0123456." in first
     assert "python tools/report.py experiments/hand.toml -o results/hand" in first and "6 runs without" in first
     written = first.replace("(The question.", "Mine.").replace("## What is not known\n", "## Open\n\nAll.\n")
-    with open("out/README.md", "w") as page:
-        page.write(written.replace("3.15", "9.99"))
+    Path("out/README.md").write_text(written.replace("3.15", "9.99"))
     assert made()[0] == written
-    with open("out/README.md", "w") as page:
-        page.write("# Mine\n")
+    Path("out/README.md").write_text("# Mine\n")
     assert "README.md: no lines <!-- report -->" in refused(capsys) and open("out/README.md").read() == "# Mine\n"
 
 
@@ -478,7 +459,7 @@ def test_curves_over_epochs_and_seconds(cells, drawn, seeds):
         ('[[report.planes]]\npairs = ["nll"]', "'nll' is no pair of columns"),
         ("table = [3]", "3: no such metric"),
         ('[[report.figures]]\ncurves = ["entropy"]', "entropy: no such metric"),
-        ('[[report.figures]]\nx = "hours"', "x is 'hours', not epoch or seconds"),
+        ('[[report.figures]]\nx = "hours"', "x is 'hours', not epoch, seconds or method"),
         ("[[report.figures]]\nlimits = [1, 2]", "limits is [1, 2], no dict"),
         ("[[report.figures]]\nlimits = { nll = [2] }", "limits of nll"),
         ('[[report.figures]]\nlimits = { nll = ["a", "b"] }', "limits of nll"),
@@ -496,10 +477,6 @@ def test_bad_arguments_are_one_line(cells, capsys):
     assert "absent.toml" in refused(capsys, "absent.toml", "-o", "out")
     assert "no run has finished under nowhere" in refused(capsys, "hand.toml", "-o", "out", "--logs", "nowhere")
     assert "hand.toml" in refused(capsys, "hand.toml", "-o", "hand.toml") and "-o" in refused(capsys, "hand.toml")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Measured samples
 
 
 def points(tmp_path, *rows: dict) -> pd.DataFrame:
@@ -527,14 +504,8 @@ def test_what_is_measured_of_several_seeds(tmp_path):
     assert "±" in bleu["one of 4"] and bleu["average of 2"] == "0.9375" and bleu["alone"] == "0.5000 ± 0.0010"
     assert bleu["worse"] == "0.8000 (0.8000 to 0.8100)" and bleu["real data"] == "0.950 ± 0.010"
     counts = {name: (row["nearer"], row["further"]) for name, row in table.items()}
-    assert counts == {
-        "G": ("", ""),
-        "one of 4": ("1 of 1", "0"),
-        "average of 2": ("1 of 1", ""),
-        "worse": ("0 of 1", "1"),
-        "alone": ("0 of 1", ""),
-        "real data": ("", ""),
-    }
+    judged = {"one of 4": ("1 of 1", "0"), "average of 2": ("1 of 1", ""), "worse": ("0 of 1", "1")}
+    assert counts == {**judged, "alone": ("0 of 1", ""), "G": ("", ""), "real data": ("", "")}
     twice = pd.concat([frame, points(tmp_path, {"run": "worse/1", "bleu2": 0.8, "self_bleu2": 0.9})])
     assert cells_of(samples(twice.reset_index(drop=True)))["worse"]["self-BLEU-2"] == "0.900"
     odd = pd.concat([frame, points(tmp_path, {"run": "logs/worse/1", "bleu2": 0.7})]).reset_index(drop=True)
@@ -548,16 +519,14 @@ def test_the_best_temperature_is_what_others_are_compared_with(tmp_path):
     rows += [{"run": "real data", "temperature": math.nan, "bleu4": 1.0}]
     text = samples(points(tmp_path, *rows), {"mle": "Maximum"})
     assert "those of *Maximum, temperature 1.1*" in text
-    assert list(cells_of(text)) == [
-        *("Maximum, temperature 0.5", "Maximum, temperature 1.1", "Maximum, chosen by D, one of 4", "real data"),
-    ]
+    heads = ["Maximum, temperature 0.5", "Maximum, temperature 1.1", "Maximum, chosen by D, one of 4", "real data"]
+    assert list(cells_of(text)) == heads
     assert "nearer" not in samples(points(tmp_path, *rows[:-1]))
 
 
 def test_planes_are_joined_in_the_order_of_temperatures(tmp_path, drawn):
-    rows = [
-        {"run": f"mle/{s}", "temperature": t, "nll_test": 2 - t, "nll": t + s} for s in (1, 3) for t in (1, 0.5, 0.9)
-    ]
+    ends = [(seed, t) for seed in (1, 3) for t in (1, 0.5, 0.9)]
+    rows = [{"run": f"mle/{seed}", "temperature": t, "nll_test": 2 - t, "nll": t + seed} for seed, t in ends]
     rows += [{"run": "gan/1, training", "epoch": e, "nll_test": e, "nll": 1} for e in (9, 7)]
     rows += [{"run": "real data", "temperature": math.nan, "nll_test": 0.5, "nll": 0.25}]
     draw_samples(tmp_path / "plane.png", points(tmp_path, *rows), {"mle": "Maximum"})
@@ -570,10 +539,6 @@ def test_planes_are_joined_in_the_order_of_temperatures(tmp_path, drawn):
     assert {text.get_text() for text in panel.texts} == {"0.5", "1"}
     with pytest.raises(UsageError, match="no figure: there are no test sequences"):
         draw_samples(tmp_path / "none.png", points(tmp_path, {"run": "a/1", "mse": 3.0}))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The studies
 
 
 STUDIES = sorted(path.parent.name for path in (ROOT / "results").glob("*/runs.csv"))
@@ -593,9 +558,24 @@ def test_the_pages_of_studies_follow_from_their_files(name, tmp_path):
     assert {file.name for file in folder.glob("*.png")} == pictures
 
 
-def test_there_are_fourteen_studies_with_a_table_each():
+def test_there_are_fourteen_studies_with_a_table_and_a_figure_each():
     assert len(STUDIES) == 14 == len(list((ROOT / "results").iterdir()))
+    assert all(list((ROOT / "results" / name).glob("*.png")) for name in STUDIES)
     assert {path.stem for path in (ROOT / "experiments").glob("*.toml")} == set(STUDIES)
+
+
+@pytest.mark.parametrize("seeds", [3, 4])
+def test_final_values_by_method(cells, drawn, seeds):
+    """A row a method: its mean with the interval, or each value of fewer than four seeds."""
+    for cell in cells:
+        make_run(cell, [{"nll": 1.0}] * (cell.epochs - 1) + [{"nll": float(cell.seed)}])
+        if cell.seed > seeds:
+            shutil.rmtree(cell.log_dir)
+    made('[[report.figures]]\nx = "method"\ncurves = ["nll"]\ndraw = ["mle"]\n')
+    ((panel,),) = (figure.axes for figure in drawn)
+    middles = sorted(float(line.get_xdata()[0]) for line in panel.lines if line.get_marker() == "o")
+    assert middles == ([2.5] if seeds == 4 else [1, 2, 3])
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["MLE"]
 
 
 def test_the_front_pages_figure(tmp_path, drawn):
@@ -617,10 +597,7 @@ def test_the_front_pages_figure(tmp_path, drawn):
 
 
 def test_what_a_page_may_refer_to():
-    of = {
-        name: reference(f"results/table1/{name}", "nll_test", ROOT) for name in ("runs.csv mle", "runs.csv constant_50")
-    }
-    mle, constant = of.values()
+    mle, constant = (reference(f"results/table1/runs.csv {m}", "nll_test", ROOT) for m in ("mle", "constant_50"))
     difference = reference("results/table1/runs.csv constant_50 - mle", "nll_test", ROOT)
     assert str(mle) == "9.053 ± 0.032" and difference.middle == pytest.approx(constant.middle - mle.middle)
     assert reference("results/table1/runs.csv mle", "seeds", ROOT).middle == 5

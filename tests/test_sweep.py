@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, TINY
+from conftest import ORACLE, ROOT, TINY
 from distributed import Client
 
 import tools.sweep as program
@@ -104,12 +104,10 @@ def test_a_table_from_start_to_end(toys, capfd):
     assert before == sorted((path, path.stat().st_mtime_ns) for path in logs.rglob("*"))
 
 
-RUNNING: list[int] = []
-COUNTS: list[int] = []  # how many cells run, at each start of one
+RUNNING, COUNTS = [], []  # and how many cells run, at each start of one
 
 
 def counted(*arguments):
-    """A cell that is counted while it runs."""
     RUNNING.append(1)
     COUNTS.append(len(RUNNING))
     try:
@@ -158,13 +156,11 @@ def test_an_interrupted_or_killed_sweep_goes_on(toys, number):
     assert [row[0] for row in rows(log_dir)] == [str(epoch) for epoch in range(40)]
 
 
-def interrupted(*arguments):
-    """A cell that is started as the signal comes."""
-    os.kill(os.getpid(), signal.SIGINT)
-    return RUN(*arguments)
-
-
 def test_a_signal_that_comes_while_a_cell_is_being_started(toys, monkeypatch, capfd):
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return RUN(*arguments)
+
     (toys / "toys.toml").write_text(SLOW)
     monkeypatch.setattr(program, "run", interrupted)
     assert program.main(["toys.toml", "--jobs", "1"]) == 128 + signal.SIGINT
@@ -207,13 +203,11 @@ def test_a_cell_that_another_sweep_takes_in_the_same_moment_waits(toys, monkeypa
     assert "mle, seed 1: waits, as another process trains in" in out
 
 
-def finished_by_another(argv, *_):
-    """A cell that is refused, and finished by another sweep before this one looks."""
-    assert subprocess.run([sys.executable, TOY, *argv], stdout=subprocess.DEVNULL).returncode == 0
-    return "exit status 2: epoch 2"
-
-
 def test_a_cell_that_another_sweep_has_finished_has_not_failed(toys, monkeypatch, capsys):
+    def finished_by_another(argv, *_):
+        assert subprocess.run([sys.executable, TOY, *argv], stdout=subprocess.DEVNULL).returncode == 0
+        return "exit status 2: epoch 2"
+
     monkeypatch.setattr(program, "run", finished_by_another)
     assert program.main(["toys.toml", "--jobs", "4"]) == 0
     assert not capsys.readouterr().err and len(list((toys / "logs/toys").glob("[ab]/*/train"))) == 4
@@ -238,18 +232,11 @@ def test_bad_arguments_are_one_line_before_anything_starts(toys, capsys, argumen
     assert why in refusal(arguments, capsys) and not (toys / "logs").exists()
 
 
-LINES = """
-seeds = [1, 2, 3]
-flags = "--dataset text --data_dir lines.txt --pretrain_g_epochs 2 --total_epochs 0 --seq_len 5 --g_pretrain_lr 0.01"
-[[methods]]
-name = "m"
-"""
-
-
 @pytest.fixture
 def lines(toys):
     """The cells of a table of runs on a file, of which two have finished."""
-    (toys / "lines.toml").write_text(LINES)
+    flags = "--dataset text --data_dir lines.txt --pretrain_g_epochs 2 --total_epochs 0 --seq_len 5"
+    (toys / "lines.toml").write_text(f'seeds = [1, 2, 3]\nflags = "{flags}"\n[[methods]]\nname = "m"\n')
     (toys / "lines.txt").write_text("abc\nbca\ncab\nab\nba\n" * 5)
     assert program.main(["lines.toml", "--seeds", "1", "2"]) == 0
     cells = read(Path("lines.toml")).cells(Path("logs"))
@@ -301,15 +288,6 @@ def test_a_table_whose_epochs_grew_goes_on(toys, capsys):
 # ---- the real program
 
 
-REAL_FLAGS = [*TINY, "--no-jit"]
-REAL = f"""
-seeds = [1]
-flags = "{" ".join(REAL_FLAGS)}"
-[[methods]]
-name = "one"
-"""
-
-
 def without_seconds(directory: Path) -> list[dict[str, str]]:
     with open(directory / "metrics.csv", newline="") as file:
         return [{name: v for name, v in row.items() if "seconds" not in name} for row in csv.DictReader(file)]
@@ -317,30 +295,32 @@ def without_seconds(directory: Path) -> list[dict[str, str]]:
 
 def check_alone(cell: Path, *flags: str) -> None:
     """A cell has the curves of main.py run by itself."""
-    command = [sys.executable, ROOT / "main.py", *REAL_FLAGS, *flags, "--seed", "1", "--threads", "1"]
-    command += ["--log_dir", cell / "alone", "--eval_log_dir", cell / "alone_eval"]
+    places = ["--log_dir", cell / "alone", "--eval_log_dir", cell / "alone_eval"]
+    command = [sys.executable, ROOT / "main.py", *flags, "--seed", "1", "--threads", "1", *places]
     subprocess.run(command, check=True, capture_output=True)
     assert without_seconds(cell / "alone") == without_seconds(cell / "train")
     assert without_seconds(cell / "alone_eval") == without_seconds(cell / "eval")
 
 
 def test_cells_that_share_their_pretraining_are_those_that_do_not(tmp_path):
-    (tmp_path / "real.toml").write_text(REAL + '[[methods]]\nname = "other"\nflags = "--baseline batch"\n')
+    table = f'seeds = [1]\nflags = "{" ".join(TINY)}"\n[[methods]]\nname = "one"\n'
+    (tmp_path / "real.toml").write_text(f'{table}[[methods]]\nname = "other"\nflags = "--baseline batch"\n')
     result = script("real.toml", "--jobs", "2", cwd=tmp_path, main=ROOT / "main.py")
     out, error = result.communicate(timeout=400)
     assert result.returncode == 0, (out, error)
     assert (tmp_path / "logs/real/pretrained/one/1").is_dir()
-    check_alone(tmp_path / "logs/real/other/1", "--baseline", "batch")
+    check_alone(tmp_path / "logs/real/other/1", *TINY, "--baseline", "batch")
 
 
 def test_a_cluster_loses_a_worker_and_nothing_else(tmp_path):
-    flags = ["--pretrain_g_epochs", "1500", "--total_epochs", "0", "--eval_every", "500"]
-    (tmp_path / "cluster.toml").write_text(f'{REAL}flags = "{" ".join(flags)} --checkpoint_every 50"\n')
+    words = "--no-jit --seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --reward constant --eval_samples 16"
+    flags = [*ORACLE, *f"{words} --pretrain_g_epochs 1500 --total_epochs 0 --eval_every 500".split()]
+    table = f'seeds = [1]\nflags = "{" ".join(flags)} --checkpoint_every 50"\n[[methods]]\nname = "one"\n'
+    (tmp_path / "cluster.toml").write_text(table)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     address, processes = f"tcp://127.0.0.1:{port}", []
-
     away = tmp_path / "away"  # relative paths are the sweep's, not the workers'
     away.mkdir()
 
@@ -354,8 +334,8 @@ def test_a_cluster_loses_a_worker_and_nothing_else(tmp_path):
         begin("-m", "distributed.cli.dask_scheduler", "--port", port, *local)
         for _ in range(2):
             begin("-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny", *local)
-        words = (ROOT / "tools" / "sweep.py", "cluster.toml", "--dask", address)
-        sweep = begin(*words, cwd=tmp_path, stderr=subprocess.PIPE)
+        command = (ROOT / "tools" / "sweep.py", "cluster.toml", "--dask", address)
+        sweep = begin(*command, cwd=tmp_path, stderr=subprocess.PIPE)
         cell = tmp_path / "logs/cluster/one/1"
         until(lambda: len(list((cell / "train/checkpoints").glob("step-*"))) > 1, seconds=180)
         busy = subprocess.run(["pgrep", "-f", f"{cell.relative_to(tmp_path)}/train"], capture_output=True, text=True)

@@ -279,11 +279,8 @@ def test_what_was_made_otherwise_is_named(runs, tmp_path, capsys):
     shutil.copytree(runs / "oracle", tmp_path / "compiled")
     path = tmp_path / "compiled" / "config.json"
     content = json.loads(path.read_text())
-    content["flags"] |= {
-        "jit": True,
-        "deterministic": False,
-        "oracle_seed": 5,
-    }  # as these few samples would be the same
+    # Another oracle, as these few samples would be the same.
+    content["flags"] |= {"jit": True, "deterministic": False, "oracle_seed": 5}
     path.write_text(json.dumps(content))
     try:
         error = ended(capsys, [runs / "oracle", tmp_path / "compiled", "--temperatures", "1", "-n", "20"])

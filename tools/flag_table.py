@@ -48,12 +48,10 @@ def page() -> str:
     """The whole of docs/flags.md: the groups of --help, a table each."""
     titles = {name: title for title, name in SECTIONS.items()}
     lines = [HEAD]
+    head = row(["flag", "default; presets", "meaning (values)"])
     for name in FIELDS:
         if title := titles.get(name):
-            lines.append(
-                f"\n## {title[0].upper()}{title[1:]}\n\n{row(['flag', 'default; presets', 'meaning (values)'])}\n"
-            )
-            lines.append("|---|---|---|\n")
+            lines.append(f"\n## {title[0].upper()}{title[1:]}\n\n{head}\n|---|---|---|\n")
         lines.append(f"{flag_row(name)}\n")
     return "".join(lines)
 

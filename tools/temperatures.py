@@ -1,10 +1,9 @@
 """Quality against diversity: python tools/temperatures.py LOGDIR... [--checkpoints] [-o FIGURE.png] [--csv FILE.csv].
 
 Measures each run's generator with its logits divided by temperatures, on the run's own data. Lower temperatures give
-likelier and less varied samples, for nothing: so a method is better than another one only where it lies beyond the
-other's whole curve. Beside the curves: the path that adversarial training took; samples that the discriminator has
-chosen, and controls of its choice; averages of several generators; and the best that an objective allows without any
-training.
+likelier and less varied samples, for nothing: a method is better only where it lies beyond another's whole curve.
+Beside the curves: the path of adversarial training; samples that the discriminator has chosen, and controls of its
+choice; averages of generators; and the best that an objective allows without any training.
 """
 
 import dataclasses
@@ -72,16 +71,13 @@ class MeasuredRun:
         """
         self.run = restore(logdir)
         self.config, self.seqgan = self.run.config, self.run.seqgan
-        if guide:
-            self.run.check_guide()
+        self.policy = self.run.policy(guide)
         if texygen and self.config.dataset != "text":
             raise UsageError(f"--texygen: {logdir} is a run of --dataset {self.config.dataset}, not of text")
         tf.config.experimental.enable_tensor_float_32_execution(not self.config.deterministic)  # as in its evaluations
         self.name, self.size, self.state = name, size, " guided" if guide else ""
-        self.policy: Policy = self.seqgan.guidance.guided if guide and self.seqgan.guidance else self.seqgan.policy
         self.data: Any = self.run.data()
         self.test = getattr(self.data, "test", np.empty([0, self.data.spec.seq_len], np.int32))
-        self.lengths = (self.test != self.data.spec.vocab_size).sum(axis=1)
         self.settings = dataclasses.replace(settings_of(self.config), samples=size)
         self.evaluator = (TexygenEvaluator if texygen else evaluator_of)(self.data, self.settings)
         self.objective = self.run.objective(self.data)
@@ -101,10 +97,13 @@ class MeasuredRun:
             why = f" (--jit {jit}, not {other}, rounds the oracle's samples otherwise)" if jit != other else ""
             raise UsageError(f"{flag}{self.run.logdir}: a run with other data than {first.run.logdir}{why}")
 
+    def measured(self, policy: Policy) -> MeasuredPolicy:
+        """A policy with the seed of the run."""
+        return MeasuredPolicy(policy, self.config.seed, self.config.jit)
+
     def measuring(self, policy: Policy) -> Callable[[], Figures]:
         """What returns the figures of a policy as it is then; the random numbers are always the same."""
-        measures = Measures(MeasuredPolicy(policy, self.config.seed, self.config.jit), None, None)
-        pretrained = self.seqgan.pretrained
+        measures, pretrained = Measures(self.measured(policy), None, None), self.seqgan.pretrained
         evaluation = Evaluation(self.evaluator, measures, objective=self.objective, pretrained=pretrained)
 
         def measure() -> Figures:
@@ -119,10 +118,8 @@ class MeasuredRun:
 
     def at_temperatures(self, temperatures: Sequence[float], pretraining: bool) -> Iterator[Row]:
         """A row for each temperature, of the end of pretraining as well if asked for."""
-        states = {self.state: self.policy}
-        if pretraining:
-            states = {" pretrained": restore(self.run.logdir, PRETRAINED).seqgan.policy} | states
-        for state, policy in states.items():
+        states = [(" pretrained", restore(self.run.logdir, PRETRAINED).seqgan.policy)] if pretraining else []
+        for state, policy in [*states, (self.state, self.policy)]:
             temperature = tf.Variable(1.0, trainable=False)
             measure = self.measuring(Tempered(policy, temperature))
             for value in temperatures:
@@ -130,16 +127,15 @@ class MeasuredRun:
                 yield row(self.name + state, measure(), value)
 
     def chosen(self, numbers: Sequence[int], controls: bool) -> Iterator[Row]:
-        """A row for each number of candidates among which the discriminator chooses; temperature 1.
+        """A row for each number n of candidates of which the discriminator keeps one.
 
-        NLLs, entropy and divergences are those of q_n, and what compares samples is of samples of it. η is chosen on
-        the validation set. With an oracle also what D*, the optimal discriminator, would reach, with η = 1. Raises
-        NoGain: the discriminator has none. Raises UsageError: now it can't be measured.
+        NLLs, entropy and divergences are those of q_n, and what compares samples is of samples of it. With an oracle
+        also what D*, the optimal discriminator, would reach, with η = 1. Raises NoGain: the discriminator has none.
+        Raises UsageError: now it can't be measured.
         """
         network: Any = self.seqgan.discriminator  # perhaps None, which D* does without
-        policy = MeasuredPolicy(self.seqgan.policy, self.config.seed, self.config.jit)
-        discriminator = MeasuredDiscriminator(network, policy)
-        plain = self.evaluator.of_policy(policy, 0, Due(True, False, False))
+        discriminator = MeasuredDiscriminator(network, self.measured(self.seqgan.policy))
+        plain = self.evaluator.of_policy(discriminator.policy, 0, Due(True, False, False))
         evaluators = {n: evaluator_of(self.data, dataclasses.replace(self.settings, candidates=n)) for n in numbers}
 
         def of_candidates(figures: Figures) -> dict[str, tuple[float, float]]:
@@ -165,33 +161,31 @@ class MeasuredRun:
             drawn = discriminator.resample(self.size, tf.constant(n), eta, tf.constant(0)).numpy()
             yield row(f"{self.name}, candidates", of_candidates(figures) | self.compared(drawn), candidates=n)
             if controls:
-                yield from self.controls(discriminator, float(eta), n, *plain["nll_test"])
+                yield from self.controls(discriminator, float(eta), n, plain)
 
     def compared(self, drawn: np.ndarray) -> dict[str, tuple[float, float]]:
         """What compares sequences, int32 [n, T], with real ones, and their objective."""
         found = self.evaluator.compare(drawn)
         return found | {"objective": mean_and_error(self.objective.score(drawn))} if self.objective else found
 
-    def controls(
-        self, discriminator: MeasuredDiscriminator, eta: float, n: int, nll: float, error: float
-    ) -> Iterator[Row]:
-        """Rows of one of n samples, chosen by the generator's own likelihood, and by log-odds that are of others.
-
-        `nll` and its `error` are those of the generator on the test set.
-        """
-        rng = numpy_rng(self.config.seed, Purpose.RESAMPLE)
+    def controls(self, discriminator: MeasuredDiscriminator, eta: float, n: int, plain: Figures) -> Iterator[Row]:
+        """Rows of one of n samples, chosen by the generator's own likelihood, and by log-odds that are of others."""
+        rng, (nll, error) = numpy_rng(self.config.seed, Purpose.RESAMPLE), plain["nll_test"]
         pool = discriminator.policy.sample(self.size * n, Purpose.RESAMPLE, tf.constant(0)).numpy()
         groups, noise = pool.reshape(self.size, n, -1), rng.gumbel(size=[self.size, n])
         likelihood = -nats(discriminator.policy, pool).reshape(self.size, n)
         log_odds = eta * discriminator.log_odds(tf.constant(pool)).numpy().reshape(self.size, n)
-        gain, error_of_gain = Groups(likelihood[:GROUPS]).gain(-nats(discriminator.policy, self.test), self.lengths)
-        # What permuted log-odds keep has the distribution of G.
-        for by, weights, pair in (
-            ("likelihood", likelihood, (nll - gain, math.hypot(error, error_of_gain))),
-            ("permuted log-odds", rng.permuted(log_odds, axis=1), (nll, error)),
-        ):
+        of_test = -nats(discriminator.policy, self.test)
+        gain, error_of_gain = Groups(likelihood[:GROUPS]).gain(of_test, self.lengths(self.test))
+        chosen = nll - gain, math.hypot(error, error_of_gain)
+        permuted = rng.permuted(log_odds, axis=1)  # what these keep has the distribution of G
+        for by, weights, pair in (("likelihood", likelihood, chosen), ("permuted log-odds", permuted, (nll, error))):
             kept = groups[np.arange(self.size), (weights + noise).argmax(axis=1)]  # with probabilities by the weights
             yield row(f"{self.name}, candidates by {by}", {"nll_test": pair, **self.compared(kept)}, candidates=n)
+
+    def lengths(self, rows: np.ndarray) -> np.ndarray:
+        """Tokens of sequences, int32 [n, T] → int [n]."""
+        return (rows != self.data.spec.vocab_size).sum(axis=1)
 
     def averages(self, others: Sequence[Path]) -> Iterator[Row]:
         """A row for the average of this generator with the first of other runs, the first two, and so on.
@@ -217,7 +211,7 @@ class MeasuredRun:
         infinite NLL is left out.
         """
         assert self.objective and self.seqgan.pretrained
-        policy = MeasuredPolicy(self.seqgan.pretrained, self.config.seed, self.config.jit)
+        policy = self.measured(self.seqgan.pretrained)
         drawn = policy.sample(self.size, Purpose.EVALUATE, tf.constant(0)).numpy()
         scores, real = (self.objective.score(rows).astype(np.float64) for rows in (drawn, self.test))
         points = [("best of n", 1.0, {"candidates": n}, best_of(scores, real, n)) for n in numbers]
@@ -231,11 +225,11 @@ class MeasuredRun:
             figures["kl_to_pretrained"] = np.mean(xlogy(weights, weights)), math.nan
             if len(self.test) and of_real.all():  # else it is infinite
                 nll = nats(policy, self.test) - np.log(of_real)
-                figures["nll_test"] = ratio_and_error(nll, self.lengths)
+                figures["nll_test"] = ratio_and_error(nll, self.lengths(self.test))
             yield row(f"{self.name}, {name}", figures, beta, **at)
 
 
-def best_of(scores: np.ndarray, real: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def best_of(scores: np.ndarray, real: np.ndarray, count: int) -> list[np.ndarray]:
     """How much likelier each sequence is as the best of `count` samples, a random one of equals, than as any sample.
 
     `scores` are those of samples, [n], and `real` of real sequences, [m]; both get weights.
@@ -244,37 +238,33 @@ def best_of(scores: np.ndarray, real: np.ndarray, count: int) -> tuple[np.ndarra
     below, upto = (np.searchsorted(ordered, np.append(scores, real), side) / len(scores) for side in ("left", "right"))
     density = count * upto ** (count - 1)  # of a score that no sample has
     weights = np.where(upto > below, (upto**count - below**count) / np.where(upto > below, upto - below, 1), density)
-    return weights[: len(scores)], weights[len(scores) :]
+    return np.split(weights, [len(scores)])
 
 
-def least_kl(scores: np.ndarray, real: np.ndarray, beta: float) -> tuple[np.ndarray, np.ndarray]:
+def least_kl(scores: np.ndarray, real: np.ndarray, beta: float) -> list[np.ndarray]:
     """Weights in proportion to exp(score / β), for scores of samples, [n], and of real sequences, [m].
 
     With β = 0 the highest score alone has a weight.
     """
-    highest = max(scores.max(), real.max(initial=-np.inf))
-    both = [np.exp((s - highest) / beta) if beta else (s == highest).astype(float) for s in (scores, real)]
-    return both[0], both[1]
+    less = np.append(scores, real) - max(scores.max(), real.max(initial=-np.inf))
+    return np.split(np.exp(less / beta) if beta else (less == 0).astype(float), [len(scores)])
 
 
 def path_of(logdir: Path, name: str, epochs: int, guide: bool) -> list[Row]:
     """A run's evaluations: the last one of its pretraining, and those of its first so many adversarial epochs, or [].
 
-    With `guide` they are those of the guided generator.
-
-    Raises UsageError, ValueError, OSError: they can't be found or read.
+    With `guide` they are those of the guided generator. Raises ValueError, OSError: they can't be found or read.
     """
-    folder = evaluations_of(logdir)
-    frame = read_run(folder)
+    frame = read_run(evaluations_of(logdir))
     first = frame.epoch[frame.phase == "adversarial"].min()  # NaN where there is none
     start = frame.epoch[frame.epoch < first].max()
-    frame = frame[(frame.epoch >= np.fmin(start, first)) & (frame.epoch < first + epochs)].drop(columns="phase")
+    frame = frame[(frame.epoch >= np.fmin(start, first)) & (frame.epoch < first + epochs)]
     names = {}
-    for figure in frame.columns.drop(["epoch", "oracle_entropy", "oracle_entropy_se"], errors="ignore"):
+    for figure in frame.columns.drop(["epoch", "phase", "oracle_entropy", "oracle_entropy_se"], errors="ignore"):
         try:
             metric, form = parse(figure.removesuffix("_se"))
         except KeyError as error:
-            raise UsageError(f"{folder}: {error.args[0]}") from None
+            raise UsageError(f"{logdir}: {error.args[0]}") from None
         if form == ("guided" if guide else ""):
             names[figure] = metric.name + "_se" * figure.endswith("_se")
     rows = frame.groupby("epoch")[list(names)].last().dropna(how="all").rename(columns=names).reset_index()
@@ -311,6 +301,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns the exit status, 2 with one line on stderr where something can't be used, 3 for `NoGain`."""
     parser = Parser(prog="temperatures.py", description=__doc__.split("\n")[0], allow_abbrev=False)
     add = parser.add_argument
+    several: dict[str, Any] = {"nargs": "+", "default": ()}
     add("logdirs", nargs="+", type=Path, metavar="LOGDIR", help="--log_dir of runs with the same data")
     add("--guide", action="store_true", help="measure the guided generators of the runs")
     add("--checkpoints", action="store_true", help="also measure the end of each run's pretraining")
@@ -319,18 +310,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = f"divide the logits (default: {' '.join(f'{t:g}' for t in TEMPERATURES)})"
     add("--temperatures", nargs="+", type=number(float, 1e-3, 1e3), default=TEMPERATURES, metavar="FLOAT", help=text)
     text = "also measure one of so many samples, chosen by the discriminator"
-    add("--candidates", nargs="+", type=number(int, 1, 1024), default=(), metavar="INT", help=text)
-    text = "and chosen by the generator's own likelihood, and by permuted log-odds"
-    add("--controls", action="store_true", help=text)
+    add("--candidates", **several, type=number(int, 1, 1024), metavar="INT", help=text)
+    add("--controls", action="store_true", help="and chosen by the generator's likelihood, and by permuted log-odds")
     text = "runs of other seeds, whose generators are averaged with that of LOGDIR: the first, the first two, ..."
-    add("--average", nargs="+", type=Path, default=(), metavar="LOGDIR", help=text)
+    add("--average", **several, type=Path, metavar="LOGDIR", help=text)
     text = "--objective: also measure the best of so many samples of the pretrained generator"
-    add("--best_of", nargs="+", type=number(int, 2, None), default=(), metavar="INT", help=text)
+    add("--best_of", **several, type=number(int, 2, None), metavar="INT", help=text)
     text = "--objective: also measure exp(objective / FLOAT) times the pretrained generator; 0: the highest score alone"
-    add("--beta", nargs="+", type=number(float, 0, None), default=(), metavar="FLOAT", help=text)
+    add("--beta", **several, type=number(float, 0, None), metavar="FLOAT", help=text)
     add("-n", type=number(int, 2, None), default=256, metavar="INT", help="sequences drawn for a point (default: 256)")
-    text = "text: also measure BLEU and NLL_gen as Texygen defines them; papers take some thousand sequences (-n)"
-    add("--texygen", action="store_true", help=text)
+    add(
+        "--texygen", action="store_true", help="text: also BLEU and NLL_gen as Texygen defines them; best with -n 10000"
+    )
     add("-o", "--output", type=picture, metavar="FIGURE", help="a picture of the planes")
     add("--csv", type=new_file, metavar="FILE", help="all figures and their errors")
     arguments = parser.parse_args(argv)
@@ -342,30 +333,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_together(arguments, logdirs)
         configure_tensorflow(cache=True)
         tf.get_logger().setLevel("ERROR")  # it warns of retracing, which several runs in one process are bound to cause
-        names = [seed_of(logdir, name) for logdir, name in zip(logdirs, short_names(logdirs), strict=True)]
-        paths: list[Row] = []
-        for logdir, name in zip(logdirs, names, strict=True) if arguments.path else ():
-            paths += path_of(logdir, name, arguments.path, arguments.guide)  # first, lest what was measured is lost
-        if arguments.path and not paths:
+        short = zip(logdirs, short_names(logdirs), strict=True)
+        names = {logdir: seed_of(logdir, name) for logdir, name in short}
+        epochs, guide = arguments.path, arguments.guide
+        # First, lest what was measured is lost.
+        paths = [point for logdir in logdirs if epochs for point in path_of(logdir, names[logdir], epochs, guide)]
+        if epochs and not paths:
             raise UsageError("--path: no run has evaluations of an adversarial phase")
         rows: list[Row] = []
         first: MeasuredRun | None = None
         each = len(temperatures) * (1 + arguments.checkpoints) + len(candidates) * (1 + 2 * arguments.controls)
         total = len(logdirs) * (each + len(numbers) + len(betas)) + len(arguments.average)
         with tqdm(total=total, unit="point", disable=None) as bar:
-            for logdir, name in zip(logdirs, names, strict=True):
-                subject = MeasuredRun(logdir, name, arguments.n, arguments.guide, arguments.texygen)
+            for logdir, name in names.items():
+                subject = MeasuredRun(logdir, name, arguments.n, guide, arguments.texygen)
                 first = first or subject
                 subject.check_same_data(first)
                 if arguments.controls and not len(subject.test):
                     raise UsageError(f"--controls: {logdir} has no test set")
                 if (numbers or betas) and not (subject.objective and subject.adversarial):
                     raise UsageError(f"{logdir}: no run that has trained with --objective")
-                points = [subject.at_temperatures(temperatures, arguments.checkpoints)]
-                points += [subject.chosen(candidates, arguments.controls)] if candidates else []
-                points += [subject.averages(arguments.average)]
-                points += [subject.by_objective(numbers, betas)] if numbers or betas else []
-                for point in itertools.chain.from_iterable(points):
+                for point in itertools.chain(
+                    subject.at_temperatures(temperatures, arguments.checkpoints),
+                    subject.chosen(candidates, arguments.controls) if candidates else (),
+                    subject.averages(arguments.average),
+                    subject.by_objective(numbers, betas) if numbers or betas else (),
+                ):
                     rows.append(point)
                     bar.update()
         real = first.real if first else {}
@@ -376,8 +369,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.csv:
             write_whole(arguments.csv, content)
         if arguments.output:
-            pairs = OBJECTIVE_PAIRS if numbers or betas else PAIRS
-            draw_samples(arguments.output, frame, pairs=pairs)
+            draw_samples(arguments.output, frame, pairs=OBJECTIVE_PAIRS if numbers or betas else PAIRS)
     return 0
 
 
