@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ORACLE, ROOT, TINY
+from conftest import ROOT, TINY, fitting
 from distributed import Client
 
 import tools.sweep as program
@@ -313,8 +313,7 @@ def test_cells_that_share_their_pretraining_are_those_that_do_not(tmp_path):
 
 
 def test_a_cluster_loses_a_worker_and_nothing_else(tmp_path):
-    words = "--no-jit --seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --reward constant --eval_samples 16"
-    flags = [*ORACLE, *f"{words} --pretrain_g_epochs 1500 --total_epochs 0 --eval_every 500".split()]
+    flags = fitting([*TINY, "--pretrain_g_epochs", "1500", "--total_epochs", "0", "--eval_every", "500"])
     table = f'seeds = [1]\nflags = "{" ".join(flags)} --checkpoint_every 50"\n[[methods]]\nname = "one"\n'
     (tmp_path / "cluster.toml").write_text(table)
     with socket.socket() as probe:
