@@ -8,7 +8,9 @@ import pytest
 import toy
 from conftest import ROOT, TINY, fitting, interrupted_at, watching
 
+from evaluation.metrics import METRICS
 from main import main
+from support.config import FIELDS
 
 PAGE = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
@@ -46,6 +48,16 @@ def entries() -> list[str]:
 @pytest.mark.parametrize(("file", "name"), sorted(set(NAME.findall(PAGE + GLOSSARY))))
 def test_every_name_exists(file, name):
     assert exists(file, name)
+
+
+def test_every_file_flag_and_curve_of_the_glossary_exists():
+    files = {path for path in re.findall(r"`([\w/]+(?:\.py|/))(?:::[\w.]+)?`", GLOSSARY) if not (ROOT / path).exists()}
+    flags = set(re.findall(r"`--(\w+)", GLOSSARY)) - FIELDS.keys()
+    rows = [row.split(" | ") for row in GLOSSARY.splitlines() if row.startswith("| ")][1:]
+    curves = (
+        {name for *_, cell, _ in rows for name in re.findall(r"`(\w+)`", cell)} - METRICS.keys() - {"reward_at_step"}
+    )
+    assert (files, flags, curves) == (set(), set(), set())
 
 
 @pytest.mark.parametrize("name", ["SeqGAN.no_such", "no_such", "SeqGAN._d_step.no_such", "adam.x"])
