@@ -1,27 +1,32 @@
 """Times every step of training against what the machine can do: python benchmarks/steps.py [--preset paper]."""
 
 import json
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import support.quiet  # noqa: F401 - before TensorFlow
 
 # isort: split
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from benchmarks.machine import Peaks, Timing, Work, machine_name, measure_peaks, time_calls, work_of_steps
 from data.oracle import OracleData
 from discriminator import FAKE, REAL
 from evaluation.evaluator import Due
 from evaluation.run import evaluator_of, measures_of, settings_of
 from model import GRADIENT_NORM, SeqGAN, build
+from oracle import Oracle
 from runs.directories import write_whole
 from runs.identity import description
 from support.config import Config
+from support.cpus import cpu_model
 from support.device import configure_tensorflow
 from support.parser import Parser, new_file, number, parse
 from support.seeds import Purpose, key, uniforms
@@ -31,6 +36,94 @@ AS_PRINTED = ("dataset", "discriminator", "reward", "objective", "g_update", "g_
 LOOP = 15  # discriminator updates in one compiled loop, as many as in a default epoch
 
 
+class Work(NamedTuple):
+    """What a step must do: float32 operations (`flops`), and bytes moved where memory bounds it (`traffic`)."""
+
+    flops: float
+    traffic: float = 0.0
+
+    def floor(self, peaks: dict[str, float]) -> float:
+        """The least time it can take where these are the most `flops` and bytes a second (`bandwidth`), seconds."""
+        return self.flops / peaks["flops"] + self.traffic / peaks["bandwidth"]
+
+
+def time_calls(step: Callable[[], object], repeats: int) -> dict[str, float]:
+    """Seconds until the results are there: of the `first` call, and `median`, `low` and `high` of those after two."""
+
+    def once() -> float:
+        start = time.perf_counter()
+        for result in tf.nest.flatten(step()):
+            np.asarray(result)
+        return time.perf_counter() - start
+
+    first, _, *times = [once() for _ in range(repeats + 2)]
+    return {"first": first, "median": float(np.median(times)), "low": min(times), "high": max(times)}
+
+
+def machine_name() -> str:
+    """The device that TensorFlow uses, and how many processors there are."""
+    if gpus := tf.config.list_physical_devices("GPU"):
+        return ", ".join(tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus)
+    return f"{cpu_model()}, {os.cpu_count()} logical processors"
+
+
+def measure_peaks() -> dict[str, float]:
+    """The best `flops` and `bandwidth` of several trials: a product of 2048² matrices, 128 MiB read and written."""
+    matrix, block = tf.random.stateless_normal([2048, 2048], [1, 2]), tf.zeros([32 * 2**20])
+
+    @tf.function(jit_compile=True)
+    def copies() -> tf.Tensor:
+        return tf.while_loop(lambda i, _: i < 10, lambda i, x: (i + 1, x + 1.0), (0, block), maximum_iterations=10)[1]
+
+    product = time_calls(tf.function(lambda: tf.matmul(matrix, matrix)), 20)["low"]
+    copied = time_calls(lambda: copies()[0], 20)["low"]
+    return {"flops": 2 * 2048**3 / product, "bandwidth": 10 * 2 * 4 * 32 * 2**20 / copied}
+
+
+def policy_step(emb_dim: int, hidden_dim: int, vocab_size: int) -> float:
+    """Operations of one token of one sequence: the LSTM's gates and the vocabulary projection."""
+    return 2 * (emb_dim + hidden_dim) * 4 * hidden_dim + 2 * hidden_dim * vocab_size
+
+
+def verdict(config: Config) -> float:
+    """Operations of the discriminator's forward pass over one sequence."""
+    sizes, features = zip(config.d_filter_sizes, config.d_num_filters, strict=True), sum(config.d_num_filters)
+    convolutions = sum(2 * width * config.d_emb_dim * count * (config.seq_len - width + 1) for width, count in sizes)
+    return convolutions + 2 * 2 * features**2 + 2 * features * 2
+
+
+def adam_traffic(variables: list) -> float:
+    """Bytes that Adam must move: it reads weight, gradient and two moments, and writes weight and moments."""
+    return 7 * 4 * sum(int(np.prod(v.shape)) for v in variables)
+
+
+def work_of_steps(config: Config, seqgan: SeqGAN, oracle: Oracle) -> dict[str, Work]:
+    """What each step must do, without tricks."""
+    batch, seq_len, rollouts = config.batch_size, config.seq_len, config.rollout_num
+    policy = policy_step(config.g_emb_dim, config.g_hidden_dim, seqgan.generator.vocab_size)
+    real = policy_step(oracle.embedding.output_dim, oracle.hidden_dim, oracle.vocab_size)
+    assert seqgan.discriminator is not None
+    # backward: two products for each forward one
+    update = Work(3 * batch * seq_len * policy, adam_traffic(seqgan.generator.trainable_variables))
+    d_traffic = adam_traffic(seqgan.discriminator.trainable_variables)
+    d_update = Work(3 * config.d_batch_size * verdict(config), d_traffic)
+    sampled = batch * seq_len * policy
+    completed = rollouts * batch * seq_len * (seq_len - 1) / 2 * policy
+    rewards = completed + batch * (rollouts * (seq_len - 1) + 1) * verdict(config)
+    passes = config.d_steps * config.d_epochs
+    drawn = config.d_steps * config.d_batch_size // 2 * seq_len * (policy + real)
+    epoch = sampled + rewards + update.flops + passes * d_update.flops + drawn
+    return {
+        "mle_step": update,
+        "sample_batch": Work(sampled),
+        "reward_pass": Work(rewards),
+        "policy_gradient_step": update,
+        "d_step": d_update,
+        "evaluation": Work(2 * config.eval_samples * seq_len * (policy + real)),
+        "adversarial_epoch": Work(epoch, update.traffic + passes * d_update.traffic),
+    }
+
+
 def steps_of(config: Config, data: OracleData, seqgan: SeqGAN) -> dict[str, Callable[[], object]]:
     """Each step as a function of nothing; `d_step` takes LOOP of them."""
     zero, evaluator, measures = tf.constant(0), evaluator_of(data, settings_of(config)), measures_of(config, seqgan)
@@ -38,9 +131,6 @@ def steps_of(config: Config, data: OracleData, seqgan: SeqGAN) -> dict[str, Call
     half = config.d_batch_size // 2
     labels = tf.constant([REAL] * half + [FAKE] * half)
     minibatch = tf.concat([data.real(0)[:half], measures.policy.sample(half, Purpose.D_FAKE, zero)], axis=0)
-
-    def compiled(function: Callable[[], object]) -> Callable[[], object]:
-        return tf.function(function, jit_compile=config.jit, autograph=False)
 
     def sample() -> tf.Tensor:
         return seqgan.generator.sample(uniforms([config.seq_len, config.batch_size], key(1, Purpose.G_SAMPLE, 0)))
@@ -66,28 +156,14 @@ def steps_of(config: Config, data: OracleData, seqgan: SeqGAN) -> dict[str, Call
         seqgan.follow_policy(lag=0.0)
         return results + [seqgan.d_step(data.real(step), tf.constant(step)).loss for step in range(config.d_steps)]
 
+    steps = {"sample_batch": sample, "reward_pass": rewards, "policy_gradient_step": policy_gradient}
+    steps["d_step"] = discriminator
     return {
         "mle_step": lambda: seqgan.mle_epoch(batch),
-        "sample_batch": compiled(sample),
-        "reward_pass": compiled(rewards),
-        "policy_gradient_step": compiled(policy_gradient),
-        "d_step": compiled(discriminator),
+        **{name: tf.function(step, jit_compile=config.jit, autograph=False) for name, step in steps.items()},
         "evaluation": lambda: list(evaluator.of_policy(measures.policy, 0, Due(True, False, False)).values()),
         "adversarial_epoch": adversarial_epoch,
     }
-
-
-def table(timings: Mapping[str, Timing], works: Mapping[str, Work], peaks: Peaks) -> str:
-    """The results as text, a line a step."""
-    rows = {}
-    for name, timing in timings.items():
-        work, floor = works[name], works[name].floor(peaks)
-        rows[name] = {"median ms": timing.median * 1e3, "low": timing.low * 1e3, "high": timing.high * 1e3}
-        rows[name] |= {"GFLOP": work.flops / 1e9, "MB": work.traffic / 1e6, "floor ms": floor * 1e3}
-        rows[name] |= {"ratio": timing.median / floor, "first call s": timing.first}
-    limits = f"matrix product {peaks.flops / 1e9:.0f} GFLOP/s, memory {peaks.bandwidth / 1e9:.1f} GB/s"
-    figures = pd.DataFrame.from_dict(rows, orient="index").to_string(float_format="{:.2f}".format)
-    return "\n".join([machine_name(), limits, figures])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,19 +182,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     peaks, data = measure_peaks(), OracleData(config)
     seqgan = build(config, data.spec)
     works = work_of_steps(config, seqgan, data.oracle)
-    timings = {}
+    rows = {}
     for name, step in steps_of(config, data, seqgan).items():
-        first, *times = time_calls(step, arguments.repeats)
-        timings[name] = Timing(first, *(time / (LOOP if name == "d_step" else 1) for time in times))
-    print(table(timings, works, peaks))
+        rows[name] = time_calls(step, arguments.repeats) | works[name]._asdict() | {"floor": works[name].floor(peaks)}
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    frame.loc["d_step", ["median", "low", "high"]] /= LOOP
+    median, floor = frame["median"], frame["floor"]
+    shown = {"median ms": median * 1e3, "low": frame["low"] * 1e3, "high": frame["high"] * 1e3}
+    shown |= {"GFLOP": frame["flops"] / 1e9, "MB": frame["traffic"] / 1e6, "floor ms": floor * 1e3}
+    shown |= {"ratio": median / floor, "first call s": frame["first"]}
+    print(machine_name())
+    print(f"matrix product {peaks['flops'] / 1e9:.0f} GFLOP/s, memory {peaks['bandwidth'] / 1e9:.1f} GB/s")
+    print(pd.DataFrame(shown).to_string(float_format="{:.2f}".format))
     if arguments.json:
-        steps = {
-            name: {**timing._asdict(), **works[name]._asdict(), "floor": works[name].floor(peaks)}
-            for name, timing in timings.items()
-        }
-        content = {"machine": machine_name(), "configuration": description(config), "peaks": peaks._asdict()}
+        content = {"machine": machine_name(), "configuration": description(config)}
+        content |= {"peaks": peaks, "steps": frame.to_dict("index")}
         with parser.failing_in_one_line(arguments.json):
-            write_whole(arguments.json, json.dumps(content | {"steps": steps}, indent=2) + "\n")
+            write_whole(arguments.json, json.dumps(content, indent=2) + "\n")
     return 0
 
 

@@ -1,7 +1,7 @@
 """Get the Nottingham folk tunes in their usual split: `python -m data.fetch_nottingham [--dest data/Nottingham]`.
 
 The set is the one of Boulanger-Lewandowski, Bengio and Vincent, "Modeling temporal dependencies in high-dimensional
-sequences" (ICML 2012): Nottingham/{train,valid,test}/*.mid, 694, 173 and 170 files.
+sequences" (ICML 2012): {train,valid,test}/*.mid, 694, 173 and 170 files.
 
 A folder `--dest` that has tunes is used as it is. Else the zip that NOTTINGHAM_ZIP names is unpacked, whatever its
 tunes. Without that it is `<dest>.zip`, which is downloaded where it is missing, and must hold the set's tunes.
@@ -10,7 +10,6 @@ tunes. Without that it is `<dest>.zip`, which is downloaded where it is missing,
 import hashlib
 import os
 import re
-import shutil
 import sys
 import tempfile
 import zipfile
@@ -19,8 +18,7 @@ from pathlib import Path
 
 import pooch
 
-from support.config import first_line
-from support.errors import DataError
+from support.errors import DataError, first_line
 from support.parser import Parser
 
 URLS = (
@@ -74,29 +72,11 @@ def unpack(source: Path, place: Path, sha256: str = "") -> None:
     os.sync()  # the files before the names that they are to be found by
 
 
-def download(folder: Path, place: Path) -> Path:
-    """Download the zip to `folder` from the first address that has the set, unpack it to `place`, and return it.
-
-    Raises DataError: no address has it.
-    """
-    pooch.get_logger().setLevel("ERROR")  # no line for each attempt
-    failures = []
-    for i, url in enumerate(URLS):
-        try:
-            zip_path = Path(pooch.retrieve(url, known_hash=None, fname=f"{i}.zip", path=folder))  # `unpack` checks it
-            unpack(zip_path, place, SHA256)
-            return zip_path
-        except (OSError, ValueError) as error:  # of requests and of the disk; DataError
-            failures.append(first_line(error)[:120])
-            shutil.rmtree(place, ignore_errors=True)
-    raise DataError("; ".join(dict.fromkeys(failures)))
-
-
-def fetch(dest: Path) -> dict[str, int]:
+def fetch(dest: Path, urls: Sequence[str] = URLS, sha256: str = SHA256) -> dict[str, int]:
     """Make sure that `dest` holds train, valid and test folders with MIDI files, all of them or none.
 
-    Its parent is made if need be. Returns the number of MIDI files in each split. Raises DataError: it could not be
-    done; the message says what to do by hand. Raises OSError: the disk refused.
+    `urls` are addresses of a zip whose tunes have the checksum `sha256`. Returns the number of files in each split.
+    Raises DataError: it could not be done; the message says what to do by hand. Raises OSError: the disk refused.
     """
     if all(count_tunes(dest).values()):
         return count_tunes(dest)
@@ -104,18 +84,25 @@ def fetch(dest: Path) -> dict[str, int]:
         raise DataError(f"{dest}: is there but has no MIDI files in train, valid and test; move it away and run again")
     dest = dest.absolute()  # which has a name
     dest.parent.mkdir(parents=True, exist_ok=True)
-    given, kept = os.environ.get("NOTTINGHAM_ZIP"), dest.with_name(f"{dest.name}.zip")
+    given, kept, failures = os.environ.get("NOTTINGHAM_ZIP"), dest.with_name(f"{dest.name}.zip"), []
+    downloads = not given and not kept.exists()
+    pooch.get_logger().setLevel("ERROR")  # no line for each attempt
     with tempfile.TemporaryDirectory(prefix=f".{dest.name}.tmp-", dir=dest.parent) as folder:
-        place, source = Path(folder, "tunes"), f"NOTTINGHAM_ZIP: {given}" if given else str(kept)
-        try:
-            if given or kept.exists():
-                unpack(Path(given or kept), place, "" if given else SHA256)
-            else:
-                source = "the Nottingham set could not be downloaded"
-                os.replace(download(Path(folder), place), kept)
-        except DataError as error:
-            by_hand = f"download {URLS[-1]} by hand and put it at {kept}, or set NOTTINGHAM_ZIP to a zip of tunes"
-            raise DataError(f"{source}: {error}; {by_hand}") from error
+        for i, source in enumerate(urls if downloads else [given or kept]):
+            place = Path(folder, f"tunes{i}")
+            try:
+                zip_path = pooch.retrieve(source, None, f"{i}.zip", folder) if downloads else source  # checked below
+                unpack(Path(zip_path), place, "" if given else sha256)
+                break
+            except (OSError, ValueError) as error:  # of requests and of the disk; DataError
+                failures.append(first_line(error)[:120])
+        else:
+            what = f"NOTTINGHAM_ZIP: {given}" if given else f"{kept}"
+            what = "the Nottingham set could not be downloaded" if downloads else what
+            by_hand = f"download {urls[-1]} by hand and put it at {kept}, or set NOTTINGHAM_ZIP to a zip of tunes"
+            raise DataError(f"{what}: {'; '.join([*dict.fromkeys(failures), by_hand])}")
+        if downloads:
+            os.replace(zip_path, kept)
         try:
             os.rename(place, dest)
         except OSError:
@@ -124,13 +111,14 @@ def fetch(dest: Path) -> dict[str, int]:
     return count_tunes(dest)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The program; returns the exit status, 2 with one line on stderr that says what to do."""
+def main(argv: Sequence[str] | None = None, urls: Sequence[str] = URLS, sha256: str = SHA256) -> int:
+    """The program, which takes the set from elsewhere in tests; returns the exit status, 2 after a line on stderr."""
     parser = Parser(prog="fetch_nottingham", description="Get the Nottingham MIDI files in their usual split.")
     parser.add_argument("--dest", type=Path, default=Path("data/Nottingham"), help="folder (default: %(default)s)")
     dest = parser.parse_args(argv).dest
     with parser.failing_in_one_line(dest):
-        print(f"{dest}: " + ", ".join(f"{count} {split}" for split, count in fetch(dest).items()) + " MIDI files")
+        counts = ", ".join(f"{count} {split}" for split, count in fetch(dest, urls, sha256).items())
+        print(f"{dest}: {counts} MIDI files")
     return 0
 
 

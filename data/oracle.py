@@ -23,10 +23,7 @@ class OracleData(Dataset):
     kind = "oracle"
 
     def __init__(self, config: Config):
-        """Makes the oracle of the flags and, for --train_size, draws the training set.
-
-        Raises UsageError: --oracle_params can't be used.
-        """
+        """Makes the oracle of the flags and draws the training set; raises UsageError: --oracle_params is unusable."""
         self.config = config
         if config.oracle_params:
             self.oracle: Oracle = Oracle.from_npz(config.oracle_params, config.seq_len)
@@ -46,15 +43,13 @@ class OracleData(Dataset):
         compiled = functools.partial(tf.function, jit_compile=config.jit, autograph=False)
         self.log_probs, self._draw, self._entropies = map(compiled, (self.oracle.log_probs, draw, entropies))
         self._draw_many = compiled(functools.partial(sample_many, self.oracle))
-        self._fixed: TrainingSet | None = None
         if config.train_size:
             sequences = self.sample(config.train_size, Purpose.TRAIN_SET)
-            self._fixed = TrainingSet(sequences, config.batch_size, config.seed)
+            self.training = TrainingSet(sequences, config.batch_size, config.seed)
         # Mean and standard error, nats per token, from the same sequences in every run.
         chunks = range(ENTROPY_SAMPLES // SAMPLE_ROWS)
         parts = [self._entropies(SAMPLE_ROWS, key(0, Purpose.ORACLE_ENTROPY, chunk)).numpy() for chunk in chunks]
         self.entropy = mean_and_error(np.concatenate(parts))
-        self._validation: np.ndarray | None = None
 
     def sample(self, size: int, purpose: Purpose) -> np.ndarray:
         """`size` sequences drawn for `purpose`, int32 [size, T]."""
@@ -64,28 +59,23 @@ class OracleData(Dataset):
 
     def mle_batches(self, epoch: int) -> tf.Tensor:
         """As in `Dataset`: n = 1 unless there is a training set."""
-        if self._fixed:
-            return self._fixed.mle_batches(epoch)
+        if self.config.train_size:
+            return super().mle_batches(epoch)
         return self._draw(self.config.batch_size, key(self.config.seed, Purpose.MLE_BATCH, epoch))[None]
 
     def real(self, step: int) -> tf.Tensor:
         """As in `Dataset`."""
-        if self._fixed:
-            return self._fixed.real(step)
-        seed = key(self.config.seed, Purpose.D_REAL, step)
-        if self.config.d_draws:
-            return self._draw_many(self.config.d_draws, seed)
-        return self._draw(self.config.d_batch_size // 2, seed)
+        if self.config.train_size:
+            return super().real(step)
+        seed, size = key(self.config.seed, Purpose.D_REAL, step), self.config.d_draws
+        return self._draw_many(size, seed) if size else self._draw(self.config.d_batch_size // 2, seed)
 
-    def references(self) -> np.ndarray:
-        """The training set of --train_size, int32 [n, T]."""
-        assert self._fixed is not None
-        return self._fixed.references()
+    @functools.cached_property
+    def _validation(self) -> np.ndarray:
+        return self.sample(ENTROPY_SAMPLES, Purpose.VALIDATION)
 
     def validation(self) -> np.ndarray:
         """As many sequences as an estimate of the entropy takes, int32 [n, T]; always the same ones."""
-        if self._validation is None:
-            self._validation = self.sample(ENTROPY_SAMPLES, Purpose.VALIDATION)
         return self._validation
 
     def digests(self) -> dict[str, str]:
@@ -94,8 +84,6 @@ class OracleData(Dataset):
 
     def introduction(self) -> str:
         """The line a run begins with."""
+        sizes = f"{self.spec.vocab_size} tokens, sequences of {self.spec.seq_len}"
         entropy, error = self.entropy
-        return (
-            f"oracle: {self.spec.vocab_size} tokens, sequences of {self.spec.seq_len}; entropy {entropy:.3f} ± "
-            f"{error:.3f} nats per token: the floor of nll_test"
-        )
+        return f"oracle: {sizes}; entropy {entropy:.3f} ± {error:.3f} nats per token: the floor of nll_test"

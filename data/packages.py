@@ -12,8 +12,6 @@ from runs.directories import write_whole
 from support.errors import DataError
 from support.parser import Parser
 
-SECONDS = 600  # for a package of less than 100 MB
-
 
 class Package(NamedTuple):
     """What is taken from where, and how it is known to be right."""
@@ -25,6 +23,7 @@ class Package(NamedTuple):
     read: Callable[[Path], bytes]  # makes the lines of that file
     lines: str  # what the lines are
     lines_sha256: str
+    seconds: float = 600  # that fetching may take
 
 
 def fetch(package: Package, folder: Path) -> Path:
@@ -32,54 +31,46 @@ def fetch(package: Package, folder: Path) -> Path:
     client, *words = package.command.split()
     command = [sys.executable, "-m", client] if client == "pip" else [client]
     try:
-        subprocess.run([*command, *words], cwd=folder, check=True, capture_output=True, text=True, timeout=SECONDS)
+        subprocess.run(command + words, cwd=folder, check=True, capture_output=True, text=True, timeout=package.seconds)
         if files := list(folder.iterdir()):
             return files[0]
         why = "it wrote no file"
     except FileNotFoundError:
         why = "it is not installed"
     except subprocess.TimeoutExpired:
-        why = f"not within {SECONDS} s"
+        why = f"not within {package.seconds} s"
     except subprocess.CalledProcessError as error:
         why = (error.stderr.strip() or "no reason given").split("\n")[0]  # which says why, and the last what failed
     by_hand = f"run `{package.command}` elsewhere and give its file to {package.flag}"
     raise DataError(f"{client} could not fetch {package.name} ({why}); {by_hand}")
 
 
-def prepare(package: Package, file: Path | None, output: Path) -> bytes:
-    """Writes the lines of a package, unless they are there already; returns them.
-
-    `file` is the package's; None fetches it. Raises DataError: the package is not what it should be or can't be
-    fetched, or `output` has another content. Raises OSError: a file can't be read or written.
-    """
-
-    def expect(content: bytes, sha256: str, otherwise: str) -> bytes:
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise DataError(otherwise)
-        return content
-
-    if output.exists():
-        otherwise = f"{output}: is there, and holds something else; choose another --output"
-        return expect(output.read_bytes(), package.lines_sha256, otherwise)
-    with tempfile.TemporaryDirectory() as folder:
-        file = file or fetch(package, Path(folder))
-        expect(file.read_bytes(), package.sha256, f"{file}: not the package {package.name} (its SHA-256 is another)")
-        otherwise = f"{file}: its {package.lines} are not the expected ones (their SHA-256 is another)"
-        content = expect(package.read(file), package.lines_sha256, otherwise)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(output, content)
+def check(content: bytes, sha256: str, otherwise: str) -> bytes:
+    """Returns the content; raises DataError, with the message `otherwise`: it has another checksum."""
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise DataError(otherwise)
     return content
 
 
 def program(package: Package, argv: Sequence[str] | None = None) -> int:
-    """The program prepare_LINES; returns the exit status, or exits with 2 and one line on stderr."""
+    """The program prepare_LINES, which writes the lines of a package unless they are there; returns the exit status."""
     parser = Parser(prog=f"prepare_{package.lines}", description=f"Make a file of {package.lines}.", allow_abbrev=False)
     made = f"what `{package.command}` made (default: fetch it)"
     parser.add_argument(package.flag, dest="file", type=Path, metavar="FILE", help=made)
     default = Path(f"data/{package.lines}.txt")
     parser.add_argument("-o", "--output", type=Path, default=default, help="the file (default: %(default)s)")
     arguments = parser.parse_args(argv)
-    with parser.failing_in_one_line(arguments.output):
-        content = prepare(package, arguments.file, arguments.output)
-        print(f"{arguments.output}: {len(content.splitlines()):,} {package.lines}")
+    file, output = arguments.file, arguments.output
+    with parser.failing_in_one_line(output), tempfile.TemporaryDirectory() as folder:
+        if output.exists():
+            otherwise = f"{output}: is there, and holds something else; choose another --output"
+            content = check(output.read_bytes(), package.lines_sha256, otherwise)
+        else:
+            file = file or fetch(package, Path(folder))
+            check(file.read_bytes(), package.sha256, f"{file}: not the package {package.name} (its SHA-256 is another)")
+            otherwise = f"{file}: its {package.lines} are not the expected ones (their SHA-256 is another)"
+            content = check(package.read(file), package.lines_sha256, otherwise)
+            output.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(output, content)
+        print(f"{output}: {len(content.splitlines()):,} {package.lines}")
     return 0

@@ -3,8 +3,7 @@
 SOURCE is a folder or a zip that holds, at any depth, the captions for training and those for testing, one a line:
 `train.txt` and `test.txt`, or Texygen's `image_coco.txt` and `test_coco.txt`. Or it holds COCO's own annotations,
 `captions_train*.json` and `captions_val*.json`, of each of which a fixed seed draws 10,000 captions. Captions are put
-into lower case and split into tokens by nltk's NLTKWordTokenizer, as Texygen does; nltk's `word_tokenize` uses it too,
-after a model that must be downloaded has split what are not single sentences. The last tenth of the captions for
+into lower case and split into tokens by nltk's NLTKWordTokenizer, as Texygen does. The last tenth of the captions for
 training, or SHARE of them, is the validation set. FOLDER gets train.txt, valid.txt and test.txt; a file of another
 content is not replaced.
 """
@@ -31,7 +30,6 @@ PAIRS = (  # names of the files for training and for testing; the first pair tha
 FILES = ("train.txt", "valid.txt", "test.txt")
 VALID = 0.1  # of the captions for training
 DRAWN = 10_000  # of an annotation file
-SEED = 0
 
 
 def find(source: Path, output: Path) -> list[tuple[str, bytes]]:
@@ -41,8 +39,8 @@ def find(source: Path, output: Path) -> list[tuple[str, bytes]]:
     """
     files: dict[str, Callable[[], bytes]]
     if source.is_dir():
-        there = [path for path in sorted(source.rglob("*")) if path.is_file()]
-        files = {path.as_posix(): path.read_bytes for path in there if output.resolve() not in path.resolve().parents}
+        paths = (path for path in sorted(source.rglob("*")) if output.resolve() not in path.resolve().parents)
+        files = {path.as_posix(): path.read_bytes for path in paths if path.is_file()}
     elif zipfile.is_zipfile(source):
         archive = zipfile.ZipFile(source)
         files = {f"{source}/{name}": partial(archive.read, name) for name in archive.namelist()}
@@ -71,12 +69,12 @@ def captions(path: str, content: bytes) -> list[str]:
         text = content.decode("utf-8-sig")
         if path.endswith(".json"):
             drawn, lines = DRAWN, [annotation["caption"].lower() for annotation in json.loads(text)["annotations"]]
-            random.Random(SEED).shuffle(lines)
+            random.Random(0).shuffle(lines)
         else:
             lines = text.lower().replace("\r", "\n").split("\n")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}: line {line} is not UTF-8") from None
+        number = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}: line {number} is not UTF-8") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DataError(f"{path}: not captions as COCO's annotation files have them") from None
     return [" ".join(tokenise(line)) for line in [line for line in lines if line.strip()][:drawn]]
@@ -85,14 +83,13 @@ def captions(path: str, content: bytes) -> list[str]:
 def prepare(source: Path, output: Path, share: float) -> None:
     """Writes train.txt, valid.txt and test.txt of a source to a folder; `share` of the former goes to valid.txt.
 
-    Raises DataError: the source is not what it should be, or a file is there with another content. Raises OSError: a
-    file can't be read or written.
+    Raises DataError: the source is unusable, or a file is there with another content. Raises OSError.
     """
     try:
         found = find(source, output)
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:  # damaged, or with a password
         raise DataError(f"{source}: {error}") from None
-    train, test = captions(*found[0]), captions(*found[1])
+    train, test = (captions(path, content) for path, content in found)
     kept = len(train) - round(share * len(train))
     if not test or not 0 < kept < len(train):
         counts = f"{len(train):,} captions for training, {len(test):,} for testing"
@@ -116,16 +113,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = f"share of the captions for training that becomes the validation set (default: {VALID})"
     parser.add_argument("--valid", type=number(float, 0, 1), metavar="SHARE", help=text)
     arguments = parser.parse_args(argv)
-    files = [arguments.output / name for name in FILES]
-    with parser.failing_in_one_line(arguments.output):
-        if arguments.source:
-            prepare(arguments.source, arguments.output, VALID if arguments.valid is None else arguments.valid)
+    source, output, share = arguments.source, arguments.output, arguments.valid
+    files = [output / name for name in FILES]
+    with parser.failing_in_one_line(output):
+        if source:
+            prepare(source, output, VALID if share is None else share)
         elif missing := [path for path in files if not path.is_file()]:
             raise DataError(f"{missing[0]}: not there yet; give SOURCE (docs/text.md says where to find it)")
-        elif arguments.valid is not None:
+        elif share is not None:
             raise DataError("--valid has no effect without SOURCE")
         counts = [f"{len(path.read_bytes().splitlines()):,} captions for" for path in files]
-        print(f"{arguments.output}: {counts[0]} training, {counts[1]} validation, {counts[2]} testing")
+        print(f"{output}: {counts[0]} training, {counts[1]} validation, {counts[2]} testing")
     return 0
 
 

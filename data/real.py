@@ -15,10 +15,7 @@ from support.registries import DATASETS
 
 
 class Dataset:
-    """Real data. A subclass reads them in its constructor, which gets the `Config`, and sets what stands below.
-
-    `support/registries.py` lists data sets by the names that --dataset takes.
-    """
+    """Real data. A subclass reads them in its constructor, which gets the `Config`, and sets what stands below."""
 
     kind = ""  # of data, for which `evaluation/metrics.py` has metrics: oracle, text or music
     spec: TokenSpec  # what sequences are made of
@@ -71,16 +68,16 @@ class HeldOut(Dataset):
 
 
 def warn_of_held_out(origin: str, known: dict[str, np.ndarray]) -> None:
-    """Warns, by a line on stderr, of a validation or test set that can't tell what training never saw.
+    """Warns of a validation or test set that can't tell what training never saw.
 
-    `origin` is the data's flag and its value, `known` tells of each sequence of `valid` and of `test` whether it is in
-    the training set as well, bool [n].
+    `origin` is the data's flag and its value; `known` tells of each sequence of `valid` and of `test` whether training
+    has it as well, bool [n].
     """
     for split, name in (("valid", "validation"), ("test", "test")):
-        if not len(known[split]):
-            print(f"warning: {origin}: the {name} set is empty; its figures are left out", file=sys.stderr)
-        elif known[split].all():
-            print(f"warning: {origin}: the whole {name} set is in the training set as well", file=sys.stderr)
+        if known[split].all():  # or it has none
+            what = f"whole {name} set is in the training set as well"
+            what = what if len(known[split]) else f"{name} set is empty; its figures are left out"
+            print(f"warning: {origin}: the {what}", file=sys.stderr)
 
 
 def read_data(config: Config) -> Dataset:

@@ -43,18 +43,16 @@ def read_lines(path: Path) -> Iterator[str]:
     A byte order mark is skipped, also where files that have one were put together. Raises DataError: a line is not
     UTF-8 or is longer than 1 Mi characters; the message has its number. Raises OSError: the file can't be read.
     """
-    with open(path, "rb") as raw:
-        begins = raw.read(4)
+    with open(path, "rb") as file:
+        begins = file.read(4)
     for code, marks in WIDE.items():
         if begins.startswith(marks):
             raise DataError(f"{path}: {code}, not UTF-8; `iconv -f {code} -t UTF-8` converts it")
     with (
-        open(path, encoding="utf-8", errors="surrogateescape") as file,  # what is not UTF-8 becomes surrogates
+        open(path, encoding="utf-8", errors="surrogateescape") as text,  # what is not UTF-8 becomes surrogates
         tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, leave=False, disable=None) as bar,
     ):
-        number = 0
-        while line := file.readline(MAX_LINE + 1):
-            number += 1
+        for number, line in enumerate(iter(lambda: text.readline(MAX_LINE + 1), ""), 1):
             line = line.removesuffix("\n")
             if len(line) > MAX_LINE:
                 why = f"longer than {MAX_LINE:,} characters; there should be one sequence a line"
@@ -66,7 +64,7 @@ def read_lines(path: Path) -> Iterator[str]:
                 raise DataError(f"{path}: line {number} is not UTF-8 (byte {place} of it)") from None
             yield line.removeprefix("\ufeff")
             if number % 2**14 == 0:
-                bar.update(os.lseek(file.fileno(), 0, os.SEEK_CUR) - bar.n)
+                bar.update(os.lseek(text.fileno(), 0, os.SEEK_CUR) - bar.n)
 
 
 def split_of(tokens: Sequence[str]) -> str:
@@ -85,15 +83,14 @@ def split_files(data_dir: str) -> dict[str, Path | None]:
     Raises DataError: there is no such file, or the folder has no train.txt.
     """
     path = Path(data_dir)
-    if path.is_dir():
-        files = {split: path / f"{split}.txt" for split in SPLITS}
-        if not files["train"].is_file():
-            raise DataError(f"--data_dir {data_dir}: the folder holds no train.txt")
-        held_out = {split: file if file.is_file() else None for split, file in files.items()}
-        return held_out if held_out["valid"] or held_out["test"] else {"train": files["train"]}
-    if not path.is_file():
-        raise DataError(f"--data_dir {data_dir}: neither a file nor a folder")
-    return {"train": path}
+    if not path.is_dir():
+        if not path.is_file():
+            raise DataError(f"--data_dir {data_dir}: neither a file nor a folder")
+        return {"train": path}
+    files = {split: file if (file := path / f"{split}.txt").is_file() else None for split in SPLITS}
+    if not files["train"]:
+        raise DataError(f"--data_dir {data_dir}: the folder holds no train.txt")
+    return files if files["valid"] or files["test"] else {"train": files["train"]}
 
 
 class Rules(NamedTuple):
@@ -119,21 +116,19 @@ class Source:
 
         Raises DataError, OSError: as `read_lines` does.
         """
-        rules, by_rule = self.rules, len(self.files) == 1
-        self.empty = 0
-        self.lengths.clear()
-        self.used.clear()
+        seq_len, kind, long_lines = self.rules
+        self.empty, self.lengths, self.used = 0, Counter(), Counter()
         for split, path in self.files.items():
             for line in read_lines(path) if path else ():
-                tokens = tokenise(line, rules.tokens) if line.strip() else ()
-                if not tokens:
+                if not line.strip():
                     self.empty += 1
                     continue
+                tokens = tokenise(line, kind)
                 self.lengths[len(tokens)] += 1
-                if len(tokens) > rules.seq_len and rules.long_lines == "drop":
+                if len(tokens) > seq_len and long_lines == "drop":
                     continue
-                cut = tokens[: rules.seq_len]
-                part = split_of(cut) if by_rule else split
+                cut = tokens[:seq_len]
+                part = split_of(cut) if len(self.files) == 1 else split
                 self.used[part] += 1
                 yield part, tokens if self.whole else cut
 
@@ -155,35 +150,21 @@ class Source:
         return MAX_SEQ_LEN, held / total
 
 
-@dataclass(frozen=True)
+@dataclass
 class Vocabulary:
-    """Token ids: those of `entries` in their order, then unknown and end, which are generated too; padding and start.
+    """Token ids of `kind` `char` or `word`: those of `entries` in their order, then `unknown`, `end`, padding, `start`.
 
-    `kind` is `char` or `word`.
+    Ids 0..`size` - 1 are generated; padding, `size` itself, follows the end of a sequence that is shorter than T, and
+    `start` is fed before the first token.
     """
 
     kind: str
     entries: tuple[str, ...]
 
-    @property
-    def unknown(self) -> int:
-        """Stands for every token that is not an entry."""
-        return len(self.entries)
-
-    @property
-    def end(self) -> int:
-        """Follows the last token of a sequence that is shorter than T."""
-        return len(self.entries) + 1
-
-    @property
-    def size(self) -> int:
-        """V: ids 0..V-1 are generated; V itself is padding, which follows the end."""
-        return len(self.entries) + 2
-
-    @property
-    def start(self) -> int:
-        """Fed before the first token, never generated."""
-        return len(self.entries) + 3
+    def __post_init__(self) -> None:
+        count = len(self.entries)
+        self.unknown, self.end, self.size, self.start = range(count, count + 4)
+        self.ids = {token: i for i, token in enumerate(self.entries)}
 
     @classmethod
     def count(cls, lines: Iterable[Sequence[str]], kind: str, most: int, min_count: int) -> "Vocabulary":
@@ -194,28 +175,19 @@ class Vocabulary:
         frequent = sorted((-count, token) for token, count in found.items() if count >= min_count)
         return cls(kind, tuple(token for _, token in frequent[:most]))
 
-    @functools.cached_property
-    def ids(self) -> dict[str, int]:
-        """The id of each entry."""
-        return {token: i for i, token in enumerate(self.entries)}
-
     def encode(self, tokens: Sequence[str]) -> list[int]:
         """Their ids, without an end; those that are not entries become unknown."""
-        ids, unknown = self.ids, len(self.entries)
-        return [ids.get(token, unknown) for token in tokens]
+        return [self.ids.get(token, self.unknown) for token in tokens]
 
     def strip(self, rows: np.ndarray) -> list[list[int]]:
         """What comes before the end: int [n, T] → n lists of ids."""
         return [row[:n].tolist() for row, n in zip(rows, (rows < self.end).sum(axis=1), strict=True)]
 
-    def tokens(self, rows: np.ndarray) -> list[list[str]]:
-        """The tokens of sequences, int [n, T]; an unknown one is shown as \ufffd or, among words, as <unk>."""
-        shown = [*self.entries, "<unk>" if self.kind == "word" else "\ufffd"]
-        return [[shown[i] for i in ids] for ids in self.strip(rows)]
-
     def decode(self, rows: np.ndarray) -> list[str]:
-        """The text of sequences, int [n, T]."""
-        return [(" " if self.kind == "word" else "").join(tokens) for tokens in self.tokens(rows)]
+        """The text of sequences, int [n, T]; an unknown token is shown as \ufffd or, among words, as <unk>."""
+        blank, unknown = (" ", "<unk>") if self.kind == "word" else ("", "\ufffd")
+        shown = [*self.entries, unknown]
+        return [blank.join(shown[i] for i in ids) for ids in self.strip(rows)]
 
     def to_json(self, **more) -> str:
         """The content of a vocabulary file."""
@@ -226,12 +198,12 @@ class Vocabulary:
         """Reads a vocabulary file. Raises UsageError: it is none. Raises OSError: it can't be read."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            vocabulary = cls(content["kind"], tuple(content["entries"]))
-            if vocabulary.kind not in ("char", "word") or not all(isinstance(e, str) for e in vocabulary.entries):
+            kind, entries = content["kind"], tuple(content["entries"])
+            if kind not in ("char", "word") or not all(isinstance(entry, str) for entry in entries):
                 raise TypeError
         except (ValueError, KeyError, TypeError, RecursionError):
             raise UsageError(f"{path}: not a vocabulary") from None
-        return vocabulary
+        return cls(kind, entries)
 
 
 class Lines:
@@ -241,7 +213,6 @@ class Lines:
         """An empty collection of sequences of at most `seq_len` tokens."""
         self.vocabulary, self.seq_len = vocabulary, seq_len
         self._tokens, self._ends = array("H" if vocabulary.size < 2**16 else "I"), array("q")
-        self._hashes: np.ndarray | None = None
 
     def append(self, ids: list[int]) -> None:
         """Adds a sequence, without an end."""
@@ -262,17 +233,18 @@ class Lines:
         after = np.where(places == lengths, self.vocabulary.end, self.vocabulary.size)
         return np.where(places < lengths, tokens, after).astype(np.int32)
 
+    @functools.cached_property
+    def _hashes(self) -> np.ndarray:  # sorted, as a set of as many integers takes twelve times the memory
+        bounds = zip(chain((0,), self._ends), self._ends, strict=False)
+        return np.sort(np.fromiter((hash(self._tokens[a:b].tobytes()) for a, b in bounds), "q", len(self)))
+
     def contains(self, sequences: list[list[int]]) -> np.ndarray:
-        """Whether each sequence is one of these, whole: bool [n].
+        """Whether each sequence is one of these, whole: bool [n]; after it no sequence may be added.
 
         By 64-bit hashes: among 10^7 lines one in 10^12 answers is wrong.
         """
-        kind = self._tokens.typecode
-        if self._hashes is None:  # sorted, as a set of as many integers takes twelve times the memory
-            bounds = zip(chain((0,), self._ends), self._ends, strict=False)
-            self._hashes = np.sort(np.fromiter((hash(self._tokens[a:b].tobytes()) for a, b in bounds), "q", len(self)))
-        hashes = np.array([hash(array(kind, ids).tobytes()) for ids in sequences], "q")
-        places = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
+        hashes = np.array([hash(array(self._tokens.typecode, ids).tobytes()) for ids in sequences], "q")
+        places = np.minimum(np.searchsorted(self._hashes, hashes), len(self) - 1)
         return self._hashes[places] == hashes
 
     def digest(self) -> str:
@@ -283,7 +255,7 @@ class Lines:
 
 
 class TextData(HeldOut):
-    """Lines of text: what training reads, and how far what is generated is from lines that training never saw.
+    """Lines of text.
 
     The files are read twice, once for the vocabulary and once for the lines, which stay in memory as token ids. As with
     the oracle, an epoch of pretraining is one batch, drawn at random, and with --train_size it is a pass over a fixed
@@ -305,31 +277,29 @@ class TextData(HeldOut):
         self.vocabulary = Vocabulary.read(given) if given.is_file() else counted
         if self.vocabulary.kind != config.tokens:
             raise DataError(f"{given}: its tokens are of the kind {self.vocabulary.kind}, not --tokens {config.tokens}")
-        start, end = self.vocabulary.start, self.vocabulary.end
-        self.spec = TokenSpec(self.vocabulary.size, config.seq_len, start, end)
+        self.spec = TokenSpec(self.vocabulary.size, config.seq_len, self.vocabulary.start, self.vocabulary.end)
         self.lines = {split: Lines(self.vocabulary, config.seq_len) for split in SPLITS}
-        self._check()
+        if nothing := self._nothing_to_learn():
+            raise DataError(f"{self.origin}: {nothing}")
         for split, tokens in self.source:
             self.lines[split].append(self.vocabulary.encode(tokens))
         self.valid, self.test = (spread(self.lines[split], MAX_HELD_OUT) for split in ("valid", "test"))
         self.training = training_data(self.lines["train"], config, "training lines")
         warn_of_held_out(self.origin, {"valid": self._in_training(self.valid), "test": self._in_training(self.test)})
 
-    def _check(self) -> None:
-        """Raises DataError where nothing can be learnt from what was counted."""
-        config, entries = self.config, len(self.vocabulary.entries)
-        if entries > 1 and self.source.used["train"]:
-            return
-        if not self.source.used["train"]:
-            why = "no line to train on"
-            if self.source.used:
-                why += f"; the split leaves none of {self.source.used.total()} for training"
-            if config.long_lines == "drop" and self.source.long:
-                why += f"; {self.source.long} are longer than --seq_len {config.seq_len}"
-        else:
+    def _nothing_to_learn(self) -> str:
+        """Why nothing can be learnt from what was counted, or ""."""
+        config, source, entries = self.config, self.source, len(self.vocabulary.entries)
+        if source.used["train"]:
             only = f"--tokens {config.tokens}, --min_count {config.min_count} and --vocab_size {config.vocab_size}"
-            why = f"{only} leave a vocabulary of {entries} token{'s' * (entries != 1)}: nothing to choose from"
-        raise DataError(f"--data_dir {config.data_dir}: {why}")
+            few = f"{only} leave a vocabulary of {entries} token{'s' * (entries != 1)}: nothing to choose from"
+            return few if entries < 2 else ""
+        why = "no line to train on"
+        if source.used:
+            why += f"; the split leaves none of {source.used.total()} for training"
+        if config.long_lines == "drop" and source.long:
+            why += f"; {source.long} are longer than --seq_len {config.seq_len}"
+        return why
 
     def _in_training(self, rows: np.ndarray) -> np.ndarray:
         """Whether train has each held-out line, int32 [n, T], as well: bool [n]; where one file is split, none."""
@@ -340,8 +310,7 @@ class TextData(HeldOut):
     def digests(self) -> dict[str, str]:
         """A checksum of the tokens of each split, and of the vocabulary."""
         digests = {f"lines of {split}": lines.digest() for split, lines in self.lines.items()}
-        entries = "\n".join(self.vocabulary.entries)
-        return digests | {"the vocabulary": hashlib.sha256(entries.encode()).hexdigest()}
+        return digests | {"the vocabulary": hashlib.sha256("\n".join(self.vocabulary.entries).encode()).hexdigest()}
 
     def files(self) -> dict[str, str]:
         """What is kept with the run: {file name: content}. It differs where the lines do."""
@@ -355,16 +324,15 @@ class TextData(HeldOut):
     def introduction(self) -> str:
         """The line a run begins with."""
         config, source = self.config, self.source
-        counts = ", ".join(f"{len(self.lines[split]):,} {split}" for split in SPLITS)
-        long, (enough, held) = "", source.sufficient(HELD)
+        parts = [f"lines: {', '.join(f'{len(lines):,} {split}' for split, lines in self.lines.items())}"]
         if source.long:
-            share = f"{100 * source.long / source.lengths.total():.3g} %"
-            long = f"; {source.long:,} ({share}) longer than {config.seq_len} tokens "
-            long += "dropped" if config.long_lines == "drop" else "truncated"
-            most = " (the most)" if held < HELD else ""
-            long += f", --seq_len {enough}{most} would hold {100 * held:.3g} %" if enough > config.seq_len else ""
-        empty = f"; {source.empty:,} empty ones skipped" if source.empty else ""
-        return (
-            f"{config.data_dir}: lines: {counts}{long}{empty}; {self.spec.vocab_size:,} tokens "
-            f"(each a {config.tokens}), unknown and end among them"
-        )
+            long = f"{source.long:,} ({100 * source.long / source.lengths.total():.3g} %) longer than"
+            long += f" {config.seq_len} tokens {'dropped' if config.long_lines == 'drop' else 'truncated'}"
+            enough, held = source.sufficient(HELD)
+            if enough > config.seq_len:
+                long += f", --seq_len {enough}{' (the most)' * (held < HELD)} would hold {100 * held:.3g} %"
+            parts.append(long)
+        if source.empty:
+            parts.append(f"{source.empty:,} empty ones skipped")
+        parts.append(f"{self.spec.vocab_size:,} tokens (each a {config.tokens}), unknown and end among them")
+        return f"{config.data_dir}: {'; '.join(parts)}"

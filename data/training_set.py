@@ -11,13 +11,11 @@ from support.seeds import Purpose, numpy_rng
 
 
 class Sequences(Protocol):
-    """A collection of sequences of T tokens, such as an int32 [n, T] array."""
+    """A collection of sequences, such as an int32 [n, T] array: those of the numbers int [k] are int32 [k, T]."""
 
-    def __len__(self) -> int:
-        """How many there are."""
+    def __len__(self) -> int: ...
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """The sequences of these numbers: int [k] → int32 [k, T]."""
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray: ...
 
 
 class TrainingSet:
@@ -25,19 +23,16 @@ class TrainingSet:
 
     def __init__(self, sequences: np.ndarray, batch_size: int, seed: int):
         """Keeps `sequences`, int32 [n, T] with n >= batch_size; `seed` decides the orders."""
-        self.sequences = np.asarray(sequences, np.int32)
-        self.batch_size, self.seed = batch_size, seed
+        self.sequences, self.batch_size, self.seed = np.asarray(sequences, np.int32), batch_size, seed
 
     def mle_batches(self, epoch: int) -> tf.Tensor:
         """The batches of one pass, int32 [n // B, B, T]; what does not fill a batch waits for another epoch."""
         order = numpy_rng(self.seed, Purpose.MLE_SHUFFLE, epoch).permutation(len(self.sequences))
         count = len(order) // self.batch_size
-        chosen = self.sequences[order[: count * self.batch_size]]
-        return tf.constant(chosen.reshape(count, self.batch_size, -1))
+        return tf.constant(self.sequences[order[: count * self.batch_size].reshape(count, self.batch_size)])
 
     def real(self, step: int) -> tf.Tensor:
-        """The real sequences of a d-step: all of them, int32 [n, T]."""
-        del step
+        """The real sequences of every d-step: all of them, int32 [n, T]."""
         return tf.constant(self.sequences)
 
     def references(self) -> np.ndarray:
@@ -55,8 +50,7 @@ class RandomDraws:
 
     def __init__(self, sequences: Sequences, batch_size: int, real_draws: int, seed: int):
         """Draws from `sequences`, of which there must be one; `seed` decides what."""
-        self.sequences, self.seed = sequences, seed
-        self.batch_size, self.real_draws = batch_size, real_draws
+        self.sequences, self.batch_size, self.real_draws, self.seed = sequences, batch_size, real_draws, seed
 
     def mle_batches(self, epoch: int) -> tf.Tensor:
         """One batch, int32 [1, B, T]."""
@@ -76,18 +70,15 @@ def training_data(sequences: Sequences, config: Config, what: str) -> TrainingSe
 
     Raises DataError: --train_size is more than there are; the message calls them `what`.
     """
-    if not config.train_size:
+    size, count = config.train_size, len(sequences)
+    if not size:
         return RandomDraws(sequences, config.batch_size, config.real_draws, config.seed)
-    if config.train_size > len(sequences):
-        raise DataError(
-            f"--train_size: {config.train_size} is more than the {len(sequences)} {what} of --data_dir "
-            f"{config.data_dir}"
-        )
-    chosen = numpy_rng(config.seed, Purpose.TRAIN_SET).permutation(len(sequences))[: config.train_size]
+    if size > count:
+        raise DataError(f"--train_size: {size} is more than the {count} {what} of --data_dir {config.data_dir}")
+    chosen = numpy_rng(config.seed, Purpose.TRAIN_SET).permutation(count)[:size]
     return TrainingSet(sequences[chosen], config.batch_size, config.seed)
 
 
 def spread(rows: Sequences, most: int) -> np.ndarray:
     """At most `most` of the sequences, evenly spread over them."""
-    count = min(len(rows), most)
-    return rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]
+    return rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(int)]

@@ -1,6 +1,7 @@
 """What is measured of a discriminator: what its log-odds tell of sequences that it never saw."""
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from support.seeds import Purpose, key
 from support.statistics import Figures, log_mean_exp, mean_and_error, ratio_and_error
 
 D_FIGURES = ("d_test_acc", "d_gain", "d_gain_valid", "d_eta")
-LARGEST_RESAMPLING_ETA = 1000.0  # of `best_eta`; what bounds it before is the number of draws that count
+LARGEST_ETA = 1000.0  # of `best_eta`; what bounds it before is the number of draws that count
 # So many of the reweighted draws must count at least. With 10 the gain of normal log-odds of deviation 3 was too large,
 # and 1.96 of its errors held three of four; with 100 they hold nine of ten or more, whatever the deviation.
 EFFECTIVE_DRAWS = 100
@@ -30,10 +31,7 @@ class MeasuredDiscriminator:
     def __init__(self, discriminator: Discriminator, policy: MeasuredPolicy):
         """Follows both when their weights change."""
         self.discriminator, self.policy = discriminator, policy
-
-        def compiled(method):
-            return tf.function(method, jit_compile=policy.jit, autograph=False)
-
+        compiled = partial(tf.function, jit_compile=policy.jit, autograph=False)
         # Log-odds of D, int32 [n, T] → float32 [n].
         self.log_odds = compiled(lambda tokens: in_chunks(discriminator.log_odds, tokens))
         self.resample = compiled(self._resample)
@@ -66,13 +64,12 @@ def balanced_accuracy(real: np.ndarray, fake: np.ndarray) -> tuple[float, float]
 
 
 def best_eta(real: np.ndarray, fake: np.ndarray, *others: np.ndarray) -> float:
-    """The η >= 0 that maximises η · mean(real) - log mean exp(η · fake), log-odds [n] and [m].
+    """The η >= 0 that maximises η · mean(real) - log mean exp(η · fake), log-odds [n] and [m]; this is concave.
 
-    The objective is concave. η stays so small that the effective number of draws, (Σ w)² / Σ w² with w = exp(η · fake),
-    is EFFECTIVE_DRAWS or more (or half of them, if that is fewer): beyond that a few draws stand for all the rest. It
-    has to be so among `others`, too: the log-odds [k] of the fakes with which η will be used.
+    η stays so small that the effective number of draws, (Σ w)² / Σ w² with w = exp(η · fake), is EFFECTIVE_DRAWS or
+    more (or half of them, if that is fewer): beyond that a few draws stand for all the rest. It has to be so among
+    `others`, too: the log-odds [k] of the fakes with which η will be used.
     """
-    draws = (fake, *others)
 
     def slope(eta: float) -> float:
         return real.mean() - softmax(eta * fake) @ fake
@@ -80,27 +77,23 @@ def best_eta(real: np.ndarray, fake: np.ndarray, *others: np.ndarray) -> float:
     def excess(eta: float) -> float:  # falls with η
         return min(
             2 * logsumexp(eta * part) - logsumexp(2 * eta * part) - np.log(min(EFFECTIVE_DRAWS, len(part) / 2))
-            for part in draws
+            for part in (fake, *others)
         )
 
     if slope(0.0) <= 0:
         return 0.0
-    largest = (
-        brentq(excess, 0.0, LARGEST_RESAMPLING_ETA) if excess(LARGEST_RESAMPLING_ETA) < 0 else LARGEST_RESAMPLING_ETA
-    )
+    largest = brentq(excess, 0.0, LARGEST_ETA) if excess(LARGEST_ETA) < 0 else LARGEST_ETA
     return brentq(slope, 0.0, largest) if slope(largest) < 0 else largest
 
 
 def reweighting_gain(eta: float, real: np.ndarray, fake: np.ndarray, lengths: np.ndarray) -> tuple[float, float]:
     """By how much the distribution G(Y) · exp(η r(Y)) / Z has a smaller NLL on real sequences than G, nats per token.
 
-    That is (η · E_real[r] - log E_G[exp(η r)]) / E_real[length]; it is a residual energy-based model (Deng et al., ICLR
-    2020). At the best η it is how much of KL(real ‖ G) the discriminator knows: all of it where r = log p - log G,
-    and then the best η is 1.
+    That is (η · E_real[r] - log E_G[exp(η r)]) / E_real[length], of a residual energy-based model (Deng et al., ICLR
+    2020). Where r = log p - log G the best η is 1, and the gain all of KL(real ‖ G).
 
     `real` and `fake` are r of real sequences, [n], and of draws of G, [m], m >= 2; `lengths` are tokens of the real
-    ones, [n]. η is chosen on other sequences, as by `best_eta`. Returns (gain, standard error); the errors of the
-    reals' mean and of log Z are independent.
+    ones, [n]. η is chosen on other sequences. Returns (gain, standard error).
     """
     log_z, log_z_error = log_mean_exp(eta * fake)
     gain, error = ratio_and_error(eta * real - log_z, lengths)
@@ -110,15 +103,13 @@ def reweighting_gain(eta: float, real: np.ndarray, fake: np.ndarray, lengths: np
 def cross_fitted_gain(real: np.ndarray, fake: np.ndarray, lengths: np.ndarray) -> tuple[float, float]:
     """`reweighting_gain` where there are no other sequences to choose η with: (gain, standard error), nats per token.
 
-    Every second sequence chooses η for the others, and the others for it. Each gain is measured on sequences that did
-    not choose its η, so their mean has hardly a bias, and the errors of the two halves are independent.
+    Every second sequence chooses η for the others, and the others for it, so the gain has hardly a bias.
 
     `real`: r of real sequences, [n], n >= 2 · LEAST_DRAWS. `fake`: r of draws of G, [m], m >= 2 · LEAST_DRAWS.
     `lengths`: tokens of the real sequences, [n].
     """
     one, other = [(real[i::2], fake[i::2], lengths[i::2]) for i in (0, 1)]
-    pairs = [(one, other), (other, one)]
-    found = [reweighting_gain(best_eta(a[0], a[1], b[1]), *b) for a, b in pairs]
+    found = [reweighting_gain(best_eta(a[0], a[1], b[1]), *b) for a, b in ((one, other), (other, one))]
     gains, errors = zip(*found, strict=True)
     return sum(gains) / 2, float(np.hypot(*errors)) / 2
 
@@ -126,7 +117,7 @@ def cross_fitted_gain(real: np.ndarray, fake: np.ndarray, lengths: np.ndarray) -
 class Known(NamedTuple):
     """What a discriminator knows."""
 
-    figures: dict[str, tuple[float, float]]  # (value, standard error)
+    figures: Figures  # (value, standard error)
     fakes: np.ndarray  # the generated sequences of the test set, int32 [m, T]
     pool: np.ndarray  # others, int32 [GROUPS · n, T]; none where no candidates are asked for
     groups: Groups | None  # n of the pool each; None where there are none, or no η
@@ -148,53 +139,51 @@ def what_d_knows(
     for, are
 
     - `d_test_acc`, the accuracy on the test set where real and fake are equally likely;
-    - `d_gain`, `reweighting_gain` on the test set, nats per token, and `d_eta`, its η, chosen by
-      `best_eta` on the validation set, whose error is unknown (NaN);
-    - `d_gain_valid`, `cross_fitted_gain` of the validation set, nats per token: by this one chooses;
+    - `d_gain`, `reweighting_gain` on the test set, and `d_eta`, its η, of an unknown error (NaN);
+    - `d_gain_valid`, `cross_fitted_gain` of the validation set: by this one chooses;
     - `d_gain_resampled`, `Groups.gain` of the test set: what `candidates` reach of d_gain.
     """
-    figures: dict[str, tuple[float, float]] = {}
-    pool_size = candidates * GROUPS
-    if not len(choosing) + len(measuring):
+    figures: Figures = {}
+    n, m, size = len(choosing), len(measuring), len(choosing) + len(measuring)
+    if not size:
         return Known(figures, measuring, measuring, None)
-    size = len(choosing) + len(measuring) + pool_size
-    fakes = discriminator.policy.sample(size, Purpose.D_TEST_FAKE, tf.constant(epoch)).numpy()
-    parts = [choosing, measuring, *np.split(fakes, [len(choosing), size - pool_size])]
+    fakes = discriminator.policy.sample(size + candidates * GROUPS, Purpose.D_TEST_FAKE, tf.constant(epoch)).numpy()
     # All in one call, as each shape would be compiled on its own.
-    log_odds = discriminator.log_odds(tf.constant(np.concatenate(parts))).numpy().astype(np.float64)
-    valid, test, valid_fake, test_fake, of_pool = np.split(log_odds, np.cumsum([len(part) for part in parts])[:-1])
+    both = tf.constant(np.concatenate([choosing, measuring, fakes]))
+    log_odds = discriminator.log_odds(both).numpy().astype(np.float64)
+    valid, test, valid_fake, test_fake, of_pool = np.split(log_odds, [n, size, size + n, 2 * size])
     groups = None
     valid_lengths, test_lengths = ((rows != padding).sum(axis=1) for rows in (choosing, measuring))
-    if len(test) > 1:
+    if m > 1:
         figures["d_test_acc"] = balanced_accuracy(test, test_fake)
-    if len(valid) >= LEAST_DRAWS:
-        eta = best_eta(valid, valid_fake, *([test_fake] if len(test) >= LEAST_DRAWS else []))
+    if n >= LEAST_DRAWS:
+        eta = best_eta(valid, valid_fake, *([test_fake] if m >= LEAST_DRAWS else []))
         figures["d_eta"] = (eta, math.nan)
-    if min(len(valid), len(test)) >= LEAST_DRAWS:
+    if min(n, m) >= LEAST_DRAWS:
         figures["d_gain"] = reweighting_gain(eta, test, test_fake, test_lengths)
         if candidates:
             groups = Groups(eta * of_pool.reshape(GROUPS, candidates))
             figures["d_gain_resampled"] = groups.gain(eta * test, test_lengths)
-    if len(valid) >= 2 * LEAST_DRAWS:
+    if n >= 2 * LEAST_DRAWS:
         figures["d_gain_valid"] = cross_fitted_gain(valid, valid_fake, valid_lengths)
-    return Known(figures, parts[3], parts[4], groups)
+    return Known(figures, fakes[n:size], fakes[size:], groups)
 
 
-def resampled(beside: Figures, changes: Figures) -> dict[str, tuple[float, float]]:
+def resampled(beside: Figures, changes: Figures) -> Figures:
     """The figures of what is kept of --candidates: those of the generator and by how much they change.
 
     That is less noisy than measuring them on their own: what they are compared with has the same sequences. The errors
     are taken for independent.
     """
-    pairs = {name: (beside[name], change) for name, change in changes.items() if name in beside}
     return {
-        column(name, "resampled"): (value + by, math.hypot(error, error_of_change))
-        for name, ((value, error), (by, error_of_change)) in pairs.items()
+        column(name, "resampled"): (beside[name][0] + change, math.hypot(beside[name][1], error))
+        for name, (change, error) in changes.items()
+        if name in beside
     }
 
 
-def resampled_on_test(known: Known, beside: Figures) -> dict[str, tuple[float, float]]:
+def resampled_on_test(known: Known, beside: Figures) -> Figures:
     """The figures of `known`, and the NLL on the test set of what is kept."""
     gain, error = known.figures.get("d_gain_resampled", (math.nan, math.nan))
-    changes = {} if math.isnan(gain) else {"nll_test": (-gain, error), "kl_forward": (-gain, error)}
+    changes = {} if math.isnan(gain) else dict.fromkeys(("nll_test", "kl_forward"), (-gain, error))
     return known.figures | resampled(beside, changes)

@@ -1,7 +1,7 @@
 """What is measured of a policy and a discriminator on a data set, and what is shown of its samples."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import tensorflow as tf
 from data.real import Dataset
 from data.training_set import spread
 from evaluation.discriminator import D_FIGURES, MeasuredDiscriminator, resampled_on_test, what_d_knows
-from evaluation.metrics import METRICS, Metric, column
+from evaluation.metrics import METRICS, column
 from evaluation.policy import MeasuredPolicy
 from runs.logs import RunLog
 from support.seeds import Purpose
@@ -56,7 +56,6 @@ class Evaluator:
         """`data` are what is measured on, `settings` how much is drawn."""
         self.data: Any = data
         self.settings = settings
-        self._real_figures: dict[str, tuple[float, float]] | None = None
         self._own = [metric for metric in METRICS.values() if metric.of and data.kind in (metric.data or (data.kind,))]
 
     @property
@@ -66,42 +65,43 @@ class Evaluator:
         real = (column(name, "real") for name in compared)
         return (*self.generator_figures, *compared, *real, *D_FIGURES)
 
-    def of_policy(self, policy: MeasuredPolicy, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
-        """Measures a policy; `epoch` picks the random numbers of its samples.
+    def of_policy(self, policy: MeasuredPolicy, epoch: int, due: Due) -> Figures:
+        """(value, standard error) of the figures of `likelihoods`; `epoch` picks the random numbers of the samples.
 
-        Where the validation or the test set is empty, the figures that need it are left out. Returns (value, standard
-        error) of `nll_test` and `nll_valid`, the NLL of what is used of the split, and `g_entropy`, that of generated
-        sequences: all their nats over all their tokens, a sequence's end being one. Where samples are due as well, also
-        the figures of `compare` for the generated sequences and, as `real_...`, for as many of the validation set.
+        Where samples are due as well, also the figures of `compare` for the generated sequences and, as `real_...`, for
+        as many of the validation set.
         """
         generated = policy.sample(self.settings.samples, Purpose.EVALUATE, tf.constant(epoch)).numpy()
         figures = self.likelihoods(policy, generated)
-        return figures | self.beside_real(generated) if self.compares(due) else figures
+        return figures | self.compare(generated) | self._of_real if self.compares(due) else figures
 
     def compares(self, due: Due) -> bool:
         """Whether an evaluation compares samples with real sequences, which takes longer."""
         return due.samples
 
-    def likelihoods(self, policy: MeasuredPolicy, generated: np.ndarray) -> dict[str, tuple[float, float]]:
-        """`nll_test`, `nll_valid` and `g_entropy` where there are sequences, int32 [n, T]: nats per token."""
+    def likelihoods(self, policy: MeasuredPolicy, generated: np.ndarray) -> Figures:
+        """NLL of the test and validation set and of generated sequences, int32 [n, T], where there are any.
+
+        All their nats over all their tokens, a sequence's end being one.
+        """
         parts = {"g_entropy": generated, "nll_valid": self.data.valid, "nll_test": self.data.test}
         lengths = {name: (rows != policy.policy.vocab_size).sum(axis=1) for name, rows in parts.items()}
         return {name: ratio_and_error(nats(policy, rows), lengths[name]) for name, rows in parts.items() if len(rows)}
 
-    def compare(self, rows: np.ndarray) -> dict[str, tuple[float, float]]:
+    def compare(self, rows: np.ndarray) -> Figures:
         """Compares sequences, int32 [n, T], with real ones: (mean, standard error) of each figure."""
-        return of_own(self._own, rows, self.data)
+        metrics = self._own if len(rows) else []
+        return {metric.name: mean_and_error(np.asarray(metric.of(rows, self.data))) for metric in metrics if metric.of}
 
-    def beside_real(self, generated: np.ndarray) -> dict[str, tuple[float, float]]:
-        """The figures of `compare` and, as `real_...`, of as many validation sequences: what real ones reach."""
-        if self._real_figures is None:
-            real = spread(self.data.valid, len(generated))
-            self._real_figures = {column(name, "real"): pair for name, pair in self.compare(real).items()}
-        return self.compare(generated) | self._real_figures
+    @cached_property
+    def _of_real(self) -> Figures:
+        """The figures of `compare`, as `real_...`, of as many validation sequences: what real ones reach."""
+        figures = self.compare(spread(self.data.valid, self.settings.samples))
+        return {column(name, "real"): pair for name, pair in figures.items()}
 
     def of_discriminator(
         self, discriminator: MeasuredDiscriminator, epoch: int, beside: Figures | None = None
-    ) -> dict[str, tuple[float, float]]:
+    ) -> Figures:
         """What a discriminator knows of held-out sequences: the figures of `what_d_knows`.
 
         At most `settings.d_samples` validation sequences choose η, and as many of test are measured; too few are not.
@@ -118,15 +118,6 @@ class Evaluator:
 
 def nats(policy: MeasuredPolicy, rows: np.ndarray) -> np.ndarray:
     """-log G of each sequence, int32 [n, T] → float32 [n], nats; NLL_ROWS at a time."""
-    count = -len(rows) % NLL_ROWS
-    padding = np.zeros([count, rows.shape[1]], np.int32)  # token 0, which all data have
-    rows = np.concatenate([rows, padding])  # one shape for all
-    parts = [policy.nll(tf.constant(rows[i : i + NLL_ROWS])).numpy() for i in range(0, len(rows), NLL_ROWS)]
-    return np.concatenate(parts)[: len(rows) - count]
-
-
-def of_own(metrics: Iterable[Metric], rows: np.ndarray, data: Any) -> dict[str, tuple[float, float]]:
-    """(mean, standard error) of metrics of one's own over sequences, int32 [n, T]; none where there are none."""
-    if not len(rows):
-        return {}
-    return {metric.name: mean_and_error(np.asarray(metric.of(rows, data))) for metric in metrics if metric.of}
+    whole = np.pad(rows, [(0, -len(rows) % NLL_ROWS), (0, 0)])  # one shape for all; by token 0, which all data have
+    parts = [policy.nll(tf.constant(whole[i : i + NLL_ROWS])).numpy() for i in range(0, len(whole), NLL_ROWS)]
+    return np.concatenate(parts)[: len(rows)]

@@ -31,12 +31,9 @@ def distinct(samples: Tokens, order: int = 2) -> tuple[float, float]:
 def bleu(samples: Tokens, references: Tokens, orders: Sequence[int] = (2, 3, 4)) -> np.ndarray:
     """BLEU-n of each sample, all references being its references.
 
-    nltk's `sentence_bleu` (Papineni et al., ACL 2002): the geometric mean, for n-grams of 1 to n tokens, of the share
-    of a sample's n-grams that occur in a reference, an n-gram counting at most as often as in the one reference that
-    has it most often; times exp(1 - r/c) if the sample's c tokens are fewer than the r of the reference that is nearest
-    to it in length. A count of 0 is taken for 0.1 (Chen and Cherry, 2014, method 1), so that one order without a
-    match does not make the whole 0. The figure grows with the number of references: compare only at equal references.
-    With all of the test set as references the mean over the samples is what Texygen (Zhu et al., SIGIR 2018) reports.
+    That is nltk's `sentence_bleu` (Papineni et al., ACL 2002) with a count of 0 taken for 0.1 (Chen and Cherry, 2014,
+    method 1). The figure grows with the number of references: compare only at equal references. With all of the test
+    set as references the mean over the samples is what Texygen (Zhu et al., SIGIR 2018) reports.
 
     `samples`: n sequences, of any lengths; one without a token scores 0. `references`: m >= 1 sequences. `orders`: the
     orders n. Returns float64 [n, len(orders)], in 0..1.
@@ -55,9 +52,7 @@ def self_bleu(samples: Tokens, orders: Sequence[int] = (2, 3, 4)) -> np.ndarray:
     return _bleu(sentences, sentences, orders, among=True)
 
 
-def _bleu(
-    samples: list[Sentence], references: list[Sentence], orders: Sequence[int], among: bool = False
-) -> np.ndarray:
+def _bleu(samples: Tokens, references: Tokens, orders: Sequence[int], among: bool = False) -> np.ndarray:
     """BLEU of each sample; `among`: the samples are the references, and each leaves itself out."""
     order, lengths = max(orders), Counter(map(len, references))
     most: dict[tuple[Hashable, ...], tuple[int, int]] = {}  # how often the two references have an n-gram that lead

@@ -17,7 +17,7 @@ from evaluation.discriminator import (
     resampled_on_test,
     what_d_knows,
 )
-from evaluation.evaluator import Due, Evaluator, of_own
+from evaluation.evaluator import Due, Evaluator
 from evaluation.ngrams import distinct
 from evaluation.policy import Comparison, MeasuredPolicy
 from generator import SAMPLE_ROWS
@@ -38,7 +38,7 @@ class OracleEvaluator(Evaluator):
         own = (metric.name for metric in self._own)
         return (*self.generator_figures, *own, *D_FIGURES, "d_optimal_acc")
 
-    def of_policy(self, policy: MeasuredPolicy, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
+    def of_policy(self, policy: MeasuredPolicy, epoch: int, due: Due) -> Figures:
         """Measures a policy against the oracle; `epoch` picks the random numbers, `due` changes nothing.
 
         Returns:
@@ -58,10 +58,9 @@ class OracleEvaluator(Evaluator):
         measured = {"nll": joined.nll_oracle, "nll_test": joined.nll_test, "g_entropy": joined.g_entropy}
         measured |= {"kl_forward": joined.kl_forward, "kl_reverse": joined.kl_reverse}
         figures = {name: mean_and_error(values) for name, values in measured.items()}
-        figures |= {"distinct2": distinct(joined.generated), "oracle_entropy": self.data.entropy}
-        return figures | of_own(self._own, np.asarray(joined.generated), self.data)
+        return figures | {"oracle_entropy": self.data.entropy} | self.compare(np.asarray(joined.generated))
 
-    def compare(self, rows: np.ndarray) -> dict[str, tuple[float, float]]:
+    def compare(self, rows: np.ndarray) -> Figures:
         """`distinct2` and metrics of one's own of sequences, int32 [n, T]."""
         return {"distinct2": distinct(rows)} | super().compare(rows)
 
@@ -71,13 +70,11 @@ class OracleEvaluator(Evaluator):
 
     def of_discriminator(
         self, discriminator: MeasuredDiscriminator, epoch: int, beside: Figures | None = None
-    ) -> dict[str, tuple[float, float]]:
+    ) -> Figures:
         """What a discriminator knows of two times `settings.d_samples` sequences of the oracle, always the same ones.
 
-        The first half stands for the validation set, the other for the test set. Returns (value, standard error) of the
-        figures of `what_d_knows`, and `d_optimal_acc`: the accuracy, on the same sequences, of the optimal
-        discriminator, D* = p / (p + G). With `beside`, what `of_policy` has returned, also the NLLs, entropy and
-        divergences of what is kept of the candidates.
+        The first half stands for the validation set, the other for the test set. Beside the figures of `Evaluator`
+        there is `d_optimal_acc`: the accuracy, on the same sequences, of the optimal discriminator, D* = p / (p + G).
         """
         size = self.settings.d_samples
         choosing, measuring = np.split(self._unseen, 2)
@@ -93,7 +90,7 @@ class OracleEvaluator(Evaluator):
 
     def choose_optimally(
         self, discriminator: MeasuredDiscriminator, epoch: int, beside: Figures, count: int
-    ) -> dict[str, tuple[float, float]]:
+    ) -> Figures:
         """What would come of keeping one of `count` samples by D*, with η = 1: the figures of `resampled`.
 
         As many sequences of the oracle as `settings.d_samples` measure it.
@@ -108,17 +105,14 @@ class OracleEvaluator(Evaluator):
         changes = dict.fromkeys(("nll_test", "kl_forward"), (-gain, error))
         return resampled(beside, changes | self._changes(policy, groups, pool, optimal[len(real) :]))
 
-    def _changes(self, policy: MeasuredPolicy, groups: Groups, pool: np.ndarray, log_ratios: np.ndarray) -> dict:
+    def _changes(self, policy: MeasuredPolicy, groups: Groups, pool: np.ndarray, log_ratios: np.ndarray) -> Figures:
         """By how much choosing changes NLL_oracle, entropy and KL(G ‖ oracle), by a pool and its log p - log G."""
         parts = np.split(pool, len(pool) // SAMPLE_ROWS)  # one shape, whatever the candidates
         nats = np.concatenate([policy.nll(tf.constant(part)).numpy() for part in parts])
         values = {"nll": (nats - log_ratios, 0.0), "g_entropy": (nats, -1.0), "kl_reverse": (-log_ratios, 1.0)}
-        return {name: self._change(groups, f, slope) for name, (f, slope) in values.items()}
-
-    def _change(self, groups: Groups, nats: np.ndarray, slope: float) -> tuple[float, float]:
-        """`Groups.change` in nats per token; `nats` are of each draw, [m · n]."""
-        change, error = groups.change(nats.reshape(groups.log_weights.shape), slope)
-        return change / self.data.spec.seq_len, error / self.data.spec.seq_len
+        shape, length = groups.log_weights.shape, self.data.spec.seq_len
+        changes = {name: groups.change(f.reshape(shape), slope) for name, (f, slope) in values.items()}
+        return {name: (change / length, error / length) for name, (change, error) in changes.items()}
 
     def show(self, policy: MeasuredPolicy, epoch: int, due: Due, log: RunLog) -> None:
         """With `settings.pictures`, at evaluations: the oracle's likelihoods of a generated and a real batch."""

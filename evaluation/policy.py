@@ -1,6 +1,6 @@
 """What is asked of a policy where it is measured: samples, likelihoods, and the divergences from an oracle."""
 
-from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ import tensorflow as tf
 from generator import SAMPLE_ROWS, Policy, sample_many
 from support.objective import Objective
 from support.seeds import Purpose, key, uniforms
-from support.statistics import mean_and_error
+from support.statistics import Figures, mean_and_error
 
 
 class Comparison(NamedTuple):
@@ -33,10 +33,7 @@ class MeasuredPolicy:
     def __init__(self, policy: Policy, seed: int, jit: bool):
         """`policy` is what is measured, `seed` the run's; `jit` compiles with XLA."""
         self.policy, self.seed, self.jit = policy, seed, jit
-
-        def compiled(method: Callable) -> Callable:
-            return tf.function(method, jit_compile=jit, autograph=False)
-
+        compiled = partial(tf.function, jit_compile=jit, autograph=False)
         self.sample = compiled(self._sample)
         self.nll = compiled(lambda tokens: -tf.reduce_sum(policy.log_probs(tokens), axis=1))  # [n, T] → [n], nats
         self.compare_with = compiled(self._compare_with)
@@ -47,16 +44,14 @@ class MeasuredPolicy:
         return sample_many(self.policy, size, key(self.seed, purpose, step))
 
     def _compare_with(self, oracle: Policy, rows: int, epoch: tf.Tensor, chunk: tf.Tensor) -> Comparison:
-        """Measures the policy where the truth is known.
+        """Measures `rows` of the policy, drawn afresh each epoch, and as many of the oracle, always the same.
 
-        `rows` are drawn from the policy, afresh each epoch, and as many from the oracle, always the same. `epoch` and
-        `chunk`, which counts the parts of one evaluation, are int32 scalars.
+        `epoch` and `chunk`, which counts the parts of one evaluation, are int32 scalars.
         """
-        seq_len, seed = self.policy.seq_len, self.seed
-        shape = [seq_len, rows]
-        fresh = uniforms(shape, key(seed, Purpose.EVALUATE, epoch, chunk))
+        seq_len = self.policy.seq_len
+        fresh = uniforms([seq_len, rows], key(self.seed, Purpose.EVALUATE, epoch, chunk))
         generated, g_entropy, nll_oracle = self.policy.sample_and_compare(fresh, oracle)
-        held_out = uniforms(shape, key(seed, Purpose.TEST_SET, chunk))
+        held_out = uniforms([seq_len, rows], key(self.seed, Purpose.TEST_SET, chunk))
         _, entropy, nll_test = oracle.sample_and_compare(held_out, self.policy)
         nats = nll_oracle, g_entropy, nll_test, nll_oracle - g_entropy, nll_test - entropy
         return Comparison._make([*(each / seq_len for each in nats), generated])
@@ -67,16 +62,12 @@ class MeasuredPolicy:
         tokens, entropy, cross_entropy = self.policy.sample_and_compare(numbers, other)
         return tokens, cross_entropy - entropy
 
-    def scored(
-        self, objective: Objective, pretrained: Policy | None, samples: int, epoch: int
-    ) -> dict[str, tuple[float, float]]:
-        """The mean score by an objective, and the divergence from the pretrained policy.
+    def scored(self, objective: Objective, pretrained: Policy | None, samples: int, epoch: int) -> Figures:
+        """(mean, standard error) of `objective`, and of `kl_to_pretrained`, KL(G ‖ G₀) in nats per sequence.
 
-        Returns (mean, standard error) of `objective`, and of `kl_to_pretrained`, KL(G ‖ G₀) in nats per sequence, along
-        the same `samples`, whose random numbers `epoch` picks; `pretrained` is G₀. Raises UsageError: the objective
-        fails.
+        Both along the same `samples`, whose random numbers `epoch` picks; `pretrained` is G₀. Raises UsageError: the
+        objective fails.
         """
-        assert pretrained is not None
         rows = min(samples, SAMPLE_ROWS)
         chunks = range(-(-samples // rows))
         parts = [self._divergence(pretrained, rows, tf.constant(epoch), tf.constant(chunk)) for chunk in chunks]

@@ -19,7 +19,7 @@ from generator import Policy
 from guidance.guided import Guidance
 from support.config import Config
 from support.objective import Objective
-from support.statistics import mean_and_error
+from support.statistics import Figures, mean_and_error
 
 EVALUATORS = {"oracle": OracleEvaluator, "text": TextEvaluator, "music": TuneEvaluator}  # by kind of data
 
@@ -31,16 +31,9 @@ def evaluator_of(data: Dataset, settings: Settings) -> Evaluator:
 
 def settings_of(config: Config) -> Settings:
     """How much a run's evaluations draw, by the flags."""
-    return Settings(
-        samples=config.eval_samples,
-        d_samples=config.d_eval_samples,
-        candidates=config.candidates,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        pictures=config.log_generation,
-        log_dir=Path(config.log_dir),
-        songs_dir=Path(config.songs_dir) if config.songs_dir else None,
-    )
+    drawn = config.eval_samples, config.d_eval_samples, config.candidates, config.seed, config.batch_size
+    songs_dir = Path(config.songs_dir) if config.songs_dir else None
+    return Settings(*drawn, config.log_generation, Path(config.log_dir), songs_dir)
 
 
 class Measures(NamedTuple):
@@ -55,8 +48,8 @@ def measures_of(config: Config, seqgan: Any) -> Measures:
     """What is measured of the networks of a `model.SeqGAN`, by the flags."""
     policy = MeasuredPolicy(seqgan.policy, config.seed, config.jit)
     guided = MeasuredPolicy(seqgan.guidance.guided, config.seed, config.jit) if seqgan.guidance else None
-    known = MeasuredDiscriminator(seqgan.discriminator, policy) if seqgan.discriminator is not None else None
-    return Measures(policy, guided, known)
+    discriminator = None if seqgan.discriminator is None else MeasuredDiscriminator(seqgan.discriminator, policy)
+    return Measures(policy, guided, discriminator)
 
 
 class Evaluation:
@@ -72,28 +65,25 @@ class Evaluation:
         pretrained: Policy | None = None,
     ):
         """`guidance` has η of the guided policy; `pretrained` is G₀, which `kl_to_pretrained` is from."""
-        self.evaluator, self.objective, self.pretrained = evaluator, objective, pretrained
-        self.policy, self.guided, self.discriminator = measures
-        self.guidance = guidance
-        if not evaluator.settings.d_samples:
-            self.discriminator = None
-        self._of_real: tuple[float, float] | None = None
+        self.evaluator, self.guidance, self.objective, self.pretrained = evaluator, guidance, objective, pretrained
+        self.policy, self.guided, discriminator = measures
+        self.discriminator = discriminator if evaluator.settings.d_samples else None
+        self._of_real: Figures = {}
         if objective and len(real := spread(evaluator.data.validation(), evaluator.settings.samples)):
-            self._of_real = mean_and_error(objective.score(real))
+            self._of_real = {column("objective", "real"): mean_and_error(objective.score(real))}
 
     @property
     def columns(self) -> tuple[str, ...]:
         """All figures that `measure` may return; raises KeyError: METRICS lacks one."""
-        columns = self.evaluator.columns
+        columns = own = self.evaluator.columns
         if self.objective:
             columns = (*columns, "objective", column("objective", "real"), "kl_to_pretrained")
-        guided = guided_columns(columns) if self.guided else ()
-        resampled: tuple[str, ...] = ()
+        columns += guided_columns(columns) if self.guided else ()
         if self.discriminator and self.evaluator.settings.candidates:
-            resampled = resampled_columns(self.evaluator.columns)
-        for name in (found := (*columns, *guided, *resampled)):
+            columns += resampled_columns(own)
+        for name in columns:
             parse(name)
-        return found
+        return columns
 
     def measure(
         self,
@@ -103,39 +93,35 @@ class Evaluation:
         of_policy: bool = True,
         of_discriminator: bool = True,
         since_pretrained: bool = True,
-    ) -> dict[str, tuple[float, float]]:
+    ) -> Figures:
         """The figures of the networks, {name: (value, standard error)}; `epoch` picks random numbers.
 
         `of_policy` False leaves out the policy's own, as where it has not changed; `of_discriminator` False those of a
         discriminator that is not trained yet, and of what it guides; `since_pretrained` False the divergence from G₀.
         """
         evaluator, discriminator = self.evaluator, self.discriminator if of_discriminator else None
-        figures: dict[str, tuple[float, float]] = {}
+        figures: Figures = {}
         if of_policy:
             figures = self._of(self.policy, epoch, due, since_pretrained)
         elif discriminator and evaluator.settings.candidates:
             figures = evaluator.of_policy(self.policy, epoch, Due(True, False, False))  # what candidates begin from
         if discriminator:
             known = evaluator.of_discriminator(discriminator, epoch, figures)
-            figures = {**figures, **known} if of_policy else known
+            figures = figures | known if of_policy else known
         if self.guided and self.guidance and of_discriminator:
             figures["guide_eta"] = float(self.guidance.eta.numpy()), math.nan
             of_guided = self._of(self.guided, epoch, due, since_pretrained)
-            own = set(guided_columns(of_guided)) - {"guide_eta"}
-            figures |= {column(name, "guided"): of_guided[name] for name in of_guided if f"{name}_guided" in own}
+            own = guided_columns(of_guided)
+            figures |= {f"{name}_guided": pair for name, pair in of_guided.items() if f"{name}_guided" in own}
         return figures
 
-    def _of(
-        self, policy: MeasuredPolicy, epoch: int, due: Due, since_pretrained: bool
-    ) -> dict[str, tuple[float, float]]:
+    def _of(self, policy: MeasuredPolicy, epoch: int, due: Due, since_pretrained: bool) -> Figures:
         """The figures of a policy, those of an objective among them."""
         with np.errstate(all="ignore"):
             figures = self.evaluator.of_policy(policy, epoch, due)
-        if self.objective:
-            scored = policy.scored(self.objective, self.pretrained, self.evaluator.settings.samples, epoch)
-            if not since_pretrained:
-                del scored["kl_to_pretrained"]
-            figures |= scored
-            if self._of_real:
-                figures[column("objective", "real")] = self._of_real
-        return figures
+        if not self.objective:
+            return figures
+        scored = policy.scored(self.objective, self.pretrained, self.evaluator.settings.samples, epoch)
+        if not since_pretrained:
+            del scored["kl_to_pretrained"]
+        return figures | scored | self._of_real

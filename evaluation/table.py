@@ -10,7 +10,7 @@ TOLD = ("g_entropy", "objective", "kl_to_pretrained")  # in a line of progress, 
 
 
 def by_importance(names: Iterable[str]) -> list[str]:
-    """The names of an evaluation's figures: NLLs first, then entropies."""
+    """NLLs first, then entropies."""
     return sorted(names, key=lambda name: (not name.startswith("nll"), not name.endswith("entropy")))
 
 
@@ -34,12 +34,11 @@ def table(evaluation: Figures) -> str:
     names = by_importance(dict.fromkeys(parse(name)[0].name for name in evaluation if name != "oracle_entropy"))
     rows: list[tuple[str, ...]] = [("", *forms.values())]
     for name in names:
-        columns = [of_real.get(name, column(name, form)) if form == "real" else column(name, form) for form in forms]
-        rows.append((name, *map(shown, columns)))
+        columns = {form: column(name, form) for form in forms} | ({"real": of_real[name]} if name in of_real else {})
+        rows.append((name, *map(shown, columns.values())))
     kept = [cells for cells in zip(*rows, strict=True) if any(cells[1:])]
-    widths = [max(map(len, cells)) for cells in kept]
-    lines = ((cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in zip(*kept, strict=True))
-    return "\n".join("  ".join(line).rstrip() for line in lines)
+    padded = [[cell.ljust(max(map(len, cells))) for cell in cells] for cells in kept]
+    return "\n".join("  ".join(line).rstrip() for line in zip(*padded, strict=True))
 
 
 def report(evaluation: Figures, *remarks: str) -> str:

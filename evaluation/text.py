@@ -12,7 +12,7 @@ from evaluation.ngrams import bleu, self_bleu
 from evaluation.policy import MeasuredPolicy
 from runs.logs import RunLog
 from support.seeds import Purpose
-from support.statistics import mean_and_error
+from support.statistics import Figures, mean_and_error
 
 SAMPLES = 10  # lines shown at a time
 ORDERS = (2, 3, 4, 5)  # of BLEU
@@ -20,9 +20,9 @@ MAX_NLL_GEN = 2_000  # lines of train
 UNKNOWN = ""  # is in no line, whatever words a corpus has, such as <unk>
 
 
-def by_order(name: str, scores: np.ndarray) -> dict[str, np.ndarray]:
-    """The columns of scores, [n, len(ORDERS)], by the name of a measure and the order."""
-    return {f"{name}{order}": scores[:, i] for i, order in enumerate(ORDERS)}
+def by_order(name: str, scores: np.ndarray) -> Figures:
+    """(mean, standard error) of the columns of scores, [n, len(ORDERS)], by the name of a measure and the order."""
+    return {f"{name}{order}": mean_and_error(scores[:, i]) for i, order in enumerate(ORDERS)}
 
 
 class TextEvaluator(Evaluator):
@@ -30,30 +30,23 @@ class TextEvaluator(Evaluator):
 
     compared = (*(f"{kind}{n}" for kind in ("bleu", "self_bleu") for n in ORDERS), "copied_share", "length")
 
-    def compare(self, rows: np.ndarray) -> dict[str, tuple[float, float]]:
+    def compare(self, rows: np.ndarray) -> Figures:
         """Compares sequences, int32 [n, T], with real lines; ends and padding are no tokens here.
 
-        Returns:
-            (mean over the sequences, standard error of the mean) of
-            - `bleu2` to `bleu5`: `ngrams.bleu` with the test lines (at most 2,000) as references;
-            - `self_bleu2` to `self_bleu5`: `ngrams.self_bleu` among the sequences, whose errors it takes for
-              independent;
-            - `copied_share`: share of sequences that are, whole, a line of train;
-            - `length`: tokens a sequence.
-            What needs test is left out where it is empty; self-BLEU needs two sequences, and all figures one.
+        Returns (mean over the sequences, standard error of the mean) of `bleu2` to `bleu5`, with the test lines (at
+        most 2,000) as references; `self_bleu2` to `self_bleu5`; `copied_share`, the share of sequences that are, whole,
+        a line of train; `length`, tokens a sequence. What needs test is left out where it is empty; self-BLEU needs two
+        sequences, and all figures one.
         """
         if not len(rows):
             return {}
-        vocabulary = self.data.vocabulary
-        sequences, references = vocabulary.strip(rows), vocabulary.strip(self.data.test)
-        values: dict[str, np.ndarray] = {}
-        if references:
-            values |= by_order("bleu", bleu(sequences, references, ORDERS))
+        sequences, references = map(self.data.vocabulary.strip, (rows, self.data.test))
+        figures = by_order("bleu", bleu(sequences, references, ORDERS)) if references else {}
         if len(sequences) > 1:
-            values |= by_order("self_bleu", self_bleu(sequences, ORDERS))
-        values["copied_share"] = self.data.lines["train"].contains(sequences)
-        values["length"] = np.array([len(sequence) for sequence in sequences])
-        return {name: mean_and_error(numbers) for name, numbers in values.items()} | super().compare(rows)
+            figures |= by_order("self_bleu", self_bleu(sequences, ORDERS))
+        figures["copied_share"] = mean_and_error(self.data.lines["train"].contains(sequences))
+        figures["length"] = mean_and_error(np.array([len(sequence) for sequence in sequences]))
+        return figures | super().compare(rows)
 
     def show(self, policy: MeasuredPolicy, epoch: int, due: Due, log: RunLog) -> None:
         """Every --sample_every epochs and at a phase's end: some generated and some real lines, as text."""
@@ -77,19 +70,16 @@ class TexygenEvaluator(TextEvaluator):
             lines[split].append(tokens)
         self.written, self.longest = lines["test"], max(whole.lengths)
         seen, count = lines["train"] + lines["valid"], settings.samples
-        self.of_real = {f"real_{name}": pair for name, pair in self._bleu(some(lines["valid"], MAX_HELD_OUT)).items()}
+        self.of_real = self._bleu(some(lines["valid"], MAX_HELD_OUT), "real_texygen_bleu")
         if len(seen) >= count:
-            among = by_order("real_texygen_self_bleu", self_bleu(some(seen, count), ORDERS))
-            self.of_real |= {name: mean_and_error(values) for name, values in among.items()}
+            self.of_real |= by_order("real_texygen_self_bleu", self_bleu(some(seen, count), ORDERS))
 
-    def of_policy(self, policy: MeasuredPolicy, epoch: int, due: Due) -> dict[str, tuple[float, float]]:
+    def of_policy(self, policy: MeasuredPolicy, epoch: int, due: Due) -> Figures:
         """As `TextEvaluator`; where samples are due, (value, standard error) of Texygen's figures, too.
 
-        Those are, beside the ones of `compare`,
-        - `texygen_nll_gen`: -log G of lines of train (at most 2,000), nats, over the tokens of the longest line of the
-          data: Texygen counts the padding, which costs nothing, as tokens;
-        - `real_texygen_...`: BLEU of validation lines (at most 2,000), and self-BLEU among `settings.samples` real
-          lines, if there are as many.
+        Beside those of `compare` there is `texygen_nll_gen`: -log G of lines of train (at most 2,000), nats, over the
+        tokens of the longest line, as Texygen counts the padding. `real_texygen_...` are BLEU of validation lines (at
+        most 2,000), and self-BLEU among `settings.samples` real lines, if there are as many.
         """
         figures = super().of_policy(policy, epoch, due)
         if not due.samples:
@@ -97,23 +87,19 @@ class TexygenEvaluator(TextEvaluator):
         of_train = nats(policy, spread(self.data.lines["train"], MAX_NLL_GEN))
         return figures | {"texygen_nll_gen": mean_and_error(of_train / self.longest)} | self.of_real
 
-    def compare(self, rows: np.ndarray) -> dict[str, tuple[float, float]]:
-        """As `TextEvaluator.compare`, and two more, (mean over the sequences, standard error of the mean).
+    def compare(self, rows: np.ndarray) -> Figures:
+        """As `TextEvaluator`, `texygen_self_bleu2` to `5`, which are its self-BLEU, and `texygen_bleu2` to `5`.
 
-        - `texygen_bleu2` to `texygen_bleu5`: `ngrams.bleu` with all test lines as references, compared as they are
-          written, so that an unknown token occurs in none of them; left out where test is empty;
-        - `texygen_self_bleu2` to `texygen_self_bleu5`: self-BLEU, which has no other definition.
+        The last have all test lines as references, as they are written, so that an unknown token occurs in none.
         """
         figures = super().compare(rows)
         among = {f"texygen_{name}": pair for name, pair in figures.items() if name.startswith("self_bleu")}
         shown = [*self.data.vocabulary.entries, UNKNOWN]
-        return figures | among | self._bleu([[shown[i] for i in ids] for ids in self.data.vocabulary.strip(rows)])
+        lines = [[shown[i] for i in ids] for ids in self.data.vocabulary.strip(rows)]
+        return figures | among | self._bleu(lines, "texygen_bleu")
 
-    def _bleu(self, lines: Sequence[Sequence[str]]) -> dict[str, tuple[float, float]]:
-        if not lines or not self.written:
-            return {}
-        scores = by_order("texygen_bleu", bleu(lines, self.written, ORDERS))
-        return {name: mean_and_error(values) for name, values in scores.items()}
+    def _bleu(self, lines: Sequence[Sequence[str]], name: str) -> Figures:
+        return by_order(name, bleu(lines, self.written, ORDERS)) if lines and self.written else {}
 
 
 def some(lines: Sequence[Sequence[str]], most: int) -> list[Sequence[str]]:

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -21,10 +22,14 @@ from evaluation.policy import MeasuredPolicy
 from runs.directories import MEDIA, SONGS, write_whole
 from runs.logs import RunLog
 from support.seeds import Purpose
-from support.statistics import mean_and_error
+from support.statistics import Figures, mean_and_error
 
 SAMPLES = len(SONGS)  # tunes shown, played and written to files at a time
 COPY_LENGTH = 16  # tokens; the shortest stretch of a training tune that counts as copied, in shorter sequences all
+MUSICAL = (  # what `musical` tells
+    *("scale_consistency", "pitch_class_entropy", "stepwise", "ends_on_tonic", "repeated_bars"),
+    *("alike_after_2", "alike_after_4", "alike_after_8"),
+)
 
 
 class TuneEvaluator(Evaluator):
@@ -32,15 +37,14 @@ class TuneEvaluator(Evaluator):
 
     compared = (
         *("bleu2", "bleu3", "bleu4", "self_bleu4", "mse", "rest_share", "pitch_range", "copied_share", "longest_copy"),
-        *("scale_consistency", "pitch_class_entropy", "stepwise", "ends_on_tonic", "repeated_bars"),
-        *("alike_after_2", "alike_after_4", "alike_after_8", "interval_divergence", "rhythm_divergence"),
+        *(*MUSICAL, "interval_divergence", "rhythm_divergence"),
     )
 
     def compares(self, due: Due) -> bool:
         """At the end of a phase alone, as it takes seconds."""
         return due.last
 
-    def likelihoods(self, policy: MeasuredPolicy, generated: np.ndarray) -> dict[str, tuple[float, float]]:
+    def likelihoods(self, policy: MeasuredPolicy, generated: np.ndarray) -> Figures:
         """As in `Evaluator`; their errors take no account of windows that share a tune."""
         measured = {"g_entropy": generated, "nll_valid": self.data.valid, "nll_test": self.data.test}
         # All in one call, as each shape would be compiled on its own.
@@ -48,7 +52,7 @@ class TuneEvaluator(Evaluator):
         parts = np.split(nll, np.cumsum([len(tokens) for tokens in measured.values()])[:-1])
         return {name: mean_and_error(part) for name, part in zip(measured, parts, strict=True) if len(part)}
 
-    def compare(self, samples: np.ndarray) -> dict[str, tuple[float, float]]:
+    def compare(self, samples: np.ndarray) -> Figures:
         """Compares sequences, int32 [n, T], with real tunes.
 
         The paper reports BLEU-4 and MSE for music and says neither what the references are nor between what pairs it
@@ -56,14 +60,12 @@ class TuneEvaluator(Evaluator):
 
         Returns:
             (mean over the sequences, standard error of the mean) of
-            - `bleu2`, `bleu3`, `bleu4`: `ngrams.bleu` with all test windows as references;
-            - `self_bleu4`: `ngrams.self_bleu` among the sequences, whose errors it takes for independent;
+            - `bleu2`, `bleu3`, `bleu4`, with all test windows as references; `self_bleu4`;
             - `mse`: `nearest_squared_difference` to the test windows, semitones²;
             - `rest_share`: share of tokens that are rests;
             - `pitch_range`: highest less lowest pitch of a sequence, semitones;
-            - `copied_share`: share of sequences with 16 or more consecutive tokens of a training tune in them or, where
-              --seq_len is less, that are such a stretch whole;
-            - `longest_copy`: tokens of the longest stretch that a training tune has too;
+            - `longest_copy`: tokens of the longest stretch that a training tune has too; `copied_share`: share of
+              sequences where it has 16 tokens or, where --seq_len is less, all;
             - what `musical` tells of each, and of all `interval_divergence` and `rhythm_divergence`, the `divergence`
               of their `intervals` and `rhythms` from those of the test windows.
             What needs test is left out where it is empty; self-BLEU needs two sequences, and all figures one. A
@@ -80,9 +82,8 @@ class TuneEvaluator(Evaluator):
             values["self_bleu4"] = self_bleu(samples, orders=(4,))[:, 0]
         values["rest_share"] = (samples == REST).mean(axis=1)
         values["pitch_range"] = pitch_range(pitches)
-        values["longest_copy"] = np.array(
-            [stretch.length for stretch in longest_copies(samples, self.data.tunes.train)]
-        )
+        copies = longest_copies(samples, self.data.tunes.train)
+        values["longest_copy"] = np.array([stretch.length for stretch in copies])
         values["copied_share"] = values["longest_copy"] >= min(COPY_LENGTH, samples.shape[1])
         tunes = [analysed(tokens, self.data.grid) for tokens in samples]
         each = [musical(tune) for tune in tunes]
@@ -99,10 +100,7 @@ class TuneEvaluator(Evaluator):
         return [analysed(tokens, self.data.grid) for tokens in self.data.test]
 
     def show(self, policy: MeasuredPolicy, epoch: int, due: Due, log: RunLog) -> None:
-        """Every --sample_every epochs and at a phase's end: tunes to see and hear, and sample*.mid written anew.
-
-        These are in --log_dir and, as a copy, in --songs_dir, if there is one.
-        """
+        """Where samples are due: tunes to see and hear, and sample*.mid written anew to --log_dir and --songs_dir."""
         if not due.samples:
             return
         data, settings, grid = self.data, self.settings, self.data.grid
@@ -128,9 +126,8 @@ _SCALE = np.array([0, 2, 4, 5, 7, 9, 11])  # a major scale, and the minor one of
 def nearest_squared_difference(samples: np.ndarray, references: np.ndarray) -> np.ndarray:
     """Mean squared difference of pitch between each sample and the reference it is nearest to, semitones².
 
-    The mean is over the frames in which both sound; a rest has no pitch. The nearest reference, and not the mean over
-    all, because a single held note is closer to all tunes on average than another real tune is (on Nottingham 23
-    against 48).
+    The mean is over the frames in which both sound; a rest has no pitch. It is the nearest reference, as a held note is
+    closer to all tunes on average than another real tune is.
 
     `samples`: MIDI pitches, 0 a rest, int [n, T]. `references`: the same, int [m, T], m >= 1. Returns float64 [n]; NaN
     where a sample sounds at no time together with any reference.
@@ -149,9 +146,6 @@ def pitch_range(samples: np.ndarray) -> np.ndarray:
     return np.fmax.reduce(pitches, axis=1) - np.fmin.reduce(pitches, axis=1)
 
 
-# What a musician hears
-
-
 def musical(tune: Tune) -> dict[str, float]:
     """Figures of one tune, NaN where it has too few notes or bars for them.
 
@@ -164,25 +158,28 @@ def musical(tune: Tune) -> dict[str, float]:
         - `alike_after_2`, `_4`, `_8`: share of its tokens that are what they were so many bars before.
     """
     tokens, pitches = tune.tokens, tune.notes[:, 0]
-    bars = tokens[: len(tokens) // tune.bar * tune.bar].reshape(-1, tune.bar)
-    again = [bool((bars[:i] == bars[i]).all(axis=1).any()) for i in range(1, len(bars))]
-    figures = {"repeated_bars": float(np.mean(again)) if again else math.nan}
+    figures: dict[str, Any] = dict.fromkeys(MUSICAL, math.nan)
+    bars = bars_of(tokens, tune)
+    if len(bars) > 1:
+        figures["repeated_bars"] = np.mean([(bars[:i] == bars[i]).all(axis=1).any() for i in range(1, len(bars))])
     for count in (2, 4, 8):
         lag = count * tune.bar
-        alike = float(np.mean(tokens[lag:] == tokens[:-lag])) if lag < len(tokens) else math.nan
-        figures[f"alike_after_{count}"] = alike
-    share = np.bincount(pitches % 12, minlength=12) / max(len(pitches), 1)
+        if lag < len(tokens):
+            figures[f"alike_after_{count}"] = np.mean(tokens[lag:] == tokens[:-lag])
+    if len(pitches):
+        share = np.bincount(pitches % 12, minlength=12) / len(pitches)
+        figures["scale_consistency"] = max(share[(tonic + _SCALE) % 12].sum() for tonic in range(12))
+        figures["pitch_class_entropy"] = entr(share).sum() / math.log(2)
+        figures["ends_on_tonic"] = pitches[-1] % 12 == tune.key.tonic
     moves = np.abs(np.diff(pitches))
-    moves = moves[moves > 0]
-    some = len(pitches) > 0
-    return figures | {
-        "scale_consistency": max(float(share[(tonic + _SCALE) % 12].sum()) for tonic in range(12))
-        if some
-        else math.nan,
-        "pitch_class_entropy": float(entr(share).sum() / math.log(2)) if some else math.nan,
-        "stepwise": float(np.mean(moves <= 2)) if len(moves) else math.nan,
-        "ends_on_tonic": float(pitches[-1] % 12 == tune.key.tonic) if some else math.nan,
-    }
+    if moves.any():
+        figures["stepwise"] = np.mean(moves[moves > 0] <= 2)
+    return {name: float(figure) for name, figure in figures.items()}
+
+
+def bars_of(values: np.ndarray, tune: Tune) -> np.ndarray:
+    """What a tune has for each token, [T], a row for each whole bar."""
+    return values[: len(values) // tune.bar * tune.bar].reshape(-1, tune.bar)
 
 
 def intervals(tune: Tune) -> Counter:
@@ -194,7 +191,7 @@ def rhythms(tune: Tune) -> Counter:
     """How often each pattern of onsets fills a bar."""
     begins = np.zeros(len(tune.tokens), bool)
     begins[tune.notes[:, 1]] = True
-    return Counter(bar.tobytes() for bar in begins[: len(begins) // tune.bar * tune.bar].reshape(-1, tune.bar))
+    return Counter(bar.tobytes() for bar in bars_of(begins, tune))
 
 
 def divergence(samples: Sequence[Counter], references: Sequence[Counter]) -> tuple[float, float]:
@@ -206,9 +203,8 @@ def divergence(samples: Sequence[Counter], references: Sequence[Counter]) -> tup
     jackknife's, a sample left out at a time. NaN where nothing is counted.
     """
     kinds = sorted(set().union(*samples, *references))
-    counts, others = (
-        np.array([[each[kind] for kind in kinds] for each in part], float) for part in (samples, references)
-    )
+    tables = ([[each[kind] for kind in kinds] for each in part] for part in (samples, references))
+    counts, others = (np.array(table, float) for table in tables)
     if not kinds or not counts.sum() or not others.sum():
         return math.nan, math.nan
     other = others.sum(axis=0) / others.sum()

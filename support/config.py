@@ -14,7 +14,6 @@ from support.presets import PRESETS
 from support.registries import DATASETS, DISCRIMINATORS, G_UPDATES, REWARDS, DiscriminatorEntry, RewardEntry, explained
 
 __all__ = ["FIELDS", "Config", "UsageError", "first_line"]
-OWN = "FILE.py:NAME"  # in the values of a `Need`: any that names a user's own code
 TUNES = "data/Nottingham"
 RATES = ("g_pretrain", "g", "d")  # the learning rates that may decay: those of --g_pretrain_lr, --g_lr, --d_lr
 TOKEN_LENGTH = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(s|beats?)")
@@ -29,8 +28,7 @@ class Need(NamedTuple):
 
 def on(flag: str, *values: str) -> Need:
     """Needs another flag to have one of these values."""
-    words = f"without --{flag} {' or '.join(values)}"
-    return Need(words, lambda c: (OWN if own_code.is_own(getattr(c, flag)) else getattr(c, flag)) in values)
+    return Need(f"without --{flag} {' or '.join(values)}", lambda c: getattr(c, flag) in values)
 
 
 def above_0(flag: str) -> Need:

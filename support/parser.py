@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from support.config import FIELDS, SECTIONS, Config, check, check_effect, discriminator_entry
 from support.config_file import trained
 from support.errors import UsageError, first_line
-from support.own_code import check_name, is_own
+from support.own_code import is_own
 from support.presets import FOLD_DEFAULTS, PRESETS
 
 EPILOG = """an example, a minute on two cores:
@@ -122,12 +122,13 @@ def number(kind: type, low: float | None, high: float | None):
     return read
 
 
-def word(flag: str, choices: Collection[str], own: str):
+def word(choices: Collection[str], own: str):
     """A reader of one of a set of words or, where `own` says its form, of the name of a user's own code."""
 
     def read(text: str) -> str:
         if own and is_own(text):
-            check_name(flag, text)
+            if not all(text.rpartition(":")):
+                raise argparse.ArgumentTypeError(f"{text!r} is not a {own}")
         elif text not in choices:
             shown = ", ".join(choices) + (f", or {own}" if own else "")
             raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {shown})")
@@ -167,7 +168,7 @@ def make_parser(kind: type[Parser] = Parser, preset: str = "default") -> Parser:
         read, words, item = str, None, field.type if field.type in (str, int, float) else int
         if meta["choices"]:
             words = "|".join([*meta["choices"], *([meta["own"]] if meta["own"] else [])])
-            read = word(name, meta["choices"], meta["own"])
+            read = word(meta["choices"], meta["own"])
         elif item is not str:
             words, read = item.__name__.upper(), number(item, meta["low"], meta["high"])
         several: dict[str, Any] = {"nargs": "*" if meta["choices"] else "+"} if isinstance(field.default, tuple) else {}
@@ -197,8 +198,8 @@ def read_flags(argv: Sequence[str]) -> Config:
     """
     given = explicit_flags(argv)
     config = Config(**(defaults_of(given) | given)) if given.get("is_train", True) else trained(given)
-    check(config)
     check_effect(config, given)
+    check(config)
     return config
 
 

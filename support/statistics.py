@@ -1,11 +1,9 @@
 """Means, ratios and log-means with their standard errors."""
 
-from collections.abc import Mapping
-
 import numpy as np
 from scipy.special import logsumexp
 
-Figures = Mapping[str, tuple[float, float]]  # {name: (value, standard error)}; an unknown error is NaN
+Figures = dict[str, tuple[float, float]]  # {name: (value, standard error)}; an unknown error is NaN
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float]:

@@ -80,8 +80,8 @@ SIZES = shlex.split(
 TINY = [*SIZES, *shlex.split("--vocab_size 4 --oracle_emb_dim 3 --oracle_hidden_dim 4")]
 BIGRAM = [*TINY, *shlex.split("--discriminator bigram --d_draws 8")]
 QUICK = (  # files that take seconds, for `-m quick`
-    *("bad_input", "checkpoints", "discriminator", "fetch_nottingham", "metrics", "midi", "oracle"),
-    *("prepare_quatrains", "readme", "seeds"),
+    *("bad_input", "checkpoints", "discriminator", "fetch_nottingham", "midi", "oracle"),
+    *("metric_registry", "packages", "readme", "seeds"),
 )
 NOT_COMPILED = FREE_TO_CHANGE | {"evaluate", "data_dir", "token_length"}  # flags that no step is compiled from
 LENGTHS = ("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs")
@@ -228,9 +228,9 @@ STEPS = ("mle_epoch", "mle_step", "g_step", "d_step", "follow_policy", "begin_ad
 
 
 class Watched:
-    """A SeqGAN of which `after` is told each step: its name, its arguments and its result, once it is taken."""
+    """A SeqGAN of which `after` is told each step, once it is taken: its name and its arguments."""
 
-    def __init__(self, seqgan: SeqGAN, after: Callable[[str, tuple, Any], None]):
+    def __init__(self, seqgan: SeqGAN, after: Callable[[str, tuple], None]):
         self._seqgan, self._after = seqgan, after
 
     def __getattr__(self, name: str) -> Any:
@@ -240,26 +240,26 @@ class Watched:
 
         def step(*arguments, **named):
             result = part(*arguments, **named)
-            self._after(name, arguments, result)
+            self._after(name, (*arguments, *named.values()))
             return result
 
         return step
 
 
-def watching(after: Callable[[str, tuple, Any], None]) -> program.Makers:
-    """The makers of a run that shares what is compiled and is `Watched`."""
-    return MAKERS._replace(seqgan=lambda *given, **more: Watched(shared_seqgan(*given, **more), after))
+def watching(after: Callable[[str, tuple], None], makers: program.Makers = MAKERS) -> program.Makers:
+    """Makers whose run is `Watched`; by default they share what is compiled."""
+    return makers._replace(seqgan=lambda *given, **more: Watched(makers.seqgan(*given, **more), after))
 
 
-def interrupted_at(step: int) -> program.Makers:
+def interrupted_at(step: int, makers: program.Makers = MAKERS) -> program.Makers:
     """The makers of a run that is sent SIGTERM during its step of this number, from 1, counted in this process."""
     count = itertools.count(1)
 
-    def after(name: str, arguments: tuple, result: Any) -> None:
+    def after(name: str, arguments: tuple) -> None:
         if name in ("mle_epoch", "mle_step", "g_step", "d_step") and next(count) == step:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    return watching(after)
+    return watching(after, makers)
 
 
 def resumed_alike(folder: Path, words: Sequence[str], *steps: int) -> list[str]:

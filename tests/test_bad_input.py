@@ -15,41 +15,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fault_injection import ROOT, SIZES, TINY
+from fault_injection import ROOT, SIZES, TINY, fitting
 
 import main as program
-from data import prepare_quatrains
 from data.music.dataset import NottinghamData  # noqa: F401, imported before output is captured
-from support.config import ABOVE_ZERO, Config, UsageError, check_effect
-from support.parser import Parser, parse
+from support.config import FIELDS, Config, UsageError, lacking
+from support.parser import Parser, read_flags
 from tools import plot_curves, report, sample, sweep, temperatures
 
-COUNTS = [name for name, field in Config.__dataclass_fields__.items() if field.type is int]
-REALS = [name for name, field in Config.__dataclass_fields__.items() if field.type is float]
+COUNTS, REALS, BOOLEANS = ([n for n, f in FIELDS.items() if f.type is kind] for kind in (int, float, bool))
 LISTS = ["d_filter_sizes", "d_num_filters"]
-BOOLEANS = [name for name, field in Config.__dataclass_fields__.items() if field.type is bool]
 MAY_BE_ZERO = {
-    *(
-        "seed",
-        *("threads", "d_eval_samples", "candidates", "mle_steps", "reference_every", "frame_beats"),
-        *("scheduled_sampling", "mle_lr", "average", "kl_weight", "rollout_num", "guide_eta", "d_draws"),
-        "objective_weight",
-        "oracle_seed",
-        "split_seed",
-        "train_size",
-        "pretrain_g_epochs",
-        "pretrain_d_epochs",
-        "total_epochs",
-        "d_steps",
-    ),
-    *("g_pretrain_lr", "g_lr", "d_lr", "d_l2", "rollout_lag"),
+    *("seed", "oracle_seed", "threads", "d_eval_samples", "candidates", "train_size", "d_draws", "rollout_num"),
+    *("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs", "mle_steps", "d_steps"),
+    *("scheduled_sampling", "average", "kl_weight", "guide_eta", "objective_weight", "rollout_lag"),
+    *("g_pretrain_lr", "g_lr", "d_lr", "d_l2"),
 }
 
 
-def one_line(capsys, argv: list[str], *words: str) -> None:
+def one_line(capsys, argv: list[str], *words: str, makers: program.Makers = program.MAKERS) -> None:
     """Runs the program and checks that it ends as it should."""
     try:
-        status = program.main(argv)
+        status = program.main(argv, makers)
     except SystemExit as stop:
         status = stop.code
     error = capsys.readouterr().err
@@ -85,9 +72,13 @@ OF_ONE_FLAG = [
     ("--dropout_keep_prob 1.01", "more than 1"),
     ("--g_dropout_keep_prob 1.01", "more than 1"),
     ("--rollout_lag 1.5", "more than 1"),
-    ("--frame_seconds 11", "more than 10"),
-    ("--frame_beats 4.5 --dataset Nottingham", "more than 4"),
-    ("--frame_beats 0.05 --dataset Nottingham", "--frame_beats: 0.05 is neither 0 nor 0.0625 or more"),
+    ("--cosine_decay g h", "invalid choice: 'h' (choose from g_pretrain, g, d)"),
+    ("--reward mine.py", "invalid choice: 'mine.py' (choose from discriminator, "),
+    ("--reward mine.py:", "'mine.py:' is not a FILE.py:FUNCTION"),
+    *(
+        (f"--token_length {value}", "not 0.01s to 10s, nor")
+        for value in ("11s", "0.001s", "5beats", "0.05beats", "1", "x")
+    ),
     ("--d_filter_sizes 1 2 x", "not an integer"),
     ("--d_num_filters 5 0", "less than 1"),
     ("--dataset MNIST", "invalid choice"),
@@ -102,7 +93,7 @@ OF_ONE_FLAG = [
     ("extra", "unrecognized"),
     ("'two\nlines'", "unrecognized"),
     ("--log_dir ''", "is empty"),
-    ("--data_dir t/\udcff.txt", "'t/\\udcff.txt' is not UTF-8"),
+    ("--log_dir t/\udcff.txt", "'t/\\udcff.txt' is not UTF-8"),
     ("--eval_log_dir ''", "is empty"),
     ("--log_dir", "expected one argument"),
     ("--batchsize 5", "did you mean --batch_size?"),
@@ -114,7 +105,8 @@ OF_ONE_FLAG = [
 @pytest.mark.parametrize(("words", "why"), OF_NUMBERS + OF_ONE_FLAG)
 def test_a_flag_that_cannot_be(capsys, words, why):
     argv = shlex.split(words)
-    one_line(capsys, [*TINY, *argv], argv[0].split("\n")[0], why)
+    more = ["--dataset", "Nottingham"] if argv[0] == "--token_length" else []
+    one_line(capsys, fitting(TINY, [*argv, *more]), argv[0].split("\n")[0], why)
 
 
 # ---- flags that contradict each other
@@ -131,10 +123,20 @@ OF_SEVERAL_FLAGS = [
     ("--train_size 1", "--train_size: 1 is less than one batch (2)"),
     ("--train_size 3 --d_batch_size 10", "--train_size: 3 is less than one batch (5)"),
     ("--pretrain_g_epochs 0 --total_epochs 0", "--pretrain_g_epochs and --total_epochs are both 0"),
+    ("--baseline prefix --rollout_num 0", "--baseline prefix needs a --rollout_num of 1 or more"),
+    ("--d_draws 3 --d_batch_size 8", "--d_draws: 3 is less than half a --d_batch_size of 8"),
+    ("--d_eval_samples 1", "--d_eval_samples: 1 has no standard error"),
+    ("--reward optimal --dataset text --data_dir x", "--reward optimal needs --dataset LSTM"),
+    ("--reward bleu", "--reward bleu compares with the training set: with --dataset LSTM give a --train_size"),
+    ("--g_update expected", "--g_update expected needs --discriminator bigram or lstm"),
+    ("--g_update expected --discriminator bigram --d_draws 9", "--g_update expected needs --reward log_odds"),
+    (
+        "--g_update fold --discriminator lstm --pretrain_d_epochs 0 --d_draws 9",
+        "--pretrain_d_epochs and --d_steps are 1",
+    ),
+    ("--g_update fold --discriminator lstm --mle_steps 2 --d_draws 9", "--mle_steps and --kl_weight 0"),
     ("--log_dir a --eval_log_dir a", "--log_dir and --eval_log_dir are both a"),
     ("--dataset Nottingham --log_dir a --songs_dir ./a", "--log_dir and --songs_dir are both a"),
-    ("--songs_dir a", "--songs_dir has no effect without --dataset Nottingham"),
-    ("--onsets", "--onsets has no effect without --dataset Nottingham"),
     ("--log_dir a --eval_log_dir ./b/../a/", "--log_dir and --eval_log_dir are both a"),
     ("--overwrite --no-is_train", "--overwrite and --no-is_train"),
 ]
@@ -143,63 +145,115 @@ OF_SEVERAL_FLAGS = [
 @pytest.mark.parametrize(("words", "why"), OF_SEVERAL_FLAGS)
 def test_flags_that_contradict_each_other(capsys, tmp_path, monkeypatch, words, why):
     monkeypatch.chdir(tmp_path)
-    one_line(capsys, [*TINY, *shlex.split(words)], why)
+    one_line(capsys, fitting(TINY, shlex.split(words)), why)
     assert not list(tmp_path.iterdir())
 
 
 # ---- flags without effect
 
-IN_VAIN = [
-    ("--data_dir lines.txt", "--data_dir has no effect without --dataset Nottingham or text"),
-    ("--tokens char", "--tokens has no effect without --dataset text"),  # though it is the default's value
-    ("--min_count 2", "without --dataset text"),
-    ("--long_lines drop", "without --dataset text"),
-    ("--split_seed 2", "without --dataset text"),
-    ("--dataset Nottingham --split_seed 2", "without --dataset text"),
-    ("--dataset text --data_dir x --frame_seconds 0.5", "--frame_seconds has no effect without --dataset Nottingham"),
-    ("--window_stride 2", "without --dataset Nottingham"),
-    ("--save_media", "without --dataset Nottingham"),
-    ("--no-save_media", "without --dataset Nottingham"),
-    ("--dataset Nottingham --frame_beats 1 --frame_seconds 0.4", "--frame_seconds has no effect with --frame_beats 1"),
-    ("--frame_beats 0.5", "--frame_beats has no effect without --dataset Nottingham"),
-    ("--sample_every 5", "--sample_every has no effect without --dataset Nottingham or text"),
-    ("--dataset Nottingham --log_generation", "--log_generation has no effect without --dataset LSTM"),
-    ("--dataset Nottingham --vocab_size 9", "--vocab_size has no effect without --dataset LSTM or text"),
-    ("--oracle_params x.npz --vocab_size 9", "--vocab_size has no effect with --oracle_params x.npz"),
-    ("--oracle_params x.npz --oracle_seed 9", "--oracle_seed has no effect with --oracle_params x.npz"),
-    ("--dataset Nottingham --oracle_seed 9", "--oracle_seed has no effect without --dataset LSTM"),
-    ("--oracle_emb_dim 9 --oracle_params x.npz", "--oracle_emb_dim has no effect with --oracle_params x.npz"),
-    ("--oracle_hidden_dim 9 --oracle_params x.npz", "--oracle_hidden_dim has no effect with"),
-    ("--dataset text --data_dir x --oracle_params x.npz", "--oracle_params has no effect without --dataset LSTM"),
+IN_VAIN = [  # beside some flags each of others has no effect, and why
+    ("", "data_dir=x sample_every=5", "with --dataset LSTM"),
+    ("", "tokens=char min_count=2 long_lines=drop", "without --dataset text"),  # though one is the default's value
+    ("", "window_stride=2 songs_dir=a onsets no-onsets token_length=1s", "without --dataset Nottingham"),
+    ("--dataset text --data_dir x", "log_generation", "without --dataset LSTM or Nottingham"),
+    ("--dataset text --data_dir x", "oracle_params=x.npz oracle_init=normal", "without --dataset LSTM"),
+    ("--dataset Nottingham", "vocab_size=9", "with --dataset Nottingham"),
+    (
+        "--oracle_params x.npz",
+        "vocab_size=9 oracle_seed=9 oracle_emb_dim=9 oracle_hidden_dim=9",
+        "with --oracle_params x.npz",
+    ),
+    # phases that there are not
+    (
+        "--total_epochs 0",
+        "g_lr=1 g_steps=2 mle_steps=1 d_steps=1 kl_weight=1 rollout_num=1 rollout_lag=1 baseline=batch "
+        "g_update=expected cosine_decay=g",
+        "with --total_epochs 0",
+    ),
+    (
+        "--total_epochs 0",
+        "discriminator=pooled dropout_keep_prob=1 d_emb_dim=3 d_lr=1 d_epochs=1 d_draws=9 d_l2=0 d_batch_size=8 "
+        "d_eval_samples=8 candidates=2 cosine_decay=d",
+        "with --total_epochs 0 and without --pretrain_d_epochs above 0",
+    ),
+    (
+        "--total_epochs 0 --objective x.py:f",
+        "objective_weight=0.5",
+        "with --total_epochs 0 and without --pretrain_d_epo",
+    ),
+    (
+        "--total_epochs 0 --pretrain_d_epochs 0",
+        "discriminator=bigram",
+        "with --total_epochs 0 and without --pretrain_d_",
+    ),
+    (
+        "--pretrain_g_epochs 0",
+        "g_pretrain_lr=1 scheduled_sampling=0.1 pretrained=x cosine_decay=g_pretrain g_dropout_keep_prob=0.5",
+        "with --pretrain_g_epochs 0",
+    ),
+    ("--pretrain_d_epochs 0 --d_steps 0", "d_lr=1 d_draws=64", "with --pretrain_d_epochs and --d_steps 0"),
+    ("--no-evaluate", "eval_samples=9 d_eval_samples=8 candidates=2", "with --no-evaluate"),
+    # networks and rewards that there are not
+    (
+        "--reward constant",
+        "d_lr=1 d_steps=1 pretrain_d_epochs=1 discriminator=bigram cosine_decay=d",
+        "without --reward discriminator or log_odds",
+    ),
+    ("--reward constant", "rollout_num=2 rollout_lag=0.5", "with --reward constant and without --kl_weight above 0"),
+    ("--objective x.py:f", "reward=log_odds d_steps=2", "with --objective and without --objective_weight below 1"),
+    ("", "objective_weight=0.5", "without --objective"),
+    ("", "d_hidden_dim=9", "without --discriminator pooled or lstm"),
+    ("", "guide_eta=1", "without --discriminator bigram or lstm"),
+    ("--discriminator bigram", "d_filter_sizes=1 d_num_filters=1", "without --discriminator cnn or pooled"),
+    ("--rollout_num 0", "rollout_lag=0.5", "without --rollout_num above 0"),
+    ("--d_eval_samples 0", "candidates=3", "without --d_eval_samples above 0"),
+    ("--train_size 8", "d_draws=8", "with --train_size 8"),
+    (
+        "--discriminator bigram --g_update fold",
+        "g_lr=1 baseline=batch cosine_decay=g",
+        "without --g_update sampled or expected",
+    ),
+    (
+        "--discriminator bigram --g_update expected --reward log_odds --rollout_num 0",
+        "baseline=batch",
+        "with --g_update expected and without rollouts",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("words", "why"), IN_VAIN)
-def test_a_flag_without_effect(capsys, tmp_path, monkeypatch, words, why):
+@pytest.mark.parametrize(
+    ("words", "flag", "why"), [(w, flag, why) for w, some, why in IN_VAIN for flag in some.split()]
+)
+def test_a_flag_without_effect(capsys, tmp_path, monkeypatch, words, flag, why):
     monkeypatch.chdir(tmp_path)
-    one_line(capsys, [*SIZES, *shlex.split(words)], why)
+    name = flag.replace("=", " ") if flag.startswith("cosine") else flag.partition("=")[0].removeprefix("no-")
+    one_line(capsys, [*shlex.split(words), f"--{flag}"], f"--{name} has no effect {why}")
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_flag_needs_is_a_flag_and_a_value_of_it():
-    for field in Config.__dataclass_fields__.values():
-        for other, *values in field.metadata["needs"]:
-            choices = Config.__dataclass_fields__[other].metadata["choices"]
-            assert all(choices is None or value in choices for value in values), field.name
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--preset music --total_epochs 0",  # of a preset's values some may have none
+        "--preset paper --oracle_params x.npz",
+        "--total_epochs 0 --pretrain_d_epochs 2 --d_lr 1 --d_eval_samples 8 --cosine_decay d",
+        "--total_epochs 0 --discriminator bigram --d_lr 1 --guide_eta 2",
+        "--total_epochs 0 --seq_len 3 --d_filter_sizes 1 --d_num_filters 2",  # which have to fit
+        "--total_epochs 0 --reward constant",
+        "--total_epochs 0 --objective x.py:f --eval_samples 9",  # whose scores are measured
+        "--pretrain_g_epochs 0 --mle_steps 1 --g_dropout_keep_prob 0.5",
+        "--reward constant --kl_weight 1 --rollout_num 2",
+        "--no-evaluate --eval_every 5 --log_generation",  # lines of progress, pictures
+    ],
+)
+def test_flags_that_have_an_effect(words):
+    read_flags(shlex.split(words))
 
 
-def test_a_number_that_another_flag_needs(monkeypatch):
-    """A flag may need another to be above 0, whatever it is."""
-    needs = {"needs": (("rollout_lag", ABOVE_ZERO), ("baseline", "batch"))}
-    monkeypatch.setattr(Config.__dataclass_fields__["g_lr"], "metadata", needs)
-    check_effect(Config(rollout_lag=0.1, baseline="batch"), ["g_lr", "seed"])
-    check_effect(Config(), ["seed"])
-    for config, why in (
-        (Config(baseline="batch"), "--g_lr has no effect without --rollout_lag above 0$"),
-        (Config(rollout_lag=0.1), "--g_lr has no effect without --baseline batch$"),
-    ):
-        with pytest.raises(UsageError, match=why):
-            check_effect(config, ["g_lr"])
+def test_each_flag_has_an_effect_somewhere():
+    worlds = [Config(), Config(dataset="Nottingham"), Config(dataset="text"), Config(discriminator="lstm")]
+    worlds += [Config(objective="x.py:f", objective_weight=0.5), Config(mle_steps=1, pretrain_g_epochs=0)]
+    assert not [name for name in FIELDS if all(lacking(config, name) for config in worlds)]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +264,6 @@ def test_a_number_that_another_flag_needs(monkeypatch):
         (report, ["a.toml", "-o", ""], "-o/--output"),
         (plot_curves, ["a", "-o", ""], "-o/--output"),
         (temperatures, ["a", "-o", ""], "-o/--output"),
-        (prepare_quatrains, ["-o", ""], "-o/--output"),
         (sample, [""], "LOGDIR"),
     ],
 )
@@ -219,10 +272,6 @@ def test_an_empty_name_is_not_the_current_folder(capsys, tool, words, name):
         tool.main(words)
     error = capsys.readouterr().err
     assert error.endswith(f": error: argument {name}: an empty name\n") and error.count("\n") == 1
-
-
-def test_presets_have_values_for_several_purposes():
-    assert parse(["--preset", "paper", "--oracle_params", "x.npz"]).oracle_params == "x.npz"
 
 
 # ---- directories
@@ -243,22 +292,22 @@ def logs(tmp_path, monkeypatch) -> list[str]:
 
 
 @pytest.mark.parametrize("path", ["train", "a/b/train"])
-def test_directories_come_before_data_and_are_not_left_behind(capsys, logs, tmp_path, monkeypatch, path):
+def test_directories_come_before_data_and_are_not_left_behind(capsys, logs, tmp_path, path):
     read = []
 
     def unreadable(config):
         read.append((tmp_path / path).is_dir())
         raise UsageError("--data_dir: unreadable")
 
-    monkeypatch.setitem(program.DATASETS, "LSTM", unreadable)
-    one_line(capsys, [*logs, "--log_dir", path, "--eval_log_dir", "file"], "--eval_log_dir file: File exists")
+    makers, argv = program.MAKERS._replace(data=unreadable), [*logs, "--log_dir", path]
+    one_line(capsys, [*argv, "--eval_log_dir", "file"], "--eval_log_dir file: File exists", makers=makers)
     assert not read
     before = sorted(tmp_path.rglob("*"))
-    one_line(capsys, [*logs, "--log_dir", path], "unreadable")
+    one_line(capsys, argv, "unreadable", makers=makers)
     assert read == [True] and sorted(tmp_path.rglob("*")) == before
     (tmp_path / path).mkdir(parents=True)
     (tmp_path / path / "notes.txt").write_text("mine")
-    one_line(capsys, [*logs, "--log_dir", path], "unreadable")
+    one_line(capsys, argv, "unreadable", makers=makers)
     assert [entry.name for entry in (tmp_path / path).iterdir()] == ["notes.txt"]
 
 
@@ -443,7 +492,7 @@ def test_a_folder_of_damaged_tunes(capsys, logs, tmp_path):
 
 OF_LINES = {
     "absent": (None, "", "--data_dir lines: neither a file nor a folder"),
-    "all held out": (b"ab\n", "--split_seed 3", "no line to train on; --split_seed 3 leaves none of 1"),
+    "all held out": (b"bca\n", "", "no line to train on; the split leaves none of 1 for training"),
     "empty": (b"", "", "--data_dir lines: no line to train on"),
     "blank": (b"\n \n\t\r\n", "", "--data_dir lines: no line to train on"),
     "not UTF-8": (b"ab\ncd\n" + "é\n".encode("latin-1"), "", "lines: line 3 is not UTF-8"),
@@ -482,12 +531,12 @@ def test_a_folder_without_lines(capsys, logs, tmp_path):
 # ---- limits of the machine
 
 
-def test_out_of_memory(capsys, logs, monkeypatch):
+def test_out_of_memory(capsys, logs):
     def exhausted(config):
         raise MemoryError("Unable to allocate 7 TiB")
 
-    monkeypatch.setitem(program.DATASETS, "LSTM", exhausted)
-    one_line(capsys, logs, "out of memory (Unable to allocate 7 TiB)", "--batch_size")
+    makers = program.MAKERS._replace(data=exhausted)
+    one_line(capsys, logs, "out of memory (Unable to allocate 7 TiB)", "--batch_size", makers=makers)
 
 
 def test_an_interrupt_while_tensorflow_is_imported(logs):
@@ -500,8 +549,8 @@ def test_an_interrupt_while_tensorflow_is_imported(logs):
 def test_nothing_is_wrong_with_the_flags_that_the_others_change(capsys, logs, tmp_path):
     """So each failure above is its own; and a number in float64 is as good as one in float32."""
     (tmp_path / "oracle.npz").write_bytes(npz(b_f=np.ones(3)))
-    few = ["--pretrain_g_epochs", "1", "--total_epochs", "0"]
-    assert program.main([*NO_ORACLE, *few, "--oracle_params", "oracle.npz"]) == 0
+    few = ["--pretrain_g_epochs", "1", "--total_epochs", "0", "--oracle_params", "oracle.npz"]
+    assert program.main(fitting(SIZES, [*DIRECTORIES, *few])) == 0
     described = json.loads((tmp_path / "train" / "config.json").read_text())
     assert described["flags"]["oracle_params"] == "oracle.npz"
     assert capsys.readouterr().err == ""

@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT, TINY
 
 from benchmarks import steps
-from benchmarks.machine import Peaks, Work, policy_step, verdict, work_of_steps
+from benchmarks.steps import Work, policy_step, verdict, work_of_steps
 from generator import TokenSpec
 from model import build
 from oracle import Oracle
@@ -46,7 +46,7 @@ def test_operations_are_counted_as_the_shapes_have_them():
     works = work_of_steps(config, build(config, TokenSpec(5000, 20)), Oracle(5000, 20, 32, 32, seed=1))
     assert 585e9 < works["reward_pass"].flops < 600e9
     assert works["mle_step"].flops == 3 * works["sample_batch"].flops == 3 * 64 * 20 * policy_step(32, 32, 5000)
-    assert Work(3e9, 2e9).floor(Peaks(1e9, 1e9)) == 5.0
+    assert Work(3e9, 2e9).floor({"flops": 1e9, "bandwidth": 1e9}) == 5.0
 
 
 def rows(text, first):

@@ -1,5 +1,6 @@
 """data/fetch_nottingham.py: where the tunes come from, interruptions, bad zips. No network but the loopback."""
 
+import hashlib
 import io
 import os
 import random
@@ -19,10 +20,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from data import fetch_nottingham
-from data.fetch_nottingham import URLS, count_tunes, main, sha256_of, unpack
+from data.fetch_nottingham import SHA256, URLS, count_tunes, main
 
 COUNTS = {"train": 3, "valid": 2, "test": 1}
+NOWHERE = ("http://127.0.0.1:9/Nottingham.zip",)
 
 
 def zip_bytes(extra=(), counts=COUNTS, content=b"MThd") -> bytes:
@@ -38,16 +39,14 @@ def zip_bytes(extra=(), counts=COUNTS, content=b"MThd") -> bytes:
 
 
 GOOD = zip_bytes()
+NAMES = sorted(f"{split}/tune_{number}.mid" for split, count in COUNTS.items() for number in range(count))
+EXPECTED = hashlib.sha256(b"".join(f"{name} 4\nMThd".encode() for name in NAMES)).hexdigest()  # of the tunes of GOOD
 
 
 @pytest.fixture
 def dest(tmp_path, monkeypatch) -> Path:
-    """A place for the tunes, with no zip named, no address to download from, and GOOD as the set that is expected."""
+    """A place for the tunes, with no zip named."""
     monkeypatch.delenv("NOTTINGHAM_ZIP", raising=False)
-    monkeypatch.setattr(fetch_nottingham, "URLS", ("http://127.0.0.1:9/Nottingham.zip",))
-    (tmp_path / "good.zip").write_bytes(GOOD)
-    unpack(tmp_path / "good.zip", tmp_path / "good")
-    monkeypatch.setattr(fetch_nottingham, "SHA256", sha256_of(tmp_path / "good"))
     (tmp_path / "data").mkdir()
     return tmp_path / "data" / "Nottingham"
 
@@ -64,8 +63,8 @@ def named_zip(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def served(tmp_path, monkeypatch) -> Iterator[Path]:
-    """A folder whose files a.zip to f.zip the addresses name, where they are there."""
+def served(tmp_path) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """A folder, and the addresses of its files a.zip to f.zip, where they are there."""
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *args):
@@ -74,24 +73,23 @@ def served(tmp_path, monkeypatch) -> Iterator[Path]:
     (tmp_path / "served").mkdir()
     with HTTPServer(("127.0.0.1", 0), partial(Handler, directory=tmp_path / "served")) as httpd:
         urls = tuple(f"http://127.0.0.1:{httpd.server_port}/{name}.zip" for name in "abcdef")
-        monkeypatch.setattr(fetch_nottingham, "URLS", urls)
         thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
         thread.start()
-        yield tmp_path / "served"
+        yield tmp_path / "served", urls
         httpd.shutdown()
         thread.join()
 
 
-def run(dest: Path) -> int:
-    return main(["--dest", str(dest)])
+def run(dest: Path, urls=NOWHERE) -> int:
+    return main(["--dest", str(dest)], urls, EXPECTED)
 
 
-def failure(dest: Path, capsys) -> str:
+def failure(dest: Path, capsys, urls=NOWHERE) -> str:
     """The one line that a run which must fail prints; nothing may be left in the way of the next run."""
     kept = dest.with_name("Nottingham.zip")
     there = kept.exists()
     with pytest.raises(SystemExit, match="2"):
-        run(dest)
+        run(dest, urls)
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("fetch_nottingham: error: ") and err.endswith("\n") and err.count("\n") == 1
     assert list(dest.parent.iterdir()) == [kept] * there
@@ -135,10 +133,11 @@ def test_the_named_zip_is_unpacked_whatever_its_tunes(dest, named_zip):
 
 
 def test_a_named_zip_that_is_missing_is_an_error_not_a_download(dest, served, monkeypatch, capsys, tmp_path):
-    (served / "a.zip").write_bytes(GOOD)
+    folder, urls = served
+    (folder / "a.zip").write_bytes(GOOD)
     for path in (tmp_path / "gone.zip", tmp_path):
         monkeypatch.setenv("NOTTINGHAM_ZIP", str(path))
-        assert f"NOTTINGHAM_ZIP: {path}: cannot be unpacked: " in failure(dest, capsys)
+        assert f"NOTTINGHAM_ZIP: {path}: cannot be unpacked: " in failure(dest, capsys, urls)
 
 
 def test_a_zip_beside_the_folder_is_used_if_it_is_the_set(dest, capsys):
@@ -183,15 +182,16 @@ def test_a_run_that_finishes_second_accepts_the_first(dest, named_zip, monkeypat
 
 def test_addresses_are_tried_in_turn_until_one_has_the_set(dest, served, capsys):
     """Where none has it, a line says why and what to do by hand."""
+    folder, urls = served
     pages = {"b": b"<html>", "c": GOOD[: len(GOOD) // 2], "d": zip_bytes(counts={"train": 1, "valid": 1})}
     for name, content in (pages | {"e": zip_bytes(content=b"other")}).items():
-        (served / f"{name}.zip").write_bytes(content)
-    line = failure(dest, capsys)
-    by_hand = f"download {fetch_nottingham.URLS[-1]} by hand and put it at {dest}.zip, or set NOTTINGHAM_ZIP to a zip"
+        (folder / f"{name}.zip").write_bytes(content)
+    line = failure(dest, capsys, urls)
+    by_hand = f"download {urls[-1]} by hand and put it at {dest}.zip, or set NOTTINGHAM_ZIP to a zip"
     assert "the Nottingham set could not be downloaded: 404" in line and by_hand in line
     assert "; has no MIDI files in test; holds other tunes than the Nottingham set (their SHA-256 is another); " in line
-    (served / "f.zip").write_bytes(GOOD)
-    assert run(dest) == 0 and count_tunes(dest) == COUNTS
+    (folder / "f.zip").write_bytes(GOOD)
+    assert run(dest, urls) == 0 and count_tunes(dest) == COUNTS
     assert (dest / "train" / "tune_0.mid").read_bytes() == b"MThd"
     assert dest.with_name("Nottingham.zip").read_bytes() == GOOD
     assert sorted(path.name for path in dest.parent.iterdir()) == ["Nottingham", "Nottingham.zip"]
@@ -205,7 +205,8 @@ def test_nothing_is_downloaded_unencrypted():
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 @pytest.mark.parametrize(("moment", "call"), [("zipfile.ZipFile.open", 2), ("os.replace", 1), ("os.rename", 1)])
 def test_a_run_that_is_killed_is_completed_by_the_next(dest, served, moment, call):
-    (served / "a.zip").write_bytes(GOOD)
+    folder, urls = served
+    (folder / "a.zip").write_bytes(GOOD)
     script = f"""
 import os, signal, sys, zipfile
 from data import fetch_nottingham
@@ -217,12 +218,11 @@ def killed(*args):
         os.kill(os.getpid(), signal.SIGKILL)
     return plain(*args)
 {moment} = killed
-fetch_nottingham.URLS, fetch_nottingham.SHA256 = {fetch_nottingham.URLS!r}, {fetch_nottingham.SHA256!r}
-sys.exit(fetch_nottingham.main(["--dest", {str(dest)!r}]))
+sys.exit(fetch_nottingham.main(["--dest", {str(dest)!r}], {urls!r}, {EXPECTED!r}))
 """
     killed = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60)
     assert killed.returncode == -signal.SIGKILL and not dest.exists()
-    assert run(dest) == 0 and count_tunes(dest) == COUNTS
+    assert run(dest, urls) == 0 and count_tunes(dest) == COUNTS
 
 
 # --- bad zips
@@ -288,5 +288,5 @@ def test_damaged_zips_end_in_one_line(dest, named_zip, capsys):
 def test_the_real_zip_has_the_set(tmp_path, monkeypatch, shared_data):
     monkeypatch.delenv("NOTTINGHAM_ZIP", raising=False)
     (tmp_path / "Nottingham.zip").symlink_to(shared_data("Nottingham.zip"))
-    assert run(tmp_path / "Nottingham") == 0
+    assert main(["--dest", str(tmp_path / "Nottingham")], NOWHERE, SHA256) == 0
     assert count_tunes(tmp_path / "Nottingham") == {"train": 694, "valid": 173, "test": 170}

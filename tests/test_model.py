@@ -15,6 +15,7 @@ from discriminator import FAKE, REAL, Discriminator, Options
 from generator import TokenSpec, sample_many
 from model import GRADIENT_NORM, SeqGAN, build
 from reward import of_function
+from rollout import advantages_of
 from support.seeds import Purpose, key
 
 ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
@@ -111,7 +112,7 @@ def test_the_estimate_from_two_samples_is_unbiased(baseline, end_token):
     probs, values = probabilities(model.generator), action_values(model.generator, scores).astype(np.float32)
     pairs = np.array(list(itertools.product(range(len(sequences)), repeat=2)))
     weights = probs[pairs].prod(axis=1)
-    advantages = np.stack([model.advantages(tf.constant(values[pair])).numpy() for pair in pairs])  # [n², 2, 3]
+    advantages = np.stack([advantages_of(tf.constant(values[pair]), baseline).numpy() for pair in pairs])  # [n², 2, 3]
     with tf.GradientTape() as tape:
         log_probs = tf.gather(model.generator.log_probs(tf.constant(sequences)), pairs)  # [n², 2, 3]
         per_pair = tf.reduce_mean(tf.reduce_sum(log_probs * advantages, axis=2), axis=1)

@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import os
-import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -80,12 +79,13 @@ def package(request, tmp_path) -> packages.Package:
 
 
 def client(folder: Path, script: str, monkeypatch) -> None:
-    """Puts a program in the place of npm, or of Python, whose -m pip is asked for."""
+    """Puts a program in the place of npm, and of the module pip."""
     (folder / "bin").mkdir(exist_ok=True)
     (folder / "bin" / "npm").write_text(f"#!/bin/sh\n{script}\n")
     (folder / "bin" / "npm").chmod(0o755)
+    (folder / "bin" / "pip.py").write_text("import os, sys\nos.execvp('npm', ['npm', *sys.argv[1:]])\n")
     monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(sys, "executable", str(folder / "bin" / "npm"))
+    monkeypatch.setenv("PYTHONPATH", str(folder / "bin"))
 
 
 def test_a_given_package(package, tmp_path, capsys):
@@ -102,7 +102,7 @@ def test_the_client_fetches_the_pinned_version(package, tmp_path, monkeypatch):
     client(tmp_path, f'echo "$@" > {tmp_path}/asked; cp {tmp_path}/given file', monkeypatch)
     assert packages.program(package, ["-o", str(tmp_path / "lines.txt")]) == 0
     asked = (tmp_path / "asked").read_text().strip()
-    assert asked in (f"-m {package.command}", package.command.removeprefix("npm ")) and package.name in asked
+    assert asked == package.command.partition(" ")[2] and package.name in asked
 
 
 def test_what_cannot_be_prepared(package, tmp_path, monkeypatch, capsys):
@@ -126,11 +126,10 @@ def test_what_cannot_be_prepared(package, tmp_path, monkeypatch, capsys):
     client(tmp_path, ":", monkeypatch)
     fails(f"(it wrote no file){by_hand}")
     client(tmp_path, "exec sleep 9", monkeypatch)
-    monkeypatch.setattr(packages, "SECONDS", 0.1)
-    fails(f"(not within 0.1 s){by_hand}")
-    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
-    monkeypatch.setattr(sys, "executable", "/nowhere")
-    fails(f"(it is not installed){by_hand}")
+    fails(f"(not within 0.1 s){by_hand}", package=package._replace(seconds=0.1))
+    if name == "npm":
+        monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+        fails(f"(it is not installed){by_hand}")
     assert not output.exists()
     output.write_text("mine")
     fails("lines.txt: is there, and holds something else; choose another --output", *given)

@@ -2,12 +2,13 @@
 
 import ast
 import re
+import signal
 
 import pytest
-from conftest import ROOT, TINY
+import toy
+from conftest import ROOT, TINY, fitting, interrupted_at, watching
 
-import main
-from model import SeqGAN
+from main import main
 
 PAGE = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
@@ -72,36 +73,36 @@ def spread(numbers: str) -> list[int]:
     return list(range(ends[0], ends[-1] + 1))
 
 
-def test_updates_come_in_the_order_of_algorithm_1(tmp_path, monkeypatch):
-    calls = []
+FLAGS = "--pretrain_g_epochs 2 --pretrain_d_epochs 2 --total_epochs 2 --g_steps 2 --mle_steps 1 --d_steps 3"
+ORDER = [
+    *[("mle_epoch", n) for n in (0, 1)],  # line 2
+    *[("d_step", n) for n in (0, 1)],  # lines 4 and 5
+    ("begin_adversarial",),  # line 3: β ← θ
+    *[("g_step", n) for n in (0, 1)],  # lines 7 to 13
+    ("mle_step", 2, 0),
+    ("follow_policy", 0.5),  # line 18
+    *[("d_step", n) for n in (2, 3, 4)],  # lines 14 to 17
+    *[("g_step", n) for n in (2, 3)],
+    ("mle_step", 3, 0),
+    ("follow_policy", 0.5),
+    *[("d_step", n) for n in (5, 6, 7)],
+]
+STEPS = sum(name not in ("begin_adversarial", "follow_policy") for name, *_ in ORDER)
 
-    class Recorded(SeqGAN):
-        """Notes each update in the order of training."""
 
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            for name in ("mle_epoch", "g_step", "d_step", "follow_policy"):
-                setattr(self, name, self.noting(name, getattr(self, name)))
+@pytest.mark.parametrize("stopped", [0, *range(1, STEPS)])
+def test_updates_come_in_the_order_of_algorithm_1(tmp_path, stopped):
+    """Each once, also where a run is interrupted after any of them and resumed: above all β ← θ, once an epoch."""
+    logs = ["--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval"), "--rollout_lag", "0.5"]
+    words, calls = fitting([*TINY, *FLAGS.split(), *logs]), []
 
-        def noting(self, name, update):
-            def call(*args, **kwargs):
-                calls.append((name, *map(int, args[-1:]), *kwargs.values()))
-                return update(*args, **kwargs)
+    def note(name: str, arguments: tuple) -> None:
+        numbers = arguments[1:] if name.startswith(("mle", "d_")) else arguments  # the first are sequences
+        calls.append((name, *(float(number) if name == "follow_policy" else int(number) for number in numbers)))
 
-            return call
-
-    monkeypatch.setattr(main, "SeqGAN", Recorded)
-    flags = "--jit False --evaluate False --pretrain_g_epochs 2 --pretrain_d_epochs 2 --total_epochs 2 --g_steps 2"
-    directories = ["--log_dir", str(tmp_path / "train"), "--rollout_lag", "0.5"]
-    assert main.main([*TINY, *flags.split(), "--d_steps", "3", *directories]) == 0
-    assert calls == [
-        *[("mle_epoch", n) for n in (0, 1)],
-        *[("d_step", n) for n in (0, 1)],
-        ("follow_policy", 0.0),  # β ← θ
-        *[("g_step", n) for n in (0, 1)],
-        ("follow_policy", 0.5),
-        *[("d_step", n) for n in (2, 3, 4)],
-        *[("g_step", n) for n in (2, 3)],
-        ("follow_policy", 0.5),
-        *[("d_step", n) for n in (5, 6, 7)],
-    ]
+    makers = watching(note, toy.makers(valid=False))
+    if stopped:
+        assert main(words, interrupted_at(stopped, makers)) == 128 + signal.SIGTERM
+        assert len(calls) < len(ORDER)
+    assert main(words, makers) == 0
+    assert calls == ORDER

@@ -68,19 +68,18 @@ def annotations(captions: list) -> list[str]:
 COCO = ("annotations/captions_train2014.json", "annotations/captions_val2014.json")
 
 
-def test_cocos_annotations(tmp_path, monkeypatch):
-    """Of each file a fixed number, in a random order that is always the same."""
-    monkeypatch.setattr(program, "DRAWN", 48)
-    long = [*TRAIN, "Two\nlines ", " "]
-    source = folder(tmp_path / "in", COCO, annotations(long), annotations(TEST))
+def test_cocos_annotations(tmp_path):
+    """Of each file 10,000 in a random order that is always the same."""
+    train = ["Two\nlines ", " ", *(f"A dog's ball number {i}." for i in range(10_020))]
+    source = folder(tmp_path / "in", COCO, annotations(train), annotations(TEST))
     for output in ("a", "b"):
         zipped(tmp_path / "in.zip", source)
         assert program.main([str(tmp_path / "in.zip"), "-o", str(tmp_path / output)]) == 0
     first = made(tmp_path / "a")
     assert first == made(tmp_path / "b")
     drawn = first["train"][:-1] + first["valid"][:-1]
-    everything = {*(f"a dog 's ball number {i} ." for i in range(50)), "two lines"}
-    assert len(drawn) == len(set(drawn)) == 48 and set(drawn) < everything
+    everything = {*(f"a dog 's ball number {i} ." for i in range(10_020)), "two lines"}
+    assert len(drawn) == len(set(drawn)) == 10_000 and set(drawn) < everything
     assert drawn != sorted(drawn, key=lambda text: int(text.split()[5]) if "ball" in text else 0)
     assert sorted(first["test"]) == sorted([*TOKENS, ""])
 
@@ -156,4 +155,4 @@ def test_the_real_captions(shared_data, tmp_path, capsys):
     assert "9,000 captions for training, 1,000 captions for validation, 10,000" in capsys.readouterr().out
     flags = ["--dataset", "text", "--data_dir", str(output), "--tokens", "word", "--min_count", "2", "--seq_len", "24"]
     data = TextData(parse([*flags, "--vocab_size", "5000"]))
-    assert 2400 < data.vocab_size < 2500 and data.source.long < 0.003 * 20_000
+    assert 2400 < data.vocabulary.size < 2500 and data.source.long < 0.003 * 20_000

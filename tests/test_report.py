@@ -459,7 +459,7 @@ def test_curves_over_epochs_and_seconds(cells, drawn, seeds):
         ('[[report.planes]]\npairs = ["nll"]', "'nll' is no pair of columns"),
         ("table = [3]", "3: no such metric"),
         ('[[report.figures]]\ncurves = ["entropy"]', "entropy: no such metric"),
-        ('[[report.figures]]\nx = "hours"', "x is 'hours', not epoch or seconds"),
+        ('[[report.figures]]\nx = "hours"', "x is 'hours', not epoch, seconds or method"),
         ("[[report.figures]]\nlimits = [1, 2]", "limits is [1, 2], no dict"),
         ("[[report.figures]]\nlimits = { nll = [2] }", "limits of nll"),
         ('[[report.figures]]\nlimits = { nll = ["a", "b"] }', "limits of nll"),
@@ -558,9 +558,24 @@ def test_the_pages_of_studies_follow_from_their_files(name, tmp_path):
     assert {file.name for file in folder.glob("*.png")} == pictures
 
 
-def test_there_are_fourteen_studies_with_a_table_each():
+def test_there_are_fourteen_studies_with_a_table_and_a_figure_each():
     assert len(STUDIES) == 14 == len(list((ROOT / "results").iterdir()))
+    assert all(list((ROOT / "results" / name).glob("*.png")) for name in STUDIES)
     assert {path.stem for path in (ROOT / "experiments").glob("*.toml")} == set(STUDIES)
+
+
+@pytest.mark.parametrize("seeds", [3, 4])
+def test_final_values_by_method(cells, drawn, seeds):
+    """A row a method: its mean with the interval, or each value of fewer than four seeds."""
+    for cell in cells:
+        make_run(cell, [{"nll": 1.0}] * (cell.epochs - 1) + [{"nll": float(cell.seed)}])
+        if cell.seed > seeds:
+            shutil.rmtree(cell.log_dir)
+    made('[[report.figures]]\nx = "method"\ncurves = ["nll"]\ndraw = ["mle"]\n')
+    ((panel,),) = (figure.axes for figure in drawn)
+    middles = sorted(float(line.get_xdata()[0]) for line in panel.lines if line.get_marker() == "o")
+    assert middles == ([2.5] if seeds == 4 else [1, 2, 3])
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["MLE"]
 
 
 def test_the_front_pages_figure(tmp_path, drawn):

@@ -154,6 +154,25 @@ def draw_panels(
     figure.savefig(path)
 
 
+def draw_finals(path: Path, finals: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> None:
+    """Draws a panel a column with a row a method; raises OSError.
+
+    `finals` has by column and method its middle with the ends of its interval, or the values of few seeds.
+    """
+    rows = list(dict.fromkeys(label for found in finals.values() for label in found))
+    figure = Figure(figsize=(8.0, 1.2 + 0.3 * len(rows)), layout="constrained")
+    panels = figure.subplots(1, len(finals), sharey=True, squeeze=False)[0]
+    for panel, (column, found) in zip(panels, finals.items(), strict=True):
+        for label, values in found.items():
+            for middle, low, high in values:
+                ends = [[middle - low], [high - middle]]
+                panel.errorbar(middle, rows.index(label), xerr=ends, fmt="o", color="tab:blue", capsize=3)
+        panel.set(xlabel=axis_title(column, "\n"), yticks=range(len(rows)), yticklabels=rows)
+        panel.grid(alpha=0.3)
+    panels[0].invert_yaxis()
+    figure.savefig(path)
+
+
 def draw_plane(
     path: Path,
     points: pd.DataFrame,

@@ -22,7 +22,7 @@ from support.errors import UsageError
 from support.parser import Parser
 from support.streams import keep_writing
 from tools.experiment import read
-from tools.plot_curves import CURVES, Line, draw_panels, draw_plane
+from tools.plot_curves import CURVES, Line, draw_finals, draw_panels, draw_plane
 from tools.study import (
     FEW,
     FILES,
@@ -268,6 +268,19 @@ def lines_of(study: Study, figure: Mapping[str, Any], results: Path) -> list[Lin
     return lines
 
 
+def finals_of(study: Study, figure: Mapping[str, Any]) -> dict[str, dict[str, list[tuple[float, float, float]]]]:
+    """The final values of a figure's columns and methods; of fewer seeds than `FEW` each value."""
+    found: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
+    for name in figure["curves"] or CURVES:
+        for method in figure["draw"] or study.labels:
+            if len(numbers := study.values(method, name)):
+                whole = study.summary(method, numbers)
+                few = not whole.collapsed and len(numbers) < FEW
+                points = [(v, v, v) for v in whole.values] if few else [(whole.middle, whole.low, whole.high)]
+                found.setdefault(name, {})[study.labels[method]] = points
+    return found
+
+
 def starts(study: Study, figure: Mapping[str, Any]) -> set[int]:
     """The epoch in which the methods of a figure begin adversarial training, where it is one."""
     drawn = figure["draw"] or study.labels
@@ -319,10 +332,14 @@ def write(study: Study, texts: Mapping[str, str], folder: Path) -> list[Path]:
     drawings: list[Callable[[], None]] = []  # all files are read before one is written
     pictures: dict[str, str] = {}
     for figure in report["figures"]:
-        if lines := lines_of(study, figure, folder.parent):
-            pictures[file := f"{figure['name'] or experiment.name}.png"] = figure["caption"]
-            look = starts(study, figure), figure["limits"], figure["x"] or "epoch"
-            drawings.append(partial(draw_panels, folder / file, lines, *look))
+        file, look = f"{figure['name'] or experiment.name}.png", (figure["limits"], figure["x"] or "epoch")
+        if figure["x"] == "method":
+            if ends := finals_of(study, figure):
+                drawings.append(partial(draw_finals, folder / file, ends))
+                pictures[file] = figure["caption"]
+        elif lines := lines_of(study, figure, folder.parent):
+            drawings.append(partial(draw_panels, folder / file, lines, starts(study, figure), *look))
+            pictures[file] = figure["caption"]
     for plane in report["planes"]:
         points = read_points(*(folder / file for file in plane["files"]))
         crosses = pd.read_csv(folder / plane["crosses"], index_col=0) if plane["crosses"] else None

@@ -218,9 +218,11 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     `metrics` are compared with those of the methods `against`; `table` has those that the page shows. Runs of the
     methods `collapsed` have medians and ranges. `measured` are files of samples in the study's folder, and `measures`
     the columns of their table. `[[report.figures]]` have a `name`, the columns `curves` of the methods in `draw` over
-    `x`, "epoch" or "seconds", within `limits`, and a `caption`; `levels`, {"STUDY/METHOD": label}, are guided
-    generators of other studies. `[[report.planes]]` have a `name`, `files` of samples, `pairs` of columns, a `caption`,
-    and `crosses`, a file of others' figures. Raises UsageError: something is unknown, or of another kind.
+    `x`, "epoch" or "seconds", within `limits`, and a `caption`; with "method" they show final values; `levels`,
+    {"STUDY/METHOD": label}, are guided generators of other studies. `[[report.planes]]` have a `name`, `files` of
+    samples, `pairs` of columns, a `caption`, and `crosses`, a file of others' figures.
+
+    Raises UsageError: something is unknown, or of another kind.
     """
     report, methods = dict(experiment.report), [method.name for method in experiment.methods]
     try:
@@ -235,8 +237,8 @@ def settings(experiment: Experiment) -> dict[str, Any]:
             columns += figure["curves"]
             if unknown := [name for name in figure["draw"] if name not in methods]:
                 raise UsageError(f"draw has {unknown[0]!r}, which is no method")
-            if figure["x"] not in ("", "epoch", "seconds"):
-                raise UsageError(f"x is {figure['x']!r}, not epoch or seconds")
+            if figure["x"] not in ("", "epoch", "seconds", "method"):
+                raise UsageError(f"x is {figure['x']!r}, not epoch, seconds or method")
             for name, ends in figure["limits"].items():
                 if not isinstance(ends, list) or [type(end) in (int, float) for end in ends] != [True, True]:
                     raise UsageError(f"limits of {name}: {ends!r} is no pair of numbers")
