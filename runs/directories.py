@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from support.config import FIELDS, Config, lacking
-from support.config_file import CONFIG, FREE_TO_CHANGE, differences, from_flags, pretraining_part, read_config
+from support.config_file import (
+    CONFIG,
+    FREE_TO_CHANGE,
+    differences,
+    from_flags,
+    lost_flag,
+    pretraining_part,
+    read_config,
+)
 from support.errors import UsageError
 
 try:
@@ -319,6 +327,8 @@ def claim(directories: list[RunDirectory], config: Config) -> tuple[dict[str, An
             before = from_flags(content["flags"])
         except UsageError as error:
             raise UsageError(f"{first.path / CONFIG}: {error}; --overwrite starts afresh") from None
+        if config.is_train and (gone := lost_flag(content["flags"])):
+            raise UsageError(f"{place}: holds a run of version 1.0 with {gone}, which is no longer possible; {advice}")
         config = dataclasses.replace(config, **{name: getattr(before, name) for name in in_vain(before, config)})
         if differing := differences(before, config, changeable(first.path, content, before, config)):
             changed = [name for name in DECAYING if getattr(before, name) != getattr(config, name)]
@@ -328,6 +338,7 @@ def claim(directories: list[RunDirectory], config: Config) -> tuple[dict[str, An
             if pretrained and not differences(pretraining_part(before), pretraining_part(config)):
                 advice = f"choose another directory, with --pretrained {first.path} for its pretraining, or --overwrite"
             raise UsageError(f"{place}: holds a run with {'; '.join(differing)}{why}; {advice}")
+        config = dataclasses.replace(config, cosine_decay=before.cosine_decay)
     for other, its in zip(others, found, strict=True):
         if not its and steps_taken(first.path):
             raise UsageError(f"{other.flag} {other.path}: holds no records of the run in {place}")

@@ -11,7 +11,7 @@ from runs.directories import CHECKPOINTS, METRICS, PRETRAINED, evaluations_of
 from runs.logs import RunLog
 from runs.manifest import sizes_at
 from support.config import Config
-from support.config_file import CONFIG, differences, from_flags, pretraining_part, read_config
+from support.config_file import CONFIG, differences, from_flags, lost_flag, pretraining_part, read_config
 from support.errors import UsageError
 
 OF_OBJECTIVE = ("objective", "real_objective", "kl_to_pretrained")  # figures that depend on --objective
@@ -37,7 +37,7 @@ class Pretraining:
         try:
             content = read_config(self.directory / CONFIG)
             before, now = pretraining_part(from_flags(content["flags"])), pretraining_part(config)
-            if differing := differences(before, now):
+            if differing := [*([gone] if (gone := lost_flag(content["flags"])) else []), *differences(before, now)]:
                 raise UsageError(f"that run has {'; '.join(differing)}")
             self.left_out = () if content.get("objective") == objective else OF_OBJECTIVE
             if content["data"] != digests:

@@ -39,7 +39,7 @@ UNRELATED_TO_PRETRAINING = AFTER_PRETRAINING | (FREE_TO_CHANGE - {"eval_samples"
 def from_flags(flags: dict[str, Any]) -> Config:
     """The configuration whose fields a config.json, of this version or of 1.0, holds as `flags`.
 
-    Raises UsageError: a flag is unknown or its value is none, or one that is gone had an effect.
+    Raises UsageError: a flag is unknown or its value is none. One that is gone may have had an effect, see `lost_flag`.
     """
     kept = dict(flags)
     if "cosine_decay" not in kept:
@@ -56,21 +56,20 @@ def from_flags(flags: dict[str, Any]) -> Config:
     return Config(**values)
 
 
-# Flags of version 1.0 that are gone: those that had an effect, with what the program does now, and those that had none.
+# Flags of version 1.0 that are gone: of training, with what the program does now, and those that had no effect on it.
 GONE: dict[str, Any] = {"split_seed": 0, "reference_every": 0, "grad_clip": 5.0}
 WITHOUT_EFFECT = ("mle_lr", "save_media", "tf32", "pretrain_d", "compile_cache", "keep_checkpoints", "debug")
 
 
-def of_version_1(flags: dict[str, Any]) -> dict[str, Any]:
-    """The flags of a run of version 1.0 by their names of today.
+def lost_flag(flags: dict[str, Any]) -> str:
+    """The flag of a run of version 1.0 without which it can't go on training, with its value; "" if there is none."""
+    same_as = GONE | ({"mle_lr": flags.get("g_lr")} if flags.get("mle_steps") and flags.get("total_epochs") else {})
+    return next((f"--{name} {flags[name]}" for name, now in same_as.items() if flags.get(name, now) != now), "")
 
-    Raises UsageError: one that is gone had an effect.
-    """
-    kept = dict(flags)
-    same_as = GONE | ({"mle_lr": kept.get("g_lr")} if kept.get("mle_steps") else {})
-    for name, value in same_as.items():
-        if kept.pop(name, value) != value:
-            raise UsageError(f"a run of version 1.0: --{name} {flags[name]} is no longer possible")
+
+def of_version_1(flags: dict[str, Any]) -> dict[str, Any]:
+    """The flags of a run of version 1.0 by their names of today."""
+    kept = {name: value for name, value in flags.items() if name not in GONE}
     schedules = {rate: kept.pop(f"{rate}_schedule", "constant") for rate in RATES}
     kept["cosine_decay"] = tuple(rate for rate, schedule in schedules.items() if schedule == "cosine")
     beats, seconds = kept.pop("frame_beats", 0.0), kept.pop("frame_seconds", 0.4)
@@ -146,11 +145,9 @@ def differences(before: Config, now: Config, free: Set[str] = frozenset()) -> li
         if name in OWN_CODE and is_own(old) and is_own(new):
             return False
         if name == "cosine_decay":
-            return decaying(before) != decaying(now)
+            used = {rate for rate in RATES if not lacking(before, f"{rate}_lr") or not lacking(now, f"{rate}_lr")}
+            return bool(used & (set(old) ^ set(new)))
         return old != new and name not in free and not (name == "token_length" and before.frame == now.frame)
-
-    def decaying(config: Config) -> set[str]:
-        return {rate for rate in config.cosine_decay if not lacking(config, f"{rate}_lr")}
 
     def shown(value: Any) -> str:
         return " ".join(map(str, value)) if isinstance(value, tuple) else str(value) if value != "" else "none"

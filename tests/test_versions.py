@@ -17,7 +17,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from runs import directories, logs
 from runs.identity import changed_since, description
 from support.config import FIELDS, RATES, Config, UsageError
-from support.config_file import FORMAT, GONE, VERSION_1, WITHOUT_EFFECT, from_flags
+from support.config_file import FORMAT, GONE, VERSION_1, WITHOUT_EFFECT, from_flags, lost_flag
 from support.parser import read_flags
 from tools.restored import restore
 
@@ -100,7 +100,6 @@ def test_what_a_flag_of_version_1_means(changed, expected):
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
-        *(({name: 7}, f"a run of version 1.0: --{name} 7 is no longer possible") for name in (*GONE, "mle_lr")),
         ({"temperature": 2}, "a run of another version, with unknown flags: --temperature"),
         ({"seed": "x"}, "--seed: 'x' is no value of it"),
         *(({"seed": value}, "--seed: ") for value in (1.5, None, True)),
@@ -110,9 +109,24 @@ def test_what_a_flag_of_version_1_means(changed, expected):
         ({"d_filter_sizes": 3}, "--d_filter_sizes: "),
     ],
 )
-def test_what_cannot_go_on(changed, why):
+def test_what_is_no_configuration(changed, why):
     with pytest.raises(UsageError, match=why):
         from_flags(OF_1_0 | changed)
+
+
+def test_a_flag_that_is_gone_ends_training_alone(trainer, tmp_path, capsys):
+    assert trainer.run(flags(tmp_path, "--mle_steps", "1"), at=150, action="SIGTERM").status == 143
+    as_version_1(tmp_path)
+    path = tmp_path / "train" / "config.json"
+    usual = json.loads(path.read_text())["flags"]
+    new = ["--log_dir", str(tmp_path / "new"), "--no-evaluate", "--pretrained", str(tmp_path / "train")]
+    for name in (*GONE, "mle_lr"):
+        change(path, flags={**usual, name: 7})
+        for more in ([], new):
+            ended = trainer.run(flags(tmp_path, "--mle_steps", "1", *more))
+            assert ended.status == 2 and f"--{name} 7" in ended.err and ended.err.count("\n") == 1, ended
+    assert restore(tmp_path / "train").taken and train(["--no-is_train", "--log_dir", str(tmp_path / "train")]) == 0
+    assert not lost_flag(usual) and not lost_flag(usual | {"mle_lr": 7, "total_epochs": 0})
 
 
 @pytest.mark.parametrize("more", [(), ("--cosine_decay", "d", "g", "--average", "0.5", "--kl_weight", "0.5")])
@@ -139,7 +153,7 @@ def test_a_run_of_version_1_with_flags_in_vain_goes_on(tmp_path):
     assert train([*TINY, *words, "--pretrain_d_epochs", "0"]) == 0
     as_version_1(tmp_path)
     for kind in ("train", "eval"):
-        change(tmp_path / kind / "config.json", flags={"g_lr": 0.5, "d_lr": 0.5, "g_schedule": "cosine"})
+        change(tmp_path / kind / "config.json", flags={"g_lr": 0.5, "d_lr": 0.5, "rollout_num": 9})
     assert train([*TINY, *words, "--pretrain_d_epochs", "0", "--pretrain_g_epochs", "6"]) == 0
     content = json.loads((tmp_path / "train" / "config.json").read_text())
     assert content["flags"]["g_lr"] == 0.5 and content["format"] == FORMAT
