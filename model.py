@@ -191,8 +191,9 @@ class SeqGAN:
     ) -> tf.Tensor:
         """One update on a batch, int32 [B, T], of which the policy has read `inputs`: its NLL before, nats per token.
 
-        (epoch, place) are the batch's, and decide what --g_dropout_keep_prob drops. The gradient is that of the mean NLL of a sequence, scaled by 1/T. Dividing by the batch's own number of tokens
-        instead would give a sequence more weight among short ones.
+        (epoch, place) are the batch's, and decide what --g_dropout_keep_prob drops. The gradient is that of the
+        mean NLL of a sequence, scaled by 1/T. Dividing by the batch's own number of tokens instead would give a
+        sequence more weight among short ones.
         """
         batch_size, seq_len = tokens.shape
         drops = self.config.g_dropout_keep_prob < 1
