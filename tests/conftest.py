@@ -55,7 +55,7 @@ from data.music.tokens import KEYS, REST, Grid, begins
 from data.oracle import OracleData
 from data.real import Dataset, read_data
 from evaluation.evaluator import Due
-from evaluation.run import Evaluation, Measures, evaluator_of, measures_of, settings_of
+from evaluation.run import Evaluation, evaluator_of, measures_of, settings_of
 from generator import Generator, Policy, TokenSpec
 from model import SeqGAN, build
 from support.config import Config
@@ -86,6 +86,7 @@ QUICK = (  # files that take seconds, for `-m quick`
 NOT_COMPILED = FREE_TO_CHANGE | {"evaluate", "data_dir", "token_length"}  # flags that no step is compiled from
 LENGTHS = ("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs")
 SHARED = 8  # models of different shapes that are kept, as each takes memory
+KEPT: dict[tuple, tuple[SeqGAN, TemporaryDirectory]] = {}  # the models, and where each is saved as it was at first
 
 
 def read_tokens(path, frame_seconds: float = 0.4, frame_beats: float = 0.0, onsets: bool = False) -> np.ndarray:
@@ -123,8 +124,7 @@ def shared_data() -> Callable[[str], Path]:
 @pytest.fixture(scope="module")
 def trainer() -> Iterator[Trainer]:
     """Trains in processes that can be killed."""
-    trainer = Trainer()
-    yield trainer
+    yield (trainer := Trainer())
     trainer.close()
 
 
@@ -132,8 +132,9 @@ def trainer() -> Iterator[Trainer]:
 def _forgetting() -> Iterator[None]:
     """Forgets, after each file, what its tests have shared: what is traced stays in memory."""
     yield
-    for kept in (_seqgan_of, _oracle_of, _measures_of):
-        kept.cache_clear()
+    KEPT.clear()
+    _oracle_of.cache_clear()
+    _measures_of.cache_clear()
     gc.collect()
 
 
@@ -148,12 +149,9 @@ def tiny_config(*flags: str) -> Config:
     return parse(fitting([*TINY, *flags]))
 
 
-# ---- runs that share what is compiled
-
-
-def train(argv: Sequence[str]) -> int:
-    """`main.main(argv)` with the compiled steps of earlier runs of its shape; see above, and `fitting`."""
-    return program.main(fitting(argv), MAKERS)
+def train(argv: Sequence[str], makers: program.Makers | None = None) -> int:
+    """`main.main(argv)`, by default with the compiled steps of earlier runs of its shape; see above, and `fitting`."""
+    return program.main(fitting(argv), makers or MAKERS)
 
 
 def shared_seqgan(config: Config, spec: TokenSpec, sources: dict | None = None, **given: Any) -> SeqGAN:
@@ -164,55 +162,27 @@ def shared_seqgan(config: Config, spec: TokenSpec, sources: dict | None = None, 
     objective = given.get("objective")
     if objective and objective.decode.__func__ is not Dataset.decode:
         return build(config, spec, sources, **given)
-    own = {"oracle": given.get("oracle")} if config.reward_entry.oracle else {}
-    sequences = {"references": config.reward == "bleu", "validation": config.trains_discriminator}
-    own |= {name: Sequences(given[name]) for name, used in sequences.items() if used and name in given}
-    own |= {"objective": Known(objective, str(objective.source))} if objective else {}
-    texts = Known(sources, str(sources))
-    seqgan, folder = _seqgan_of(_compiled_from(config), spec, texts, tuple(own.items()))
+    used = {"references": config.reward == "bleu", "validation": config.trains_discriminator}
+    rows = {name: given[name]() for name, needed in used.items() if needed and name in given}  # the same where they are
+    oracle = {"oracle": given.get("oracle")} if config.reward_entry.oracle else {}
+    texts = repr([sources, objective and objective.source, {name: checksum([each]) for name, each in rows.items()}])
+    key = (_compiled_from(config), spec, texts, *oracle.values())
+    if key not in KEPT:
+        known = {name: lambda each=each: each for name, each in rows.items()} | oracle
+        seqgan, folder = build(config, spec, sources, objective=objective, **known), TemporaryDirectory()
+        seqgan.checkpoint().write(f"{folder.name}/first")
+        KEPT[key] = seqgan, folder
+        for oldest in list(KEPT)[:-SHARED]:
+            del KEPT[oldest]
+    seqgan, folder = KEPT[key]
     seqgan.checkpoint().read(f"{folder.name}/first").assert_consumed()
     return seqgan
-
-
-class Known:
-    """Anything, which is the same where its `key` is."""
-
-    def __init__(self, content: Any, key: str):
-        self.content, self.key = content, key
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Known) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-
-class Sequences(Known):
-    """A function that returns sequences, int32 [n, T]; it is the same where they are."""
-
-    def __init__(self, function: Callable[[], np.ndarray]):
-        rows = function()
-        super().__init__(lambda: rows, checksum([rows]))
-
-
-@functools.lru_cache(maxsize=SHARED)
-def _seqgan_of(config: Config, spec: TokenSpec, sources: Known, given: tuple) -> tuple[SeqGAN, TemporaryDirectory]:
-    """A model, and where it is saved as it was at first."""
-    data = {name: value.content if isinstance(value, Known) else value for name, value in given}
-    seqgan, folder = build(config, spec, sources.content, **data), TemporaryDirectory()
-    seqgan.checkpoint().write(f"{folder.name}/first")
-    return seqgan, folder
 
 
 def shared_dataset(config: Config) -> Dataset:
     """What `read_data` reads; an `OracleData` with what was compiled for its flags before."""
     oracle = config.dataset == "LSTM" and not config.oracle_params
     return _oracle_of(_compiled_from(config)) if oracle else read_data(config)
-
-
-def shared_measures(config: Config, seqgan: SeqGAN) -> Measures:
-    """What `measures_of` makes of a model, once."""
-    return _measures_of(_compiled_from(config), seqgan)
 
 
 def _compiled_from(config: Config) -> Config:
@@ -223,7 +193,9 @@ def _compiled_from(config: Config) -> Config:
 
 _oracle_of = functools.lru_cache(maxsize=SHARED)(OracleData)
 _measures_of = functools.lru_cache(maxsize=SHARED)(measures_of)
-MAKERS = program.Makers(shared_dataset, shared_seqgan, shared_measures)
+MAKERS = program.Makers(
+    shared_dataset, shared_seqgan, lambda config, seqgan: _measures_of(_compiled_from(config), seqgan)
+)
 STEPS = ("mle_epoch", "mle_step", "g_step", "d_step", "follow_policy", "begin_adversarial", "adopt_average")
 
 
@@ -266,8 +238,7 @@ def resumed_alike(folder: Path, words: Sequence[str], *steps: int) -> list[str]:
     """What a run left alone and one that is interrupted, in each process after so many steps, leave otherwise."""
 
     def run(name: str, makers: program.Makers = MAKERS) -> int:
-        logs = ["--log_dir", str(folder / name / "train"), "--eval_log_dir", str(folder / name / "eval")]
-        return program.main(fitting([*words, *logs]), makers)
+        return train([*words, "--log_dir", f"{folder}/{name}/train", "--eval_log_dir", f"{folder}/{name}/eval"], makers)
 
     assert run("whole") == 0
     for step in steps:
@@ -292,14 +263,17 @@ def knowing(tmp_path_factory) -> Path:
     return folder / "run"
 
 
-# ---- a world in which everything can be enumerated
-
-
 def randomise(network, seed: int, stddev: float = 1.0) -> None:
     """Gives every weight a value from N(0, stddev²), so that the network's distribution is far from uniform."""
     rng = np.random.default_rng(seed)
     for weight in network.weights:
         weight.assign(rng.normal(0.0, stddev, weight.shape))
+
+
+def assert_same(one, other) -> None:
+    """Checks that pairs of arrays are equal, bit for bit."""
+    for mine, theirs in zip(one, other, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 def random_generator(vocab_size: int = 4, seq_len: int = 3, seed: int = 0, **sizes) -> Generator:

@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import random_generator, randomise, tiny_config
+from conftest import random_generator, randomise
 
 from discriminator import FAKE, REAL, ConvolutionalDiscriminator, Options, PooledDiscriminator
 from generator import TokenSpec
-from model import build
 from rollout import RolloutPolicy
 from support.seeds import Purpose, key, uniforms
 
@@ -79,16 +78,6 @@ def test_the_network_is_that_of_the_equations(lengths, kind):
         np.testing.assert_allclose(network.log_odds(TOKENS), discriminator(kind).log_odds(TOKENS), rtol=1e-4, atol=1e-5)
 
 
-def test_a_convolution_agrees_with_tensorflows():
-    network = discriminator()
-    embedded, features, start = network.embedding(TOKENS), network.features(TOKENS), 0
-    for width, filters, dense in zip(SIZES, FILTERS, network.convolutions, strict=True):
-        maps = tf.nn.conv1d(embedded, tf.reshape(dense.kernel, [width, 4, filters]), 1, "VALID") + dense.bias
-        expected = tf.reduce_max(tf.nn.relu(maps), axis=1)
-        np.testing.assert_allclose(features[:, start : start + filters], expected, rtol=1e-4, atol=1e-5)
-        start += filters
-
-
 def with_tables(worth: list[bool]) -> type[ConvolutionalDiscriminator]:
     """A kind that has tables for these widths."""
 
@@ -129,18 +118,6 @@ def test_completions_are_scored_as_whole_sequences(kind, unequal, jit):
         assert np.std(whole) > 1
         np.testing.assert_allclose(log_odds, whole, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(probs, tf.sigmoid(whole), atol=1e-5)
-
-
-def test_a_response_is_the_sum_of_rows_of_its_table():
-    """By hand, in integers, where both sides are exact; padding adds zeros."""
-    network, rng = discriminator(), np.random.default_rng(3)
-    embedding, kernel = rng.integers(-9, 9, [7, 4]), rng.integers(-9, 9, [3 * 4, 5])
-    network.embedding.embeddings.assign(embedding)
-    table = network.table(3, tf.constant(kernel, tf.float32)).numpy()
-    assert table.shape == (8 * 3, 5)
-    windows = rng.integers(0, 8, [100, 3])
-    vectors = np.concatenate([embedding, np.zeros([1, 4])])[windows].reshape(100, 12)
-    np.testing.assert_array_equal(table[windows * 3 + np.arange(3)].sum(axis=1), vectors @ kernel)
 
 
 def test_a_table_is_made_where_it_saves_more_than_it_costs():
@@ -211,19 +188,6 @@ def test_weights_start_from_the_authors_distributions():
     assert not all(np.array_equal(a, b) for a, b in zip(again, other, strict=True))
     kernels = [dense.kernel.numpy().ravel()[:100] for dense in layers]
     assert not np.array_equal(kernels[0], kernels[1])
-
-
-def test_all_of_the_pooled_one_is_trained_and_kept(tmp_path):
-    flags, spec = ["--discriminator", "pooled"], TokenSpec(4, 3, 5, 3)
-    model, other = (build(tiny_config(*flags, "--seed", seed), spec) for seed in ("1", "9"))
-    assert isinstance(model.discriminator, PooledDiscriminator) and model.discriminator.dense.units == 128
-    before = model.discriminator.get_weights()
-    model.d_step(tf.constant([[0, 3, 4], [1, 2, 3], [2, 2, 2], [0, 0, 0]] * 4), tf.constant(0))
-    after = model.discriminator.get_weights()
-    assert len(after) == 1 + 2 * 2 + 2 * 2 and all((a != b).any() for a, b in zip(after, before, strict=True))
-    other.checkpoint().read(model.checkpoint().write(str(tmp_path / "state"))).assert_consumed()
-    for mine, theirs in zip(other.discriminator.get_weights(), after, strict=True):
-        np.testing.assert_array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize(("sizes", "filters"), [((6,), (4,)), ((0,), (4,)), ((1, 2), (4,))])

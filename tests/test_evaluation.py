@@ -73,9 +73,6 @@ def test_the_figures_of_the_guided_policy_are_those_of_its_distribution():
     assert_near(figures, divergences(world.p, world.g), 0.1)
 
 
-# ---- discriminators
-
-
 class Optimal(Discriminator):
     """Knows both distributions."""
 
@@ -168,9 +165,6 @@ def test_what_is_kept_of_candidates_agrees_with_enumeration():
     best = world.evaluation.evaluator.choose_optimally(world.evaluation.discriminator, 1, beside, 2)
     assert best.keys() == {f"{name}_resampled" for name in divergences(p, q)}
     assert_near(best, divergences(p, resampled(g, p / g)), 0.06, "_resampled")
-
-
-# ---- the registry, and what measuring leaves
 
 
 @pytest.mark.parametrize("words", [TINY, BIGRAM], ids=["cnn", "bigram"])

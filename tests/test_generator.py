@@ -4,19 +4,8 @@ import scipy.stats
 import tensorflow as tf
 from conftest import all_sequences, index_of, probabilities, random_generator, randomise
 
-from generator import (
-    Averaged,
-    Excluding,
-    Generator,
-    Policy,
-    PolicyWrapper,
-    State,
-    Tempered,
-    block_shape,
-    chosen_log_probs,
-    run_lstm,
-    sample_tokens,
-)
+import generator as policies
+from generator import Averaged, Excluding, Generator, Policy, PolicyWrapper, State, Tempered, chosen_log_probs
 from support.seeds import Purpose, key, uniforms
 
 ALMOST_ONE = np.float32(1 - 2**-24)  # the largest uniform number
@@ -67,14 +56,6 @@ def test_weights_start_from_the_authors_distribution():
     assert not any(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
 
-@ENDS
-@pytest.mark.parametrize(("vocab_size", "seq_len"), [(3, 4), (5, 3)])
-def test_probabilities_of_all_sequences_sum_to_one(vocab_size, seq_len, end_token):
-    probs = probabilities(random_generator(vocab_size, seq_len, end_token=end_token))
-    assert probs.sum() == pytest.approx(1.0, abs=1e-5)
-    assert probs.max() > 2 * probs.min()  # far from uniform
-
-
 @pytest.mark.parametrize("end_token", [None, 3, 0])
 def test_a_shorter_sequence_is_as_likely_as_its_tokens(end_token):
     """Padding costs nothing and changes nothing; the end token costs what any token does."""
@@ -96,7 +77,7 @@ def test_a_shorter_sequence_is_as_likely_as_its_tokens(end_token):
 @pytest.mark.parametrize(("start_token", "end_token"), [(0, None), (2, None), (4, None), (5, 3), (5, 0), (2, 1)])
 def test_sampled_frequencies_match_probabilities(jit, start_token, end_token):
     generator = Generator(4, 3, 3, 5, seed=0, stddev=1.0, start_token=start_token, end_token=end_token)
-    assert drawn_by(generator, jit) > 1e-3
+    assert drawn_by(generator, jit) > 1e-3 and probabilities(generator).sum() == pytest.approx(1, abs=1e-5)
 
 
 def drawn_by(policy: Policy, jit: bool = False, probs: np.ndarray | None = None, prefix=None) -> float:
@@ -134,9 +115,6 @@ def test_sequences_drawn_in_stretches_are_those_drawn_at_once(jit, end_token):
             part, place = on(place, numbers[first:last], None if given is None else given[first:last])
             parts.append(part)
         np.testing.assert_array_equal(np.concatenate(parts, axis=1), policy.sample(numbers, given))
-
-
-# ---- wrappers
 
 
 def next_probs(policy: Policy, sequences: np.ndarray) -> np.ndarray:
@@ -251,12 +229,9 @@ def test_log_probs_of_extreme_logits_are_finite():
     np.testing.assert_allclose(values, [0.0, -2e4], atol=1e-3)
 
 
-# ---- the sampler
-
-
 def draw(logits, numbers, jit=False):
     logits, numbers = tf.constant(logits, tf.float32), tf.constant(numbers, tf.float32)
-    return tf.function(sample_tokens, jit_compile=jit)(logits, numbers).numpy()
+    return tf.function(policies.sample_tokens, jit_compile=jit)(logits, numbers).numpy()
 
 
 @pytest.mark.parametrize(("vocab_size", "jit"), [(5000, True), (4999, False)])
@@ -301,13 +276,6 @@ def test_ties_are_equally_likely_and_one_row_can_be_drawn_from_many_times():
     np.testing.assert_array_equal(together[:7], [draw(np.zeros([1000, 9]), row) for row in numbers[:7]])
 
 
-@pytest.mark.parametrize("vocab_size", [2, 3, 4, 71, 89, 4999, 5000, 10_000])
-def test_blocks_hold_the_vocabulary(vocab_size):
-    width, blocks = block_shape(vocab_size)
-    assert width * blocks >= vocab_size > width * (blocks - 1)
-    assert width < 2 * np.sqrt(vocab_size) + 1
-
-
 @pytest.mark.parametrize("jit", [True, False, None], ids=["XLA", "graph", "eager"])
 def test_teacher_forcing_and_its_gradient_are_those_of_the_cell_step_by_step(jit):
     """Gradients of what is read, kernel, recurrent kernel and bias, from both parts of all states."""
@@ -332,7 +300,7 @@ def test_teacher_forcing_and_its_gradient_are_those_of_the_cell_step_by_step(jit
     expected = values_and_gradients(one_by_one, inputs)
 
     def looped(inputs):
-        return values_and_gradients(lambda inputs: run_lstm(cell, inputs), inputs)
+        return values_and_gradients(lambda inputs: policies.run_lstm(cell, inputs), inputs)
 
     found = looped(inputs) if jit is None else tf.function(looped, jit_compile=jit, autograph=False)(inputs)
     assert len(found) == len(expected) == 5

@@ -9,9 +9,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import randomise, shared_seqgan, tiny_config
+from conftest import shared_seqgan, tiny_config
 
-from discriminator import FAKE, REAL
 from generator import TokenSpec
 from model import SeqGAN
 from support import lookup
@@ -71,43 +70,11 @@ def test_a_look_up_is_the_layer_and_its_gradient_is_whole(monkeypatch, form, jit
     np.testing.assert_allclose(gradient, add_up(pulls, TOKENS, 7), rtol=1e-5, atol=1e-6)
 
 
-def gradients(model: SeqGAN) -> list[np.ndarray]:
-    """Those of a policy-gradient and of a D step, on sequences that end early if any may."""
-    tokens = np.array([[1, 1, 3], [3, 1, 1], [0, 1, 0], [1, 1, 1]], np.int32)
-    if model.generator.end_token is not None:
-        tokens[:2] = [[2, 4, 4], [1, 2, 4]]
-    _, of_policy = model.policy_gradient(
-        tf.constant(tokens), tf.constant(np.linspace(-1, 2, 12, dtype=np.float32).reshape(4, 3))
-    )
-    with tf.GradientTape() as tape:
-        loss, _ = model.discriminator.loss(tf.constant(tokens), tf.constant([REAL, REAL, FAKE, FAKE]), None)
-    of_opinion = tape.gradient(loss, model.discriminator.trainable_variables)
-    assert all(isinstance(gradient, tf.Tensor) for gradient in of_policy + of_opinion)
-    return [gradient.numpy() for gradient in of_policy + of_opinion]
-
-
-@ENDS
-def test_both_forms_have_one_gradient(monkeypatch, end_token):
-    model = shared_seqgan(tiny_config(), TokenSpec(4, 3, 0, end_token))
-    randomise(model.generator, seed=1)
-    randomise(model.discriminator, seed=2)
-    both = []
-    for form in lookup.SUMS:
-        take(monkeypatch, form)
-        both.append(gradients(model))
-    for one, other in zip(*both, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-        assert np.abs(one).max() > 1e-3
-
-
 @pytest.mark.parametrize(("devices", "form"), [([], "CPU"), (["a GPU"], "GPU")])
 def test_the_form_is_that_for_the_device(monkeypatch, devices, form):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: devices if kind == "GPU" else ["a CPU"])
     monkeypatch.setitem(lookup.SUMS, form, lambda *arguments: "taken")
     assert lookup.summed_by_token(tf.zeros([1, 1]), tf.zeros([1], tf.int32), 2) == "taken"
-
-
-# ---- what the steps are lowered to
 
 
 def scattered(hlo: str) -> list[int]:
@@ -120,14 +87,6 @@ def scattered(hlo: str) -> list[int]:
         counts.append(math.prod(size for dim, size in enumerate(indices) if dim != along))
     assert len(counts) == len(re.findall(r"\bscatter\(", hlo))
     return counts
-
-
-def test_rows_of_scatters_are_counted():
-    one = "%x.1 = s32[3,4]{1,0} scatter(s32[3,4]{1,0} %a, s32[1,1]{1,0} %b, s32[1,4]{1,0} %c), "
-    many = "ROOT %y = f32[4,3]{1,0} scatter(f32[4,3]{1,0} %a, s32[12]{0} %b, f32[12,3]{1,0} %c), inserted={0}, "
-    two = "%z = (f32[4], f32[4]) scatter(f32[4] %a, f32[4] %b, s32[2,5,1] %c, f32[2,5] %d, f32[2,5] %e), "
-    hlo = "\n".join(line + "index_vector_dim=" + dim for line, dim in ((one, "1"), (many, "1"), (two, "2")))
-    assert scattered(hlo) == [1, 12, 10]
 
 
 def lowered(model: SeqGAN, form: str, monkeypatch) -> dict[str, list[int]]:
@@ -163,9 +122,6 @@ def test_the_steps_for_a_cpu_do(monkeypatch):
     found = lowered(shared_seqgan(tiny_config(), TokenSpec(4, 3)), "CPU", monkeypatch)
     many = {name: [rows for rows in counts if rows > 1] for name, counts in found.items()}
     assert many == {"mle_epoch": [12, 12], "g_step": [12, 12], "d_step": [24]}
-
-
-# ---- --deterministic
 
 
 @pytest.mark.parametrize("deterministic", [True, False])

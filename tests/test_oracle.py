@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SIZES, probabilities, tiny_config
+from conftest import SIZES, tiny_config
 
 from data.oracle import OracleData
 from oracle import Oracle
@@ -93,13 +93,6 @@ def test_the_oracle_is_seeded_by_its_own_flag(init):
     one, two = (OracleData(tiny_config("--seed", s, "--oracle_init", init)).oracle.get_weights() for s in "12")
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
     assert Oracle(9, 4, 3, 3, seed=1).trainable_variables == []
-
-
-def test_the_entropy_is_the_exact_one():
-    data = OracleData(tiny_config())
-    p = probabilities(data.oracle)
-    value, error = data.entropy
-    assert abs(value + (p * np.log(p)).sum() / 3) < 4 * error + 1e-6 and error < 0.02
 
 
 def test_purposes_and_epochs_draw_different_data():

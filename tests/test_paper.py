@@ -6,10 +6,9 @@ import signal
 
 import pytest
 import toy
-from conftest import ROOT, TINY, fitting, interrupted_at, watching
+from conftest import ROOT, TINY, interrupted_at, train, watching
 
 from evaluation.metrics import METRICS
-from main import main
 from support.config import FIELDS
 
 PAGE = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
@@ -106,7 +105,7 @@ STEPS = sum(name not in ("begin_adversarial", "follow_policy") for name, *_ in O
 def test_updates_come_in_the_order_of_algorithm_1(tmp_path, stopped):
     """Each once, also where a run is interrupted after any of them and resumed: above all β ← θ, once an epoch."""
     logs = ["--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval"), "--rollout_lag", "0.5"]
-    words, calls = fitting([*TINY, *FLAGS.split(), *logs]), []
+    words, calls = [*TINY, *FLAGS.split(), *logs], []
 
     def note(name: str, arguments: tuple) -> None:
         numbers = arguments[1:] if name.startswith(("mle", "d_")) else arguments  # the first are sequences
@@ -114,7 +113,7 @@ def test_updates_come_in_the_order_of_algorithm_1(tmp_path, stopped):
 
     makers = watching(note, toy.makers(valid=False))
     if stopped:
-        assert main(words, interrupted_at(stopped, makers)) == 128 + signal.SIGTERM
+        assert train(words, interrupted_at(stopped, makers)) == 128 + signal.SIGTERM
         assert len(calls) < len(ORDER)
-    assert main(words, makers) == 0
+    assert train(words, makers) == 0
     assert calls == ORDER

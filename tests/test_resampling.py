@@ -172,9 +172,6 @@ def test_the_others_are_those_of_other_groups():
     assert Groups(np.log(weights)).change(np.zeros([2, 2]), 1.0)[0] == pytest.approx(expected)
 
 
-# ---- in the program
-
-
 def test_a_run_shows_what_choosing_changes(tmp_path, capsys):
     words = [*TINY, "--total_epochs", "0", "--d_eval_samples", "100", "--candidates", "3"]
     assert train([*words, "--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval")]) == 0
@@ -184,23 +181,6 @@ def test_a_run_shows_what_choosing_changes(tmp_path, capsys):
     for name in ("nll", "nll_test", "g_entropy", "kl_forward", "kl_reverse", "d_gain"):
         assert float(found[-1][f"{name}_resampled"]) == pytest.approx(float(found[-1][name]), abs=0.5)
         assert float(found[-1][f"{name}_resampled_se"]) >= 0
-
-
-@pytest.mark.parametrize(
-    ("words", "why"),
-    [
-        ("--candidates 4 --d_eval_samples 0", "--candidates has no effect without --d_eval_samples above 0"),
-        ("--candidates 4 --reward constant", "--candidates has no effect without --reward"),
-        ("--pretrain_d_epochs 3 --reward constant", "--pretrain_d_epochs has no effect without --reward"),
-        ("--candidates -1", "--candidates"),
-        ("--candidates 2000", "--candidates"),
-    ],
-)
-def test_flags_without_an_effect(capsys, words, why):
-    with pytest.raises(SystemExit) as stopped:
-        parse(words.split())
-    err = capsys.readouterr().err
-    assert stopped.value.code == 2 and err.count("\n") == 1 and why in err, err
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import action_values, all_sequences, probabilities, random_generator, randomise, train
+from conftest import action_values, all_sequences, assert_same, probabilities, random_generator, randomise, train
 from fault_injection import timeless_rows
 from test_model import applied, assert_same_gradient, flat, gradient_of
 
@@ -14,8 +14,7 @@ from evaluation.ngrams import bleu
 from generator import TokenSpec
 from model import SeqGAN, build
 from reward import Bleu
-from support.errors import UsageError
-from support.parser import parse, read_flags
+from support.parser import parse
 from support.registries import REWARDS
 from support.seeds import Purpose, key
 
@@ -134,25 +133,6 @@ def test_the_log_ratios_gradient_is_that_of_the_divergence_from_the_oracle():
     np.testing.assert_allclose(exact_gradient(model, scores_of(model)), exact, atol=3e-5)
 
 
-@ENDS
-def test_samples_weighted_by_the_optimal_discriminators_odds_teach_what_real_ones_do(end_token):
-    """And E[r ∇log G] of their logarithms r lacks what is of their second order: RESULTS.md says what follows."""
-    model = model_of("log_ratio", end_token=end_token)
-    sequences = tf.constant(all_sequences(4, 3, end_token))
-    p, g = probabilities(model.reward.parts.oracle), probabilities(model.generator)
-    log_odds = model.reward.scorer(sequences, STEP)(sequences[None], tf.constant(1))[0].numpy().astype(np.float64)
-
-    def taught(weights):
-        return gradient_of(model, lambda log_probs: tf.reduce_sum(log_probs * weights))
-
-    likelihoods = taught(p)
-    assert np.linalg.norm(likelihoods) > 0.1
-    np.testing.assert_allclose(taught(g * np.exp(log_odds)), likelihoods, atol=3e-5)
-    second = taught(g * (np.exp(log_odds) - 1 - log_odds))
-    np.testing.assert_allclose(-exact_gradient(model, scores_of(model)), likelihoods - second, atol=6e-5)
-    assert np.linalg.norm(second) > 0.05
-
-
 @pytest.mark.parametrize(("reward", "end_token"), [("log_odds", None), ("log_ratio", 2), ("bleu", 2)])
 def test_rollouts_are_scored_as_the_sequences_that_they_are(reward, end_token):
     """Of many completions of every prefix, and inside the loop of the reward pass."""
@@ -177,33 +157,13 @@ def test_the_step_follows_the_exact_gradient(baseline):
     assert_same_gradient(applied(model.g_optimizer), exact)
 
 
-def test_the_optimum_is_the_reference_reweighted_by_the_discriminators_odds():
-    """G₀ · (D / (1 - D))^(1/β) / Z."""
-    flags = "--kl_weight 0.5 --batch_size 128 --rollout_num 8 --baseline batch --g_lr 0.02"
-    model = model_of("log_odds", *flags.split())
-    randomise(model.generator, seed=1, stddev=0.3)
-    model.keep_reference()
+def test_the_reference_policy_is_kept_where_the_adversarial_phase_begins():
+    model = model_of("log_odds", "--kl_weight", "0.5")
+    model.begin_adversarial()
     reference = probabilities(model.generator)
+    model.g_step(STEP)
     np.testing.assert_array_equal(probabilities(model.reward.reference), reference)
-    randomise(model.discriminator, seed=2, stddev=0.4)
-    optimum = reference * np.exp(scores_of(model) / 0.5)
-    optimum /= optimum.sum()
-
-    def divergence() -> float:
-        g = probabilities(model.generator)
-        return float((g * np.log(g / optimum)).sum())
-
-    before = divergence()
-    for step in range(300):
-        if step == 200:
-            model.g_optimizer.learning_rate.assign(0.002)
-        model.follow_policy(lag=0.0)
-        model.g_step(tf.constant(step))
-    assert before > 0.1 and divergence() < 0.01
-    np.testing.assert_array_equal(probabilities(model.reward.reference), reference)  # it has not moved
-
-
-# ---- controls
+    assert (probabilities(model.generator) != reference).any()
 
 
 def test_a_random_reward_is_a_function_of_seed_step_and_place():
@@ -234,9 +194,6 @@ def test_rollouts_and_a_discriminator_exist_only_where_they_are_needed(reward):
         np.testing.assert_array_equal(model_of(reward).g_step(STEP).rewards, np.ones([4, 3]))
 
 
-# ---- runs
-
-
 @pytest.mark.parametrize("reward", list(REWARDS))
 def test_resumes_bit_for_bit(reward, tmp_path):
     """A step after a checkpoint is the same in another process, which has everything from the flags and the weights."""
@@ -249,8 +206,7 @@ def test_resumes_bit_for_bit(reward, tmp_path):
     for model in (whole, resumed):
         model.g_step(tf.constant(1))
     parts = [[*m.generator.weights, *m.reward.reference.weights, *m.g_optimizer.variables] for m in (whole, resumed)]
-    for mine, theirs in zip(*parts, strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+    assert_same(*parts)
 
 
 def test_a_run_without_a_discriminator(tmp_path):
@@ -267,29 +223,10 @@ def test_a_run_without_a_discriminator(tmp_path):
     assert all(row["nll_test"] for row in timeless_rows(tmp_path / "eval"))
 
 
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        ("--reward optimal --dataset Nottingham", ["--reward optimal", "--dataset LSTM"]),
-        ("--reward log_ratio --dataset text --data_dir x.txt", ["--reward log_ratio", "--dataset LSTM"]),
-        ("--reward bleu", ["--reward bleu", "--train_size"]),
-        ("--reward praise", ["--reward", "praise", "log_odds"]),
-        ("--kl_weight -1", ["--kl_weight", "-1"]),
-    ],
-)
-def test_what_a_reward_lacks_is_named(flags, words):
-    with pytest.raises(UsageError) as error:
-        read_flags(flags.split())
-    assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
-
-
 def test_bleu_takes_one_rollout_unless_it_is_told():
     bleu_flags = ["--reward", "bleu", "--train_size", "100"]
     assert parse(bleu_flags).rollout_num == 1 and parse([*bleu_flags, "--rollout_num", "16"]).rollout_num == 16
     assert parse(["--reward", "bleu", "--preset", "paper"]).rollout_num == 1 and parse([]).rollout_num == 16
-
-
-# ---- BLEU
 
 
 @pytest.mark.parametrize("seq_len", [2, 3, 8])

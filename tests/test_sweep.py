@@ -188,8 +188,11 @@ def test_sweeps_that_begin_at_once(toys):
 def test_a_cell_that_another_sweep_takes_in_the_same_moment_waits(toys, capsys):
     """After the look at the directory, before the process has locked it; the other's output follows the refusal."""
     (toys / "toys.toml").write_text(SLOW)
-    looks = iter([False] * 2)
-    parts = TOYS._replace(busy=lambda directory: next(looks, True) and BUSY(directory))
+    looks = iter([False])
+    parts = TOYS._replace(
+        run=lambda *arguments: RUN(*arguments[:-1], lambda directory: False),
+        busy=lambda directory: next(looks, True) and BUSY(directory),
+    )
     arguments = ("toys.toml", "--only", "mle", "--seeds", "1")
     other, log_dir = script(*arguments, cwd=toys), toys / "logs/toys/mle/1/train"
     until(lambda: len(rows(log_dir)) > 2)

@@ -10,8 +10,8 @@ from conftest import (
     SIZES,
     TINY,
     all_sequences,
+    assert_same,
     evaluation_of,
-    fitting,
     probabilities,
     randomise,
     resumed_alike,
@@ -23,7 +23,6 @@ from test_model import applied, flat
 
 from data.oracle import OracleData
 from generator import State, TokenSpec, sample_many
-from main import main
 from model import SeqGAN, build
 from support.seeds import Purpose, dropout, fold, key
 from tools.restored import restore
@@ -54,14 +53,6 @@ def uniform(seed: int, *shape: int) -> tf.Tensor:
 
 def weights(network) -> list[np.ndarray]:
     return [weight.numpy() for weight in network.weights]
-
-
-def assert_same(one: list[np.ndarray], other: list[np.ndarray]) -> None:
-    for mine, theirs in zip(one, other, strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-
-
-# ---- scheduled sampling
 
 
 @ENDS
@@ -142,9 +133,6 @@ def test_a_share_of_1_learns_from_own_tokens_alone():
     np.testing.assert_allclose(applied(model.g_pretrain_optimizer), exact, atol=1e-5)
 
 
-# ---- dropout
-
-
 @ENDS
 def test_dropout_is_on_what_the_lstm_reads_and_on_what_is_read_from_it(end_token):
     generator = model_of("--g_dropout_keep_prob", "0.6", end_token=end_token).generator
@@ -178,9 +166,6 @@ def test_dropout_is_for_maximum_likelihood_alone_and_new_in_each_batch():
     first, both, later, step, next_step = losses(dropping)
     assert step == pytest.approx(later, rel=1e-6)  # of the same epoch and place
     assert len({round(loss, 5) for loss in (first, both, later, next_step)}) == 4
-
-
-# ---- cosine learning-rate decay
 
 
 def test_a_cosine_falls_to_0_over_all_updates_of_a_run(tmp_path):
@@ -221,9 +206,6 @@ def test_a_longer_run_is_another_where_a_rate_has_fallen(tmp_path, capsys, rate,
     assert why in err and err.count("\n") == bool(why)
 
 
-# ---- averaged weights
-
-
 def test_the_average_is_that_of_all_updates_each_weighted_by_the_decay_since():
     model, history = model_of("--average", "0.7", "--mle_steps", "1"), []
     steps = [lambda: model.mle_epoch(batches_of(1))] * 4
@@ -258,9 +240,6 @@ def test_evaluation_samples_and_the_discriminator_use_the_average_and_policy_upd
     assert not {name for name, _ in plain.checkpoint()._trackable_children().items()} & {"averaged", "mle_optimizer"}
 
 
-# ---- interleaved maximum likelihood
-
-
 def test_an_mle_step_is_an_update_by_an_optimizer_of_its_own():
     model, other = model_of("--mle_steps", "1", "--g_lr", "0.02"), model_of("--g_pretrain_lr", "0.02")
     losses = [float(model.mle_step(batches_of(1)[0])), float(other.mle_epoch(batches_of(1)))]
@@ -279,15 +258,12 @@ def test_the_batches_go_on_from_those_of_pretraining(tmp_path):
         if name in ("mle_step", "follow_policy"):
             seen.append(arguments[0].numpy() if name == "mle_step" else name)
 
-    assert main(fitting(words), watching(note)) == 0
+    assert train(words, watching(note)) == 0
     data = OracleData(tiny_config("--train_size", "12", "--d_batch_size", "6"))
     expected = np.concatenate([data.mle_batches(4 + epoch).numpy() for epoch in range(2)])
     np.testing.assert_array_equal(np.stack([item for item in seen if not isinstance(item, str)]), expected)
     assert [isinstance(item, str) for item in seen] == [False, False, True] * 3
     assert "g_mle_loss" in (tmp_path / "metrics.csv").read_text().splitlines()[0]
-
-
-# ---- all of it together
 
 
 @pytest.mark.parametrize("data", ["fresh batches", "passes", "text"])
