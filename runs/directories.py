@@ -9,16 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from support import config_file
 from support.config import FIELDS, Config, lacking
-from support.config_file import (
-    CONFIG,
-    FREE_TO_CHANGE,
-    differences,
-    from_flags,
-    lost_flag,
-    pretraining_part,
-    read_config,
-)
+from support.config_file import CONFIG, FREE_TO_CHANGE, differences, from_flags, read_config
 from support.errors import UsageError
 
 try:
@@ -38,8 +31,6 @@ WRITTEN: dict[str | None, tuple[str, ...]] = {"text": (VOCABULARY,), "Nottingham
 EVENTS = re.compile(r"events\.out\.tfevents\.\d+\.(seqgan|hparams)")  # files that runs/logs.py writes
 SAVED = "saved"  # in config.json: whether the run has written a checkpoint
 STEP = re.compile(r"step-\d{9}")  # a checkpoint's directory: the number of steps taken
-# The learning rates that can decay over the epochs that a flag counts.
-DECAYING = {"pretrain_g_epochs": {"g_pretrain"}, "pretrain_d_epochs": {"d"}, "total_epochs": {"g", "d"}}
 
 
 @contextlib.contextmanager
@@ -131,7 +122,7 @@ class RunDirectory:
     """A directory that one run, and one process at a time, may write to."""
 
     def __init__(self, path: str, flag: str, make: bool = True):
-        """Locks the directory until `release`, or until this process ends, however it ends.
+        """Locks the directory until it is left, or until this process ends, however it ends.
 
         `flag` named it, for messages; `make`: make it where it is missing. Raises UsageError: it can't be written, or
         another process holds it.
@@ -194,14 +185,9 @@ class RunDirectory:
         return {}
 
     def describe(self, described: dict[str, Any]) -> None:
-        """Writes config.json, where it does not hold just this; from then on the directory is this run's.
-
-        Raises OSError: it can't be written.
-        """
+        """Writes config.json; from then on the directory is this run's. Raises OSError: it can't be written."""
         self._used = True
-        path, text = self.path / CONFIG, json.dumps(described, indent=2) + "\n"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_whole(path, text)
+        write_whole(self.path / CONFIG, json.dumps(described, indent=2) + "\n")
 
     def note_saved(self, saved: bool) -> None:
         """Writes down in config.json, where there is one, whether the run has written a checkpoint; raises OSError."""
@@ -220,8 +206,8 @@ class RunDirectory:
 
         `recorded` is its config.json, {} for a new run. `origin` is the flag and the file that it reads; `digests` are
         checksums of the parts of what it read now, and `files` what it keeps in this directory, {name: content}; it
-        also writes `songs`. Raises UsageError: something differs, or a file is missing though the run has checkpoints;
-        or a new run would write over a file that is no run's. Raises OSError: one can't be read.
+        also writes `songs`. Raises UsageError: something differs, or a new run would write over a file that is no
+        run's. Raises OSError: one can't be read.
         """
         place = f"{self.flag} {self.path}"
         if not recorded:
@@ -234,10 +220,7 @@ class RunDirectory:
             what = f"{' and '.join(changed)} changed since the run in {place} began"
             raise UsageError(f"{origin}: {what}; choose another directory, or --overwrite")
         for name, content in files.items():
-            path = self.path / name
-            if not path.exists() and steps_taken(self.path):
-                raise UsageError(f"{path}: missing; --overwrite starts afresh")
-            if path.exists() and not self._holds(name, content):
+            if (path := self.path / name).exists() and not self._holds(name, content):
                 raise UsageError(f"{path}: of other data than {origin} has now; --overwrite starts afresh")
 
     def _holds(self, name: str, content: str) -> bool:
@@ -291,9 +274,6 @@ class RunDirectory:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.release()
-
-    def release(self) -> None:
         """Lets the next process in; what was made for nothing goes."""
         if not self._used:
             self._unmake()
@@ -327,15 +307,14 @@ def claim(directories: list[RunDirectory], config: Config) -> tuple[dict[str, An
             before = from_flags(content["flags"])
         except UsageError as error:
             raise UsageError(f"{first.path / CONFIG}: {error}; --overwrite starts afresh") from None
-        if config.is_train and (gone := lost_flag(content["flags"])):
+        if config.is_train and (gone := config_file.lost_flag(content["flags"])):
             raise UsageError(f"{place}: holds a run of version 1.0 with {gone}, which is no longer possible; {advice}")
         config = dataclasses.replace(config, **{name: getattr(before, name) for name in in_vain(before, config)})
-        if differing := differences(before, config, changeable(first.path, content, before, config)):
-            changed = [name for name in DECAYING if getattr(before, name) != getattr(config, name)]
-            decays = any(decays_over(name, config) for name in changed)
+        if differing := differences(before, config, changeable(first.path, before, config)):
+            decays = config.cosine_decay and "_epochs" in " ".join(differing)
             why = " (cosine learning-rate decay spans all epochs: another number is another run)" if decays else ""
-            pretrained = 0 < before.pretrain_g_epochs <= steps_taken(first.path)
-            if pretrained and not differences(pretraining_part(before), pretraining_part(config)):
+            alike = not differences(*map(config_file.pretraining_part, (before, config)))
+            if alike and 0 < before.pretrain_g_epochs <= steps_taken(first.path):
                 advice = f"choose another directory, with --pretrained {first.path} for its pretraining, or --overwrite"
             raise UsageError(f"{place}: holds a run with {'; '.join(differing)}{why}; {advice}")
         config = dataclasses.replace(config, cosine_decay=before.cosine_decay)
@@ -345,26 +324,21 @@ def claim(directories: list[RunDirectory], config: Config) -> tuple[dict[str, An
     return content, config
 
 
-def decays_over(name: str, config: Config) -> bool:
-    """Whether a learning rate decays over the epochs of this flag."""
-    return bool(DECAYING.get(name, set()) & set(config.cosine_decay))
-
-
 def in_vain(before: Config, now: Config) -> set[str]:
     """The flags that have no effect in either of two configurations."""
     return {name for name in FIELDS if lacking(before, name) and lacking(now, name)}
 
 
-def changeable(log_dir: Path, content: dict[str, Any], before: Config, now: Config) -> set[str]:
-    """The flags that the run in a --log_dir may be continued with other values of; `content` is its config.json."""
+def changeable(log_dir: Path, before: Config, now: Config) -> set[str]:
+    """The flags that the run in a --log_dir, which was begun `before`, may be continued with other values of."""
     free, taken = FREE_TO_CHANGE | in_vain(before, now), steps_taken(log_dir)
     # More epochs are more of the same, unless a rate falls over them or a checkpoint has a place for each.
     longer = now.total_epochs >= before.total_epochs and now.g_update != "fold"
     of_d = "d" in now.cosine_decay and now.d_steps > 0 and taken > before.pretrain_g_epochs
-    if longer and not (decays_over("total_epochs", now) and (before.total_epochs or of_d)):
+    if longer and not ({"g", "d"} & set(now.cosine_decay) and (before.total_epochs or of_d)):
         free.add("total_epochs")
         if taken <= before.pretrain_g_epochs and not before.pretrain_d_epochs:
             free.add("pretrain_d_epochs")  # 0 unless given where no adversarial phase was to follow
     most = before.pretrain_g_epochs - bool(before.average)  # steps, before the average is taken over
-    longer = now.pretrain_g_epochs >= before.pretrain_g_epochs and not decays_over("pretrain_g_epochs", now)
+    longer = now.pretrain_g_epochs >= before.pretrain_g_epochs and "g_pretrain" not in now.cosine_decay
     return free | ({"pretrain_g_epochs"} if longer and taken <= most else set())

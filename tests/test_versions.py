@@ -246,5 +246,5 @@ def test_overwrite_removes_what_a_run_on_music_leaves(tmp_path):
     (train_dir / "media" / "mine.wav").rename(train_dir / "media" / "epoch00003_real.png")
     directory.describe(of("Nottingham"))
     directory.wipe()
-    directory.release()
+    directory.__exit__()
     assert sorted(path.name for path in train_dir.rglob("*")) == ["lock", "my.mid"]

@@ -113,7 +113,7 @@ class Cell:
             return False
         config, content = read_flags(self.argv), read_config(self.log_dir / CONFIG)
         recorded = from_flags(content["flags"])
-        free = changeable(self.log_dir, content, recorded, config)
+        free = changeable(self.log_dir, recorded, config)
         if self.method.name.startswith(f"{PRETRAINED}/"):  # version 1.0 also recorded flags of the later phases
             free |= UNRELATED_TO_PRETRAINING
         if differing := differences(recorded, config, free):
