@@ -313,8 +313,8 @@ def claim(directories: list[RunDirectory], config: Config) -> tuple[dict[str, An
         if differing := differences(before, config, changeable(first.path, before, config)):
             decays = config.cosine_decay and "_epochs" in " ".join(differing)
             why = " (cosine learning-rate decay spans all epochs: another number is another run)" if decays else ""
-            alike = not differences(*map(config_file.pretraining_part, (before, config)))
-            if alike and 0 < before.pretrain_g_epochs <= steps_taken(first.path):
+            part = config_file.pretraining_part
+            if not differences(part(before), part(config)) and 0 < before.pretrain_g_epochs <= steps_taken(first.path):
                 advice = f"choose another directory, with --pretrained {first.path} for its pretraining, or --overwrite"
             raise UsageError(f"{place}: holds a run with {'; '.join(differing)}{why}; {advice}")
         config = dataclasses.replace(config, cosine_decay=before.cosine_decay)

@@ -28,7 +28,6 @@ from tensorboard.util.tensor_util import make_tensor_proto
 from runs.directories import EVENTS, METRICS, fsync, naming, record_files, write_whole
 from runs.manifest import CHECKSUM, sizes_at
 
-SHOWN = 4  # names of figures in a warning
 HPARAMS = "events.out.tfevents.0.hparams"  # TensorBoard reads a directory's event files in the order of their names
 
 
@@ -93,7 +92,7 @@ class RunLog:
             with open(self.directory / METRICS, newline="", encoding="utf-8") as file:
                 known = tuple(next(csv.reader(file), self.columns))
             if lacking := [name for name in self.columns if name not in known and not name.endswith("_se")]:
-                names = ", ".join(lacking[:SHOWN]) + (f" and {more} more" if (more := len(lacking) - SHOWN) > 0 else "")
+                names = lacking[0] + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")
                 what = f"has no column for {names}, which TensorBoard alone will show"
                 print(f"warning: {self.directory / METRICS}: {what}", file=sys.stderr)
             self.columns = known
@@ -104,7 +103,7 @@ class RunLog:
                 self._csv.writeheader()
 
     def copy(self, directory: Path, position: dict[str, Any], left_out: Sequence[str] = ()) -> None:
-        """Writes what another run's directory has up to a position, but for its hyper-parameters and some scalars.
+        """Writes what another run's logs have up to a position, but for some scalars.
 
         Raises UsageError: they are not what they were then, see `sizes_at`. Raises OSError: one can't be read.
         """
@@ -122,8 +121,7 @@ class RunLog:
                 if size < 0:
                     break
                 event = Event.FromString(record)
-                tags = [value.tag for value in event.summary.value]
-                if not event.file_version and not any(tag.startswith("_hparams_") or tag in unwanted for tag in tags):
+                if not event.file_version and unwanted.isdisjoint(value.tag for value in event.summary.value):
                     self._write(event)
         self.flush()
 

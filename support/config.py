@@ -19,6 +19,15 @@ RATES = ("g_pretrain", "g", "d")  # the learning rates that may decay: those of 
 TOKEN_LENGTH = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(s|beats?)")
 
 
+class Updates(NamedTuple):
+    """Updates of a whole run, by optimizer."""
+
+    mle_pretraining: int
+    g: int
+    mle: int
+    d: int
+
+
 class Need(NamedTuple):
     """What a flag must have beside it for an effect; `words` say after "has no effect" what it lacks."""
 
@@ -80,15 +89,6 @@ USED = Need(
 )
 OF_D = (*FOR_D, USED)  # what the flags of the discriminator need, but for its filters, which must fit --seq_len
 TRAINED = (*OF_D, Need("with --pretrain_d_epochs and --d_steps 0", lambda c: c.updates.d))  # and of its training
-
-
-class Updates(NamedTuple):
-    """Updates of a whole run, by optimizer."""
-
-    mle_pretraining: int
-    g: int
-    mle: int
-    d: int
 
 
 @dataclass(frozen=True)
@@ -324,16 +324,12 @@ class Config:
     @property
     def updates(self) -> Updates:
         """How often each optimizer updates in the whole run."""
-        half = self.d_batch_size // 2
         d_steps = self.pretrain_d_epochs + self.total_epochs * self.d_steps
         if self.g_update == "fold":
             d_steps = max(self.pretrain_d_epochs, self.d_steps)  # of one discriminator
-        return Updates(
-            mle_pretraining=self.pretrain_g_epochs * self.mle_batches,
-            g=self.total_epochs * self.g_steps,
-            mle=self.total_epochs * self.mle_steps,
-            d=d_steps * self.d_epochs * max(self.real_draws // half, 1),
-        )
+        d = d_steps * self.d_epochs * max(self.real_draws // (self.d_batch_size // 2), 1)
+        g, mle = self.total_epochs * self.g_steps, self.total_epochs * self.mle_steps
+        return Updates(self.pretrain_g_epochs * self.mle_batches, g, mle, d)
 
     @property
     def reward_entry(self) -> RewardEntry:
@@ -344,11 +340,6 @@ class Config:
     def trains_discriminator(self) -> bool:
         """Whether the reward needs one."""
         return self.reward_entry.discriminator and self.objective_share < 1
-
-    @property
-    def measures_discriminator(self) -> bool:
-        """Whether evaluations tell what a discriminator knows."""
-        return self.trains_discriminator and self.d_eval_samples > 0
 
     @property
     def rollouts_drawn(self) -> int:
