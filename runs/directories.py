@@ -13,6 +13,7 @@ from support import config_file
 from support.config import FIELDS, Config, lacking
 from support.config_file import CONFIG, FREE_TO_CHANGE, differences, from_flags, read_config
 from support.errors import UsageError
+from support.own_code import is_own
 
 try:
     import fcntl
@@ -326,6 +327,8 @@ def claim(directories: list[RunDirectory], config: Config) -> tuple[dict[str, An
 
 def in_vain(before: Config, now: Config) -> set[str]:
     """The flags that have no effect in either of two configurations."""
+    if is_own(before.discriminator):  # whose file may be elsewhere now
+        before = dataclasses.replace(before, discriminator=now.discriminator)
     return {name for name in FIELDS if lacking(before, name) and lacking(now, name)}
 
 

@@ -13,6 +13,8 @@ from test_bad_input import npz
 from test_nottingham import write_song
 
 from data import checksum
+from runs.directories import changeable
+from support.config import Config
 from support.config_file import differences
 from support.parser import read_flags
 
@@ -128,6 +130,12 @@ def test_a_checksum_is_of_numbers():
 def test_what_is_another_run(before, now, differing):
     then, later = (read_flags(shlex.split(words)) for words in (before, now))
     assert differences(then, later) == differing
+
+
+def test_a_discriminator_of_ones_own_may_lie_elsewhere(tmp_path):
+    (tmp_path / "d.py").write_text("class D:\n    pass\n")
+    before, now = (Config(discriminator=f"{tmp_path / name}:D") for name in ("gone.py", "d.py"))
+    assert not differences(before, now, changeable(tmp_path, before, now))
 
 
 # ---- evaluating
