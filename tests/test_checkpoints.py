@@ -249,19 +249,6 @@ def test_a_log_says_which_figures_it_has_no_column_for(tmp_path, capsys):
     assert f"{tmp_path / METRICS}: has no column for b, which" in capsys.readouterr().err
 
 
-def test_a_log_cut_short_is_left_as_it_is(tmp_path):
-    log = log_of(tmp_path)
-    log.row(0, "p", {"a": 1.0})
-    position = log.position()
-    log.row(1, "p", {"a": 1.0})
-    log.close()
-    (tmp_path / METRICS).write_text("epoch")
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(UsageError, match="metrics.csv: missing or cut short"):
-        log_of(tmp_path, position)
-    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
-
-
 def test_rows_can_be_read_while_the_run_goes_on(tmp_path):
     log = log_of(tmp_path)
     log.row(3, "p", {"a": 1.0})

@@ -64,7 +64,7 @@ def test_products_are_rounded_to_10_bits_where_runs_need_not_repeat(tmp_path, fl
 
 
 def test_what_a_run_tells(tmp_path, capsys):
-    """A line an evaluation, then a table of the last one; the same command again says so and changes nothing."""
+    """A line an evaluation, then a table of the last one."""
     assert run(tmp_path, "--d_eval_samples", "1024") == 0
     captured = capsys.readouterr()
     first, *progress = captured.out.strip().splitlines()
@@ -96,12 +96,6 @@ def test_what_a_run_tells(tmp_path, capsys):
     assert "d_pretrain_loss " in progress[3]
     assert re.search(r"; \d+\.\d (epochs/s|s an epoch), \d:\d\d:\d\d left of this phase$", progress[1])
     assert captured.err == ""  # no progress bar where stderr is no terminal
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert run(tmp_path, "--d_eval_samples", "1024") == 0
-    assert "finished before" in capsys.readouterr().out
-    assert run(tmp_path, "--no-is_train") == 0
-    assert re.search(r"nll +\d", capsys.readouterr().out)
-    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
 def test_the_program_runs_as_a_script(tmp_path):
@@ -148,21 +142,11 @@ def test_a_run_whose_output_nobody_takes(tmp_path):
 # ---- flags
 
 
-@pytest.mark.parametrize(
-    ("words", "value"),
-    [
-        ("", True),
-        ("--evaluate", True),
-        ("--no-evaluate", False),
-        ("--evaluate False", False),
-        ("--evaluate=false", False),
-        ("--evaluate 0", False),
-        ("--evaluate no", False),
-        ("--evaluate True", True),
-        ("--no-evaluate --evaluate", True),
-        ("--evaluate --seed 3", True),
-    ],
-)
+ON = ("", "--evaluate", "--evaluate True", "--evaluate=1", "--no-evaluate --evaluate", "--evaluate --seed 3")
+OFF = ("--no-evaluate", "--evaluate False", "--evaluate=false", "--evaluate 0", "--evaluate no")
+
+
+@pytest.mark.parametrize(("words", "value"), [(words, words in ON) for words in (*ON, *OFF)])
 def test_boolean_flags_mean_what_they_say(words, value):
     assert parse(words.split()).evaluate is value
 

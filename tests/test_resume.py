@@ -300,7 +300,9 @@ def test_logs_cut_short_are_an_error(trainer, tmp_path):
         interrupted(trainer, run)
         path = next((run / kind).glob(pattern))
         os.truncate(path, path.stat().st_size - 1)
+        before = {file: content for file, content in snapshot(run).items() if file.name != "config.json"}
         refused(start(trainer, run), str(path), "cut short")
+        assert before.items() <= snapshot(run).items()
 
 
 def test_rows_that_were_changed_are_not_appended_to(trainer, toy, tmp_path):
