@@ -104,16 +104,11 @@ def measured(evaluation: Evaluation, schedule: Schedule, config: Config, phase: 
         return None
     if not config.evaluate:
         return {}
-    of_d = phase is schedule.pretrain_d
     # D's pretraining leaves the generator as it is: measured once more where D's figures are the run's last ones.
-    of_policy = not of_d or evaluation.guided is not None or not config.total_epochs
-    return evaluation.measure(
-        schedule.g_epoch(phase, epoch),
-        due,
-        of_policy=of_policy,
-        of_discriminator=phase is not schedule.pretrain_g,
-        since_pretrained=phase is schedule.adversarial,
-    )
+    again = phase is not schedule.pretrain_d or evaluation.guided is not None or not config.total_epochs
+    of_d, moved = phase is not schedule.pretrain_g, phase is schedule.adversarial
+    at = schedule.g_epoch(phase, epoch)
+    return evaluation.measure(at, due, of_policy=again, of_discriminator=of_d, since_pretrained=moved)
 
 
 def run(config: Config, makers: Makers) -> int:

@@ -79,9 +79,8 @@ class SeqGAN:
         )
         self.rollout_policy = RolloutPolicy(self.generator)
         updates, decays = config.updates, config.cosine_decay
-        self.g_pretrain_optimizer = adam(
-            rate(config.g_pretrain_lr, "g_pretrain" in decays, updates.mle_pretraining), self.generator
-        )
+        pretraining = rate(config.g_pretrain_lr, "g_pretrain" in decays, updates.mle_pretraining)
+        self.g_pretrain_optimizer = adam(pretraining, self.generator)
         self.g_optimizer = adam(rate(config.g_lr, "g" in decays, updates.g), self.generator)
         # What the flags do not ask for is not made: the checkpoints of runs without it stay as they are.
         self.discriminator = discriminators(0) if discriminators else None
@@ -149,10 +148,9 @@ class SeqGAN:
     # ---- generator, maximum likelihood
 
     def _mle_epoch(self, batches: tf.Tensor, epoch: tf.Tensor | int = 0) -> tf.Tensor:
-        """One maximum-likelihood update a batch, in pretraining.
+        """One maximum-likelihood update a batch, in pretraining: int32 [n, B, T] → mean NLL before, nats per token.
 
-        int32 [n, B, T] → the mean NLL before each update, nats per token, float32 scalar. `epoch`, int32 scalar, is for
-        the random numbers and the share of own tokens that --scheduled_sampling feeds.
+        `epoch`, int32 scalar, is for the random numbers and the share of own tokens that --scheduled_sampling feeds.
         """
         config, count = self.config, batches.shape[0]
 
@@ -193,14 +191,13 @@ class SeqGAN:
     ) -> tf.Tensor:
         """One update on a batch, int32 [B, T], of which the policy has read `inputs`: its NLL before, nats per token.
 
-        (epoch, place) are the batch's, and decide what --g_dropout_keep_prob drops.
-        The gradient is that of the mean NLL of a sequence, scaled by 1/T. Dividing by the batch's own number of tokens
-        instead would give a sequence more weight among short ones.
+        (epoch, place) are the batch's, and decide what --g_dropout_keep_prob drops. The gradient is that of the
+        mean NLL of a sequence, scaled by 1/T. Dividing by the batch's own number of tokens instead would give a
+        sequence more weight among short ones.
         """
         batch_size, seq_len = tokens.shape
-        dropout_seed = None
-        if self.config.g_dropout_keep_prob < 1:
-            dropout_seed = key(self.config.seed, Purpose.G_DROPOUT, epoch, place)
+        drops = self.config.g_dropout_keep_prob < 1
+        dropout_seed = key(self.config.seed, Purpose.G_DROPOUT, epoch, place) if drops else None
         with tf.GradientTape() as tape:
             nats = -tf.reduce_sum(self.generator.log_probs(tokens, inputs, dropout_seed))
             loss = nats / (batch_size * seq_len)
@@ -245,10 +242,8 @@ class SeqGAN:
         """The objective whose gradient is summed over all next tokens; `advantages` count where there are rollouts."""
         assert isinstance(self.discriminator, AdditiveDiscriminator)
         used, weight = advantages if self.config.rollouts_drawn else None, self.config.kl_weight
-        reference = self.reward.reference
-        return surrogate(
-            self.generator, self.discriminator, tokens, reference=reference, kl_weight=weight, advantages=used
-        )
+        more: dict[str, Any] = {"reference": self.reward.reference, "kl_weight": weight, "advantages": used}
+        return surrogate(self.generator, self.discriminator, tokens, **more)
 
     def _sampled_step(self, step: tf.Tensor) -> PolicyGradientStep:
         """Draws a batch, rolls it out, and ascends its policy gradient; `step` counts these updates, int32 scalar."""
@@ -354,10 +349,9 @@ class SeqGAN:
             _, loss, accuracy = tf.while_loop(lambda i, *_: i < count, update, start, maximum_iterations=count)
             return epoch + 1, loss, accuracy
 
-        start, passes = (0, 0.0, 0.0), config.d_epochs
-        _, loss, accuracy = tf.while_loop(lambda e, *_: e < passes, one_pass, start, maximum_iterations=passes)
-        updates = passes * count
-        return DiscriminatorStep(loss / updates, accuracy / updates)
+        passes = config.d_epochs
+        totals = tf.while_loop(lambda e, *_: e < passes, one_pass, (0, 0.0, 0.0), maximum_iterations=passes)
+        return DiscriminatorStep(totals[1] / (passes * count), totals[2] / (passes * count))
 
     def update_discriminator(self, tokens: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> DiscriminatorStep:
         """One update on a minibatch: int32 [n, T] with labels int32 [n]; `seed` is the dropout's key."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ORACLE, ROOT, TINY
+from conftest import ROOT, TINY, fitting
 from distributed import Client
 
 import tools.sweep as program
@@ -34,6 +34,7 @@ flags = "--pretrain_g_epochs 2 --total_epochs 3 --pretrain_d_epochs 1"
 """
 SLOW = TABLE.replace("lr 0.01", "lr 0.1").replace("--pretrain_g_epochs 3", "--pretrain_g_epochs 40")
 RUN, BUSY = program.run, program.busy
+TOYS = program.PARTS._replace(program=TOY, poll=0.05)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,8 +48,6 @@ def one_thread(tmp_path_factory):
 @pytest.fixture
 def toys(tmp_path, monkeypatch):
     """A table whose cells are processes of `toy_main`, in a folder of its own."""
-    monkeypatch.setattr(program, "MAIN", TOY)
-    monkeypatch.setattr(program, "POLL", 0.05)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "toys.toml").write_text(TABLE)
     return tmp_path
@@ -64,7 +63,8 @@ def script(*arguments: str, cwd: Path, main: Path = TOY) -> subprocess.Popen:
     """tools/sweep.py as a process, its cells being those of `main`."""
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; import tools.sweep as program; "
-        f"program.MAIN = Path({str(main)!r}); program.POLL = .05; sys.exit(program.main(sys.argv[1:]))"
+        f"parts = program.PARTS._replace(program=Path({str(main)!r}), poll=.05); "
+        "sys.exit(program.main(sys.argv[1:], parts))"
     )
     command = [sys.executable, "-c", code, *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -81,24 +81,24 @@ def until(condition, seconds: float = 60) -> None:
 def refusal(arguments: list[str], capsys) -> str:
     """The line with which the sweep refuses to start."""
     with pytest.raises(SystemExit) as stop:
-        program.main(arguments)
+        program.main(arguments, TOYS)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sweep.py: error: ")]
     assert stop.value.code == 2 and len(lines) == 1
     return lines[0]
 
 
 def test_a_table_from_start_to_end(toys, capfd):
-    assert program.main(["toys.toml", "--only", "b", "--seeds", "2"]) == 0
+    assert program.main(["toys.toml", "--only", "b", "--seeds", "2"], TOYS) == 0
     logs = toys / "logs" / "toys"
     assert {str(path.relative_to(logs)) for path in logs.glob("**/train")} == {"b/2/train", "pretrained/a/2/train"}
-    assert program.main(["toys.toml", "--jobs", "3"]) == 0
+    assert program.main(["toys.toml", "--jobs", "3"], TOYS) == 0
     assert sorted(path.name for path in logs.iterdir()) == ["a", "b", "mle", "pretrained"]
     assert len(rows(logs / "b" / "2" / "train")) == 2 + 1 + 3
     assert (logs / "pretrained" / "a" / "1" / "train" / "checkpoints" / "step-000000002").is_dir()
     out = capfd.readouterr().out
     assert "8 runs, 2 of them finished before" in out and out.count(": finished\n") == 8
     before = sorted((path, path.stat().st_mtime_ns) for path in logs.rglob("*"))
-    assert program.main(["toys.toml"]) == 0
+    assert program.main(["toys.toml"], TOYS) == 0
     out, error = capfd.readouterr()
     assert "8 runs, 8 of them finished before" in out and not error
     assert before == sorted((path, path.stat().st_mtime_ns) for path in logs.rglob("*"))
@@ -117,18 +117,16 @@ def counted(*arguments):
 
 
 @pytest.mark.parametrize(("arguments", "threads", "most"), [(["--jobs", "2"], 1, 2), ([], 2, 3)])
-def test_as_many_at_once_as_jobs_or_cpus(toys, monkeypatch, arguments, threads, most):
-    monkeypatch.setattr(program, "run", counted)
-    monkeypatch.setattr(program, "CPU_COUNT", 7)
+def test_as_many_at_once_as_jobs_or_cpus(toys, arguments, threads, most):
     (toys / "toys.toml").write_text(f"threads = {threads}\n" + TABLE)
     COUNTS.clear()
-    assert program.main(["toys.toml", *arguments]) == 0
+    assert program.main(["toys.toml", *arguments], TOYS._replace(run=counted, cpus=7)) == 0
     assert len(COUNTS) == 8 and max(COUNTS) == most
 
 
 def test_a_failing_cell_stops_no_other_and_is_reported(toys, capfd):
     (toys / "toys.toml").write_text(TABLE.replace("seeds = [1, 2]", "seeds = [13, 2]"))
-    assert program.main(["toys.toml", "--jobs", "2"]) == 1
+    assert program.main(["toys.toml", "--jobs", "2"], TOYS) == 1
     error = capfd.readouterr().err
     assert "sweep.py: mle, seed 13: exit status 3: toy: error: an unlucky seed" in error
     assert "a, seed 13: not started, as the run that it starts from failed" in error
@@ -156,23 +154,22 @@ def test_an_interrupted_or_killed_sweep_goes_on(toys, number):
     assert [row[0] for row in rows(log_dir)] == [str(epoch) for epoch in range(40)]
 
 
-def test_a_signal_that_comes_while_a_cell_is_being_started(toys, monkeypatch, capfd):
+def test_a_signal_that_comes_while_a_cell_is_being_started(toys, capfd):
     def interrupted(*arguments):
         os.kill(os.getpid(), signal.SIGINT)
         return RUN(*arguments)
 
     (toys / "toys.toml").write_text(SLOW)
-    monkeypatch.setattr(program, "run", interrupted)
-    assert program.main(["toys.toml", "--jobs", "1"]) == 128 + signal.SIGINT
+    assert program.main(["toys.toml", "--jobs", "1"], TOYS._replace(run=interrupted)) == 128 + signal.SIGINT
     assert "mle, seed 1: saved after" in capfd.readouterr().out
     assert [path.name for path in (toys / "logs/toys").iterdir()] == ["mle"]
 
 
-def test_that_no_worker_is_there_is_said(toys, monkeypatch, capsys):
-    monkeypatch.setattr(program, "connect", lambda *_: Client(processes=False, n_workers=0, dashboard_address=":0"))
+def test_that_no_worker_is_there_is_said(toys, capsys):
+    parts = TOYS._replace(connect=lambda *_: Client(processes=False, n_workers=0, dashboard_address=":0"))
     signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     signal.setitimer(signal.ITIMER_REAL, 2)
-    assert program.main(["toys.toml"]) == 128 + signal.SIGTERM
+    assert program.main(["toys.toml"], parts) == 128 + signal.SIGTERM
     assert capsys.readouterr().out.count("no worker has joined the scheduler") == 1 and not (toys / "logs").exists()
 
 
@@ -188,28 +185,30 @@ def test_sweeps_that_begin_at_once(toys):
         assert len(rows(toys / "logs/toys/b" / seed / "train")) == 2 + 1 + 3
 
 
-def test_a_cell_that_another_sweep_takes_in_the_same_moment_waits(toys, monkeypatch, capsys):
+def test_a_cell_that_another_sweep_takes_in_the_same_moment_waits(toys, capsys):
     """After the look at the directory, before the process has locked it; the other's output follows the refusal."""
     (toys / "toys.toml").write_text(SLOW)
-    looks = iter([False] * 2)
-    monkeypatch.setattr(program, "busy", lambda directory: next(looks, True) and BUSY(directory))
+    looks = iter([False])
+    parts = TOYS._replace(
+        run=lambda *arguments: RUN(*arguments[:-1], lambda directory: False),
+        busy=lambda directory: next(looks, True) and BUSY(directory),
+    )
     arguments = ("toys.toml", "--only", "mle", "--seeds", "1")
     other, log_dir = script(*arguments, cwd=toys), toys / "logs/toys/mle/1/train"
     until(lambda: len(rows(log_dir)) > 2)
-    assert program.main([*arguments]) == 0
+    assert program.main([*arguments], parts) == 0
     assert other.wait(timeout=60) == 0 and len(rows(log_dir)) == 40
     out = capsys.readouterr().out
     assert out.count("mle, seed 1: goes on") == 1 and "mle, seed 1: finished by another process" in out
     assert "mle, seed 1: waits, as another process trains in" in out
 
 
-def test_a_cell_that_another_sweep_has_finished_has_not_failed(toys, monkeypatch, capsys):
+def test_a_cell_that_another_sweep_has_finished_has_not_failed(toys, capsys):
     def finished_by_another(argv, *_):
         assert subprocess.run([sys.executable, TOY, *argv], stdout=subprocess.DEVNULL).returncode == 0
         return "exit status 2: epoch 2"
 
-    monkeypatch.setattr(program, "run", finished_by_another)
-    assert program.main(["toys.toml", "--jobs", "4"]) == 0
+    assert program.main(["toys.toml", "--jobs", "4"], TOYS._replace(run=finished_by_another)) == 0
     assert not capsys.readouterr().err and len(list((toys / "logs/toys").glob("[ab]/*/train"))) == 4
 
 
@@ -238,7 +237,7 @@ def lines(toys):
     flags = "--dataset text --data_dir lines.txt --pretrain_g_epochs 2 --total_epochs 0 --seq_len 5"
     (toys / "lines.toml").write_text(f'seeds = [1, 2, 3]\nflags = "{flags}"\n[[methods]]\nname = "m"\n')
     (toys / "lines.txt").write_text("abc\nbca\ncab\nab\nba\n" * 5)
-    assert program.main(["lines.toml", "--seeds", "1", "2"]) == 0
+    assert program.main(["lines.toml", "--seeds", "1", "2"], TOYS) == 0
     cells = read(Path("lines.toml")).cells(Path("logs"))
     for cell in cells[:2]:
         record(cell, program.data_now(cells[2].argv))
@@ -259,27 +258,26 @@ def test_data_that_have_changed_are_refused_before_anything_starts(toys, lines, 
     (toys / "lines.txt").unlink()
     assert "sweep.py: error: --data_dir lines.txt: neither a file" in refusal(["lines.toml"], capsys)
     assert not lines[2].directory.exists()
-    assert program.main(["lines.toml", "--seeds", "1", "2"]) == 0  # nothing is left to read them
+    assert program.main(["lines.toml", "--seeds", "1", "2"], TOYS) == 0  # nothing is left to read them
     (toys / "lines.txt").write_text(before)
-    assert program.main(["lines.toml"]) == 0 and lines[2].finished
+    assert program.main(["lines.toml"], TOYS) == 0 and lines[2].finished
 
 
-def test_cells_of_other_data_are_named(lines, monkeypatch, capsys):
+def test_cells_of_other_data_are_named(lines, capsys):
     record(lines[1], {"data": {"lines": "others"}})
     assert "m, seed 2: read other data than m, seed 1" in refusal(["lines.toml"], capsys)
     assert not lines[2].directory.exists()
     # Or where they have changed while the sweep was under way.
-    monkeypatch.setattr(program, "check_data", lambda cells: None)
-    assert program.main(["lines.toml"]) == 1
+    assert program.main(["lines.toml"], TOYS._replace(check_data=lambda cells: None)) == 1
     assert "sweep.py: m, seed 2: read other data than m, seed 1\n" in capsys.readouterr().err
 
 
 def test_a_table_whose_epochs_grew_goes_on(toys, capsys):
     """As main.py does, which says no to fewer."""
     arguments = ["toys.toml", "--only", "a", "--seeds", "1"]
-    assert program.main(arguments) == 0
+    assert program.main(arguments, TOYS) == 0
     (toys / "toys.toml").write_text(TABLE.replace("--total_epochs 2", "--total_epochs 4"))
-    assert program.main(arguments) == 0
+    assert program.main(arguments, TOYS) == 0
     assert "a, seed 1: goes on" in capsys.readouterr().out and len(rows(toys / "logs/toys/a/1/train")) == 2 + 1 + 4
     (toys / "toys.toml").write_text(TABLE)
     assert "holds a run with --total_epochs 4, not 2" in refusal(arguments, capsys)
@@ -313,8 +311,7 @@ def test_cells_that_share_their_pretraining_are_those_that_do_not(tmp_path):
 
 
 def test_a_cluster_loses_a_worker_and_nothing_else(tmp_path):
-    words = "--no-jit --seq_len 3 --batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --reward constant --eval_samples 16"
-    flags = [*ORACLE, *f"{words} --pretrain_g_epochs 1500 --total_epochs 0 --eval_every 500".split()]
+    flags = fitting([*TINY, "--pretrain_g_epochs", "1500", "--total_epochs", "0", "--eval_every", "500"])
     table = f'seeds = [1]\nflags = "{" ".join(flags)} --checkpoint_every 50"\n[[methods]]\nname = "one"\n'
     (tmp_path / "cluster.toml").write_text(table)
     with socket.socket() as probe:

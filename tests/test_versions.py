@@ -1,50 +1,46 @@
-"""Runs outlive versions of the program: one that an older program left is sampled, evaluated and continued."""
+"""Runs outlive versions of the program: one of version 1.0 goes on; what rounds otherwise is warned of."""
 
-import csv
 import json
 import re
 import shlex
-import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from conftest import ROOT, train
+from conftest import ROOT, TINY, train
+from fault_injection import differing, flags, outcome
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-import main as program
 from runs import directories, logs
 from runs.identity import changed_since, description
-from support import config_file
-from support.config import Config, UsageError
-from support.config_file import FORMAT, differences, from_flags
-from tools import sample
+from support.config import FIELDS, RATES, Config, UsageError
+from support.config_file import FORMAT, GONE, VERSION_1, WITHOUT_EFFECT, from_flags
+from support.parser import read_flags
+from tools.restored import restore
 
-# tests/fixtures/old_run: what the program of commit 1f560d8 left when it was started so, and the evaluations that it
-# went on to with --total_epochs 5. Each later change has to keep this test as it is, or say in `support/config_file.py`
-# what an older run means.
-OLD_RUN = ROOT / "tests" / "fixtures" / "old_run"
-FLAGS = shlex.split(
-    "--vocab_size 20 --seq_len 6 --batch_size 8 --g_emb_dim 4 --g_hidden_dim 6 --rollout_num 3 --d_emb_dim 4 "
-    "--d_filter_sizes 1 3 --d_num_filters 4 3 --d_batch_size 8 --oracle_emb_dim 4 --oracle_hidden_dim 5 "
-    "--pretrain_g_epochs 6 --pretrain_d_epochs 2 --d_steps 2 --d_epochs 2 --eval_samples 32 --eval_every 1 "
-    "--checkpoint_every 100 --keep_checkpoints 1 --rollout_lag 0.5 --seed 5 --log_dir train --eval_log_dir eval "
-    "--oracle_init normal"  # the only one there was, and the default then
+# What version 1.0 wrote as the flags of a run of --preset music, shortened.
+OF_1_0 = json.loads(
+    """{"preset": "music", "seed": 1, "is_train": true, "evaluate": true, "jit": true, "compile_cache": true,
+    "deterministic": true, "tf32": false, "threads": 0, "log_dir": "train", "eval_log_dir": "eval", "pretrained": "",
+    "log_generation": false, "eval_every": 250, "eval_samples": 256, "d_eval_samples": 1024, "candidates": 16,
+    "checkpoint_every": 200, "keep_checkpoints": 3, "overwrite": false, "debug": false, "dataset": "Nottingham",
+    "seq_len": 64, "vocab_size": 5000, "train_size": 0, "data_dir": "data/Nottingham", "tokens": "char",
+    "min_count": 1, "long_lines": "truncate", "split_seed": 0, "frame_seconds": 0.4, "frame_beats": 0.5,
+    "onsets": true, "window_stride": 64, "sample_every": 100, "songs_dir": "", "save_media": false, "batch_size": 64,
+    "pretrain_g_epochs": 2000, "pretrain_d_epochs": 5, "pretrain_d": false, "total_epochs": 50, "g_steps": 1,
+    "mle_steps": 2, "d_steps": 0, "d_epochs": 1, "d_draws": 12800, "g_emb_dim": 64, "g_hidden_dim": 128,
+    "g_dropout_keep_prob": 0.5, "g_pretrain_lr": 0.005, "g_pretrain_schedule": "constant", "scheduled_sampling": 0.0,
+    "g_lr": 0.0005, "mle_lr": 0.0005, "g_schedule": "cosine", "average": 0.995, "grad_clip": 5.0,
+    "reward": "log_odds", "kl_weight": 1.0, "objective": "", "objective_weight": 1.0, "reference_every": 0,
+    "g_update": "sampled", "rollout_num": 4, "rollout_lag": 0.0, "baseline": "prefix", "discriminator": "pooled",
+    "guide_eta": 0.0, "d_emb_dim": 32, "d_hidden_dim": 128, "d_filter_sizes": [2, 4, 8, 16],
+    "d_num_filters": [60, 60, 60, 60], "dropout_keep_prob": 0.6, "d_l2": 0.0, "d_lr": 0.002, "d_schedule": "cosine",
+    "d_batch_size": 256, "oracle_seed": 32, "oracle_emb_dim": 20, "oracle_hidden_dim": 50, "oracle_init": "glorot",
+    "oracle_params": ""}"""
 )
-
-
-@pytest.fixture
-def old_run(tmp_path, monkeypatch) -> Path:
-    """A copy of the older program's run, in the working directory."""
-    shutil.copytree(OLD_RUN, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with open(path, encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def change(path: Path, **changed) -> dict:
@@ -56,177 +52,185 @@ def change(path: Path, **changed) -> dict:
     return content
 
 
-def test_an_older_run_goes_on_as_it_would_have(old_run, capsys):
-    """Numbers may differ by rounding, as compiled code changes; other draws would be far off."""
-    assert program.main([*FLAGS, "--total_epochs", "5"]) == 0
-    assert "Traceback" not in capsys.readouterr().err
-    expected, found = rows(OLD_RUN / "expected.csv"), rows(old_run / "eval" / "metrics.csv")
-    assert [row["epoch"] for row in found] == [row["epoch"] for row in expected]
-    for ours, theirs in zip(found, expected, strict=True):
-        assert ours["phase"] == theirs["phase"]
-        for name in ("nll", "nll_test", "g_entropy", "oracle_entropy"):
-            np.testing.assert_allclose(float(ours[name]), float(theirs[name]), rtol=2e-3, err_msg=name)
-    assert found[:9] == rows(OLD_RUN / "eval" / "metrics.csv")  # the older program's own, untouched
-    assert len(rows(old_run / "train" / "metrics.csv")) == 6 + 2 + 5
-    described = json.loads((old_run / "train" / "config.json").read_text())
-    assert described["format"] == FORMAT and described["flags"]["total_epochs"] == 5
-    assert described["run"] == json.loads((OLD_RUN / "train" / "config.json").read_text())["run"]
+def as_version_1(folder: Path) -> None:
+    """Rewrites what a run has on record as version 1.0 had written it."""
+    for kind in ("train", "eval"):
+        path = folder / kind / "config.json"
+        content = json.loads(path.read_text())
+        own, tokens = content["flags"], content["tokens"]
+        decays = own.pop("cosine_decay")
+        del own["token_length"], tokens["seq_len"]
+        own |= {f"{rate}_schedule": "cosine" if rate in decays else "constant" for rate in RATES}
+        own |= {name: OF_1_0[name] for name in (*GONE, *WITHOUT_EFFECT, "frame_seconds")}
+        own |= {"frame_beats": 0.0, "mle_lr": own["g_lr"]}
+        assert own.keys() == OF_1_0.keys()
+        path.write_text(json.dumps(content | {"format": VERSION_1}))
 
 
-def test_an_older_run_is_finished_and_is_evaluated(old_run, capsys):
-    assert train([*FLAGS, "--total_epochs", "3"]) == 0
-    assert "finished before" in capsys.readouterr().out
-    assert train([*FLAGS, "--total_epochs", "3", "--no-is_train"]) == 0
-    out = capsys.readouterr().out
-    measured = float(out[out.index("nll_test ") :].split()[1])
-    assert measured == pytest.approx(float(rows(old_run / "eval" / "metrics.csv")[-1]["nll_test"]), abs=0.01)
+# ---- version 1.0
 
 
-def test_an_older_run_is_sampled(old_run, capsysbinary):
-    assert sample.main(["train", "-n", "300"]) == 0
-    tokens = np.array([line.split() for line in capsysbinary.readouterr().out.decode().splitlines()], int)
-    assert tokens.shape == (300, 6) and tokens.min() >= 0 and tokens.max() < 20
-
-
-def test_a_flag_added_later_means_what_the_older_program_did(monkeypatch):
-    flags = json.loads((OLD_RUN / "train" / "config.json").read_text())["flags"]
-    assert from_flags(flags).seq_len == 6
-    del flags["baseline"], flags["d_filter_sizes"]
-    assert from_flags(flags).baseline == "none" and from_flags(flags).d_filter_sizes == (3, 5, 5, 5)
-    monkeypatch.setitem(config_file.BEFORE_ADDED, "baseline", "batch")
-    assert from_flags(flags).baseline == "batch"
-    other = from_flags(flags | {"baseline": "none"})
-    assert differences(from_flags(flags), other, set()) == ["--baseline batch, not none"]
-
-
-def test_a_flag_that_is_gone(monkeypatch):
-    flags = json.loads((OLD_RUN / "train" / "config.json").read_text())["flags"]
-    with pytest.raises(UsageError, match="another version, with unknown flags: --gone$"):
-        from_flags(flags | {"gone": False})
-    monkeypatch.setitem(config_file.REMOVED, "gone", False)
-    assert from_flags(flags | {"gone": False}) == from_flags(flags)
-    with pytest.raises(UsageError, match="an older version: --gone True is no longer possible"):
-        from_flags(flags | {"gone": True})
+def test_the_music_of_version_1_is_that_of_today():
+    """But that it wrote PNG and WAV with --save_media alone."""
+    here = ["--preset", "music", "--log_dir", "train", "--eval_log_dir", "eval"]
+    assert from_flags(OF_1_0) == read_flags(here)
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("seed", "x"), ("seed", 1.5), ("seed", None), ("jit", 1), ("g_lr", "1"), ("dataset", 3), ("d_filter_sizes", 3)],
+    ("changed", "expected"),
+    [
+        ({"frame_beats": 0.0, "frame_seconds": 0.125}, {"token_length": "0.125s"}),
+        ({"frame_beats": 1.0}, {"token_length": "1beats"}),
+        ({"g_pretrain_schedule": "cosine", "d_schedule": "constant"}, {"cosine_decay": ("g_pretrain", "g")}),
+        ({"save_media": True}, {"log_generation": True}),
+        ({"tf32": True}, {"deterministic": False}),
+        ({"total_epochs": 0}, {"total_epochs": 0, "pretrain_d_epochs": 0}),
+        ({"total_epochs": 0, "pretrain_d": True}, {"total_epochs": 0}),
+        ({"total_epochs": 0, "discriminator": "bigram"}, {"total_epochs": 0, "discriminator": "bigram"}),
+        ({"keep_checkpoints": 9, "debug": True, "compile_cache": False}, {}),
+        ({"mle_steps": 0, "mle_lr": 3.0}, {"mle_steps": 0}),
+        ({"g_lr": 1, "mle_lr": 1}, {"g_lr": 1}),  # JSON of another hand may write 1.0 so
+    ],
 )
-def test_a_value_that_is_none(name, value):
-    with pytest.raises(UsageError, match=f"--{name}: "):
-        from_flags({name: value})
-    assert from_flags({"g_lr": 1}).g_lr == 1  # JSON of another hand may write 1.0 so
+def test_what_a_flag_of_version_1_means(changed, expected):
+    usual, found = (vars(from_flags(words)) for words in (OF_1_0, OF_1_0 | changed))
+    assert {name: value for name, value in found.items() if value != usual[name]} == expected
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        *(({name: 7}, f"a run of version 1.0: --{name} 7 is no longer possible") for name in (*GONE, "mle_lr")),
+        ({"temperature": 2}, "a run of another version, with unknown flags: --temperature"),
+        ({"seed": "x"}, "--seed: 'x' is no value of it"),
+        *(({"seed": value}, "--seed: ") for value in (1.5, None, True)),
+        ({"jit": 1}, "--jit: "),
+        ({"g_lr": "1", "mle_lr": "1"}, "--g_lr: "),
+        ({"dataset": 3}, "--dataset: "),
+        ({"d_filter_sizes": 3}, "--d_filter_sizes: "),
+    ],
+)
+def test_what_cannot_go_on(changed, why):
+    with pytest.raises(UsageError, match=why):
+        from_flags(OF_1_0 | changed)
+
+
+@pytest.mark.parametrize("more", [(), ("--cosine_decay", "d", "g", "--average", "0.5", "--kl_weight", "0.5")])
+def test_a_run_of_version_1_goes_on(trainer, tmp_path, capsys, more):
+    argv = [flags(tmp_path / name, "--d_eval_samples", "0", *more) for name in ("whole", "cut")]
+    whole = trainer.run(argv[0])
+    assert whole.status == 0
+    assert trainer.run(argv[1], at=whole.calls // 2, action="SIGTERM").status == 128 + signal.SIGTERM
+    as_version_1(tmp_path / "cut")
+    taken = restore(tmp_path / "cut" / "train").taken
+    assert 5 < taken < 23 and train(["--no-is_train", "--log_dir", str(tmp_path / "cut" / "train")]) == 0
+    assert re.search(r"nll +\d", capsys.readouterr().out)
+    ended = trainer.run(argv[1])
+    assert (ended.status, ended.err) == (0, "") and f"after {taken} of 23 steps" in ended.out
+    assert not differing(outcome(tmp_path / "cut"), outcome(tmp_path / "whole"))
+    for kind in ("train", "eval"):
+        content = json.loads((tmp_path / "cut" / kind / "config.json").read_text())
+        assert content["format"] == FORMAT and content["flags"].keys() == FIELDS.keys()
+
+
+def test_a_run_of_version_1_with_flags_in_vain_goes_on(tmp_path):
+    """Which are refused today; so the command is without them, and the networks are as they were."""
+    words = ["--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval"), "--total_epochs", "0"]
+    assert train([*TINY, *words, "--pretrain_d_epochs", "0"]) == 0
+    as_version_1(tmp_path)
+    for kind in ("train", "eval"):
+        change(tmp_path / kind / "config.json", flags={"g_lr": 0.5, "d_lr": 0.5, "g_schedule": "cosine"})
+    assert train([*TINY, *words, "--pretrain_d_epochs", "0", "--pretrain_g_epochs", "6"]) == 0
+    content = json.loads((tmp_path / "train" / "config.json").read_text())
+    assert content["flags"]["g_lr"] == 0.5 and content["format"] == FORMAT
+
+
+# ---- other versions
 
 
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
         ({"flags": {"temperature": 2}}, "config.json: a run of another version, with unknown flags: --temperature"),
-        ({"flags": {"seed": 6}}, "--log_dir train: holds a run with --seed 6, not 5; choose"),
+        ({"format": VERSION_1 - 1}, "of format 2, of a version before 1.0, whose runs are no longer read"),
         ({"format": FORMAT + 1}, f"of format {FORMAT + 1}, which a newer version"),
         ({"format": "x"}, "of format x, which a newer version"),
     ],
 )
-def test_what_is_no_older_run(old_run, capsys, changed, why):
-    change(old_run / "train" / "config.json", **changed)
-    before = {path: path.read_bytes() for path in old_run.rglob("*") if path.is_file()}
-    assert train([*FLAGS, "--total_epochs", "5"]) == 2
-    error = capsys.readouterr().err
-    assert why in error and error.count("\n") == 1
-    assert before.items() <= {path: path.read_bytes() for path in old_run.rglob("*") if path.is_file()}.items()
+def test_runs_of_other_versions_are_refused_and_left_as_they_are(trainer, tmp_path, changed, why):
+    assert trainer.run(flags(tmp_path), toy=True, at=150, action="SIGTERM").status == 143
+    change(tmp_path / "train" / "config.json", **changed)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for argv in (flags(tmp_path), ["--no-is_train", "--log_dir", str(tmp_path / "train")]):
+        ended = trainer.run(argv, toy=True)
+        assert ended.status == 2 and why in ended.err and ended.err.count("\n") == 1, ended
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
-def test_another_version_of_tensorflow_is_warned_of(old_run, capsys):
-    versions = {"tensorflow": "2.20.0", "keras": "3.15.1"}
-    for kind in ("train", "eval"):
-        change(old_run / kind / "config.json", versions=versions)
-    assert train([*FLAGS, "--total_epochs", "4"]) == 0
-    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
-    first, *others = warnings
-    assert "tensorflow 2.20.0 is now " in first and "bitwise" in first
-    assert len(others) == 2 and all("has no column for " in other for other in others)  # figures of newer versions
-    assert train([*FLAGS, "--total_epochs", "5"]) == 0  # by the version that is now the run's
-    assert "tensorflow" not in capsys.readouterr().err
-
-
-def test_another_machine_is_warned_of(old_run, capsys):
-    assert train([*FLAGS, "--total_epochs", "3", "--overwrite"]) == 0
-    for kind in ("train", "eval"):
-        described = change(old_run / kind / "config.json", cpu="Z80", cores=999)
-    assert train([*FLAGS, "--total_epochs", "4"]) == 0
-    (warning,) = capsys.readouterr().err.splitlines()
+def test_what_rounds_otherwise_is_warned_of(trainer, tmp_path):
+    for total, changed in (
+        ("1", {"versions": {"tensorflow": "2.20.0", "keras": "3.15.1"}}),
+        ("2", {"cpu": "Z80", "cores": 999}),
+    ):
+        assert trainer.run(flags(tmp_path, "--total_epochs", total), toy=True).err.count("\n") < 2
+        for kind in ("train", "eval"):
+            change(tmp_path / kind / "config.json", **changed)
+    (warning,) = trainer.run(flags(tmp_path), toy=True).err.splitlines()
     assert warning.startswith("warning: cpu Z80 is now ") and ", cores 999 is now " in warning and "bitwise" in warning
-    assert train([*FLAGS, "--total_epochs", "5"]) == 0  # on the machine that is now the run's
-    assert capsys.readouterr().err == ""
+    assert trainer.run(flags(tmp_path, "--total_epochs", "6"), toy=True).err == ""  # on what is now the run's
     now = description(Config(threads=2))
-    assert "cores" not in changed_since(described, now)  # which --threads stands for
+    assert "cores" not in changed_since(now | {"cores": 999}, now)  # which --threads stands for
     assert changed_since(now | {"device": ["GPU", "GPU"]}, now) == "device GPU GPU is now CPU"
+    older = changed_since(now | {"versions": {"tensorflow": "2.20.0", "keras": "3.15.1"}}, now)
+    assert older.startswith("tensorflow 2.20.0 is now ") and changed_since(now, now) == ""
 
 
-@pytest.mark.parametrize(
-    ("flags", "told"),
-    [
-        ({}, []),
-        ({"jit": False}, ["--jit"]),
-        ({"train_size": 64}, ["--train_size"]),
-        ({"average": 0.9}, ["--average"]),
-        ({"average": 0.9, "d_steps": 0}, []),  # while the discriminator was pretrained there was no difference
-        ({"average": 0.9, "train_size": 64}, ["--train_size", "--average"]),
-    ],
-)
-def test_what_an_older_version_drew_otherwise_is_warned_of(flags, told):
-    now = description(Config(**flags))
-    for older in (now | {"format": 2}, {name: value for name, value in now.items() if name != "format"}):
-        assert re.findall("--[a-z_]+", changed_since(older, now)) == told
-    assert changed_since(now, now) == ""
-
-
-def test_the_page_of_hyperparameters_shows_the_newest_flags(old_run):
-    assert train([*FLAGS, "--total_epochs", "5"]) == 0
+def test_the_page_of_hyperparameters_shows_the_newest_flags(trainer, tmp_path):
+    for total in ("1", "3"):
+        assert trainer.run(flags(tmp_path, "--total_epochs", total), toy=True).status == 0
     for kind in ("train", "eval"):
-        events = EventAccumulator(str(old_run / kind))
+        events = EventAccumulator(str(tmp_path / kind))
         events.Reload()
         (content,) = events.PluginTagToContent("hparams").values()
         told = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
-        assert told["total_epochs"].number_value == 5 and told["d_filter_sizes"].string_value == "1 3"
-        assert (old_run / kind / logs.HPARAMS).is_file()
+        assert told["total_epochs"].number_value == 3 and told["d_filter_sizes"].string_value == "1 3"
+        assert (tmp_path / kind / logs.HPARAMS).is_file()
 
 
-def test_every_flag_has_a_value_that_the_older_program_could_have(monkeypatch):
-    """What the tables name are flags, or were; the fixture's program had neither."""
-    fields = set(Config.__dataclass_fields__)
-    assert config_file.BEFORE_ADDED.keys() <= fields and not config_file.REMOVED.keys() & fields
+# ---- other systems, other programs
 
 
-def test_a_system_without_locks(old_run, capsys, monkeypatch):
-    monkeypatch.setattr(directories, "fcntl", None)
-    assert train([*FLAGS, "--total_epochs", "5"]) == 2
-    error = capsys.readouterr().err
-    assert "needs Linux, macOS or WSL" in error and error.count("\n") == 1
+def test_a_system_without_locks(tmp_path):
+    program = "import sys; sys.modules['fcntl'] = None; import main; sys.exit(main.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, *flags(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "needs Linux, macOS or WSL" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_overwrite_removes_what_a_run_on_music_leaves(tmp_path):
-    train = tmp_path / "train"
-    (train / "media").mkdir(parents=True)
-    for name in ("sample0.mid", "media/epoch00003_real.png", "media/epoch00003_real_0.wav", "media/mine.wav", "my.mid"):
-        (train / name).write_bytes(b"x")
-    directory = directories.RunDirectory(str(train), "--log_dir")
-    there = {path.name for path in train.rglob("*")}
+    train_dir = tmp_path / "train"
+    (train_dir / "media").mkdir(parents=True)
+    for name in shlex.split("sample0.mid media/epoch00003_real.png media/epoch00003_real_0.wav media/mine.wav my.mid"):
+        (train_dir / name).write_bytes(b"x")
+    directory = directories.RunDirectory(str(train_dir), "--log_dir")
+
+    def of(dataset: str) -> dict:
+        return {"flags": {"dataset": dataset, "total_epochs": 1}, "run": "r", "format": FORMAT}
+
+    there = {path.name for path in train_dir.rglob("*")}
     for dataset in (None, "LSTM", "text"):  # a run that is not known, or on other data, has left none of them
         if dataset:
-            directory.describe({"flags": {"dataset": dataset, "total_epochs": 1}, "run": "r"})
+            directory.describe(of(dataset))
         directory.wipe()
-        assert {path.name for path in train.rglob("*")} == there
-        with pytest.raises(UsageError, match="sample0.mid: is there, and no run's"):  # which a new one would write over
+        assert {path.name for path in train_dir.rglob("*")} == there
+        with pytest.raises(UsageError, match="sample0.mid there is no run's"):  # which a new one would write over
             directory.check({}, "--data_dir d", {}, {}, directories.SONGS)
-    music = {"flags": {"dataset": "Nottingham", "total_epochs": 1}, "run": "r"}
-    directory.describe(music)
+    directory.describe(of("Nottingham"))
     directory.check({}, "--data_dir d", {}, {}, directories.SONGS)
     directory.wipe()
-    assert sorted(path.name for path in train.rglob("*")) == ["lock", "media", "mine.wav", "my.mid"]
-    (train / "media" / "mine.wav").rename(train / "media" / "epoch00003_real.png")
-    directory.describe(music)
+    assert sorted(path.name for path in train_dir.rglob("*")) == ["lock", "media", "mine.wav", "my.mid"]
+    (train_dir / "media" / "mine.wav").rename(train_dir / "media" / "epoch00003_real.png")
+    directory.describe(of("Nottingham"))
     directory.wipe()
     directory.release()
-    assert sorted(path.name for path in train.rglob("*")) == ["lock", "my.mid"]
+    assert sorted(path.name for path in train_dir.rglob("*")) == ["lock", "my.mid"]

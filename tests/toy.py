@@ -47,6 +47,8 @@ class ToySeqGAN:
     def checkpoint(self) -> tf.train.Checkpoint:
         return tf.train.Checkpoint(weights=self.weights)
 
+    pretrained_state = checkpoint
+
     def _step(self, number, scale: float) -> tf.Tensor:
         self.weights.assign(tf.sin(self.weights * scale + tf.cast(number, tf.float32)))
         return tf.reduce_sum(self.weights)

@@ -332,13 +332,14 @@ def write(study: Study, texts: Mapping[str, str], folder: Path) -> list[Path]:
     drawings: list[Callable[[], None]] = []  # all files are read before one is written
     pictures: dict[str, str] = {}
     for figure in report["figures"]:
+        file, look = f"{figure['name'] or experiment.name}.png", (figure["limits"], figure["x"] or "epoch")
         if figure["x"] == "method":
-            pictures[file := f"{figure['name'] or experiment.name}.png"] = figure["caption"]
-            drawings.append(partial(draw_finals, folder / file, finals_of(study, figure)))
+            if ends := finals_of(study, figure):
+                drawings.append(partial(draw_finals, folder / file, ends))
+                pictures[file] = figure["caption"]
         elif lines := lines_of(study, figure, folder.parent):
-            pictures[file := f"{figure['name'] or experiment.name}.png"] = figure["caption"]
-            look = starts(study, figure), figure["limits"], figure["x"] or "epoch"
-            drawings.append(partial(draw_panels, folder / file, lines, *look))
+            drawings.append(partial(draw_panels, folder / file, lines, starts(study, figure), *look))
+            pictures[file] = figure["caption"]
     for plane in report["planes"]:
         points = read_points(*(folder / file for file in plane["files"]))
         crosses = pd.read_csv(folder / plane["crosses"], index_col=0) if plane["crosses"] else None
