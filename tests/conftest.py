@@ -38,7 +38,6 @@ import shlex
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import fault_injection
@@ -86,7 +85,7 @@ QUICK = (  # files that take seconds, for `-m quick`
 NOT_COMPILED = FREE_TO_CHANGE | {"evaluate", "data_dir", "token_length"}  # flags that no step is compiled from
 LENGTHS = ("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs")
 SHARED = 8  # models of different shapes that are kept, as each takes memory
-KEPT: dict[tuple, tuple[SeqGAN, TemporaryDirectory]] = {}  # the models, and where each is saved as it was at first
+KEPT: dict[tuple, tuple[SeqGAN, list[tuple[tf.Variable, np.ndarray]]]] = {}  # with all variables and their first values
 
 
 def read_tokens(path, frame_seconds: float = 0.4, frame_beats: float = 0.0, onsets: bool = False) -> np.ndarray:
@@ -169,13 +168,20 @@ def shared_seqgan(config: Config, spec: TokenSpec, sources: dict | None = None, 
     key = (_compiled_from(config), spec, texts, *oracle.values())
     if key not in KEPT:
         known = {name: lambda each=each: each for name, each in rows.items()} | oracle
-        seqgan, folder = build(config, spec, sources, objective=objective, **known), TemporaryDirectory()
-        seqgan.checkpoint().write(f"{folder.name}/first")
-        KEPT[key] = seqgan, folder
+        made: list[tf.Variable] = []
+
+        def create(next_creator, **named):
+            made.append(next_creator(**named))
+            return made[-1]
+
+        with tf.variable_creator_scope(create):
+            seqgan = build(config, spec, sources, objective=objective, **known)
+        KEPT[key] = seqgan, [(variable, variable.numpy()) for variable in made]
         for oldest in list(KEPT)[:-SHARED]:
             del KEPT[oldest]
-    seqgan, folder = KEPT[key]
-    seqgan.checkpoint().read(f"{folder.name}/first").assert_consumed()
+    seqgan, at_first = KEPT[key]
+    for variable, value in at_first:  # not only those of its checkpoint, which may lack one
+        variable.assign(value)
     return seqgan
 
 

@@ -129,52 +129,35 @@ def of_sequences(probs: np.ndarray, sequences: np.ndarray) -> np.ndarray:
     return np.where(drawn, chosen, 1.0).prod(axis=1)
 
 
-@ENDS
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_a_temperature_divides_the_logits(temperature, end_token):
-    policy, sequences = random_generator(end_token=end_token), all_sequences(4, 3, end_token)
-    tempered = Tempered(policy, temperature)
-    powers = next_probs(policy, sequences) ** (1 / temperature)
-    exact = of_sequences(powers / powers.sum(axis=2, keepdims=True), sequences)
-    np.testing.assert_allclose(probabilities(tempered), exact, rtol=1e-3)
-    assert drawn_by(tempered, probs=exact) > 1e-3
-    assert (np.abs(exact - probabilities(policy)).max() > 0.01) == (temperature != 1)
+WRAPPERS = {  # what wraps two policies, and its next token's probabilities, up to a factor, by theirs
+    "wrapped": (lambda a, b: PolicyWrapper(a), lambda p, q: p),
+    "cooled": (lambda a, b: Tempered(a, 0.5), lambda p, q: p**2),
+    "heated": (lambda a, b: Tempered(a, 3.0), lambda p, q: p ** (1 / 3)),
+    "excluding": (lambda a, b: Excluding(a, [2]), lambda p, q: p * [1, 1, 0, 1]),
+    "both": (lambda a, b: Excluding(Tempered(a, 0.5), [2]), lambda p, q: p**2 * [1, 1, 0, 1]),
+    "averaged": (lambda a, b: Averaged([a, b]), lambda p, q: p + q),
+}
 
 
 @ENDS
-def test_an_excluded_token_is_never_drawn_and_the_others_take_its_share(end_token):
-    policy, sequences = random_generator(end_token=end_token), all_sequences(4, 3, end_token)
-    allowed = next_probs(policy, sequences) * [1, 1, 0, 1]
-    exact = of_sequences(allowed / allowed.sum(axis=2, keepdims=True), sequences)
-    assert drawn_by(Excluding(policy, [2]), jit=True, probs=exact) > 1e-3
-    both = drawn_by(Excluding(Tempered(policy, 0.5), [2]), probs=exact)
-    powers = allowed**2
-    exact = of_sequences(powers / powers.sum(axis=2, keepdims=True), sequences)
-    assert both < 1e-6 and drawn_by(Excluding(Tempered(policy, 0.5), [2]), probs=exact) > 1e-3
-
-
-@ENDS
-def test_an_average_is_the_mean_of_the_next_tokens_probabilities(end_token):
-    policies = [random_generator(seed=seed, end_token=end_token) for seed in (1, 2, 3)]
-    averaged, sequences = Averaged(policies), all_sequences(4, 3, end_token)
-    exact = of_sequences(np.mean([next_probs(policy, sequences) for policy in policies], axis=0), sequences)
-    np.testing.assert_allclose(probabilities(averaged), exact, rtol=1e-4)
-    assert exact.sum() == pytest.approx(1, abs=1e-5) and drawn_by(averaged, jit=True, probs=exact) > 1e-3
-    _, entropy, _ = averaged.sample_and_compare(uniforms([3, 20_000], key(1, Purpose.EVALUATE)))
-    assert abs(np.mean(entropy) + exact @ np.log(exact)) < 4 * np.std(entropy) / np.sqrt(20_000)
-    nll = [-probabilities(policies[0]) @ np.log(probabilities(policy)) for policy in (averaged, *policies)]
-    assert nll[0] < np.mean(nll[1:])
-    np.testing.assert_allclose(probabilities(Averaged(policies[:1])), probabilities(policies[0]), rtol=1e-4)
-
-
-def test_a_wrapper_is_its_policy_and_follows_it():
-    policy, numbers = random_generator(end_token=1), uniforms([3, 50], key(1, Purpose.G_SAMPLE))
-    wrapper = PolicyWrapper(policy)
-    assert all(mine is theirs for mine, theirs in zip(wrapper.weights, policy.weights, strict=True))
-    for seed in (5, 6):
+@pytest.mark.parametrize("kind", WRAPPERS)
+def test_a_wrapper_has_the_distribution_of_the_next_token_that_it_says(kind, end_token):
+    """And follows when what it wraps changes."""
+    wrap, next_token = WRAPPERS[kind]
+    both, sequences = [random_generator(end_token=end_token) for _ in range(2)], all_sequences(4, 3, end_token)
+    wrapper = wrap(*both)
+    for seed, policy in enumerate(both, start=1):
         randomise(policy, seed)
-        np.testing.assert_array_equal(probabilities(wrapper), probabilities(policy))
-        np.testing.assert_array_equal(wrapper.sample(numbers), policy.sample(numbers))
+    assert {id(weight) for weight in wrapper.weights} <= {id(weight) for policy in both for weight in policy.weights}
+    probs = next_token(*(next_probs(policy, sequences) for policy in both))
+    exact = of_sequences(probs / probs.sum(axis=2, keepdims=True), sequences)
+    assert exact.sum() == pytest.approx(1, abs=1e-5) and drawn_by(wrapper, jit=kind == "both", probs=exact) > 1e-3
+    assert (np.abs(exact - probabilities(both[0])).max() < 1e-5) == (kind == "wrapped")
+    if "excluding" not in kind and kind != "both":  # which are to sample from alone
+        np.testing.assert_allclose(probabilities(wrapper), exact, rtol=1e-3)
+    _, entropy, _ = wrapper.sample_and_compare(uniforms([3, 20_000], key(1, Purpose.EVALUATE)))
+    expected = -exact @ np.log(np.maximum(exact, 1e-30))
+    assert abs(np.mean(entropy) - expected) < 4 * np.std(entropy) / np.sqrt(20_000) + 1e-5
 
 
 @ENDS

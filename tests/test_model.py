@@ -294,11 +294,12 @@ def test_minibatches_are_half_real_and_passes_cover_everything():
     for tokens, labels, _ in witness.seen:
         np.testing.assert_array_equal(labels, np.where(tokens[:, 0] < 12, REAL, FAKE))
         assert (labels == REAL).sum() == 3
-    orders = [np.concatenate([tokens for tokens, _, _ in witness.seen[part]]) for part in (slice(0, 4), slice(4, 8))]
     fakes = [sample_many(model.policy, 12, key(1, Purpose.D_FAKE, step)).numpy() for step in (5, 6)]
-    for order in orders:
-        np.testing.assert_array_equal(np.unique(order, axis=0), np.unique([*real.numpy(), *fakes[0]], axis=0))
-    assert (orders[0] != orders[1]).any() and len(np.unique(fakes[0], axis=0)) == 12
+    for rows, part in ((real.numpy(), slice(0, 3)), (fakes[0], slice(3, 6))):
+        passes = [np.concatenate([tokens[part] for tokens, _, _ in witness.seen[at : at + 4]]) for at in (0, 4)]
+        for order in passes:
+            np.testing.assert_array_equal(np.unique(order, axis=0), np.unique(rows, axis=0))
+        assert (passes[0] != passes[1]).any() and len(np.unique(rows, axis=0)) == 12
     assert len({seed for _, _, seed in witness.seen}) == 8  # dropout differs from update to update
     witness.seen.clear()
     model._d_step(real, tf.constant(6))  # and the fakes from step to step

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SIZES, tiny_config
+from conftest import SIZES, assert_same, tiny_config
 
 from data.oracle import OracleData
 from oracle import Oracle
@@ -25,28 +25,13 @@ def arrays(vocab_size: int = 6, emb_dim: int = 3, hidden_dim: int = 4) -> dict[s
 
 
 def test_a_file_in_the_published_layout_is_that_lstm(tmp_path):
+    """Its gates in the order of Keras; test_generator.py has the LSTM's equations."""
     content = arrays()
     np.savez(tmp_path / "oracle.npz", **content)
     oracle = Oracle.from_npz(tmp_path / "oracle.npz", seq_len=3)
-    tokens = np.array([[5, 0, 2], [1, 1, 4]])
-
-    def gate(name, x, h):
-        return x @ content[f"W_{name}"] + h @ content[f"U_{name}"] + content[f"b_{name}"]
-
-    def sigmoid(x):
-        return 1 / (1 + np.exp(-x))
-
-    hidden, cell, expected = np.zeros([2, 4]), np.zeros([2, 4]), []
-    for t in range(3):
-        x = content["embedding"][tokens[:, t - 1] if t else [0, 0]]  # token 0 starts a sequence
-        i, f, o = (sigmoid(gate(name, x, hidden)) for name in "ifo")
-        cell = f * cell + i * np.tanh(gate("c", x, hidden))
-        hidden = o * np.tanh(cell)
-        logits = hidden @ content["W_out"] + content["b_out"]
-        expected.append(logits[[0, 1], tokens[:, t]] - np.log(np.exp(logits).sum(axis=1)))
-    np.testing.assert_allclose(
-        oracle.log_probs(tf.constant(tokens, tf.int32)), np.transpose(expected), rtol=1e-4, atol=1e-5
-    )
+    stacked = [np.concatenate([content[f"{kind}_{gate}"] for gate in "ifco"], axis=-1) for kind in "WUb"]
+    assert_same(oracle.get_weights(), [content["embedding"], *stacked, content["W_out"], content["b_out"]])
+    assert (oracle.start_token, oracle.seq_len, oracle.vocab_size) == (0, 3, 6)
 
 
 def test_the_published_oracle_gives_its_published_nll(shared_data):
