@@ -18,6 +18,7 @@ import pretty_midi
 import pytest
 import tensorflow as tf
 from conftest import END, NOW, ROOT, evaluation_of, read_tokens, shared_seqgan, train
+from fault_injection import fitting
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main as program
@@ -44,6 +45,7 @@ SMALL = shlex.split(
     "--d_epochs 1 --eval_samples 6 --sample_every 2 --d_eval_samples 0 --no-jit"
 )
 TINY = ["--dataset", "Nottingham", "--seq_len", "8", *SMALL]
+UNMEASURED = fitting(TINY, ["--no-evaluate"])
 FRAME = 0.4  # seconds
 SECONDS = Grid(FRAME)
 VOCAB_SIZE = SECONDS.vocab_size
@@ -437,7 +439,7 @@ def test_a_whole_run_on_a_folder_with_splits(split_folder, tmp_path, capsys):
 def test_a_log_dir_among_the_tunes(plain_folder, capsys):
     """The same command again finds the same tunes, and a second run does not train on the samples of the first."""
     logs, counted, before = plain_folder / "logs", "tunes: 2 train, 1 valid, 1 test;", {*plain_folder.iterdir()}
-    flags = [*TINY, "--data_dir", str(plain_folder), "--no-evaluate", "--log_dir"]
+    flags = [*UNMEASURED, "--data_dir", str(plain_folder), "--log_dir"]
     for name in ("first", "first", "second"):
         assert train([*flags, str(logs / name)]) == 0
         assert counted in capsys.readouterr().out
@@ -448,7 +450,7 @@ def test_a_log_dir_among_the_tunes(plain_folder, capsys):
     assert {path.name for path in {*plain_folder.iterdir()} - before} <= {".tokens-0.4s.json", "logs"}
     assert train([*flags, str(logs / "first"), "--overwrite"]) == 0
     assert counted in capsys.readouterr().out
-    line = error_line(capsys, *flags[len(TINY) :], str(plain_folder / "logs" / ".."))
+    line = error_line(capsys, *flags[len(UNMEASURED) :], str(plain_folder / "logs" / ".."))
     assert "--log_dir" in line and "the tunes of --data_dir are there" in line
 
 
@@ -457,8 +459,8 @@ def test_a_whole_run_by_the_beat(split_folder, tmp_path, capsys):
     beats = ["--token_length", "0.8beats"]
     for tune in split_folder.glob("*/*.mid"):
         assert pretty_midi.PrettyMIDI(str(tune)).get_tempo_changes()[1].tolist() == [120]
-    flags = [*TINY, "--data_dir", str(split_folder), "--log_dir", str(tmp_path / "train"), *beats]
-    assert train([*flags, "--no-evaluate"]) == 0
+    flags = [*UNMEASURED, "--data_dir", str(split_folder), "--log_dir", str(tmp_path / "train"), *beats]
+    assert train(flags) == 0
     assert "8 tokens (6.4 beats, 3.2 s at the tunes' median of 120)" in capsys.readouterr().out
     tempo = json.loads((tmp_path / "train" / "tempo.json").read_text())
     assert tempo == {"beats_per_minute": pytest.approx(120, rel=1e-6)}
