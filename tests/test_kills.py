@@ -1,4 +1,4 @@
-"""Runs that are killed, or starved, at many moments. SEQGAN_KILLS=n: kills of real runs at random (default: 30)."""
+"""Runs that are killed, or starved, at many moments. SEQGAN_KILLS=n: kills of real runs at random (default: 6)."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import pytest
 from fault_injection import differing, fault_at_each_call, flags, kill_at_random, outcome
 
 THOROUGH = "SEQGAN_KILLS" in os.environ
-KILLS = int(os.environ.get("SEQGAN_KILLS", "30"))
+KILLS = int(os.environ.get("SEQGAN_KILLS", "6"))
 
 
 def checkpoints(folder: Path) -> list[str]:
