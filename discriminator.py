@@ -43,7 +43,8 @@ class Options:
     """The numbers that a discriminator is made from; each takes those that it knows.
 
     `dropout_keep_prob` is the share that dropout keeps in training, `l2` the weight of a penalty. `seed` decides the
-    initial weights, and `copy` tells those of several discriminators of one run apart.
+    initial weights, and `copy` tells those of several discriminators of one run apart. `lags` and `offset` are of
+    additive discriminators.
     """
 
     emb_dim: int = 32
@@ -54,6 +55,8 @@ class Options:
     l2: float = 0.2
     seed: int = 0
     copy: int = 0
+    lags: tuple[int, ...] = (1,)
+    offset: bool = False
 
 
 class Discriminator(keras.layers.Layer):

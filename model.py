@@ -322,27 +322,29 @@ class SeqGAN:
     # ---- discriminator
 
     def _d_step(self, real: tf.Tensor, step: tf.Tensor) -> DiscriminatorStep:
-        """Draws as many fakes as there are real sequences and passes `d_epochs` times over both.
+        """Passes `d_epochs` times over real sequences and, but for --d_loss token, as many fakes that it draws.
 
         Each pass has its own order, and each minibatch is half real, half fake; what does not fill one is left out of
         that pass. int32 [n, T]; `step`, int32 scalar, counts these steps.
         """
         config, size, half = self.config, real.shape[0], self.config.d_batch_size // 2
-        seed = key(config.seed, Purpose.D_FAKE, step)
-        fake = sample_many(self.policy, size, seed)
+        parts = [real]
+        if config.d_loss == "sequence":
+            parts.append(sample_many(self.policy, size, key(config.seed, Purpose.D_FAKE, step)))
         labels = tf.constant([REAL] * half + [FAKE] * half)
         count = size // half  # minibatches a pass
 
         def one_pass(epoch, loss, accuracy):
             seed = key(config.seed, Purpose.D_SHUFFLE, step, epoch)
-            reals = tf.gather(real, permutation(size, fold(seed, REAL)))
-            fakes = tf.gather(fake, permutation(size, fold(seed, FAKE)))
+            orders = [permutation(size, fold(seed, of)) for of in (REAL, FAKE)]
+            shuffled = [tf.gather(part, order) for part, order in zip(parts, orders, strict=False)]
 
             def update(i, loss, accuracy):
-                tokens = tf.concat([tf.slice(part, [i * half, 0], [half, -1]) for part in (reals, fakes)], axis=0)
-                tokens = tf.ensure_shape(tokens, [2 * half, config.seq_len])
+                tokens = tf.concat([tf.slice(part, [i * half, 0], [half, -1]) for part in shuffled], axis=0)
+                tokens = tf.ensure_shape(tokens, [len(parts) * half, config.seq_len])
                 dropout_seed = key(config.seed, Purpose.DROPOUT, step, epoch, i)
-                batch_loss, batch_accuracy = self.update_discriminator(tokens, labels, dropout_seed)
+                fake_seed = key(config.seed, Purpose.D_FAKE, step, epoch, i) if len(parts) < 2 else None
+                batch_loss, batch_accuracy = self.update_discriminator(tokens, labels, dropout_seed, fake_seed)
                 return i + 1, loss + batch_loss, accuracy + batch_accuracy
 
             start = (0, loss, accuracy)
@@ -353,11 +355,20 @@ class SeqGAN:
         totals = tf.while_loop(lambda e, *_: e < passes, one_pass, (0, 0.0, 0.0), maximum_iterations=passes)
         return DiscriminatorStep(totals[1] / (passes * count), totals[2] / (passes * count))
 
-    def update_discriminator(self, tokens: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> DiscriminatorStep:
-        """One update on a minibatch: int32 [n, T] with labels int32 [n]; `seed` is the dropout's key."""
+    def update_discriminator(
+        self, tokens: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, fake_seed: tf.Tensor | None = None
+    ) -> DiscriminatorStep:
+        """One update on a minibatch: int32 [n, T] with labels int32 [n]; `seed` is the dropout's key.
+
+        With `fake_seed`, a key, all are real, and each token is told from one drawn in its place.
+        """
         assert self.discriminator is not None
         with tf.GradientTape() as tape:
-            loss, accuracy = self.discriminator.loss(tokens, labels, seed)
+            if fake_seed is None:
+                loss, accuracy = self.discriminator.loss(tokens, labels, seed)
+            else:
+                assert isinstance(self.discriminator, AdditiveDiscriminator)
+                loss, accuracy = self.discriminator.token_loss(self.policy, tokens, fake_seed, seed)
         variables = self.discriminator.trainable_variables
         # The embedding's gradient comes as one slice per token read; both of Adam's moments want their sum.
         gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables)]
@@ -385,7 +396,8 @@ def build(config: Config, spec: TokenSpec, sources: dict[str, dict[str, str]] | 
 
     def discriminators(copy: int) -> Discriminator:
         sizes = config.d_emb_dim, config.d_hidden_dim, config.d_filter_sizes, config.d_num_filters
-        return kind(spec, Options(*sizes, config.dropout_keep_prob, config.d_l2, config.seed, copy))
+        more = config.seed, copy, config.d_lags, config.d_loss == "token"
+        return kind(spec, Options(*sizes, config.dropout_keep_prob, config.d_l2, *more))
 
     return SeqGAN(config, spec, discriminators if kind else None, loaded("reward", config, recorded), **data)
 

@@ -1,55 +1,68 @@
 """Causal discriminators whose log-odds are a sum over positions: r(Y) = Σ_t s(y_t | y_<t).
 
-Those of the optimal discriminator are log p(Y) - log G(Y) = Σ_t [log p(y_t | y_<t) - log G(y_t | y_<t)].
+Those of the optimal discriminator are log p(Y) - log G(Y) = Σ_t [log p(y_t | y_<t) - log G(y_t | y_<t)]. Whole
+sequences leave the scores open: s + φ(y_≤t) - φ(y_<t) has the same sum. Told token by token (`token_loss`) they are
+unique: log p(y_t | y_<t) - log G(y_t | y_<t), of which E_G[exp s] = 1 after every prefix.
 """
+
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
 
 from discriminator import Discriminator, Options, cross_entropy
-from generator import State, TokenSpec, run_lstm, with_one
+from generator import Policy, State, TokenSpec, run_lstm, sample_tokens, with_one
 from support.lookup import look_up, rows_of
+from support.seeds import fold, uniforms
 
 STDDEV = 0.03  # of the initial weights; a bigram learns less in as many updates with 0.1
 
 
 class AdditiveDiscriminator(Discriminator):
-    """s(y_t | y_<t) = c(y_<t) · b(y_t) + u(y_t): a context of K numbers, and K + 1 numbers of each token.
+    """s(y_t | y_<t) = c(y_<t) · b(y_t) + u(y_t) + q(y_<t): a context of K numbers, K + 1 numbers of each token.
 
-    A subclass makes the context, from a `State` whose `hidden` it is, [..., K], and whose `cell`, [..., M], is what
-    the next one depends on. Padding, the id V, has the score 0.
+    The offset q is there where `options.offset` asks for it. It is the same for all next tokens, so that it does not
+    change the guided policy; without it a score can't say "sure of one token, so none of the others".
+
+    A subclass makes the context, from a `State` whose `hidden` it is, [..., C], and whose `cell`, [..., M], is what the
+    next one depends on. Its last number is q where there is an offset: C = K + 1, else K. Padding, the id V, has the
+    score 0.
     """
 
     additive = True
 
-    def __init__(self, spec: TokenSpec, options: Options):
-        """Makes and initialises the weights, from N(0, STDDEV²); u and biases are 0, but 1 of an LSTM's forget gate.
+    def __init__(self, spec: TokenSpec, options: Options, context_dim: int = 0):
+        """Makes and initialises the weights, from N(0, STDDEV²); q, u and biases are 0, but 1 of an LSTM's forget gate.
 
-        K is `options.emb_dim`. Dropout is applied to the numbers that are read, and to an LSTM's hidden state; `l2` is
-        the weight of the penalty, see `loss`.
+        `context_dim` is K, by default `options.emb_dim`. Dropout is applied to the numbers that are read, and to an
+        LSTM's hidden state; `l2` is the weight of the penalty, see `loss`.
         """
         super().__init__(spec, options)
-        self.rank = options.emb_dim
-        self.memory_dim = 0  # M
-        vocab_size, rank = spec.vocab_size, self.rank
+        self.context_dim, self.memory_dim = context_dim or options.emb_dim, 0  # K, M
+        self.rank = self.context_dim + options.offset  # C
         self._initializers = (keras.initializers.RandomNormal(stddev=STDDEV, seed=each) for each in self.seeds())
-        readable = max(vocab_size + (spec.end_token is not None), spec.start_token + 1)
-        self.embedding = keras.layers.Embedding(readable, rank, next(self._initializers))
-        self.embedding.build()
+        self.embedding = self._embedding(options.emb_dim)
         self.successors = self.add_weight(  # b and, as a last column, u
-            shape=(vocab_size, rank + 1), initializer=next(self._initializers), name="successors"
+            shape=(spec.vocab_size, self.context_dim + 1), initializer=next(self._initializers), name="successors"
         )
-        self.successors.assign(tf.concat([self.successors[:, :-1], tf.zeros([vocab_size, 1])], axis=1))
+        self.successors.assign(tf.concat([self.successors[:, :-1], tf.zeros([spec.vocab_size, 1])], axis=1))
+
+    def _embedding(self, size: int, initializer: keras.initializers.Initializer | str | None = None):
+        """A row for each token that may be read: the V tokens, the start token and, where sequences end, padding."""
+        readable = max(self.vocab_size + (self.spec.end_token is not None), self.spec.start_token + 1)
+        embedding = keras.layers.Embedding(readable, size, initializer or next(self._initializers))
+        embedding.build()
+        return embedding
 
     def contexts(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
-        """What predicts each token of int32 [B, T]: State of float32 [T, B, K] and [T, B, M].
+        """What predicts each token of int32 [B, T]: State of float32 [T, B, C] and [T, B, M].
 
         `dropout_seed` is a key of `support.seeds`; None applies no dropout.
         """
         raise NotImplementedError
 
     def first_state(self, batch_size: int) -> State:
-        """The state after the start token: float32 [B, K] and [B, M]."""
+        """The state after the start token: float32 [B, C] and [B, M]."""
         memory = tf.zeros([batch_size, self.memory_dim])
         return self.next_state(tf.fill([batch_size], self.spec.start_token), memory)
 
@@ -58,31 +71,46 @@ class AdditiveDiscriminator(Discriminator):
         raise NotImplementedError
 
     def projection(self) -> tf.Tensor:
-        """b, and u as a last row, float32 [K + 1, V]."""
-        return tf.transpose(tf.convert_to_tensor(self.successors))
+        """b, a row of ones for an offset, and u as a last row: float32 [C + 1, V]."""
+        rows = tf.transpose(tf.convert_to_tensor(self.successors))
+        return tf.concat([rows[:-1], tf.ones([self.rank - self.context_dim, self.vocab_size]), rows[-1:]], axis=0)
 
     def next_scores(self, contexts: tf.Tensor) -> tf.Tensor:
-        """The score of every next token: contexts [..., K] → float32 [..., V], nats."""
+        """The score of every next token: contexts [..., C] → float32 [..., V], nats."""
         return with_one(contexts) @ self.projection()
 
     def token_scores(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """s(y_t | y_<t) of each token, 0 for padding: int32 [B, T] → float32 [B, T], nats."""
-        return self._scores(tokens, self.contexts(tokens, dropout_seed).hidden)[0]
+        (scores,), _ = self.scores_of(tokens, [tokens], dropout_seed)
+        return scores
 
-    def _scores(self, tokens: tf.Tensor, contexts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The scores, float32 [B, T], and the mean over tokens of the squares of the numbers that make them."""
+    def scores_of(
+        self, tokens: tf.Tensor, candidates: Sequence[tf.Tensor], dropout_seed: tf.Tensor | None = None
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """The scores of candidates, each int32 [B, T], for the place of each of `tokens`, int32 [B, T].
+
+        Returns one float32 [B, T] a candidate, 0 where `tokens` has padding, and the mean over tokens and candidates of
+        the squares of the numbers that make the scores.
+        """
         real = tf.transpose(self.mask(tokens))  # [T, B]
-        chosen = tf.where(real > 0, tf.transpose(tokens), 0)
-        rows = rows_of(tf.convert_to_tensor(self.successors), chosen)  # [T, B, K + 1]
-        scores = tf.reduce_sum(with_one(contexts) * rows, axis=-1) * real
-        squares = (tf.reduce_sum(contexts**2, axis=-1) + tf.reduce_sum(rows**2, axis=-1)) * real
-        return tf.transpose(scores), tf.reduce_sum(squares) / tf.reduce_sum(real)
+        contexts = self.contexts(tokens, dropout_seed).hidden
+        own, offset = contexts[..., : self.context_dim], tf.reduce_sum(contexts[..., self.context_dim :], axis=-1)
+        scores, squares = [], tf.zeros([])
+        for each in candidates:
+            chosen = tf.where(real > 0, tf.transpose(each), 0)
+            rows = rows_of(tf.convert_to_tensor(self.successors), chosen)  # [T, B, K + 1]
+            scores.append(tf.transpose((tf.reduce_sum(with_one(own) * rows, axis=-1) + offset) * real))
+            squares += tf.reduce_sum((tf.reduce_sum(own**2, axis=-1) + tf.reduce_sum(rows**2, axis=-1)) * real)
+        return scores, squares / (tf.reduce_sum(real) * len(candidates))
 
     def _read(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
-        """Embeddings of the start token and of all tokens but the last: int32 [B, T] → float32 [T, B, K]."""
-        start = tf.fill([1, tokens.shape[0]], self.spec.start_token)
-        embedded = look_up(self.embedding, tf.concat([start, tf.transpose(tokens)[:-1]], axis=0))
-        return self.dropped(embedded, dropout_seed, 0)
+        """Embeddings of the start token and of all tokens but the last: int32 [B, T] → float32 [T, B, E]."""
+        return self.dropped(look_up(self.embedding, tf.transpose(self._before(tokens, 1))), dropout_seed, 0)
+
+    def _before(self, tokens: tf.Tensor, lag: int) -> tf.Tensor:
+        """The token so many places before each of int32 [B, T]: the start token before the first."""
+        lag = min(lag, tokens.shape[1])
+        return tf.concat([tf.fill([tokens.shape[0], lag], self.spec.start_token), tokens[:, :-lag]], axis=1)
 
     def log_odds(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """As in `Discriminator`: the sum of the tokens' scores."""
@@ -90,35 +118,100 @@ class AdditiveDiscriminator(Discriminator):
 
     def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
         """As in `Discriminator`, plus l2 / 2 times the mean over tokens of |c|² + |b|² + u²."""
-        scores, squares = self._scores(tokens, self.contexts(tokens, dropout_seed).hidden)
+        (scores,), squares = self.scores_of(tokens, [tokens], dropout_seed)
         loss, accuracy = cross_entropy(tf.reduce_sum(scores, axis=1), labels)
         return loss + self.l2 / 2 * squares, accuracy
 
+    def token_loss(
+        self, policy: Policy, tokens: tf.Tensor, seed: tf.Tensor, dropout_seed: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The cross-entropy of telling each real token from one that the policy draws in its place, and the accuracy.
+
+        It is noise-contrastive estimation (Gutmann and Hyvärinen, JMLR 2012) with the policy as the noise: no sequence
+        is generated. Its optimum over all scores is log p(y_t | y_<t) - log G(y_t | y_<t). The penalty is that of
+        `loss`.
+
+        `policy`: G, held constant. `tokens`: real sequences, int32 [B, T]. `seed`: the key of the draws. Returns
+        float32 scalars, the loss in nats per label.
+        """
+        fake = tf.stop_gradient(drawn_in_place(policy, tokens, seed))
+        (of_real, of_fake), squares = self.scores_of(tokens, [tokens, fake], dropout_seed)
+        mask = self.mask(tokens)
+        labels = 2 * tf.reduce_sum(mask)
+        loss = tf.reduce_sum((tf.nn.softplus(-of_real) + tf.nn.softplus(of_fake)) * mask) / labels
+        right = tf.cast(of_real > 0, tf.float32) + tf.cast(of_fake < 0, tf.float32)
+        return loss + self.l2 / 2 * squares, tf.reduce_sum(right * mask) / labels
+
+
+def drawn_in_place(policy: Policy, tokens: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """A token that the policy draws after each prefix of sequences, int32 [B, T] → int32 [B, T]; `seed` is a key."""
+    hidden, projection = policy.states(tokens).hidden, policy.projection()
+    numbers = uniforms(tokens.shape[::-1], fold(seed, 0))  # [T, B]
+
+    def draw(each: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        return sample_tokens(policy.logits(each[0], projection), each[1])
+
+    return tf.transpose(tf.map_fn(draw, (hidden, numbers), fn_output_signature=tf.int32))
+
 
 class BigramDiscriminator(AdditiveDiscriminator):
-    """The context is a(y_{t-1}), K numbers of the token before: s = a(y_{t-1}) · b(y_t) + u(y_t)."""
+    """The context is a_l(y_{t-l}), K numbers of the token at each lag l: s = Σ_l a_l(y_{t-l}) · b_l(y_t) + u(y_t) + q.
+
+    With the one lag 1 it scores pairs of neighbours. The offset is q(y_{t-1}). Before the first token there are start
+    tokens.
+    """
+
+    def __init__(self, spec: TokenSpec, options: Options):
+        """`options.lags` are the lags, each of `options.emb_dim` numbers; the rest is as in `AdditiveDiscriminator`."""
+        super().__init__(spec, options, options.emb_dim * len(options.lags))
+        self.lags = options.lags
+        self.further = tuple(self._embedding(options.emb_dim) for _ in self.lags[1:])
+        self.offsets = (self._embedding(1, "zeros"),) if options.offset else ()
+        self.memory_dim = max(self.lags) - 1  # tokens before the last one
 
     def contexts(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
-        """As in `AdditiveDiscriminator`; nothing is remembered."""
-        read = self._read(tokens, dropout_seed)
-        return State(read, tf.zeros([*read.shape[:2], 0]))
+        """As in `AdditiveDiscriminator`; the tokens that later lags look back to are remembered."""
+        seq_len, memory = tokens.shape[1], self.memory_dim
+        back = {lag: tf.transpose(self._before(tokens, lag)) for lag in range(1, memory + 2)}  # each [T, B]
+        remembered = [tf.cast(back[lag], tf.float32) for lag in range(memory, 0, -1)]
+        nothing = tf.zeros([seq_len, tokens.shape[0], 0])
+        return State(self._context(back.__getitem__, dropout_seed), tf.stack(remembered, -1) if memory else nothing)
+
+    def _context(self, before: Callable[[int], tf.Tensor], dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
+        """The numbers of the tokens that stand each lag before: c, and q as the last."""
+        tables = (self.embedding, *self.further)
+        read = [
+            self.dropped(look_up(table, before(lag)), dropout_seed, i)
+            for i, (lag, table) in enumerate(zip(self.lags, tables, strict=True))
+        ]
+        return tf.concat([*read, *(look_up(table, before(1)) for table in self.offsets)], axis=-1)
+
+    def first_state(self, batch_size: int) -> State:
+        """As in `AdditiveDiscriminator`; start tokens are all that is remembered."""
+        memory = tf.fill([batch_size, self.memory_dim], float(self.spec.start_token))
+        return self.next_state(tf.fill([batch_size], self.spec.start_token), memory)
 
     def next_state(self, tokens: tf.Tensor, memory: tf.Tensor) -> State:
         """As in `AdditiveDiscriminator`."""
-        return State(self.embedding(tokens), memory)
+        known = tf.concat([memory, tf.cast(tokens, tf.float32)[:, None]], axis=1)  # exact up to 2^24
+        context = self._context(lambda lag: tf.cast(known[:, self.memory_dim + 1 - lag], tf.int32))
+        return State(context, known[:, 1:])
 
 
 class LSTMDiscriminator(AdditiveDiscriminator):
-    """The context is a linear function of an LSTM that has read the tokens before: s = q(h_{t-1}) · b(y_t) + u(y_t)."""
+    """The context is a linear function of an LSTM that has read the tokens before: s = c(h_{t-1}) · b(y_t) + u(y_t).
+
+    An offset is another linear function of its state.
+    """
 
     def __init__(self, spec: TokenSpec, options: Options):
         """The LSTM has `options.hidden_dim` units; the rest is as in `AdditiveDiscriminator`."""
         super().__init__(spec, options)
-        units, rank = options.hidden_dim, self.rank
+        units = options.hidden_dim
         kernel, recurrent, output = (next(self._initializers) for _ in range(3))
         self.lstm = keras.layers.LSTMCell(units, kernel_initializer=kernel, recurrent_initializer=recurrent)
-        self.output_layer = keras.layers.Dense(rank, kernel_initializer=output)
-        self.lstm.build((None, rank))
+        self.output_layer = keras.layers.Dense(self.rank, kernel_initializer=output)
+        self.lstm.build((None, options.emb_dim))
         self.output_layer.build((None, units))
         self.memory_dim = 2 * units
 

@@ -283,6 +283,13 @@ class Config:
         low=0,
         high=100,
     )
+    d_loss: str = flag(
+        "sequence",
+        "additive: tell whole sequences from generated ones, or each real token from one drawn in its place",
+        *TRAINED,
+        choices=("sequence", "token"),
+    )
+    d_lags: tuple[int, ...] = flag((1,), "bigram: how many places back the tokens that it compares stand", *OF_D, low=1)
     d_emb_dim: int = flag(
         32, "size of the discriminator's token embedding; additive: also of its contexts", *OF_D, low=1
     )

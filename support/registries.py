@@ -80,15 +80,15 @@ DISCRIMINATORS = {
     ),
     "bigram": DiscriminatorEntry(
         "guidance.additive:BigramDiscriminator",
-        "additive, scores each token after the one before",
-        ("guide_eta",),
+        "additive, scores each token after those at --d_lags",
+        ("guide_eta", "d_loss", "d_lags"),
         ADDITIVE_DEFAULTS,
         additive=True,
     ),
     "lstm": DiscriminatorEntry(
         "guidance.additive:LSTMDiscriminator",
         "additive, scores each token after all before",
-        ("guide_eta", "d_hidden_dim"),
+        ("guide_eta", "d_loss", "d_hidden_dim"),
         ADDITIVE_DEFAULTS,
         additive=True,
     ),
