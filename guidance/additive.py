@@ -73,7 +73,7 @@ class AdditiveDiscriminator(Discriminator):
     def projection(self) -> tf.Tensor:
         """b, a row of ones for an offset, and u as a last row: float32 [C + 1, V]."""
         rows = tf.transpose(tf.convert_to_tensor(self.successors))
-        return tf.concat([rows[:-1], tf.ones([self.rank - self.context_dim, self.vocab_size]), rows[-1:]], axis=0)
+        return tf.concat([rows[:-1], tf.ones([int(self.options.offset), self.vocab_size]), rows[-1:]], axis=0)
 
     def next_scores(self, contexts: tf.Tensor) -> tf.Tensor:
         """The score of every next token: contexts [..., C] → float32 [..., V], nats."""
@@ -92,8 +92,13 @@ class AdditiveDiscriminator(Discriminator):
         Returns one float32 [B, T] a candidate, 0 where `tokens` has padding, and the mean over tokens and candidates of
         the squares of the numbers that make the scores.
         """
+        return self._scored(self.contexts(tokens, dropout_seed).hidden, tokens, candidates)
+
+    def _scored(
+        self, contexts: tf.Tensor, tokens: tf.Tensor, candidates: Sequence[tf.Tensor]
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """`scores_of` from c and q, float32 [T, B, K or K + 1]."""
         real = tf.transpose(self.mask(tokens))  # [T, B]
-        contexts = self.contexts(tokens, dropout_seed).hidden
         own, offset = contexts[..., : self.context_dim], tf.reduce_sum(contexts[..., self.context_dim :], axis=-1)
         scores, squares = [], tf.zeros([])
         for each in candidates:

@@ -92,6 +92,13 @@ DISCRIMINATORS = {
         ADDITIVE_DEFAULTS,
         additive=True,
     ),
+    "echo": DiscriminatorEntry(
+        "guidance.echo:EchoDiscriminator",
+        "additive, also scores what repeats earlier tokens",
+        ("guide_eta", "d_loss", "d_lags"),
+        ADDITIVE_DEFAULTS,
+        additive=True,
+    ),
 }
 REWARDS = {
     "discriminator": RewardEntry("reward:discriminator", "D(Y)", discriminator=True),
