@@ -1,0 +1,164 @@
+"""Additive discriminators trained token by token: what the loss is, its optimum, the offset, lags and echoes."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import all_sequences, probabilities, random_generator, randomise
+from test_additive import exact
+
+from discriminator import Options
+from generator import TokenSpec
+from guidance.additive import AdditiveDiscriminator, BigramDiscriminator, LSTMDiscriminator, drawn_in_place
+from guidance.echo import EchoDiscriminator
+from guidance.guided import GuidedPolicy
+from support.seeds import Purpose, key
+
+KINDS = pytest.mark.parametrize("kind", [BigramDiscriminator, LSTMDiscriminator, EchoDiscriminator])
+ENDS = pytest.mark.parametrize("end_token", [None, 1], ids=["one length", "unequal lengths"])
+
+
+def made(kind, seq_len: int = 3, end_token: int | None = None, **others) -> AdditiveDiscriminator:
+    """A discriminator of 4 tokens with weights far from 0."""
+    sizes = {"emb_dim": 3, "hidden_dim": 5, "l2": 0.0, "dropout_keep_prob": 1.0, "lags": (1, 2), "offset": True}
+    discriminator = kind(TokenSpec(4, seq_len, 0, end_token), Options(**sizes | others))
+    randomise(discriminator, seed=7)
+    return discriminator
+
+
+def after_prefixes(policy) -> tuple[np.ndarray, np.ndarray]:
+    """All sequences' tokens, and log G(a | y_<t) of every next token a along them: [n, T], [n, T, V]."""
+    tokens = all_sequences(4, 3, policy.end_token)
+    logits = policy.logits(policy.states(tf.constant(tokens)).hidden)
+    return tokens, np.swapaxes(tf.nn.log_softmax(logits).numpy(), 0, 1)
+
+
+def expected_loss(scores: np.ndarray, oracle, generator) -> float:
+    """The mean over labels of the loss, every real sequence and every fake token weighed by its probability.
+
+    `scores` are s(a | y_<t) along all sequences, [n, T, V].
+    """
+    tokens, fakes = after_prefixes(generator)
+    drawn, p = tokens < 4, probabilities(oracle)
+    own = np.take_along_axis(scores, np.minimum(tokens, 3)[..., None], axis=2)[..., 0]
+    each = np.logaddexp(0, -own) + (np.exp(fakes) * np.logaddexp(0, scores)).sum(axis=2)
+    return float(p @ (each * drawn).sum(axis=1) / (2 * p @ drawn.sum(axis=1)))
+
+
+@ENDS
+def test_the_optimum_is_the_log_ratio_and_the_only_one(end_token):
+    """With the same sums over sequences other scores have the same cross-entropy of sequences, and guide elsewhere."""
+    oracle, generator = (random_generator(seed=seed, end_token=end_token) for seed in (1, 2))
+    table = exact(oracle, generator)
+    tokens, log_g = after_prefixes(generator)
+    _, log_p = after_prefixes(oracle)
+    best = log_p - log_g
+    np.testing.assert_allclose((np.exp(log_g) * np.exp(best)).sum(axis=2), 1, atol=1e-5)
+    least = expected_loss(best, oracle, generator)
+    rng = np.random.default_rng(0)
+    for size in (0.01, 0.1, 1.0):
+        assert expected_loss(best + size * rng.normal(size=best.shape), oracle, generator) > least
+    # φ(y_1): what the first token is given, and the second one's scores lose.
+    moved, shift = exact(oracle, generator), np.array([1.0, -1.0, 0.5, 0.0], np.float32)
+    successors = moved.successors.numpy()
+    first = moved.first_state(1).hidden.numpy()[0].argmax()
+    successors[:, first] += shift
+    for token in range(4):
+        after = moved.next_state(tf.constant([token]), moved.first_state(1).cell).hidden.numpy()[0].argmax()
+        successors[:, after] -= shift[token]
+    moved.successors.assign(successors)
+    if end_token is None:
+        np.testing.assert_allclose(moved.log_odds(tf.constant(tokens)), table.log_odds(tf.constant(tokens)), atol=1e-4)
+    guided = [probabilities(GuidedPolicy(generator, each, tf.Variable(1.0))) for each in (table, moved)]
+    np.testing.assert_allclose(guided[0], probabilities(oracle), atol=1e-5)
+    assert abs(guided[1] - guided[0]).max() > 0.01
+
+
+@KINDS
+@ENDS
+def test_the_loss_tells_each_real_token_from_one_drawn_in_its_place(kind, end_token):
+    generator, discriminator = random_generator(end_token=end_token), made(kind, end_token=end_token)
+    tokens = tf.constant(all_sequences(4, 3, end_token))
+    seed = key(1, Purpose.D_FAKE)
+    fake = drawn_in_place(generator, tokens, seed).numpy()
+    contexts = discriminator.contexts(tokens)
+    scores = np.swapaxes(discriminator.next_scores(contexts.hidden).numpy(), 0, 1)
+    drawn = tokens.numpy() < 4
+    real, fakes = (
+        np.take_along_axis(scores, np.minimum(each, 3)[..., None], axis=2)[..., 0] for each in (tokens.numpy(), fake)
+    )
+    expected = ((np.logaddexp(0, -real) + np.logaddexp(0, fakes)) * drawn).sum() / (2 * drawn.sum())
+    loss, accuracy = discriminator.token_loss(generator, tokens, seed, None)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    assert float(accuracy) == pytest.approx((((real > 0) * 1 + (fakes < 0)) * drawn).sum() / (2 * drawn.sum()))
+
+
+def test_fakes_are_drawn_from_the_policy_after_each_prefix():
+    generator = random_generator()
+    tokens = tf.constant(np.repeat(all_sequences(4, 3), 500, axis=0))
+    fake = drawn_in_place(generator, tokens, key(1, Purpose.D_FAKE)).numpy().reshape(64, 500, 3)
+    _, log_g = after_prefixes(generator)
+    for t in range(3):
+        for prefix in range(4**t):  # all sequences with that prefix share the distribution
+            same = slice(prefix * 4 ** (3 - t), (prefix + 1) * 4 ** (3 - t))
+            share = np.bincount(fake[same, :, t].ravel(), minlength=4) / fake[same, :, t].size
+            expected = np.exp(log_g[same.start, t])
+            error = np.sqrt(expected * (1 - expected) / fake[same, :, t].size)
+            assert (abs(share - expected) < 5 * error).all()
+
+
+@KINDS
+@ENDS
+def test_the_offset_does_not_change_the_guided_policy(kind, end_token):
+    generator, discriminator = random_generator(end_token=end_token), made(kind, end_token=end_token)
+    guided = GuidedPolicy(generator, discriminator, tf.Variable(0.7))
+    before = probabilities(guided)
+    tokens = tf.constant(all_sequences(4, 3, end_token))
+    scores = discriminator.token_scores(tokens).numpy()
+    for weights in getattr(discriminator, "offsets", ()):
+        weights.embeddings.assign_add(tf.ones_like(weights.embeddings) * [[1.0]])
+    if kind is LSTMDiscriminator:
+        bias = discriminator.output_layer.bias
+        bias.assign(tf.concat([bias[:-1], bias[-1:] + 1.0], axis=0))
+    moved = discriminator.token_scores(tokens).numpy()
+    np.testing.assert_allclose(moved - scores, tokens.numpy() < 4, atol=1e-5)
+    np.testing.assert_allclose(probabilities(guided), before, atol=1e-6)
+
+
+@KINDS
+@ENDS
+@pytest.mark.parametrize("offset", [False, True], ids=["plain", "offset"])
+def test_reading_token_by_token_gives_the_scores_of_whole_sequences(kind, end_token, offset):
+    """Up to a length beyond that of training, as longer samples are drawn."""
+    discriminator = made(kind, seq_len=6, end_token=end_token, lags=(1, 2, 4), offset=offset)
+    tokens = np.random.default_rng(0).integers(4, size=[50, 6]).astype(np.int32)
+    if end_token is not None:
+        for row in tokens:
+            row[np.append(np.flatnonzero(row == end_token), 6)[0] + 1 :] = 4
+    state, whole = discriminator.first_state(50), discriminator.contexts(tf.constant(tokens))
+    for t in range(6):
+        np.testing.assert_allclose(state.hidden, whole.hidden[t], atol=1e-5)
+        np.testing.assert_allclose(state.cell, whole.cell[t], atol=1e-5)
+        scores, drawn = discriminator.next_scores(state.hidden).numpy(), tokens[:, t] < 4
+        own = discriminator.token_scores(tf.constant(tokens))[:, t].numpy()
+        np.testing.assert_allclose(own[drawn], scores[drawn, tokens[drawn, t]], atol=1e-5)
+        assert (own[~drawn] == 0).all()
+        state = discriminator.next_state(tf.constant(tokens[:, t]), state.cell)
+
+
+def test_an_echo_is_of_the_token_that_came_so_long_before_and_hears_how_well_the_last_ones_agree():
+    """By hand: one lag alone has a weight, of one unit that sees the last two tokens' agreement."""
+    echo = EchoDiscriminator(TokenSpec(5, 8, 0, None), Options(emb_dim=2, l2=0.0, dropout_keep_prob=1.0))
+    for weight in echo.weights:
+        weight.assign(tf.zeros_like(weight))
+    kernel, lags = np.zeros(echo.shared.kernel.shape, np.float32), np.zeros(echo.lag_weights.shape, np.float32)
+    kernel[2, 0] = 1.0  # the share of the last two tokens that agree
+    lags[2, 0], lags[2, -1] = 3.0, 0.5  # lag 3
+    echo.shared.kernel.assign(kernel)
+    echo.lag_weights.assign(lags)
+    tokens = np.array([[1, 2, 3, 1, 2, 3, 1, 4]], np.int32)
+    scores = echo.next_scores(echo.contexts(tf.constant(tokens)).hidden).numpy()[:, 0]
+    expected = np.zeros([8, 5])
+    expected[3, 1] = 0.5  # y_1 comes again, nothing before it to compare
+    expected[4, 2] = 0.5 + 3 * 1.0  # one pair is there, and agrees
+    expected[5, 3] = expected[6, 1] = expected[7, 2] = 3.5
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
