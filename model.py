@@ -309,8 +309,7 @@ class SeqGAN:
     def _fold(self, step: tf.Tensor) -> PolicyGradientStep:
         """The guided generator becomes the generator of the next round; the discriminator begins anew.
 
-        `step` counts the rounds. What is returned is of the validation set: the NLL of the new generator, and η s(y_t),
-        what the guide scores each token.
+        `step` counts the rounds. Returns the new generator's NLL of the validation set, and η s(y_t) of its tokens.
         """
         assert self.guidance
         loss, rewards, tokens = self.guidance.fold(int(step))
