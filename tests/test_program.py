@@ -79,7 +79,7 @@ def test_a_script_whose_output_nobody_takes(tmp_path):
         if name == "open":
             first, progress, *_, last = done.stdout.splitlines()
             assert first.startswith("oracle: ") and progress.startswith("pretrain_g 1/1")
-            assert last.endswith(f"tensorboard --logdir {tmp_path / name}")
+            assert last.endswith(f"tensorboard --logdir {tmp_path}")
     assert all(left == seen["open"] for left in seen.values())
 
 
