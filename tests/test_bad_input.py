@@ -221,6 +221,7 @@ def test_a_flag_without_effect(capsys, tmp_path, monkeypatch, words, flag, why):
         "--total_epochs 0 --discriminator bigram --d_lr 1 --guide_eta 2",
         "--total_epochs 0 --seq_len 3 --d_filter_sizes 1 --d_num_filters 2",  # which have to fit
         "--total_epochs 0 --reward constant",
+        "--total_epochs 0 --train_size 9 --batch_size 4",  # fewer than half a minibatch of D, which is not trained
         "--total_epochs 0 --objective x.py:f --eval_samples 9",  # whose scores are measured
         "--pretrain_g_epochs 0 --mle_steps 1 --g_dropout_keep_prob 0.5",
         "--reward constant --kl_weight 1 --rollout_num 2",
