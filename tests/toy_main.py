@@ -21,6 +21,7 @@ from support.parser import parse
 def main() -> int:
     """Goes on from the newest checkpoint; a seed of 13 fails; with --g_pretrain_lr X an epoch takes X seconds."""
     config, stopped = parse(), []
+    print(f"process {os.getpid()}", flush=True)
 
     def stop(received: int, _: object) -> None:
         if stopped:
