@@ -21,10 +21,9 @@ from support.parser import parse
 def main() -> int:
     """Goes on from the newest checkpoint; a seed of 13 fails; with --g_pretrain_lr X an epoch takes X seconds."""
     config, stopped = parse(), []
-    print(f"process {os.getpid()}", flush=True)
 
     def stop(received: int, _: object) -> None:
-        if stopped:
+        if stopped and received == signal.SIGINT:
             os._exit(1)  # as main.py, which then saves nothing
         stopped.append(received)
 
