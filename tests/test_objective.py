@@ -199,8 +199,8 @@ def run(folder, objective: str, flags: str = "", epochs: int = 1, evaluate: bool
     return train([*TINY, *words.split(), *(["--objective", objective] if objective else [])])
 
 
-def test_a_run_is_continued_bit_for_bit_and_rises(counting, tmp_path, capsys, eagerly):
-    flags = "--g_lr 0.1 --baseline batch --objective_weight 0.9"  # D is continued, too
+def test_a_run_is_continued_bit_for_bit_and_rises(counting, tmp_path, capsys):
+    flags = "--g_lr 0.1 --baseline batch --objective_weight 0.9 --d_steps 1 --d_epochs 1"  # D is continued, too
     for folder, epochs in (("parts", 2), ("parts", 6), ("whole", 6)):
         assert run(tmp_path / folder, counting, flags, epochs) == 0
     parts, whole = (outcome(tmp_path / name) for name in ("parts", "whole"))

@@ -142,7 +142,7 @@ def test_a_run_of_the_oracle(runs, tmp_path, capsys, eagerly):
 def test_pretraining_and_the_path_of_adversarial_training(runs, tmp_path, monkeypatch, eagerly):
     """The end of pretraining is that of a run that ends there; the path is what the run has measured since."""
     monkeypatch.chdir(tmp_path)
-    words = "--pretrain_g_epochs 20 --total_epochs 6 --log_dir run --eval_log_dir eval"
+    words = "--pretrain_g_epochs 20 --total_epochs 6 --d_steps 1 --d_epochs 1 --log_dir run --eval_log_dir eval"
     assert train([*TINY, *shlex.split(words)]) == 0
     Path("moved").mkdir()
     for name in ("run", "eval"):

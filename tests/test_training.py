@@ -233,7 +233,7 @@ def test_evaluation_samples_and_the_discriminator_use_the_average_and_policy_upd
     figures = [evaluation_of(tiny_config(), data, each).measure(0, NOW) for each in (model, other)]
     assert figures[0] == figures[1]
     assert_same(*([sample_many(each.policy, 64, key(1, Purpose.TOOL_SAMPLE)).numpy()] for each in (model, other)))
-    real = batches_of(1, size=64)[0]
+    real = batches_of(1, size=8)[0]
     assert model.d_step(real, tf.constant(0)) == other.d_step(real, tf.constant(0))
     plain = model_of()
     assert plain.average is None and plain.policy is plain.generator and plain.mle_optimizer is None
