@@ -166,6 +166,7 @@ def test_the_path_of_a_guided_generator(tmp_path, monkeypatch, eagerly):
     """It is that of the guided one, as the curve beside it."""
     monkeypatch.chdir(tmp_path)
     words = "--g_update expected --reward log_odds --rollout_num 0 --kl_weight 1 --total_epochs 4"
+    words += " --d_steps 1 --d_epochs 1"
     assert train([*BIGRAM, *shlex.split(f"{words} --log_dir run --eval_log_dir eval")]) == 0
     found = measured(tmp_path, "run", "--guide", "--temperatures", "1", "-n", "50", "--path", "4")
     made = {row["epoch"]: row for row in rows(Path("eval/metrics.csv"))}
