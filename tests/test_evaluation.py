@@ -14,8 +14,6 @@ from generator import TokenSpec
 from model import build
 from support.parser import parse
 
-pytestmark = pytest.mark.usefixtures("eagerly")
-
 
 class World:
     """An oracle and a model, what measures them, and the probabilities that both give to every sequence."""
@@ -171,7 +169,7 @@ def test_what_is_kept_of_candidates_agrees_with_enumeration():
 
 
 @pytest.mark.parametrize("words", [TINY, BIGRAM], ids=["cnn", "bigram"])
-def test_measuring_twice_gives_the_same_and_changes_nothing(words):
+def test_measuring_twice_gives_the_same_and_changes_nothing(eagerly, words):
     """No weight, no optimizer's state, no η: bit for bit."""
     world = World("--d_eval_samples", "40", words=words)
     guidance = world.model.guidance
@@ -193,7 +191,7 @@ def test_measuring_twice_gives_the_same_and_changes_nothing(words):
     assert ("guide_eta" in first) == bool(guidance) and set(first) <= set(world.evaluation.columns)
 
 
-def test_a_metric_of_ones_own_is_a_column_and_one_that_is_unknown_an_error(monkeypatch):
+def test_a_metric_of_ones_own_is_a_column_and_one_that_is_unknown_an_error(monkeypatch, eagerly):
     world = World()
     own = Metric("twos", "twos", "Share of tokens that are 2.", of=lambda rows, data: (rows == 2).mean(axis=1))
     monkeypatch.setitem(METRICS, "twos", own)
