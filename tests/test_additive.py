@@ -223,7 +223,7 @@ def test_training_finds_the_best_scores(kind):
             loss = tf.reduce_sum(weights * terms)
         optimizer.apply(tape.gradient(loss, discriminator.trainable_variables), discriminator.trainable_variables)
 
-    for _ in range(1500):
+    for _ in range(3000):
         update()
     np.testing.assert_allclose(discriminator.log_odds(tf.constant(tokens)), ratio, atol=0.05)
 

@@ -169,7 +169,7 @@ def test_what_is_kept_of_candidates_agrees_with_enumeration():
 
 
 @pytest.mark.parametrize("words", [TINY, BIGRAM], ids=["cnn", "bigram"])
-def test_measuring_twice_gives_the_same_and_changes_nothing(eagerly, words):
+def test_measuring_twice_gives_the_same_and_changes_nothing(words):
     """No weight, no optimizer's state, no η: bit for bit."""
     world = World("--d_eval_samples", "40", words=words)
     guidance = world.model.guidance
