@@ -6,6 +6,7 @@ TensorFlow takes seconds to trace a model's steps, however small, and XLA some 2
 - `train(argv)` is `main.main(argv)`, but runs of one shape (of the same flags, lengths and directories aside) share
   their data, networks and what measures them, which begin each run as they were made. What has no effect of the TINY
   or SIZES that the command line begins with is left out;
+- the fixture `eagerly` compiles nothing at all, for tests that take few steps of tiny networks;
 - `shared_seqgan(config, spec)` is `model.build(config, spec)`, shared in the same way: not for two models at once;
 - what XLA has compiled is kept for the session in a folder that all its processes share. Not where numbers of threads
   are compared, as TensorFlow's cache takes no note of them;
@@ -127,6 +128,14 @@ def trainer() -> Iterator[Trainer]:
     """Trains in processes that can be killed."""
     yield (trainer := Trainer())
     trainer.close()
+
+
+@pytest.fixture
+def eagerly() -> Iterator[None]:
+    """Runs steps operation by operation: no tracing, which pays where tiny networks take few steps."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(autouse=True)
