@@ -137,10 +137,24 @@ def cross_entropy(log_odds: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf
     Raises UsageError: the log-odds have another shape, as those of a user's own class may.
     """
     if log_odds.shape != labels.shape:
-        raise UsageError(f"--discriminator: log_odds of shape {log_odds.shape} for {labels.shape[0]} sequences")
+        count = labels.shape[0]
+        raise UsageError(f"--discriminator: log_odds of shape {log_odds.shape} for {count} sequences, not ({count},)")
     real = tf.cast(labels == REAL, tf.float32)
     loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=real, logits=log_odds))
     return loss, tf.reduce_mean(tf.cast((log_odds > 0) == (labels == REAL), tf.float32))
+
+
+def tried(discriminator: Discriminator) -> Discriminator:
+    """Returns a discriminator that has scored some sequences, so that what is wrong is told before training.
+
+    Raises UsageError: its log-odds have another shape than [B], or layers make weights after the constructor.
+    """
+    made, seq_len = len(discriminator.weights), discriminator.seq_len
+    cross_entropy(discriminator.log_odds(tf.zeros([seq_len + 1, seq_len], tf.int32)), tf.zeros([seq_len + 1], tf.int32))
+    if later := len(discriminator.weights) - made:
+        what = f"{type(discriminator).__name__} makes {later} weights after its constructor"
+        raise UsageError(f"--discriminator: {what}; build each layer there, with layer.build(shape)")
+    return discriminator
 
 
 class ConvolutionalDiscriminator(Discriminator):

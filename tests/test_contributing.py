@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 
@@ -75,7 +76,7 @@ def test_a_score(section, kind, name, flags, folder):
     assert not any(row.get("d_loss") for row in found["train"])
 
 
-def test_a_data_set_and_a_metric(folder, monkeypatch):
+def test_a_data_set_and_a_metric(folder, monkeypatch, capsys):
     """Rows that repeat one token are learnt; the metric tells so of generated and of real rows."""
     code, line, *_ = blocks(SECTIONS["A metric"])
     names: dict = {"Metric": Metric}
@@ -88,6 +89,9 @@ def test_a_data_set_and_a_metric(folder, monkeypatch):
     assert column(rows, "nll_test")[0] > 1.2 and column(rows, "nll_test")[-1] < 0.7
     assert 0.9 < column(rows, "repeats")[-1] < 1 == column(rows, "real_repeats")[-1]
     assert "the rows" in json.loads((folder / "train/config.json").read_text())["data"]
+    monkeypatch.setitem(METRICS, metric.name, replace(metric, of=lambda rows, data: rows == 0))  # a number a token
+    words = ["--no-is_train", "--log_dir", "train", "--data_dir", "rows.npy"]
+    assert program.main(words) == 2 and "metric repeats: values of shape (64, 6) for 64" in capsys.readouterr().err
 
 
 def test_one_line_makes_it_permanent(folder, monkeypatch):

@@ -127,6 +127,10 @@ def broken(line: str) -> str:
     return CODE.replace(line, line[: len(line) - len(line.lstrip())] + "tokens.nothing()\n" + line)
 
 
+LATER = CODE.replace("import tensorflow", "import keras\nimport tensorflow").replace(
+    "axis=1) * tf.reduce_mean(self.scale)", "axis=1) * self.later(self.scale)[0, 0]"
+)
+LATER = LATER.replace("        self.scale =", "        self.later = keras.layers.Dense(1)\n        self.scale =")
 LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.reduce_mean(tf.cast(tokens"
 
 
@@ -135,15 +139,18 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     [
         ("discriminator", CODE.replace("[spec.vocab_size]", "[spec.size]"), "own.py: line 15: AttributeError"),
         ("discriminator", broken(LOG_ODDS), "own.py: line 19: AttributeError"),
+        ("discriminator", CODE.replace("tokens), axis=1", "tokens), axis=1, keepdims=True"), "shape (4, 1) for 4 sequ"),
+        ("discriminator", LATER, "Slopes makes 2 weights after its constructor; build each layer there"),
         ("reward", broken(REWARD), "own.py: line 23: AttributeError"),
         ("reward", CODE.replace("tf.float32), axis=1", "tf.float32), axis=0"), "shape (2,) for 4 sequences"),
         ("dataset", CODE.replace("config.seq_len)", "config.length)"), "own.py: line 30: AttributeError"),
     ],
 )
 def test_an_error_in_ones_own_code_is_one_line_that_tells_where(own, capsys, flag, code, why):
-    """Also once the run has begun."""
+    """Before anything is trained."""
     own.write_text(code)
     one_line(capsys, words_of(flag), f"--{flag}", why)
+    assert not (own.parent / "whole").exists()
 
 
 @pytest.mark.parametrize(
