@@ -15,6 +15,7 @@ TensorFlow takes seconds to trace a model's steps, however small, and XLA some 2
 """
 
 import atexit
+import ctypes
 import gc
 import os
 import shutil
@@ -87,7 +88,7 @@ QUICK = (  # files that take seconds, for `-m quick`
 NOT_COMPILED = FREE_TO_CHANGE | {"evaluate", "data_dir", "token_length"}  # flags that no step is compiled from
 LENGTHS = ("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs")
 SHARED = 8  # models of different shapes that are kept, as each takes memory
-TRACED = 100  # custom gradients, about as many as five models have
+TRACED = 60  # custom gradients, about as many as three models have
 KEPT: dict[tuple, tuple[SeqGAN, list[tuple[tf.Variable, np.ndarray]]]] = {}  # with all variables and their first values
 
 
@@ -148,6 +149,8 @@ def _forgetting() -> Iterator[None]:
         for name in own:
             del registered[name]
         gc.collect()
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # of glibc: back to the system
+            trim(0)
 
 
 def fitting(argv: Sequence[str]) -> list[str]:

@@ -194,7 +194,7 @@ def test_a_cosine_falls_to_0_over_all_updates_of_a_run(tmp_path, eagerly):
     [
         ("g", "--total_epochs 1", "--total_epochs 2", "--total_epochs 1, not 2 (cosine"),
         ("d", "--total_epochs 0", "--total_epochs 2", "--total_epochs 0, not 2 (cosine"),  # D's rate has fallen
-        ("g_pretrain", "--total_epochs 0", "--total_epochs 1 --d_steps 3 --rollout_num 4", ""),
+        ("g_pretrain", "--total_epochs 0", "--total_epochs 1 --d_steps 5 --rollout_num 16", ""),
         ("g_pretrain", "--total_epochs 1", "--total_epochs 1 --pretrain_g_epochs 6", "epochs 4, not 6 (cosine"),
     ],
 )
