@@ -89,7 +89,11 @@ def test_rewards_converge_to_the_action_values_at_every_step(both):
 
 
 def test_prefix_lengths_and_rollouts_draw_independent_numbers():
-    policy = RolloutPolicy(random_generator(4, 4, seed=3))
+    """With four tokens alike the same numbers would draw the same tokens; others agree in one of four."""
+    generator = random_generator(4, 4, seed=3)
+    for weight in generator.weights:
+        weight.assign(tf.zeros_like(weight))
+    policy = RolloutPolicy(generator)
     seen = []
 
     def record(rollouts, prefix_len):
@@ -101,8 +105,8 @@ def test_prefix_lengths_and_rollouts_draw_independent_numbers():
     last = [rollouts[:, :, 3] for _, rollouts in seen[1:]]  # drawn for each prefix length
     assert len(last) == 3
     for first, second in ((last[0], last[1]), (last[1], last[2])):
-        assert (first == second).mean() < 0.9
-    assert (last[2][:, 0] == last[2][:, 1]).mean() < 0.9
+        assert (first == second).mean() < 0.3
+    assert (last[2][:, 0] == last[2][:, 1]).mean() < 0.35
 
 
 @pytest.mark.parametrize("lag", [0.0, 0.8, 1.0])
