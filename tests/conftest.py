@@ -87,7 +87,7 @@ QUICK = (  # files that take seconds, for `-m quick`
 )
 NOT_COMPILED = FREE_TO_CHANGE | {"evaluate", "data_dir", "token_length"}  # flags that no step is compiled from
 LENGTHS = ("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs")
-SHARED = 8  # models of different shapes that are kept, as each takes memory
+SHARED = 5  # models of different shapes that are kept, as each takes memory
 TRACED = 60  # custom gradients, about as many as three models have
 KEPT: dict[tuple, tuple[SeqGAN, list[tuple[tf.Variable, np.ndarray]]]] = {}  # with all variables and their first values
 
