@@ -209,8 +209,11 @@ def test_a_resumed_run_is_bitwise_the_same(tmp_path, eagerly, update):
 
 
 def test_eta_is_chosen_once_when_the_discriminators_training_ends(tmp_path, eagerly):
-    """Whether the run is evaluated, and how often, changes nothing."""
+    """Whether the run is evaluated, and how often, changes nothing; without d-steps it is kept."""
     words = "--total_epochs 2 --d_lr 0.05 --d_steps 1 --eval_every 1 --checkpoint_every 1"
+    kept = [*words.replace("--d_steps 1", "--d_steps 0 --g_lr 0.3").split(), "--no-evaluate"]
+    assert train([*BIGRAM, *kept, "--log_dir", str(tmp_path / "kept")]) == 0
+    assert len({float(restore(tmp_path / "kept", step).seqgan.guidance.eta.numpy()) for step in (6, 7, 8)}) == 1
     for name, more in (("seen", ["--eval_log_dir", str(tmp_path / "eval")]), ("unseen", ["--no-evaluate"])):
         assert train([*BIGRAM, *words.split(), "--log_dir", str(tmp_path / name), *more]) == 0
     etas = [
