@@ -116,8 +116,8 @@ class SeqGAN:
         self.d_step = self._compiled(self._d_step)
         self.follow_policy = self._compiled(self._follow_policy)
         self.adopt_average = self._compiled(self._adopt_average)
-        kept = self.reward.keep_reference, self._keep_pretrained
-        self.keep_reference, self.keep_pretrained = map(self._compiled, kept)
+        self.keep_reference = self._compiled(self.reward.keep_reference)
+        self.keep_pretrained = self._compiled(self._keep_pretrained)
         self.is_finite = tf.function(self._is_finite, autograph=False)  # XLA takes a second to compile it for nothing
 
     def _compiled(self, step):
@@ -384,7 +384,7 @@ def build(config: Config, spec: TokenSpec, sources: dict[str, dict[str, str]] | 
 
     def discriminators(copy: int) -> Discriminator:
         sizes = config.d_emb_dim, config.d_hidden_dim, config.d_filter_sizes, config.d_num_filters
-        return tried(kind(spec, Options(*sizes, config.dropout_keep_prob, config.d_l2, config.seed, copy)))
+        return kind(spec, Options(*sizes, config.dropout_keep_prob, config.d_l2, config.seed, copy))
 
     return SeqGAN(config, spec, discriminators if kind else None, loaded("reward", config, recorded), **data)
 
@@ -397,4 +397,4 @@ def loaded(flag: str, config: Config, sources: dict[str, dict[str, str]]) -> Any
     found = own_code.load(f"--{flag}", name, sources.get(flag))
     if flag == "discriminator" and not (isinstance(found, type) and issubclass(found, Discriminator)):
         raise UsageError(f"--discriminator {name}: not a subclass of discriminator.Discriminator")
-    return of_function(found) if flag == "reward" else found
+    return of_function(found) if flag == "reward" else lambda *given: tried(found(*given))
