@@ -145,12 +145,17 @@ def cross_entropy(log_odds: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf
 
 
 def tried(discriminator: Discriminator) -> Discriminator:
-    """Returns a discriminator that has scored some sequences, so that what is wrong is told before training.
+    """Returns a discriminator whose `log_odds` was traced, so that what is wrong is told before training.
 
     Raises UsageError: its log-odds have another shape than [B], or layers make weights after the constructor.
     """
-    made, seq_len = len(discriminator.weights), discriminator.seq_len
-    cross_entropy(discriminator.log_odds(tf.zeros([seq_len + 1, seq_len], tf.int32)), tf.zeros([seq_len + 1], tf.int32))
+    made, rows = len(discriminator.weights), discriminator.seq_len + 1  # a number that no axis of a sequence has
+
+    def loss(tokens: tf.Tensor) -> tf.Tensor:
+        return cross_entropy(discriminator.log_odds(tokens), tf.zeros([rows], tf.int32))[0]
+
+    tokens = tf.TensorSpec([rows, discriminator.seq_len], tf.int32)
+    tf.function(loss, autograph=False).get_concrete_function(tokens)
     if later := len(discriminator.weights) - made:
         what = f"{type(discriminator).__name__} makes {later} weights after its constructor"
         raise UsageError(f"--discriminator: {what}; build each layer there, with layer.build(shape)")

@@ -98,7 +98,7 @@ def random(parts: Parts) -> BatchScorer:
 def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[Parts], BatchScorer]:
     """The reward by a user's own function of finished sequences, int32 [n, T] → float32 [n], in TensorFlow.
 
-    It is tried once, so that what is wrong is told before training. Raises UsageError: it returns another shape.
+    It is traced once, so that what is wrong is told before training. Raises UsageError: it returns another shape.
     """
 
     def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
@@ -112,7 +112,8 @@ def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[Parts],
 
     def make(parts: Parts) -> BatchScorer:
         seq_len = parts.policy.seq_len
-        score(tf.zeros([1, seq_len + 1, seq_len], tf.int32), tf.constant(1))
+        rollouts, prefix_len = tf.TensorSpec([1, seq_len + 1, seq_len], tf.int32), tf.TensorSpec([], tf.int32)
+        tf.function(score, autograph=False).get_concrete_function(rollouts, prefix_len)
         return lambda tokens, step: score
 
     return make

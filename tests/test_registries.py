@@ -142,6 +142,7 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
         ("discriminator", CODE.replace("tokens), axis=1", "tokens), axis=1, keepdims=True"), "shape (4, 1) for 4 sequ"),
         ("discriminator", LATER, "Slopes makes 2 weights after its constructor; build each layer there"),
         ("reward", broken(REWARD), "own.py: line 23: AttributeError"),
+        ("reward", CODE.replace("tokens[:, 1:] >", "tokens.numpy()[:, 1:] >"), "own.py: line 23: "),  # none in a graph
         ("reward", CODE.replace("tf.float32), axis=1", "tf.float32), axis=0"), "shape (2,) for 4 sequences"),
         ("dataset", CODE.replace("config.seq_len)", "config.length)"), "own.py: line 30: AttributeError"),
     ],
