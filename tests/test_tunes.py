@@ -211,6 +211,17 @@ def test_tunes_too_short_to_be_measured():
     assert all(np.isnan(divergence([intervals(silent)], [intervals(silent)])))
 
 
+def test_scale_consistency_and_pitch_class_entropy_are_those_of_muspy():
+    muspy = pytest.importorskip("muspy", reason="muspy, of requirements-dev.txt, is not installed")
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        tune = analysed(rng.integers(38, 50, rng.integers(1, 40)), EIGHTHS)
+        notes = [muspy.Note(start, pitch, length) for pitch, start, length in tune.notes.tolist()]
+        music, figures = muspy.Music(tracks=[muspy.Track(notes=notes)]), musical(tune)
+        assert figures["scale_consistency"] == pytest.approx(muspy.scale_consistency(music))
+        assert figures["pitch_class_entropy"] == pytest.approx(muspy.pitch_class_entropy(music))
+
+
 def test_divergence_is_that_of_scipy_and_its_error_the_error():
     """The deviation of many divergences of 100 samples each is what one of them says."""
     rng, shares = np.random.default_rng(0), [0.4, 0.3, 0.2, 0.1]
