@@ -140,10 +140,29 @@ def cross_entropy(log_odds: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf
     Raises UsageError: the log-odds have another shape, as those of a user's own class may.
     """
     if log_odds.shape != labels.shape:
-        raise UsageError(f"--discriminator: log_odds of shape {log_odds.shape} for {labels.shape[0]} sequences")
+        count = labels.shape[0]
+        raise UsageError(f"--discriminator: log_odds of shape {log_odds.shape} for {count} sequences, not ({count},)")
     real = tf.cast(labels == REAL, tf.float32)
     loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=real, logits=log_odds))
     return loss, tf.reduce_mean(tf.cast((log_odds > 0) == (labels == REAL), tf.float32))
+
+
+def tried(discriminator: Discriminator) -> Discriminator:
+    """Returns a discriminator whose `log_odds` was traced, so that what is wrong is told before training.
+
+    Raises UsageError: its log-odds have another shape than [B], or layers make weights after the constructor.
+    """
+    made, rows = len(discriminator.weights), discriminator.seq_len + 1  # a number that no axis of a sequence has
+
+    def loss(tokens: tf.Tensor) -> tf.Tensor:
+        return cross_entropy(discriminator.log_odds(tokens), tf.zeros([rows], tf.int32))[0]
+
+    tokens = tf.TensorSpec([rows, discriminator.seq_len], tf.int32)
+    tf.function(loss, autograph=False).get_concrete_function(tokens)
+    if later := len(discriminator.weights) - made:
+        what = f"{type(discriminator).__name__} makes {later} weights after its constructor"
+        raise UsageError(f"--discriminator: {what}; build each layer there, with layer.build(shape)")
+    return discriminator
 
 
 class ConvolutionalDiscriminator(Discriminator):

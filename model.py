@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from discriminator import FAKE, REAL, Discriminator, Options
+from discriminator import FAKE, REAL, Discriminator, Options, tried
 from generator import Generator, Policy, PolicyCopy, TokenSpec, average_lag, sample_many
 from guidance.additive import AdditiveDiscriminator
 from guidance.guided import Guidance
@@ -309,8 +309,7 @@ class SeqGAN:
     def _fold(self, step: tf.Tensor) -> PolicyGradientStep:
         """The guided generator becomes the generator of the next round; the discriminator begins anew.
 
-        `step` counts the rounds. What is returned is of the validation set: the NLL of the new generator, and η s(y_t),
-        what the guide scores each token.
+        `step` counts the rounds. Returns the new generator's NLL of the validation set, and η s(y_t) of its tokens.
         """
         assert self.guidance
         loss, rewards, tokens = self.guidance.fold(int(step))
@@ -410,4 +409,4 @@ def loaded(flag: str, config: Config, sources: dict[str, dict[str, str]]) -> Any
     found = own_code.load(f"--{flag}", name, sources.get(flag))
     if flag == "discriminator" and not (isinstance(found, type) and issubclass(found, Discriminator)):
         raise UsageError(f"--discriminator {name}: not a subclass of discriminator.Discriminator")
-    return of_function(found) if flag == "reward" else found
+    return of_function(found) if flag == "reward" else lambda *given: tried(found(*given))

@@ -98,7 +98,7 @@ def random(parts: Parts) -> BatchScorer:
 def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[Parts], BatchScorer]:
     """The reward by a user's own function of finished sequences, int32 [n, T] → float32 [n], in TensorFlow.
 
-    The scorer raises UsageError where the function returns another shape.
+    It is traced once, so that what is wrong is told before training. Raises UsageError: it returns another shape.
     """
 
     def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
@@ -106,10 +106,17 @@ def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[Parts],
         values = tf.cast(function(tf.reshape(rollouts, [-1, rollouts.shape[2]])), tf.float32)
         count = rollouts.shape[0] * rollouts.shape[1]
         if values.shape != [count]:
-            raise UsageError(f"--reward: the function returns values of shape {values.shape} for {count} sequences")
+            what = f"{getattr(function, '__name__', 'the function')} returns values of shape {values.shape}"
+            raise UsageError(f"--reward: {what} for {count} sequences, not ({count},)")
         return tf.reshape(values, rollouts.shape[:2])
 
-    return lambda parts: lambda tokens, step: score
+    def make(parts: Parts) -> BatchScorer:
+        seq_len = parts.policy.seq_len
+        rollouts, prefix_len = tf.TensorSpec([1, seq_len + 1, seq_len], tf.int32), tf.TensorSpec([], tf.int32)
+        tf.function(score, autograph=False).get_concrete_function(rollouts, prefix_len)
+        return lambda tokens, step: score
+
+    return make
 
 
 class Reward:

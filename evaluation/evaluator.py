@@ -14,6 +14,7 @@ from evaluation.discriminator import D_FIGURES, MeasuredDiscriminator, resampled
 from evaluation.metrics import METRICS, column
 from evaluation.policy import MeasuredPolicy
 from runs.logs import RunLog
+from support.errors import UsageError
 from support.seeds import Purpose
 from support.statistics import Figures, mean_and_error, ratio_and_error
 
@@ -89,9 +90,15 @@ class Evaluator:
         return {name: ratio_and_error(nats(policy, rows), lengths[name]) for name, rows in parts.items() if len(rows)}
 
     def compare(self, rows: np.ndarray) -> Figures:
-        """Compares sequences, int32 [n, T], with real ones: (mean, standard error) of each figure."""
-        metrics = self._own if len(rows) else []
-        return {metric.name: mean_and_error(np.asarray(metric.of(rows, self.data))) for metric in metrics if metric.of}
+        """Compares sequences, int32 [n, T], with real ones: (mean, standard error) of each figure.
+
+        Raises UsageError: a metric returns values of another shape than [n].
+        """
+        found = {each.name: np.asarray(each.of(rows, self.data)) for each in self._own if each.of and len(rows)}
+        for name, values in found.items():
+            if values.shape != (len(rows),):
+                raise UsageError(f"metric {name}: values of shape {values.shape} for {len(rows)} sequences")
+        return {name: mean_and_error(values) for name, values in found.items()}
 
     @cached_property
     def _of_real(self) -> Figures:

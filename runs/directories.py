@@ -237,8 +237,8 @@ class RunDirectory:
         for flag, source in sources.items():
             if recorded.get(flag, source) != source:
                 what = f"the code of {source['function']} changed since the run in {self.flag} {self.path} began"
-                where = f"whose {CONFIG} has it as it was"
-                raise UsageError(f"--{flag}: {what}, {where}; choose another directory, or --overwrite")
+                advice = f"choose other directories (--pretrained {self.path} keeps its pretraining), or --overwrite"
+                raise UsageError(f"--{flag}: {what}, whose {CONFIG} has it as it was; {advice}")
 
     def keep(self, files: dict[str, str]) -> None:
         """Writes files, {name: content}, that belong to the run; before `describe`, so that it finds them complete.

@@ -420,7 +420,7 @@ def check(config: Config) -> None:
         raise UsageError("--reward bleu compares with the training set: with --dataset LSTM give a --train_size")
     if config.baseline != "none" and config.batch_size < 2:
         raise UsageError(f"--baseline {config.baseline} needs a --batch_size of 2 or more")
-    least = max(config.batch_size, config.d_batch_size // 2 if config.trains_discriminator else 0)
+    least = max(config.batch_size, config.d_batch_size // 2 if config.trains_discriminator and config.updates.d else 0)
     if config.train_size and config.train_size < least:
         raise UsageError(f"--train_size: {config.train_size} is less than one batch ({least})")
     if config.objective:

@@ -6,6 +6,7 @@ TensorFlow takes seconds to trace a model's steps, however small, and XLA some 2
 - `train(argv)` is `main.main(argv)`, but runs of one shape (of the same flags, lengths and directories aside) share
   their data, networks and what measures them, which begin each run as they were made. What has no effect of the TINY
   or SIZES that the command line begins with is left out;
+- the fixture `eagerly` compiles nothing at all, for tests that take few steps of tiny networks;
 - `shared_seqgan(config, spec)` is `model.build(config, spec)`, shared in the same way: not for two models at once;
 - what XLA has compiled is kept for the session in a folder that all its processes share. Not where numbers of threads
   are compared, as TensorFlow's cache takes no note of them;
@@ -14,6 +15,7 @@ TensorFlow takes seconds to trace a model's steps, however small, and XLA some 2
 """
 
 import atexit
+import ctypes
 import gc
 import os
 import shutil
@@ -85,8 +87,8 @@ QUICK = (  # files that take seconds, for `-m quick`
 )
 NOT_COMPILED = FREE_TO_CHANGE | {"evaluate", "data_dir", "token_length"}  # flags that no step is compiled from
 LENGTHS = ("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs")
-SHARED = 8  # models of different shapes that are kept, as each takes memory
-TRACED = 100  # custom gradients, about as many as five models have
+SHARED = 5  # models of different shapes that are kept, as each takes memory
+TRACED = 60  # custom gradients, about as many as three models have
 KEPT: dict[tuple, tuple[SeqGAN, list[tuple[tf.Variable, np.ndarray]]]] = {}  # with all variables and their first values
 
 
@@ -129,6 +131,14 @@ def trainer() -> Iterator[Trainer]:
     trainer.close()
 
 
+@pytest.fixture
+def eagerly() -> Iterator[None]:
+    """Runs steps operation by operation: no tracing, which pays where tiny networks take few steps."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(autouse=True)
 def _forgetting() -> Iterator[None]:
     """Lets go of what was traced and is not kept: TensorFlow's registry of gradients holds it for good."""
@@ -139,6 +149,8 @@ def _forgetting() -> Iterator[None]:
         for name in own:
             del registered[name]
         gc.collect()
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # of glibc: back to the system
+            trim(0)
 
 
 def fitting(argv: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ import csv
 import errno
 import gc
 import io
+import itertools
 import json
 import os
 import random
@@ -297,10 +298,10 @@ def kill_at_random(
     return runs
 
 
-def fault_at_each_call(trainer: Trainer, folder: Path, action: str = "SIGKILL", stride: int = 1) -> int:
-    """Has `action` happen at calls of a toy run that change a file, in turn, and resumes.
+def fault_at_each_call(trainer: Trainer, folder: Path, *actions: str, first: int = 1, stride: int = 1) -> int:
+    """Has one of `actions`, in turn, happen at calls of a toy run that change a file, and resumes.
 
-    These are all of its first calls, in which the directories become the run's, and from then on each `stride`-th.
+    These are each `first`-th of the calls in which the directories become the run's, then each `stride`-th.
 
     AssertionError where it is not one clear line, or an outcome differs.
 
@@ -311,8 +312,8 @@ def fault_at_each_call(trainer: Trainer, folder: Path, action: str = "SIGKILL", 
     whole = trainer.run(flags(folder / "whole"), toy=True)
     assert whole.status == 0 and whole.calls > 50, whole
     expected = outcome(folder / "whole")
-    places = [*range(1, 30), *range(30, whole.calls + 1, stride)]
-    for at in places:
+    places = [*range(1, 30, first), *range(30, whole.calls + 1, stride)]
+    for at, action in zip(places, itertools.cycle(actions)):  # noqa: B905
         run = folder / f"run{at}"
         ended = trainer.run(flags(run), toy=True, at=at, action=action)
         if action == "SIGKILL":

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 
@@ -18,10 +19,8 @@ from support.registries import DATASETS, DISCRIMINATORS, REWARDS, DiscriminatorE
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+)\n((?:(?!^## ).*\n)*)", PAGE, re.MULTILINE))
-TINY = shlex.split(
-    "--seq_len 6 --batch_size 16 --g_emb_dim 4 --g_hidden_dim 8 "
-    "--pretrain_g_epochs 4 --eval_every 1000 --eval_samples 64 --no-jit"
-)
+TINY = shlex.split("--seq_len 6 --batch_size 16 --g_emb_dim 4 --g_hidden_dim 8 --pretrain_g_epochs 4 --no-jit")
+MEASURED = ("--eval_every", "1000", "--eval_samples", "64")
 ORACLE = shlex.split("--rollout_num 2 --vocab_size 8 --oracle_emb_dim 4 --oracle_hidden_dim 4")
 
 
@@ -39,7 +38,7 @@ def train(section: str, folder: Path, *flags: str) -> dict[str, list[dict[str, s
     words = shlex.split(command)
     assert words[:2] == ["python", "main.py"]
     assert program.main([*words[2:], *TINY, *flags, "--log_dir", "train", "--eval_log_dir", "eval"]) == 0
-    return {kind: list(csv.DictReader(open(folder / kind / "metrics.csv"))) for kind in ("train", "eval")}
+    return {file.parent.name: list(csv.DictReader(open(file))) for file in folder.glob("*/metrics.csv")}
 
 
 def column(rows: list[dict[str, str]], name: str) -> list[float]:
@@ -56,7 +55,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 def test_a_discriminator(folder):
     """It learns to tell the oracle's sequences from the generator's, and its code is on record."""
-    sizes = "--d_emb_dim 4 --d_hidden_dim 8 --d_batch_size 128 --d_lr 0.02 --d_eval_samples 0 --pretrain_d_epochs 40"
+    sizes = "--d_emb_dim 4 --d_hidden_dim 8 --d_batch_size 128 --d_lr 0.02 --no-evaluate --pretrain_d_epochs 40"
     rows = train("A discriminator", folder, *ORACLE, *shlex.split(f"{sizes} --total_epochs 2"))["train"]
     losses = column(rows, "d_pretrain_loss")
     assert losses[-1] < losses[0] - 0.05 and column(rows, "d_pretrain_acc")[-1] > 0.6
@@ -66,17 +65,18 @@ def test_a_discriminator(folder):
 
 
 @pytest.mark.parametrize(
-    "section, kind, name", [("A reward", "train", "g_reward"), ("An objective", "eval", "objective")]
+    ("section", "kind", "name", "flags"),
+    [("A reward", "train", "g_reward", ["--no-evaluate"]), ("An objective", "eval", "objective", MEASURED)],
 )
-def test_a_score(section, kind, name, folder):
+def test_a_score(section, kind, name, flags, folder):
     """The policy gradient raises it, without a discriminator."""
-    found = train(section, folder, *ORACLE, *shlex.split("--total_epochs 80 --g_lr 0.03 --batch_size 64"))
+    found = train(section, folder, *ORACLE, *flags, *["--total_epochs", "80", "--g_lr", "0.03", "--batch_size", "64"])
     values = column(found[kind], name)
     assert values[-1] > values[0] + 0.1
     assert not any(row.get("d_loss") for row in found["train"])
 
 
-def test_a_data_set_and_a_metric(folder, monkeypatch):
+def test_a_data_set_and_a_metric(folder, monkeypatch, capsys):
     """Rows that repeat one token are learnt; the metric tells so of generated and of real rows."""
     code, line, *_ = blocks(SECTIONS["A metric"])
     names: dict = {"Metric": Metric}
@@ -84,11 +84,14 @@ def test_a_data_set_and_a_metric(folder, monkeypatch):
     (metric,) = eval(line, names)
     monkeypatch.setitem(METRICS, metric.name, metric)
     np.save("rows.npy", np.repeat(np.arange(400) % 5, 6).reshape(400, 6))
-    sizes = "--pretrain_g_epochs 150 --g_pretrain_lr 0.05 --total_epochs 0 --eval_every 50"
+    sizes = "--pretrain_g_epochs 150 --g_pretrain_lr 0.05 --total_epochs 0 --eval_every 50 --eval_samples 64"
     rows = train("A data set", folder, *shlex.split(sizes))["eval"]
     assert column(rows, "nll_test")[0] > 1.2 and column(rows, "nll_test")[-1] < 0.7
     assert 0.9 < column(rows, "repeats")[-1] < 1 == column(rows, "real_repeats")[-1]
     assert "the rows" in json.loads((folder / "train/config.json").read_text())["data"]
+    monkeypatch.setitem(METRICS, metric.name, replace(metric, of=lambda rows, data: rows == 0))  # a number a token
+    words = ["--no-is_train", "--log_dir", "train", "--data_dir", "rows.npy"]
+    assert program.main(words) == 2 and "metric repeats: values of shape (64, 6) for 64" in capsys.readouterr().err
 
 
 def test_one_line_makes_it_permanent(folder, monkeypatch):

@@ -270,7 +270,7 @@ def test_what_is_not_such_a_zip_is_refused(dest, named_zip, capsys, content, why
 
 def test_damaged_zips_end_in_one_line(dest, named_zip, capsys):
     rng, whole, refused = random.Random(0), zip_bytes(content=bytes(range(200))), 0
-    for _ in range(300):
+    for _ in range(100):
         damaged = bytearray(whole)
         for _ in range(rng.choice((1, 3, 10))):
             damaged[rng.randrange(len(damaged))] = rng.randrange(256)
@@ -282,7 +282,7 @@ def test_damaged_zips_end_in_one_line(dest, named_zip, capsys):
             err = capsys.readouterr().err
             assert err.count("\n") == 1 and "NOTTINGHAM_ZIP: " in err and not any(dest.parent.iterdir())
             refused += 1
-    assert refused > 150
+    assert refused > 50
 
 
 def test_the_real_zip_has_the_set(tmp_path, monkeypatch, shared_data):

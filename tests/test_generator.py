@@ -73,8 +73,10 @@ def test_a_shorter_sequence_is_as_likely_as_its_tokens(end_token):
         np.testing.assert_array_equal(padded.mask(tf.constant([row])), [[1] * length + [0] * (5 - length)])
 
 
-@JIT
-@pytest.mark.parametrize(("start_token", "end_token"), [(0, None), (2, None), (4, None), (5, 3), (5, 0), (2, 1)])
+@pytest.mark.parametrize(
+    ("jit", "start_token", "end_token"),
+    [(False, 0, None), (True, 2, None), (False, 4, None), (True, 5, 3), (False, 5, 0), (False, 2, 1)],
+)
 def test_sampled_frequencies_match_probabilities(jit, start_token, end_token):
     generator = Generator(4, 3, 3, 5, seed=0, stddev=1.0, start_token=start_token, end_token=end_token)
     assert drawn_by(generator, jit) > 1e-3 and probabilities(generator).sum() == pytest.approx(1, abs=1e-5)
@@ -82,7 +84,11 @@ def test_sampled_frequencies_match_probabilities(jit, start_token, end_token):
 
 def drawn_by(policy: Policy, jit: bool = False, probs: np.ndarray | None = None, prefix=None) -> float:
     """The p-value of 40,000 samples under probabilities of all sequences, by default the policy's own."""
-    sample = tf.function(lambda seed: policy.sample(uniforms([3, 40_000], seed), prefix), jit_compile=jit)
+
+    def sample(seed: tf.Tensor) -> tf.Tensor:
+        return policy.sample(uniforms([3, 40_000], seed), prefix)
+
+    sample = tf.function(sample, jit_compile=True) if jit else sample
     probs = probabilities(policy) if probs is None else probs
     places = index_of(sample(key(1, Purpose.G_SAMPLE, 0)).numpy(), policy.vocab_size, policy.end_token)
     return chi_square(np.bincount(places, minlength=len(probs)), probs)
@@ -103,8 +109,7 @@ def test_a_prefix_is_kept_and_the_rest_follows_it(prefix, end_token):
     assert drawn_by(policy, probs=probs, prefix=tf.constant(prefix)) > 1e-3
 
 
-@JIT
-@ENDS
+@pytest.mark.parametrize(("jit", "end_token"), [(True, 1), (False, None)])
 def test_sequences_drawn_in_stretches_are_those_drawn_at_once(jit, end_token):
     policy, numbers = random_generator(vocab_size=5, seq_len=7, end_token=end_token), uniforms([7, 300], [1, 2])
     prefix = tf.constant([-1, 2, -1, -1, -1, 3, -1])
@@ -151,7 +156,8 @@ def test_a_wrapper_has_the_distribution_of_the_next_token_that_it_says(kind, end
     assert {id(weight) for weight in wrapper.weights} <= {id(weight) for policy in both for weight in policy.weights}
     probs = next_token(*(next_probs(policy, sequences) for policy in both))
     exact = of_sequences(probs / probs.sum(axis=2, keepdims=True), sequences)
-    assert exact.sum() == pytest.approx(1, abs=1e-5) and drawn_by(wrapper, jit=kind == "both", probs=exact) > 1e-3
+    assert exact.sum() == pytest.approx(1, abs=1e-5)
+    assert drawn_by(wrapper, jit=kind == "both" and end_token == 1, probs=exact) > 1e-3
     assert (np.abs(exact - probabilities(both[0])).max() < 1e-5) == (kind == "wrapped")
     if "excluding" not in kind and kind != "both":  # which are to sample from alone
         np.testing.assert_allclose(probabilities(wrapper), exact, rtol=1e-3)
@@ -237,8 +243,9 @@ def test_draws_invert_the_distribution_function_in_block_order(jit):
     np.testing.assert_array_equal(draws[:, 0], np.tile(np.arange(vocab_size), 2))
 
 
-@JIT
-@pytest.mark.parametrize("vocab_size", [2, 3, 7, 100, 5000])
+@pytest.mark.parametrize(
+    ("vocab_size", "jit"), [(2, True), (2, False), (3, False), (7, True), (100, False), (5000, True), (5000, False)]
+)
 def test_extreme_numbers_draw_tokens_that_have_mass(jit, vocab_size):
     rng = np.random.default_rng(vocab_size)
     for scale in (0.0, 1.0, 100.0, 1e4):  # ties, ordinary, and logits far beyond what exp can hold
@@ -250,13 +257,6 @@ def test_extreme_numbers_draw_tokens_that_have_mass(jit, vocab_size):
         assert draws.min() >= 0 and draws.max() < vocab_size
         chosen = np.take_along_axis(logits[None].repeat(3, axis=0), draws[..., None], axis=2)[..., 0]
         assert (chosen > logits.max(axis=1) - 104).all()  # exp(-104) is 0 in float32
-
-
-def test_ties_are_equally_likely_and_one_row_can_be_drawn_from_many_times():
-    numbers = np.random.default_rng(0).random([90, 1000])
-    together = draw(np.zeros([1000, 9]), numbers)
-    assert chi_square(np.bincount(together.ravel(), minlength=9), np.ones(9)) > 1e-3
-    np.testing.assert_array_equal(together[:7], [draw(np.zeros([1000, 9]), row) for row in numbers[:7]])
 
 
 @pytest.mark.parametrize("jit", [True, False, None], ids=["XLA", "graph", "eager"])

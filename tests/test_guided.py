@@ -98,7 +98,7 @@ class Witness(BigramDiscriminator):
         return super().loss(tokens, labels, dropout_seed)
 
 
-def test_a_folding_run_trains_each_discriminator_against_what_was_folded():
+def test_a_folding_run_trains_each_discriminator_against_what_was_folded(eagerly):
     words = "--g_update fold --guide_eta 1 --total_epochs 2 --d_batch_size 64 --d_draws 256 --d_epochs 1"
     config, spec = parse(fitting([*BIGRAM, *words.split()])), TokenSpec(4, 3)
     options = Options(emb_dim=3, l2=0.0)
@@ -118,7 +118,7 @@ def test_a_folding_run_trains_each_discriminator_against_what_was_folded():
 
 
 @pytest.mark.parametrize("kind", [[], ["--discriminator", "lstm", "--d_hidden_dim", "5"]], ids=["bigram", "lstm"])
-def test_folding_makes_the_guided_generator_the_generator(kind):
+def test_folding_makes_the_guided_generator_the_generator(eagerly, kind):
     model = model_of(*kind, "--g_update", "fold", "--total_epochs", "2")
     guidance, before = model.guidance, probabilities(model.generator)
     fresh = [discriminator.get_weights() for discriminator in guidance.discriminators]
@@ -161,8 +161,7 @@ def test_without_what_follows_the_expected_update_ends_at_the_guided_generator(e
     assert first > 0.1 and divergence() < 0.05 * first
 
 
-@ENDS
-@pytest.mark.parametrize("flags", ["--baseline batch", "--baseline prefix --kl_weight 0.7"])
+@pytest.mark.parametrize(("flags", "end_token"), [("--baseline batch", 2), ("--baseline prefix --kl_weight 0.7", None)])
 def test_with_rollouts_the_expected_update_follows_the_exact_gradient(flags, end_token):
     """That of E[log-odds] - β KL(G‖G₀), by enumeration: what follows a token is in it."""
     words = f"--g_update expected --reward log_odds --rollout_num 2 --batch_size 40000 {flags}"
@@ -204,14 +203,17 @@ def test_a_run_shows_what_guidance_changes_and_the_tool_draws_from_it(tmp_path, 
     ],
     ids=["fold", "expected"],
 )
-def test_a_resumed_run_is_bitwise_the_same(tmp_path, update):
+def test_a_resumed_run_is_bitwise_the_same(tmp_path, eagerly, update):
     words = text_in(tmp_path, "train", "valid", "test")
     assert not resumed_alike(tmp_path, [*words, *update.split()], 1, 3, 2)
 
 
-def test_eta_is_chosen_once_when_the_discriminators_training_ends(tmp_path):
-    """Whether the run is evaluated, and how often, changes nothing."""
+def test_eta_is_chosen_once_when_the_discriminators_training_ends(tmp_path, eagerly):
+    """Whether the run is evaluated, and how often, changes nothing; without d-steps it is kept."""
     words = "--total_epochs 2 --d_lr 0.05 --d_steps 1 --eval_every 1 --checkpoint_every 1"
+    kept = [*words.replace("--d_steps 1", "--d_steps 0 --g_lr 0.3").split(), "--no-evaluate"]
+    assert train([*BIGRAM, *kept, "--log_dir", str(tmp_path / "kept")]) == 0
+    assert len({float(restore(tmp_path / "kept", step).seqgan.guidance.eta.numpy()) for step in (6, 7, 8)}) == 1
     for name, more in (("seen", ["--eval_log_dir", str(tmp_path / "eval")]), ("unseen", ["--no-evaluate"])):
         assert train([*BIGRAM, *words.split(), "--log_dir", str(tmp_path / name), *more]) == 0
     etas = [
@@ -224,7 +226,7 @@ def test_eta_is_chosen_once_when_the_discriminators_training_ends(tmp_path):
     assert not restore(tmp_path / "seen", "pretrained").guided() and restore(tmp_path / "seen", 6).guided()
 
 
-def test_an_empty_validation_set_is_named(tmp_path, capsys):
+def test_an_empty_validation_set_is_named(tmp_path, capsys, eagerly):
     words = [*text_in(tmp_path, "train"), "--log_dir", str(tmp_path / "train")]
     words += ["--eval_log_dir", str(tmp_path / "eval")]
     assert train([*words, "--total_epochs", "0"]) == 2

@@ -1,5 +1,6 @@
 """What a run of main.py leaves."""
 
+import contextlib
 import csv
 import json
 import re
@@ -24,7 +25,10 @@ from tools.restored import restore
 
 def run(folder: Path, *flags: str, main=train) -> int:
     logs = ["--log_dir", str(folder / "train"), "--eval_log_dir", str(folder / "eval")]
-    return main([*TINY, "--jit", "--d_eval_samples", "40", *logs, *flags])
+    return main([*TINY, *logs, *flags])
+
+
+ALL = ("--d_eval_samples", "40", "--log_generation")
 
 
 def events_of(directory: Path) -> EventAccumulator:
@@ -51,10 +55,46 @@ def scalars(directory: Path) -> dict[str, dict[int, float]]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A tiny run of every phase, with all that can be logged, compiled by XLA."""
+    """A tiny run of every phase, with all that can be logged; `out` and `err` are what it said."""
     folder = tmp_path_factory.mktemp("finished")
-    assert run(folder, "--log_generation") == 0
+    with open(folder / "out", "w") as out, open(folder / "err", "w") as err, contextlib.ExitStack() as said:
+        said.enter_context(contextlib.redirect_stdout(out))
+        said.enter_context(contextlib.redirect_stderr(err))
+        assert run(folder, *ALL) == 0
     return folder
+
+
+def test_what_a_run_tells(finished):
+    """A line an evaluation, then a table of the last one."""
+    first, *progress = (finished / "out").read_text().strip().splitlines()
+    assert first.startswith("oracle: 4 tokens") and "floor" in first
+    kinds = ["generated", "resampled", "real"]
+    place = next(i for i, line in enumerate(progress) if line.split() == kinds)
+    progress, (head, *table, last) = progress[:place], progress[place:]
+    evaluated = timeless_rows(finished / "eval")
+    final = {name: f"{float(value):.3f}" for name, value in evaluated[-1].items() if value and name != "phase"}
+
+    def shown(name: str) -> str:
+        error = f" ± {final[f'{name}_se']}" if f"{name}_se" in final else ""
+        return final[name] + error if name in final else ""
+
+    assert [line.split()[0] for line in table[:3]] == ["nll", "nll_test", "g_entropy"]
+    starts = [*map(head.index, kinds), None]  # aligned
+    for line in (line for line in table if not line.startswith("seconds")):
+        name, cells = line.split()[0], [line[a:b].strip() for a, b in zip(starts, starts[1:], strict=False)]
+        real = shown("oracle_entropy") if name == "g_entropy" else ""
+        assert cells == [shown(name), shown(f"{name}_resampled"), real], line
+    assert "nats per token" in last and last.endswith(f"curves: tensorboard --logdir {finished}")
+    assert [line.split(":")[0] for line in progress] == [
+        *(f"pretrain_g {n}/4" for n in (1, 2, 4)),
+        "pretrain_d 2/2",
+        *(f"adversarial {n}/3" for n in (1, 2, 3)),
+    ]
+    for name in ("nll", "nll_test", "g_entropy"):
+        assert f"{name} {float(evaluated[1][name]):.3f}" in progress[1]
+    assert "d_pretrain_loss " in progress[3]
+    assert re.search(r"; \d+\.\d (epochs/s|s an epoch), \d:\d\d:\d\d left of this phase$", progress[1])
+    assert (finished / "err").read_text() == ""  # no progress bar where stderr is no terminal
 
 
 def test_every_phase_leaves_its_scalars(finished):
@@ -155,48 +195,53 @@ def test_where_the_curves_are(words, place):
 
 
 def test_two_runs_of_one_command_are_bitwise_equal(finished, tmp_path):
-    assert run(tmp_path, "--log_generation", main=program.main) == 0  # which traces all anew
+    assert run(tmp_path, *ALL, main=program.main) == 0  # which traces all anew
     assert not differing(outcome(finished), outcome(tmp_path)) and len(outcome(finished)) > 80
 
 
+def test_jit_on_and_off_agree(finished, tmp_path):
+    """They draw the same numbers from a key. A sum that is rounded otherwise may choose another token, seldom."""
+    assert run(tmp_path, "--jit") == 0
+    found, names = [], ("g_pretrain_loss", "g_loss", "g_reward", "d_loss", "nll", "nll_test", "g_entropy")
+    for folder in (tmp_path, finished):
+        rows = [row for kind in ("train", "eval") for row in timeless_rows(folder / kind) if row.get("nll") != ""]
+        found.append([[float(row.get(name) or 0) for name in names] for row in rows])
+    np.testing.assert_allclose(*found, atol=1e-4)
+
+
 def test_another_seed_is_another_run_on_the_same_oracle(finished, tmp_path):
-    assert run(tmp_path, "--seed", "2", "--total_epochs", "0", "--no-jit") == 0
+    """And --overwrite spares what the run has not written: one on the oracle writes neither tunes nor a vocabulary."""
+    words = ("--seed", "2", "--total_epochs", "0", "--pretrain_d_epochs", "0")
+    assert run(tmp_path, *words) == 0
     ours, theirs = scalars(tmp_path / "eval"), scalars(finished / "eval")
     assert all(ours["nll"][epoch] != theirs["nll"][epoch] for epoch in (0, 1, 3))
     assert ours["oracle_entropy"][0] == pytest.approx(theirs["oracle_entropy"][0], rel=1e-5)
-
-
-def test_runs_of_other_lengths_share_their_beginning(finished, tmp_path):
-    """Pretraining alone, twice as long, is bitwise the same while both pretrain; then they part."""
-    assert run(tmp_path, "--pretrain_g_epochs", "8", "--total_epochs", "0") == 0
-    ours, theirs = timeless_rows(finished / "eval"), timeless_rows(tmp_path / "eval")
-    assert ours[:3] == theirs[:3] and int(ours[2]["epoch"]) == 3
-    assert {row["phase"] for row in theirs} == {"pretrain_g", "pretrain_d"} and theirs[-1]["epoch"] == "7"
-    assert ours[-1]["nll"] != theirs[-1]["nll"]
-    assert timeless_rows(finished / "train")[:4] == timeless_rows(tmp_path / "train")[:4]
-    assert run(tmp_path, "--total_epochs", "5", "--overwrite") == 0
-    longer = {(row["epoch"], row["phase"]): row for row in timeless_rows(tmp_path / "eval")}
-    assert len(longer) == 8
-    for row in ours[:-1]:  # the last one is there for being the last
-        assert longer[row["epoch"], row["phase"]] == row
-
-
-def test_evaluating_costs_the_training_nothing(finished, tmp_path):
-    assert train([*TINY, "--jit", "--log_dir", str(tmp_path / "train"), "--no-evaluate"]) == 0
-    assert timeless_rows(tmp_path / "train") == timeless_rows(finished / "train")
-    assert not (tmp_path / "eval").exists()
-    before = outcome(finished)  # which evaluating without training leaves as it is
-    assert program.main(["--no-is_train", "--log_dir", str(finished / "train"), "--eval_log_dir", "unused"]) == 0
-    assert not differing(outcome(finished), before)
-
-
-def test_overwrite_spares_what_the_run_has_not_written(tmp_path):
-    """A run on the oracle writes neither tunes nor a vocabulary."""
-    words = ("--total_epochs", "0", "--no-jit")
-    assert run(tmp_path, *words) == 0
     names = ("sample99.mid", "sample0.mid", "tunes.abc", "vocabulary.json", "events.out.tfevents.7.host")
     mine = [tmp_path / "train" / name for name in names]
     for path in mine:
         path.write_text("mine")
     assert run(tmp_path, *words, "--overwrite") == 0
     assert all(path.read_text() == "mine" for path in mine)
+
+
+def test_runs_of_other_lengths_share_their_beginning(finished, tmp_path):
+    """Twice as much pretraining is bitwise the same while both pretrain; then they part. So is adversarial training."""
+    assert run(tmp_path / "pretrained", *ALL, "--pretrain_g_epochs", "8", "--total_epochs", "1") == 0
+    ours, theirs = timeless_rows(finished / "eval"), timeless_rows(tmp_path / "pretrained" / "eval")
+    assert ours[:3] == theirs[:3] and int(ours[2]["epoch"]) == 3 and theirs[3]["epoch"] == "5"
+    assert ours[-1]["nll"] != theirs[-1]["nll"]
+    assert timeless_rows(finished / "train")[:4] == timeless_rows(tmp_path / "pretrained" / "train")[:4]
+    assert run(tmp_path / "trained", *ALL, "--total_epochs", "5") == 0
+    longer = {(row["epoch"], row["phase"]): row for row in timeless_rows(tmp_path / "trained" / "eval")}
+    assert len(longer) == 8
+    for row in ours[:-1]:  # the last one is there for being the last
+        assert longer[row["epoch"], row["phase"]] == row
+
+
+def test_evaluating_costs_the_training_nothing(finished, tmp_path):
+    assert train([*TINY, "--log_dir", str(tmp_path / "train"), "--no-evaluate"]) == 0
+    assert timeless_rows(tmp_path / "train") == timeless_rows(finished / "train")
+    assert not (tmp_path / "eval").exists()
+    before = outcome(finished)  # which evaluating without training leaves as it is
+    assert train(["--no-is_train", "--log_dir", str(finished / "train"), "--eval_log_dir", "unused"]) == 0
+    assert not differing(outcome(finished), before)

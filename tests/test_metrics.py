@@ -27,12 +27,6 @@ def test_bleu_by_hand():
     np.testing.assert_allclose(scores, [[1, (1 / 2) ** (1 / 3), (1 / 2 * 0.1) ** (1 / 4)]])
 
 
-def test_bleu_counts_an_ngram_as_often_as_the_reference_that_has_it_most():
-    # 1 occurs twice in a reference, four times in the sample: 2 of 4. (1, 1): 1 of 3. References don't add up.
-    scores = bleu(np.array([[1, 1, 1, 1]]), np.array([[1, 1, 2, 3], [1, 1, 4, 5], [1, 6, 1, 7]]), orders=(2,))
-    np.testing.assert_allclose(scores, [[np.sqrt(2 / 4 * 1 / 3)]])
-
-
 SENTENCES = st.lists(st.integers(0, 3), max_size=9)
 
 
@@ -67,12 +61,6 @@ def nltks(references: list[list[int]], sample: list[int], order: int) -> float:
     return sentence_bleu(references, sample, (1 / order,) * order, METHOD1)
 
 
-def test_self_bleu_leaves_a_sample_itself_out_but_not_its_duplicate():
-    apart = np.arange(12).reshape(3, 4)
-    assert np.all(self_bleu(apart) < 0.1)
-    np.testing.assert_allclose(self_bleu(np.array([apart[0], apart[1], apart[0]]))[[0, 2]], 1)
-
-
 # ---- diversity
 
 
@@ -99,11 +87,8 @@ def test_the_error_of_distinct_is_its_spread():
 def test_log_mean_exp_of_equal_values_is_their_value():
     assert log_mean_exp(np.full(7, -3.0)) == pytest.approx((-3.0, 0.0), abs=1e-12)
     assert log_mean_exp(np.array([0.0, np.log(3)])) == pytest.approx((np.log(4) - np.log(3) / 2, np.log(3) / 2))
-
-
-@pytest.mark.parametrize("values", [[800.0, -800.0], [-1e5, -1e5 - 1], [0.0, 0.0, -1e4]])
-def test_log_mean_exp_of_extreme_values_is_finite(values):
-    assert np.isfinite(log_mean_exp(np.array(values))).all()
+    for values in ([800.0, -800.0], [-1e5, -1e5 - 1], [0.0, 0.0, -1e4]):
+        assert np.isfinite(log_mean_exp(np.array(values))).all()
 
 
 def test_log_mean_exp_has_hardly_a_bias_and_an_honest_error():
@@ -132,18 +117,11 @@ def test_the_best_eta_of_normal_log_odds():
     assert best_eta(fake, real) == 0.0  # worse than nothing: not used
 
 
-def test_the_gain_of_normal_log_odds():
-    rng = np.random.default_rng(2)
-    real, fake = 0.3 + rng.normal(0.0, 0.5, 100_000), rng.normal(0.0, 0.5, 100_000)
-    gain, error = reweighting_gain(1.2, real, fake, np.full(100_000, 20))
-    assert 0 < error < 3e-4 and abs(gain - (1.2 * 0.3 - 1.2**2 * 0.25 / 2) / 20) < 4 * error
-    assert reweighting_gain(0.0, real, fake, np.full(100_000, 20)) == (0.0, 0.0)
-
-
 def test_the_gain_of_unequal_lengths_is_that_of_a_ratio():
     rng = np.random.default_rng(3)
     real, fake, lengths = rng.normal(1.0, 1.0, 50), np.zeros(2), rng.integers(1, 9, 50)
     assert reweighting_gain(1.0, real, fake, lengths) == pytest.approx(ratio_and_error(real, lengths))
+    assert reweighting_gain(0.0, real, fake, lengths) == (0.0, 0.0)
 
 
 def test_eta_is_not_trusted_beyond_what_the_draws_can_tell():
@@ -162,19 +140,6 @@ def effective_draws(log_weights: np.ndarray) -> float:
     return weights.sum() ** 2 / (weights**2).sum()
 
 
-def test_the_error_of_the_gain_is_its_spread_on_fresh_sequences():
-    """At a size at which it is used, with the tails of exp(η r)."""
-    rng = np.random.default_rng(5)
-    found = []
-    for _ in range(200):
-        (a, b), (c, d) = (rng.normal(mean, 1.0, [2, 512]) for mean in (0.6, -0.4))
-        found.append(reweighting_gain(best_eta(a, c), b, d, np.full(512, 20)))
-    values, errors = np.array(found).T
-    exact = 0.5 / 20  # η = 1: η m - η² / 2, m being 1
-    assert abs(values.mean() - exact) < 0.03 * exact  # what choosing η costs is of the second order
-    assert 0.85 < errors.mean() / values.std() < 1.15
-
-
 @pytest.mark.parametrize(("s", "n"), [(0.5, 1024), (3.0, 1024), (1.0, 50)])
 def test_gains_and_their_errors_are_right_however_heavy_the_tails(s, n):
     """G's log-odds are from N(-s²/2, s²) and real ones from N(s²/2, s²): gain(η) is η s² - η² s² / 2, s² / 2 at most.
@@ -182,7 +147,7 @@ def test_gains_and_their_errors_are_right_however_heavy_the_tails(s, n):
     At s = 3 it takes some exp(9) draws to see that; the gain is then that of a smaller η, and no larger than it is.
     """
     rng, lengths, found = np.random.default_rng(6), np.full(n, 20), []
-    for _ in range(120):  # of both gains: the figure, its error, and what it would be exactly
+    for _ in range(80):  # of both gains: the figure, its error, and what it would be exactly
         (a, b), (c, d) = (rng.normal(mean, s, [2, n]) for mean in (s**2 / 2, -(s**2) / 2))
         halves = [best_eta(a[i::2], c[i::2], c[1 - i :: 2]) for i in (0, 1)]
         eta = best_eta(a, c, d)

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import toy
 from conftest import SIZES, TINY, resumed_alike, train
 from fault_injection import timeless_rows
 
+from main import Makers
 from support import registries
 from tools.restored import restore
 
@@ -44,11 +46,8 @@ class Squares(HeldOut):
         self.spec, self.origin = TokenSpec(config.vocab_size, config.seq_len), "--dataset squares"
         self.training, self.valid, self.test = training_data(rows[:40], config, "rows"), rows[40:50], rows[50:]
 '''
-KINDS = {  # of each flag: what it names, and the flags of its runs
-    "discriminator": ("Slopes", [*TINY, "--d_lr", "0.1"]),
-    "reward": ("ascending", TINY),
-    "dataset": ("Squares", [*SIZES, "--vocab_size", "5"]),
-}
+KINDS = {"discriminator": "Slopes", "reward": "ascending", "dataset": "Squares"}  # what each flag names
+FEW = ["--no-evaluate", "--pretrain_g_epochs", "1", "--total_epochs", "0", "--pretrain_d_epochs", "0"]
 FLAGS = pytest.mark.parametrize("flag", KINDS)
 
 
@@ -61,49 +60,49 @@ def own(tmp_path, monkeypatch) -> Path:
 
 
 def words_of(flag: str, name: str = "") -> list[str]:
-    return [*KINDS[flag][1], f"--{flag}", f"own.py:{name or KINDS[flag][0]}"]
+    sizes = [*SIZES, "--vocab_size", "5"] if flag == "dataset" else TINY
+    return [*sizes, f"--{flag}", f"own.py:{name or KINDS[flag]}"]
 
 
-def one_line(capsys, argv: list[str], *parts: str) -> None:
+def one_line(capsys, argv: list[str], *parts: str, makers: Makers | None = None) -> None:
     """Checks that a run ends at once, with one line that has all the parts."""
     capsys.readouterr()
     try:
-        status = train([*argv, "--log_dir", "train", "--eval_log_dir", "eval"])
+        status = train([*argv, "--log_dir", "whole/train", "--eval_log_dir", "whole/eval"], makers)
     except SystemExit as stop:
         status = stop.code
     err = capsys.readouterr().err
     assert status == 2 and err.count("\n") == 1 and all(part in err for part in parts), err
 
 
-@FLAGS
-def test_it_trains_and_resumes_bit_for_bit(own, flag):
-    words = [*words_of(flag), "--checkpoint_every", "2"]
-    assert not resumed_alike(own.parent, words, 2, 4)
+@pytest.mark.parametrize(("flags", "step"), [(["discriminator", "dataset"], 6), (["reward"], 5)])
+def test_it_trains_and_resumes_bit_for_bit(own, flags, step):
+    words = [*words_of(flags[-1]), "--checkpoint_every", "2"]
+    words += ["--discriminator", "own.py:Slopes", "--d_lr", "0.1"] if "discriminator" in flags else []
+    assert not resumed_alike(own.parent, words, step)
     rows = timeless_rows(own.parent / "whole" / "train")
     content = json.loads((own.parent / "whole" / "train" / "config.json").read_text())
-    assert content[flag] == {"function": KINDS[flag][0], "text": CODE}
+    assert all(content[flag] == {"function": KINDS[flag], "text": CODE} for flag in flags)
     restored = restore(own.parent / "whole" / "train")
-    if flag == "discriminator":
+    if "discriminator" in flags:
         assert rows[5]["d_pretrain_loss"] != rows[4]["d_pretrain_loss"] and rows[-1]["d_loss"]
         assert all(abs(restored.seqgan.discriminator.slopes.numpy()) > 0.01)
-    elif flag == "reward":
-        assert not rows[-1]["d_loss"] and float(rows[-1]["g_reward"]) * 16 % 1 == 0  # of 4 · 2 moves, 2 rollouts
-    else:
         assert timeless_rows(own.parent / "whole" / "eval")[-1]["nll_valid"]
         assert (restored.data().valid < 5).all() and restored.data().valid.shape == (10, 3)
+    else:
+        assert not rows[-1]["d_loss"] and float(rows[-1]["g_reward"]) * 16 % 1 == 0  # of 4 · 2 moves, 2 rollouts
+    own.write_text("gone = [")
+    assert "dataset" in flags or restore(own.parent / "whole" / "train").taken > 0  # tools go by what is on record
 
 
 @FLAGS
 def test_changed_code_is_refused_and_the_run_keeps_what_it_has(own, capsys, flag):
-    logs = ["--log_dir", "train", "--eval_log_dir", "eval"]
-    assert train([*words_of(flag), "--total_epochs", "2", *logs]) == 0
+    makers, logs = toy.makers(valid=False), ["--log_dir", "whole/train", "--eval_log_dir", "whole/eval"]
+    assert train([*words_of(flag), *logs], makers) == 0
     own.write_text(CODE.replace("60", "61").replace("mean", "sum"))
-    one_line(capsys, words_of(flag), f"--{flag}: the code of {KINDS[flag][0]} changed", "config.json", "--overwrite")
-    if flag != "dataset":
-        own.write_text("gone = [")
-        assert restore(Path("train")).taken > 0  # tools go by what is on record
-        own.write_text(CODE.replace("60", "61"))
-    assert train([*words_of(flag), *logs, "--overwrite"]) == 0
+    said = f"--{flag}: the code of {KINDS[flag]} changed", "config.json", "--overwrite"
+    one_line(capsys, words_of(flag), *said, makers=makers)
+    assert train([*words_of(flag), *logs, "--overwrite"], makers) == 0
 
 
 @FLAGS
@@ -120,7 +119,7 @@ def test_changed_code_is_refused_and_the_run_keeps_what_it_has(own, capsys, flag
 def test_a_file_that_cannot_be_used_is_one_line(own, capsys, flag, code, why):
     own.unlink() if code is None else own.write_text(code)
     one_line(capsys, words_of(flag), f"--{flag} {why}")
-    assert not (own.parent / "train").exists()
+    assert not (own.parent / "whole").exists()
 
 
 def broken(line: str) -> str:
@@ -128,6 +127,10 @@ def broken(line: str) -> str:
     return CODE.replace(line, line[: len(line) - len(line.lstrip())] + "tokens.nothing()\n" + line)
 
 
+LATER = CODE.replace("import tensorflow", "import keras\nimport tensorflow").replace(
+    "axis=1) * tf.reduce_mean(self.scale)", "axis=1) * self.later(self.scale)[0, 0]"
+)
+LATER = LATER.replace("        self.scale =", "        self.later = keras.layers.Dense(1)\n        self.scale =")
 LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.reduce_mean(tf.cast(tokens"
 
 
@@ -136,16 +139,19 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     [
         ("discriminator", CODE.replace("[spec.vocab_size]", "[spec.size]"), "own.py: line 15: AttributeError"),
         ("discriminator", broken(LOG_ODDS), "own.py: line 19: AttributeError"),
-        ("discriminator", CODE.replace("tokens), axis=1", "tokens), axis=[]"), "shape (8, 3) for 8 sequences"),
+        ("discriminator", CODE.replace("tokens), axis=1", "tokens), axis=1, keepdims=True"), "shape (4, 1) for 4 sequ"),
+        ("discriminator", LATER, "Slopes makes 2 weights after its constructor; build each layer there"),
         ("reward", broken(REWARD), "own.py: line 23: AttributeError"),
+        ("reward", CODE.replace("tokens[:, 1:] >", "tokens.numpy()[:, 1:] >"), "own.py: line 23: "),  # none in a graph
         ("reward", CODE.replace("tf.float32), axis=1", "tf.float32), axis=0"), "shape (2,) for 4 sequences"),
         ("dataset", CODE.replace("config.seq_len)", "config.length)"), "own.py: line 30: AttributeError"),
     ],
 )
 def test_an_error_in_ones_own_code_is_one_line_that_tells_where(own, capsys, flag, code, why):
-    """Also once the run has begun."""
+    """Before anything is trained."""
     own.write_text(code)
     one_line(capsys, words_of(flag), f"--{flag}", why)
+    assert not (own.parent / "whole").exists()
 
 
 @pytest.mark.parametrize(

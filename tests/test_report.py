@@ -257,14 +257,13 @@ def test_what_is_missing_is_named(cells, capsys):
 
 
 def test_runs_that_are_gone_stay_as_the_files_have_them(cells, capsys):
-    """All of them, or some; a run that is here goes first, whatever the files say of it."""
+    """A run that is here goes first, whatever the files say of it."""
     made()
     whole = {file: open(f"out/{file}").read() for file in os.listdir("out") if not file.endswith("png")}
-    for gone in (cells[1:3], cells):
-        for cell in gone:
-            shutil.rmtree(cell.directory, ignore_errors=True)
-        made()
-        assert {file: open(f"out/{file}").read() for file in whole} == whole and capsys.readouterr().err == ""
+    for cell in cells[1:]:
+        shutil.rmtree(cell.directory)
+    made()
+    assert {file: open(f"out/{file}").read() for file in whole} == whole and capsys.readouterr().err == ""
     make_run(cells[0], [{"nll": 7.5}] * 3)
     _, runs = made()
     assert runs.nll[runs.method == "mle"].tolist() == [7.5, 3.2, 3.1, 3.3]
@@ -280,7 +279,6 @@ def test_runs_that_are_gone_stay_as_the_files_have_them(cells, capsys):
         ("hand.toml", "--vocab_size 10 ", "", "mle had --vocab_size 10, not 5000"),
         ("out/runs.csv", "mle,2,", "mle,two,", "out/runs.csv: "),
         ("out/runs.csv", "mle,2,", "mle,1,", "out/runs.csv: mle, 1 is there twice, with other figures"),
-        ("out/runs.csv", ",nll,", ",nnl,", "out/runs.csv: nnl: no such metric"),
         ("out/curves.csv", "nll,", "nnl,", "out/curves.csv: nnl: no such metric"),
         ("out/curves.csv", "mle,1,0,", "mle,1,x,", "out/curves.csv: "),
     ],
@@ -292,15 +290,6 @@ def test_files_that_cannot_be_used_are_one_line(cells, capsys, file, old, new, w
     assert old in before
     Path(file).write_text(before.replace(old, new, 1))
     assert why in refused(capsys)
-
-
-def test_a_row_that_is_given_twice_is_one(cells):
-    made()
-    shutil.rmtree("logs")
-    text = Path("out/runs.csv").read_text()
-    Path("out/runs.csv").write_text(text + text.splitlines()[-1] + "\n")
-    made()
-    assert Path("out/runs.csv").read_text() == text
 
 
 def cut(cell: Cell) -> None:
@@ -327,12 +316,10 @@ def swap(cell: Cell) -> None:
         (swap, "1/eval has the evaluations of another run", 2),
         (cut, "eval/metrics.csv is not as the last checkpoint has it", 3),
         (lambda cell: edit(cell, b",3.0,", b",4.0,"), "eval/metrics.csv is not as the last", 3),
-        (lambda cell: (cell.eval_log_dir / METRICS).unlink(), "eval/metrics.csv: No such file", 3),
         (lambda cell: (cell.log_dir / METRICS).unlink(), "train/metrics.csv: No such file", 3),
         (lambda cell: shutil.rmtree(cell.eval_log_dir), "eval/config.json: not a readable", 3),
         (lambda cell: (cut(cell), save(cell)), "1/eval has no evaluation of the last epoch, 2", 3),
         (lambda cell: next(cell.log_dir.rglob(MANIFEST)).write_text("x"), "manifest.txt differs", 3),
-        (lambda cell: next(cell.log_dir.rglob(MANIFEST)).unlink(), "manifest.txt: No such file", 3),
         (lambda cell: open(cell.eval_log_dir / METRICS, "a").write("2,x,1,1,1,1\n"), "is not as the last", 3),
     ],
 )
@@ -452,16 +439,12 @@ def test_curves_over_epochs_and_seconds(cells, drawn, seeds):
     ("settings", "why"),
     [
         ('metrics = ["nll_tset"]', "nll_tset: no such metric"),
-        ('metrics = "nll"', "metrics is 'nll', no list"),
         ('[[report.figures]]\ndraw = ["short"]', "draw has 'short', which is no method"),
         ("[[report.figures]]\nhue = 3", "hue is not among name, curves"),
         ("planes = [3]", "3 is no table"),
         ('[[report.planes]]\npairs = ["nll"]', "'nll' is no pair of columns"),
-        ("table = [3]", "3: no such metric"),
-        ('[[report.figures]]\ncurves = ["entropy"]', "entropy: no such metric"),
         ('[[report.figures]]\nx = "hours"', "x is 'hours', not epoch, seconds or method"),
         ("[[report.figures]]\nlimits = [1, 2]", "limits is [1, 2], no dict"),
-        ("[[report.figures]]\nlimits = { nll = [2] }", "limits of nll"),
         ('[[report.figures]]\nlimits = { nll = ["a", "b"] }', "limits of nll"),
         ('[[report.planes]]\nfiles = ["absent.csv"]', "absent.csv: No such file"),
         ('measured = ["absent.csv"]', "absent.csv: No such file"),
@@ -545,8 +528,9 @@ STUDIES = sorted(path.parent.name for path in (ROOT / "results").glob("*/runs.cs
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_the_pages_of_studies_follow_from_their_files(name, tmp_path):
+def test_the_pages_of_studies_follow_from_their_files(name, tmp_path, monkeypatch):
     """So that a report can be made anew without the runs, and nothing in it was written by hand."""
+    monkeypatch.setattr(Figure, "savefig", lambda _, path: Path(path).touch())  # what takes its time
     folder = tmp_path / name
     shutil.copytree(ROOT / "results" / name, folder)
     shutil.copytree(ROOT / "results" / "guided", tmp_path / "guided", dirs_exist_ok=True)  # the front page's
@@ -556,12 +540,6 @@ def test_the_pages_of_studies_follow_from_their_files(name, tmp_path):
     assert main([str(table), "-o", str(folder), "--logs", str(tmp_path / "none")]) == 0
     assert {file: (folder / file).read_bytes() for file in before} == before
     assert {file.name for file in folder.glob("*.png")} == pictures
-
-
-def test_there_are_fourteen_studies_with_a_table_and_a_figure_each():
-    assert len(STUDIES) == 14 == len(list((ROOT / "results").iterdir()))
-    assert all(list((ROOT / "results" / name).glob("*.png")) for name in STUDIES)
-    assert {path.stem for path in (ROOT / "experiments").glob("*.toml")} == set(STUDIES)
 
 
 @pytest.mark.parametrize("seeds", [3, 4])
@@ -622,9 +600,10 @@ def test_every_number_of_a_table_is_that_of_its_csv(name):
         rows, columns = (part.strip() for part in said.rsplit("|", 1))
         for spec, (_, *cells) in zip(rows.split(","), lines, strict=True):
             for column, cell in zip(columns.split(), cells, strict=True):
-                for number in NUMBER.findall(cell):
+                numbers = NUMBER.findall(cell)
+                known = reference(" ".join(spec.split()), column, ROOT).numbers if numbers else []
+                for number in numbers:
                     digits = len(number.partition(".")[2])
-                    known = [f"{value:.{digits}f}" for value in reference(" ".join(spec.split()), column, ROOT).numbers]
-                    assert number.replace("−", "-") in known, (spec, column, cell)
-                    found += 1
+                    assert number.replace("−", "-") in [f"{value:.{digits}f}" for value in known], (spec, column, cell)
+                found += len(numbers)
     assert found > 10

@@ -49,11 +49,12 @@ def refused(ended, *words: str) -> None:
     assert all(word in ended.err for word in words), (words, ended.err)
 
 
-def resumes(trainer, run: Path, toy: Path, **job) -> None:
-    """The same command again ends as if nothing had happened."""
-    ended = start(trainer, run, **job)
+def resumes(trainer, run: Path, toy: Path, *more: str) -> str:
+    """The same command again ends as if nothing had happened; returns what it prints."""
+    ended = start(trainer, run, *more)
     assert ended.status == 0 and not ended.err, ended
     assert not differing(outcome(run), outcome(toy))
+    return ended.out
 
 
 # ---- signals
@@ -67,9 +68,7 @@ def test_a_signal_ends_the_step_saves_and_says_where(trainer, toy, tmp_path, nam
     newest = checkpoints(tmp_path)[-1]
     assert 0 < taken < STEPS and newest.name == f"step-{taken:09d}" and str(newest) in ended.out
     assert ended.err.startswith("interrupted:") and ended.err.count("\n") == 1
-    ended = start(trainer, tmp_path)
-    assert ended.status == 0 and not ended.err and not differing(outcome(tmp_path), outcome(toy))
-    assert f"resumed from {newest}, after {taken} of {STEPS} steps\n" in ended.out
+    assert f"resumed from {newest}, after {taken} of {STEPS} steps\n" in resumes(trainer, tmp_path, toy)
 
 
 def test_under_nohup_a_hangup_changes_nothing():
@@ -99,22 +98,18 @@ def endless(tmp_path):
     process.wait()
 
 
-def test_a_second_sigint_exits_at_once(endless):
+def test_one_process_a_directory_and_a_second_sigint_exits_at_once(endless, trainer, tmp_path):
+    """The lock dies with its owner."""
+    before = snapshot(tmp_path)
+    for more, flag in (([], "--log_dir"), (["--log_dir", str(tmp_path / "other")], "--eval_log_dir")):
+        refused(start(trainer, tmp_path, *more), flag, "another process is training there")
+    assert before.items() <= snapshot(tmp_path).items()
     endless.send_signal(signal.SIGINT)
     assert endless.stderr.readline().startswith("interrupted:")
     time.sleep(0.3)
     assert endless.poll() is None  # the step is still under way
     endless.send_signal(signal.SIGINT)
     assert endless.wait(timeout=3) == 130
-
-
-def test_one_process_a_directory_and_the_lock_dies_with_its_owner(endless, trainer, tmp_path):
-    before = snapshot(tmp_path)
-    for more, flag in (([], "--log_dir"), (["--log_dir", str(tmp_path / "other")], "--eval_log_dir")):
-        refused(start(trainer, tmp_path, *more), flag, "another process is training there")
-    assert before.items() <= snapshot(tmp_path).items()
-    endless.kill()
-    endless.wait()
     refused(start(trainer, tmp_path), "--d_epochs 1000000, not 2")  # it got past the lock
 
 
@@ -192,8 +187,7 @@ def test_overwrite_starts_afresh_and_removes_nothing_else(trainer, toy, tmp_path
     foreign = [run / "train" / "notes.txt", run / "train" / "checkpoints" / "best.h5"]
     for path in foreign:
         path.write_text("mine")
-    assert start(trainer, run, "--overwrite").status == 0
-    assert not differing(outcome(run), outcome(toy))
+    resumes(trainer, run, toy, "--overwrite")
     assert all(path.read_text() == "mine" for path in foreign)
     assert len(checkpoints(run)) == len(checkpoints(toy))
 
@@ -201,7 +195,7 @@ def test_overwrite_starts_afresh_and_removes_nothing_else(trainer, toy, tmp_path
 def test_killed_while_it_overwrites(trainer, toy, tmp_path):
     """Whether the next command has the flag again or not."""
     assert start(trainer, tmp_path).status == 0
-    for at in range(1, 37):
+    for at in range(1, 37, 3):
         assert start(trainer, tmp_path, "--overwrite", at=at).status == -signal.SIGKILL
         resumes(trainer, tmp_path, toy)
 
@@ -260,8 +254,7 @@ def test_a_run_whose_weights_are_gone_is_not_begun_anew(trainer, toy, tmp_path):
         refused(start(trainer, run, "--no-is_train"), gone)
         assert snapshot(run) == before
         shutil.rmtree(run / "train" / "checkpoints", ignore_errors=True)
-    assert start(trainer, run, "--overwrite").status == 0
-    assert not differing(outcome(run), outcome(toy))
+    resumes(trainer, run, toy, "--overwrite")
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(trainer, toy, tmp_path):
@@ -325,17 +318,17 @@ def test_rows_that_were_changed_are_not_appended_to(trainer, toy, tmp_path):
     resumes(trainer, tmp_path, toy)
 
 
-# ---- full disks and read-only directories
+# ---- full disks
 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A function that gives a tmpfs another size or mode, in KiB; skips where there are no rights to mount one."""
+    """A folder, and a function that gives its tmpfs another size; skips where there are no rights to mount one."""
     disk = tmp_path / "disk"
     disk.mkdir()
 
-    def mount(*options: str) -> None:
-        command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", disk]
+    def mount(options: str) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"no rights to mount a tmpfs: {done.stderr.strip()}")
@@ -343,15 +336,15 @@ def small_disk(tmp_path):
     if not shutil.which("mount"):
         pytest.skip("no mount program")
     mount("size=64k")
-    yield disk, lambda options: mount("remount", options)
+    yield disk, lambda size: mount(f"remount,size={size}")
     subprocess.run(["umount", disk], check=True)
 
 
 def test_a_full_disk(trainer, toy, small_disk):
     disk, remount = small_disk
     where, failures = set(), 0
-    for size in range(24, 200, 4):
-        remount(f"size={size}k")
+    for size in range(24, 200, 9):
+        remount(f"{size}k")
         run = disk / "run"
         ended = start(trainer, run)
         if ended.status == 0:
@@ -359,25 +352,11 @@ def test_a_full_disk(trainer, toy, small_disk):
         failures += 1
         refused(ended, "No space left on device", str(disk))
         where.add(re.sub(r"[\d]+", "N", ended.err))
-        remount("size=1m")
+        remount("1m")
         resumes(trainer, run, toy)
         shutil.rmtree(run)
-    assert failures > 10 and len(where) > 2, where
+    assert failures > 4 and len(where) > 2, where
     assert ended.status == 0
-
-
-def test_a_disk_that_turns_read_only(trainer, toy, small_disk):
-    disk, remount = small_disk
-    remount("size=1m")
-    run = disk / "run"
-    interrupted(trainer, run)
-    kept = snapshot(run)
-    remount("ro")
-    refused(start(trainer, run), "Read-only file system", str(disk))
-    refused(start(trainer, disk / "new"), "--log_dir", "Read-only file system")
-    assert snapshot(run) == kept
-    remount("rw")
-    resumes(trainer, run, toy)
 
 
 # ---- damaged checkpoints
@@ -387,9 +366,9 @@ def damages(path: Path):
     """(name, what becomes of the file's content) of a file: cut short, and single bits flipped."""
     content = path.read_bytes()
     size = len(content)
-    for length in sorted({0, 1, size // 2, size - 1}):
+    for length in {0, size - 1}:
         yield f"cut to {length}", content[:length]
-    for place in sorted({0, size // 3, size // 2, size - 2, size - 1}):
+    for place in {0, size // 2, size - 1}:
         yield f"bit flipped at {place}", content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :]
 
 
@@ -412,7 +391,7 @@ def test_a_damaged_checkpoint_is_passed_over(trainer, toy, tmp_path):
             assert len(checkpoints(run)) == len(checkpoints(toy))
             shutil.rmtree(run)
             count += 1
-    assert count == 27
+    assert count == 15
 
 
 def test_all_checkpoints_damaged(trainer, tmp_path):
@@ -438,21 +417,26 @@ def test_all_checkpoints_damaged(trainer, tmp_path):
     [
         ("--g_pretrain_lr 3e38 --no-evaluate", r"g_pretrain_loss is (inf|nan) in pretrain_g epoch 1;", None),
         ("--g_pretrain_lr 1e38", r"nll\w* is (inf|nan) in pretrain_g epoch 0;", None),
-        ("--d_lr 1e38", r"d_pretrain_loss is (inf|nan) in pretrain_d epoch \d;", 5),
-        ("--g_lr 1e38", r"is (not finite|inf|nan) in adversarial epoch \d;", 8),
+        ("--d_lr 1e38 --d_eval_samples 0", r"d_pretrain_loss is (inf|nan) in pretrain_d epoch \d;", 5),
+        (
+            "--g_lr 1e38 --pretrain_d_epochs 1 --d_eval_samples 0",
+            r"is (not finite|inf|nan) in adversarial epoch \d;",
+            6,
+        ),
     ],
 )
 def test_what_diverges_stops(trainer, tmp_path, more, what, kept):
-    for _ in range(2):  # it resumes from the last good checkpoint, and ends there again
-        ended = trainer.run(flags(tmp_path, *more.split(), "--checkpoint_every", "100"))
-        refused(ended, f"the last good checkpoint is {checkpoints(tmp_path)[-1]}" if kept else "no checkpoint yet")
-        assert re.search(what, ended.err), ended.err
-        assert [path.name for path in checkpoints(tmp_path)[-1:]] == ([f"step-{kept:09d}"] if kept else [])
+    few = "--d_steps 1 --d_epochs 1 --checkpoint_every 100"
+    ended = trainer.run(flags(tmp_path, *few.split(), *more.split()), eager=True)
+    refused(ended, f"the last good checkpoint is {checkpoints(tmp_path)[-1]}" if kept else "no checkpoint yet")
+    assert re.search(what, ended.err), ended.err
+    assert [path.name for path in checkpoints(tmp_path)[-1:]] == ([f"step-{kept:09d}"] if kept else [])
 
 
 def test_a_weight_that_diverges_in_silence_stops_too(trainer, tmp_path):
-    ended = start(trainer, tmp_path, "--g_lr", "1e38")
-    refused(ended, "a weight is not finite in adversarial epoch 1;", str(checkpoints(tmp_path)[-1]))
+    for _ in range(2):  # it resumes from the last good checkpoint, and ends there again
+        ended = start(trainer, tmp_path, "--g_lr", "1e38")
+        refused(ended, "a weight is not finite in adversarial epoch 1;", str(checkpoints(tmp_path)[-1]))
 
 
 def test_an_unexpected_error_keeps_its_traceback_and_names_the_log_directory(trainer, toy, tmp_path):

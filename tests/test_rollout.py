@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -26,14 +28,12 @@ def known_scores(policy) -> np.ndarray:
     return known_scorer(tf.constant(all_sequences(4, policy.seq_len, policy.end_token))).numpy()
 
 
-@pytest.fixture(params=[None, 2], ids=["one length", "unequal lengths"])
-def policy(request):
-    return RolloutPolicy(random_generator(4, 4, seed=3, end_token=request.param))
-
-
-@pytest.fixture(params=[True, False], ids=["jit", "no-jit"])
-def function(request):
-    return lambda f: tf.function(f, jit_compile=request.param)
+@pytest.fixture(params=[(None, False), (2, True)], ids=["one length, no-jit", "unequal lengths, jit"])
+def both(request):
+    """A policy, and how its functions are compiled."""
+    end_token, jit = request.param
+    policy = RolloutPolicy(random_generator(4, 4, seed=3, end_token=end_token))
+    return policy, lambda f: tf.function(f, jit_compile=jit)
 
 
 def some_sequences(policy) -> np.ndarray:
@@ -41,16 +41,17 @@ def some_sequences(policy) -> np.ndarray:
     return all_sequences(4, 4, policy.end_token)[::5]
 
 
-@pytest.mark.parametrize("prefix_len", [0, 1, 2, 3])
-def test_rollouts_keep_their_prefix_and_follow_the_conditional_distribution(policy, function, prefix_len):
+def test_rollouts_keep_their_prefix_and_follow_the_conditional_distribution(both):
+    policy, function = both
     sequences, probs = all_sequences(4, 4, policy.end_token), probabilities(policy)
     tokens = sequences[np.linspace(0, len(sequences) - 1, 8).astype(int)]
     complete = function(
         lambda tokens, n: policy.complete(tokens, policy.states(tokens), n, uniforms([4, 20_000, 8], KEY))
     )
-    rollouts = complete(tf.constant(tokens), tf.constant(prefix_len)).numpy()
-    assert rollouts.shape == (20_000, 8, 4)
-    for b in range(8):
+    for prefix_len, b in itertools.product(range(4), range(8)):
+        if b == 0:
+            rollouts = complete(tf.constant(tokens), tf.constant(prefix_len)).numpy()
+            assert rollouts.shape == (20_000, 8, 4)
         same = (sequences[:, :prefix_len] == tokens[b, :prefix_len]).all(axis=1)
         counts = np.bincount(index_of(rollouts[:, b], 4, policy.end_token), minlength=len(sequences))
         assert counts[~same].sum() == 0  # the prefix is kept
@@ -61,18 +62,19 @@ def test_rollouts_keep_their_prefix_and_follow_the_conditional_distribution(poli
 
 
 @pytest.mark.parametrize("rows", [1, 127, 128, 129, 255, 256, 257, 389, 640])
-def test_drawing_in_blocks_draws_the_same(function, rows):
+def test_drawing_in_blocks_draws_the_same(rows):
     """A uniform number, and so a token, a row; all of them, in their places."""
     policy = RolloutPolicy(random_generator(40, 4, seed=3))
     hidden = tf.random.stateless_normal([rows, policy.hidden_dim], [1, 2])
     numbers = uniforms([rows], KEY)
-    drawn = function(lambda: policy.draw(hidden, policy.projection(), numbers))()
+    drawn = tf.function(lambda: policy.draw(hidden, policy.projection(), numbers), jit_compile=rows in (1, 389))()
     expected = sample_tokens(policy.logits(hidden), numbers).numpy()
     assert len(set(expected)) > 5 or rows == 1
     np.testing.assert_array_equal(drawn, expected)
 
 
-def test_rewards_converge_to_the_action_values_at_every_step(policy, function):
+def test_rewards_converge_to_the_action_values_at_every_step(both):
+    policy, function = both
     sequences, scores = some_sequences(policy), known_scores(policy)
     exact = action_values(policy, scores)[::5]
     n = 8000
@@ -87,7 +89,11 @@ def test_rewards_converge_to_the_action_values_at_every_step(policy, function):
 
 
 def test_prefix_lengths_and_rollouts_draw_independent_numbers():
-    policy = RolloutPolicy(random_generator(4, 4, seed=3))
+    """With four tokens alike the same numbers would draw the same tokens; others agree in one of four."""
+    generator = random_generator(4, 4, seed=3)
+    for weight in generator.weights:
+        weight.assign(tf.zeros_like(weight))
+    policy = RolloutPolicy(generator)
     seen = []
 
     def record(rollouts, prefix_len):
@@ -99,8 +105,8 @@ def test_prefix_lengths_and_rollouts_draw_independent_numbers():
     last = [rollouts[:, :, 3] for _, rollouts in seen[1:]]  # drawn for each prefix length
     assert len(last) == 3
     for first, second in ((last[0], last[1]), (last[1], last[2])):
-        assert (first == second).mean() < 0.9
-    assert (last[2][:, 0] == last[2][:, 1]).mean() < 0.9
+        assert (first == second).mean() < 0.3
+    assert (last[2][:, 0] == last[2][:, 1]).mean() < 0.35
 
 
 @pytest.mark.parametrize("lag", [0.0, 0.8, 1.0])

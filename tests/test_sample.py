@@ -31,7 +31,7 @@ from support.parser import parse
 from tools import sample
 from tools.restored import Restored, restore
 
-FEW = shlex.split("--pretrain_g_epochs 30 --pretrain_d_epochs 1 --total_epochs 0 --no-evaluate")
+FEW = shlex.split("--pretrain_g_epochs 30 --total_epochs 0 --no-evaluate")
 
 
 def write_melodies(folder: Path) -> None:
@@ -47,11 +47,11 @@ def runs(tmp_path_factory) -> Path:
     (folder / "words.txt").write_text("\n".join(["to be", "or not to", "be", "not"] * 20), encoding="utf-8")
     write_melodies(folder / "melodies")
     for name, flags in (
-        ("ids", "--vocab_size 4 --oracle_emb_dim 3 --oracle_hidden_dim 4"),
-        ("text", f"--dataset text --vocab_size 99 --jit --data_dir {folder}/lines.txt"),
-        ("words", f"--dataset text --vocab_size 99 --tokens word --data_dir {folder}/words.txt"),
-        ("tunes", f"--dataset Nottingham --data_dir {folder}/melodies"),
-        ("onsets", f"--dataset Nottingham --onsets --data_dir {folder}/melodies"),
+        ("ids", "--vocab_size 4 --oracle_emb_dim 3 --oracle_hidden_dim 4 --pretrain_d_epochs 1"),
+        ("text", f"--dataset text --vocab_size 99 --data_dir {folder}/lines.txt --pretrain_d_epochs 1"),
+        ("words", f"--dataset text --vocab_size 99 --tokens word --data_dir {folder}/words.txt --pretrain_d_epochs 0"),
+        ("tunes", f"--dataset Nottingham --data_dir {folder}/melodies --pretrain_d_epochs 1"),
+        ("onsets", f"--dataset Nottingham --onsets --data_dir {folder}/melodies --pretrain_d_epochs 0"),
     ):
         assert train([*SIZES, *FEW, *flags.split(), "--log_dir", str(folder / name)]) == 0
     shutil.rmtree(folder / "melodies")
@@ -94,19 +94,12 @@ def drawn(policy: Policy, count: int, seed: int, length: int = 3, prefix: Sequen
 # ---- lines
 
 
-def test_text_comes_back(runs, capsysbinary):
-    lines = lines_of(capsysbinary, runs / "text", "-n", 300)
+def test_text_comes_back_and_the_seed_decides(runs, capsysbinary):
+    lines = lines_of(capsysbinary, runs / "text", "-n", 300, "--seed", 7)
     assert len(lines) == 300 and set("".join(lines)) <= set("abc\ufffd") and {*map(len, lines)} | {0} == {0, 1, 2, 3}
-    words = lines_of(capsysbinary, runs / "words", "-n", 50)
-    assert {word for line in words for word in line.split()} <= {"to", "be", "or", "not", "<unk>"}
-
-
-def test_the_seed_decides(runs, capsysbinary):
-    first = lines_of(capsysbinary, runs / "text", "-n", 300, "--seed", 7)
-    assert first == lines_of(capsysbinary, runs / "text", "-n", 300, "--seed", 7)
-    assert first[:20] == lines_of(capsysbinary, runs / "text", "-n", 20, "--seed", 7)
-    assert first != lines_of(capsysbinary, runs / "text", "-n", 300, "--seed", 8)
-    assert first[:40] != first[256:296]  # drawn in portions of 256
+    assert lines[:20] == lines_of(capsysbinary, runs / "text", "-n", 20, "--seed", 7)
+    assert lines[:20] != lines_of(capsysbinary, runs / "text", "-n", 20, "--seed", 8)
+    assert lines[:40] != lines[256:296]  # drawn in portions of 256
 
 
 def test_ids_and_their_file(runs, capsysbinary, tmp_path):
@@ -117,24 +110,25 @@ def test_ids_and_their_file(runs, capsysbinary, tmp_path):
     assert (tmp_path / "ids.txt").read_text() == "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize(("run", "prefix"), [("text", "b"), ("text", "ca"), ("words", " not  be "), ("ids", "3 1")])
+@pytest.mark.parametrize(("run", "prefix"), [("text", "ca"), ("words", " not  be ")])
 def test_a_prefix_is_kept(runs, capsysbinary, run, prefix):
     flags, begin = [runs / run, "-n", 30, "--prefix", prefix], " ".join(prefix.split())
     lines = lines_of(capsysbinary, *flags)
     assert all(line.startswith(begin) for line in lines) and len(set(lines)) > 1
     rest = [line.removeprefix(begin).strip() for line in lines]
     assert lines_of(capsysbinary, *flags, "--without_prefix") == rest
+    assert run == "text" or {word for line in rest for word in line.split()} <= {"to", "be", "or", "not", "<unk>"}
 
 
 def test_text_goes_on_until_its_end(runs, capsysbinary):
-    lines = lines_of(capsysbinary, runs / "text", "-n", 300, "--length", 1000)
+    lines = lines_of(capsysbinary, runs / "text", "-n", 100, "--length", 1000)
     assert 3 < max(map(len, lines)) < 1000
-    assert [line[:3] for line in lines] == lines_of(capsysbinary, runs / "text", "-n", 300)
-    ids = lines_of(capsysbinary, runs / "ids", "-n", 2, "--length", 700, "--prefix", "1 " * 600)
-    assert [len(line.split()) for line in ids] == [700, 700] and all(line.startswith("1 " * 600) for line in ids)
+    assert [line[:3] for line in lines] == lines_of(capsysbinary, runs / "text", "-n", 100)
+    ids = lines_of(capsysbinary, runs / "ids", "-n", 2, "--length", 700, "--prefix", "1 3 " * 300)
+    assert [len(line.split()) for line in ids] == [700, 700] and all(line.startswith("1 3 " * 300) for line in ids)
 
 
-@pytest.mark.parametrize(("run", "temperature"), [("ids", 1.0), ("ids", 0.5), ("text", 1.0), ("text", 2.0)])
+@pytest.mark.parametrize(("run", "temperature"), [("ids", 0.5), ("text", 2.0)])
 def test_samples_follow_the_distribution_of_the_temperature(runs, run, temperature):
     policy = Tempered(restore(runs / run).policy(), temperature)
     probs = probabilities(policy)
@@ -153,9 +147,8 @@ def test_the_unknown_token_is_not_drawn(runs, capsysbinary):
     logits = policy.logits(policy.first_state(1).hidden).numpy()[0].astype(np.float64)
     probs = np.delete(np.exp(logits), unknown)
     assert chi_square(np.delete(without, unknown), probs / probs.sum()) > 1e-3
-    hot = [runs / "text", "-n", 300, "--temperature", 100]
-    assert "\ufffd" not in "".join(lines_of(capsysbinary, *hot, "--no-unknown"))
-    assert "\ufffd" in "".join(lines_of(capsysbinary, *hot))
+    hot = "".join(lines_of(capsysbinary, runs / "text", "-n", 300, "--temperature", 100, "--no-unknown"))
+    assert {*hot} == {*"abc"}  # a fifth would be unknown else
     assert len(set(lines_of(capsysbinary, runs / "text", "-n", 50, "--temperature", 1e-6))) == 1
 
 
@@ -243,25 +236,24 @@ def elements(text: str) -> Counter:
     return Counter(element.tag for element in ElementTree.fromstring(text).iter())
 
 
-@pytest.mark.parametrize("run", ["tunes", "onsets"])
-def test_tunes_as_abc_and_as_a_page(runs, melodies, capsysbinary, tmp_path, run):
+def test_tunes_as_abc_and_as_a_page(runs, melodies, capsysbinary, tmp_path):
     pytest.importorskip("music21", reason="music21, of requirements-dev.txt, is not installed")
-    songs, flags = tmp_path / "<songs>", [runs / run, "-n", 3, "-o", tmp_path / "<songs>"]
+    songs, flags = tmp_path / "<songs>", [runs / "tunes", "-n", 3, "-o", tmp_path / "<songs>"]
     told = f"3 tunes in {songs}/sample*.mid, to look at and listen to: {songs}/tunes.html"
     assert lines_of(capsysbinary, *flags, "--length", 40, "--abc") == [told]
     files = {f"sample{i}.{end}" for i in range(3) for end in ("mid", "abc")} | {"tunes.abc", "tunes.html"}
     assert {path.name for path in songs.iterdir()} == {*files, ".samples.sha256"}
-    onsets, texts = run == "onsets", []
+    texts = []
     for i in range(3):
-        tokens = read_tokens(songs / f"sample{i}.mid", onsets=onsets)
-        assert read_melody(songs / f"sample{i}.abc", Grid(0.4, onsets=onsets), read_abc)[0].tolist() == tokens.tolist()
+        tokens = read_tokens(songs / f"sample{i}.mid")
+        assert read_melody(songs / f"sample{i}.abc", Grid(0.4), read_abc)[0].tolist() == tokens.tolist()
         texts.append((songs / f"sample{i}.abc").read_text().removeprefix(HEADER))
         assert texts[-1].startswith(f"X:{i + 1}\nT:Tune {i} of seed 1\nM:")
     assert (songs / "tunes.abc").read_text() == HEADER + "\n".join(texts)
     page = (songs / "tunes.html").read_text()
     assert [elements(page)[tag] for tag in ("section", "svg", "audio", "h3", "pre")] == [3, 6, 6, 3, 3]
     assert "http" not in page and all(f"<h2>Tune {i} of seed 1</h2>" in page for i in range(3))
-    assert html.escape(str(runs / run)) in page and page.count(".mid</h3>") == 3
+    assert html.escape(str(runs / "tunes")) in page and page.count(".mid</h3>") == 3
     # The next tunes replace them all; where the melodies are others, or gone, none is shown beside them.
     write_song(melodies / "0.mid", [60, 64, 62, 65, 67, 69, 71, 72])
     for reason in ("has other tunes than the run has read", "no such folder"):
@@ -281,41 +273,37 @@ def test_tunes_as_abc_and_as_a_page(runs, melodies, capsysbinary, tmp_path, run)
     assert (songs / "tunes.html").read_text() == "mine"
 
 
-@pytest.mark.parametrize("run", ["tunes", "onsets"])
-def test_variations_of_a_tune_begin_as_it_does(runs, capsysbinary, tmp_path, run):
+def test_variations_of_a_tune_begin_as_it_does(runs, capsysbinary, tmp_path):
     """Of a MIDI or ABC file, by default 16 tokens; what they begin with can be left out of what is written."""
     pytest.importorskip("music21", reason="music21, of requirements-dev.txt, is not installed")
-    onsets, begin = run == "onsets", [40, 42, 42, 0, 45, 45, 44, 44, 44, 40, 0, 0, 52, 52, 52, 51, 33, 33]
-    if onsets:
-        begin[2], begin[5] = 42 + 88, 45 + 88  # 44 is struck again, twice
-    tokens, grid = canonical(np.array(begin), onsets), Grid(0.4, onsets=onsets)
+    begin = [40, 42, 42 + 88, 0, 45, 45 + 88, 44, 44, 44, 40, 0, 0, 52, 52, 52, 51, 33, 33]  # 42 is struck again
+    tokens, grid = canonical(np.array(begin), True), Grid(0.4, onsets=True)
     (tmp_path / "a.mid").write_bytes(midi_file([0, 0, *tokens], grid))
     (tmp_path / "a.abc").write_text(to_abc(analysed(tokens, grid), 0.4, 1, "a"))
 
     def songs(*more: object) -> list[list[int]]:
-        lines_of(capsysbinary, runs / run, "-n", 2, "--length", 30, *more, "-o", tmp_path / "songs")
-        return [read_tokens(tmp_path / "songs" / f"sample{i}.mid", onsets=onsets).tolist() for i in range(2)]
+        lines_of(capsysbinary, runs / "onsets", "-n", 2, "--length", 30, *more, "-o", tmp_path / "songs")
+        return [read_tokens(tmp_path / "songs" / f"sample{i}.mid", onsets=True).tolist() for i in range(2)]
 
     whole = songs("--like", tmp_path / "a.mid", "--keep", 9)
     assert [song[:9] for song in whole] == [tokens.tolist()[:9]] * 2 and whole[0] != whole[1]
-    assert songs("--prefix_file", tmp_path / "a.abc", "--keep", 9) == whole
-    rest = songs("--like", tmp_path / "a.mid", "--keep", 9, "--without_prefix")
-    assert rest == [canonical(np.array(song[9:]), onsets).tolist() for song in whole]
+    rest = songs("--prefix_file", tmp_path / "a.abc", "--keep", 9, "--without_prefix")
+    assert rest == [canonical(np.array(song[9:]), True).tolist() for song in whole]
     assert [song[:16] for song in songs("--like", tmp_path / "a.abc")] == [tokens.tolist()[:16]] * 2
     assert [song[:18] for song in songs("--like", tmp_path / "a.abc", "--keep", 29)] == [tokens.tolist()] * 2
 
 
 def test_a_tune_longer_than_those_of_training(runs, capsysbinary, tmp_path):
     """1,000 tokens of 0.4 s, of which the first are those of a shorter tune."""
-    for length in (3, 300, 1000):
-        prefix = ["--prefix", "R Eb5 D#5 R F#4"] if length > 5 else []
-        lines_of(capsysbinary, runs / "tunes", "-n", 1, "--length", length, *prefix, "-o", tmp_path / f"{length}.mid")
+    for length in (30, 1000):
+        words = ["-n", 1, "--length", length, "--prefix", "R Eb5 D#5 R F#4", "-o", tmp_path / f"{length}.mid"]
+        lines_of(capsysbinary, runs / "tunes", *words)
         song = pretty_midi.PrettyMIDI(str(tmp_path / f"{length}.mid"))
         assert song.get_end_time() == pytest.approx(0.4 * length) and song.get_tempo_changes()[1] == pytest.approx([75])
     first = [(note.pitch, note.start, note.end) for note in song.instruments[0].notes[:2]]
     assert first[0] == (75, pytest.approx(0.4), pytest.approx(1.2)) and first[1][:2] == (66, pytest.approx(1.6))
-    shorter, longer = (read_tokens(tmp_path / f"{length}.mid") for length in (300, 1000))
-    assert len(longer) == 1000 and longer[:300].tolist() == shorter.tolist() and len(set(longer[700:].tolist())) > 5
+    shorter, longer = (read_tokens(tmp_path / f"{length}.mid") for length in (30, 1000))
+    assert len(longer) == 1000 and longer[:30].tolist() == shorter.tolist() and len(set(longer[700:].tolist())) > 5
 
 
 def with_flags(run: Path, copy: Path, **flags: object) -> Path:
@@ -342,14 +330,13 @@ def test_a_tune_by_the_beat_has_the_tempo_of_its_run(runs, capsysbinary, tmp_pat
 
 def test_any_checkpoint_there_is(runs, capsysbinary, tmp_path):
     """An older one gives what it gave when it was the newest."""
-    flags = [shutil.copytree(runs / "text", tmp_path / "run"), "-n", 50, "--checkpoint"]
-    before = lines_of(capsysbinary, *flags, "newest")
-    assert before == lines_of(capsysbinary, *flags, 30) == lines_of(capsysbinary, *flags, "pretrained")
+    flags = [shutil.copytree(runs / "text", tmp_path / "run"), "-n", 50]
+    before = lines_of(capsysbinary, *flags)
+    assert before == lines_of(capsysbinary, *flags, "--checkpoint", 30)
     seqgan = restore(tmp_path / "run").seqgan
     seqgan.generator.output_layer.bias.assign_add([5.0, *[0.0] * (seqgan.policy.vocab_size - 1)])
     Checkpoints(tmp_path / "run" / "checkpoints", seqgan.checkpoint(), 2).save(32, {MARKS: {"best": 31}})
-    newest = lines_of(capsysbinary, *flags[:-1])
-    assert newest == lines_of(capsysbinary, *flags, "newest") != before == lines_of(capsysbinary, *flags, "best")
+    assert lines_of(capsysbinary, *flags) != before == lines_of(capsysbinary, *flags, "--checkpoint", "best")
 
 
 def test_a_run_under_way(runs, capsysbinary, tmp_path):
@@ -459,9 +446,7 @@ def test_candidates_are_chosen_by_the_run_s_discriminator(knowing, capsysbinary)
     tokens = np.array([line.split() for line in lines], int)
     counts = np.bincount(index_of(tokens, 4), minlength=64)
     assert chi_square(counts, q) > 1e-3 and chi_square(counts, g) < 1e-6
-    assert lines[:300] == lines_of(capsysbinary, knowing, "-n", 300, "--candidates", 2)
-    plain = lines_of(capsysbinary, knowing, "-n", 300)
-    assert lines_of(capsysbinary, knowing, "-n", 300, "--candidates", 1) == plain
+    plain = lines_of(capsysbinary, knowing, "-n", 300, "--candidates", 1)
     ranked = lines_of(capsysbinary, knowing, "-n", 300, "--rank")
     assert ranked != plain and sorted(ranked) == sorted(plain)
     odds = discriminator.log_odds(tf.constant(np.array([line.split() for line in ranked], np.int32))).numpy()
@@ -472,20 +457,19 @@ def test_candidates_are_chosen_by_the_run_s_discriminator(knowing, capsysbinary)
 def test_longer_samples_are_chosen_a_stretch_at_a_time(knowing):
     policy = restore(knowing).policy()
 
-    def chosen(length: int, count: int, prefix: Sequence[int] = (), eta: float = 100.0) -> np.ndarray:
+    def chosen(length: int, count: int, prefix: Sequence[int] = ()) -> np.ndarray:
         def log_weights(tokens: tf.Tensor) -> tf.Tensor:  # of as many tokens as in training
             assert tokens.shape == [sample.ROWS, 3]
-            return eta * tf.reduce_sum(tf.cast(tokens == 1, tf.float32), axis=1)
+            return 100 * tf.reduce_sum(tf.cast(tokens == 1, tf.float32), axis=1)
 
         return drawn(policy, count, 1, length, prefix, log_weights=log_weights, candidates=256)
 
     longer = chosen(8, 64)
     assert longer.shape == (64, 8) and (longer == 1).mean() > 0.9
     np.testing.assert_array_equal(chosen(3, 20), longer[:20, :3])
-    np.testing.assert_array_equal(chosen(2, 20), longer[:20, :2])
     begun = chosen(8, 64, prefix=[3, 3, 3, 2])
     assert (begun[:, :4] == [3, 3, 3, 2]).all() and (begun[:, 4:] == 1).mean() > 0.9
-    assert (chosen(8, 64, eta=0.0) == 1).mean() < 0.6
+    assert probabilities(policy) @ (all_sequences(4, 3) == 1).mean(axis=1) < 0.6  # of what is not chosen
 
 
 @pytest.mark.parametrize(
@@ -535,7 +519,6 @@ def test_lines_and_tunes_are_chosen_too(runs, capsysbinary, tmp_path):
     words = ["--candidates", 3, "--eta", 1, "--rank", "-n"]
     lines = lines_of(capsysbinary, runs / "text", *words, 40)
     assert len(lines) == 40 and set("".join(lines)) <= set("abc\ufffd") and max(map(len, lines)) <= 3
-    assert lines != lines_of(capsysbinary, runs / "text", "-n", 40)
     assert lines_of(capsysbinary, runs / "tunes", *words, 3, "-o", tmp_path / "songs")
     assert sorted(path.name for path in (tmp_path / "songs").glob("*.mid")) == [f"sample{i}.mid" for i in range(3)]
 
@@ -562,11 +545,11 @@ def test_an_objective_tells_the_mean_ranks_and_keeps_the_best(runs, capsysbinary
         assert told[:2] == ["objective:", "mean"] and told[3] == "±"
         return captured.out.decode().split("\n")[:-1], float(told[2])
 
-    plain = lines_of(capsysbinary, runs / "text", "-n", 600)
-    lines, mean = written("600")
+    plain, mean = written("600")
     counts = [line.count("a") for line in plain]
-    assert lines == plain and mean == pytest.approx(np.mean(counts), rel=1e-3)
+    assert mean == pytest.approx(np.mean(counts), rel=1e-3)
     best, mean = written("150", "--candidates", "4")
+    assert plain[:20] == lines_of(capsysbinary, runs / "text", "-n", 20)
     groups = [plain[i : i + 4] for i in range(0, 600, 4)]
     assert best == [max(group, key=lambda line: line.count("a")) for group in groups]
     assert mean == pytest.approx(np.mean([line.count("a") for line in best]), rel=1e-3) and mean > np.mean(counts) + 0.1

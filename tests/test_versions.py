@@ -3,13 +3,14 @@
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, TINY, train
+from conftest import MAKERS, ROOT, TINY, interrupted_at, train
 from fault_injection import differing, flags, outcome
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
@@ -19,7 +20,6 @@ from runs.identity import changed_since, description
 from support.config import FIELDS, RATES, Config, UsageError
 from support.config_file import FORMAT, GONE, VERSION_1, WITHOUT_EFFECT, from_flags, lost_flag
 from support.parser import read_flags
-from tools.restored import restore
 
 # What version 1.0 wrote as the flags of a run of --preset music, shortened.
 OF_1_0 = json.loads(
@@ -114,47 +114,59 @@ def test_what_is_no_configuration(changed, why):
         from_flags(OF_1_0 | changed)
 
 
-def test_a_flag_that_is_gone_ends_training_alone(trainer, tmp_path, capsys):
-    assert trainer.run(flags(tmp_path, "--mle_steps", "1"), at=150, action="SIGTERM").status == 143
-    as_version_1(tmp_path)
-    path = tmp_path / "train" / "config.json"
+def run_in(folder: Path, *more: str, makers=MAKERS) -> int:
+    words = "--mle_steps 1 --cosine_decay d g --average 0.5 --kl_weight 0.5 --log_dir {0}/train --eval_log_dir {0}/eval"
+    return train([*TINY, *words.format(folder).split(), *more], makers)
+
+
+@pytest.fixture(scope="module")
+def of_version_1(tmp_path_factory) -> Path:
+    """A run of version 1.0, interrupted in its adversarial phase."""
+    folder = tmp_path_factory.mktemp("of_version_1")
+    assert run_in(folder, makers=interrupted_at(12)) == 128 + signal.SIGTERM
+    as_version_1(folder)
+    return folder
+
+
+def test_a_flag_that_is_gone_ends_training_alone(of_version_1, tmp_path, capsys):
+    shutil.copytree(of_version_1, tmp_path / "run")
+    path = tmp_path / "run" / "train" / "config.json"
     usual = json.loads(path.read_text())["flags"]
-    new = ["--log_dir", str(tmp_path / "new"), "--no-evaluate", "--pretrained", str(tmp_path / "train")]
+    new = ["--no-evaluate", "--pretrained", str(path.parent)]
     for name in (*GONE, "mle_lr"):
         change(path, flags={**usual, name: 7})
-        for more in ([], new):
-            ended = trainer.run(flags(tmp_path, "--mle_steps", "1", *more))
-            assert ended.status == 2 and f"--{name} 7" in ended.err and ended.err.count("\n") == 1, ended
-    assert restore(tmp_path / "train").taken and train(["--no-is_train", "--log_dir", str(tmp_path / "train")]) == 0
+        for folder, more in (("run", []), ("new", new)):
+            capsys.readouterr()
+            assert run_in(tmp_path / folder, *more) == 2
+            error = capsys.readouterr().err
+            assert f"--{name} 7" in error and error.count("\n") == 1, error
+    assert train(["--no-is_train", "--log_dir", str(path.parent)]) == 0
     assert not lost_flag(usual) and not lost_flag(usual | {"mle_lr": 7, "total_epochs": 0})
 
 
-@pytest.mark.parametrize("more", [(), ("--cosine_decay", "d", "g", "--average", "0.5", "--kl_weight", "0.5")])
-def test_a_run_of_version_1_goes_on(trainer, tmp_path, capsys, more):
-    argv = [flags(tmp_path / name, "--d_eval_samples", "0", *more) for name in ("whole", "cut")]
-    whole = trainer.run(argv[0])
-    assert whole.status == 0
-    assert trainer.run(argv[1], at=whole.calls // 2, action="SIGTERM").status == 128 + signal.SIGTERM
-    as_version_1(tmp_path / "cut")
-    taken = restore(tmp_path / "cut" / "train").taken
-    assert 5 < taken < 23 and train(["--no-is_train", "--log_dir", str(tmp_path / "cut" / "train")]) == 0
+def test_a_run_of_version_1_goes_on(of_version_1, tmp_path, capsys):
+    shutil.copytree(of_version_1, tmp_path / "cut")
+    assert run_in(tmp_path / "whole") == 0
+    capsys.readouterr()
+    assert train(["--no-is_train", "--log_dir", str(tmp_path / "cut" / "train")]) == 0
     assert re.search(r"nll +\d", capsys.readouterr().out)
-    ended = trainer.run(argv[1])
-    assert (ended.status, ended.err) == (0, "") and f"after {taken} of 23 steps" in ended.out
+    assert run_in(tmp_path / "cut") == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"after 12 of \d+ steps", out) and not err, (out, err)
     assert not differing(outcome(tmp_path / "cut"), outcome(tmp_path / "whole"))
     for kind in ("train", "eval"):
         content = json.loads((tmp_path / "cut" / kind / "config.json").read_text())
         assert content["format"] == FORMAT and content["flags"].keys() == FIELDS.keys()
 
 
-def test_a_run_of_version_1_with_flags_in_vain_goes_on(tmp_path):
+def test_a_run_of_version_1_with_flags_in_vain_goes_on(trainer, tmp_path):
     """Which are refused today; so the command is without them, and the networks are as they were."""
-    words = ["--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval"), "--total_epochs", "0"]
-    assert train([*TINY, *words, "--pretrain_d_epochs", "0"]) == 0
+    argv = flags(tmp_path, "--total_epochs", "0", "--pretrain_d_epochs", "0")
+    assert trainer.run(argv, toy=True).status == 0
     as_version_1(tmp_path)
     for kind in ("train", "eval"):
         change(tmp_path / kind / "config.json", flags={"g_lr": 0.5, "d_lr": 0.5, "rollout_num": 9})
-    assert train([*TINY, *words, "--pretrain_d_epochs", "0", "--pretrain_g_epochs", "6"]) == 0
+    assert trainer.run([*argv, "--pretrain_g_epochs", "6"], toy=True).status == 0
     content = json.loads((tmp_path / "train" / "config.json").read_text())
     assert content["flags"]["g_lr"] == 0.5 and content["format"] == FORMAT
 
@@ -215,10 +227,14 @@ def test_the_page_of_hyperparameters_shows_the_newest_flags(trainer, tmp_path):
 
 
 def test_a_system_without_locks(tmp_path):
-    program = "import sys; sys.modules['fcntl'] = None; import main; sys.exit(main.main(sys.argv[1:]))"
-    command = [sys.executable, "-c", program, *flags(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and "needs Linux, macOS or WSL" in done.stderr and done.stderr.count("\n") == 1
+    program = (
+        "import sys; sys.modules['fcntl'] = None; from runs.directories import RunDirectory\n"
+        "try: RunDirectory(sys.argv[1], '--log_dir').__enter__()\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.startswith("UsageError training needs Linux, macOS or WSL") and not done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_overwrite_removes_what_a_run_on_music_leaves(tmp_path):

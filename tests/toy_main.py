@@ -23,7 +23,7 @@ def main() -> int:
     config, stopped = parse(), []
 
     def stop(received: int, _: object) -> None:
-        if stopped:
+        if stopped and received == signal.SIGINT:
             os._exit(1)  # as main.py, which then saves nothing
         stopped.append(received)
 

@@ -4,6 +4,7 @@ Finished runs under --logs go into FOLDER's runs.csv, a row a run, and curves.cs
 there already stay. README.md, between its two marks, and the figures follow from these files alone.
 """
 
+import functools
 import math
 import re
 import sys
@@ -289,6 +290,11 @@ def starts(study: Study, figure: Mapping[str, Any]) -> set[int]:
     return found if len(found) == 1 and figure["x"] != "seconds" else set()
 
 
+@functools.cache
+def _of_study(folder: Path, root: Path) -> tuple[dict[str, Any], list[pd.DataFrame]]:
+    return read(root / "experiments" / f"{folder.name}.toml").report, read_runs(folder)
+
+
 def reference(said: str, name: str, root: Path) -> Summary:
     """What a comment of a page says that a number is: `results/STUDY/runs.csv METHOD[:_FORM]` and a column.
 
@@ -299,9 +305,8 @@ def reference(said: str, name: str, root: Path) -> Summary:
     Raises KeyError, OSError: there is no such number. Raises UsageError: the file is damaged.
     """
     file, methods = said.split(maxsplit=1)
-    folder = (root / file).parent
-    report = read(root / "experiments" / f"{folder.name}.toml").report
-    frame = read_runs(folder)[list(FILES).index(Path(file).name)]
+    report, frames = _of_study((root / file).parent, root)
+    frame = frames[list(FILES).index(Path(file).name)]
     found, collapsed = [], False
     for each in methods.split(" - "):
         method, _, form = each.strip().partition(":")
