@@ -3,7 +3,7 @@
 `support/registries.py` lists them by the names that --discriminator takes; `guidance/additive.py` has others.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -15,7 +15,7 @@ import tensorflow as tf
 from generator import TokenSpec
 from support.errors import UsageError
 from support.lookup import look_up
-from support.seeds import Purpose, dropout, fold, variable_seed
+from support.seeds import Purpose, dropout, fold, permutation, variable_seed
 
 FAKE, REAL = 0, 1  # the classes of the softmax
 
@@ -407,3 +407,36 @@ def odds(logits: tf.Tensor) -> tf.Tensor:
 def window_counts(first: tf.Tensor, width: int, lengths: tf.Tensor) -> tf.Tensor:
     """Whether the window of `width` tokens from `first` on counts in sequences of these lengths; all broadcast."""
     return (first + width <= lengths) | (first == 0)
+
+
+def passes_over(
+    parts: Sequence[tf.Tensor],
+    size: int,
+    passes: int,
+    seed_of: Callable[[tf.Tensor], tf.Tensor],
+    update: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Sequence[tf.Tensor]],
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Passes in random order over several sets of sequences, and takes as many of each for a minibatch.
+
+    `parts`: int32 [n, T] each. `size`: sequences of each part in a minibatch; what does not fill one is left out of
+    that pass. `seed_of`: the key of a pass, for its order. `update` is given a minibatch, int32 [parts · size, T], the
+    pass and its place in the pass, and returns two float32 scalars. Returns their means.
+    """
+    count = parts[0].shape[0] // size  # minibatches a pass
+
+    def one_pass(epoch, *totals):
+        seed = seed_of(epoch)
+        orders = [
+            permutation(part.shape[0], fold(seed, label)) for part, label in zip(parts, (REAL, FAKE), strict=False)
+        ]
+        shuffled = [tf.gather(part, order) for part, order in zip(parts, orders, strict=True)]
+
+        def one(i, *totals):
+            tokens = tf.concat([tf.slice(part, [i * size, 0], [size, -1]) for part in shuffled], axis=0)
+            tokens = tf.ensure_shape(tokens, [len(parts) * size, parts[0].shape[1]])
+            return i + 1, *(total + each for total, each in zip(totals, update(tokens, epoch, i), strict=True))
+
+        return epoch + 1, *tf.while_loop(lambda i, *_: i < count, one, (0, *totals), maximum_iterations=count)[1:]
+
+    loop = tf.while_loop(lambda e, *_: e < passes, one_pass, (0, 0.0, 0.0), maximum_iterations=passes)
+    return loop[1] / (passes * count), loop[2] / (passes * count)

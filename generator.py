@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from support.echoes import NOTHING, Echoes
 from support.lookup import look_up, summed_by_token
 from support.seeds import Purpose, dropout, fold, uniforms, variable_seed
 
@@ -374,7 +375,9 @@ class Policy:
 class Generator(keras.layers.Layer, Policy):
     """Token embedding → LSTM → linear → softmax.
 
-    A plain LSTM, without the added forget-gate bias: i, f, o = sigmoid, candidate and output through tanh.
+    A plain LSTM, without the added forget-gate bias: i, f, o = sigmoid, candidate and output through tanh. With
+    `echoes` the logit of each token also has the echoes that repeat it (`support/echoes.py`). `hidden` of a `State`
+    then has V more numbers, and `cell` the last P tokens.
     """
 
     def __init__(
@@ -390,6 +393,7 @@ class Generator(keras.layers.Layer, Policy):
         start_token: int = 0,
         end_token: int | None = None,
         dropout_keep_prob: float = 1.0,
+        echoes: bool = False,
         name: str = "generator",
     ):
         """Makes and initialises the weights, every one of them from N(0, stddev²).
@@ -400,7 +404,8 @@ class Generator(keras.layers.Layer, Policy):
         is padding. `log_probs` with a `dropout_seed` keeps a share of `dropout_keep_prob`.
         """
         super().__init__(name=name)
-        self.vocab_size, self.seq_len, self.hidden_dim = vocab_size, seq_len, hidden_dim
+        self.vocab_size, self.seq_len = vocab_size, seq_len
+        self.units, self.hidden_dim = hidden_dim, hidden_dim + echoes * vocab_size
         self.start_token, self.end_token = start_token, end_token
         self.dropout_rate = 1.0 - dropout_keep_prob
 
@@ -415,24 +420,36 @@ class Generator(keras.layers.Layer, Policy):
         self.embedding.build()
         self.cell.build((None, emb_dim))
         self.output_layer.build((None, hidden_dim))
+        self.echoes = Echoes(seq_len, variable_seed(seed, purpose, 6)) if echoes else None
         self.built = True
 
     def first_state(self, batch_size: int) -> State:
         """The state after the start token, from which y_1 is drawn."""
-        zeros = tf.zeros([batch_size, self.hidden_dim])
-        return self.next_state(tf.fill([batch_size], self.start_token), State(zeros, zeros))
+        zeros = tf.zeros([batch_size, self.units])
+        _, states = self.cell(self.embedding(tf.fill([batch_size], self.start_token)), [zeros, zeros])
+        nothing = tf.fill([batch_size, self.echoes.memory_dim], NOTHING) if self.echoes else None
+        return self._with_echoes(State(*states), nothing)
 
     def next_state(self, tokens: tf.Tensor, state: State) -> State:
         """Reads one token a row, int32 [B]; returns the state from which the next one is drawn."""
-        _, (hidden, cell) = self.cell(self.embedding(tokens), [state.hidden, state.cell])
-        return State(hidden, cell)
+        _, states = self.cell(self.embedding(tokens), [part[:, : self.units] for part in state])
+        past = tf.cast(state.cell[:, self.units + 1 :], tf.int32)  # exact up to 2^24
+        return self._with_echoes(State(*states), tf.concat([past, tokens[:, None]], axis=1) if self.echoes else None)
+
+    def _with_echoes(self, state: State, past: tf.Tensor | None) -> State:
+        """The LSTM's state, [..., units], with what is heard after the last tokens `past`, int32 [..., P]."""
+        if self.echoes is None or past is None:
+            return state
+        heard, remembered = self.echoes.after(past).spread(self.vocab_size), tf.cast(past, tf.float32)
+        return State(tf.concat([state.hidden, heard], axis=-1), tf.concat([state.cell, remembered], axis=-1))
 
     def projection(self) -> tf.Tensor:
-        """The output layer's kernel with its bias as a last row, float32 [H + 1, V].
+        """The output layer's kernel, 1 for each token's echoes, and the bias as a last row: float32 [H + 1, V].
 
         As one product the logits spare a pass over memory to add the bias.
         """
-        return tf.concat([self.output_layer.kernel, self.output_layer.bias[None]], axis=0)
+        heard = (tf.eye(self.vocab_size),) if self.echoes else ()
+        return tf.concat([self.output_layer.kernel, *heard, self.output_layer.bias[None]], axis=0)
 
     def dropped(self, values: tf.Tensor, dropout_seed: tf.Tensor | None, place: int) -> tf.Tensor:
         """`values` with some set to 0 and the others scaled up, alike in expectation; unchanged without a seed."""
@@ -445,7 +462,8 @@ class Generator(keras.layers.Layer, Policy):
         start = tf.fill([1, tokens.shape[0]], self.start_token)
         embedded = look_up(self.embedding, tf.concat([start, tf.transpose(tokens)[:-1]], axis=0))  # [T, B, E]
         hidden, cell = run_lstm(self.cell, self.dropped(embedded, dropout_seed, 0))
-        return State(self.dropped(hidden, dropout_seed, 1), cell)
+        state = State(self.dropped(hidden, dropout_seed, 1), cell)
+        return self._with_echoes(state, self.echoes.pasts(tokens) if self.echoes else None)
 
     def scheduled_inputs(self, tokens: tf.Tensor, own: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
         """What scheduled sampling has the policy read (Bengio et al., NIPS 2015): here and there its own token.
@@ -475,8 +493,9 @@ class PolicyCopy(Generator):
 
     def __init__(self, policy: Generator, name: str):
         """Copies the sizes and the weights of `policy`."""
-        sizes = policy.vocab_size, policy.seq_len, policy.embedding.output_dim, policy.hidden_dim
-        super().__init__(*sizes, seed=0, start_token=policy.start_token, end_token=policy.end_token, name=name)
+        sizes = policy.vocab_size, policy.seq_len, policy.embedding.output_dim, policy.units
+        echoes, tokens = policy.echoes is not None, {"start_token": policy.start_token, "end_token": policy.end_token}
+        super().__init__(*sizes, seed=0, echoes=echoes, name=name, **tokens)
         self.trainable = False
         self.follow(policy)
 

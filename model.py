@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from discriminator import FAKE, REAL, Discriminator, Options, tried
+from discriminator import FAKE, REAL, Discriminator, Options, passes_over, tried
 from generator import Generator, Policy, PolicyCopy, TokenSpec, average_lag, sample_many
 from guidance.additive import AdditiveDiscriminator
 from guidance.guided import Guidance
@@ -20,7 +20,7 @@ from support.errors import UsageError
 from support.objective import Objective
 from support.optimizers import adam, rate
 from support.registries import DISCRIMINATORS, REWARDS
-from support.seeds import Purpose, fold, key, permutation, uniforms
+from support.seeds import Purpose, key, uniforms
 
 GRADIENT_NORM = 5.0  # to which a generator gradient is clipped, as in the authors' code
 
@@ -76,6 +76,7 @@ class SeqGAN:
             start_token=spec.start_token,
             end_token=spec.end_token,
             dropout_keep_prob=config.g_dropout_keep_prob,
+            echoes=config.g_echo,
         )
         self.rollout_policy = RolloutPolicy(self.generator)
         updates, decays = config.updates, config.cosine_decay
@@ -327,32 +328,19 @@ class SeqGAN:
         that pass. int32 [n, T]; `step`, int32 scalar, counts these steps.
         """
         config, size, half = self.config, real.shape[0], self.config.d_batch_size // 2
-        parts = [real]
-        if config.d_loss == "sequence":
+        by_token, parts = config.d_loss == "token", [real]
+        if not by_token:
             parts.append(sample_many(self.policy, size, key(config.seed, Purpose.D_FAKE, step)))
         labels = tf.constant([REAL] * half + [FAKE] * half)
-        count = size // half  # minibatches a pass
 
-        def one_pass(epoch, loss, accuracy):
-            seed = key(config.seed, Purpose.D_SHUFFLE, step, epoch)
-            orders = [permutation(size, fold(seed, of)) for of in (REAL, FAKE)]
-            shuffled = [tf.gather(part, order) for part, order in zip(parts, orders, strict=False)]
+        def update(tokens: tf.Tensor, epoch: tf.Tensor, i: tf.Tensor) -> DiscriminatorStep:
+            seeds = [key(config.seed, purpose, step, epoch, i) for purpose in (Purpose.DROPOUT, Purpose.D_FAKE)]
+            return self.update_discriminator(tokens, labels, *seeds[: 1 + by_token])
 
-            def update(i, loss, accuracy):
-                tokens = tf.concat([tf.slice(part, [i * half, 0], [half, -1]) for part in shuffled], axis=0)
-                tokens = tf.ensure_shape(tokens, [len(parts) * half, config.seq_len])
-                dropout_seed = key(config.seed, Purpose.DROPOUT, step, epoch, i)
-                fake_seed = key(config.seed, Purpose.D_FAKE, step, epoch, i) if len(parts) < 2 else None
-                batch_loss, batch_accuracy = self.update_discriminator(tokens, labels, dropout_seed, fake_seed)
-                return i + 1, loss + batch_loss, accuracy + batch_accuracy
+        def shuffle(epoch: tf.Tensor) -> tf.Tensor:
+            return key(config.seed, Purpose.D_SHUFFLE, step, epoch)
 
-            start = (0, loss, accuracy)
-            _, loss, accuracy = tf.while_loop(lambda i, *_: i < count, update, start, maximum_iterations=count)
-            return epoch + 1, loss, accuracy
-
-        passes = config.d_epochs
-        totals = tf.while_loop(lambda e, *_: e < passes, one_pass, (0, 0.0, 0.0), maximum_iterations=passes)
-        return DiscriminatorStep(totals[1] / (passes * count), totals[2] / (passes * count))
+        return DiscriminatorStep(*passes_over(parts, half, config.d_epochs, shuffle, update))
 
     def update_discriminator(
         self, tokens: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, fake_seed: tf.Tensor | None = None

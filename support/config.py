@@ -212,6 +212,9 @@ class Config:
     # generator
     g_emb_dim: int = flag(32, "size of the generator's token embedding", low=1)
     g_hidden_dim: int = flag(50, "H, LSTM units of the generator", low=1)
+    g_echo: bool = flag(
+        False, "the generator also hears which of its last tokens repeat earlier ones, as --discriminator echo does"
+    )
     g_dropout_keep_prob: float = flag(
         1.0, "share kept by the generator's dropout, in maximum-likelihood updates", MLE, low=0.01, high=1
     )
@@ -289,7 +292,9 @@ class Config:
         *TRAINED,
         choices=("sequence", "token"),
     )
-    d_lags: tuple[int, ...] = flag((1,), "bigram: how many places back the tokens that it compares stand", *OF_D, low=1)
+    d_lags: tuple[int, ...] = flag(
+        (1,), "bigram, echo: how many places back the tokens that it compares stand", *OF_D, low=1
+    )
     d_emb_dim: int = flag(
         32, "size of the discriminator's token embedding; additive: also of its contexts", *OF_D, low=1
     )

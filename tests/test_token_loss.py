@@ -150,11 +150,14 @@ def test_an_echo_is_of_the_token_that_came_so_long_before_and_hears_how_well_the
     echo = EchoDiscriminator(TokenSpec(5, 8, 0, None), Options(emb_dim=2, l2=0.0, dropout_keep_prob=1.0))
     for weight in echo.weights:
         weight.assign(tf.zeros_like(weight))
-    kernel, lags = np.zeros(echo.shared.kernel.shape, np.float32), np.zeros(echo.lag_weights.shape, np.float32)
+    kernel, lags = (
+        np.zeros(echo.echoes.shared.kernel.shape, np.float32),
+        np.zeros(echo.echoes.lag_weights.shape, np.float32),
+    )
     kernel[2, 0] = 1.0  # the share of the last two tokens that agree
     lags[2, 0], lags[2, -1] = 3.0, 0.5  # lag 3
-    echo.shared.kernel.assign(kernel)
-    echo.lag_weights.assign(lags)
+    echo.echoes.shared.kernel.assign(kernel)
+    echo.echoes.lag_weights.assign(lags)
     tokens = np.array([[1, 2, 3, 1, 2, 3, 1, 4]], np.int32)
     scores = echo.next_scores(echo.contexts(tf.constant(tokens)).hidden).numpy()[:, 0]
     expected = np.zeros([8, 5])
