@@ -328,7 +328,7 @@ class SeqGAN:
         that pass. int32 [n, T]; `step`, int32 scalar, counts these steps.
         """
         config, size, half = self.config, real.shape[0], self.config.d_batch_size // 2
-        by_token, parts = config.d_loss == "token", [real]
+        by_token, parts = config.by_token, [real]
         if not by_token:
             parts.append(sample_many(self.policy, size, key(config.seed, Purpose.D_FAKE, step)))
         labels = tf.constant([REAL] * half + [FAKE] * half)
@@ -383,7 +383,7 @@ def build(config: Config, spec: TokenSpec, sources: dict[str, dict[str, str]] | 
 
     def discriminators(copy: int) -> Discriminator:
         sizes = config.d_emb_dim, config.d_hidden_dim, config.d_filter_sizes, config.d_num_filters
-        more = config.seed, copy, config.d_lags, config.d_loss == "token"
+        more = config.seed, copy, config.d_lags, config.by_token
         return kind(spec, Options(*sizes, config.dropout_keep_prob, config.d_l2, *more))
 
     return SeqGAN(config, spec, discriminators if kind else None, loaded("reward", config, recorded), **data)

@@ -1,5 +1,6 @@
 """The guided policy: what an additive discriminator knows, put into the policy token by token."""
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from generator import Policy, State, in_chunks
 from guidance.additive import AdditiveDiscriminator
 from support.errors import UsageError
 
-LARGEST_ETA = 4.0  # the scores of a discriminator that is right have the best η at 1
+ETAS = 4.0, 16.0, 64.0  # upper bounds of η; the scores of a discriminator that is right have the best η at 1
 
 
 class GuidedPolicy(Policy):
@@ -64,11 +65,17 @@ class GuidedPolicy(Policy):
 
 
 def best_guidance(nll: Callable[[float], float]) -> float:
-    """The η of 0 to 4 with the least NLL on real sequences, by Brent's method, to 0.01; 0 where none is better.
+    """The η of 0 to 64 with the least NLL on real sequences, by Brent's method, to 0.01; 0 where none is better.
 
-    `nll` gives the guided policy's NLL at an η. It is convex: -η·s is linear in η, log Σ G·exp(η·s) is convex.
+    The upper bound is 4, then 16, then 64, while the best η is there; the last one is said. `nll` gives the guided
+    policy's NLL at an η. It is convex: -η·s is linear in η, log Σ G·exp(η·s) is convex.
     """
-    found = minimize_scalar(nll, bounds=(0.0, LARGEST_ETA), method="bounded", options={"xatol": 0.01})
+    for bound in ETAS:
+        found = minimize_scalar(nll, bounds=(0.0, bound), method="bounded", options={"xatol": 0.01})
+        if found.x < 0.99 * bound:
+            break
+    else:
+        print(f"warning: η is {found.x:.1f}: the NLL still falls at the largest that is tried", file=sys.stderr)
     return float(found.x) if found.fun < nll(0.0) else 0.0
 
 

@@ -281,7 +281,7 @@ class Config:
     discriminator: str = flag("cnn", explained(DISCRIMINATORS), *OF_D, choices=DISCRIMINATORS, own="FILE.py:CLASS")
     guide_eta: float = flag(
         0.0,
-        "η, weight of the scores in the guided generator; 0: that of 0 to 4 with the least NLL on the validation set",
+        "η, weight of the scores in the guided generator; 0: that of 0 to 64 with the least NLL on the validation set",
         *OF_D,
         low=0,
         high=100,
@@ -327,6 +327,11 @@ class Config:
     def mle_batches(self) -> int:
         """Batches that an epoch of maximum likelihood reads: those of a pass over a fixed training set, or one."""
         return max(self.train_size // self.batch_size, 1)
+
+    @property
+    def by_token(self) -> bool:
+        """Whether the discriminator is trained token by token; only additive ones can be."""
+        return self.d_loss == "token" and discriminator_entry(self.discriminator).additive
 
     @property
     def real_draws(self) -> int:
@@ -395,8 +400,8 @@ def discriminator_entry(name: str) -> DiscriminatorEntry:
     if not own_code.is_own(name):
         return DISCRIMINATORS[name]
     found = own_code.load("--discriminator", name)
-    of_some = {flag for entry in DISCRIMINATORS.values() for flag in entry.flags}
     additive = bool(getattr(found, "additive", False))
+    of_some = {flag for entry in DISCRIMINATORS.values() if additive >= entry.additive for flag in entry.flags}
     return DiscriminatorEntry(name, "", tuple(of_some), dict(getattr(found, "defaults", {})), additive)
 
 

@@ -50,7 +50,8 @@ class RewardEntry(Entry):
     oracle: bool = False
 
 
-ADDITIVE_DEFAULTS = {  # three passes over 262,144 real and as many generated sequences
+ADDITIVE_DEFAULTS = {  # three passes over 262,144 real sequences
+    "d_loss": "token",
     "pretrain_d_epochs": 1,
     "d_draws": 262_144,
     "d_epochs": 3,

@@ -130,6 +130,13 @@ def test_with_the_exact_log_ratio_it_is_the_best_discriminator_and_guides_to_the
     assert min(nll) == pytest.approx(-(p * np.log(p)).sum(), abs=1e-3)
 
 
+def test_an_eta_beyond_4_is_found_and_one_at_the_largest_bound_is_said(capsys):
+    assert best_guidance(lambda eta: (eta - 9) ** 2) == pytest.approx(9, abs=0.02)
+    assert not capsys.readouterr().err
+    assert best_guidance(lambda eta: -eta) == pytest.approx(64, abs=0.1)
+    assert "warning: η is 64.0: the NLL still falls at the largest that is tried" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("kind", "end_token", "jit"),
     [(LSTMDiscriminator, None, False), (LSTMDiscriminator, 1, True), (BigramDiscriminator, None, True)]
