@@ -494,8 +494,14 @@ class PolicyCopy(Generator):
     def __init__(self, policy: Generator, name: str):
         """Copies the sizes and the weights of `policy`."""
         sizes = policy.vocab_size, policy.seq_len, policy.embedding.output_dim, policy.units
-        echoes, tokens = policy.echoes is not None, {"start_token": policy.start_token, "end_token": policy.end_token}
-        super().__init__(*sizes, seed=0, echoes=echoes, name=name, **tokens)
+        super().__init__(
+            *sizes,
+            seed=0,
+            start_token=policy.start_token,
+            end_token=policy.end_token,
+            echoes=policy.echoes is not None,
+            name=name,
+        )
         self.trainable = False
         self.follow(policy)
 

@@ -347,15 +347,15 @@ class SeqGAN:
     ) -> DiscriminatorStep:
         """One update on a minibatch: int32 [n, T] with labels int32 [n]; `seed` is the dropout's key.
 
-        With `fake_seed`, a key, all are real, and each token is told from one drawn in its place.
+        With `fake_seed`, the key of what is drawn in place of tokens, all are real and --d_loss is of single tokens.
         """
         assert self.discriminator is not None
         with tf.GradientTape() as tape:
             if fake_seed is None:
                 loss, accuracy = self.discriminator.loss(tokens, labels, seed)
             else:
-                assert isinstance(self.discriminator, AdditiveDiscriminator)
-                loss, accuracy = self.discriminator.token_loss(self.policy, tokens, fake_seed, seed)
+                of_tokens = getattr(self.discriminator, f"{self.config.d_loss}_loss")
+                loss, accuracy = of_tokens(self.policy, tokens, fake_seed, seed)
         variables = self.discriminator.trainable_variables
         # The embedding's gradient comes as one slice per token read; both of Adam's moments want their sum.
         gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables)]

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from discriminator import Discriminator, Options, cross_entropy
-from generator import Policy, State, TokenSpec, run_lstm, sample_tokens, with_one
+from generator import Policy, State, TokenSpec, chosen_log_probs, run_lstm, sample_tokens, with_one
 from support.lookup import look_up, rows_of
 from support.seeds import fold, uniforms
 
@@ -146,6 +146,25 @@ class AdditiveDiscriminator(Discriminator):
         loss = tf.reduce_sum((tf.nn.softplus(-of_real) + tf.nn.softplus(of_fake)) * mask) / labels
         right = tf.cast(of_real > 0, tf.float32) + tf.cast(of_fake < 0, tf.float32)
         return loss + self.l2 / 2 * squares, tf.reduce_sum(right * mask) / labels
+
+    def likelihood_loss(
+        self, policy: Policy, tokens: tf.Tensor, seed: tf.Tensor, dropout_seed: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The NLL of real tokens under the guided policy of η = 1, and how many are likelier than under G; no GAN.
+
+        Arguments and results are those of `token_loss`, the loss in nats per token; nothing is drawn, and no penalty
+        is added. The same module learns by maximum likelihood, so that it is a control of the discriminator.
+        """
+        hidden, (own, scores) = policy.states(tokens).hidden, (policy.projection(), self.projection())
+        own, chosen, mask = tf.stop_gradient(own), tf.where(self.mask(tokens) > 0, tokens, 0), self.mask(tokens)
+        chosen = tf.reshape(tf.transpose(chosen), [-1])
+        before = tf.reshape(tf.stop_gradient(hidden), [chosen.shape[0], -1])
+        context = tf.reshape(self.contexts(tokens, dropout_seed).hidden, [chosen.shape[0], -1])
+        projection = tf.concat([own[:-1], scores[:-1], own[-1:] + scores[-1:]], axis=0)
+        nats = chosen_log_probs(tf.concat([before, context], axis=1), projection, chosen)
+        likelier = tf.cast(nats > chosen_log_probs(before, own, chosen), tf.float32)
+        weights = tf.reshape(tf.transpose(mask), [-1]) / tf.reduce_sum(mask)
+        return -tf.reduce_sum(nats * weights), tf.reduce_sum(likelier * weights)
 
 
 def drawn_in_place(policy: Policy, tokens: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

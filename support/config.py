@@ -288,9 +288,10 @@ class Config:
     )
     d_loss: str = flag(
         "sequence",
-        "additive: tell whole sequences from generated ones, or each real token from one drawn in its place",
+        "additive: tell whole sequences from generated ones, each real token from one drawn in its place, or "
+        "(a control) maximum likelihood of the guided generator",
         *TRAINED,
-        choices=("sequence", "token"),
+        choices=("sequence", "token", "likelihood"),
     )
     d_lags: tuple[int, ...] = flag(
         (1,), "bigram, echo: how many places back the tokens that it compares stand", *OF_D, low=1
@@ -330,8 +331,8 @@ class Config:
 
     @property
     def by_token(self) -> bool:
-        """Whether the discriminator is trained token by token; only additive ones can be."""
-        return self.d_loss == "token" and discriminator_entry(self.discriminator).additive
+        """Whether the discriminator learns from real sequences alone, token by token; only additive ones can."""
+        return self.d_loss != "sequence" and discriminator_entry(self.discriminator).additive
 
     @property
     def real_draws(self) -> int:

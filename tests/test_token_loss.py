@@ -7,7 +7,7 @@ from conftest import all_sequences, probabilities, random_generator, randomise
 from test_additive import exact
 
 from discriminator import Options
-from generator import TokenSpec
+from generator import PolicyCopy, TokenSpec
 from guidance.additive import AdditiveDiscriminator, BigramDiscriminator, LSTMDiscriminator, drawn_in_place
 from guidance.echo import EchoDiscriminator
 from guidance.guided import GuidedPolicy
@@ -150,10 +150,7 @@ def test_an_echo_is_of_the_token_that_came_so_long_before_and_hears_how_well_the
     echo = EchoDiscriminator(TokenSpec(5, 8, 0, None), Options(emb_dim=2, l2=0.0, dropout_keep_prob=1.0))
     for weight in echo.weights:
         weight.assign(tf.zeros_like(weight))
-    kernel, lags = (
-        np.zeros(echo.echoes.shared.kernel.shape, np.float32),
-        np.zeros(echo.echoes.lag_weights.shape, np.float32),
-    )
+    kernel, lags = (np.zeros(w.shape, np.float32) for w in (echo.echoes.shared.kernel, echo.echoes.lag_weights))
     kernel[2, 0] = 1.0  # the share of the last two tokens that agree
     lags[2, 0], lags[2, -1] = 3.0, 0.5  # lag 3
     echo.echoes.shared.kernel.assign(kernel)
@@ -165,3 +162,47 @@ def test_an_echo_is_of_the_token_that_came_so_long_before_and_hears_how_well_the
     expected[4, 2] = 0.5 + 3 * 1.0  # one pair is there, and agrees
     expected[5, 3] = expected[6, 1] = expected[7, 2] = 3.5
     np.testing.assert_allclose(scores, expected, atol=1e-6)
+
+
+@KINDS
+@ENDS
+def test_the_control_is_the_likelihood_of_the_guided_generator(kind, end_token):
+    generator, discriminator = random_generator(end_token=end_token), made(kind, end_token=end_token)
+    tokens = tf.constant(all_sequences(4, 3, end_token))
+    guided, mask = GuidedPolicy(generator, discriminator, tf.Variable(1.0)), generator.mask(tokens)
+    with tf.GradientTape() as tape:
+        loss, likelier = discriminator.likelihood_loss(generator, tokens, key(1, Purpose.D_FAKE), None)
+    with tf.GradientTape() as other:
+        expected = -tf.reduce_sum(guided.log_probs(tokens)) / tf.reduce_sum(mask)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    more = guided.log_probs(tokens) > generator.log_probs(tokens)
+    assert float(likelier) == pytest.approx(
+        float(tf.reduce_sum(tf.cast(more, tf.float32) * mask) / tf.reduce_sum(mask))
+    )
+    variables = discriminator.trainable_variables
+    gradients = [tape.gradient(loss, variables, None, "zero"), other.gradient(expected, variables, None, "zero")]
+    for mine, theirs in zip(*gradients, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+@ENDS
+def test_a_generator_that_hears_echoes_is_an_lstm_guided_by_them(end_token):
+    """The same distribution, token by token and whole, as of an LSTM that a discriminator of echoes alone guides."""
+    hearing = random_generator(seq_len=4, end_token=end_token, echoes=True)
+    plain, echo = random_generator(seq_len=4, end_token=end_token), made(EchoDiscriminator, 4, end_token)
+    for mine, same in zip(plain.weights, hearing.weights[: len(plain.weights)], strict=True):
+        mine.assign(same)
+    for weight in echo.weights:
+        weight.assign(tf.zeros_like(weight))
+    for mine, same in zip(echo.echoes.weights, hearing.echoes.weights, strict=True):
+        mine.assign(same)
+    guided = GuidedPolicy(plain, echo, tf.Variable(1.0))
+    assert abs(probabilities(hearing) - probabilities(plain)).max() > 0.001
+    np.testing.assert_allclose(probabilities(hearing), probabilities(guided), rtol=1e-4)
+    tokens = tf.constant(all_sequences(4, 4, end_token))
+    whole, state = hearing.states(tokens), hearing.first_state(len(tokens))
+    for t in range(4):
+        np.testing.assert_allclose(state.hidden, whole.hidden[t], atol=1e-5)
+        np.testing.assert_allclose(state.cell, whole.cell[t], atol=1e-5)
+        state = hearing.next_state(tokens[:, t], state)
+    np.testing.assert_allclose(probabilities(PolicyCopy(hearing, "copy")), probabilities(hearing), rtol=1e-5)

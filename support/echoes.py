@@ -1,0 +1,74 @@
+"""Echoes: how likely each earlier token of a sequence comes again, from how well the last tokens repeat earlier ones.
+
+An LSTM has to remember what it would repeat. A neural cache (Grave et al., ICLR 2017) and a pointer (Vinyals et al.,
+NIPS 2015) look back at the tokens themselves; so does this, by position.
+"""
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+SPANS = (1, 2, 4, 8, 16)  # how many of the last tokens are compared with those so many places before
+UNITS = 16  # of the layer that all lags share
+NOTHING = -1  # in place of a token before the first
+
+
+class Heard(NamedTuple):
+    """What is heard after the last tokens, for each of L lags."""
+
+    repeated: tf.Tensor  # y_{t-l}, the token that a lag would repeat, int32 [..., L]
+    echo: tf.Tensor  # float32 [..., L], nats; 0 where there is no such token
+    units: tf.Tensor  # z_l of the shared layer, float32 [..., L, UNITS]
+
+    def spread(self, vocab_size: int) -> tf.Tensor:
+        """The sum of the echoes by the token that they repeat: float32 [..., V]."""
+        lags = self.echo.shape[-1]
+        rows = tf.reshape(tf.one_hot(self.repeated, vocab_size), [-1, lags, vocab_size])
+        summed = tf.matmul(tf.reshape(self.echo, [-1, 1, lags]), rows)
+        return tf.reshape(summed, [*self.echo.shape[:-1], vocab_size])
+
+
+class Echoes(keras.layers.Layer):
+    """e_l = w_l · z_l + w_l0, the echo of each lag l = 1..T-1, with z_l = ReLU(W h_l).
+
+    h_l has two numbers for each of `SPANS`: the share of its last tokens that agree with those l places before, and
+    whether there are any. All lags share W; each has a w_l. The echoes are 0 at first.
+    """
+
+    def __init__(self, seq_len: int, seed: int):
+        """`seq_len` is T; `seed` decides W."""
+        super().__init__()
+        self.lag_count = seq_len - 1  # L
+        self.memory_dim = self.lag_count + max(SPANS)  # P, how many tokens are remembered
+        glorot = keras.initializers.GlorotUniform(seed)
+        self.shared = keras.layers.Dense(UNITS, "relu", kernel_initializer=glorot)
+        self.shared.build((None, 2 * len(SPANS)))
+        self.lag_weights = self.add_weight(shape=(self.lag_count, UNITS + 1), initializer="zeros", name="lag_weights")
+
+    def pasts(self, tokens: tf.Tensor) -> tf.Tensor:
+        """The last P tokens before each of int32 [B, T]: int32 [T, B, P]."""
+        before = tf.fill([tokens.shape[0], self.memory_dim], NOTHING)
+        padded = tf.concat([before, tokens[:, :-1]], axis=1)
+        return tf.stack([padded[:, t : t + self.memory_dim] for t in range(tokens.shape[1])])
+
+    def after(self, past: tf.Tensor) -> Heard:
+        """What is heard after the last tokens: int32 [..., P], the newest last, NOTHING where there is none."""
+        newest = self.memory_dim  # past[..., newest - j] is y_{t-j}
+
+        def lagged(j: int) -> tf.Tensor:  # y_{t-j-l} for l = 1..L
+            return tf.reverse(past[..., newest - j - self.lag_count : newest - j], [-1])
+
+        agree, there, features = tf.zeros([]), tf.zeros([]), []
+        for j in range(1, max(SPANS) + 1):
+            other = lagged(j)
+            known = tf.cast(other != NOTHING, tf.float32)
+            agree += tf.cast(past[..., newest - j, None] == other, tf.float32) * known
+            there += known
+            if j in SPANS:
+                features += [agree / tf.maximum(there, 1.0), tf.minimum(there, 1.0)]
+        repeated = lagged(0)
+        exists = tf.cast(repeated != NOTHING, tf.float32)
+        units = self.shared(tf.stack(features, axis=-1)) * exists[..., None]  # [..., L, UNITS]
+        echo = (tf.reduce_sum(units * self.lag_weights[:, :-1], axis=-1) + self.lag_weights[:, -1]) * exists
+        return Heard(repeated, echo, units)
