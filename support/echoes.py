@@ -4,10 +4,13 @@ An LSTM has to remember what it would repeat. A neural cache (Grave et al., ICLR
 NIPS 2015) look back at the tokens themselves; so does this, by position.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
 import tensorflow as tf
+
+from support.lookup import summed_in_rows
 
 SPANS = (1, 2, 4, 8, 16)  # how many of the last tokens are compared with those so many places before
 UNITS = 16  # of the layer that all lags share
@@ -15,36 +18,45 @@ NOTHING = -1  # in place of a token before the first
 
 
 class Heard(NamedTuple):
-    """What is heard after the last tokens, for each of L lags."""
+    """What is heard after the last tokens, for each of L lags; twice as many where tokens are pitches."""
 
-    repeated: tf.Tensor  # y_{t-l}, the token that a lag would repeat, int32 [..., L]
+    repeated: tf.Tensor  # the token that a lag would repeat, int32 [..., L], NOTHING where there is none
     echo: tf.Tensor  # float32 [..., L], nats; 0 where there is no such token
     units: tf.Tensor  # z_l of the shared layer, float32 [..., L, UNITS]
 
     def spread(self, vocab_size: int) -> tf.Tensor:
         """The sum of the echoes by the token that they repeat: float32 [..., V]."""
-        lags = self.echo.shape[-1]
-        rows = tf.reshape(tf.one_hot(self.repeated, vocab_size), [-1, lags, vocab_size])
-        summed = tf.matmul(tf.reshape(self.echo, [-1, 1, lags]), rows)
-        return tf.reshape(summed, [*self.echo.shape[:-1], vocab_size])
+        return summed_in_rows(self.echo, self.repeated, vocab_size)
+
+
+def transposed(tokens: tf.Tensor, by: tf.Tensor, keys: int) -> tf.Tensor:
+    """Tokens so many half tones higher, NOTHING where that is no pitch or `by` is 0; a rest, 0, stays one.
+
+    `tokens`, `by`: int32 [..., L]. `keys`: how many half tones there are, as in `generator.TokenSpec`.
+    """
+    pitch = tf.math.floormod(tokens - 1, keys) + by
+    sounds = (tokens > 0) & (pitch >= 0) & (pitch < keys)
+    return tf.where(by == 0, NOTHING, tf.where(sounds, tokens + by, tf.where(tokens == 0, 0, NOTHING)))
 
 
 class Echoes(keras.layers.Layer):
     """e_l = w_l · z_l + w_l0, the echo of each lag l = 1..T-1, with z_l = ReLU(W h_l).
 
     h_l has two numbers for each of `SPANS`: the share of its last tokens that agree with those l places before, and
-    whether there are any. All lags share W; each has a w_l. The echoes are 0 at first.
+    whether there are any. Where tokens are pitches, each lag has a second echo: of y_{t-l} at another pitch, moved by
+    what y_{t-1} lies above y_{t-1-l}. All echoes share W; each has a w_l. They are 0 at first.
     """
 
-    def __init__(self, seq_len: int, seed: int):
-        """`seq_len` is T; `seed` decides W."""
+    def __init__(self, seq_len: int, keys: int, seed: int):
+        """`seq_len` is T; `keys` is that of `generator.TokenSpec`, 0 where tokens are no pitches; `seed` decides W."""
         super().__init__()
-        self.lag_count = seq_len - 1  # L
+        self.lag_count, self.keys = seq_len - 1, keys
         self.memory_dim = self.lag_count + max(SPANS)  # P, how many tokens are remembered
         glorot = keras.initializers.GlorotUniform(seed)
         self.shared = keras.layers.Dense(UNITS, "relu", kernel_initializer=glorot)
         self.shared.build((None, 2 * len(SPANS)))
-        self.lag_weights = self.add_weight(shape=(self.lag_count, UNITS + 1), initializer="zeros", name="lag_weights")
+        shape = (self.lag_count * (2 if keys else 1), UNITS + 1)
+        self.lag_weights = self.add_weight(shape=shape, initializer="zeros", name="lag_weights")
 
     def pasts(self, tokens: tf.Tensor) -> tf.Tensor:
         """The last P tokens before each of int32 [B, T]: int32 [T, B, P]."""
@@ -59,16 +71,31 @@ class Echoes(keras.layers.Layer):
         def lagged(j: int) -> tf.Tensor:  # y_{t-j-l} for l = 1..L
             return tf.reverse(past[..., newest - j - self.lag_count : newest - j], [-1])
 
+        heard = [self._compared(past, lagged)]
+        if self.keys:
+            last, before = past[..., newest - 1, None], lagged(1)
+            interval = tf.math.floormod(last - 1, self.keys) - tf.math.floormod(before - 1, self.keys)
+            by = tf.where((last > 0) & (before > 0), interval, 0)
+            heard.append(self._compared(past, lambda j: transposed(lagged(j), by, self.keys)))
+        repeated, features = (
+            tf.concat(parts, axis) for parts, axis in zip(zip(*heard, strict=True), (-1, -2), strict=True)
+        )
+        exists = tf.cast(repeated != NOTHING, tf.float32)
+        units = self.shared(features) * exists[..., None]  # [..., L, UNITS]
+        echo = (tf.reduce_sum(units * self.lag_weights[:, :-1], axis=-1) + self.lag_weights[:, -1]) * exists
+        return Heard(repeated, echo, units)
+
+    def _compared(self, past: tf.Tensor, lagged: Callable[[int], tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """What lags would repeat, int32 [..., L], and their h_l, float32 [..., L, 2 · SPANS].
+
+        `lagged` gives what stands in place of y_{t-j-l} for all lags.
+        """
         agree, there, features = tf.zeros([]), tf.zeros([]), []
         for j in range(1, max(SPANS) + 1):
             other = lagged(j)
             known = tf.cast(other != NOTHING, tf.float32)
-            agree += tf.cast(past[..., newest - j, None] == other, tf.float32) * known
+            agree += tf.cast(past[..., self.memory_dim - j, None] == other, tf.float32) * known
             there += known
             if j in SPANS:
                 features += [agree / tf.maximum(there, 1.0), tf.minimum(there, 1.0)]
-        repeated = lagged(0)
-        exists = tf.cast(repeated != NOTHING, tf.float32)
-        units = self.shared(tf.stack(features, axis=-1)) * exists[..., None]  # [..., L, UNITS]
-        echo = (tf.reduce_sum(units * self.lag_weights[:, :-1], axis=-1) + self.lag_weights[:, -1]) * exists
-        return Heard(repeated, echo, units)
+        return lagged(0), tf.stack(features, axis=-1)

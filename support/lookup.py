@@ -34,6 +34,21 @@ def summed_by_token(rows: tf.Tensor, tokens: tf.Tensor, vocab_size: int) -> tf.T
     return SUMS["GPU" if tf.config.list_physical_devices("GPU") else "CPU"](rows, tokens, vocab_size)
 
 
+def summed_in_rows(values: tf.Tensor, tokens: tf.Tensor, vocab_size: int) -> tf.Tensor:
+    """The sum of each row's values by their tokens: float32 [..., L], int32 [..., L] → float32 [..., V].
+
+    A token that is negative, or beyond V - 1, counts nowhere. On a CPU the one-hot product takes 25 times as long.
+    """
+    shape, size = [*values.shape[:-1], vocab_size], values.shape[-1]
+    values, tokens = tf.reshape(values, [-1, size]), tf.reshape(tokens, [-1, size])
+    if tf.config.list_physical_devices("GPU"):
+        return tf.reshape(tf.matmul(values[:, None], tf.one_hot(tokens, vocab_size)), shape)
+    rows = values.shape[0]
+    places = tf.where((tokens < 0) | (tokens >= vocab_size), -1, tokens + vocab_size * tf.range(rows)[:, None])
+    flat = tf.reshape(values, [-1]), tf.reshape(places, [-1])
+    return tf.reshape(tf.math.unsorted_segment_sum(*flat, rows * vocab_size), shape)
+
+
 def look_up(embedding: keras.layers.Embedding, tokens: tf.Tensor) -> tf.Tensor:
     """The layer's rows of `tokens`, of 0..V-1: int32 [...] → float32 [..., E].
 
