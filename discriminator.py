@@ -38,13 +38,16 @@ def glorot_layer(inputs: int, units: int, seed: int) -> keras.layers.Dense:
     return layer
 
 
+KERAS = 0.05, glorot_layer  # the range of the embedding's initial weights, and what makes the other layers
+
+
 @dataclass(frozen=True)
 class Options:
     """The numbers that a discriminator is made from; each takes those that it knows.
 
     `dropout_keep_prob` is the share that dropout keeps in training, `l2` the weight of a penalty. `seed` decides the
     initial weights, and `copy` tells those of several discriminators of one run apart. `lags` and `offset` are of
-    additive discriminators.
+    additive discriminators; `init`, whose initial weights the paper's CNN has, is "authors" or "keras".
     """
 
     emb_dim: int = 32
@@ -57,6 +60,7 @@ class Options:
     copy: int = 0
     lags: tuple[int, ...] = (1,)
     offset: bool = False
+    init: str = "authors"
 
 
 class Discriminator(keras.layers.Layer):
@@ -176,7 +180,7 @@ class ConvolutionalDiscriminator(Discriminator):
     embedding_range, initialised = 1.0, staticmethod(authors_layer)  # what the weights begin with
 
     def __init__(self, spec: TokenSpec, options: Options):
-        """Makes and initialises the weights as the authors' code does.
+        """Makes and initialises the weights as the authors' code does, or with Keras' if `options.init` is "keras".
 
         E is `options.emb_dim`; the convolutions of `filter_sizes`, 1..T tokens, have `num_filters` each. Dropout is
         applied to the highway layer's outputs; `l2` is the weight of the output layer's penalty. Raises ValueError: the
@@ -187,6 +191,8 @@ class ConvolutionalDiscriminator(Discriminator):
         if len(filter_sizes) != len(num_filters) or not all(1 <= width <= spec.seq_len for width in filter_sizes):
             raise ValueError(f"{filter_sizes=} and {num_filters=} do not fit sequences of {spec.seq_len} tokens")
         self.emb_dim, self.filter_sizes, self.padded = emb_dim, filter_sizes, spec.end_token is not None
+        if options.init == "keras":
+            self.embedding_range, self.initialised = KERAS
         seeds = self.seeds()
         features = sum(num_filters)
         uniform = keras.initializers.RandomUniform(-self.embedding_range, self.embedding_range, next(seeds))

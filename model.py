@@ -383,7 +383,7 @@ def build(config: Config, spec: TokenSpec, sources: dict[str, dict[str, str]] | 
 
     def discriminators(copy: int) -> Discriminator:
         sizes = config.d_emb_dim, config.d_hidden_dim, config.d_filter_sizes, config.d_num_filters
-        more = config.seed, copy, config.d_lags, config.by_token
+        more: Any = (config.seed, copy, config.d_lags, config.by_token, config.d_init)
         return kind(spec, Options(*sizes, config.dropout_keep_prob, config.d_l2, *more))
 
     return SeqGAN(config, spec, discriminators if kind else None, loaded("reward", config, recorded), **data)

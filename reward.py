@@ -13,7 +13,7 @@ from discriminator import Discriminator
 from generator import Generator, Policy, PolicyCopy
 from rollout import Scorer
 from support.errors import UsageError
-from support.seeds import Purpose, key, uniforms
+from support.seeds import Purpose, key, permutation, uniforms
 
 ORDER = 3  # of BLEU: the longest n-gram
 NEVER = np.iinfo(np.int64).max  # no n-gram's number
@@ -43,6 +43,17 @@ def discriminator(parts: Parts) -> BatchScorer:
     assert parts.discriminator is not None
     d = parts.discriminator
     return lambda tokens, step: d.completion_probs(tokens, parts.rollout_num)
+
+
+def permuted(parts: Parts) -> BatchScorer:
+    """D(Y) of another sample of the batch, by a permutation a g-step: as D's rewards, without their information."""
+    of_batch = discriminator(parts)
+
+    def permuted_batch(tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+        score, order = of_batch(tokens, step), permutation(tokens.shape[0], key(parts.seed, Purpose.REWARD, step))
+        return lambda rollouts, prefix_len: tf.gather(score(rollouts, prefix_len), order, axis=1)
+
+    return permuted_batch
 
 
 def log_odds(parts: Parts) -> BatchScorer:

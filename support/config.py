@@ -296,6 +296,9 @@ class Config:
     d_lags: tuple[int, ...] = flag(
         (1,), "bigram, echo: how many places back the tokens that it compares stand", *OF_D, low=1
     )
+    d_init: str = flag(
+        "authors", "initial weights of the CNN: the authors' or Keras'", *OF_D, choices=("authors", "keras")
+    )
     d_emb_dim: int = flag(
         32, "size of the discriminator's token embedding; additive: also of its contexts", *OF_D, low=1
     )

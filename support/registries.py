@@ -72,7 +72,7 @@ POOLED_DEFAULTS = {  # by d_gain_valid of folk tunes, seed 0
 FILTERS = ("d_filter_sizes", "d_num_filters")
 
 DISCRIMINATORS = {
-    "cnn": DiscriminatorEntry("discriminator:ConvolutionalDiscriminator", "the paper's CNN", FILTERS),
+    "cnn": DiscriminatorEntry("discriminator:ConvolutionalDiscriminator", "the paper's CNN", (*FILTERS, "d_init")),
     "pooled": DiscriminatorEntry(
         "discriminator:PooledDiscriminator",
         "a CNN with max- and mean-pooling",
@@ -103,6 +103,7 @@ DISCRIMINATORS = {
 }
 REWARDS = {
     "discriminator": RewardEntry("reward:discriminator", "D(Y)", discriminator=True),
+    "permuted": RewardEntry("reward:permuted", "D(Y) of another sample of the batch, a control", discriminator=True),
     "log_odds": RewardEntry("reward:log_odds", "log D(Y) - log(1 - D(Y))", discriminator=True),
     "bleu": RewardEntry("reward:bleu", "BLEU-3 against the training set"),
     "optimal": RewardEntry("reward:optimal", "D*(Y) of the optimal discriminator (LSTM)", oracle=True),

@@ -172,8 +172,8 @@ def test_dropout_keeps_its_share_and_the_mean():
 
 
 def test_weights_start_from_the_authors_distributions():
-    def made(seed: int) -> ConvolutionalDiscriminator:
-        options = Options(emb_dim=30, filter_sizes=(3, 5), num_filters=(40, 60), seed=seed)
+    def made(seed: int, init: str = "authors") -> ConvolutionalDiscriminator:
+        options = Options(emb_dim=30, filter_sizes=(3, 5), num_filters=(40, 60), seed=seed, init=init)
         return ConvolutionalDiscriminator(TokenSpec(50, 20), options)
 
     network = made(3)
@@ -189,6 +189,11 @@ def test_weights_start_from_the_authors_distributions():
     assert not all(np.array_equal(a, b) for a, b in zip(again, other, strict=True))
     kernels = [dense.kernel.numpy().ravel()[:100] for dense in layers]
     assert not np.array_equal(kernels[0], kernels[1])
+    keras = made(3, "keras")
+    assert 0.049 < np.abs(keras.embedding.embeddings).max() <= 0.05
+    for dense in (*keras.convolutions, keras.output_layer):
+        bound = np.sqrt(6 / sum(dense.kernel.shape))  # Glorot and Bengio (2010)
+        assert 0.9 * bound < np.abs(dense.kernel.numpy()).max() <= bound and not dense.bias.numpy().any()
 
 
 @pytest.mark.parametrize(("sizes", "filters"), [((6,), (4,)), ((0,), (4,)), ((1, 2), (4,))])

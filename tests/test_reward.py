@@ -97,7 +97,7 @@ def values_of(model: SeqGAN) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(("beta", "end_token"), [(0, None), (BETA, 2)])
-@pytest.mark.parametrize("reward", [name for name in REWARDS if name != "random"])
+@pytest.mark.parametrize("reward", [name for name in REWARDS if name not in ("random", "permuted")])
 def test_the_expected_gradient_is_that_of_the_expected_reward_less_the_divergence(reward, beta, end_token):
     model = model_of(reward, *(["--kl_weight", str(beta)] if beta else []), end_token=end_token)
     sequences, scores = all_sequences(4, 3, end_token), scores_of(model)
@@ -179,6 +179,15 @@ def test_a_random_reward_is_a_function_of_seed_step_and_place(eagerly):
         assert abs(np.corrcoef(one, two)[0, 1]) < 0.1
 
 
+def test_permuted_rewards_are_those_of_other_samples(eagerly):
+    own, moved = (model_of(reward, "--batch_size", "50").g_step(STEP) for reward in ("discriminator", "permuted"))
+    np.testing.assert_array_equal(own.tokens, moved.tokens)
+    rows, others = own.rewards.numpy(), moved.rewards.numpy()
+    order = np.lexsort(rows.T), np.lexsort(others.T)
+    np.testing.assert_allclose(rows[order[0]], others[order[1]], atol=1e-6)  # whole rows, each once
+    assert (rows == others).all(axis=1).sum() < 10
+
+
 @pytest.mark.parametrize("reward", list(REWARDS))
 def test_rollouts_and_a_discriminator_exist_only_where_they_are_needed(eagerly, reward):
     def drawn(*flags: str) -> bool:
@@ -188,7 +197,11 @@ def test_rollouts_and_a_discriminator_exist_only_where_they_are_needed(eagerly, 
     assert drawn() == REWARDS[reward].rollouts == (reward not in ("constant", "random"))
     if not REWARDS[reward].rollouts:
         assert drawn("--kl_weight", "1")  # for the divergence
-    assert (model_of(reward).discriminator is not None) == (reward in ("discriminator", "log_odds"))
+    assert (
+        (model_of(reward).discriminator is not None)
+        == REWARDS[reward].discriminator
+        == (reward in ("discriminator", "permuted", "log_odds"))
+    )
     if reward == "constant":
         np.testing.assert_array_equal(model_of(reward).g_step(STEP).rewards, np.ones([4, 3]))
 

@@ -1,8 +1,9 @@
 """Trains, then leaves samples: `python -m tools.train_and_choose COUNT NAME [--FLAG VALUE ...]`, for train_*.sh.
 
-The flags are those of main.py. Once training has ended, and not by a signal, NAME in --log_dir gets COUNT samples. The
-discriminator chooses each among 16 candidates, and ranks them. Where it can't, as it has no gain, they are plain
-samples, and a line says so. Songs are in data/Nottingham as well, and the samples of tunes are ABC, too.
+The flags are those of main.py. Once training has ended, and not by a signal, NAME in --log_dir gets COUNT samples. An
+additive discriminator guides the generator where no adversarial phase follows. Else the discriminator chooses each
+among 16 candidates, and ranks them. Where it can't, as it has no gain, they are plain samples, and a line says so.
+Songs are in data/Nottingham as well, and the samples of tunes are ABC, too.
 
 main.py and tools/sample.py run in this process, so that a signal reaches the one at work and gives the exit status.
 """
@@ -11,6 +12,7 @@ import runpy
 import sys
 from pathlib import Path
 
+from support.config import discriminator_entry
 from support.errors import NoGain
 from support.parser import parse
 
@@ -34,7 +36,9 @@ def main(count: str, name: str, *flags: str) -> int:
         return status
     output = f"{Path(config.log_dir, name)}"
     sample = ["tools/sample.py", config.log_dir, "-n", count, "-o", output, *(["--abc"] if music else [])]
-    status = run(*sample, "--candidates", "16", "--rank")
+    guides = config.trains_discriminator and discriminator_entry(config.discriminator).additive
+    how = ["--guide"] if guides and not config.total_epochs else ["--candidates", "16", "--rank"]
+    status = run(*sample, *how)
     if status == NoGain.status:
         print(f"{output}: plain samples, as the discriminator can't choose", file=sys.stderr)
         status = run(*sample)
