@@ -13,8 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from generator import TokenSpec
+from support import own_code
 from support.errors import UsageError
 from support.lookup import look_up
+from support.registries import DISCRIMINATORS
 from support.seeds import Purpose, dropout, fold, permutation, variable_seed
 
 FAKE, REAL = 0, 1  # the classes of the softmax
@@ -167,6 +169,19 @@ def tried(discriminator: Discriminator) -> Discriminator:
         what = f"{type(discriminator).__name__} makes {later} weights after its constructor"
         raise UsageError(f"--discriminator: {what}; build each layer there, with layer.build(shape)")
     return discriminator
+
+
+def discriminator_of(name: str, source: dict[str, str] | None = None) -> Callable[[TokenSpec, Options], Discriminator]:
+    """The class that --discriminator names: of the registry, or a user's own, of which `source` is on record.
+
+    Raises UsageError: a user's own can't be used.
+    """
+    if not own_code.is_own(name):
+        return DISCRIMINATORS[name].load()
+    found = own_code.load("--discriminator", name, source)
+    if not (isinstance(found, type) and issubclass(found, Discriminator)):
+        raise UsageError(f"--discriminator {name}: not a subclass of discriminator.Discriminator")
+    return lambda spec, options: tried(found(spec, options))
 
 
 class ConvolutionalDiscriminator(Discriminator):

@@ -93,7 +93,7 @@ def algorithm_1(config: Config, data: Dataset, seqgan: SeqGAN, run: Training) ->
         for step in run.steps("d"):
             result = seqgan.d_step(data.real(int(step)), step)
             run.record(d_loss=result.loss, d_acc=result.accuracy)
-        if seqgan.guidance and config.d_steps and run.due:
+        if seqgan.guidance and config.d_steps and (run.due or seqgan.guidance.copy):
             seqgan.guidance.choose_eta()
 
 
@@ -131,7 +131,7 @@ def run(config: Config, makers: Makers) -> int:
         print(data.introduction(), flush=True)
         objective = Objective(config.objective, data.decode, sources["objective"]) if config.objective else None
         given = {"oracle": data.oracle, "references": data.references, "validation": data.validation}
-        seqgan = makers.seqgan(config, data.spec, sources, objective=objective, **given)
+        seqgan = makers.seqgan(config, data.spec, sources, objective=objective, batches=data.mle_batches, **given)
         needs_eta = seqgan.guidance and (config.g_update == "fold" or not config.guide_eta)
         if needs_eta and not len(data.validation()):
             which = "--g_update fold" if config.g_update == "fold" else "--guide_eta 0"

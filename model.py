@@ -1,5 +1,6 @@
 """SeqGAN's updates: how one step of each kind changes the networks. When they happen is main.py's affair."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,19 +8,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from discriminator import FAKE, REAL, Discriminator, Options, passes_over, tried
+from discriminator import FAKE, REAL, Discriminator, Options, discriminator_of, passes_over
 from generator import Generator, Policy, PolicyCopy, TokenSpec, average_lag, sample_many
 from guidance.additive import AdditiveDiscriminator
+from guidance.distilling import Distillation
 from guidance.guided import Guidance
 from guidance.learning import surrogate
-from reward import BatchScorer, Parts, Reward, of_function
+from reward import BatchScorer, Parts, Reward, reward_of
 from rollout import RolloutPolicy, action_values, advantages_of
-from support import own_code
 from support.config import Config
-from support.errors import UsageError
 from support.objective import Objective
 from support.optimizers import adam, rate
-from support.registries import DISCRIMINATORS, REWARDS
 from support.seeds import Purpose, key, uniforms
 
 GRADIENT_NORM = 5.0  # to which a generator gradient is clipped, as in the authors' code
@@ -59,6 +58,7 @@ class SeqGAN:
         oracle: Policy | None = None,
         references: Callable[[], np.ndarray] | None = None,
         validation: Callable[[], np.ndarray] | None = None,
+        batches: Callable[[int], tf.Tensor] | None = None,
         objective: Objective | None = None,
     ):
         """Builds everything that is trained.
@@ -67,7 +67,7 @@ class SeqGAN:
         which all but --g_update fold need the first alone; None trains none. `reward` is a function of `reward.py`.
         `oracle` is the distribution of the real data, and `references` returns the training set, int32 [n, T]: both for
         the rewards that need them. `validation` returns real sequences, int32 [n, T], on which η is chosen where a
-        discriminator guides.
+        discriminator guides. `batches` are those of an epoch of maximum likelihood, int32 [n, B, T], for distilling.
         """
         self.config, self.objective = config, objective
         self.generator = Generator(
@@ -96,8 +96,8 @@ class SeqGAN:
         self.guidance: Guidance | None = None
         if discriminators and isinstance(self.discriminator, AdditiveDiscriminator):
             folds = [discriminators(k + 1) for k in range(config.total_epochs)] if config.g_update == "fold" else []
-            eta = config.guide_eta or None
-            self.guidance = Guidance(self.policy, self.discriminator, folds, eta, validation, config.jit)
+            given = folds, config.guide_eta or None, validation, config.jit
+            self.guidance = Guidance(self.policy, self.discriminator, *given, copies=config.g_update == "distil")
             self.policy = self.guidance.policy
             self._d_optimizer_at_first = [variable.numpy() for variable in self.d_optimizer.variables]
         parts = Parts(self.generator, self.discriminator, oracle, references, config.rollouts_drawn, config.seed)
@@ -112,6 +112,10 @@ class SeqGAN:
         self.g_step: Callable[[tf.Tensor], PolicyGradientStep] = self.sampled_step
         if config.g_update == "fold":
             self.g_step = self._fold
+        elif self.guidance and config.g_update == "distil":
+            update = functools.partial(self._update_generator, self.g_optimizer)
+            distil = Distillation(config, self.generator, self.guidance.guided, batches, update)
+            self.g_step = lambda step: PolicyGradientStep(*distil.step(step))
         elif objective and config.objective_share:
             self.g_step = self._scored_step
         self.d_step = self._compiled(self._d_step)
@@ -379,22 +383,14 @@ def build(config: Config, spec: TokenSpec, sources: dict[str, dict[str, str]] | 
     arguments of `SeqGAN`. Raises UsageError: a user's own code can't be used.
     """
     recorded = sources or {}
-    kind: Any = loaded("discriminator", config, recorded) if config.trains_discriminator else None
+    named = config.discriminator, recorded.get("discriminator")
+    kind: Any = discriminator_of(*named) if config.trains_discriminator else None
 
     def discriminators(copy: int) -> Discriminator:
         sizes = config.d_emb_dim, config.d_hidden_dim, config.d_filter_sizes, config.d_num_filters
         more: Any = (config.seed, copy, config.d_lags, config.by_token, config.d_init)
         return kind(spec, Options(*sizes, config.dropout_keep_prob, config.d_l2, *more))
 
-    return SeqGAN(config, spec, discriminators if kind else None, loaded("reward", config, recorded), **data)
-
-
-def loaded(flag: str, config: Config, sources: dict[str, dict[str, str]]) -> Any:
-    """What --discriminator or --reward names: of the registry, or a user's own; raises UsageError."""
-    name = getattr(config, flag)
-    if not own_code.is_own(name):
-        return (DISCRIMINATORS if flag == "discriminator" else REWARDS)[name].load()
-    found = own_code.load(f"--{flag}", name, sources.get(flag))
-    if flag == "discriminator" and not (isinstance(found, type) and issubclass(found, Discriminator)):
-        raise UsageError(f"--discriminator {name}: not a subclass of discriminator.Discriminator")
-    return of_function(found) if flag == "reward" else lambda *given: tried(found(*given))
+    return SeqGAN(
+        config, spec, discriminators if kind else None, reward_of(config.reward, recorded.get("reward")), **data
+    )

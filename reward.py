@@ -12,7 +12,9 @@ import tensorflow as tf
 from discriminator import Discriminator
 from generator import Generator, Policy, PolicyCopy
 from rollout import Scorer
+from support import own_code
 from support.errors import UsageError
+from support.registries import REWARDS
 from support.seeds import Purpose, key, permutation, uniforms
 
 ORDER = 3  # of BLEU: the longest n-gram
@@ -128,6 +130,14 @@ def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[Parts],
         return lambda tokens, step: score
 
     return make
+
+
+def reward_of(name: str, source: dict[str, str] | None = None) -> Callable[[Parts], BatchScorer]:
+    """The function that --reward names: of the registry, or a user's own, of which `source` is on record.
+
+    Raises UsageError: a user's own can't be used.
+    """
+    return of_function(own_code.load("--reward", name, source)) if own_code.is_own(name) else REWARDS[name].load()
 
 
 class Reward:

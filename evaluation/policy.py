@@ -68,8 +68,16 @@ class MeasuredPolicy:
         Both along the same `samples`, whose random numbers `epoch` picks; `pretrained` is G₀. Raises UsageError: the
         objective fails.
         """
+        tokens, divergence = self.divergence(pretrained, samples, epoch)
+        return {"objective": mean_and_error(objective.score(tokens)), "kl_to_pretrained": mean_and_error(divergence)}
+
+    def divergence(self, other: Policy | None, samples: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Samples, int32 [samples, T], and KL(policy ‖ other) along them, float32 [samples], nats per sequence.
+
+        `epoch` picks the random numbers.
+        """
         rows = min(samples, SAMPLE_ROWS)
         chunks = range(-(-samples // rows))
-        parts = [self._divergence(pretrained, rows, tf.constant(epoch), tf.constant(chunk)) for chunk in chunks]
-        tokens, divergence = (np.concatenate(values)[:samples] for values in zip(*parts, strict=True))
-        return {"objective": mean_and_error(objective.score(tokens)), "kl_to_pretrained": mean_and_error(divergence)}
+        parts = [self._divergence(other, rows, tf.constant(epoch), tf.constant(chunk)) for chunk in chunks]
+        tokens, nats = (np.concatenate(values)[:samples] for values in zip(*parts, strict=True))
+        return tokens, nats

@@ -81,6 +81,7 @@ class Evaluation:
         columns += guided_columns(columns) if self.guided else ()
         if self.discriminator and self.evaluator.settings.candidates:
             columns += resampled_columns(own)
+        columns += ("kl_of_teacher",) if self.guidance and self.guidance.copy else ()
         for name in columns:
             parse(name)
         return columns
@@ -111,6 +112,9 @@ class Evaluation:
         if self.guided and self.guidance and of_discriminator:
             figures["guide_eta"] = float(self.guidance.eta.numpy()), math.nan
             of_guided = self._of(self.guided, epoch, due, since_pretrained)
+            if self.guidance.copy:
+                _, nats = self.guided.divergence(self.policy.policy, evaluator.settings.samples, epoch)
+                figures["kl_of_teacher"] = mean_and_error(nats)
             own = guided_columns(of_guided)
             figures |= {f"{name}_guided": pair for name, pair in of_guided.items() if f"{name}_guided" in own}
         return figures

@@ -9,7 +9,7 @@ import tensorflow as tf
 from scipy.optimize import minimize_scalar
 
 from discriminator import Discriminator
-from generator import Policy, State, in_chunks
+from generator import Generator, Policy, PolicyCopy, State, in_chunks
 from guidance.additive import AdditiveDiscriminator
 from support.errors import UsageError
 
@@ -90,11 +90,13 @@ class Guidance:
         eta: float | None,
         validation: Callable[[], np.ndarray] | None,
         jit: bool,
+        copies: bool = False,
     ):
         """Guides `policy` by `discriminator`, after `folds`, one for each round of --g_update fold.
 
         `eta` is η, or None where it is chosen on `validation`, which returns real sequences, int32 [n, T]; `jit`
-        compiles with XLA.
+        compiles with XLA. With `copies` it is a copy of the policy that is guided, the teacher of --g_update distil; it
+        takes the policy's weights in when η is chosen.
         """
         self.discriminator, self.given, self._validation = discriminator, eta, validation
         self.eta = tf.Variable(eta or 1.0, trainable=False)
@@ -103,8 +105,9 @@ class Guidance:
             assert isinstance(fold, AdditiveDiscriminator)
             self.folds += (GuidedPolicy(policy, fold, tf.Variable(0.0, trainable=False)),)
             policy = self.folds[-1]
-        self.policy = policy  # what is guided
-        self.guided = guided = GuidedPolicy(policy, discriminator, self.eta)
+        self.policy = policy
+        self.copy = PolicyCopy(policy, "teacher") if copies and isinstance(policy, Generator) else None
+        self.guided = guided = GuidedPolicy(self.copy or policy, discriminator, self.eta)
 
         def mean_nll(tokens: tf.Tensor) -> tf.Tensor:  # nats per token
             nats = in_chunks(lambda part: -tf.reduce_sum(guided.log_probs(part), axis=1), tokens)
@@ -119,7 +122,7 @@ class Guidance:
 
     def state(self) -> dict[str, Any]:
         """What training changes, by its names in a checkpoint."""
-        state: dict[str, Any] = {"guide_eta": self.eta}
+        state: dict[str, Any] = {"guide_eta": self.eta} | ({"teacher": self.copy} if self.copy else {})
         for k, guide in enumerate(self.folds):
             state |= {f"fold{k}": guide.discriminator, f"fold{k}_eta": guide.eta}
         return state
@@ -136,6 +139,8 @@ class Guidance:
 
         Raises UsageError: the validation set is empty.
         """
+        if self.copy and isinstance(self.policy, Generator):
+            self.copy.follow(self.policy)
         if self.given is None:
             sequences = tf.constant(self.validation())
 

@@ -222,7 +222,13 @@ class Config:
     scheduled_sampling: float = flag(
         0.0, "growth per epoch of the share of own tokens read in pretraining (paper: 0.002)", PRETRAINED, low=0, high=1
     )
-    g_lr: float = flag(0.01, "Adam's learning rate of the policy gradient, and of --mle_steps", *GRADIENT, low=0)
+    g_lr: float = flag(
+        0.01,
+        "Adam's learning rate of the generator in the adversarial phase, that of --mle_steps included",
+        ADVERSARIAL,
+        on("g_update", "sampled", "expected", "distil"),
+        low=0,
+    )
     average: float = flag(
         0.0, "decay of a moving average of the generator's weights, which is evaluated; 0: none", low=0, high=0.999999
     )
@@ -253,6 +259,9 @@ class Config:
         high=1,
     )
     g_update: str = flag("sampled", f"g-step; {explained(G_UPDATES)}", ADVERSARIAL, choices=G_UPDATES)
+    distil_real: float = flag(
+        0.5, "share of real sequences in a batch; the teacher draws the others", on("g_update", "distil"), low=0, high=1
+    )
     rollout_num: int = flag(
         16,
         "N, rollouts per prefix; 0: the reward of the sample itself; bleu: 1 unless given",
@@ -365,7 +374,7 @@ class Config:
     @property
     def rollouts_drawn(self) -> int:
         """Rollouts a prefix: none where nothing tells one completion from another."""
-        if self.g_update == "fold":
+        if self.g_update in ("fold", "distil"):
             return 0
         return self.rollout_num if self.reward_entry.rollouts or self.kl_weight or self.objective_share else 0
 
@@ -489,6 +498,10 @@ def check_update(config: Config) -> None:
         raise UsageError(f"{update} needs --reward log_odds, whose part for each next token is known")
     if config.g_update == "fold" and not (config.pretrain_d_epochs and (config.d_steps or config.total_epochs == 1)):
         raise UsageError(f"{update} trains a discriminator a round: --pretrain_d_epochs and --d_steps are 1 or more")
+    if config.g_update == "distil" and not config.pretrain_d_epochs:
+        raise UsageError(f"{update} learns from what a discriminator guides: --pretrain_d_epochs is 1 or more")
+    if config.g_update == "distil" and config.kl_weight:
+        raise UsageError(f"{update} has no reward: --kl_weight is 0")
     if config.g_update == "fold" and (config.g_steps > 1 or config.mle_steps or config.kl_weight):
         raise UsageError(f"{update} changes no weight of the generator: --g_steps is 1, --mle_steps and --kl_weight 0")
 

@@ -29,7 +29,7 @@ AFTER_PRETRAINING = {
     *("pretrain_d_epochs", "total_epochs", "g_steps", "d_steps", "d_epochs", "g_lr", "mle_steps", "cosine_decay"),
     *("reward", "kl_weight", "rollout_num", "rollout_lag", "baseline", "objective", "objective_weight", "g_update"),
     *("discriminator", "guide_eta", "d_hidden_dim", "d_draws", "d_emb_dim", "d_filter_sizes", "d_num_filters"),
-    *("dropout_keep_prob", "d_l2", "d_lr", "d_batch_size", "d_loss", "d_lags", "d_init"),
+    *("dropout_keep_prob", "d_l2", "d_lr", "d_batch_size", "d_loss", "d_lags", "d_init", "distil_real"),
 }
 # Nor do the curves that it leaves depend on what may change, but for what they are measured on. --eval_every says where
 # they have points, each of which is the same whatever it is.

@@ -15,7 +15,7 @@ from support.config import FIELDS, SECTIONS, Config, check, check_effect, discri
 from support.config_file import trained
 from support.errors import UsageError, first_line
 from support.own_code import is_own
-from support.presets import FOLD_DEFAULTS, PRESETS
+from support.presets import PRESETS, UPDATE_DEFAULTS
 
 EPILOG = """an example, a minute on two cores:
   python main.py --preset quick
@@ -209,13 +209,13 @@ def defaults_of(given: dict[str, Any]) -> dict[str, Any]:
     Raises UsageError: the class that --discriminator names can't be loaded.
     """
     defaults = PRESETS[given.get("preset", "default")]
-    asked = given.get("discriminator")
+    asked, brought = given.get("discriminator"), []
     if asked and asked != defaults.get("discriminator"):  # or it is as the preset has it
-        entry = discriminator_entry(asked)
-        both = dict.fromkeys([*defaults.get("cosine_decay", ()), *entry.defaults.get("cosine_decay", ())])
-        defaults = defaults | entry.defaults | {"cosine_decay": tuple(both)}
-    if given.get("g_update") == "fold":
-        defaults = defaults | FOLD_DEFAULTS
+        brought.append(discriminator_entry(asked).defaults)
+    brought.append(UPDATE_DEFAULTS.get(given.get("g_update", ""), {}))
+    for more in brought:
+        both = dict.fromkeys([*defaults.get("cosine_decay", ()), *more.get("cosine_decay", ())])
+        defaults = defaults | more | {"cosine_decay": tuple(both)}
     if (defaults | given).get("reward") == "bleu":
         defaults = defaults | {"rollout_num": 1}  # as in the paper's baseline
     if (defaults | given).get("total_epochs") == 0:  # a discriminator is of no use then, unless it is asked for

@@ -171,8 +171,11 @@ MOLECULES = {
     "baseline": "batch",
     "g_lr": 0.0005,
 }
-# Defaults of --g_update fold, whatever the preset.
-FOLD_DEFAULTS = {"total_epochs": 2, "d_steps": 1, "g_steps": 1, "mle_steps": 0, "kl_weight": 0.0}
+# Defaults of a --g_update, whatever the preset.
+UPDATE_DEFAULTS: dict[str, dict[str, Any]] = {
+    "fold": {"total_epochs": 2, "d_steps": 1, "g_steps": 1, "mle_steps": 0, "kl_weight": 0.0},
+    "distil": {"total_epochs": 1200, "d_steps": 0, "g_lr": 0.001, "cosine_decay": ("g",), "kl_weight": 0.0},
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": PAPER,

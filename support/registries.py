@@ -120,6 +120,7 @@ G_UPDATES = {
     "sampled": Entry("model:SeqGAN.sampled_step", "the paper's policy gradient"),
     "expected": Entry("model:SeqGAN.sampled_step", "its sum over all next tokens"),
     "fold": Entry("model:SeqGAN.fold", "the guided generator becomes the generator"),
+    "distil": Entry("guidance.distilling:Distillation", "the generator learns the guided one"),
 }
 
 

@@ -172,10 +172,10 @@ def train(argv: Sequence[str], makers: program.Makers | None = None) -> int:
 def shared_seqgan(config: Config, spec: TokenSpec, sources: dict | None = None, **given: Any) -> SeqGAN:
     """What `model.build` makes of these arguments, with what was compiled for them before; see above.
 
-    One with an objective that decodes by its data is made afresh.
+    One with an objective that decodes by its data, or that reads batches of it, is made afresh.
     """
     objective = given.get("objective")
-    if objective and objective.decode.__func__ is not Dataset.decode:
+    if config.g_update == "distil" or (objective and objective.decode.__func__ is not Dataset.decode):
         return build(config, spec, sources, **given)
     used = {"references": config.reward == "bleu", "validation": config.trains_discriminator}
     rows = {name: given[name]() for name, needed in used.items() if needed and name in given}  # the same where they are

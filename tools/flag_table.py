@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from support.config import FIELDS, SECTIONS
-from support.presets import FOLD_DEFAULTS, PRESETS
+from support.presets import PRESETS, UPDATE_DEFAULTS
 from support.registries import DISCRIMINATORS
 
 HEAD = """# Flags
@@ -18,7 +18,7 @@ flags that have no effect beside the others are refused.
 """
 # What flags start from, by what brings it: a preset, or another flag.
 BROUGHT = PRESETS | {f"`--discriminator {name}`": entry.defaults for name, entry in DISCRIMINATORS.items()}
-BROUGHT |= {"`--g_update fold`": FOLD_DEFAULTS}
+BROUGHT |= {f"`--g_update {name}`": brought for name, brought in UPDATE_DEFAULTS.items()}
 
 
 def shown(value: object) -> str:

@@ -1,0 +1,72 @@
+"""Distilling: the gradient by enumeration, padding, and what a g-step and a round do."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import BIGRAM, all_sequences, probabilities, random_generator, train
+from fault_injection import timeless_rows
+from test_token_loss import made
+
+from guidance.additive import BigramDiscriminator
+from guidance.distilling import divergence
+from guidance.guided import GuidedPolicy
+from tools.restored import restore
+
+ENDS = pytest.mark.parametrize("end_token", [None, 1], ids=["one length", "unequal lengths"])
+
+
+@ENDS
+def test_the_gradient_along_the_teachers_sequences_is_that_of_the_divergence(end_token):
+    """Every sequence is weighed by its probability under the teacher."""
+    student, base = (random_generator(seed=seed, end_token=end_token) for seed in (1, 2))
+    teacher = GuidedPolicy(base, made(BigramDiscriminator, end_token=end_token), tf.Variable(0.7))
+    tokens, t = tf.constant(all_sequences(4, 3, end_token)), probabilities(teacher)
+    with tf.GradientTape() as tape:
+        crossed, apart = divergence(student, teacher, tokens)
+        loss = tf.reduce_sum(crossed * t[:, None])
+    with tf.GradientTape() as exact:
+        log_g = tf.reduce_sum(student.log_probs(tokens), axis=1)
+        kl = tf.reduce_sum(t * (np.log(t) - log_g))
+    assert float(tf.reduce_sum(apart * t[:, None])) == pytest.approx(float(kl), rel=1e-4)
+    assert (crossed.numpy()[tokens.numpy() == 4] == 0).all() and (apart.numpy() >= -1e-6).all()
+    variables = student.trainable_variables
+    for mine, its in zip(tape.gradient(loss, variables), exact.gradient(kl, variables), strict=True):
+        np.testing.assert_allclose(mine, its, atol=2e-5)
+    assert np.linalg.norm(tf.concat([tf.reshape(g, [-1]) for g in exact_gradients(student, tokens, t)], 0)) > 0.05
+
+
+def exact_gradients(student, tokens, weights) -> list:
+    """Of the cross-entropy with the sequences' weights, for the size of the comparison above."""
+    with tf.GradientTape() as tape:
+        loss = -tf.reduce_sum(weights * tf.reduce_sum(student.log_probs(tokens), axis=1))
+    return tape.gradient(loss, student.trainable_variables)
+
+
+@ENDS
+def test_a_student_that_is_its_teacher_has_no_gradient(end_token):
+    student = random_generator(end_token=end_token)
+    tokens = tf.constant(all_sequences(4, 3, end_token)[::3])
+    with tf.GradientTape() as tape:
+        crossed, apart = divergence(student, student, tokens)
+    np.testing.assert_allclose(apart, np.zeros(apart.shape), atol=1e-6)
+    for gradient in tape.gradient(crossed, student.trainable_variables):
+        np.testing.assert_allclose(gradient, np.zeros(gradient.shape), atol=1e-5)
+
+
+@pytest.mark.parametrize("d_steps", [0, 1])
+def test_the_generator_learns_the_guided_one_which_a_new_discriminator_makes_anew(tmp_path, eagerly, d_steps):
+    """Without d-steps the teacher stays, and the divergence from it falls; with them it takes the student in."""
+    words = f"--g_update distil --total_epochs 30 --d_steps {d_steps} --g_lr 0.05 --d_lr 0.3 --pretrain_d_epochs 20"
+    more = "--eval_every 30 --guide_eta 1 --distil_real 0.25 --batch_size 16"
+    folders = ["--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval")]
+    assert train([*BIGRAM, *words.split(), *more.split(), *folders]) == 0
+    divergences = [float(row["kl_of_teacher"]) for row in timeless_rows(tmp_path / "eval") if row["kl_of_teacher"]]
+    seqgan, before = (restore(tmp_path / "train", *which).seqgan for which in ((), ("pretrained",)))
+    teacher, student = probabilities(seqgan.guidance.copy), probabilities(seqgan.generator)
+    if d_steps:
+        np.testing.assert_array_equal(teacher, student)
+    else:
+        np.testing.assert_array_equal(teacher, probabilities(before.generator))
+        assert divergences[-1] < 0.3 * divergences[0]
+        kl = [float((t := probabilities(seqgan.guidance.guided)) @ np.log(t / g)) for g in (teacher, student)]
+        assert divergences[-1] == pytest.approx(kl[1], rel=0.3) and kl[1] < 0.3 * kl[0]
