@@ -510,3 +510,24 @@ def test_how_a_tool_ends_where_something_cannot_be_used(capsys, error, output, l
     with pytest.raises(SystemExit) as stop, parser.failing_in_one_line(output):
         raise error
     assert stop.value.code == 2 and capsys.readouterr().err == f"tool.py: error: {line}\n"
+
+
+def test_a_tool_whose_output_nobody_takes():
+    """A full disk is an error, a reader that has seen enough is none; Ctrl-C ends it without a traceback."""
+    code = "import os, signal; from support.streams import run_tool; run_tool(lambda: {} or 0)"
+    raised = "os.kill(os.getpid(), signal.SIGINT)"
+    full = (2, "-c: error: stdout: No space left on device\n")
+    for words, way, expected in (
+        ("print('±')", "> /dev/full", full),
+        ("exit(print('±'))", "> /dev/full", full),
+        ("print('±')", ">&-", (0, "")),
+        ("print('±' * 10**6)", "| true", (0, "")),
+        (raised, "", (130, "")),
+    ):
+        command = f"{shlex.join([sys.executable, '-c', code.format(words)])} {way}; exit ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
+        assert (done.returncode, done.stderr) == expected, (words, way)
+    apart = {"main.py", "tools/sweep.py", "tools/train_and_choose.py"}  # which go on without a reader
+    paths = [path for path in ROOT.glob("*/*.py") if path.parent.name != "tests"]
+    tools = {str(path.relative_to(ROOT)): text for path in paths if "\nif __name__" in (text := path.read_text())}
+    assert [name for name, text in tools.items() if not text.endswith("    run_tool(main)\n")] == sorted(apart)[1:]

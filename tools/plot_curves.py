@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from evaluation.metrics import axis_title, title
 from runs.directories import METRICS
 from support.parser import Parser, new_file
+from support.streams import run_tool
 
 PANELS = ("nll", "nll_test", "nll_valid", "g_entropy")
 CURVES = ("nll", "nll_test", "g_entropy")  # of a study, where its table does not say; and the panels with a floor
@@ -267,4 +268,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

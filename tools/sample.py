@@ -33,7 +33,7 @@ from support.objective import Objective
 from support.parser import Parser, number
 from support.seeds import Purpose, fold, key, uniforms
 from support.statistics import mean_and_error
-from support.streams import escape_unprintable
+from support.streams import run_tool
 from tools.restored import Restored, restore
 
 ROWS = 256  # samples drawn at once; the same whatever -n, so that more samples begin with the fewer
@@ -290,7 +290,6 @@ def sample(asked: Namespace, run: Restored) -> None:
         samples = (rows[:, len(prefix) :] for rows in samples)
     if music:
         told = write_tunes(samples, run, asked)
-        escape_unprintable()
         print(told)
     else:
         write_lines(samples, vocabulary, asked.output)
@@ -351,4 +350,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

@@ -42,7 +42,7 @@ from support.errors import NoGain, UsageError
 from support.parser import Parser, new_file, number
 from support.seeds import Purpose, numpy_rng
 from support.statistics import Figures, mean_and_error, ratio_and_error
-from support.streams import escape_unprintable, keep_writing
+from support.streams import run_tool
 from tools.plot_curves import picture, read_run, short_names
 from tools.report import PAIRS, REAL, draw_samples, samples
 from tools.restored import restore
@@ -364,15 +364,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         real = first.real if first else {}
         content = points_text([*rows, *paths, *([{"run": REAL, **with_errors(real)}] if real else [])])
         frame = read_table(arguments.csv or Path("points"), content, POINT)
-        escape_unprintable()
-        print(samples(frame))
         if arguments.csv:
             write_whole(arguments.csv, content)
         if arguments.output:
             draw_samples(arguments.output, frame, pairs=OBJECTIVE_PAIRS if numbers or betas else PAIRS)
+    print(samples(frame))
     return 0
 
 
 if __name__ == "__main__":
-    keep_writing()
-    sys.exit(main())
+    run_tool(main)
