@@ -166,7 +166,7 @@ def write_tunes(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     """Writes tunes, int32 [n, T] each portion, to the file or folder of -o, or to a folder in --log_dir; says where.
 
     With --abc they are ABC, too, and on a page. In a folder they replace the songs of an earlier call, and nothing
-    else. Raises UsageError: -o is one file for several files, or a file of another kind; or as `write_songs`.
+    else. Raises UsageError: -o is a file that is there, for several files, or of another kind; or as `write_songs`.
     """
     output, count, logdir, grid = asked.output, asked.n, asked.logdir, grid_of(run.config)
     folder, one_file = output or logdir / "samples", bool(output and output.suffix and not output.is_dir())
@@ -175,6 +175,8 @@ def write_tunes(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     if one_file and (count > 1 or asked.abc):
         why = "--abc needs a folder, as it writes several files" if asked.abc else f"-n {count} tunes need a folder"
         raise UsageError(f"-o {output}: {why}" + ", or -n 1" * (not asked.abc))
+    if one_file and os.path.lexists(output):
+        raise UsageError(f"-o {output}: is there; choose another name, or a folder")
     grid = played(grid, recorded_tempo(logdir / TEMPO)) if grid.beats else grid
     tunes = (tokens for rows in samples for tokens in rows)
     told = f"{count} tune{'s' * (count != 1)} in {folder}" + f"/sample{'*' if count > 1 else '0'}.mid" * (not one_file)

@@ -13,9 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from data.music.midi import MAX_FILE_BYTES, read_melody
-from data.music.songs import written_songs
 from data.music.tokens import Grid, trim
-from runs.directories import METRICS, write_whole
+from runs.directories import METRICS, write_whole, written_songs
 from support.config_file import CONFIG
 from support.errors import DataError
 
