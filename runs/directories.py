@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from support import config_file
-from support.config import FIELDS, Config, lacking
+from support.config import FIELDS, VOCABULARY, Config, lacking
 from support.config_file import CONFIG, FREE_TO_CHANGE, differences, from_flags, read_config
 from support.errors import UsageError
 from support.own_code import is_own
@@ -21,7 +21,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-CHECKPOINTS, METRICS, VOCABULARY = "checkpoints", "metrics.csv", "vocabulary.json"
+CHECKPOINTS, METRICS = "checkpoints", "metrics.csv"
 MEDIA, TEMPO = "media", "tempo.json"
 TAKEN = "another process is training there"
 PRETRAINED = "pretrained"  # the mark of the checkpoint at the end of the generator's pretraining

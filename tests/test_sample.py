@@ -401,6 +401,7 @@ BAD = [
     ("absent", [], "absent: no run (there is no config.json)"),
     ("", [], "no run"),
     ("text", ["--objective", "none.py:f"], "--objective none.py: No such file or directory"),
+    ("text", ["--objective", "RUNS/chance.py:f"], "for one sequence; a score may depend on that sequence alone"),
     ("text", ["--objective", "none.py"], "--objective none.py: not a FILE.py:NAME"),
     ("text", ["--objective", ""], "not a FILE.py:NAME"),
     ("text", ["--objective", "a.py:f", "--eta", "1", "--candidates", "2"], "--eta is of the discriminator"),
@@ -412,6 +413,8 @@ BAD = [
 
 @pytest.mark.parametrize(("run", "flags", "why"), BAD)
 def test_what_cannot_be_sampled(runs, capsys, run, flags, why):
+    (runs / "chance.py").write_text("import random\ndef f(lines):\n    return [random.random() for _ in lines]\n")
+    flags = [flag.replace("RUNS", str(runs)) for flag in flags]
     assert why.replace("RUNS", str(runs)) in refused(capsys, runs / run, *flags)
 
 

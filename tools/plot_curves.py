@@ -55,10 +55,8 @@ def read_run(directory: str | Path) -> pd.DataFrame:
         if len({line.count(b",") for line in whole.splitlines()}) > 1:  # pandas fills or cuts such a row
             raise ValueError
         frame = pd.read_csv(io.BytesIO(whole or b"epoch,phase"), dtype=str)
-        return frame.astype({name: float for name in frame.columns if name != "phase"}).astype(
-            {"epoch": int, "phase": str}
-        )
-    except (ValueError, KeyError):
+        return frame.astype(dict.fromkeys(frame.columns, float) | {"epoch": int, "phase": str})
+    except (ValueError, KeyError, OverflowError):
         raise ValueError(f"{path}: not a table of epoch, phase and figures") from None
 
 

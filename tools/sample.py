@@ -26,7 +26,8 @@ from data.text import Vocabulary, tokenise
 from generator import Excluding, Place, Policy, State, Tempered, in_chunks
 from guidance.choosing import Weighing, keep_one
 from runs.checkpoints import BEST
-from runs.directories import PRETRAINED, TEMPO, VOCABULARY, write_whole
+from runs.directories import PRETRAINED, TEMPO, write_whole
+from support.config import VOCABULARY
 from support.device import configure_tensorflow
 from support.errors import UsageError
 from support.objective import Objective
@@ -272,8 +273,8 @@ def sample(asked: Namespace, run: Restored) -> None:
     samples = drawn(asked.n)
     if asked.objective is not None:
         decode = (lambda rows: list(to_pitches(rows))) if music else vocabulary.decode if vocabulary else list
-        score = Objective(asked.objective, decode).score
-        samples = ranked(drawn(asked.n * asked.candidates), score, asked.candidates, asked.rank, "objective")
+        objective = Objective(asked.objective, decode)
+        samples = ranked(drawn(asked.n * asked.candidates), objective.check, asked.candidates, asked.rank, "objective")
     elif asked.candidates > 1 or asked.rank:
         flag = "--candidates" if asked.candidates > 1 else "--rank"
         discriminator = run.check_trained(flag)
