@@ -24,7 +24,7 @@ EPILOG = """an example, a minute on two cores:
 README.md leads to all pages: docs/training.md has the phases and rewards, docs/flags.md these tables with all presets.
 --preset NAME --help shows the defaults of a preset."""
 VERSION = "2.0.0"
-LARGEST = (2 - 2**-23) * 2.0**127  # of float32, in which all is computed
+SMALLEST, LARGEST = 2.0**-126, (2 - 2**-23) * 2.0**127  # of float32, in which all is computed
 MOST = 10**6  # of anything counted, unless a flag says otherwise
 
 
@@ -114,8 +114,8 @@ def number(kind: type, low: float | None, high: float | None):
             value = kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not {'an integer' if kind is int else 'a number'}") from None
-        if kind is float and not abs(value) <= LARGEST:
-            raise argparse.ArgumentTypeError(f"{text} is not finite" + " in float32" * math.isfinite(value))
+        if kind is float and value and not SMALLEST <= abs(value) <= LARGEST:
+            raise argparse.ArgumentTypeError(f"{text} is {'beyond float32' if math.isfinite(value) else 'not finite'}")
         if low is not None and value < low:
             raise argparse.ArgumentTypeError(f"{text} is less than {low}")
         if high is not None and value > high:

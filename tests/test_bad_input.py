@@ -64,7 +64,7 @@ OF_ONE_FLAG = {
     "more than 1": ["--dropout_keep_prob 1.01", "--rollout_lag 1.5"],
     "not an integer": ["--seed ''", f"--seed {'9' * 5000}", "--seed '7\n8'", "--d_filter_sizes 1 2 x"],
     "not finite": ["--g_lr 1e999"],
-    "not finite in float32": ["--g_lr 1e39"],
+    "beyond float32": ["--g_lr 1e39", "--g_lr 1e-39"],
     "invalid choice": ["--dataset MNIST", "--dataset nottingham", "--preset large", "--baseline mean"],
     "invalid choice: 'h' (choose from g_pretrain, g, d)": ["--cosine_decay g h"],
     "invalid choice: 'mine.py' (choose from discriminator, ": ["--reward mine.py"],
