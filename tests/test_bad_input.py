@@ -112,10 +112,7 @@ OF_SEVERAL_FLAGS = [
     ("--reward bleu", "--reward bleu compares with the training set: with --dataset LSTM give a --train_size"),
     ("--g_update expected", "--g_update expected needs --discriminator bigram or lstm"),
     ("--g_update expected --discriminator bigram --d_draws 9", "--g_update expected needs --reward log_odds"),
-    (
-        "--g_update fold --discriminator lstm --pretrain_d_epochs 0 --d_draws 9",
-        "--pretrain_d_epochs and --d_steps are 1",
-    ),
+    ("--g_update fold --discriminator lstm --d_draws 9 --pretrain_d_epochs 0", "--pretrain_d_epochs and --d_steps are"),
     ("--g_update fold --discriminator lstm --mle_steps 2 --d_draws 9", "--mle_steps and --kl_weight 0"),
     ("--log_dir a --eval_log_dir a", "--log_dir and --eval_log_dir are both a"),
     ("--dataset Nottingham --log_dir a --songs_dir ./a", "--log_dir and --songs_dir are both a"),
@@ -134,6 +131,9 @@ def test_flags_that_contradict_each_other(capsys, tmp_path, monkeypatch, words, 
 
 # ---- flags without effect
 
+NO_GAN, NO_D = "with --total_epochs 0", "with --total_epochs 0 and without --pretrain_d_epochs above 0"
+NO_GRADIENT, NO_MLE = "without --g_update sampled or expected", "with --pretrain_g_epochs 0"
+NO_REWARD, NO_ROLLOUTS = "without --reward discriminator or log_odds", "with --g_update expected and without rollouts"
 IN_VAIN = [  # beside some flags each of others has no effect, and why
     ("", "data_dir=x sample_every=5", "with --dataset LSTM"),
     ("", "tokens=char min_count=2 long_lines=drop", "without --dataset text"),  # though one is the default's value
@@ -141,48 +141,22 @@ IN_VAIN = [  # beside some flags each of others has no effect, and why
     ("--dataset text --data_dir x", "log_generation", "without --dataset LSTM or Nottingham"),
     ("--dataset text --data_dir x", "oracle_params=x.npz oracle_init=normal", "without --dataset LSTM"),
     ("--dataset Nottingham", "vocab_size=9", "with --dataset Nottingham"),
-    (
-        "--oracle_params x.npz",
-        "vocab_size=9 oracle_seed=9 oracle_emb_dim=9 oracle_hidden_dim=9",
-        "with --oracle_params x.npz",
-    ),
+    ("--oracle_params x.npz", "vocab_size=9 oracle_seed=9 oracle_emb_dim=9", "with --oracle_params x.npz"),
+    ("--oracle_params x.npz", "oracle_hidden_dim=9", "with --oracle_params x.npz"),
     # phases that there are not
-    (
-        "--total_epochs 0",
-        "g_lr=1 g_steps=2 mle_steps=1 d_steps=1 kl_weight=1 rollout_num=1 rollout_lag=1 baseline=batch "
-        "g_update=expected cosine_decay=g",
-        "with --total_epochs 0",
-    ),
-    (
-        "--total_epochs 0",
-        "discriminator=pooled dropout_keep_prob=1 d_emb_dim=3 d_lr=1 d_epochs=1 d_draws=9 d_l2=0 d_batch_size=8 "
-        "d_eval_samples=8 candidates=2 cosine_decay=d",
-        "with --total_epochs 0 and without --pretrain_d_epochs above 0",
-    ),
-    (
-        "--total_epochs 0 --objective x.py:f",
-        "objective_weight=0.5",
-        "with --total_epochs 0 and without --pretrain_d_epo",
-    ),
+    ("--total_epochs 0", "g_lr=1 g_steps=2 mle_steps=1 d_steps=1 kl_weight=1 rollout_num=1 rollout_lag=1", NO_GAN),
+    ("--total_epochs 0", "baseline=batch g_update=expected cosine_decay=g", NO_GAN),
+    ("--total_epochs 0", "discriminator=pooled dropout_keep_prob=1 d_emb_dim=3 d_lr=1 d_epochs=1 d_draws=9", NO_D),
+    ("--total_epochs 0", "d_l2=0 d_batch_size=8 d_eval_samples=8 candidates=2 cosine_decay=d", NO_D),
+    ("--total_epochs 0 --objective x.py:f", "objective_weight=0.5", NO_D),
     ("--total_epochs 0 --no-evaluate", "objective=x.py:f", "with --total_epochs 0 and --no-evaluate"),
-    (
-        "--total_epochs 0 --pretrain_d_epochs 0",
-        "discriminator=bigram",
-        "with --total_epochs 0 and without --pretrain_d_",
-    ),
-    (
-        "--pretrain_g_epochs 0",
-        "g_pretrain_lr=1 scheduled_sampling=0.1 pretrained=x cosine_decay=g_pretrain g_dropout_keep_prob=0.5",
-        "with --pretrain_g_epochs 0",
-    ),
+    ("--total_epochs 0 --pretrain_d_epochs 0", "discriminator=bigram", NO_D),
+    ("--pretrain_g_epochs 0", "g_pretrain_lr=1 scheduled_sampling=0.1 pretrained=x", NO_MLE),
+    ("--pretrain_g_epochs 0", "cosine_decay=g_pretrain g_dropout_keep_prob=0.5", NO_MLE),
     ("--pretrain_d_epochs 0 --d_steps 0", "d_lr=1 d_draws=64", "with --pretrain_d_epochs and --d_steps 0"),
     ("--no-evaluate", "eval_samples=9 d_eval_samples=8 candidates=2", "with --no-evaluate"),
     # networks and rewards that there are not
-    (
-        "--reward constant",
-        "d_lr=1 d_steps=1 pretrain_d_epochs=1 discriminator=bigram cosine_decay=d",
-        "without --reward discriminator or log_odds",
-    ),
+    ("--reward constant", "d_lr=1 d_steps=1 pretrain_d_epochs=1 discriminator=bigram cosine_decay=d", NO_REWARD),
     ("--reward constant", "rollout_num=2 rollout_lag=0.5", "with --reward constant and without --kl_weight above 0"),
     ("--objective x.py:f", "reward=log_odds d_steps=2", "with --objective and without --objective_weight below 1"),
     ("", "objective_weight=0.5", "without --objective"),
@@ -192,16 +166,8 @@ IN_VAIN = [  # beside some flags each of others has no effect, and why
     ("--rollout_num 0", "rollout_lag=0.5", "without --rollout_num above 0"),
     ("--d_eval_samples 0", "candidates=3", "without --d_eval_samples above 0"),
     ("--train_size 8", "d_draws=8", "with --train_size 8"),
-    (
-        "--discriminator bigram --g_update fold",
-        "g_lr=1 baseline=batch cosine_decay=g",
-        "without --g_update sampled or expected",
-    ),
-    (
-        "--discriminator bigram --g_update expected --reward log_odds --rollout_num 0",
-        "baseline=batch",
-        "with --g_update expected and without rollouts",
-    ),
+    ("--discriminator bigram --g_update fold", "g_lr=1 baseline=batch cosine_decay=g", NO_GRADIENT),
+    ("--discriminator bigram --g_update expected --reward log_odds --rollout_num 0", "baseline=batch", NO_ROLLOUTS),
 ]
 
 
