@@ -16,7 +16,6 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -48,7 +47,7 @@ from support.statistics import Figures
 class Makers(NamedTuple):
     """What makes the parts of a run; tests give others, which share what is compiled."""
 
-    data: Callable[[Config], Dataset] = read_data
+    data: Callable[..., Dataset] = read_data
     seqgan: Callable[..., SeqGAN] = build
     measures: Callable[[Config, SeqGAN], Measures] = measures_of
 
@@ -127,7 +126,7 @@ def run(config: Config, makers: Makers) -> int:
             directories.append(held.enter_context(RunDirectory(config.eval_log_dir, "--eval_log_dir")))
         first = directories[0]
         recorded, config = claim(directories, config)
-        sources, data = own_sources(config), makers.data(config)
+        sources, data = own_sources(config), makers.data(config, recorded.get("data"))
         print(data.introduction(), flush=True)
         objective = Objective(config.objective, data.decode, sources["objective"]) if config.objective else None
         given = {"oracle": data.oracle, "references": data.references, "validation": data.validation}
@@ -146,8 +145,6 @@ def run(config: Config, makers: Makers) -> int:
             objective.check(real if len(real) else next(iter(data.mle_batches(0))).numpy())
         pretraining = None
         if config.overwrite and config.pretrained:
-            if Path(config.pretrained).resolve() == Path(config.log_dir).resolve():
-                raise UsageError(f"--pretrained {config.pretrained}: is the --log_dir that --overwrite empties")
             pretraining = Pretraining(config, digests, seqgan.pretrained_state(), sources.get("objective"))
         if config.overwrite:  # not earlier: what can't be used must cost nothing
             first.note_saved(False)  # else half of this, after a kill, would look like lost weights
@@ -202,6 +199,9 @@ def run(config: Config, makers: Makers) -> int:
             pretraining = Pretraining(config, digests, seqgan.pretrained_state(), sources.get("objective"))
         described: dict[str, Any] = description(config) | {"data": digests, "tokens": data.spec._asdict(), **sources}
         described |= {"run": recorded.get("run") or secrets.token_hex(8), SAVED: bool(checkpoints.newest)}
+        if checkpoints.newest:  # what is refused has written nothing, and what --pretrained names is not read
+            records.check()
+            described["flags"]["pretrained"] = recorded["flags"].get("pretrained", "")
         if checkpoints.newest and (changed := changed_since(recorded, described)):
             print(f"warning: {changed}: the run will not be bitwise that of one machine and version", file=sys.stderr)
         first.keep(files)

@@ -363,9 +363,9 @@ class SeqGAN:
         variables = self.discriminator.trainable_variables
         # The embedding's gradient comes as one slice per token read; both of Adam's moments want their sum.
         gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables)]
-        # This zero makes every update wait for a gradient of the first layer, which backpropagation reaches last, when
-        # all weights have been read. So XLA updates them in place, instead of copying them at each turn of a loop.
-        zero = 0.0 * tf.reshape(gradients[0], [-1])[0]
+        # This zero makes every update wait for all gradients, when all weights have been read. So XLA updates these in
+        # place, instead of copying them at each turn of a loop.
+        zero = 0.0 * sum(tf.reshape(gradient, [-1])[0] for gradient in gradients)
         self.d_optimizer.apply([gradient + zero for gradient in gradients], variables)
         return DiscriminatorStep(loss, accuracy)
 

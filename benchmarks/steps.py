@@ -30,6 +30,7 @@ from support.cpus import cpu_model
 from support.device import configure_tensorflow
 from support.parser import Parser, new_file, number, parse
 from support.seeds import Purpose, key, uniforms
+from support.streams import run_tool
 
 # Flags of other steps than those that are timed.
 AS_PRINTED = ("dataset", "discriminator", "reward", "objective", "g_update", "g_steps", "mle_steps", "d_draws")
@@ -203,4 +204,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

@@ -10,7 +10,6 @@ tunes. Without that it is `<dest>.zip`, which is downloaded where it is missing,
 import hashlib
 import os
 import re
-import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import pooch
 
 from support.errors import DataError, first_line
 from support.parser import Parser
+from support.streams import run_tool
 
 URLS = (
     "https://www-labs.iro.umontreal.ca/~lisa/deep/data/Nottingham.zip",
@@ -123,4 +123,4 @@ def main(argv: Sequence[str] | None = None, urls: Sequence[str] = URLS, sha256: 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

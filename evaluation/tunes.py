@@ -19,7 +19,7 @@ from data.training_set import draw
 from evaluation.evaluator import Due, Evaluator
 from evaluation.ngrams import bleu, self_bleu
 from evaluation.policy import MeasuredPolicy
-from runs.directories import MEDIA, SONGS, write_whole
+from runs.directories import MEDIA, SONGS, WRITTEN_SONGS
 from runs.logs import RunLog
 from support.seeds import Purpose
 from support.statistics import Figures, mean_and_error
@@ -107,10 +107,13 @@ class TuneEvaluator(Evaluator):
         generated = policy.sample(SAMPLES, Purpose.IMAGES, tf.constant(epoch)).numpy()
         real = draw(data.windows, SAMPLES, settings.seed, Purpose.IMAGES, epoch)
         songs = [midi_file(tokens, grid) for tokens in generated]
-        for name, content in zip(SONGS, songs, strict=True):
-            write_whole(settings.log_dir / name, content)
+        if not (settings.log_dir / WRITTEN_SONGS).exists():  # what is there is of version 1.0
+            for name in SONGS:
+                (settings.log_dir / name).unlink(missing_ok=True)
+        write_songs(settings.log_dir, SONGS, songs, spare=True)
         if settings.songs_dir:
-            write_songs(settings.songs_dir, SONGS, songs)
+            settings.songs_dir.mkdir(parents=True, exist_ok=True)
+            write_songs(settings.songs_dir, SONGS, songs, spare=True)
         for name, tunes in (("generated", generated), ("real", real)):
             picture = piano_roll(tunes, grid, f"{name}, epoch {epoch}")
             clips = np.stack([audio(tokens, grid) for tokens in tunes])

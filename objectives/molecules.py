@@ -3,6 +3,7 @@
 from rdkit import Chem, rdBase
 from rdkit.Chem import QED
 
+LONGEST = 2000  # characters
 rdBase.DisableLog("rdApp.*")  # it tells of each string that is no molecule
 
 
@@ -19,6 +20,7 @@ def qed(strings: list[str]) -> list[float]:
 def molecule(string: str) -> Chem.Mol | None:
     """The molecule that a string means; None where it means none, as an empty one.
 
-    RDKit would take what follows a blank for the name of the molecule.
+    RDKit would take what follows a blank for the name of the molecule, and ends the process at some 20,000 atoms.
     """
-    return Chem.MolFromSmiles(string) if string and not any(map(str.isspace, string)) else None
+    fits = 0 < len(string) <= LONGEST and not any(map(str.isspace, string))
+    return Chem.MolFromSmiles(string) if fits else None

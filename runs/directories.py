@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from support import config_file
-from support.config import FIELDS, Config, lacking
+from support.config import FIELDS, VOCABULARY, Config, lacking
 from support.config_file import CONFIG, FREE_TO_CHANGE, differences, from_flags, read_config
 from support.errors import UsageError
 from support.own_code import is_own
@@ -20,12 +21,13 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-CHECKPOINTS, METRICS, VOCABULARY = "checkpoints", "metrics.csv", "vocabulary.json"
+CHECKPOINTS, METRICS = "checkpoints", "metrics.csv"
 MEDIA, TEMPO = "media", "tempo.json"
 TAKEN = "another process is training there"
 PRETRAINED = "pretrained"  # the mark of the checkpoint at the end of the generator's pretraining
 # What runs on music leave, or samples of them.
 SONG, MEDIUM = re.compile(r"sample\d+\.(mid|abc)|tunes\.(abc|html)"), re.compile(r"epoch\d+_.*\.(png|wav)")
+WRITTEN_SONGS = ".samples.sha256"  # in a folder of songs: what was written there, as `sha256sum` lists files
 SONGS = tuple(f"sample{i}.mid" for i in range(5))  # that such a run leaves in its --log_dir
 # What runs on a data set leave in --log_dir beside what every run does.
 WRITTEN: dict[str | None, tuple[str, ...]] = {"text": (VOCABULARY,), "Nottingham": (TEMPO, *SONGS)}
@@ -66,6 +68,19 @@ def write_whole(path: Path, content: str | bytes) -> None:
         partial.unlink(missing_ok=True)
         raise
     fsync(path.parent)
+
+
+def sha256_of(content: bytes) -> str:
+    """The SHA-256 of a content, in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def written_songs(folder: Path) -> dict[str, str]:
+    """The songs in a folder that this program wrote and nobody changed since: {name: digest}; raises OSError."""
+    path = folder / WRITTEN_SONGS
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    known = {(line[66:], line[:64]) for line in lines if SONG.fullmatch(line[66:]) and (folder / line[66:]).is_file()}
+    return {name: digest for name, digest in known if sha256_of((folder / name).read_bytes()) == digest}
 
 
 def record_files(directory: Path) -> list[Path]:
@@ -262,11 +277,17 @@ class RunDirectory:
             media.rmdir()
 
     def written(self) -> list[Path]:
-        """What the data set of the run in a --log_dir has written there; [] where config.json can't be read."""
+        """What the data set of the run in a --log_dir has written there; [] where config.json can't be read.
+
+        Songs that somebody has changed are left out, where there is a record of them; version 1.0 kept none.
+        """
         kept: list[Path] = []
         with contextlib.suppress(UsageError):
             dataset = read_config(self.path / CONFIG)["flags"].get("dataset") if self.flag == "--log_dir" else None
             kept = [self.path / name for name in WRITTEN.get(dataset, ())]
+            if dataset == "Nottingham" and (record := self.path / WRITTEN_SONGS).exists():
+                ours = written_songs(self.path)
+                kept = [*(path for path in kept if path.name not in SONGS or path.name in ours), record]
             if dataset == "Nottingham":
                 kept += [path for path in (self.path / MEDIA).glob("*") if MEDIUM.fullmatch(path.name)]
         return kept

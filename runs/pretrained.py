@@ -35,7 +35,9 @@ class Pretraining:
         """
         self.directory, self.state = Path(config.pretrained), state
         try:
-            content = read_config(self.directory / CONFIG)
+            if not (path := self.directory / CONFIG).is_file():
+                raise UsageError(f"no run (there is no {CONFIG})")
+            content = read_config(path)
             before, now = pretraining_part(from_flags(content["flags"])), pretraining_part(config)
             if differing := [*([gone] if (gone := lost_flag(content["flags"])) else []), *differences(before, now)]:
                 raise UsageError(f"that run has {'; '.join(differing)}")

@@ -39,14 +39,22 @@ class Records:
         self.best: dict[str, float] | None = details.get("best")  # the step of least nll_valid, and that
         self.logs: list[RunLog] = []  # those open: of training, and of evaluation
 
-    def open(self, described: dict[str, Any]) -> None:
-        """Opens the logs where the checkpoint left them; `described` is the content of config.json."""
+    @property
+    def _places(self) -> list[tuple[Path, tuple[str, ...], dict[str, Any], str]]:
         logs = [(self.log_dir, self.columns, self.positions.get("train", {}), "training")]
         if self.eval_log_dir:
             logs.append((self.eval_log_dir, self.eval_columns, self.positions.get("eval", {}), "samples"))
-        for directory, _, position, _ in logs:  # all of them before one is touched
+        return logs
+
+    def check(self) -> None:
+        """Raises UsageError: a log is not what it was at the checkpoint. Raises OSError: it can't be read."""
+        for directory, _, position, _ in self._places:
             sizes_at(directory, position)
-        for arguments in logs:
+
+    def open(self, described: dict[str, Any]) -> None:
+        """Opens the logs where the checkpoint left them; `described` is the content of config.json."""
+        self.check()  # all of them before one is touched
+        for arguments in self._places:
             self.logs.append(RunLog(*arguments))
             self.logs[-1].write_hyperparameters(described)
 

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from support import own_code
@@ -14,7 +15,7 @@ from support.presets import PRESETS
 from support.registries import DATASETS, DISCRIMINATORS, G_UPDATES, REWARDS, DiscriminatorEntry, RewardEntry, explained
 
 __all__ = ["FIELDS", "Config", "UsageError", "first_line"]
-TUNES = "data/Nottingham"
+TUNES, VOCABULARY = "data/Nottingham", "vocabulary.json"  # VOCABULARY: in --data_dir or --log_dir, of text
 RATES = ("g_pretrain", "g", "d")  # the learning rates that may decay: those of --g_pretrain_lr, --g_lr, --d_lr
 TOKEN_LENGTH = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(s|beats?)")
 
@@ -64,6 +65,9 @@ def flag(
 
 
 ORACLE, MUSIC, TEXT = on("dataset", "LSTM"), on("dataset", "Nottingham"), on("dataset", "text")
+COUNTING = Need(  # which a file of another run's vocabulary saves
+    f"with {{0.data_dir}}/{VOCABULARY}", lambda c: c.dataset != "text" or not Path(c.data_dir, VOCABULARY).is_file()
+)
 FILES = Need("with --dataset LSTM", lambda c: c.dataset != "LSTM")
 COUNTED = Need("with --dataset Nottingham", lambda c: c.dataset != "Nottingham")  # whose tokens follow from the flags
 RANDOM = Need("with --oracle_params {0.oracle_params}", lambda c: not c.oracle_params)
@@ -71,6 +75,7 @@ PRETRAINED = Need("with --pretrain_g_epochs 0", lambda c: c.pretrain_g_epochs)
 ADVERSARIAL = Need("with --total_epochs 0", lambda c: c.total_epochs)
 GRADIENT = (ADVERSARIAL, on("g_update", "sampled", "expected"))  # what the flags of the policy gradient need
 MEASURED = Need("with --no-evaluate", lambda c: c.evaluate or not c.is_train)
+SCORED = Need("with --total_epochs 0 and --no-evaluate", lambda c: c.total_epochs or MEASURED.met(c))
 MLE = Need(
     "with --pretrain_g_epochs 0 and without --mle_steps above 0", lambda c: c.updates.mle_pretraining or c.updates.mle
 )
@@ -160,7 +165,12 @@ class Config:
         20, "T, tokens per sequence (text: at most); a reward pass takes some T² steps", low=2, high=1000
     )
     vocab_size: int = flag(
-        5000, "V, number of tokens (text: at most); music and --oracle_params bring their own", COUNTED, RANDOM, low=2
+        5000,
+        "V, number of tokens (text: at most); music and --oracle_params bring their own",
+        COUNTED,
+        RANDOM,
+        COUNTING,
+        low=2,
     )
     train_size: int = flag(
         0, "size of a fixed training set, over which an epoch is a pass; 0: each epoch is a fresh batch", low=0
@@ -172,7 +182,7 @@ class Config:
         "char", "text: what a token is, a character or a word between spaces", TEXT, choices=("char", "word")
     )
     min_count: int = flag(
-        1, "text: minimum count in the training lines for a token to enter the vocabulary", TEXT, low=1
+        1, "text: minimum count in the training lines for a token to enter the vocabulary", TEXT, COUNTING, low=1
     )
     long_lines: str = flag(
         "truncate", "text: what to do with lines of more than --seq_len tokens", TEXT, choices=("truncate", "drop")
@@ -248,7 +258,10 @@ class Config:
         low=0,
     )
     objective: str = flag(
-        "", "FILE.py:FUNCTION that scores lists of sequences: text, pitches or token ids", on("g_update", "sampled")
+        "",
+        "FILE.py:FUNCTION that scores lists of sequences: text, pitches or token ids",
+        on("g_update", "sampled"),
+        SCORED,
     )
     objective_weight: float = flag(
         1.0,
@@ -461,6 +474,12 @@ def check(config: Config) -> None:
         raise UsageError("--dataset text: --data_dir must name a file of text, or a folder with train.txt")
     if config.evaluate and os.path.realpath(config.log_dir) == os.path.realpath(config.eval_log_dir):
         raise UsageError(f"--log_dir and --eval_log_dir are both {config.log_dir}")
+    if (
+        config.overwrite
+        and config.pretrained
+        and os.path.realpath(config.pretrained) == os.path.realpath(config.log_dir)
+    ):
+        raise UsageError(f"--pretrained {config.pretrained}: is the --log_dir that --overwrite empties")
     if config.songs_dir and os.path.realpath(config.log_dir) == os.path.realpath(config.songs_dir):
         raise UsageError(f"--log_dir and --songs_dir are both {config.log_dir}")
     if config.is_train and not config.pretrain_g_epochs and not config.total_epochs:
@@ -513,8 +532,11 @@ def check_discriminator(config: Config) -> None:
         if len(sizes) != len(filters):
             raise UsageError(f"--d_filter_sizes has {len(sizes)} entries and --d_num_filters {len(filters)}")
         if max(sizes) > config.seq_len and not own_code.is_own(config.discriminator):
+            fit = [(size, n) for size, n in zip(sizes, filters, strict=True) if size <= config.seq_len]
+            widths, counts = (" ".join(map(str, each)) for each in zip(*fit or [(config.seq_len, 100)], strict=True))
+            advice = f"--d_filter_sizes {widths} --d_num_filters {counts} would do"
             what = f"a filter of width {max(sizes)} is wider than --seq_len {config.seq_len}"
-            raise UsageError(f"--d_filter_sizes: {what}")
+            raise UsageError(f"--d_filter_sizes: {what}; {advice}")
     if not config.train_size and config.real_draws < config.d_batch_size // 2:
         raise UsageError(f"--d_draws: {config.d_draws} is less than half a --d_batch_size of {config.d_batch_size}")
     if config.d_batch_size % 2:

@@ -10,6 +10,7 @@ from support.errors import UsageError
 
 FLAG = "--objective"
 KEPT = 2**17  # sequences whose scores are remembered
+LARGEST = 1e15  # of a score: the squares of more would be infinite in float32
 SHOWN = 80  # characters of a sequence in a message
 
 
@@ -44,10 +45,10 @@ class Objective:
             self._known = {}
         return values
 
-    def check(self, rows: np.ndarray) -> None:
-        """Scores sequences, int32 [n, T], and two of them once more without the others, in the opposite order.
+    def check(self, rows: np.ndarray) -> np.ndarray:
+        """As `score`, and scores two of the sequences once more without the others, in the opposite order.
 
-        Raises UsageError: as `score`; or their scores depend on the others, or on chance.
+        Raises UsageError: as `score`; or the scores depend on the others, or on chance.
         """
         scores = self.score(rows)
         if len(rows) > 2:
@@ -55,6 +56,7 @@ class Objective:
             if (differ := ~np.isclose(again, before, rtol=1e-3, atol=1e-6)).any():
                 both = f"{before[differ][0]:g} and {again[differ][0]:g}"
                 raise self._unfit(f"{both} for one sequence; a score may depend on that sequence alone")
+        return scores
 
     def _called(self, sequences: Sequence[Any]) -> np.ndarray:
         """The scores of sequences: float32 [n]."""
@@ -71,13 +73,11 @@ class Objective:
         if values.shape != (count,):
             found = f"{len(values)} values" if values.ndim == 1 else f"values of shape {list(values.shape)}"
             raise self._unfit(f"{found} for {count} sequences")
-        with np.errstate(over="ignore"):
-            values = values.astype(np.float32)
-        if (wrong := np.flatnonzero(~np.isfinite(values))).size:
+        if (wrong := np.flatnonzero(~(np.abs(values) <= LARGEST))).size:
             shown = " ".join(repr(sequences[wrong[0]]).split())
             shown = shown if len(shown) <= SHOWN else shown[:SHOWN] + "..."
-            raise self._unfit(f"{values[wrong[0]]} for {shown}")
-        return values
+            raise self._unfit(f"{values[wrong[0]]:g} for {shown}, not a number within ±{LARGEST:g}")
+        return values.astype(np.float32)
 
     def _unfit(self, what: str) -> UsageError:
         return UsageError(f"--objective {self._path}: {self.source['function']} returned {what}")

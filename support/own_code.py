@@ -74,7 +74,9 @@ def blamed(flag: str, path: str) -> Iterator[None]:
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit and others that are no Exception
         raise UsageError(f"{flag} {path}: {told(error, path)}") from error
 
 

@@ -24,6 +24,7 @@ EPILOG = """an example, a minute on two cores:
 README.md leads to all pages: docs/training.md has the phases and rewards, docs/flags.md these tables with all presets.
 --preset NAME --help shows the defaults of a preset."""
 VERSION = "2.0.0"
+SMALLEST, LARGEST = 2.0**-126, (2 - 2**-23) * 2.0**127  # of float32, in which all is computed
 MOST = 10**6  # of anything counted, unless a flag says otherwise
 
 
@@ -88,6 +89,8 @@ def named(text: str) -> Path:
 def new_file(text: str) -> Path:
     """Reads the name of a file to write, in a folder that is there: to be known before long work, not after it."""
     path = named(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: a folder, not a file")
     if not path.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: there is no such folder")
     return path
@@ -111,8 +114,8 @@ def number(kind: type, low: float | None, high: float | None):
             value = kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not {'an integer' if kind is int else 'a number'}") from None
-        if kind is float and not math.isfinite(value):
-            raise argparse.ArgumentTypeError(f"{text} is not finite")
+        if kind is float and value and not SMALLEST <= abs(value) <= LARGEST:
+            raise argparse.ArgumentTypeError(f"{text} is {'beyond float32' if math.isfinite(value) else 'not finite'}")
         if low is not None and value < low:
             raise argparse.ArgumentTypeError(f"{text} is less than {low}")
         if high is not None and value > high:

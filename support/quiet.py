@@ -7,6 +7,7 @@ wants to see the log sets TF_CPP_MIN_LOG_LEVEL to less than 3.
 import contextlib
 import gc
 import os
+import signal
 from collections.abc import Iterator
 
 # oneDNN's kernels, which TensorFlow announces at length, are not used by XLA and make no difference to the speed.
@@ -26,11 +27,13 @@ def _without_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
+at_interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Keras would take it for a library that is missing
 gc.disable()  # collections meanwhile take half a second
 hidden = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3"
 with _without_stderr() if hidden else contextlib.nullcontext():
     import keras
     import tensorflow
+signal.signal(signal.SIGINT, at_interrupt)
 gc.enable()
 gc.freeze()  # nor need later ones pass over what was imported
 

@@ -203,10 +203,10 @@ def shared_seqgan(config: Config, spec: TokenSpec, sources: dict | None = None, 
     return seqgan
 
 
-def shared_dataset(config: Config) -> Dataset:
+def shared_dataset(config: Config, recorded: dict[str, str] | None = None) -> Dataset:
     """What `read_data` reads; an `OracleData` with what was compiled for its flags before."""
     oracle = config.dataset == "LSTM" and not config.oracle_params
-    return _oracle_of(_compiled_from(config)) if oracle else read_data(config)
+    return _oracle_of(_compiled_from(config)) if oracle else read_data(config, recorded)
 
 
 def _compiled_from(config: Config) -> Config:

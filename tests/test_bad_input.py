@@ -64,6 +64,7 @@ OF_ONE_FLAG = {
     "more than 1": ["--dropout_keep_prob 1.01", "--rollout_lag 1.5"],
     "not an integer": ["--seed ''", f"--seed {'9' * 5000}", "--seed '7\n8'", "--d_filter_sizes 1 2 x"],
     "not finite": ["--g_lr 1e999"],
+    "beyond float32": ["--g_lr 1e39", "--g_lr 1e-39"],
     "invalid choice": ["--dataset MNIST", "--dataset nottingham", "--preset large", "--baseline mean"],
     "invalid choice: 'h' (choose from g_pretrain, g, d)": ["--cosine_decay g h"],
     "invalid choice: 'mine.py' (choose from discriminator, ": ["--reward mine.py"],
@@ -97,7 +98,7 @@ OF_SEVERAL_FLAGS = [
     ("--d_filter_sizes 1 2 3", "--d_filter_sizes has 3 entries and --d_num_filters 2"),
     ("--d_filter_sizes 1 4", "a filter of width 4 is wider than --seq_len 3"),
     ("--preset paper --seq_len 19 --d_filter_sizes 20 --d_num_filters 2", "wider than --seq_len 19"),
-    ("--seq_len 2", "a filter of width 3 is wider than --seq_len 2"),
+    ("--seq_len 2", "is wider than --seq_len 2; --d_filter_sizes 1 --d_num_filters 2 would do"),
     ("--d_batch_size 5", "--d_batch_size: 5 is odd"),
     ("--baseline batch --batch_size 1", "--baseline batch needs a --batch_size of 2 or more"),
     ("--baseline prefix --batch_size 1", "--baseline prefix needs a --batch_size of 2 or more"),
@@ -111,13 +112,11 @@ OF_SEVERAL_FLAGS = [
     ("--reward bleu", "--reward bleu compares with the training set: with --dataset LSTM give a --train_size"),
     ("--g_update expected", "--g_update expected needs --discriminator bigram or lstm"),
     ("--g_update expected --discriminator bigram --d_draws 9", "--g_update expected needs --reward log_odds"),
-    (
-        "--g_update fold --discriminator lstm --pretrain_d_epochs 0 --d_draws 9",
-        "--pretrain_d_epochs and --d_steps are 1",
-    ),
+    ("--g_update fold --discriminator lstm --d_draws 9 --pretrain_d_epochs 0", "--pretrain_d_epochs and --d_steps are"),
     ("--g_update fold --discriminator lstm --mle_steps 2 --d_draws 9", "--mle_steps and --kl_weight 0"),
     ("--log_dir a --eval_log_dir a", "--log_dir and --eval_log_dir are both a"),
     ("--dataset Nottingham --log_dir a --songs_dir ./a", "--log_dir and --songs_dir are both a"),
+    ("--overwrite --log_dir a --pretrained ./a/", "--pretrained ./a/: is the --log_dir that --overwrite empties"),
     ("--log_dir a --eval_log_dir ./b/../a/", "--log_dir and --eval_log_dir are both a"),
     ("--overwrite --no-is_train", "--overwrite and --no-is_train"),
 ]
@@ -132,6 +131,9 @@ def test_flags_that_contradict_each_other(capsys, tmp_path, monkeypatch, words, 
 
 # ---- flags without effect
 
+NO_GAN, NO_D = "with --total_epochs 0", "with --total_epochs 0 and without --pretrain_d_epochs above 0"
+NO_GRADIENT, NO_MLE = "without --g_update sampled or expected", "with --pretrain_g_epochs 0"
+NO_REWARD, NO_ROLLOUTS = "without --reward discriminator or log_odds", "with --g_update expected and without rollouts"
 IN_VAIN = [  # beside some flags each of others has no effect, and why
     ("", "data_dir=x sample_every=5", "with --dataset LSTM"),
     ("", "tokens=char min_count=2 long_lines=drop", "without --dataset text"),  # though one is the default's value
@@ -139,47 +141,22 @@ IN_VAIN = [  # beside some flags each of others has no effect, and why
     ("--dataset text --data_dir x", "log_generation", "without --dataset LSTM or Nottingham"),
     ("--dataset text --data_dir x", "oracle_params=x.npz oracle_init=normal", "without --dataset LSTM"),
     ("--dataset Nottingham", "vocab_size=9", "with --dataset Nottingham"),
-    (
-        "--oracle_params x.npz",
-        "vocab_size=9 oracle_seed=9 oracle_emb_dim=9 oracle_hidden_dim=9",
-        "with --oracle_params x.npz",
-    ),
+    ("--oracle_params x.npz", "vocab_size=9 oracle_seed=9 oracle_emb_dim=9", "with --oracle_params x.npz"),
+    ("--oracle_params x.npz", "oracle_hidden_dim=9", "with --oracle_params x.npz"),
     # phases that there are not
-    (
-        "--total_epochs 0",
-        "g_lr=1 g_steps=2 mle_steps=1 d_steps=1 kl_weight=1 rollout_num=1 rollout_lag=1 baseline=batch "
-        "g_update=expected cosine_decay=g",
-        "with --total_epochs 0",
-    ),
-    (
-        "--total_epochs 0",
-        "discriminator=pooled dropout_keep_prob=1 d_emb_dim=3 d_lr=1 d_epochs=1 d_draws=9 d_l2=0 d_batch_size=8 "
-        "d_eval_samples=8 candidates=2 cosine_decay=d",
-        "with --total_epochs 0 and without --pretrain_d_epochs above 0",
-    ),
-    (
-        "--total_epochs 0 --objective x.py:f",
-        "objective_weight=0.5",
-        "with --total_epochs 0 and without --pretrain_d_epo",
-    ),
-    (
-        "--total_epochs 0 --pretrain_d_epochs 0",
-        "discriminator=bigram",
-        "with --total_epochs 0 and without --pretrain_d_",
-    ),
-    (
-        "--pretrain_g_epochs 0",
-        "g_pretrain_lr=1 scheduled_sampling=0.1 pretrained=x cosine_decay=g_pretrain g_dropout_keep_prob=0.5",
-        "with --pretrain_g_epochs 0",
-    ),
+    ("--total_epochs 0", "g_lr=1 g_steps=2 mle_steps=1 d_steps=1 kl_weight=1 rollout_num=1 rollout_lag=1", NO_GAN),
+    ("--total_epochs 0", "baseline=batch g_update=expected cosine_decay=g", NO_GAN),
+    ("--total_epochs 0", "discriminator=pooled dropout_keep_prob=1 d_emb_dim=3 d_lr=1 d_epochs=1 d_draws=9", NO_D),
+    ("--total_epochs 0", "d_l2=0 d_batch_size=8 d_eval_samples=8 candidates=2 cosine_decay=d", NO_D),
+    ("--total_epochs 0 --objective x.py:f", "objective_weight=0.5", NO_D),
+    ("--total_epochs 0 --no-evaluate", "objective=x.py:f", "with --total_epochs 0 and --no-evaluate"),
+    ("--total_epochs 0 --pretrain_d_epochs 0", "discriminator=bigram", NO_D),
+    ("--pretrain_g_epochs 0", "g_pretrain_lr=1 scheduled_sampling=0.1 pretrained=x", NO_MLE),
+    ("--pretrain_g_epochs 0", "cosine_decay=g_pretrain g_dropout_keep_prob=0.5", NO_MLE),
     ("--pretrain_d_epochs 0 --d_steps 0", "d_lr=1 d_draws=64", "with --pretrain_d_epochs and --d_steps 0"),
     ("--no-evaluate", "eval_samples=9 d_eval_samples=8 candidates=2", "with --no-evaluate"),
     # networks and rewards that there are not
-    (
-        "--reward constant",
-        "d_lr=1 d_steps=1 pretrain_d_epochs=1 discriminator=bigram cosine_decay=d",
-        "without --reward discriminator or log_odds",
-    ),
+    ("--reward constant", "d_lr=1 d_steps=1 pretrain_d_epochs=1 discriminator=bigram cosine_decay=d", NO_REWARD),
     ("--reward constant", "rollout_num=2 rollout_lag=0.5", "with --reward constant and without --kl_weight above 0"),
     ("--objective x.py:f", "reward=log_odds d_steps=2", "with --objective and without --objective_weight below 1"),
     ("", "objective_weight=0.5", "without --objective"),
@@ -189,16 +166,8 @@ IN_VAIN = [  # beside some flags each of others has no effect, and why
     ("--rollout_num 0", "rollout_lag=0.5", "without --rollout_num above 0"),
     ("--d_eval_samples 0", "candidates=3", "without --d_eval_samples above 0"),
     ("--train_size 8", "d_draws=8", "with --train_size 8"),
-    (
-        "--discriminator bigram --g_update fold",
-        "g_lr=1 baseline=batch cosine_decay=g",
-        "without --g_update sampled or expected",
-    ),
-    (
-        "--discriminator bigram --g_update expected --reward log_odds --rollout_num 0",
-        "baseline=batch",
-        "with --g_update expected and without rollouts",
-    ),
+    ("--discriminator bigram --g_update fold", "g_lr=1 baseline=batch cosine_decay=g", NO_GRADIENT),
+    ("--discriminator bigram --g_update expected --reward log_odds --rollout_num 0", "baseline=batch", NO_ROLLOUTS),
 ]
 
 
@@ -277,7 +246,7 @@ def logs(tmp_path, monkeypatch) -> list[str]:
 def test_directories_come_before_data_and_are_not_left_behind(capsys, logs, tmp_path, path):
     read = []
 
-    def unreadable(config):
+    def unreadable(*_):
         read.append((tmp_path / path).is_dir())
         raise UsageError("--data_dir: unreadable")
 
@@ -473,7 +442,7 @@ def test_a_folder_without_lines(capsys, logs, tmp_path):
 
 
 def test_out_of_memory(capsys, logs):
-    def exhausted(config):
+    def exhausted(*_):
         raise MemoryError("Unable to allocate 7 TiB")
 
     makers = program.MAKERS._replace(data=exhausted)
@@ -510,3 +479,24 @@ def test_how_a_tool_ends_where_something_cannot_be_used(capsys, error, output, l
     with pytest.raises(SystemExit) as stop, parser.failing_in_one_line(output):
         raise error
     assert stop.value.code == 2 and capsys.readouterr().err == f"tool.py: error: {line}\n"
+
+
+def test_a_tool_whose_output_nobody_takes():
+    """A full disk is an error, a reader that has seen enough is none; Ctrl-C ends it without a traceback."""
+    code = "import os, signal; from support.streams import run_tool; run_tool(lambda: {} or 0)"
+    raised = "signal.signal(signal.SIGINT, signal.default_int_handler) and os.kill(os.getpid(), signal.SIGINT)"
+    full = (2, "-c: error: stdout: No space left on device\n")
+    for words, way, expected in (
+        ("print('±')", "> /dev/full", full),
+        ("exit(print('±'))", "> /dev/full", full),
+        ("print('±')", ">&-", (0, "")),
+        ("print('±' * 10**6)", "| true", (0, "")),
+        (raised, "", (130, "")),
+    ):
+        command = f"{shlex.join([sys.executable, '-c', code.format(words)])} {way}; exit ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
+        assert (done.returncode, done.stderr) == expected, (words, way)
+    apart = {"main.py", "tools/sweep.py", "tools/train_and_choose.py"}  # which go on without a reader
+    paths = [path for path in ROOT.glob("*/*.py") if path.parent.name != "tests"]
+    tools = {str(path.relative_to(ROOT)): text for path in paths if "\nif __name__" in (text := path.read_text())}
+    assert [name for name, text in tools.items() if not text.endswith("    run_tool(main)\n")] == sorted(apart)[1:]

@@ -452,6 +452,8 @@ def test_a_folder_that_cannot_be_used_is_one_clear_line(folder, tmp_path):
 
     first = "train/0.mid: too short: 40 tokens of 0.4 s, 100 needed)"
     fails(folder, f"/train: no usable tune (9 of 9 files skipped; {first}", min_len=100)
+    (folder / "train" / "-.mid").touch()  # empty, which comes first and is no reason
+    fails(folder, f"/train: no usable tune (10 of 10 files skipped; {first}", min_len=100)
     for path in (folder / "train").iterdir():
         path.unlink()
     fails(folder, "/train: no usable tune (0 of 6 files skipped)")

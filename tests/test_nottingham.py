@@ -327,17 +327,25 @@ def test_piano_roll_draws_higher_pitches_higher_and_later_ones_to_the_right():
 SILENT = SimpleNamespace(image=lambda *_: None, audio=lambda *_: None)  # a log
 
 
-def test_a_runs_songs_are_no_tunes(plain_folder, tmp_path):
-    """Nor if they are among the tunes; what somebody has made of one is."""
+def test_a_runs_songs_are_no_tunes(plain_folder, tmp_path, capsys):
+    """Nor if they are among the tunes; what somebody has made of one is, and it stays."""
     shown, count = evaluator(plain_folder, "--songs_dir", str(plain_folder)), 2
     assert len(shown.data.tunes.train) == count
     policy = MeasuredPolicy(shared_seqgan(shown.data.config, shown.data.spec).policy, seed=1, jit=False)
     with pytest.raises(OSError):
         shown.show(policy, 0, END, SILENT)  # there is no --log_dir
     (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "sample0.mid").write_bytes(b"of version 1.0, which kept no record")
     for _ in range(2):
         shown.show(policy, 0, END, SILENT)
     assert (plain_folder / "sample0.mid").read_bytes() == (tmp_path / "log" / "sample0.mid").read_bytes()
+    for folder in (tmp_path / "log", plain_folder):
+        (folder / "sample1.mid").write_bytes(b"mine")
+    shown.show(policy, 1, END, SILENT)
+    warnings = capsys.readouterr().err.splitlines()
+    assert ["sample1.mid: changed by somebody, so it is not" in line for line in warnings] == [True, True]
+    assert (plain_folder / "sample1.mid").read_bytes() == (tmp_path / "log" / "sample1.mid").read_bytes() == b"mine"
+    (plain_folder / "sample1.mid").unlink()
     with open(plain_folder / ".samples.sha256", "a") as record:  # as a kill leaves it, before a song is there
         record.write("0" * 64 + "  sample0.mid\n")
     assert len(NottinghamData(shown.data.config).tunes.train) == count

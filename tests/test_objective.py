@@ -335,9 +335,10 @@ WRONG = [
         ("return [1 + 2j, 3]", NUMBERS.format("list")),
         ("return [10**400, 0]", NUMBERS.format("list")),
         ("return (0.0 for _ in sequences)", NUMBERS.format("generator")),
-        ("return [0.0, float('nan')]", "f returned nan for array([1, 2, 3], dtype=int32)"),
-        ("return [-1e300, 0.0]", "f returned -inf for array([0, 1, 2], dtype=int32)"),
+        ("return [0.0, float('nan')]", "f returned nan for array([1, 2, 3], dtype=int32), not a"),
+        ("return [-1e38, 0.0]", "f returned -1e+38 for array([0, 1, 2], dtype=int32), not a number within ±1e+15"),
         ("raise SystemExit", "line 2: SystemExit"),
+        ("raise GeneratorExit", "line 2: GeneratorExit"),
         ("raise ValueError('two\\nlines')", "line 2: ValueError: two lines"),
     ]
 ]
@@ -432,6 +433,16 @@ def test_the_best_of_n_by_enumeration():
     np.testing.assert_allclose(of_real, [3 * 0.75**2, exact[0.9]])
 
 
+def test_what_no_sample_comes_near_is_left_out(capsys):
+    """Else real sequences would be e^30 times as likely as samples, at a KL of 0."""
+    policy = SimpleNamespace(sample=lambda *_: tf.zeros([4, 3], tf.int32))
+    more = {"objective": SimpleNamespace(score=lambda rows: rows.sum(axis=1)), "test": np.ones([2, 3]), "name": "r"}
+    run = SimpleNamespace(seqgan=SimpleNamespace(pretrained=policy), measured=lambda policy: policy, size=4, **more)
+    assert not list(temperatures.MeasuredRun.by_objective(run, (), [0.1, 0.0]))
+    told = "--beta {}: rests on {} effective draws; draw more with -n; left out\n"
+    assert capsys.readouterr().err == told.format("0.1", "3.7e-13") + told.format("0", "0")
+
+
 def test_the_temperatures_of_a_run_and_what_its_objective_allows(counting, tmp_path, capsys, eagerly):
     """Also where the file is gone; figures of two objectives are not of one table."""
     (tmp_path / "lines").mkdir()
@@ -467,8 +478,10 @@ def test_the_temperatures_of_a_run_and_what_its_objective_allows(counting, tmp_p
         assert nll[key] - nll[before] == pytest.approx(-(share * yes + (1 - share) * no) / 3, rel=1e-4)
     assert (objective[rejected], kl[rejected]) == pytest.approx((1, -np.log(p))) and not found[rejected]["nll_test"]
     assert found[best]["candidates"] == "2"
-    assert temperatures.main(["one/train", *shlex.split("-n 2 --temperatures 1 --best_of 2 --beta 0.5")]) == 0
-    assert "| train, reweighted by the objective (least KL), temperature 0.5 " in capsys.readouterr().out
+    assert temperatures.main(["one/train", *shlex.split("-n 2 --temperatures 1 --best_of 2 --beta 5")]) == 0
+    out, error = capsys.readouterr()
+    assert "| train, reweighted by the objective (least KL), temperature 5 " in out
+    assert "--beta 5: rests on " in error and " effective draws; draw more with -n" in error
     with pytest.raises(SystemExit) as ended:
         temperatures.main(["one/train", "other/train", "--temperatures", "1"])
     assert ended.value.code == 2 and "another objective" in capsys.readouterr().err
@@ -516,4 +529,5 @@ def test_molecules():
     strings = ["CC(=O)Oc1ccccc1C(=O)O", "c1ccccc1(", "", "CCO"]
     assert molecules.valid(strings) == [1, 0, 0, 1]
     assert molecules.valid(["C C O", "CC )))", "CCO name", "CCO\n"]) == [0] * 4  # RDKit reads no further than a blank
+    assert molecules.valid(["C" * 2000, "C" * 20_001]) == [1, 0]  # of which RDKit would end the process
     np.testing.assert_allclose(molecules.qed(strings), [0.5501, 0, 0, 0.4068], atol=1e-3)

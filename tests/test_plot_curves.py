@@ -119,6 +119,7 @@ def test_where_the_picture_goes(tmp_path, monkeypatch, capsys):
         ("epoch,phase,g_loss\n0,adversarial,1\n", [], "run: nothing to draw; the curves are in a run's --eval_log_dir"),
         ("", [], "run: nothing to draw"),
         (ORACLE + "x,adversarial,,,,,,,,\n", [], "run/metrics.csv: not a table"),
+        (ORACLE + "9" * 21 + ",adversarial,,,,,,,,\n", [], "run/metrics.csv: not a table"),
         (ORACLE + "7,adversarial,x,,,,,,,\n", [], "run/metrics.csv: not a table"),
         (ORACLE + "7,adversarial" + ",1" * 20 + "\n", [], "run/metrics.csv: not a table"),
         ("\xff\n", [], "run/metrics.csv: not a table"),

@@ -30,12 +30,9 @@ def test_as_if_it_had_pretrained_by_itself(tmp_path, capsys):
     own = ("--pretrained", str(tmp_path / "source" / "train"))
     started, alone = tmp_path / "started", outcome(tmp_path / "alone")
     assert run(started, *own) == 0 and not differing(outcome(started), alone)
-    for directory, why in (
-        (tmp_path / "none", "not a readable configuration"),
-        (started / "train", "is the --log_dir that --overwrite empties"),
-    ):
-        assert run(started, "--overwrite", "--pretrained", str(directory)) == 2
-        assert why in capsys.readouterr().err and not differing(outcome(started), alone)  # it has cost nothing
+    assert run(started, "--overwrite", "--pretrained", f"{tmp_path}/none") == 2
+    assert f"--pretrained {tmp_path}/none: no run (there is no config.json)" in capsys.readouterr().err
+    assert not differing(outcome(started), alone)  # it has cost nothing
     assert run(started, *own, "--overwrite") == 0 and not differing(outcome(started), alone)
     shutil.rmtree(tmp_path / "source")  # it is needed no more
     assert run(started, *own, "--total_epochs", "4") == 0
@@ -86,6 +83,8 @@ def test_copying_that_is_killed_begins_again(trainer, tmp_path):
     own, expected = ("--pretrained", str(tmp_path / "source" / "train")), outcome(tmp_path / "alone")
     whole = toy("whole", *own)
     assert whole.status == 0 and not differing(outcome(tmp_path / "whole"), expected)
+    assert toy("whole", "--pretrained", "/nope", "--total_epochs", "7").status == 0  # it is not read any more
+    assert json.loads((tmp_path / "whole/train/config.json").read_text())["flags"]["pretrained"] == own[1]
     halves = 0
     for at in range(8, whole.calls // 2, 17):
         assert toy(str(at), *own, at=at).status == -signal.SIGKILL

@@ -37,7 +37,7 @@ def test_a_phase_may_be_left_out(tmp_path, flags):
 
 @pytest.mark.parametrize(("flags", "expected"), [([], False), (["--no-deterministic"], True)])
 def test_products_are_rounded_to_10_bits_where_runs_need_not_repeat(tmp_path, flags, expected):
-    def stop(config):
+    def stop(*_):
         raise UsageError("this far")
 
     argv = fitting(TINY, ["--log_dir", str(tmp_path / "train"), "--no-evaluate", *flags])

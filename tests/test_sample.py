@@ -194,6 +194,9 @@ def test_tunes_are_midi_files(runs, capsysbinary, tmp_path):
     file = tmp_path / "tune.mid"
     assert lines_of(capsysbinary, runs / "tunes", "-n", 1, "-o", file) == [f"1 tune in {file}"]
     assert file.read_bytes() == (runs / "tunes" / "samples" / "sample0.mid").read_bytes()
+    for more in ([], ["--like", file, "--keep", 1]):
+        why = f"-o {file}: is there; choose another name, or a folder\n"
+        assert refused(capsysbinary, runs / "tunes", "-n", 1, "-o", file, *more).endswith(why)
 
 
 def test_no_stale_tunes_among_new_ones(runs, capsysbinary, tmp_path):
@@ -360,6 +363,7 @@ def test_products_are_rounded_as_in_the_run(runs, tmp_path, capsysbinary):
 
 
 UNKNOWN, ALONE = "--prefix: not in the run's vocabulary:", "no name that ends in .mid, nor a folder that is there"
+GAIN = {"d_gain": (0.1, 0.01)}
 NOTE = "a token of music is a note, such as C4 or F#4, R, a rest, or -, which holds one"
 BAD = [
     ("text", ["--prefix", "axyb"], f"{UNKNOWN} 'x' 'y'"),
@@ -398,6 +402,7 @@ BAD = [
     ("absent", [], "absent: no run (there is no config.json)"),
     ("", [], "no run"),
     ("text", ["--objective", "none.py:f"], "--objective none.py: No such file or directory"),
+    ("text", ["--objective", "RUNS/chance.py:f"], "for one sequence; a score may depend on that sequence alone"),
     ("text", ["--objective", "none.py"], "--objective none.py: not a FILE.py:NAME"),
     ("text", ["--objective", ""], "not a FILE.py:NAME"),
     ("text", ["--objective", "a.py:f", "--eta", "1", "--candidates", "2"], "--eta is of the discriminator"),
@@ -409,6 +414,8 @@ BAD = [
 
 @pytest.mark.parametrize(("run", "flags", "why"), BAD)
 def test_what_cannot_be_sampled(runs, capsys, run, flags, why):
+    (runs / "chance.py").write_text("import random\ndef f(lines):\n    return [random.random() for _ in lines]\n")
+    flags = [flag.replace("RUNS", str(runs)) for flag in flags]
     assert why.replace("RUNS", str(runs)) in refused(capsys, runs / run, *flags)
 
 
@@ -478,14 +485,9 @@ def test_longer_samples_are_chosen_a_stretch_at_a_time(knowing):
         ({"d_gain_valid": (0.001, 0.002), "d_eta": (1, 0)}, "--candidates 4", 3, "d_gain_valid 0.0010 ± 0.0020; witho"),
         ({"d_gain_valid": (0.001, 0.002)}, "--rank", 3, "--rank: the discriminator of"),
         ({"nll": (1.0, 0.1)}, "--candidates 4", 3, "no evaluation of"),
-        ({"d_gain": (0.1, 0.01)}, "--rank --length 7", 2, "--rank: the discriminator reads 3 tokens"),
-        (
-            {"d_gain": (0.1, 0.01)},
-            "--candidates 2 --eta 1 --checkpoint pretrained",
-            3,
-            "is not trained; without --cand",
-        ),
-        ({"d_gain": (0.1, 0.01)}, "--rank --checkpoint pretrained", 3, "--pretrain_d_epochs N trains and measures one"),
+        (GAIN, "--rank --length 7", 2, "--rank: the discriminator reads 3 tokens"),
+        (GAIN, "--candidates 2 --eta 1 --checkpoint pretrained", 3, "is not trained; without --cand"),
+        (GAIN, "--rank --checkpoint pretrained", 3, "--pretrain_d_epochs N trains and measures one"),
     ],
 )
 def test_what_cannot_choose_is_one_line(knowing, tmp_path, capsys, recorded, words, status, why):

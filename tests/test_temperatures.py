@@ -257,6 +257,7 @@ def test_a_seed_alone_is_shown_with_its_method(path, name, shown):
         ("{}/oracle --guide --candidates 4", "--candidates are drawn from the generators themselves"),
         ("{}/absent -o {}/x.docx", "argument -o/--output: {}/x.docx: a picture's name ends in ."),
         ("{}/music --candidates 4", "--candidates: {}/music has no discriminator"),
+        ("{}/absent --csv {}", "argument --csv: {}: a folder, not a file"),
         ("{}/lines --controls", "--controls has no effect without --candidates"),
         ("{}/bare --controls --candidates 4", "--controls: {}/bare has no test set"),
         ("{}/lines --average {}/lines", "--average: a run is given twice"),

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from data.real import read_data
 from data.text import Lines, Rules, Source, TextData, Vocabulary, read_lines, split_of
 from evaluation.discriminator import D_FIGURES, what_d_knows
 from evaluation.evaluator import Due
@@ -27,7 +28,7 @@ from evaluation.text import TextEvaluator, TexygenEvaluator
 from model import SeqGAN, build
 from support.config import Config, UsageError
 from support.errors import DataError
-from support.parser import parse
+from support.parser import parse, read_flags
 from support.seeds import Purpose
 from support.statistics import ratio_and_error
 from tools.restored import restore
@@ -152,14 +153,26 @@ def test_a_single_file_is_split_by_its_lines_alone(tmp_path):
 
 
 @pytest.mark.parametrize("tokens", ["char", "word"])
-def test_equal_sequences_are_on_one_side(tmp_path, tokens):
-    """Lines that differ only in white space, or behind --seq_len, are the same to what is trained."""
+def test_equal_sequences_are_on_one_side_of_a_split_by_whole_lines(tmp_path, tokens):
+    """Held-out lines that are others' once truncated are left out. What version 1.0 had split is split like that."""
     gap = " " if tokens == "word" else ""
     lines = [gap.join(f"{i:03d}") for i in range(1000)]
     path = write(tmp_path / "lines.txt", "\n".join([*lines, *(f"{line}{gap}xyz" for line in lines)]))
-    data = TextData(config_of(path, "--tokens", tokens, "--seq_len", "3"))
-    parts = [set(data.vocabulary.decode(part[np.arange(len(part))])) for part in data.lines.values()]
-    assert sum(map(len, parts)) == len(set.union(*parts)) == 1000 and min(map(len, parts)) > 50
+
+    def read(seq_len: int, **how) -> tuple[TextData, list[set[str]]]:
+        data = TextData(config_of(path, "--tokens", tokens, "--seq_len", str(seq_len)), **how)
+        return data, [set(data.vocabulary.decode(part[np.arange(len(part))])) for part in data.lines.values()]
+
+    (data, parts), (_, whole), (before, others) = read(3), read(6), read(3, by_cut=True)
+    for held in (parts, others):
+        assert sum(map(len, held)) == len(set.union(*held)) == 1000 and min(map(len, held)) > 3
+    shown = len(gap.join("123"))
+    assert all({line[:shown] for line in large} >= small for small, large in zip(parts, whole, strict=True))
+    left_out = 2000 - sum(map(len, data.lines.values()))
+    assert left_out > 100 and f"; {left_out} held-out ones left out, as others begin alike; " in data.introduction()
+    assert "left out" not in before.introduction() and min(map(len, others)) > 50
+    for recorded in (before.digests(), data.digests()):
+        assert read_data(data.config, recorded).digests() == recorded
 
 
 @pytest.mark.parametrize("absent", [(), ("valid",), ("test",), ("valid", "test")])
@@ -337,6 +350,9 @@ def test_evaluation_by_hand(folder):
     lines = (folder / "valid.txt").read_text().split()
     compared = np.linspace(0, 8, 6).round().astype(int)  # as many as --eval_samples
     assert figures["real_length"][0] == pytest.approx(np.mean([len(lines[i]) for i in compared]))
+    few = evaluator_of(TextData(config_of(folder, "--eval_samples", "10")))._of_real  # of 9: no self-BLEU of fewer
+    real = {name for name in figures if name.startswith("real_")}
+    assert real - set(few) == {f"real_self_bleu{n}" for n in (2, 3, 4, 5)}
 
 
 def test_comparison_by_hand(folder):
@@ -368,15 +384,20 @@ def test_a_folder_brings_the_vocabulary_of_another_run(folder):
     path.write_text(Vocabulary("word", ("a", "b")).to_json())
     data = TextData(config_of(folder, "--tokens", "word"))
     assert data.vocabulary.entries == ("a", "b") and data.spec.vocab_size == 4
+    assert "; 4 tokens of its vocabulary.json (each a word)" in data.introduction()
+    for flag in ("--vocab_size", "--min_count"):
+        with pytest.raises(UsageError, match=f"{flag} has no effect with {folder}/vocabulary.json"):
+            read_flags(["--dataset", "text", "--data_dir", str(folder), flag, "3"])
     np.testing.assert_array_equal(data.lines["train"][np.arange(1)][0, :4], [2, 2, 0, 3])
     with pytest.raises(UsageError, match=re.escape(f"{path}: its tokens are of the kind word, not --tokens char")):
         TextData(config_of(folder))
     write(folder / "train.txt", "\n\n")  # lines that the vocabulary needs no more
     with pytest.raises(UsageError, match="no line to train on"):
         TextData(config_of(folder, "--tokens", "word"))
-    path.write_text("{}")
-    with pytest.raises(UsageError, match=re.escape(f"{path}: not a vocabulary")):
-        TextData(config_of(folder))
+    for kind, entries in (("", []), ("word", "ab"), ("word", ["a", "b", "a"]), ("word", ["a b"]), ("word", [" a"])):
+        path.write_text(json.dumps({"kind": kind, "entries": entries}))
+        with pytest.raises(UsageError, match=re.escape(f"{path}: not a vocabulary")):
+            TextData(config_of(folder))
 
 
 def test_texygens_figures_by_hand(folder):
@@ -549,7 +570,7 @@ def test_the_checkpoint_of_least_nll_valid_is_kept(folder, tmp_path):
         assert evaluated(data, model, 0, NOW)["nll_valid"][0] == pytest.approx(nll, rel=1e-5)
 
 
-def test_texygens_references_are_the_test_lines_whole(tmp_path):
+def test_texygens_references_are_the_test_lines_whole(tmp_path, capsys):
     """Also of a single file, which is split by what is left of long lines; so none of them is trained on."""
     rng = np.random.default_rng(1)
     lines = ["".join(row) for row in rng.choice(list("abcdefgh"), [600, 12])]
@@ -557,6 +578,8 @@ def test_texygens_references_are_the_test_lines_whole(tmp_path):
     own = TextData(config)
     texygen = evaluator_of(own, TexygenEvaluator)
     assert {"".join(line) for line in texygen.written} <= set(lines) and texygen.longest == 12
+    why = "texygen_nll_gen leaves out what was truncated of 100 % of the lines\n"
+    assert capsys.readouterr().err == f"warning: {own.origin}: {why}"
     cut = [line[:8] for line in texygen.written]
     held_out = own.vocabulary.decode(own.test)
     assert sorted("".join(line) for line in cut) == sorted(held_out) and 30 < len(cut) < 120

@@ -150,6 +150,7 @@ C
     [
         (FOLK, Grid(0.4, 0.25), "76*2 69*3 71*1 72*2 76*4 74*2 | 76*1 78*2 79*1 77*10 20*2 57*2 56*4"),
         (FOLK, Grid(0.25, 0.0), "76 69 71 72 76 76 74"),  # three eighths at 80: a beat of half a second
+        ("X:1\nT:a\nK:C\nCD2\nX:2\nK:C\nE|\n", Grid(beats=0.5), "60 62*2"),  # without M: and L:, in eighths
         # The highest of several voices.
         ("X:1\nL:1/4\nM:4/4\nK:C\nV:1\nC,D,G,F,|\nV:2\nCDEF|\n", Grid(beats=1.0), "60 62 64 65"),
     ],

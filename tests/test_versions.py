@@ -256,6 +256,10 @@ def test_overwrite_removes_what_a_run_on_music_leaves(tmp_path):
         with pytest.raises(UsageError, match="sample0.mid there is no run's"):  # which a new one would write over
             directory.check({}, "--data_dir d", {}, {}, directories.SONGS)
     directory.describe(of("Nottingham"))
+    (train_dir / ".samples.sha256").write_text(f"{directories.sha256_of(b'y')}  sample0.mid\n")
+    with pytest.raises(UsageError, match="sample0.mid there is no run's"):  # somebody has changed it
+        directory.check({}, "--data_dir d", {}, {}, directories.SONGS)
+    (train_dir / ".samples.sha256").write_text(f"{directories.sha256_of(b'x')}  sample0.mid\n")
     directory.check({}, "--data_dir d", {}, {}, directories.SONGS)
     directory.wipe()
     assert sorted(path.name for path in train_dir.rglob("*")) == ["lock", "media", "mine.wav", "my.mid"]

@@ -16,7 +16,7 @@ class ToyData(Dataset):
 
     kind, origin, spec = "toy", "--toy", TokenSpec(2, 3)
 
-    def __init__(self, config):
+    def __init__(self, config, *_):
         pass
 
     def digests(self) -> dict[str, str]:

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from support.config import FIELDS, SECTIONS
 from support.presets import PRESETS, UPDATE_DEFAULTS
 from support.registries import DISCRIMINATORS
+from support.streams import run_tool
 
 HEAD = """# Flags
 
@@ -56,6 +57,13 @@ def page() -> str:
     return "".join(lines)
 
 
-if __name__ == "__main__":
-    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+def main() -> int:
+    """Prints the page, as UTF-8; returns 0."""
+    if sys.stdout:
+        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     print(page(), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    run_tool(main)

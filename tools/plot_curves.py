@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from evaluation.metrics import axis_title, title
 from runs.directories import METRICS
 from support.parser import Parser, new_file
+from support.streams import run_tool
 
 PANELS = ("nll", "nll_test", "nll_valid", "g_entropy")
 CURVES = ("nll", "nll_test", "g_entropy")  # of a study, where its table does not say; and the panels with a floor
@@ -54,10 +55,8 @@ def read_run(directory: str | Path) -> pd.DataFrame:
         if len({line.count(b",") for line in whole.splitlines()}) > 1:  # pandas fills or cuts such a row
             raise ValueError
         frame = pd.read_csv(io.BytesIO(whole or b"epoch,phase"), dtype=str)
-        return frame.astype({name: float for name in frame.columns if name != "phase"}).astype(
-            {"epoch": int, "phase": str}
-        )
-    except (ValueError, KeyError):
+        return frame.astype(dict.fromkeys(frame.columns, float) | {"epoch": int, "phase": str})
+    except (ValueError, KeyError, OverflowError):
         raise ValueError(f"{path}: not a table of epoch, phase and figures") from None
 
 
@@ -267,4 +266,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

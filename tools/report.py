@@ -21,7 +21,7 @@ from evaluation.metrics import METRICS, PER_TOKEN, column, title
 from runs.directories import write_whole
 from support.errors import UsageError
 from support.parser import Parser
-from support.streams import keep_writing
+from support.streams import run_tool
 from tools.experiment import read
 from tools.plot_curves import CURVES, Line, draw_finals, draw_panels, draw_plane
 from tools.study import (
@@ -380,5 +380,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    keep_writing()
-    sys.exit(main())
+    run_tool(main)

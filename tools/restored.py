@@ -31,7 +31,7 @@ class Restored(NamedTuple):
 
     def data(self) -> Dataset:
         """The data of the run. Raises UsageError: they are not what they were. Raises OSError: one can't be read."""
-        data = read_data(self.config)
+        data = read_data(self.config, self.content.get("data"))
         digests = data.digests()
         kept = all((self.logdir / name).read_bytes() == text.encode() for name, text in data.files().items())
         if not kept or self.content.get("data", digests) != digests:

@@ -26,14 +26,15 @@ from data.text import Vocabulary, tokenise
 from generator import Excluding, Place, Policy, State, Tempered, in_chunks
 from guidance.choosing import Weighing, keep_one
 from runs.checkpoints import BEST
-from runs.directories import PRETRAINED, TEMPO, VOCABULARY, write_whole
+from runs.directories import PRETRAINED, TEMPO, write_whole
+from support.config import VOCABULARY
 from support.device import configure_tensorflow
 from support.errors import UsageError
 from support.objective import Objective
 from support.parser import Parser, number
 from support.seeds import Purpose, fold, key, uniforms
 from support.statistics import mean_and_error
-from support.streams import escape_unprintable
+from support.streams import run_tool
 from tools.restored import Restored, restore
 
 ROWS = 256  # samples drawn at once; the same whatever -n, so that more samples begin with the fewer
@@ -166,7 +167,7 @@ def write_tunes(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     """Writes tunes, int32 [n, T] each portion, to the file or folder of -o, or to a folder in --log_dir; says where.
 
     With --abc they are ABC, too, and on a page. In a folder they replace the songs of an earlier call, and nothing
-    else. Raises UsageError: -o is one file for several files, or a file of another kind; or as `write_songs`.
+    else. Raises UsageError: -o is a file that is there, for several files, or of another kind; or as `write_songs`.
     """
     output, count, logdir, grid = asked.output, asked.n, asked.logdir, grid_of(run.config)
     folder, one_file = output or logdir / "samples", bool(output and output.suffix and not output.is_dir())
@@ -175,6 +176,8 @@ def write_tunes(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     if one_file and (count > 1 or asked.abc):
         why = "--abc needs a folder, as it writes several files" if asked.abc else f"-n {count} tunes need a folder"
         raise UsageError(f"-o {output}: {why}" + ", or -n 1" * (not asked.abc))
+    if one_file and os.path.lexists(output):
+        raise UsageError(f"-o {output}: is there; choose another name, or a folder")
     grid = played(grid, recorded_tempo(logdir / TEMPO)) if grid.beats else grid
     tunes = (tokens for rows in samples for tokens in rows)
     told = f"{count} tune{'s' * (count != 1)} in {folder}" + f"/sample{'*' if count > 1 else '0'}.mid" * (not one_file)
@@ -270,8 +273,8 @@ def sample(asked: Namespace, run: Restored) -> None:
     samples = drawn(asked.n)
     if asked.objective is not None:
         decode = (lambda rows: list(to_pitches(rows))) if music else vocabulary.decode if vocabulary else list
-        score = Objective(asked.objective, decode).score
-        samples = ranked(drawn(asked.n * asked.candidates), score, asked.candidates, asked.rank, "objective")
+        objective = Objective(asked.objective, decode)
+        samples = ranked(drawn(asked.n * asked.candidates), objective.check, asked.candidates, asked.rank, "objective")
     elif asked.candidates > 1 or asked.rank:
         flag = "--candidates" if asked.candidates > 1 else "--rank"
         discriminator = run.check_trained(flag)
@@ -290,7 +293,6 @@ def sample(asked: Namespace, run: Restored) -> None:
         samples = (rows[:, len(prefix) :] for rows in samples)
     if music:
         told = write_tunes(samples, run, asked)
-        escape_unprintable()
         print(told)
     else:
         write_lines(samples, vocabulary, asked.output)
@@ -351,4 +353,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

@@ -97,7 +97,7 @@ def read_table(path: Path, text: str, keys: Sequence[str]) -> pd.DataFrame:
             parse(name.removesuffix("_se"))
         frame = frame.astype({name: float for name in frame.columns.difference(words)} | whole)
         return merged(frame.reindex(columns=[*keys, *frame.columns.difference(keys, sort=False)]), keys)
-    except (KeyError, ValueError) as error:  # a UsageError is one
+    except (KeyError, ValueError, OverflowError) as error:  # a UsageError is one
         raise UsageError(f"{path}: {error.args[0]}") from None
 
 

@@ -42,7 +42,7 @@ from support.errors import NoGain, UsageError
 from support.parser import Parser, new_file, number
 from support.seeds import Purpose, numpy_rng
 from support.statistics import Figures, mean_and_error, ratio_and_error
-from support.streams import escape_unprintable, keep_writing
+from support.streams import run_tool
 from tools.plot_curves import picture, read_run, short_names
 from tools.report import PAIRS, REAL, draw_samples, samples
 from tools.restored import restore
@@ -50,6 +50,7 @@ from tools.study import POINT, points_text, read_table
 
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
 OBJECTIVE_PAIRS = [("kl_to_pretrained", "objective"), ("nll_test", "objective")]
+FEW_DRAWS = 10  # effective ones, of which a figure may be far off
 ALL = Due(True, True, True)
 Row = dict[str, Any]  # of the CSV file: `POINT`, figures and their standard errors
 
@@ -207,8 +208,8 @@ class MeasuredRun:
         """Rows of what an objective allows without training, from samples of the pretrained generator G₀.
 
         They are the best of n samples, and G₀·exp(objective / β) / Z: of all distributions of the same mean objective
-        that of the least KL from G₀. A row has its β as `temperature`; 0 is rejection of all but the highest score. An
-        infinite NLL is left out.
+        that of the least KL from G₀. A row has its β as `temperature`; 0 is rejection of all but the highest score.
+        What rests on less than one effective draw is left out, as is an infinite NLL.
         """
         assert self.objective and self.seqgan.pretrained
         policy = self.measured(self.seqgan.pretrained)
@@ -217,8 +218,12 @@ class MeasuredRun:
         points = [("best of n", 1.0, {"candidates": n}, best_of(scores, real, n)) for n in numbers]
         points += [("least KL", beta, {}, least_kl(scores, real, beta)) for beta in betas]
         for name, beta, at, (weights, of_real) in points:
-            if not weights.any():
-                print(f"--beta {beta:g}: no sample comes near the highest score; draw more with -n", file=sys.stderr)
+            draws = weights.sum() / np.append(weights, of_real).max()  # as many as weigh as much as the heaviest
+            if draws < FEW_DRAWS:
+                what = f"{name} {at['candidates']}" if at else f"--beta {beta:g}"
+                says = f"{what}: rests on {draws:.2g} effective draws; draw more with -n"
+                print(f"warning: {says}" if draws >= 1 else f"{says}; left out", file=sys.stderr)
+            if draws < 1:
                 continue
             weights, of_real = weights / weights.mean(), of_real / weights.mean()
             figures = {"objective": (np.mean(weights * scores), math.nan)}
@@ -364,15 +369,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         real = first.real if first else {}
         content = points_text([*rows, *paths, *([{"run": REAL, **with_errors(real)}] if real else [])])
         frame = read_table(arguments.csv or Path("points"), content, POINT)
-        escape_unprintable()
-        print(samples(frame))
         if arguments.csv:
             write_whole(arguments.csv, content)
         if arguments.output:
             draw_samples(arguments.output, frame, pairs=OBJECTIVE_PAIRS if numbers or betas else PAIRS)
+    print(samples(frame))
     return 0
 
 
 if __name__ == "__main__":
-    keep_writing()
-    sys.exit(main())
+    run_tool(main)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 
 import numpy as np
 
@@ -49,6 +50,8 @@ def read_abc(content: bytes, by_beat: bool = False) -> Notes:
     text = content.decode("utf-8", "replace")
     if "[V:" in text:
         raise DataError("voices that change within a line, [V:...], are not read")
+    # A head with neither M: nor L: means eighths (ABC 2.1), which music21 would be told.
+    text = re.sub(r"^X:.*\n(?:(?![LMK]:).*\n)*(?=K:)", lambda head: head[0] + "L:1/8\n", text, flags=re.MULTILINE)
     text = text if text.startswith("%abc") else HEADER + text  # else no accidental holds until the bar line
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # it has much to say

@@ -13,9 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from data.music.midi import MAX_FILE_BYTES, read_melody
-from data.music.songs import written_songs
 from data.music.tokens import Grid, trim
-from runs.directories import METRICS, write_whole
+from runs.directories import METRICS, write_whole, written_songs
 from support.config_file import CONFIG
 from support.errors import DataError
 
@@ -96,7 +95,8 @@ def load_tunes(
             tempi.append(tempo)
     _tell_skipped(root, tunes.skipped)
     if not tunes.train:
-        first = "; {}: {}".format(*tunes.skipped[0]) if tunes.skipped else ""
+        short = [pair for pair in tunes.skipped if "too short" in pair[1]]  # which another --seq_len may mend
+        first = "; {}: {}".format(*(short or tunes.skipped)[0]) if tunes.skipped else ""
         where = root / "train" if present else root
         raise DataError(f"{where}: no usable tune ({len(tunes.skipped)} of {len(paths)} files skipped{first})")
     return tunes._replace(tempo=float(np.clip(np.median(tempi), MIN_TEMPO, MAX_TEMPO)))
