@@ -56,7 +56,10 @@ _EVALUATION = (
     Metric("kl_to_pretrained", "KL(G‖pretrained)", "KL divergence of G from the pretrained generator.", PER_SEQUENCE),
     Metric("kl_forward", "KL(oracle‖G)", "KL divergence of the oracle from G.", PER_TOKEN, "lower", _ORACLE),
     Metric("kl_reverse", "KL(G‖oracle)", "KL divergence of G from the oracle.", PER_TOKEN, "lower", _ORACLE),
-    Metric("distinct2", "distinct bigrams", "Share of distinct bigrams of generated sequences.", "", "real", _ORACLE),
+    Metric("nll_run", "NLL under a run", "NLL of samples of any program under a run.", PER_TOKEN),
+    Metric("nll_reverse", "reverse NLL", "NLL_test of an LSTM that learns from the samples.", PER_TOKEN, "lower"),
+    Metric("distinct2", "distinct bigrams", "Share of distinct bigrams of sequences.", "", "real", ("oracle", "text")),
+    Metric("distinct3", "distinct trigrams", "Share of distinct trigrams of sequences.", "", "real", _TEXT),
     Metric(
         "d_gain_valid", "D's gain on validation", "How much reweighting by D lowers NLL_valid.", PER_TOKEN, "higher"
     ),

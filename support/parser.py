@@ -90,6 +90,8 @@ def new_file(text: str) -> Path:
     path = named(text)
     if not path.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: there is no such folder")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: a folder")
     return path
 
 
