@@ -133,9 +133,10 @@ def run(config: Config, makers: Makers) -> int:
         given = {"oracle": data.oracle, "references": data.references, "validation": data.validation}
         seqgan = makers.seqgan(config, data.spec, sources, objective=objective, **given)
         needs_eta = seqgan.guidance and (config.g_update == "fold" or not config.guide_eta)
-        if needs_eta and not len(data.validation()):
+        if (needs_eta or config.best_pretraining) and not len(data.validation()):
             which = "--g_update fold" if config.g_update == "fold" else "--guide_eta 0"
-            raise UsageError(f"{which} needs a validation set to choose η on, and {data.origin} has none")
+            which = "--best_pretraining" if config.best_pretraining else which
+            raise UsageError(f"{which} needs a validation set to choose on, and {data.origin} has none")
         checkpoints = Checkpoints(first.path / CHECKPOINTS, seqgan.checkpoint())
         files, digests = data.files(), data.digests()
         first.check(recorded, data.origin, digests, files, SONGS if config.dataset == "Nottingham" else ())
@@ -161,13 +162,8 @@ def run(config: Config, makers: Makers) -> int:
             first.note_saved(False)
             checkpoints.remove_all()
             taken, details = 0, {}
-        evaluation = Evaluation(
-            evaluator_of(data, settings_of(config)),
-            makers.measures(config, seqgan),
-            guidance=seqgan.guidance,
-            objective=objective,
-            pretrained=seqgan.pretrained,
-        )
+        of: dict[str, Any] = {"guidance": seqgan.guidance, "objective": objective, "pretrained": seqgan.pretrained}
+        evaluation = Evaluation(evaluator_of(data, settings_of(config)), makers.measures(config, seqgan), **of)
         schedule = Schedule(config)
         if not config.is_train:
             if not checkpoints.newest:
@@ -190,11 +186,16 @@ def run(config: Config, makers: Makers) -> int:
             for directory in directories:
                 directory.note_saved(True)
 
+        def adopt(step: int) -> None:
+            Checkpoints(checkpoints.directory, seqgan.pretrained_state(), whole=False).look(step)
+            if config.average:
+                seqgan.adopt_average()
+
         interrupt = Interrupt()
-        calls = {"evaluate": at_epoch, "told": told, "is_finite": seqgan.is_finite, "saved": saved}
+        calls = {"evaluate": at_epoch, "told": told, "is_finite": seqgan.is_finite, "saved": saved, "adopt": adopt}
         training = Training(schedule, checkpoints, records, interrupt, taken, **calls)
         if training.finished:
-            print(report(records.evaluation, "finished before", where(config)))
+            print(report(records.evaluation, "finished before", where(config), first=training.passed))
             return 0
         if checkpoints.newest:
             print(f"resumed from {checkpoints.newest}, after {taken} of {len(schedule)} steps", flush=True)
@@ -220,9 +221,8 @@ def run(config: Config, makers: Makers) -> int:
             again = "the same command, without --overwrite," if config.overwrite else "the same command"
             print(f"interrupted after {saved_in}; {again} goes on from there")
             return 128 + interrupt.signal
-        seconds = time.perf_counter() - started
-        took = f"{seconds:.0f} s, {training.evaluation_seconds:.0f} s of them evaluation"
-        print(report(records.evaluation, took, where(config)))
+        took = f"{time.perf_counter() - started:.0f} s, {training.evaluation_seconds:.0f} s of them evaluation"
+        print(report(records.evaluation, took, where(config), first=training.passed))
         return 0
 
 

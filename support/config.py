@@ -220,6 +220,9 @@ class Config:
         0.0, "growth per epoch of the share of own tokens read in pretraining (paper: 0.002)", PRETRAINED, low=0, high=1
     )
     g_lr: float = flag(0.01, "Adam's learning rate of the policy gradient, and of --mle_steps", *GRADIENT, low=0)
+    best_pretraining: bool = flag(
+        False, "what follows pretraining begins from its least nll_valid, not from its end", PRETRAINED, FILES, MEASURED
+    )
     average: float = flag(
         0.0, "decay of a moving average of the generator's weights, which is evaluated; 0: none", low=0, high=0.999999
     )
