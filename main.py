@@ -24,6 +24,7 @@ import tensorflow as tf
 from data.real import Dataset, read_data
 from data.training_set import spread
 from evaluation.evaluator import Due
+from evaluation.metrics import described
 from evaluation.run import Evaluation, Measures, evaluator_of, measures_of, settings_of
 from evaluation.table import report, told
 from model import SeqGAN, build
@@ -172,7 +173,7 @@ def run(config: Config, makers: Makers) -> int:
             print(report(evaluation.measure(0, Due(True, True, True), of_discriminator=begun, since_pretrained=moved)))
             return 0
         eval_dir = directories[1].path if config.evaluate else None
-        records = Records(first.path, eval_dir, evaluation.columns, details, mle=config.mle_steps > 0)
+        records = Records(first.path, eval_dir, evaluation.columns, details, config.mle_steps > 0, described)
 
         def at_epoch(phase: Phase, epoch: int) -> Figures | None:
             found = measured(evaluation, schedule, config, phase, epoch)
@@ -182,17 +183,14 @@ def run(config: Config, makers: Makers) -> int:
                 evaluation.evaluator.show(evaluation.policy, axis, due, records.logs[-1])
             return found
 
-        def saved() -> None:
-            for directory in directories:
-                directory.note_saved(True)
-
         def adopt(step: int) -> None:
             Checkpoints(checkpoints.directory, seqgan.pretrained_state(), whole=False).look(step)
             if config.average:
                 seqgan.adopt_average()
 
         interrupt = Interrupt()
-        calls = {"evaluate": at_epoch, "told": told, "is_finite": seqgan.is_finite, "saved": saved, "adopt": adopt}
+        calls: dict[str, Any] = {"evaluate": at_epoch, "told": told, "is_finite": seqgan.is_finite, "adopt": adopt}
+        calls["saved"] = lambda: [each.note_saved(True) for each in directories]  # type: ignore[func-returns-value]
         training = Training(schedule, checkpoints, records, interrupt, taken, **calls)
         if training.finished:
             print(report(records.evaluation, "finished before", where(config), first=training.passed))
@@ -201,16 +199,16 @@ def run(config: Config, makers: Makers) -> int:
             print(f"resumed from {checkpoints.newest}, after {taken} of {len(schedule)} steps", flush=True)
         elif config.pretrained and not pretraining:
             pretraining = Pretraining(config, digests, seqgan.pretrained_state(), sources.get("objective"))
-        described: dict[str, Any] = description(config) | {"data": digests, "tokens": data.spec._asdict(), **sources}
-        described |= {"run": recorded.get("run") or secrets.token_hex(8), SAVED: bool(checkpoints.newest)}
-        if checkpoints.newest and (changed := changed_since(recorded, described)):
+        content: dict[str, Any] = description(config) | {"data": digests, "tokens": data.spec._asdict(), **sources}
+        content |= {"run": recorded.get("run") or secrets.token_hex(8), SAVED: bool(checkpoints.newest)}
+        if checkpoints.newest and (changed := changed_since(recorded, content)):
             print(f"warning: {changed}: the run will not be bitwise that of one machine and version", file=sys.stderr)
         first.keep(files)
         for directory in directories:
-            directory.describe(described)
+            directory.describe(content)
         with interrupt:
             held.callback(records.close)
-            records.open(described)
+            records.open(content)
             if pretraining:
                 training.start_from(pretraining)
             with contextlib.suppress(Interrupted):

@@ -139,6 +139,17 @@ def title(column: str) -> str:
     return metric.title + FORMS[form][2]
 
 
+def described(column: str) -> str:
+    """What a column is, in a sentence, with its unit; "" for one that is none, such as a user's own."""
+    try:
+        metric, form = parse(column.removesuffix("_se"))
+    except KeyError:
+        return ""
+    unit = f" In {metric.unit}." if metric.unit else ""
+    of = "Standard error. " * column.endswith("_se") + f"{FORMS[form][2].strip(', ()').capitalize()}: " * bool(form)
+    return of + metric.meaning + unit
+
+
 def axis_title(column: str, separator: str = ", ") -> str:
     """The same with the direction that is better and, after `separator`, the unit; raises KeyError."""
     metric, _ = parse(column)

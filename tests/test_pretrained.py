@@ -100,12 +100,12 @@ def test_what_follows_may_begin_from_the_best(tmp_path, capsys):
     own = ("--pretrained", str(tmp_path / "whole" / "train"))
     assert run(tmp_path / "shared", *own, tiny=words) == 0
     assert not differing(outcome(tmp_path / "shared"), outcome(tmp_path / "whole"))
-    for flags, why in (
+    for more, why in (
         ((*own, "--eval_every", "2", "--overwrite"), "--eval_every 1, not 2"),
         (("--no-evaluate",), "--best_pretraining has no effect with --no-evaluate"),
     ):
         with contextlib.suppress(SystemExit):
-            assert run(tmp_path / "shared", *flags, tiny=words) == 2
+            assert run(tmp_path / "shared", *more, tiny=words) == 2
         assert why in capsys.readouterr().err
 
 
