@@ -106,7 +106,7 @@ UNMARKED = itertools.product(("ab\n", "一詩\n" * 2000, "\U00020000é\n" * 2000
         ("\ufeffab\n".encode("utf-32-le"), "UTF-32, not UTF-8; `iconv -f UTF-32"),
         ("\ufeffab\n".encode("utf-32-be"), "UTF-32, not UTF-8"),
         *((text.encode(f"UTF-16{end}"), f"UTF-16{end}, not UTF-8; `iconv -f UTF-16{end}") for text, end in UNMARKED),
-        ("abc\0def\n".encode() + b"a\xe9\0", r"line 2 is not UTF-8 \(byte 2 of it\); if it is Latin-1, `iconv -f "),
+        (b"abc\0def\nan empty\n\ncaf\xe9\n", r"line 4 is not UTF-8 \(byte 4 of it\); if it is Latin-1, `iconv -f "),
     ],
     ids=range(15),
 )
