@@ -114,12 +114,16 @@ TEXT = {
 }
 
 
-def text_of(size: str, **pretraining: Any) -> dict[str, Any]:
-    """TEXT with a pretraining for so many training lines, which docs/text.md compares."""
-    logs = {"log_dir": f"logs/train/text{size}", "eval_log_dir": f"logs/eval/text{size}"}
-    return TEXT | logs | {"batch_size": 64, "g_emb_dim": 128, "g_hidden_dim": 128, "g_pretrain_lr": 0.005} | pretraining
+def text_of(lines: str, **pretraining: Any) -> dict[str, Any]:
+    """TEXT with a pretraining for so many training lines; docs/text.md has what was measured."""
+    logs = {"log_dir": f"logs/train/text{lines}", "eval_log_dir": f"logs/eval/text{lines}"}
+    return TEXT | logs | {"batch_size": 64, "g_pretrain_lr": 0.005, "pretrain_g_epochs": 2000} | pretraining
 
 
+WIDE = {"g_emb_dim": 128, "g_hidden_dim": 128}
+TEXT_400 = text_of("400", **WIDE, g_dropout_keep_prob=0.3, average=0.99, best_pretraining=True, pretrain_g_epochs=300)
+TEXT_10K = text_of("10k", **WIDE, g_dropout_keep_prob=0.4, cosine_decay=("g_pretrain", "d"))
+TEXT_100K = text_of("100k", average=0.995)
 # What captions and poems share: then the bigram discriminator's expected policy gradient.
 LEARNT = TEXT | {
     "batch_size": 64,
@@ -188,9 +192,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "music": MUSIC,
     "paper_music": PAPER_MUSIC,
     "text": TEXT,
-    "text400": text_of("400", g_dropout_keep_prob=0.3, average=0.99, pretrain_g_epochs=300, best_pretraining=True),
-    "text10k": text_of("10k", g_dropout_keep_prob=0.4, pretrain_g_epochs=2000, cosine_decay=("g_pretrain", "d")),
-    "text100k": text_of("100k", g_dropout_keep_prob=0.8, average=0.995, pretrain_g_epochs=2000),
+    "text400": TEXT_400,
+    "text10k": TEXT_10K,
+    "text100k": TEXT_100K,
     "captions": CAPTIONS,
     "poems": POEMS,
     "molecules": MOLECULES,

@@ -254,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         escape_unprintable()
         print(table(own | {column(name, "real"): pair for name, pair in real.items()}))
         whose = ", ".join(name for name in real if name in (*OF_TEST, "nll_run"))
-        units = "NLL in nats per token, ± one standard error"
+        units = "NLL in nats per token, " * any(name.startswith("nll") for name in own) + "± one standard error"
         print(f"{len(parts.samples):,} sequences of each; real: of --train, and of --test for {whose}; {units}")
     return 0
 
