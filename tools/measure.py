@@ -43,7 +43,7 @@ from support.errors import DataError, UsageError
 from support.parser import Parser, new_file, number
 from support.presets import CAPTIONS, PRESETS
 from support.statistics import Figures, ratio_and_error
-from support.streams import escape_unprintable, keep_writing
+from support.streams import escape_unprintable
 from tools.report import REAL
 from tools.restored import Restored, restore
 from tools.study import points_text
@@ -238,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("-n", type=number(int, 2, None), metavar="INT", help="samples that are measured (default: all)")
     add("--csv", type=new_file, metavar="FILE", help="all figures and their errors")
     asked = parser.parse_args(argv)
-    with parser.failing_in_one_line():
+    with parser.failing_in_one_line("stdout"):
         for flag, path in (("", asked.file), ("--train ", asked.train), ("--test ", asked.test)):
             if not path.exists():
                 raise UsageError(f"{flag}{path}: neither a file nor a folder")
@@ -255,10 +255,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(table(own | {column(name, "real"): pair for name, pair in real.items()}))
         whose = ", ".join(name for name in real if name in (*OF_TEST, "nll_run"))
         units = "NLL in nats per token, " * any(name.startswith("nll") for name in own) + "± one standard error"
-        print(f"{len(parts.samples):,} sequences of each; real: of --train, and of --test for {whose}; {units}")
+        print(
+            f"{len(parts.samples):,} sequences of each; real: of --train, and of --test for {whose}; {units}",
+            flush=True,
+        )
     return 0
 
 
 if __name__ == "__main__":
-    keep_writing()
     sys.exit(main())
