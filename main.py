@@ -23,6 +23,7 @@ import tensorflow as tf
 from data.real import Dataset, read_data
 from data.training_set import spread
 from evaluation.evaluator import Due
+from evaluation.metrics import described
 from evaluation.run import Evaluation, Measures, evaluator_of, measures_of, settings_of
 from evaluation.table import report, told
 from model import SeqGAN, build
@@ -132,9 +133,10 @@ def run(config: Config, makers: Makers) -> int:
         given = {"oracle": data.oracle, "references": data.references, "validation": data.validation}
         seqgan = makers.seqgan(config, data.spec, sources, objective=objective, batches=data.mle_batches, **given)
         needs_eta = seqgan.guidance and (config.g_update == "fold" or not config.guide_eta)
-        if needs_eta and not len(data.validation()):
+        if (needs_eta or config.best_pretraining) and not len(data.validation()):
             which = "--g_update fold" if config.g_update == "fold" else "--guide_eta 0"
-            raise UsageError(f"{which} needs a validation set to choose η on, and {data.origin} has none")
+            which = "--best_pretraining" if config.best_pretraining else which
+            raise UsageError(f"{which} needs a validation set to choose on, and {data.origin} has none")
         checkpoints = Checkpoints(first.path / CHECKPOINTS, seqgan.checkpoint())
         files, digests = data.files(), data.digests()
         first.check(recorded, data.origin, digests, files, SONGS if config.dataset == "Nottingham" else ())
@@ -158,13 +160,8 @@ def run(config: Config, makers: Makers) -> int:
             first.note_saved(False)
             checkpoints.remove_all()
             taken, details = 0, {}
-        evaluation = Evaluation(
-            evaluator_of(data, settings_of(config)),
-            makers.measures(config, seqgan),
-            guidance=seqgan.guidance,
-            objective=objective,
-            pretrained=seqgan.pretrained,
-        )
+        of: dict[str, Any] = {"guidance": seqgan.guidance, "objective": objective, "pretrained": seqgan.pretrained}
+        evaluation = Evaluation(evaluator_of(data, settings_of(config)), makers.measures(config, seqgan), **of)
         schedule = Schedule(config)
         if not config.is_train:
             if not checkpoints.newest:
@@ -173,7 +170,7 @@ def run(config: Config, makers: Makers) -> int:
             print(report(evaluation.measure(0, Due(True, True, True), of_discriminator=begun, since_pretrained=moved)))
             return 0
         eval_dir = directories[1].path if config.evaluate else None
-        records = Records(first.path, eval_dir, evaluation.columns, details, mle=config.mle_steps > 0)
+        records = Records(first.path, eval_dir, evaluation.columns, details, config.mle_steps > 0, described)
 
         def at_epoch(phase: Phase, epoch: int) -> Figures | None:
             found = measured(evaluation, schedule, config, phase, epoch)
@@ -183,33 +180,35 @@ def run(config: Config, makers: Makers) -> int:
                 evaluation.evaluator.show(evaluation.policy, axis, due, records.logs[-1])
             return found
 
-        def saved() -> None:
-            for directory in directories:
-                directory.note_saved(True)
+        def adopt(step: int) -> None:
+            Checkpoints(checkpoints.directory, seqgan.pretrained_state(), whole=False).look(step)
+            if config.average:
+                seqgan.adopt_average()
 
         interrupt = Interrupt()
-        calls = {"evaluate": at_epoch, "told": told, "is_finite": seqgan.is_finite, "saved": saved}
+        calls: dict[str, Any] = {"evaluate": at_epoch, "told": told, "is_finite": seqgan.is_finite, "adopt": adopt}
+        calls["saved"] = lambda: [each.note_saved(True) for each in directories]  # type: ignore[func-returns-value]
         training = Training(schedule, checkpoints, records, interrupt, taken, **calls)
         if training.finished:
-            print(report(records.evaluation, "finished before", where(config)))
+            print(report(records.evaluation, "finished before", where(config), first=training.passed))
             return 0
         if checkpoints.newest:
             print(f"resumed from {checkpoints.newest}, after {taken} of {len(schedule)} steps", flush=True)
         elif config.pretrained and not pretraining:
             pretraining = Pretraining(config, digests, seqgan.pretrained_state(), sources.get("objective"))
-        described: dict[str, Any] = description(config) | {"data": digests, "tokens": data.spec._asdict(), **sources}
-        described |= {"run": recorded.get("run") or secrets.token_hex(8), SAVED: bool(checkpoints.newest)}
+        content: dict[str, Any] = description(config) | {"data": digests, "tokens": data.spec._asdict(), **sources}
+        content |= {"run": recorded.get("run") or secrets.token_hex(8), SAVED: bool(checkpoints.newest)}
         if checkpoints.newest:  # what is refused has written nothing, and what --pretrained names is not read
             records.check()
-            described["flags"]["pretrained"] = recorded["flags"].get("pretrained", "")
-        if checkpoints.newest and (changed := changed_since(recorded, described)):
+            content["flags"]["pretrained"] = recorded["flags"].get("pretrained", "")
+        if checkpoints.newest and (changed := changed_since(recorded, content)):
             print(f"warning: {changed}: the run will not be bitwise that of one machine and version", file=sys.stderr)
         first.keep(files)
         for directory in directories:
-            directory.describe(described)
+            directory.describe(content)
         with interrupt:
             held.callback(records.close)
-            records.open(described)
+            records.open(content)
             if pretraining:
                 training.start_from(pretraining)
             with contextlib.suppress(Interrupted):
@@ -220,9 +219,8 @@ def run(config: Config, makers: Makers) -> int:
             again = "the same command, without --overwrite," if config.overwrite else "the same command"
             print(f"interrupted after {saved_in}; {again} goes on from there")
             return 128 + interrupt.signal
-        seconds = time.perf_counter() - started
-        took = f"{seconds:.0f} s, {training.evaluation_seconds:.0f} s of them evaluation"
-        print(report(records.evaluation, took, where(config)))
+        took = f"{time.perf_counter() - started:.0f} s, {training.evaluation_seconds:.0f} s of them evaluation"
+        print(report(records.evaluation, took, where(config), first=training.passed))
         return 0
 
 

@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
+from data.text import LATIN
 from runs.directories import write_whole
 from support.errors import DataError
 from support.parser import Parser, number
@@ -74,7 +75,7 @@ def captions(path: str, content: bytes) -> list[str]:
             lines = text.lower().replace("\r", "\n").split("\n")
     except UnicodeDecodeError as error:
         number = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}: line {number} is not UTF-8") from None
+        raise DataError(f"{path}: line {number} is not UTF-8{LATIN}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DataError(f"{path}: not captions as COCO's annotation files have them") from None
     return [" ".join(tokenise(line)) for line in [line for line in lines if line.strip()][:drawn]]

@@ -1,6 +1,7 @@
 """Lines of text as real data: read as a stream, turned into tokens and back."""
 
 import codecs
+import contextlib
 import functools
 import hashlib
 import json
@@ -29,6 +30,23 @@ MAX_SEQ_LEN = FIELDS["seq_len"].metadata["high"]
 HELD = 0.95  # the share of lines that a longer --seq_len should hold whole
 # Byte order marks of other encodings; UTF-32 first, as one of its marks begins with one of UTF-16.
 WIDE = {"UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
+LATIN = "; if it is Latin-1, `iconv -f LATIN1 -t UTF-8` converts it"
+
+
+def unmarked(begins: bytes) -> str:
+    """The UTF-16 that a file which begins so seems to be in, without a byte order mark; "" where it is in none."""
+
+    def decoded(code: str) -> str | None:
+        with contextlib.suppress(UnicodeDecodeError):
+            return codecs.getincrementaldecoder(code)().decode(begins)  # whose last letter may be cut
+        return None
+
+    zeros = begins.count(0)
+    if not zeros or (4 * zeros < len(begins) and decoded("utf-8") is not None):
+        return ""
+    codes = ("UTF-16LE", "UTF-16BE") if 2 * begins[1::2].count(0) > zeros else ("UTF-16BE", "UTF-16LE")
+    found = ((code, decoded(code) or "\0") for code in codes)
+    return next((code for code, text in found if all(c.isprintable() or c.isspace() for c in text)), "")
 
 
 def tokenise(line: str, tokens: str) -> Sequence[str]:
@@ -43,10 +61,10 @@ def read_lines(path: Path) -> Iterator[str]:
     UTF-8 or is longer than 1 Mi characters; the message has its number. Raises OSError: the file can't be read.
     """
     with open(path, "rb") as file:
-        begins = file.read(4)
-    for code, marks in WIDE.items():
-        if begins.startswith(marks):
-            raise DataError(f"{path}: {code}, not UTF-8; `iconv -f {code} -t UTF-8` converts it")
+        begins = file.read(2**12)
+    code = next((code for code, marks in WIDE.items() if begins.startswith(marks)), unmarked(begins))
+    if code:
+        raise DataError(f"{path}: {code}, not UTF-8; `iconv -f {code} -t UTF-8` converts it")
     with (
         open(path, encoding="utf-8", errors="surrogateescape") as text,  # what is not UTF-8 becomes surrogates
         tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, leave=False, disable=None) as bar,
@@ -60,7 +78,7 @@ def read_lines(path: Path) -> Iterator[str]:
                 line.encode()
             except UnicodeEncodeError as error:
                 place = len(line[: error.start].encode()) + 1
-                raise DataError(f"{path}: line {number} is not UTF-8 (byte {place} of it)") from None
+                raise DataError(f"{path}: line {number} is not UTF-8 (byte {place} of it){LATIN}") from None
             yield line.removeprefix("\ufeff")
             if number % 2**14 == 0:
                 bar.update(os.lseek(text.fileno(), 0, os.SEEK_CUR) - bar.n)
@@ -361,4 +379,8 @@ class TextData(HeldOut):
             parts.append(f"{source.empty:,} empty ones skipped")
         given = "" if self.counted else f" of its {VOCABULARY}"
         parts.append(f"{self.spec.vocab_size:,} tokens{given} (each a {config.tokens}), unknown and end among them")
+        for rows, name in ((self.valid, "validation"), (self.test, "test")):
+            if count := np.sum(rows < self.vocabulary.end):
+                share = 100 * np.sum(rows == self.vocabulary.unknown) / count
+                parts.append(f"{share:.2g} % of the tokens of the {name} set are unknown")
         return f"{config.data_dir}: {'; '.join(parts)}"

@@ -59,7 +59,10 @@ _EVALUATION = (
     ),
     Metric("kl_forward", "KL(oracle‖G)", "KL divergence of the oracle from G.", PER_TOKEN, "lower", _ORACLE),
     Metric("kl_reverse", "KL(G‖oracle)", "KL divergence of G from the oracle.", PER_TOKEN, "lower", _ORACLE),
-    Metric("distinct2", "distinct bigrams", "Share of distinct bigrams of generated sequences.", "", "real", _ORACLE),
+    Metric("nll_run", "NLL under a run", "NLL of samples of any program under a run.", PER_TOKEN),
+    Metric("nll_reverse", "reverse NLL", "NLL_test of an LSTM that learns from the samples.", PER_TOKEN, "lower"),
+    Metric("distinct2", "distinct bigrams", "Share of distinct bigrams of sequences.", "", "real", ("oracle", "text")),
+    Metric("distinct3", "distinct trigrams", "Share of distinct trigrams of sequences.", "", "real", _TEXT),
     Metric(
         "d_gain_valid", "D's gain on validation", "How much reweighting by D lowers NLL_valid.", PER_TOKEN, "higher"
     ),
@@ -137,6 +140,17 @@ def title(column: str) -> str:
     """A column's name on pages; raises KeyError: it is none."""
     metric, form = parse(column)
     return metric.title + FORMS[form][2]
+
+
+def described(column: str) -> str:
+    """What a column is, in a sentence, with its unit; "" for one that is none, such as a user's own."""
+    try:
+        metric, form = parse(column.removesuffix("_se"))
+    except KeyError:
+        return ""
+    unit = f" In {metric.unit}." if metric.unit else ""
+    of = "Standard error. " * column.endswith("_se") + f"{FORMS[form][2].strip(', ()').capitalize()}: " * bool(form)
+    return of + metric.meaning + unit
 
 
 def axis_title(column: str, separator: str = ", ") -> str:

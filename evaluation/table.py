@@ -41,8 +41,8 @@ def table(evaluation: Figures) -> str:
     return "\n".join("  ".join(line).rstrip() for line in zip(*padded, strict=True))
 
 
-def report(evaluation: Figures, *remarks: str) -> str:
-    """What a run ends with: the table of an evaluation, and a line of remarks."""
+def report(evaluation: Figures, *remarks: str, first: str = "") -> str:
+    """What a run ends with: the table of an evaluation, a line that comes `first`, and one of remarks."""
     units = "NLL and entropy in nats per token, ± one standard error"
     units += ", kl_to_pretrained in nats per sequence" * ("kl_to_pretrained" in evaluation)
-    return "\n".join([table(evaluation), "; ".join([units, *remarks])])
+    return "\n".join([table(evaluation), *([first] if first else []), "; ".join([units, *remarks])])

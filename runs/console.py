@@ -14,11 +14,17 @@ from support.statistics import Figures
 
 
 class Progress:
-    """Shows how far a phase is: on a terminal by a bar, elsewhere in a line where an epoch is evaluated."""
+    """Shows how far a phase is: on a terminal by a bar, elsewhere by a line an evaluation, and one a minute."""
 
-    def __init__(self, phase: str, epochs: int, first: int, told: Callable[[Figures], dict[str, float]]):
-        """A phase of `epochs` from the epoch numbered `first` on; `told` picks what a line has of an evaluation."""
-        self.phase, self.epochs, self._told = phase, epochs, told
+    def __init__(
+        self, phase: str, epochs: int, first: int, told: Callable[[Figures], dict[str, float]], pause: float = 60.0
+    ):
+        """A phase of `epochs` from the epoch numbered `first` on; `told` picks what a line has of an evaluation.
+
+        Without evaluations a line comes after a `pause`, seconds.
+        """
+        self.phase, self.epochs, self._told, self._pause = phase, epochs, told, pause
+        self._newest = time.perf_counter()  # when the newest line was written
         self.bar = tqdm(total=epochs, initial=first, desc=phase, unit="epoch", disable=None)
         self.bar.set_postfix_str("compiling, which takes some seconds")
         self._since: tuple[int, float] | None = None  # the first epoch, which compiled, and when it ended
@@ -29,17 +35,21 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self.bar.close()
 
-    def update(self, epoch: int, figures: dict[str, float], evaluation: Figures | None) -> None:
+    def update(self, epoch: int, figures: dict[str, float], evaluation: Figures | None, remark: str = "") -> None:
         """Tells of an epoch of training that has ended.
 
         `epoch`: its number within the phase. `figures`: of its training. `evaluation`: its figures, {} with
-        --no-evaluate; None where none was due.
+        --no-evaluate; None where none was due. The bar and the last line end with the `remark`.
         """
         self.bar.update()
-        self.bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()}, refresh=False)
-        self._since = self._since or (epoch, time.perf_counter())
-        if self.bar.disable and evaluation is not None:
-            print(self._line(epoch, figures, evaluation), flush=True)
+        values = [f"{name}={value:.3f}" for name, value in figures.items()]
+        self.bar.set_postfix_str(", ".join([*values, *([remark] if remark else [])]), refresh=False)
+        now = time.perf_counter()
+        self._since = self._since or (epoch, now)
+        if self.bar.disable and (evaluation is not None or now - self._newest >= self._pause):
+            ending = f"; {remark}" * bool(remark and epoch + 1 == self.epochs)
+            print(self._line(epoch, figures, evaluation or {}) + ending, flush=True)
+            self._newest = now
 
     def _line(self, epoch: int, figures: dict[str, float], evaluation: Figures) -> str:
         values = self._told(evaluation) or figures

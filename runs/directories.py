@@ -363,6 +363,7 @@ def changeable(log_dir: Path, before: Config, now: Config) -> set[str]:
         free.add("total_epochs")
         if taken <= before.pretrain_g_epochs and not before.pretrain_d_epochs:
             free.add("pretrain_d_epochs")  # 0 unless given where no adversarial phase was to follow
-    most = before.pretrain_g_epochs - bool(before.average)  # steps, before the average is taken over
+    free -= {"eval_every"} if before.best_pretraining and taken < before.pretrain_g_epochs else set()
+    most = before.pretrain_g_epochs - bool(before.average or before.best_pretraining)  # steps, before these act
     longer = now.pretrain_g_epochs >= before.pretrain_g_epochs and "g_pretrain" not in now.cosine_decay
     return free | ({"pretrain_g_epochs"} if longer and taken <= most else set())

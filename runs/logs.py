@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +68,21 @@ class RunLog:
     the disk is full, and which starts another file in each process.
     """
 
-    def __init__(self, directory: str | Path, columns: tuple[str, ...], position: dict[str, Any], group: str):
+    def __init__(
+        self,
+        directory: str | Path,
+        columns: tuple[str, ...],
+        position: dict[str, Any],
+        group: str,
+        meaning: Callable[[str], str] = lambda name: "",
+    ):
         """Opens `directory` at `position` ({}: from the start).
 
-        `columns` are a row's scalars, after epoch and phase; TensorBoard shows them under `group`, see `tag_of`. Raises
-        UsageError: the files are not what they were then, see `sizes_at`. Raises OSError: a file can't be written; so
-        do all the methods that write.
+        `columns` are a row's scalars, after epoch and phase; TensorBoard shows them under `group`, see `tag_of`, with
+        the `meaning` of each. Raises UsageError: the files are not what they were then, see `sizes_at`. Raises OSError:
+        a file can't be written; so do all the methods that write.
         """
+        self._meaning, self._described = meaning, set[str]()  # names whose first value the events have
         self.directory, self.group = Path(directory), group
         self.columns = ("epoch", "phase", *columns)
         sizes = sizes_at(self.directory, position)
@@ -90,7 +98,9 @@ class RunLog:
         self._csv_file = open(self.directory / METRICS, "a", newline="", encoding="utf-8")
         if position:  # a run keeps the columns that it began with
             with open(self.directory / METRICS, newline="", encoding="utf-8") as file:
-                known = tuple(next(csv.reader(file), self.columns))
+                rows = csv.DictReader(file)
+                known = tuple(rows.fieldnames or self.columns)
+                self._described |= {name for row in rows for name, value in row.items() if value}
             if lacking := [name for name in self.columns if name not in known and not name.endswith("_se")]:
                 names = lacking[0] + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")
                 what = f"has no column for {names}, which TensorBoard alone will show"
@@ -112,7 +122,8 @@ class RunLog:
             path = directory / Path(name).name
             if name == METRICS:
                 with open(path, "rb") as file, naming(self.directory):
-                    rows = csv.DictReader(file.read(size).decode().splitlines())
+                    rows = list(csv.DictReader(file.read(size).decode().splitlines()))
+                    self._described |= {name for row in rows for name, value in row.items() if value}
                     kept = [column for column in self.columns if column.removesuffix("_se") not in left_out]
                     self._csv.writerows({column: row.get(column, "") for column in kept} for row in rows)
                 continue
@@ -175,7 +186,9 @@ class RunLog:
         with naming(self.directory):
             self._csv.writerow({"epoch": epoch, "phase": phase, **{name: repr(float(v)) for name, v in values.items()}})
         for name, value in values.items():
-            self._summary(epoch, scalar_pb(tag_of(name, self.group), value))
+            meaning = "" if name in self._described else self._meaning(name)  # TensorBoard reads the first one
+            self._summary(epoch, scalar_pb(tag_of(name, self.group), value, meaning))
+        self._described |= values.keys()
         self.flush()  # the curves can be watched
 
     def histogram(self, step: int, name: str, values: np.ndarray) -> None:

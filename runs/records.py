@@ -1,7 +1,7 @@
 """What a run writes down beside its weights: its logs, its newest evaluation, which checkpoint is the best."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,20 @@ class Records:
     """The records of a run as they are after its newest step; a checkpoint holds what it takes to go on with them."""
 
     def __init__(
-        self, log_dir: Path, eval_log_dir: Path | None, evaluated: tuple[str, ...], details: dict[str, Any], mle: bool
+        self,
+        log_dir: Path,
+        eval_log_dir: Path | None,
+        evaluated: tuple[str, ...],
+        details: dict[str, Any],
+        mle: bool,
+        meaning: Callable[[str], str] = lambda name: "",
     ):
         """Takes the records up where `details` of a checkpoint left them; {} for a new run.
 
         `eval_log_dir` is None where nothing is evaluated. `evaluated` are the names of all figures that an evaluation
-        may have; `mle`: adversarial epochs have maximum-likelihood steps.
+        may have; `mle`: adversarial epochs have maximum-likelihood steps. `meaning` describes a figure to TensorBoard.
         """
+        self._meaning = meaning
         self.log_dir, self.eval_log_dir = log_dir, eval_log_dir
         self.columns: tuple[str, ...] = (*TRAIN_COLUMNS, "g_mle_loss") if mle else TRAIN_COLUMNS
         self.eval_columns = (*(column for name in evaluated for column in (name, f"{name}_se")), "seconds")
@@ -55,7 +62,7 @@ class Records:
         """Opens the logs where the checkpoint left them; `described` is the content of config.json."""
         self.check()  # all of them before one is touched
         for arguments in self._places:
-            self.logs.append(RunLog(*arguments))
+            self.logs.append(RunLog(*arguments, self._meaning))
             self.logs[-1].write_hyperparameters(described)
 
     def close(self) -> None:

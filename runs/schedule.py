@@ -81,6 +81,12 @@ class Schedule:
         """The last epoch of a phase, and every --checkpoint_every-th."""
         return self.ends(phase, epoch) or (epoch + 1) % self.config.checkpoint_every == 0
 
+    def place(self, taken: int) -> str:
+        """The epoch that ended with so many steps, in words."""
+        phase = next(phase for phase in self.phases if taken <= phase.end)
+        epoch = (taken - phase.begin) // phase.per_epoch
+        return f"epoch {epoch:,} of {phase.epochs:,}" + f" of {phase.name}" * (phase is not self.pretrain_g)
+
     def axis(self, phase: Phase, epoch: int) -> int:
         """The epoch that the curves show: adversarial epochs follow those of the generator's pretraining."""
         return epoch + (self.pretrain_g.epochs if phase is self.adversarial else 0)

@@ -1,6 +1,7 @@
 """A run's way through the loops of Algorithm 1: it counts steps, skips those that were taken, records and saves."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from runs.schedule import Phase, Schedule
 from runs.signals import Interrupt
 from support.statistics import Figures
 
+RISE = 0.01  # of nll_valid above its least, nats per token, that is worth a word
 HALF = "half_copied"  # in a checkpoint that `Training.start_from` has left behind: the logs are further than it is
 
 
@@ -46,15 +48,16 @@ class Training:
         told: Callable[[Figures], dict[str, float]],
         is_finite: Callable[[], Any],
         saved: Callable[[], None],
+        adopt: Callable[[int], None],
     ):
         """After `taken` steps. `evaluate` measures after an epoch of a phase where that is due, and else returns None.
 
         `told` picks what a line of progress has of an evaluation, `is_finite` tells whether all weights are finite
-        numbers, and `saved` is called after the first checkpoint.
+        numbers, `saved` is called after the first checkpoint, and `adopt` loads the generator of a step's checkpoint.
         """
         self.schedule, self.checkpoints, self.records, self.taken = schedule, checkpoints, records, taken
         self.interrupt = interrupt
-        self._evaluate, self._told, self._is_finite, self._saved = evaluate, told, is_finite, saved
+        self._evaluate, self._told, self._is_finite, self._saved, self._adopt = evaluate, told, is_finite, saved, adopt
         self.evaluation_seconds = 0.0
         self.moved = False  # whether this process has taken a step of the epoch
         self._phase, self._epoch = schedule.pretrain_g, 0
@@ -77,13 +80,26 @@ class Training:
         """Whether the epoch under way is the last of its phase."""
         return self.schedule.ends(self._phase, self._epoch)
 
+    @property
+    def passed(self) -> str:
+        """Where nll_valid was least, and the share of copies, in words; "" where it has hardly risen since."""
+        best, newest = self.records.best, self.records.evaluation
+        if not best or newest.get("nll_valid", (-math.inf, 0.0))[0] < best["nll_valid"] + RISE:
+            return ""
+        place = self.schedule.place(int(best["step"]))
+        words = f"nll_valid was least, {best['nll_valid']:.3f}, at {place}: tools/sample.py --checkpoint best"
+        return words + (f"; copied_share {newest['copied_share'][0]:.3f}" if "copied_share" in newest else "")
+
     def epochs(self, phase: Phase) -> Iterator[int]:
         """The epochs of a phase that are not over; after each its row, evaluation and checkpoint.
 
-        Raises Diverged, OSError: as `save`.
+        Raises Diverged, OSError: as `save`. Warns where what follows pretraining begins from an overfitted generator.
         """
         if self.taken >= phase.end:
             return
+        if self.taken == self.schedule.pretrain_g.end > 0 and self.passed:
+            flag = "--best_pretraining begins it from there"
+            print(f"warning: {phase.name} begins from an overfitted generator: {self.passed}; {flag}", file=sys.stderr)
         first = max(self.taken - phase.begin, 0) // phase.per_epoch
         with Progress(phase.name, phase.epochs, first, self._told) as progress:
             for epoch in range(first, phase.epochs):
@@ -91,7 +107,7 @@ class Training:
                 started, self._compiling = time.perf_counter(), 0.0
                 yield epoch
                 figures, evaluation = self._end_epoch(time.perf_counter() - started)
-                progress.update(epoch, figures, evaluation)
+                progress.update(epoch, figures, evaluation, self.passed)
                 best = self.records.best
                 if self.schedule.checkpoint_due(phase, epoch) or (best and best["step"] == self.taken):
                     self.save()
@@ -155,7 +171,11 @@ class Training:
         clock = {} if phase is self.schedule.pretrain_d else clock
         figures = records.end_epoch(self.schedule.axis(phase, epoch), phase.name, clock)
         started = time.perf_counter()
-        evaluation = self._evaluate(phase, epoch)
+        evaluation, best = self._evaluate(phase, epoch), self.records.best
+        back = self.schedule.config.best_pretraining and phase is self.schedule.pretrain_g and self.last
+        if back and best and evaluation and evaluation["nll_valid"][0] > best["nll_valid"]:
+            self._adopt(int(best["step"]))
+            evaluation = self._evaluate(phase, epoch)
         self.evaluation_seconds += time.perf_counter() - started
         for name, (value, _) in (evaluation or {}).items():
             if not math.isfinite(value):  # weights too large, if finite

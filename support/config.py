@@ -239,6 +239,9 @@ class Config:
         on("g_update", "sampled", "expected", "distil"),
         low=0,
     )
+    best_pretraining: bool = flag(
+        False, "what follows pretraining begins from its least nll_valid, not from its end", PRETRAINED, FILES, MEASURED
+    )
     average: float = flag(
         0.0, "decay of a moving average of the generator's weights, which is evaluated; 0: none", low=0, high=0.999999
     )

@@ -127,7 +127,8 @@ def trained(given: dict[str, Any]) -> Config:
 
 def pretraining_part(config: Config, unrelated: Set[str] = UNRELATED_TO_PRETRAINING) -> Config:
     """A configuration as far as the generator's pretraining depends on it; the `unrelated` rest has its defaults."""
-    rest: dict[str, Any] = {name: FIELDS[name].default for name in unrelated}
+    kept = {"eval_every"} if config.best_pretraining else set()  # decides which epoch is the best
+    rest: dict[str, Any] = {name: FIELDS[name].default for name in unrelated - kept}
     decays = tuple(rate for rate in config.cosine_decay if rate == "g_pretrain")
     return dataclasses.replace(config, **rest | {"cosine_decay": decays})
 

@@ -61,7 +61,9 @@ def _run(flag: str, path: str, function: str, text: str) -> Any:
         exec(compile(text, path, "exec"), vars(module))
     found = getattr(module, function, None)
     if not callable(found):
-        raise UsageError(f"{flag} {path}: has no function or class {function!r}")
+        own = [name for name, each in vars(module).items() if getattr(each, "__module__", "") == module.__name__]
+        has = f"; it has {', '.join(own)}" if own else ", and none at all"
+        raise UsageError(f"{flag} {path}: has no function or class {function!r}{has}")
     return found
 
 

@@ -112,6 +112,18 @@ TEXT = {
     "dropout_keep_prob": 0.7,
     "total_epochs": 0,
 }
+
+
+def text_of(lines: str, **pretraining: Any) -> dict[str, Any]:
+    """TEXT with a pretraining for so many training lines; docs/text.md has what was measured."""
+    logs = {"log_dir": f"logs/train/text{lines}", "eval_log_dir": f"logs/eval/text{lines}"}
+    return TEXT | logs | {"batch_size": 64, "g_pretrain_lr": 0.005, "pretrain_g_epochs": 2000} | pretraining
+
+
+WIDE = {"g_emb_dim": 128, "g_hidden_dim": 128}
+TEXT_400 = text_of("400", **WIDE, g_dropout_keep_prob=0.3, average=0.99, best_pretraining=True, pretrain_g_epochs=300)
+TEXT_10K = text_of("10k", **WIDE, g_dropout_keep_prob=0.4, cosine_decay=("g_pretrain", "d"))
+TEXT_100K = text_of("100k", average=0.995)
 # What captions and poems share: then the bigram discriminator's expected policy gradient.
 LEARNT = TEXT | {
     "batch_size": 64,
@@ -183,6 +195,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "music": MUSIC,
     "paper_music": PAPER_MUSIC,
     "text": TEXT,
+    "text400": TEXT_400,
+    "text10k": TEXT_10K,
+    "text100k": TEXT_100K,
     "captions": CAPTIONS,
     "poems": POEMS,
     "molecules": MOLECULES,

@@ -16,8 +16,10 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 import main as program
 from evaluation.discriminator import D_FIGURES
+from evaluation.metrics import described
 from evaluation.oracle import likelihoods
-from runs.console import where
+from evaluation.table import told
+from runs.console import Progress, where
 from support.errors import UsageError
 from support.parser import VERSION, parse
 from tools.restored import restore
@@ -126,9 +128,13 @@ def test_tensorboard_shows_first_what_a_reader_wants(finished):
     """It groups tags by what comes before a stroke and sorts the groups; the first are open."""
     shown: dict[str, list[str]] = {}
     for kind in ("train", "eval"):
-        for tag in events_of(finished / kind).Tags()["tensors"]:
-            if not tag.startswith("_"):
-                shown.setdefault(tag.split("/")[0], []).append(tag)
+        events = events_of(finished / kind)
+        for tag in (tag for tag in events.Tags()["tensors"] if not tag.startswith("_")):
+            shown.setdefault(tag.split("/")[0], []).append(tag)
+            metadata = events.SummaryMetadata(tag)
+            if metadata.plugin_data.plugin_name == "scalars":
+                assert metadata.summary_description == described(name_of(tag)) != "", tag
+    assert described("nll_test_guided") == "Guided: NLL of the test set under the generator. In nats per token."
     assert sorted(shown) == ["nll", "samples", "se", "training"]
     names = ["g_entropy", "kl_forward", "kl_reverse", "nll_test", "oracle_entropy"]
     names += [f"{name}_resampled" for name in ("nll", "g_entropy", "kl_forward", "kl_reverse", "nll_test")]
@@ -138,6 +144,18 @@ def test_tensorboard_shows_first_what_a_reader_wants(finished):
     assert {name_of(tag) for tag in shown["se"]} == {
         f"{name_of(tag)}_se" for tag in shown["nll"] + shown["samples"] if tag not in without
     }
+
+
+@pytest.mark.parametrize(("pause", "count"), [(0.0, 4), (60.0, 2)])
+def test_where_there_is_no_terminal_a_line_comes_after_a_minute(capsys, pause, count):
+    """And after an evaluation; the last one, and the bar, end with a remark."""
+    with Progress("pretrain_g", 4, 0, told, pause) as progress:
+        for epoch in range(4):
+            figures = {"nll_test": (1.0, 0.1)} if epoch in (1, 3) else None
+            progress.update(epoch, {"loss": 2.0}, figures, "remark")
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert len(lines) + 1 == count and "remark" not in "".join(lines) and last.endswith("nll_test 1.000; remark")
+    assert progress.bar.postfix == "loss=2.000, remark"
 
 
 @pytest.mark.parametrize("kind", ["train", "eval"])

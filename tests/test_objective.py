@@ -319,7 +319,11 @@ NUMBERS = "f returned a {} that is not a list of 2 numbers"
 WRONG = [
     ("def f(sequences)\n    return 1\n", "line 1: SyntaxError: expected ':'"),
     ("x = 1\nimport no_such_package\n", "line 2: ModuleNotFoundError: No module named 'no_such_package'"),
-    ("f = 3\n", "has no function or class 'f'"),
+    ("f = 3\n", "has no function or class 'f', and none at all"),
+    (
+        "import json\nfrom pathlib import Path\nf = 3\ndef g(): pass\nclass K: pass\n",
+        "has no function or class 'f'; it has g, K",
+    ),
     ("raise KeyboardInterrupt\n", None),
     (f"class Odd:\n{ODD}def f(sequences):\n    return Odd()\n", NUMBERS.format("Odd")),
     (

@@ -82,6 +82,20 @@ def test_only_panels_with_data(tmp_path, pictures):
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_guided_generators_and_objectives_are_drawn(tmp_path, pictures):
+    rows = "0,pretrain_g,3,,0.5,,\n1,adversarial,2.5,2,0.75,0.1,0.2\n"
+    names = "epoch,phase,nll_valid,nll_valid_guided,objective,kl_to_pretrained,kl_to_pretrained_guided\n"
+    run = make(tmp_path / "a", names + rows)
+    assert plot_curves.main([str(run), "-o", str(tmp_path / "x.png")]) == 0
+    found = [[(line.get_label(), *line.get_ydata()) for line in panel.lines[:-1]] for panel in pictures.pop().axes]
+    nlls, objective, divergences = (
+        [("a", 3, 2.5), ("a, guided", 2)],
+        [("a", 0.5, 0.75)],
+        [("a", 0.1), ("a, guided", 0.2)],
+    )
+    assert found == [nlls, objective, divergences]
+
+
 def test_an_entropy_is_drawn_for_the_runs_of_its_oracle(tmp_path, pictures):
     """In black for seeds of one oracle; beside a text run, or of two oracles, each in its run's colour."""
     runs = {"a": ORACLE, "same": ORACLE, "other": ORACLE.replace("5.5", "4.5"), "text": TEXT}

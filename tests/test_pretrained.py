@@ -1,13 +1,15 @@
 """--pretrained: a run that starts from another's pretraining is the run that pretrained by itself."""
 
+import contextlib
 import json
+import re
 import shlex
 import shutil
 import signal
 from pathlib import Path
 
 import pytest
-from conftest import SIZES, TINY, assert_same, train
+from conftest import SIZES, TINY, assert_same, resumed_alike, train
 from fault_injection import differing, flags, outcome, timeless_rows
 from toy import makers
 
@@ -70,6 +72,38 @@ def test_the_best_checkpoint_of_pretraining(tmp_path, capsys, replaced):
     assert outcome(started)["steps of best"] == f"step-{5 if replaced else 3:09d}"
     assert toy(tmp_path / "run", "--pretrained", str(donor)) == 0
     assert not differing(outcome(tmp_path / "run"), outcome(tmp_path / "alone"))
+
+
+def test_what_follows_may_begin_from_the_best(tmp_path, capsys):
+    """Else the run warns, and says at its end, where nll_valid was least. Resumed bit for bit; it is shared, too."""
+    (tmp_path / "lines.txt").write_text(LINES)
+    words = shlex.split("--average 0.5 --vocab_size 9 --pretrain_g_epochs 24 --g_pretrain_lr 0.2 --eval_every 1")
+    words = [*SIZES, "--dataset", "text", "--data_dir", str(tmp_path / "lines.txt"), *words]
+    assert run(tmp_path / "plain", tiny=words) == 0
+    out, err = capsys.readouterr()
+    found = re.search(
+        r"nll_valid was least, \d\.\d{3}, at epoch (\d+) of 24: tools/sample.py --checkpoint best; c", err
+    )
+    assert err.startswith("warning: pretrain_d begins from an overfitted") and err.endswith("begins it from there\n")
+    assert found[0] in out.split("pretrain_g 24/24")[1].splitlines()[0] and found[0] in out.splitlines()[-2]
+    words += ["--best_pretraining"]
+    assert not resumed_alike(tmp_path, words, 22, 3)
+    assert "warning" not in capsys.readouterr().err
+    policies = [restore(tmp_path / "plain" / "train", int(found[1]))]
+    policies += [restore(tmp_path / "whole" / "train", step) for step in ("pretrained", 26)]
+    best, *begun = [[each.seqgan.average.get_weights(), each.seqgan.generator.get_weights()] for each in policies]
+    for average, generator in begun:
+        assert_same(best[0] * 2, average + generator)
+    own = ("--pretrained", str(tmp_path / "whole" / "train"))
+    assert run(tmp_path / "shared", *own, tiny=words) == 0
+    assert not differing(outcome(tmp_path / "shared"), outcome(tmp_path / "whole"))
+    for more, why in (
+        ((*own, "--eval_every", "2", "--overwrite"), "--eval_every 1, not 2"),
+        (("--no-evaluate",), "--best_pretraining has no effect with --no-evaluate"),
+    ):
+        with contextlib.suppress(SystemExit):
+            assert run(tmp_path / "shared", *more, tiny=words) == 2
+        assert why in capsys.readouterr().err
 
 
 def test_copying_that_is_killed_begins_again(trainer, tmp_path):

@@ -1,5 +1,6 @@
 """data/text.py: lines in, tokens and back, splits, what is measured, and whole runs."""
 
+import itertools
 import json
 import re
 import shlex
@@ -85,10 +86,13 @@ def folder(tmp_path) -> Path:
 def test_one_way_to_end_a_line_is_as_good_as_another(tmp_path, end):
     """The lines of a classic Mac are no single one; files with byte order marks may have been put together."""
     path = tmp_path / "lines.txt"
-    expected = ["ab", "", "c\td", "詩 x\u2028y", *("x" * n for n in range(1000, 3000)), "x" * (2**20 - 1), "ef"]
+    expected = ["ab", "", "c\td\0", "詩 x\u2028y", *("x" * n for n in range(1000, 3000)), "x" * (2**20 - 1), "ef"]
     for last in ("", end):
         path.write_bytes("".join(f"\ufeff{line}{end}" for line in expected).removesuffix(end).encode() + last.encode())
         assert list(read_lines(path)) == expected
+
+
+UNMARKED = itertools.product(("ab", "一詩\n" * 2000, "\U00020000é\n" * 2000), ("LE", "BE"))
 
 
 @pytest.mark.parametrize(
@@ -102,8 +106,10 @@ def test_one_way_to_end_a_line_is_as_good_as_another(tmp_path, end):
         ("\ufeffab\n".encode("utf-16-be"), "UTF-16, not UTF-8"),
         ("\ufeffab\n".encode("utf-32-le"), "UTF-32, not UTF-8; `iconv -f UTF-32"),
         ("\ufeffab\n".encode("utf-32-be"), "UTF-32, not UTF-8"),
+        *((text.encode(f"UTF-16{end}"), f"UTF-16{end}, not UTF-8; `iconv -f UTF-16{end}") for text, end in UNMARKED),
+        (b"abc\0def\nan empty\n\ncaf\xe9\n", r"line 4 is not UTF-8 \(byte 4 of it\); if it is Latin-1, `iconv -f "),
     ],
-    ids=range(8),
+    ids=range(15),
 )
 def test_what_are_no_lines(tmp_path, content, why):
     path = tmp_path / "lines.txt"
@@ -195,6 +201,12 @@ def test_long_and_empty_lines_are_counted(folder):
     for data, count, done in ((truncated, 3, "truncated"), (dropped, 1, "dropped")):
         long = f"2 (8.33 %) longer than 6 tokens {done}, --seq_len 7 would hold 95 %"
         assert f"{count} train, 9 valid, 12 test; {long}; 2 empty ones" in data.introduction()
+    for rows, name in ((dropped.valid, "validation"), (dropped.test, "test")):
+        share = (rows == dropped.vocabulary.unknown).sum() / (rows < dropped.vocabulary.end).sum()
+        assert (
+            0.1 < share < 1
+            and f"; {100 * share:.2g} % of the tokens of the {name} set are unknown" in dropped.introduction()
+        )
     assert set(dropped.vocabulary.entries) == set("abc")  # what is not trained on is not counted
 
 

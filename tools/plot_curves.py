@@ -23,6 +23,7 @@ from support.parser import Parser, new_file
 from support.streams import run_tool
 
 PANELS = ("nll", "nll_test", "nll_valid", "g_entropy")
+SHOWN = (*PANELS, "objective", "kl_to_pretrained")
 CURVES = ("nll", "nll_test", "g_entropy")  # of a study, where its table does not say; and the panels with a floor
 FLOOR = "oracle_entropy"
 OUTPUT = Path("logs/curves.png")
@@ -222,10 +223,10 @@ def draw_plane(
 
 
 def draw(directories: Sequence[Path], output: Path) -> None:
-    """Draws a panel for each of `PANELS` that a run has, over one axis of epochs; bands are two standard errors.
+    """Draws a panel for each of `SHOWN` that a run has, over one axis of epochs; bands are two standard errors.
 
-    Raises ValueError: a directory has nothing to draw. Raises OSError: a directory can't be read, or the picture can't
-    be written.
+    What a discriminator guides has a line of its own. Raises ValueError: a directory has nothing to draw. Raises
+    OSError: a directory can't be read, or the picture can't be written.
     """
     directories = list({os.path.abspath(directory): directory for directory in directories}.values())
     lines: list[Line] = []
@@ -234,14 +235,15 @@ def draw(directories: Sequence[Path], output: Path) -> None:
         run = read_run(directory)
         starts |= set(run.epoch[run.phase == "adversarial"].head(1))
         floor = float(run[FLOOR].mean()) if FLOOR in run else None
-        if not (columns := [column for column in PANELS if column in run and run[column].notna().any()]):
+        forms = {panel: (name, panel) for panel in SHOWN} | {f"{p}_guided": (f"{name}, guided", p) for p in SHOWN}
+        if not (columns := [column for column in forms if column in run and run[column].notna().any()]):
             raise ValueError(f"{directory}: nothing to draw; the curves are in a run's --eval_log_dir")
         for column in columns:
             known = run.dropna(subset=[column])
             band = 2 * known.get(f"{column}_se", pd.Series(0.0, known.index)).fillna(0)
             y = known[column]
-            lines.append(Line(name, column, known.epoch, y, y - band, y + band, floor=floor))
-    lines.sort(key=lambda line: PANELS.index(line.column))
+            lines.append(Line(*forms[column], known.epoch, y, y - band, y + band, floor=floor))
+    lines.sort(key=lambda line: SHOWN.index(line.column))
     draw_panels(output, lines, starts)
 
 

@@ -1,0 +1,156 @@
+"""tools/measure.py: the figures of an evaluation, of any program's samples and of real data beside them."""
+
+import csv
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SIZES, train
+
+from data.music.abc import to_abc
+from data.music.analysis import analysed
+from data.music.folder import windows
+from data.music.midi import midi_file, read_melody
+from data.music.tokens import Grid, trim
+from data.text import Lines
+from data.training_set import spread
+from evaluation.ngrams import bleu, distinct, self_bleu
+from evaluation.run import evaluator_of, measures_of, settings_of
+from generator import TokenSpec
+from tools import measure
+from tools.restored import restore
+
+RUN = [*SIZES, *shlex.split("--pretrain_g_epochs 2 --total_epochs 0 --no-evaluate --dataset")]
+GRID = Grid(0.25, beats=0.5, onsets=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Lines and tunes, of which some of test are in train, and a run on each; some letters are not in train."""
+    folder = tmp_path_factory.mktemp("measured")
+    rng = np.random.default_rng(0)
+    for name, count in (("samples", 30), ("train", 60), ("test", 50), ("valid", 9)):
+        letters = list("abcd" + {"samples": "z", "test": "yz"}.get(name, ""))
+        lines = ["".join(rng.choice(letters, rng.integers(1, 6))) for _ in range(count)]
+        (folder / f"{name}.txt").write_text("\n".join([*lines, "abca\n"]))
+        for kind in ("mid", "abc"):
+            (folder / kind / name).mkdir(parents=True)
+        for i in range(count // 8 + 1):
+            tokens = np.repeat(rng.integers(40, 52, 12), 2) + np.tile([0, 88], 12)
+            tokens[[0, 1, -1]] = 0 if name == "samples" else tokens[0]
+            (folder / "mid" / name / f"{i}.mid").write_bytes(midi_file(tokens, GRID))
+            (folder / "abc" / name / f"{i}.abc").write_text(to_abc(analysed(tokens, GRID), 0.25, 1, "a"))
+    flags = {"text": f"text --min_count 2 --data_dir {folder}"}
+    flags["mid"] = f"Nottingham --token_length 0.5beats --onsets --seq_len 8 --data_dir {folder}/mid"
+    for name, words in flags.items():
+        assert train([*RUN, *words.split(), "--log_dir", f"{folder}/run_{name}"]) == 0
+    return folder
+
+
+def measured(folder: Path, samples: str, *flags: str, place: str = "", ending: str = ".txt") -> list[dict[str, float]]:
+    """The figures of samples and of real data, as the CSV file has them."""
+    paths = [f"{folder}/{name}{ending}" for name in (samples, f"{place}train", f"{place}test")]
+    words = [paths[0], "--train", paths[1], "--test", paths[2], "--csv", f"{folder}/x.csv", *flags]
+    assert measure.main(words) == 0
+    with open(folder / "x.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row.pop("run") for row in rows] == [Path(paths[0]).name, "real data"]
+    return [{name: float(value) for name, value in row.items() if value} for row in rows]
+
+
+def read(folder: Path, kind: str, name: str, data) -> np.ndarray:
+    """What a data set has for a file, or the folder of tunes as they were written: int32 [n, T]."""
+    if kind == "text":
+        lines = Lines(data.vocabulary, 3)
+        for line in (folder / f"{name}.txt").read_text().split():
+            lines.append(data.vocabulary.encode(line[:3]))
+        return lines[np.arange(len(lines))]
+    found = [read_melody(path, GRID)[0] for path in sorted((folder / "mid" / name).iterdir())]
+    return windows([tokens if name == "samples" else trim(tokens) for tokens in found], 8, 8)
+
+
+@pytest.mark.parametrize(("kind", "place", "ending"), [("text", "", ".txt"), ("mid", "mid/", "")])
+def test_the_figures_are_those_of_the_runs_evaluation(folder, kind, place, ending, capsys):
+    """Of real data as many, of --train; copies, and NLL under the run, which is its NLL_test, are of --test."""
+    run = restore(folder / f"run_{kind}")
+    data = run.data()
+    evaluator = evaluator_of(data, settings_of(run.config))
+    samples, train, test = (read(folder, kind, name, data) for name in ("samples", "train", "test"))
+    own, real = measured(folder, f"{place}samples", "--run", str(run.logdir), ending=ending, place=place)
+    expected = evaluator.compare(spread(train, len(samples)))
+    copies = evaluator.compare(spread(test, len(samples)))
+    expected |= {name: copies[name] for name in ("copied_share", "longest_copy") if name in copies}
+    assert len(expected) > 9
+    for found, figures in ((own, evaluator.compare(samples)), (real, expected)):
+        for name, pair in figures.items():
+            assert (found[name], found[f"{name}_se"]) == pytest.approx(pair, rel=1e-6), name
+    assert (
+        f"{len(samples)} sequences of each; real: of --train, and of --test for copied_share" in capsys.readouterr().out
+    )
+    own, real = measured(folder, f"{place}test", "--run", str(run.logdir), ending=ending, place=place)
+    nll_test = evaluator.likelihoods(measures_of(run.config, run.seqgan).policy, samples)["nll_test"]
+    for found in (own, real):
+        assert (found["nll_run"], found["nll_run_se"]) == pytest.approx(nll_test, rel=1e-5)
+
+
+def test_lines_are_measured_as_they_are_written(folder):
+    """Without a run no token is unknown; --train is as good as real lines, of which it has as many."""
+    own, real = measured(folder, "train")
+    assert own["copied_share"] == 1 > real["copied_share"] > 0
+    assert [name for name in own if own[name] != real[name]] == ["copied_share", "copied_share_se"]
+    lines, test = ((folder / f"{name}.txt").read_text().split() for name in ("samples", "test"))
+    own, real = measured(folder, "samples", "-n", "31")
+    assert own["texygen_bleu3"] == own["bleu3"] == pytest.approx(bleu(lines, test, (3,)).mean())
+    assert own["texygen_self_bleu3"] == own["self_bleu3"] == pytest.approx(self_bleu(lines, (3,)).mean())
+    assert own["distinct3"] == pytest.approx(distinct(lines, 3)[0]) and 0 < real["distinct2"] != own["distinct2"]
+
+
+def test_abc_is_as_good_as_midi(folder):
+    places = [{"place": place, "ending": ""} for place in ("mid/", "abc/")]
+    midi, abc = (measured(folder, f"{each['place']}train", "--seq_len", "16", **each) for each in places)
+    assert midi == abc and len(midi[0]) > 20
+
+
+def test_an_lstm_learns_more_from_samples_of_the_same_kind():
+    rng, spec = np.random.default_rng(0), TokenSpec(4, 6, start_token=4)
+    like, other, test = (np.minimum(rng.geometric(p, [64, 6]) - 1, 3).astype(np.int32) for p in (0.7, 0.3, 0.7))
+    (good, error), (bad, _) = (measure.reverse(rows, test, spec, "", updates=20) for rows in (like, other))
+    assert 0 < error < 0.1 and good + 3 * error < bad < 2
+
+
+LINES, TUNES = "--train train.txt --test test.txt", "--train mid/train --test mid/test"
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (f"none {LINES}", "none: neither a file nor a folder"),
+        ("samples.txt --train mid --test test.txt", "--train mid: samples.txt is a file"),
+        ("train.txt --train samples.txt --test test.txt", "31 lines of text, fewer than 61 samples; -n 31 would do"),
+        (f"samples.txt {LINES} -n 99", "-n 99: samples.txt has 31 lines of text"),
+        (f"one.txt {LINES}", "one.txt: 1 lines of text, and two or more are needed"),
+        (f"empty.txt {LINES}", "empty.txt: no line of text"),
+        (f"wide.txt {LINES}", "wide.txt: UTF-16, not UTF-8"),
+        ("samples.txt --train latin.txt --test test.txt", "latin.txt: line 1 is not UTF-8 (byte 2 of it"),
+        (f"samples.txt {LINES} --csv mid", "--csv: mid: a folder"),
+        (f"samples.txt {LINES} --csv ./test.txt", "--csv test.txt: is --test test.txt, which is read"),
+        (f"samples.txt {LINES} --run run_mid", "--run run_mid: a run of --dataset Nottingham"),
+        (f"samples.txt {LINES} --run mid", "mid: no run"),
+        (f"samples.txt {LINES} --run run_text --seq_len 9", "--seq_len has no effect with --run"),
+        (f"mid/samples {TUNES} --tokens char", "--tokens has no effect with tunes"),
+        (f"mid/samples {TUNES}", "mid/samples: no tune of 64 tokens; the longest has 24; a smaller --seq_len"),
+        (f"run_text {TUNES}", "run_text: no .mid, .midi or .abc file in it"),
+    ],
+)
+def test_what_cannot_be_measured(folder, monkeypatch, capsys, words, why):
+    """One line says why; before it, one tells of empty lines."""
+    monkeypatch.chdir(folder)
+    odd = {"one": b"a\n\n", "empty": b" \n", "wide": "ab\n".encode("utf-16"), "latin": b"a\xe9\n"}
+    for name, content in odd.items():
+        (folder / f"{name}.txt").write_bytes(content)
+    with pytest.raises(SystemExit) as stop:
+        measure.main(words.split())
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2 and out == "" and err.splitlines()[-1].startswith("measure.py: error: ")
+    assert why in err and err.count("\n") == (2 if words.startswith("one.txt") else 1)
