@@ -193,7 +193,9 @@ def test_without_music21_a_line_says_so(monkeypatch):
 def test_the_measures_of_a_tune_by_hand():
     """Three bars of G A B c d, the second with an F natural and a leap, the third as the first."""
     bar, other = [47, 47, 49, 49, 51, 52, 54, 54], [47, 47, 45, 45, 57, 0, 0, 0]
-    figures = musical(analysed(np.array([*bar, *other, *bar]), EIGHTHS))
+    tune = analysed(np.array([*bar, *other, *bar]), EIGHTHS)
+    figures, drawn = musical(tune), staff(tune)
+    assert re.findall('<rect x="([0-9]*)"[^>]*class="again"', drawn) == ["431"]  # where the third bar begins
     pitches = [7, 9, 11, 0, 2, 7, 5, 5, 7, 9, 11, 0, 2]
     assert figures["scale_consistency"] == pytest.approx(13 / 13)  # C major
     shares = np.bincount(pitches)[np.bincount(pitches) > 0] / 13

@@ -37,6 +37,7 @@ svg { fill: currentColor }
 .beam { stroke-width: 4 } .open { stroke-width: 1.7 }
 .sign { font: 17px serif } .metre { font: bold 20px serif }
 .marked { color: #c2410c } mark { color: #c2410c; background: none }
+.again { fill: #d5e8f7 } span.again { background: #d5e8f7 }
 </style>
 </head>
 <body>
@@ -55,7 +56,8 @@ class Near(NamedTuple):
 def page(title: str, tunes: Mapping[str, Tune], near: Sequence[Near | None], grid: Grid) -> str:
     """The page, as HTML: tunes by their titles, and beside each the training tune of `near`, or nothing."""
     sections = [_section(name, tunes[name], beside, grid) for name, beside in zip(tunes, near, strict=True)]
-    about = "<p>In <mark>colour</mark>: the longest stretch that a tune shares with the training set.</p>" * any(near)
+    shared = " Notes in <mark>orange</mark>: the longest stretch that a tune shares with the training set." * any(near)
+    about = f'<p>On <span class="again">blue</span>: bars that occur before in the same tune.{shared}</p>'
     return f"{_HEAD.replace('TITLE', escape(title))}{about}\n{''.join(sections)}</body>\n</html>\n"
 
 
