@@ -22,7 +22,19 @@ from hypothesis import strategies as st
 from data import DataError
 from data.music.folder import MAX_TEMPO, MIN_TEMPO, SPLITS, Tunes, load_tunes, windows
 from data.music.midi import MAX_FILE_BYTES, midi_file, read_notes, to_pretty_midi
-from data.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, REST, Grid, melody, named, spans, to_pitches, to_tokens, trim
+from data.music.tokens import (
+    HIGHEST_PITCH,
+    LOWEST_PITCH,
+    REST,
+    Grid,
+    melody,
+    named,
+    spans,
+    to_pitches,
+    to_tokens,
+    transposed,
+    trim,
+)
 
 SECONDS = Grid(0.4)
 VOCAB_SIZE = SECONDS.vocab_size
@@ -442,6 +454,16 @@ def test_odd_events_and_empty_tracks_do_no_harm(folder):
         warnings.simplefilter("error")
         tunes = load_tunes(folder, SECONDS, min_len=8)
     assert tunes.train[0].tolist() == HEARD and tunes.skipped == []
+    for name, sharps in (("F#m", 3), ("Cb", -7), ("Ebm", -6), ("C", 0)):
+        signed = track(*TUNE, extra=[(0, mido.MetaMessage("key_signature", key=name))])
+        assert read_notes(content_of(signed)).sharps == sharps
+
+
+def test_a_tune_that_is_moved_stays_on_the_keyboard():
+    """An octave off as a whole, or note by note where it is too wide; what goes on and what rests does so."""
+    tunes = {(1, 89, 0, 88, 176): [4, 92, 0, 79, 167], (87, 175, 0, 70): [78, 166, 0, 61], (5, 6): [8, 9]}
+    assert [transposed(np.array(tune, np.int32), 3).tolist() for tune in tunes] == [*tunes.values()]
+    assert transposed(np.array([1, 0, 20], np.int32), -6).tolist() == [7, 0, 26]
 
 
 def test_a_folder_that_cannot_be_used_is_one_clear_line(folder, tmp_path):
@@ -451,15 +473,15 @@ def test_a_folder_that_cannot_be_used_is_one_clear_line(folder, tmp_path):
         assert str(error.value).startswith(f"{place}{message}"), error.value
 
     first = "train/0.mid: too short: 40 tokens of 0.4 s, 100 needed)"
-    fails(folder, f"/train: no usable tune (9 of 9 files skipped; {first}", min_len=100)
+    fails(folder, f"/train: no usable tune (9 of 9 tunes skipped; {first}", min_len=100)
     for path in (folder / "train").iterdir():
         path.unlink()
-    fails(folder, "/train: no usable tune (0 of 6 files skipped)")
+    fails(folder, "/train: no usable tune (0 of 6 tunes skipped)")
     (folder / "valid").rename(folder / "other")
     fails(folder, ": has train and test but not all of train, valid and test")
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
-    fails(tmp_path / "empty", ": no .mid or .midi file in it")
+    fails(tmp_path / "empty", ": no .mid, .midi or .abc file in it")
     for name in ("file", "absent"):
         fails(tmp_path / name, ": no such folder")
 

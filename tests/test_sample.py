@@ -24,7 +24,7 @@ from data.music.abc import HEADER, read_abc, to_abc
 from data.music.analysis import analysed
 from data.music.midi import midi_file, read_melody
 from data.music.songs import write_songs
-from data.music.tokens import Grid
+from data.music.tokens import Grid, transposed
 from generator import Excluding, Policy, Tempered
 from runs.checkpoints import MARKS, Checkpoints
 from support.parser import parse
@@ -281,8 +281,8 @@ def test_variations_of_a_tune_begin_as_it_does(runs, capsysbinary, tmp_path):
     (tmp_path / "a.mid").write_bytes(midi_file([0, 0, *tokens], grid))
     (tmp_path / "a.abc").write_text(to_abc(analysed(tokens, grid), 0.4, 1, "a"))
 
-    def songs(*more: object) -> list[list[int]]:
-        lines_of(capsysbinary, runs / "onsets", "-n", 2, "--length", 30, *more, "-o", tmp_path / "songs")
+    def songs(*more: object, run: Path = runs / "onsets") -> list[list[int]]:
+        lines_of(capsysbinary, run, "-n", 2, "--length", 30, *more, "-o", tmp_path / "songs")
         return [read_tokens(tmp_path / "songs" / f"sample{i}.mid", onsets=True).tolist() for i in range(2)]
 
     whole = songs("--like", tmp_path / "a.mid", "--keep", 9)
@@ -291,6 +291,9 @@ def test_variations_of_a_tune_begin_as_it_does(runs, capsysbinary, tmp_path):
     assert rest == [canonical(np.array(song[9:]), True).tolist() for song in whole]
     assert [song[:16] for song in songs("--like", tmp_path / "a.abc")] == [tokens.tolist()[:16]] * 2
     assert [song[:18] for song in songs("--like", tmp_path / "a.abc", "--keep", 29)] == [tokens.tolist()] * 2
+    run = with_flags(runs / "onsets", tmp_path / "run", transpose="key")
+    (tmp_path / "d.abc").write_text(to_abc(analysed(transposed(tokens, 2), grid), 0.4, 1, "from C to D"))
+    assert [song[:18] for song in songs("--like", tmp_path / "d.abc", "--keep", 18, run=run)] == [tokens.tolist()] * 2
 
 
 def test_a_tune_longer_than_those_of_training(runs, capsysbinary, tmp_path):

@@ -18,15 +18,17 @@ from data import DataError, checksum
 from data.music.abc import HEADER, read_abc, to_abc
 from data.music.analysis import analysed, longest_copies
 from data.music.dataset import TRAIN_TUNES, grid_of, load, played, recorded_tempo
+from data.music.folder import to_one_key
 from data.music.midi import midi_file, read_melody, read_notes
 from data.music.page import Near, page
 from data.music.songs import write_songs
-from data.music.tokens import Grid, named, to_pitches, trim
+from data.music.tokens import named, to_pitches, trim
 from data.text import Vocabulary, tokenise
 from generator import Excluding, Place, Policy, State, Tempered, in_chunks
 from guidance.choosing import Weighing, keep_one
 from runs.checkpoints import BEST
 from runs.directories import PRETRAINED, TEMPO, VOCABULARY, write_whole
+from support.config import Config
 from support.device import configure_tensorflow
 from support.errors import UsageError
 from support.objective import Objective
@@ -134,18 +136,21 @@ def read_prefix(text: str, run: Restored, vocabulary: Vocabulary | None) -> list
     return prefix
 
 
-def read_first(path: Path, keep: int, grid: Grid) -> list[int]:
+def read_first(path: Path, keep: int, config: Config) -> list[int]:
     """The first tokens of the melody of a file, `keep` of them or all, without the rests before it.
+
+    They are moved as --transpose moves all tunes of a run.
 
     Raises UsageError: it is no MIDI or ABC file, or has no melody. Raises OSError: it can't be read.
     """
     with open(path, "rb"):
         pass  # tells best why it can't be read
     read = read_abc if path.suffix.lower() == ".abc" else read_notes
-    tokens = trim(read_melody(path, grid, read)[0])[:keep].tolist()
-    if not tokens:
+    tokens, _, sharps = read_melody(path, grid_of(config), read)
+    tokens = trim(tokens)
+    if not tokens.size:
         raise UsageError(f"{path}: no melody in it")
-    return tokens
+    return (to_one_key(tokens, sharps, grid_of(config)) if config.transpose == "key" else tokens)[:keep].tolist()
 
 
 def nearest(tunes: Sequence[np.ndarray], run: Restored) -> list[Near | None]:
@@ -256,7 +261,7 @@ def sample(asked: Namespace, run: Restored) -> None:
     if vocabulary and asked.no_unknown:
         policy = Excluding(policy, [vocabulary.unknown])
     if asked.prefix_file:
-        prefix = read_first(asked.prefix_file, asked.keep or KEEP, grid_of(config))
+        prefix = read_first(asked.prefix_file, asked.keep or KEEP, config)
     else:
         prefix = read_prefix(asked.prefix, run, vocabulary)
     length, seq_len = asked.length or policy.seq_len, policy.seq_len

@@ -45,6 +45,7 @@ class Notes(NamedTuple):
     voice: np.ndarray  # `16 * track + channel`
     duration: int  # time of the last event of any kind
     tempo: float  # mean tempo from the beginning to `duration`, beats a minute; of an empty file, the first
+    sharps: int | None = None  # of the first key signature, -7..7, below 0 flats; None: the file has none
 
 
 class Grid(NamedTuple):
@@ -143,6 +144,19 @@ def trim(tokens: np.ndarray) -> np.ndarray:
     """Drops the rests before the first note and after the last: int32 [length] to int32 [at most length]."""
     notes = np.flatnonzero(tokens != REST)
     return tokens[notes[0] : notes[-1] + 1] if notes.size else tokens[:0]
+
+
+def transposed(tokens: np.ndarray, semitones: int) -> np.ndarray:
+    """A tune so many semitones higher, int32 [length] to the same.
+
+    A tune that would leave the 88 keys is an octave off; of one that is wider than that leaves, single notes are.
+    """
+    pitch = (tokens - 1) % KEYS + semitones
+    heard = pitch[tokens != REST]
+    if heard.size:
+        pitch += 12 * int(heard.min() < 0) - 12 * int(heard.max() >= KEYS)
+    pitch += 12 * (pitch < 0) - 12 * (pitch >= KEYS)
+    return np.where(tokens == REST, REST, 1 + pitch + (tokens - 1) // KEYS * KEYS).astype(np.int32)
 
 
 def to_pitches(tokens: np.ndarray) -> np.ndarray:
