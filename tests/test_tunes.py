@@ -24,7 +24,7 @@ from data.music.folder import load_tunes
 from data.music.midi import midi_file, read_melody, read_notes
 from data.music.page import Near, page
 from data.music.staff import staff
-from data.music.tokens import REST, Grid, melody, to_tokens
+from data.music.tokens import REST, Grid, melody, to_tokens, transposed
 from evaluation.tunes import divergence, intervals, musical, nearest_squared_difference, pitch_range, rhythms
 
 music21 = pytest.importorskip("music21", reason="music21, of requirements-dev.txt, is not installed")
@@ -197,7 +197,7 @@ def test_what_is_no_tune_is_said_in_one_line(tmp_path, content, reason):
         ("|:C|1D:|E", "CDCE"),
         ("|::C::|D", "CCCD"),
         ("|:F[K:D]F:|", "F[K:D]F[K:C]F[K:D]F"),
-        ('"A|:"C{de}(D:|', "CDCD"),
+        ('"50%|:"C{de}(D:|% "', "CDCD"),
         ("^F-|F|c-B", "^F2cB"),  # an accidental holds as long as a tie; a tie to another note is a slur
         ("V:a clef=treble\nCD:|\nV:b\nEF:|", "EFEF"),
         ("V:a\nC:|\nV:b\nE:|\nV:a\nG:|\nV:b\nA:|", "EEAA"),
@@ -224,7 +224,7 @@ def test_folders_of_abc_are_read_and_moved_to_one_key_or_twelve(tmp_path, monkey
     (tmp_path / "a.abc").write_text(
         f"{header}X:7\nK:G\n{in_g}\n\nABC is fun\n\nX:8\nK:C\n[1,2C|\n\nX:9\nK:Gm\n{in_g}\n"
     )
-    (tmp_path / "b.abc").write_text(f"{header}X:1\nK:Bdor\n{in_a}\n")
+    (tmp_path / "b.abc").write_text(f"\ufeffX:1\nL:1/4\nK:Bdor\n{in_a}\n")
     for name, steps in (("c.mid", MAJOR), ("d.mid", MINOR)):  # of D, without a signature
         (tmp_path / name).write_bytes(midi_file(scale(2, steps).repeat(2), EIGHTHS))
     plain, key, all_ = (load_tunes(tmp_path, Grid(beats=1.0), 16, None, moved) for moved in ("none", "key", "all"))
@@ -243,6 +243,13 @@ def test_folders_of_abc_are_read_and_moved_to_one_key_or_twelve(tmp_path, monkey
     for attempt in (lambda: load_tunes(tmp_path, EIGHTHS), lambda: read_abc(FOLK.encode())):
         with pytest.raises(DataError, match="ABC files are read by music21, which is not installed: pip install music"):
             attempt()
+
+
+def test_a_tune_that_is_moved_stays_on_the_keyboard():
+    """An octave off as a whole, or note by note where it is too wide; what goes on and what rests does so."""
+    tunes = {(1, 89, 0, 88, 176): [4, 92, 0, 79, 167], (87, 175, 0, 70): [78, 166, 0, 61], (5, 6): [8, 9]}
+    assert [transposed(np.array(tune, np.int32), 3).tolist() for tune in tunes] == [*tunes.values()]
+    assert transposed(np.array([1, 0, 20], np.int32), -6).tolist() == [7, 0, 26]
 
 
 # ---- what a musician hears

@@ -16,7 +16,8 @@ from support.errors import DataError
 HEADER = "%abc-2.1\n"  # a file's first line
 _BARS_A_LINE = 4
 _LINE = " || "  # at single bar lines music21 makes measures and beams, which takes most of its time
-_UNHEARD = re.compile(r"\"[^\"\n]*\"|\{[^{}]*\}|\((?!\d)|\)")  # chord symbols, grace notes, slurs
+_QUOTED = re.compile(r'"[^"]*"')  # chord symbols and other text
+_UNHEARD = re.compile(r"\{[^{}]*\}|\((?!\d)|\)")  # grace notes, slurs
 _HEARD = "MLQK"  # the fields on which notes depend: metre, length of a note, tempo, key
 _FIELD = re.compile(r"([A-Za-z]):(?![|:])\s*(.*)")  # but for a note before a repeat sign
 _INLINE = re.compile(r"\[([A-Za-z]):([^][]*)\]")
@@ -52,7 +53,7 @@ def tunes_of(content: bytes) -> list[tuple[str, bytes]]:
     head: list[str] = []
     tunes: list[list[str]] = []
     inside = False
-    for line in content.decode("utf-8", "replace").splitlines():
+    for line in content.decode("utf-8-sig", "replace").splitlines():
         inside = line.startswith("X:") or (inside and bool(line.strip()))
         if line.startswith("X:"):
             tunes.append([line])
@@ -73,7 +74,7 @@ def _plain(content: bytes) -> str:
     told: dict[str, str] = {}  # of each, such as its clef
     voice = ""
     for line in (tunes_of(content) or [("", b"")])[0][1].decode().splitlines():
-        line = line.partition("%")[0].strip()
+        line = _QUOTED.sub("", line).partition("%")[0].strip()
         name, value = match.groups() if (match := _FIELD.fullmatch(line)) else ("", line)
         if name == "V":
             voice, _, more = value.partition(" ")
