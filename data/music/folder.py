@@ -77,10 +77,10 @@ def load_tunes(
     The parsed tokens are kept in `.tokens-<duration>.json` in the folder or, if that can't be written, in
     `$XDG_CACHE_HOME/seqgan` (`~/.cache/seqgan`), else nowhere. They are parsed again when a file's name, size or
     content, the grid or this code's format changes, or the cache is damaged. Raises DataError: there is no such folder,
-    it has some but not all of the three sub-folders, no tune is left to train on, ABC files but not music21 are there,
-    or a token's duration is out of range.
+    it has some but not all of the three sub-folders, no tune is left to train on, or ABC files but not music21 are
+    there.
     """
-    root, grid = Path(data_dir), grid.check()
+    root = Path(data_dir)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     present = [split for split in SPLITS if (root / split).is_dir()]

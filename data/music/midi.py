@@ -147,9 +147,9 @@ def to_pretty_midi(tokens: Sequence[int] | np.ndarray, grid: Grid) -> pretty_mid
     """Turns tokens, integers [length], into a song of one instrument.
 
     A token lasts `grid.seconds`. Its note value, `grid.beats` or else `note_value`, makes the tempo mark. Raises
-    DataError: `tokens` are not one sequence of integers in 0..V-1, or a duration is out of range.
+    DataError: `tokens` are not one sequence of integers in 0..V-1.
     """
-    vocab_size = grid.check().vocab_size
+    vocab_size = grid.vocab_size
     tokens = np.asarray(tokens)
     if tokens.size == 0:
         tokens = tokens.astype(np.int32)

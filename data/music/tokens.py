@@ -24,13 +24,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from support.errors import DataError
-
 REST = 0
 LOWEST_PITCH, HIGHEST_PITCH = 21, 108
 KEYS = HIGHEST_PITCH - LOWEST_PITCH + 1
-MIN_FRAME_SECONDS, MAX_FRAME_SECONDS = 0.01, 10.0
-MIN_FRAME_BEATS, MAX_FRAME_BEATS = 0.0625, 4.0
 
 
 class Notes(NamedTuple):
@@ -62,14 +58,6 @@ class Grid(NamedTuple):
     def vocab_size(self) -> int:
         """V: tokens are 0..V-1; V itself is the start token, fed at the first step and never generated."""
         return 1 + KEYS * (2 if self.onsets else 1)
-
-    def check(self) -> "Grid":
-        """Itself; raises DataError: it is shorter or longer than tokens may be."""
-        if not MIN_FRAME_SECONDS <= self.seconds <= MAX_FRAME_SECONDS:  # also refuses nan
-            raise DataError(f"a token must last {MIN_FRAME_SECONDS}..{MAX_FRAME_SECONDS} s, not {self.seconds}")
-        if self.beats != 0 and not MIN_FRAME_BEATS <= self.beats <= MAX_FRAME_BEATS:
-            raise DataError(f"a token must last {MIN_FRAME_BEATS}..{MAX_FRAME_BEATS} beats, not {self.beats}")
-        return self
 
 
 def melody(notes: Notes) -> Notes:
