@@ -25,8 +25,7 @@ MEDIA, TEMPO = "media", "tempo.json"
 TAKEN = "another process is training there"
 PRETRAINED = "pretrained"  # the mark of the checkpoint at the end of the generator's pretraining
 # What runs on music leave, or samples of them.
-SONG = re.compile(r"sample\d+\.(mid|abc)|tunes\.(abc|html)|blind\.html|KEY\.csv")
-MEDIUM = re.compile(r"epoch\d+_.*\.(png|wav)")
+SONG, MEDIUM = re.compile(r"sample\d+\.(mid|abc)|tunes\.(abc|html)"), re.compile(r"epoch\d+_.*\.(png|wav)")
 SONGS = tuple(f"sample{i}.mid" for i in range(5))  # that such a run leaves in its --log_dir
 # What runs on a data set leave in --log_dir beside what every run does.
 WRITTEN: dict[str | None, tuple[str, ...]] = {"text": (VOCABULARY,), "Nottingham": (TEMPO, *SONGS)}

@@ -280,8 +280,8 @@ def test_a_page_to_rate_tunes_and_its_key(runs, melodies, capsysbinary, tmp_path
 
     def blind(seed: int, *more: object) -> tuple[str, list[list[str]]]:
         flags = ["-n", 1, "--length", 8, "--seed", seed, "--blind", tmp_path / "mine", runs / "tunes", *more]
-        (told,) = lines_of(capsysbinary, runs / "tunes", *flags, "-o", tmp_path / "blind")
-        place = tmp_path / "blind"
+        place = tmp_path / f"blind{seed}"
+        (told,) = lines_of(capsysbinary, runs / "tunes", *flags, "-o", place)
         assert told == f"4 tunes in {place}/blind.html; what they are, in {place}/KEY.csv"
         return (place / "blind.html").read_text(), [*csv.reader((place / "KEY.csv").read_text().splitlines())]
 
@@ -292,6 +292,8 @@ def test_a_page_to_rate_tunes_and_its_key(runs, melodies, capsysbinary, tmp_path
     assert blind(1) == (page, [head, *key]) and len({str([kind for *_, kind in blind(i)[1]]) for i in range(5)}) > 1
     assert [page.count(part) for part in ("<audio ", "<svg ", '<input type="radio"')] == [4, 4, 80]
     assert not [word for word in (str(tmp_path), str(runs), "real", "http") if word in page]
+    line = refused(capsysbinary, runs / "tunes", "--blind", "-n", 1, "-o", tmp_path / "blind1")
+    assert "KEY.csv: is there, and holds something else; choose another -o" in line and blind(1)[0] == page
     if browser := shutil.which("chromium"):
         act = """<script>
             for (const [name, value] of [["form2", 4], ["danceable4", 1]])
@@ -447,7 +449,6 @@ BAD = [
     ("ids", ["--eta", "1"], "--eta has no effect without --candidates of 2 or more"),
     ("ids", ["--blind"], "--blind: RUNS/ids is no run on music"),
     ("tunes", ["--blind", "--abc"], "--blind: not with --abc"),
-    ("tunes", ["--blind", "RUNS", "-o", "RUNS"], "-o RUNS: its tunes are a kind of --blind"),
     ("tunes", ["--blind", "RUNS"], "--blind RUNS: 0 files of tunes there, and -n is 10"),
     ("tunes", ["--blind", "RUNS/onsets"], "--blind RUNS/onsets: a run with other tokens than RUNS/tunes"),
     ("tunes", ["--blind"], "--data_dir RUNS/melodies: no such folder"),

@@ -208,11 +208,10 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     """Writes a page on which listeners rate tunes of several kinds and real ones, and KEY.csv, which tells them apart.
 
     The kinds are `samples`, int32 [n, T] each portion, and those of --blind, each n tunes. All are played at the run's
-    tempo, in an order that the seed decides. Returns where they are. Raises UsageError, DataError: a kind lacks tunes.
+    tempo, in an order that the seed decides. Returns where they are. Raises UsageError, DataError: a kind lacks tunes,
+    or -o has another page or key.
     """
     config, count, output = run.config, asked.n, asked.output or asked.logdir / "blind"
-    if any(os.path.realpath(output) == os.path.realpath(folder) for folder in asked.blind):
-        raise UsageError(f"-o {output}: its tunes are a kind of --blind")
     grid = grid_of(config)
     grid = played(grid, recorded_tempo(asked.logdir / TEMPO)) if grid.beats else grid
     rng = numpy_rng(asked.seed, Purpose.TOOL_SAMPLE)
@@ -246,7 +245,13 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     csv.writer(table, lineterminator="\n").writerows(
         [("page", "tune", "kind"), *((name, place, kind) for place, (kind, _) in enumerate(mixed, 1))]
     )
-    write_songs(output, ["blind.html", "KEY.csv"], [shown.encode(), table.getvalue().encode()])
+    output.mkdir(parents=True, exist_ok=True)
+    contents = {output / "KEY.csv": table.getvalue(), output / "blind.html": shown}
+    for path, content in contents.items():
+        if os.path.lexists(path) and path.read_bytes() != content.encode():  # somebody may be rating that page
+            raise UsageError(f"{path}: is there, and holds something else; choose another -o")
+    for path, content in contents.items():
+        write_whole(path, content)
     return f"{len(mixed)} tunes in {output / 'blind.html'}; what they are, in {output / 'KEY.csv'}"
 
 
