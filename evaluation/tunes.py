@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import entr, rel_entr
 
-from data.music.analysis import Tune, analysed, longest_copies
+from data.music.analysis import Tune, analysed, bars_of, longest_copies, repeated_bars
 from data.music.media import SAMPLE_RATE, audio, piano_roll, save_media
 from data.music.midi import midi_file
 from data.music.songs import write_songs
@@ -162,9 +162,9 @@ def musical(tune: Tune) -> dict[str, float]:
     """
     tokens, pitches = tune.tokens, tune.notes[:, 0]
     figures: dict[str, Any] = dict.fromkeys(MUSICAL, math.nan)
-    bars = bars_of(tokens, tune)
-    if len(bars) > 1:
-        figures["repeated_bars"] = np.mean([(bars[:i] == bars[i]).all(axis=1).any() for i in range(1, len(bars))])
+    repeated = repeated_bars(tune)[1:]
+    if len(repeated):
+        figures["repeated_bars"] = np.mean(repeated)
     for count in (2, 4, 8):
         lag = count * tune.bar
         if lag < len(tokens):
@@ -178,11 +178,6 @@ def musical(tune: Tune) -> dict[str, float]:
     if moves.any():
         figures["stepwise"] = np.mean(moves[moves > 0] <= 2)
     return {name: float(figure) for name, figure in figures.items()}
-
-
-def bars_of(values: np.ndarray, tune: Tune) -> np.ndarray:
-    """What a tune has for each token, [T], a row for each whole bar."""
-    return values[: len(values) // tune.bar * tune.bar].reshape(-1, tune.bar)
 
 
 def intervals(tune: Tune) -> Counter:

@@ -176,7 +176,7 @@ class Config:
         0, "size of a fixed training set, over which an epoch is a pass; 0: each epoch is a fresh batch", low=0
     )
     data_dir: str = flag(
-        TUNES, "music: folder of MIDI files, or of train, valid, test; text: file, or folder of train.txt", FILES
+        TUNES, "music: folder of MIDI or ABC files, or of train, valid, test; text: file, or folder of train.txt", FILES
     )
     tokens: str = flag(
         "char", "text: what a token is, a character or a word between spaces", TEXT, choices=("char", "word")
@@ -191,6 +191,12 @@ class Config:
         "0.4s", "music: duration of a token: 0.01s to 10s, or 0.0625beats to 4beats of the file", MUSIC
     )
     onsets: bool = flag(False, "music: tokens tell where notes begin, so that a note may be struck again", MUSIC)
+    transpose: str = flag(
+        "none",
+        "music: moves no tune; each to a key without sharps or flats; or the training tunes to all twelve keys",
+        MUSIC,
+        choices=("none", "key", "all"),
+    )
     window_stride: int = flag(1, "music: tokens between the starts of training windows", MUSIC, low=1)
 
     # schedule

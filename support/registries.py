@@ -113,7 +113,7 @@ REWARDS = {
 }
 DATASETS = {
     "LSTM": Entry("data.oracle:OracleData", "samples of the oracle"),
-    "Nottingham": Entry("data.music.dataset:NottinghamData", "folk tunes, or other MIDI files"),
+    "Nottingham": Entry("data.music.dataset:NottinghamData", "folk tunes, or other MIDI and ABC files"),
     "text": Entry("data.text:TextData", "lines of text"),
 }
 G_UPDATES = {

@@ -94,7 +94,7 @@ KEPT: dict[tuple, tuple[SeqGAN, list[tuple[tf.Variable, np.ndarray]]]] = {}  # w
 
 def read_tokens(path, frame_seconds: float = 0.4, frame_beats: float = 0.0, onsets: bool = False) -> np.ndarray:
     """The melody of a MIDI file, int32 [frames]."""
-    return read_melody(path, Grid(frame_seconds, frame_beats, onsets).check())[0]
+    return read_melody(path, Grid(frame_seconds, frame_beats, onsets))[0]
 
 
 def canonical(tokens: np.ndarray, onsets: bool) -> np.ndarray:

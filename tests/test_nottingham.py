@@ -27,7 +27,7 @@ from data.music.dataset import MAX_HELD_OUT, NottinghamData
 from data.music.folder import SPLITS
 from data.music.media import SAMPLE_RATE, audio, piano_roll
 from data.music.midi import midi_file
-from data.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, REST, Grid, to_pitches
+from data.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, REST, Grid, to_pitches, transposed
 from data.training_set import spread
 from evaluation.discriminator import D_FIGURES
 from evaluation.policy import MeasuredPolicy
@@ -262,6 +262,11 @@ def test_windows_of_train_are_copies(split_folder):
     samples = measured.data.windows[:4].copy()
     samples[0, 7] = 1
     assert measured.compare(samples)["copied_share"][0] == 0.75
+    moved, samples = evaluator(split_folder, "--transpose", "all"), transposed(measured.data.windows[:4], 6)
+    assert [each.compare(samples)["copied_share"][0] for each in (measured, moved)] == [0, 0]
+    samples -= 12  # the octave that training has
+    assert [each.compare(samples)["copied_share"][0] for each in (measured, moved)] == [0, 1]
+    np.testing.assert_array_equal(moved.data.valid, measured.data.valid)
 
 
 def test_evaluate(split_folder):

@@ -1,5 +1,6 @@
 """tools/sample.py: what it draws from runs of every data set, and what it refuses."""
 
+import csv
 import html
 import json
 import re
@@ -24,7 +25,7 @@ from data.music.abc import HEADER, read_abc, to_abc
 from data.music.analysis import analysed
 from data.music.midi import midi_file, read_melody
 from data.music.songs import write_songs
-from data.music.tokens import Grid
+from data.music.tokens import Grid, transposed
 from generator import Excluding, Policy, Tempered
 from runs.checkpoints import MARKS, Checkpoints
 from support.parser import parse
@@ -276,6 +277,47 @@ def test_tunes_as_abc_and_as_a_page(runs, melodies, capsysbinary, tmp_path):
     assert (songs / "tunes.html").read_text() == "mine"
 
 
+def test_a_page_to_rate_tunes_and_its_key(runs, melodies, capsysbinary, tmp_path):
+    """Each kind has its tunes, and the page tells none; a browser saves what is chosen, and keeps it until then."""
+    lines_of(capsysbinary, runs / "tunes", "-n", 2, "-o", tmp_path / "mine")
+
+    def blind(seed: int, *more: object) -> tuple[str, list[list[str]]]:
+        flags = ["-n", 1, "--length", 8, "--seed", seed, "--blind", tmp_path / "mine", runs / "tunes", *more]
+        place = tmp_path / f"blind{seed}"
+        (told,) = lines_of(capsysbinary, runs / "tunes", *flags, "-o", place)
+        assert told == f"4 tunes in {place}/blind.html; what they are, in {place}/KEY.csv"
+        return (place / "blind.html").read_text(), [*csv.reader((place / "KEY.csv").read_text().splitlines())]
+
+    page, (head, *key) = blind(1)
+    kinds = {f"samples of {runs / 'tunes'}", f"--blind {tmp_path / 'mine'}", f"--blind {runs / 'tunes'}", "real"}
+    assert head == ["page", "tune", "kind"] and {kind for *_, kind in key} == kinds
+    assert [place for _, place, _ in key] == [*"1234"] and {name for name, *_ in key} == {page.split('page = "')[1][:8]}
+    assert blind(1) == (page, [head, *key]) and len({str([kind for *_, kind in blind(i)[1]]) for i in range(5)}) > 1
+    assert [page.count(part) for part in ("<audio ", "<svg ", '<input type="radio"')] == [4, 4, 80]
+    assert not [word for word in (str(tmp_path), str(runs), "real", "http") if word in page]
+    line = refused(capsysbinary, runs / "tunes", "--blind", "-n", 1, "-o", tmp_path / "blind1")
+    assert "KEY.csv: is there, and holds something else; choose another -o" in line and blind(1)[0] == page
+    if browser := shutil.which("chromium"):
+        act = """<script>
+            for (const [name, value] of [["form2", 4], ["danceable4", 1]])
+              document.querySelector(`input[name=${name}][value="${value}"]`).click();
+            URL.createObjectURL = blob => { blob.text().then(text => document.body.textContent = text); return "#"; };
+            document.querySelector("button").click();
+        </script>"""
+        (tmp_path / "act.html").write_text(page.replace("</body>", f"{act}</body>"))
+        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom"]
+        done = subprocess.run([*command, f"file://{tmp_path}/act.html"], capture_output=True, text=True, check=True)
+        rows = [*csv.reader(re.search("<body>(.*)\n</body>", done.stdout, re.DOTALL)[1].splitlines())]
+        assert rows[0] == ["page", "listener", "tune", "danceable", "structure", "form", "playable"]
+        assert [row[2:] for row in rows[1:]] == [
+            [*"1", *[""] * 4],
+            ["2", "", "", "4", ""],
+            [*"3", *[""] * 4],
+            ["4", "1", "", "", ""],
+        ]
+        assert {row[0] for row in rows[1:]} == {key[0][0]} and re.fullmatch("[0-9a-f]{8}", rows[1][1])
+
+
 def test_variations_of_a_tune_begin_as_it_does(runs, capsysbinary, tmp_path):
     """Of a MIDI or ABC file, by default 16 tokens; what they begin with can be left out of what is written."""
     pytest.importorskip("music21", reason="music21, of requirements-dev.txt, is not installed")
@@ -284,8 +326,8 @@ def test_variations_of_a_tune_begin_as_it_does(runs, capsysbinary, tmp_path):
     (tmp_path / "a.mid").write_bytes(midi_file([0, 0, *tokens], grid))
     (tmp_path / "a.abc").write_text(to_abc(analysed(tokens, grid), 0.4, 1, "a"))
 
-    def songs(*more: object) -> list[list[int]]:
-        lines_of(capsysbinary, runs / "onsets", "-n", 2, "--length", 30, *more, "-o", tmp_path / "songs")
+    def songs(*more: object, run: Path = runs / "onsets") -> list[list[int]]:
+        lines_of(capsysbinary, run, "-n", 2, "--length", 30, *more, "-o", tmp_path / "songs")
         return [read_tokens(tmp_path / "songs" / f"sample{i}.mid", onsets=True).tolist() for i in range(2)]
 
     whole = songs("--like", tmp_path / "a.mid", "--keep", 9)
@@ -294,6 +336,9 @@ def test_variations_of_a_tune_begin_as_it_does(runs, capsysbinary, tmp_path):
     assert rest == [canonical(np.array(song[9:]), True).tolist() for song in whole]
     assert [song[:16] for song in songs("--like", tmp_path / "a.abc")] == [tokens.tolist()[:16]] * 2
     assert [song[:18] for song in songs("--like", tmp_path / "a.abc", "--keep", 29)] == [tokens.tolist()] * 2
+    run = with_flags(runs / "onsets", tmp_path / "run", transpose="key")
+    (tmp_path / "d.abc").write_text(to_abc(analysed(transposed(tokens, 2), grid), 0.4, 1, "from C to D"))
+    assert [song[:18] for song in songs("--like", tmp_path / "d.abc", "--keep", 18, run=run)] == [tokens.tolist()] * 2
 
 
 def test_a_tune_longer_than_those_of_training(runs, capsysbinary, tmp_path):
@@ -407,6 +452,11 @@ BAD = [
     ("text", ["--objective", ""], "not a FILE.py:NAME"),
     ("text", ["--objective", "a.py:f", "--eta", "1", "--candidates", "2"], "--eta is of the discriminator"),
     ("ids", ["--eta", "1"], "--eta has no effect without --candidates of 2 or more"),
+    ("ids", ["--blind"], "--blind: RUNS/ids is no run on music"),
+    ("tunes", ["--blind", "--abc"], "--blind: not with --abc"),
+    ("tunes", ["--blind", "RUNS"], "--blind RUNS: 0 files of tunes there, and -n is 10"),
+    ("tunes", ["--blind", "RUNS/onsets"], "--blind RUNS/onsets: a run with other tokens than RUNS/tunes"),
+    ("tunes", ["--blind"], "--data_dir RUNS/melodies: no such folder"),
     ("ids", ["--candidates", "0"], "argument --candidates: 0 is less than 1"),
     ("ids", ["--candidates", "2", "--guide"], "--candidates are drawn from the generator itself: not with --guide"),
 ]

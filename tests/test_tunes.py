@@ -20,10 +20,11 @@ from scipy.spatial.distance import jensenshannon
 from data import DataError
 from data.music.abc import HEADER, read_abc, to_abc
 from data.music.analysis import Key, Stretch, analysed, longest_copies, written
-from data.music.midi import read_melody, read_notes
+from data.music.folder import load_tunes
+from data.music.midi import midi_file, read_melody, read_notes
 from data.music.page import Near, page
 from data.music.staff import staff
-from data.music.tokens import REST, Grid, melody, to_tokens
+from data.music.tokens import REST, Grid, melody, to_tokens, transposed
 from evaluation.tunes import divergence, intervals, musical, nearest_squared_difference, pitch_range, rhythms
 
 music21 = pytest.importorskip("music21", reason="music21, of requirements-dev.txt, is not installed")
@@ -169,6 +170,8 @@ def test_common_abc_is_read(tmp_path, text, grid, tokens):
     [
         (b"X:1\nL:1/8\nK:C\n[V:1]abc|\n", "voices that change within a line, [V:...], are not read"),
         (b"X:1\nL:1/8\nK:C\nz4|]\n", "no tune in it"),
+        (b"X:1\nK:C\n|:C[1,3D:|[2E|]\n", "endings of several passes, [1,3, are not read"),
+        (b"X:1\nK:C\n|:" + b"C" * 9999 + b":" * 999 + b"|\n", "its repeats are longer than 1048576 bytes"),
         (b"X:1\nL:1/1\nK:C\nC99999|]\n", "has 399996 beats; the limit is 36000"),
         (b"%" * ((1 << 20) + 1), "larger than 1048576 bytes"),
         *((content, "no") for content in (b"", b"\xff\x00\x01", b"X:1", b"MThd", b"K:C\nabc")),
@@ -182,10 +185,72 @@ def test_what_is_no_tune_is_said_in_one_line(tmp_path, content, reason):
     assert str(error.value).startswith(f"{path}: {reason}") and len(str(error.value).splitlines()) == 1
 
 
-def test_without_music21_a_line_says_so(monkeypatch):
+@pytest.mark.parametrize(
+    ("body", "played"),
+    [
+        ("|:CD|EF:|GA||", "CDEFCDEFGA"),
+        ("CD|EF:|GA|Bc:|", "CDEFCDEFGABcGABc"),  # from the repeat sign before, and from a double bar
+        ("C||DE:|F|]G::A:|", "CDEDEFGGAA"),
+        ("|:C||D:|[|]E:|", "CDCDEE"),
+        ("|:C|1D:|2E||F|[1G:|\n[2A|]|:BB:|", "CDCEFGFABBBB"),
+        ("|:C|1D:|2E:|3F|]G:|", "CDCECFGG"),
+        ("|:C|1D|2E:|F", "CDCEF"),
+        ("|:C|1D:|E", "CDCE"),
+        ("|::C::|D", "CCCD"),
+        ("|:F[K:D]F:|", "F[K:D]F[K:C]F[K:D]F"),
+        ('"50%|:"C{de}(D:|% "', "CDCD"),
+        ("^F-|F|c-B", "^F2cB"),  # an accidental holds as long as a tie; a tie to another note is a slur
+        ("V:a clef=treble\nCD:|\nV:b\nEF:|", "EFEF"),
+        ("V:a\nC:|\nV:b\nE:|\nV:a\nG:|\nV:b\nA:|", "EEAA"),
+    ],
+)
+def test_repeats_are_played_out(body, played):
+    found, expected = (melody(read_abc(f"X:1\nM:4/4\nL:1/4\nK:C\n{text}\n".encode(), True)) for text in (body, played))
+    assert [part.tolist() for part in found[:3]] == [part.tolist() for part in expected[:3]]
+
+
+@pytest.mark.parametrize(("metre", "length"), [("2/4", 16), ("5/8", 16), ("(2+3)/8", 16), ("6/8", 8), ("C|", 8)])
+def test_without_a_length_the_metre_tells_it(metre, length):
+    given, default = (read_abc(f"X:1\nM:{metre}\n{more}K:C\nCD\n".encode(), True) for more in (f"L:1/{length}\n", ""))
+    assert given.end.tolist() == default.end.tolist() == [4e6 // length, 8e6 // length]
+
+
+def test_folders_of_abc_are_read_and_moved_to_one_key_or_twelve(tmp_path, monkeypatch):
+    """Each tune of a file on its own, without the text between; by signatures, or the keys that they seem to have.
+
+    What differs in its key alone is in one split. Held-out tunes are as they are where training has all keys.
+    """
+    in_g, in_a = "DEFG ABcd edcB AGFE", "EFGA Bcde fedc BAGF"
+    header = "%abc-2.1\nL:1/4\n\n"
+    (tmp_path / "a.abc").write_text(
+        f"{header}X:7\nK:G\n{in_g}\n\nABC is fun\n\nX:8\nK:C\n[1,2C|\n\nX:9\nK:Gm\n{in_g}\n"
+    )
+    (tmp_path / "b.abc").write_text(f"\ufeffX:1\nL:1/4\nK:Bdor\n{in_a}\n")
+    for name, steps in (("c.mid", MAJOR), ("d.mid", MINOR)):  # of D, without a signature
+        (tmp_path / name).write_bytes(midi_file(scale(2, steps).repeat(2), EIGHTHS))
+    plain, key, all_ = (load_tunes(tmp_path, Grid(beats=1.0), 16, None, moved) for moved in ("none", "key", "all"))
+    assert plain.names == ["a.abc X:7", "c.mid", "d.mid"] and [name for name, _ in plain.skipped] == ["a.abc X:8"]
+    assert key.names == all_.names[:3] == ["a.abc X:7", "b.abc", "d.mid"]
+    assert all_.names[3:5] == ["a.abc X:7, +1 semitones", "b.abc, +1 semitones"]
+
+    def moves(tunes: list[np.ndarray], others: list[np.ndarray]) -> list[set[int]]:
+        return [{*(a - b).tolist()} for a, b in zip(tunes, others, strict=True)]
+
+    assert moves(key.train, [plain.train[0], plain.test[0], plain.train[2]]) == [{5}, {3}, {-5}]
+    assert moves(key.valid + key.test, [*plain.valid, plain.train[1]]) == [{2}, {-2}]
+    assert moves(all_.valid + all_.test, [*plain.valid, plain.train[1]]) == [{0}, {0}]
+    assert moves(all_.train[::3], [plain.train[0]] * 12) == [{by} for by in (0, 1, 2, 3, 4, 5, -6, -5, -4, -3, -2, -1)]
     monkeypatch.setitem(sys.modules, "music21", None)
-    with pytest.raises(DataError, match="^ABC files are read by music21, which is not installed: pip install music21$"):
-        read_abc(FOLK.encode())
+    for attempt in (lambda: load_tunes(tmp_path, EIGHTHS), lambda: read_abc(FOLK.encode())):
+        with pytest.raises(DataError, match="ABC files are read by music21, which is not installed: pip install music"):
+            attempt()
+
+
+def test_a_tune_that_is_moved_stays_on_the_keyboard():
+    """An octave off as a whole, or note by note where it is too wide; what goes on and what rests does so."""
+    tunes = {(1, 89, 0, 88, 176): [4, 92, 0, 79, 167], (87, 175, 0, 70): [78, 166, 0, 61], (5, 6): [8, 9]}
+    assert [transposed(np.array(tune, np.int32), 3).tolist() for tune in tunes] == [*tunes.values()]
+    assert transposed(np.array([1, 0, 20], np.int32), -6).tolist() == [7, 0, 26]
 
 
 # ---- what a musician hears
@@ -194,7 +259,9 @@ def test_without_music21_a_line_says_so(monkeypatch):
 def test_the_measures_of_a_tune_by_hand():
     """Three bars of G A B c d, the second with an F natural and a leap, the third as the first."""
     bar, other = [47, 47, 49, 49, 51, 52, 54, 54], [47, 47, 45, 45, 57, 0, 0, 0]
-    figures = musical(analysed(np.array([*bar, *other, *bar]), EIGHTHS))
+    tune = analysed(np.array([*bar, *other, *bar]), EIGHTHS)
+    figures, drawn = musical(tune), staff(tune)
+    assert re.findall('<rect x="([0-9]*)"[^>]*class="again"', drawn) == ["431"]  # where the third bar begins
     pitches = [7, 9, 11, 0, 2, 7, 5, 5, 7, 9, 11, 0, 2]
     assert figures["scale_consistency"] == pytest.approx(13 / 13)  # C major
     shares = np.bincount(pitches)[np.bincount(pitches) > 0] / 13

@@ -59,7 +59,18 @@ def as_version_1(folder: Path) -> None:
         content = json.loads(path.read_text())
         own, tokens = content["flags"], content["tokens"]
         decays = own.pop("cosine_decay")
-        del own["token_length"], tokens["seq_len"]
+        for name in (
+            "token_length",
+            "transpose",
+            "best_pretraining",
+            "d_loss",
+            "d_lags",
+            "d_init",
+            "distil_real",
+            "g_echo",
+        ):
+            del own[name]
+        del tokens["seq_len"]
         own |= {f"{rate}_schedule": "cosine" if rate in decays else "constant" for rate in RATES}
         own |= {name: OF_1_0[name] for name in (*GONE, *WITHOUT_EFFECT, "frame_seconds")}
         own |= {"frame_beats": 0.0, "mle_lr": own["g_lr"]}

@@ -43,7 +43,7 @@ from support.errors import DataError, UsageError
 from support.parser import Parser, new_file, number
 from support.presets import CAPTIONS, PRESETS
 from support.statistics import Figures, ratio_and_error
-from support.streams import escape_unprintable
+from support.streams import run_tool
 from tools.report import REAL
 from tools.restored import Restored, restore
 from tools.study import points_text
@@ -143,7 +143,7 @@ def melodies(path: Path, grid: Grid, whole: bool) -> list[np.ndarray]:
     found, skipped = [], []
     for file in files or [file for file in shown if file.suffix.lower() == ".abc"]:
         try:
-            tokens, _ = read_melody(file, grid, read)
+            tokens, *_ = read_melody(file, grid, read)
             if not len(trim(tokens)):
                 raise DataError(f"{file}: no melody in it")
             found.append(tokens if whole else trim(tokens))
@@ -251,7 +251,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if asked.csv:
             rows = [{"run": asked.file.name, **with_errors(own)}, {"run": REAL, **with_errors(real)}]
             write_whole(asked.csv, points_text(rows))
-        escape_unprintable()
         print(table(own | {column(name, "real"): pair for name, pair in real.items()}))
         whose = ", ".join(name for name in real if name in (*OF_TEST, "nll_run"))
         units = "NLL in nats per token, " * any(name.startswith("nll") for name in own) + "± one standard error"
@@ -263,4 +262,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

@@ -1,5 +1,7 @@
 """Draws samples from a run, finished or not: python tools/sample.py LOGDIR -n 100 [--prefix "..."] [-o FILE]."""
 
+import csv
+import io
 import os
 import sys
 from argparse import Namespace
@@ -17,22 +19,24 @@ import tensorflow as tf
 from data import DataError, checksum
 from data.music.abc import HEADER, read_abc, to_abc
 from data.music.analysis import analysed, longest_copies
-from data.music.dataset import TRAIN_TUNES, grid_of, load, played, recorded_tempo
+from data.music.dataset import TRAIN_TUNES, NottinghamData, grid_of, load, played, recorded_tempo
+from data.music.folder import to_one_key, windows
 from data.music.midi import midi_file, read_melody, read_notes
-from data.music.page import Near, page
+from data.music.page import Near, blind_page, page
 from data.music.songs import write_songs
-from data.music.tokens import Grid, named, to_pitches, trim
+from data.music.tokens import named, to_pitches, trim
 from data.text import Vocabulary, tokenise
 from generator import Excluding, Place, Policy, State, Tempered, in_chunks
 from guidance.choosing import Weighing, keep_one
 from runs.checkpoints import BEST
 from runs.directories import PRETRAINED, TEMPO, write_whole
-from support.config import VOCABULARY
+from support.config import VOCABULARY, Config
+from support.config_file import CONFIG
 from support.device import configure_tensorflow
 from support.errors import UsageError
 from support.objective import Objective
 from support.parser import Parser, number
-from support.seeds import Purpose, fold, key, uniforms
+from support.seeds import Purpose, fold, key, numpy_rng, uniforms
 from support.statistics import mean_and_error
 from support.streams import run_tool
 from tools.restored import Restored, restore
@@ -135,18 +139,21 @@ def read_prefix(text: str, run: Restored, vocabulary: Vocabulary | None) -> list
     return prefix
 
 
-def read_first(path: Path, keep: int, grid: Grid) -> list[int]:
+def read_first(path: Path, keep: int, config: Config) -> list[int]:
     """The first tokens of the melody of a file, `keep` of them or all, without the rests before it.
+
+    They are moved as --transpose moves all tunes of a run.
 
     Raises UsageError: it is no MIDI or ABC file, or has no melody. Raises OSError: it can't be read.
     """
     with open(path, "rb"):
         pass  # tells best why it can't be read
     read = read_abc if path.suffix.lower() == ".abc" else read_notes
-    tokens = trim(read_melody(path, grid, read)[0])[:keep].tolist()
-    if not tokens:
+    tokens, _, sharps = read_melody(path, grid_of(config), read)
+    tokens = trim(tokens)
+    if not tokens.size:
         raise UsageError(f"{path}: no melody in it")
-    return tokens
+    return (to_one_key(tokens, sharps, grid_of(config)) if config.transpose == "key" else tokens)[:keep].tolist()
 
 
 def nearest(tunes: Sequence[np.ndarray], run: Restored) -> list[Near | None]:
@@ -199,6 +206,57 @@ def write_tunes(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     return told
 
 
+def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) -> str:
+    """Writes a page on which listeners rate tunes of several kinds and real ones, and KEY.csv, which tells them apart.
+
+    The kinds are `samples`, int32 [n, T] each portion, and those of --blind, each n tunes. All are played at the run's
+    tempo, in an order that the seed decides. Returns where they are. Raises UsageError, DataError: a kind lacks tunes,
+    or -o has another page or key.
+    """
+    config, count, output = run.config, asked.n, asked.output or asked.logdir / "blind"
+    grid = grid_of(config)
+    grid = played(grid, recorded_tempo(asked.logdir / TEMPO)) if grid.beats else grid
+    rng = numpy_rng(asked.seed, Purpose.TOOL_SAMPLE)
+    kinds = [(f"samples of {asked.logdir}", [row for rows in samples for row in rows])]
+    length = len(kinds[0][1][0])
+    for folder in asked.blind:
+        if (folder / CONFIG).is_file():
+            other = restore(folder)
+            if (other.config.dataset, grid_of(other.config)) != (config.dataset, grid_of(config)):
+                raise UsageError(f"--blind {folder}: a run with other tokens than {asked.logdir}")
+            drawn = portions(other.policy(), count, [], asked.seed, length, jit=config.jit)
+            kinds.append((f"--blind {folder}", [row for rows in drawn for row in rows]))
+            continue
+        there = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        files = [path for path in there if path.suffix.lower() in (".mid", ".midi")]
+        files = files or [path for path in there if path.suffix.lower() == ".abc" and path.name != "tunes.abc"]
+        if len(files) < count:
+            raise UsageError(f"--blind {folder}: {len(files)} files of tunes there, and -n is {count}")
+        chosen = [files[i] for i in rng.permutation(len(files))[:count]]
+        kinds.append((f"--blind {folder}", [np.array(read_first(path, length, config)) for path in chosen]))
+    data = run.data()
+    assert isinstance(data, NottinghamData)
+    real = windows(data.tunes.test, length, length)
+    if len(real) < count:
+        raise UsageError(f"--blind: {len(real)} stretches of {length} tokens in the test set, and -n is {count}")
+    kinds.append(("real", list(real[rng.permutation(len(real))[:count]])))
+    mixed = [(kind, analysed(tokens, grid)) for kind, tunes in kinds for tokens in tunes]
+    mixed = [mixed[i] for i in rng.permutation(len(mixed))]
+    shown, name = blind_page([tune for _, tune in mixed], grid)
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows(
+        [("page", "tune", "kind"), *((name, place, kind) for place, (kind, _) in enumerate(mixed, 1))]
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    contents = {output / "KEY.csv": table.getvalue(), output / "blind.html": shown}
+    for path, content in contents.items():
+        if os.path.lexists(path) and path.read_bytes() != content.encode():  # somebody may be rating that page
+            raise UsageError(f"{path}: is there, and holds something else; choose another -o")
+    for path, content in contents.items():
+        write_whole(path, content)
+    return f"{len(mixed)} tunes in {output / 'blind.html'}; what they are, in {output / 'KEY.csv'}"
+
+
 def write_lines(samples: Iterable[np.ndarray], vocabulary: Vocabulary | None, output: Path | None) -> None:
     """Writes samples, int32 [n, T] each portion, as a line each of text or of token ids, to a file or stdout.
 
@@ -233,6 +291,8 @@ def check(asked: Namespace, music: bool, text: bool) -> None:
     refused = {
         f"--no-unknown: {asked.logdir} is no run on text, so there is no unknown token": asked.no_unknown and not text,
         f"--abc: {asked.logdir} is no run on music": asked.abc and not music,
+        f"--blind: {asked.logdir} is no run on music": asked.blind is not None and not music,
+        "--blind: not with --abc": asked.blind is not None and asked.abc,
         f"--prefix_file: {asked.logdir} is no run on music": asked.prefix_file and not music,
         "--prefix_file: not with --prefix": asked.prefix_file and asked.prefix,
         "--keep has no effect without --prefix_file": asked.keep and not asked.prefix_file,
@@ -259,7 +319,7 @@ def sample(asked: Namespace, run: Restored) -> None:
     if vocabulary and asked.no_unknown:
         policy = Excluding(policy, [vocabulary.unknown])
     if asked.prefix_file:
-        prefix = read_first(asked.prefix_file, asked.keep or KEEP, grid_of(config))
+        prefix = read_first(asked.prefix_file, asked.keep or KEEP, config)
     else:
         prefix = read_prefix(asked.prefix, run, vocabulary)
     length, seq_len = asked.length or policy.seq_len, policy.seq_len
@@ -292,7 +352,7 @@ def sample(asked: Namespace, run: Restored) -> None:
     if asked.without_prefix:
         samples = (rows[:, len(prefix) :] for rows in samples)
     if music:
-        told = write_tunes(samples, run, asked)
+        told = write_tunes(samples, run, asked) if asked.blind is None else write_blind(samples, run, asked)
         print(told)
     else:
         write_lines(samples, vocabulary, asked.output)
@@ -320,6 +380,8 @@ def make_parser() -> Parser:
     add("--without_prefix", action="store_true", text="write samples without what they begin with")
     text = "music: write each tune as ABC, too, all of them to tunes.abc, and a page to see and hear, tunes.html"
     add("--abc", action="store_true", text=text)
+    text = "music: a page to rate these tunes, those of other runs or of folders of tunes, and real ones, unlabelled"
+    add("--blind", nargs="*", type=Path, metavar="FOLDER", text=text)
     text = "tokens a sample, of text at most so many (default: --seq_len of the run; the policy can go on beyond it)"
     add("--length", type=most, metavar="INT", text=text)
     text = "the newest, that of least NLL on the validation set, the end of pretraining, or that after so many steps"
@@ -335,7 +397,7 @@ def make_parser() -> Parser:
     text = "score the samples as the flag of main.py does, whatever the run was trained for, and tell their mean"
     add("--objective", metavar="FILE.py:FUNCTION", text=text)
     add("--no-unknown", action="store_true", text="text: never draw the unknown token")
-    text = "file, or of several tunes the folder (default: stdout, LOGDIR/samples)"
+    text = "file, or of several tunes the folder (default: stdout, LOGDIR/samples, LOGDIR/blind)"
     add("-o", "--output", type=Path, text=text)
     return parser
 

@@ -1,8 +1,10 @@
 """Tunes as ABC, the notation of folk music (abcnotation.com, standard 2.1): written here, read by music21."""
 
 import contextlib
+import importlib.util
 import io
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -13,6 +15,17 @@ from support.errors import DataError
 
 HEADER = "%abc-2.1\n"  # a file's first line
 _BARS_A_LINE = 4
+_LINE = " || "  # at single bar lines music21 makes measures and beams, which takes most of its time
+_QUOTED = re.compile(r'"[^"]*"')  # chord symbols and other text
+_UNHEARD = re.compile(r"\{[^{}]*\}|\((?!\d)|\)")  # grace notes, slurs
+_HEARD = "MLQK"  # the fields on which notes depend: metre, length of a note, tempo, key
+_FIELD = re.compile(r"([A-Za-z]):(?![|:])\s*(.*)")  # but for a note before a repeat sign
+_INLINE = re.compile(r"\[([A-Za-z]):([^][]*)\]")
+_ENDING = re.compile(r"\s*\[?(?P<ending>\d[\d,-]*)")
+_PART = re.compile(
+    rf"{_INLINE.pattern}|(?P<bar>:*\[?\|[|\]]*(?::++(?!\|))?|::+)|(?:(?<=[|:\]])\[?|\[)(?P<ending>\d[\d,-]*)|[^[:|]+|.",
+    re.DOTALL,
+)
 
 
 def to_abc(tune: Tune, seconds: float, number: int, title: str) -> str:
@@ -35,43 +48,150 @@ def _text(sign: Sign) -> str:
     return ("" if sign.sharp is None else "_=^"[sign.sharp + 1]) + name + length + "-" * sign.tied
 
 
+def tunes_of(content: bytes) -> list[tuple[str, bytes]]:
+    """The tunes of an ABC file: the number of each, and a file of it alone; a tune ends at an empty line."""
+    head: list[str] = []
+    tunes: list[list[str]] = []
+    inside = False
+    for line in content.decode("utf-8-sig", "replace").splitlines():
+        inside = line.startswith("X:") or (inside and bool(line.strip()))
+        if line.startswith("X:"):
+            tunes.append([line])
+        elif inside:
+            tunes[-1].append(line)
+        elif not tunes and line.strip() and not line.startswith("K:"):
+            head.append(line)
+    return [(tune[0][2:].strip(), "\n".join([tune[0], *head, *tune[1:]]).encode()) for tune in tunes]
+
+
+def _plain(content: bytes) -> str:
+    """The first tune of an ABC file as music21 reads it right: its notes and what they depend on, repeats played out.
+
+    Raises DataError: it has no tune, or what is not read here.
+    """
+    head: dict[str, str] = {}  # ends with the key
+    voices: dict[str, list[str]] = {"": []}  # the lines of each
+    told: dict[str, str] = {}  # of each, such as its clef
+    voice = ""
+    for line in (tunes_of(content) or [("", b"")])[0][1].decode().splitlines():
+        line = _QUOTED.sub("", line).partition("%")[0].strip()
+        name, value = match.groups() if (match := _FIELD.fullmatch(line)) else ("", line)
+        if name == "V":
+            voice, _, more = value.partition(" ")
+            told[voice] = more or told.get(voice, "")
+        elif "K" in head and not (name and name not in _HEARD):
+            voices.setdefault(voice, []).append(f"[{name}:{value}]" if name else _UNHEARD.sub("", line))
+        elif name and name in _HEARD:
+            head[name] = value
+            voice = ""
+    if "K" not in head:
+        raise DataError("no tune in it: X: begins one, and K: its notes")
+    parts = [int(beats) for beats in re.findall(r"\d+", head.get("M", ""))]
+    head.setdefault("L", "1/16" if len(parts) > 1 and sum(parts[:-1]) / max(parts[-1], 1) < 0.75 else "1/8")
+    fields = [f"{name}:{head[name]}" for name in _HEARD if name in head]
+    found = [(told.get(name, ""), "\n".join(lines)) for name, lines in voices.items() if lines]
+    notes = [f"V:{i} {more}\n{_played_out(lines, head)}" for i, (more, lines) in enumerate(found, 1)]
+    return HEADER + "\n".join(["X:1", *fields, *notes]) + "\n"
+
+
+def _played_out(notes: str, head: dict[str, str]) -> str:
+    """The notes of a voice with their repeats, by the standard's section 4.8; `head` has the fields before them.
+
+    music21's own `expandRepeats` takes two parts that end in `:|` for one, and plays second endings too late. Raises
+    DataError: an ending is that of several passes.
+    """
+    played: list[str] = []
+    now = dict(head)  # the fields that hold
+    section: list[str] = []  # what a repeat sign repeats
+    common: list[str] | None = None  # of it, what comes before its endings
+    before, ending, explicit, size = dict(now), 0, False, 0
+
+    def play(parts: Iterable[str]) -> None:
+        for part in parts:
+            if field := _INLINE.fullmatch(part):
+                now[field[1]] = field[2].strip()
+                part = f"\n{field[1]}:{field[2].strip()}\n" if field[1] in _HEARD else ""
+            played.append(part)
+
+    def again(parts: list[str]) -> None:
+        nonlocal size
+        size += sum(map(len, parts))
+        if size > MAX_FILE_BYTES:
+            raise DataError(f"its repeats are longer than {MAX_FILE_BYTES} bytes")
+        play([_LINE, *(f"[{name}:{value}]" for name, value in before.items() if now[name] != value), *parts])
+
+    for part in _PART.finditer(notes):
+        if number := part["ending"]:
+            if not number.isdecimal():
+                raise DataError(f"endings of several passes, [{number}, are not read")
+            if common is not None:
+                again(common)
+            common, ending = section[:] if common is None else common, int(number)
+        elif sign := part["bar"]:
+            ends, begins = sign.startswith(":"), sign.endswith(":")
+            more = _ENDING.match(notes, part.end()) and common is not None  # another ending follows
+            if ends and not more and ending < 2:
+                for _ in range(sign.index("|") if "|" in sign else 1):
+                    again(section if common is None else common)
+            play([_LINE])
+            section.append(_LINE)
+            double = bool(re.search(r"\|\||[][]", sign)) and (ending > 1 or not (ending or explicit))
+            if begins or double or (ends and not more):
+                section, before, common, ending, explicit = [], dict(now), None, 0, begins
+        else:
+            play([part[0]])
+            section.append(part[0])
+    return "".join(played)
+
+
+def check_music21() -> None:
+    """Raises DataError: music21, which is optional, is not installed."""
+    if not importlib.util.find_spec("music21"):
+        raise DataError("ABC files are read by music21, which is not installed: pip install music21")
+
+
 def read_abc(content: bytes, by_beat: bool = False) -> Notes:
-    """Reads the first tune of an ABC file, without its repeats.
+    """Reads the first tune of an ABC file, with its repeats.
 
     `content`: the whole file. `by_beat`: as in `midi.read_notes`; the tempo is that of the first mark or 120 beats a
     minute. Raises DataError: music21 is not installed, or finds no tune, or the file or tune is too long.
     """
     if len(content) > MAX_FILE_BYTES:
         raise DataError(f"larger than {MAX_FILE_BYTES} bytes")
-    try:
-        import music21  # optional; it takes a second
-    except ImportError:
-        raise DataError("ABC files are read by music21, which is not installed: pip install music21") from None
-    text = content.decode("utf-8", "replace")
-    if "[V:" in text:
+    check_music21()
+    import music21  # it takes a second
+
+    if b"[V:" in content:
         raise DataError("voices that change within a line, [V:...], are not read")
-    # A head with neither M: nor L: means eighths (ABC 2.1), which music21 would be told.
-    text = re.sub(r"^X:.*\n(?:(?![LMK]:).*\n)*(?=K:)", lambda head: head[0] + "L:1/8\n", text, flags=re.MULTILINE)
-    text = text if text.startswith("%abc") else HEADER + text  # else no accidental holds until the bar line
+    text = _plain(content)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # it has much to say
             parsed = music21.converter.parseData(text, format="abc")
     except Exception as error:  # it may raise almost anything
         raise DataError(f"no ABC that music21 reads: {one_line(error)}") from error
     score = parsed.scores[0] if isinstance(parsed, music21.stream.Opus) else parsed
-    rows = [
-        (note.offset, note.offset + note.quarterLength, max(pitch.midi for pitch in note.pitches), voice)
-        for voice, part in enumerate(score.parts)
-        for note in part.flatten().stripTies().notes
-        if note.quarterLength and not isinstance(note, music21.harmony.ChordSymbol)
-    ]
+    rows: list[list[float]] = []  # start, end, pitch, voice
+    for voice, part in enumerate(score.parts):
+        tied: int | None = None  # the letter of a note with a tie; some write a slur as a tie, to another letter
+        for note in part.flatten().notes:
+            if not note.quarterLength:
+                continue
+            pitch, end = max(note.pitches), note.offset + note.quarterLength
+            if tied == pitch.diatonicNoteNum and abs(rows[-1][1] - note.offset) < 1e-6:
+                rows[-1][1] = end
+            else:
+                rows.append([note.offset, end, pitch.midi, voice])
+            tied = pitch.diatonicNoteNum if note.tie and note.tie.type != "stop" else None
     if not rows:
         raise DataError("no tune in it")
     if score.highestTime > MAX_BEATS:
         raise DataError(f"has {score.highestTime:.0f} beats; the limit is {MAX_BEATS:.0f}")
-    marks = score.flatten().getElementsByClass(music21.tempo.MetronomeMark)
+    flat = score.flatten()
+    marks = flat.getElementsByClass(music21.tempo.MetronomeMark)
+    keys = flat.getElementsByClass(music21.key.KeySignature)
     tempo = float((marks and marks[0].getQuarterBPM()) or 120)
     scale = 1e6 if by_beat else 60e6 / tempo
     start, end, pitch, voice = np.array(rows, float).T
     start, end = (np.rint(time * scale).astype(np.int64) for time in (start, end))
-    return Notes(start, end, pitch.astype(np.int64), voice.astype(np.int64), round(score.highestTime * scale), tempo)
+    duration, sharps = round(score.highestTime * scale), keys[0].sharps if keys else None
+    return Notes(start, end, pitch.astype(np.int64), voice.astype(np.int64), duration, tempo, sharps)

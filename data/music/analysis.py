@@ -140,6 +140,17 @@ def written(tune: Tune) -> list[list[Sign]]:
     return bars
 
 
+def bars_of(values: np.ndarray, tune: Tune) -> np.ndarray:
+    """What a tune has for each token, [T], a row for each whole bar."""
+    return values[: len(values) // tune.bar * tune.bar].reshape(-1, tune.bar)
+
+
+def repeated_bars(tune: Tune) -> np.ndarray:
+    """Whether each whole bar occurs before in the tune: bool [bars]."""
+    bars = bars_of(tune.tokens, tune)
+    return np.array([(bars[:i] == bar).all(axis=1).any() for i, bar in enumerate(bars)], bool)
+
+
 class Stretch(NamedTuple):
     """What a sample shares with a tune: its `length` in tokens, and where it begins in both."""
 

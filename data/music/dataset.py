@@ -1,4 +1,4 @@
-"""Tunes as real data: the music experiment of SeqGAN (Yu et al., AAAI 2017, section 5.3) on a folder of MIDI files."""
+"""Tunes as real data: the music of SeqGAN (Yu et al., AAAI 2017, section 5.3) on a folder of MIDI or ABC files."""
 
 import json
 import math
@@ -73,6 +73,7 @@ class NottinghamData(HeldOut):
         config, tunes, beats = self.config, self.tunes, self.grid.beats
         counts = ", ".join(f"{len(getattr(tunes, split))} {split}" for split in SPLITS)
         skipped = f", {len(tunes.skipped)} skipped" if tunes.skipped else ""
+        skipped += {"key": ", all in one key", "all": ", training tunes in twelve keys"}.get(config.transpose, "")
         length = f"{config.seq_len * self.grid.seconds:g} s"
         if beats:
             length = f"{config.seq_len * beats:g} beats, {length} at the tunes' median of {tunes.tempo:g}"
@@ -117,10 +118,12 @@ def load(config: Config) -> Tunes:
     if os.path.realpath(logs) in map(os.path.realpath, read):
         raise DataError(f"--log_dir {logs}: the tunes of --data_dir are there, and samples would be among them")
     try:
-        return load_tunes(folder, grid_of(config), min_len=config.seq_len, besides=logs)
+        return load_tunes(folder, grid_of(config), config.seq_len, logs, config.transpose)
     except DataError as error:
-        if "too short" in str(error):
+        if "pip install" in str(error):
+            advice = "or another folder, without .abc files, will do"
+        elif "too short" in str(error):
             advice = f"a smaller --seq_len than {config.seq_len} may do"
         else:
-            advice = "`bash train_nottingham.sh` gets the Nottingham tunes; any folder of .mid files will do"
+            advice = "`bash train_nottingham.sh` gets the Nottingham tunes; any folder of .mid or .abc files will do"
         raise DataError(f"--data_dir {error}; {advice}") from None

@@ -1,4 +1,4 @@
-"""Folders of MIDI files as tunes in three splits, read once and kept as tokens."""
+"""Folders of MIDI and ABC files as tunes in three splits, read once and kept as tokens."""
 
 import contextlib
 import hashlib
@@ -6,14 +6,16 @@ import json
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from data.music.midi import MAX_FILE_BYTES, read_melody
-from data.music.tokens import Grid, trim
+from data.music.abc import check_music21, read_abc, tunes_of
+from data.music.analysis import analysed
+from data.music.midi import MAX_FILE_BYTES, melody_of, one_line, read_notes
+from data.music.tokens import KEYS, REST, Grid, Notes, transposed, trim
 from runs.directories import METRICS, write_whole, written_songs
 from support.config_file import CONFIG
 from support.errors import DataError
@@ -21,8 +23,9 @@ from support.errors import DataError
 SPLITS = ("train", "valid", "test")
 MIN_TEMPO, MAX_TEMPO = 30.0, 300.0  # beats a minute of what is written; a frame in beats then lasts 0.0125 to 8 s
 
-_CACHE_VERSION = 4  # raise it whenever the same files would give other tokens or reasons
+_CACHE_VERSION = 5  # raise it whenever the same files would give other tokens or reasons
 _MAX_CACHE_BYTES = 1 << 28
+_MOVES = (*range(1, 6), *range(-6, 0))  # semitones to the eleven other keys
 
 _log = logging.getLogger(__name__)
 
@@ -33,26 +36,32 @@ class Tunes(NamedTuple):
     train: list[np.ndarray]  # one int32 array [length] a tune
     valid: list[np.ndarray]  # the same
     test: list[np.ndarray]  # the same
-    names: list[str]  # of the train tunes, their paths relative to the folder
-    skipped: list[tuple[str, str]]  # (path relative to the folder, reason) of each file that was left out
+    names: list[str]  # of the train tunes, their paths relative to the folder, and what else tells them apart
+    skipped: list[tuple[str, str]]  # (path relative to the folder, reason) of each file or tune that was left out
     tempo: float  # median over the train tunes of a tune's mean tempo, beats a minute
 
 
 class Parsed(NamedTuple):
-    """What a file gave."""
+    """What a file, or a tune of it, gave."""
 
     tokens: list[int]  # without the rests at both ends
     reason: str  # why the file cannot be used, or ""
-    tempo: float  # its mean tempo, beats a minute
+    tempo: float = 0.0  # its mean tempo, beats a minute
+    sharps: int | None = None  # of its key signature, as in `Notes`
+    number: str = ""  # in a file of several
 
 
 def load_tunes(
-    data_dir: str | os.PathLike, grid: Grid, min_len: int = 32, besides: str | os.PathLike | None = None
+    data_dir: str | os.PathLike,
+    grid: Grid,
+    min_len: int = 32,
+    besides: str | os.PathLike | None = None,
+    transpose: str = "none",
 ) -> Tunes:
-    """Reads every `.mid` and `.midi` file under a folder, sub-folders included, hidden files not.
+    """Reads every `.mid`, `.midi` and `.abc` file under a folder, sub-folders included, hidden files not.
 
     Folders in it that hold a run (`config.json` and `metrics.csv`), or the folder `besides`, which is to hold one, are
-    left out with all that is below them: MIDI files there are what a model wrote. So are songs that `songs` knows.
+    left out with all that is below them: files there are what a model wrote. So are songs that `songs` knows.
 
     A folder with `train`, `valid` and `test` in it is used as it is split. Otherwise the usable tunes, sorted by
     path, are dealt out in tens: the second of each ten goes to valid, the third to test, the others to train. So three
@@ -60,35 +69,49 @@ def load_tunes(
     and go together. Rests before the first note and after the last are dropped. Tunes of fewer tokens than `min_len`
     and files that can't be used are left out, with one logged warning a reason.
 
+    With `transpose` "key" each tune is moved to no sharps or flats, by its key signature or else the key that it is
+    estimated to have. With "all" train has each tune in twelve keys, first as it is. With both, tunes that differ in
+    their key alone go together, too.
+
     The parsed tokens are kept in `.tokens-<duration>.json` in the folder or, if that can't be written, in
     `$XDG_CACHE_HOME/seqgan` (`~/.cache/seqgan`), else nowhere. They are parsed again when a file's name, size or
     content, the grid or this code's format changes, or the cache is damaged. Raises DataError: there is no such folder,
-    it has some but not all of the three sub-folders, no tune is left to train on, or a token's duration is out of
-    range.
+    it has some but not all of the three sub-folders, no tune is left to train on, or ABC files but not music21 are
+    there.
     """
-    root, grid = Path(data_dir), grid.check()
+    root = Path(data_dir)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     present = [split for split in SPLITS if (root / split).is_dir()]
     if present and len(present) < len(SPLITS):
         raise DataError(f"{root}: has {' and '.join(present)} but not all of train, valid and test")
-    paths = _midi_files([root / split for split in present] if present else [root], besides)
+    paths = _tune_files([root / split for split in present] if present else [root], besides)
     names = [path.relative_to(root).as_posix() for path in paths]
     if not paths:
-        raise DataError(f"{root}: no .mid or .midi file in it")
+        raise DataError(f"{root}: no .mid, .midi or .abc file in it")
+    if any(_is_abc(path) for path in paths):
+        check_music21()
 
     tunes = Tunes([], [], [], [], [], 0.0)
     dealt: dict[bytes, str] = {}  # the split of each tune, by its tokens
     tempi = []
-    for name, (found, reason, tempo) in zip(names, _parse_cached(root, paths, names, grid), strict=True):
+    read = [
+        (f"{name} X:{one.number}" if len(parsed) > 1 else name, one)
+        for name, parsed in zip(names, _parse_cached(root, paths, names, grid), strict=True)
+        for one in parsed
+    ]
+    for name, (found, reason, tempo, sharps, _) in read:
         if not reason and len(found) < min_len:
             reason = f"too short: {len(found)} tokens of {grid}, {min_len} needed"
         if reason:
             tunes.skipped.append((name, reason))
             continue
         tokens = np.array(found, np.int32)
+        if transpose == "key":
+            tokens = to_one_key(tokens, sharps, grid)
+        lowest = 0 if transpose == "none" else int(((tokens[tokens != REST] - 1) % KEYS).min())
         turn = {1: "valid", 2: "test"}.get(len(dealt) % 10, "train")
-        split = name.split("/")[0] if present else dealt.setdefault(tokens.tobytes(), turn)
+        split = name.split("/")[0] if present else dealt.setdefault(transposed(tokens, -lowest).tobytes(), turn)
         getattr(tunes, split).append(tokens)
         if split == "train":
             tunes.names.append(name)
@@ -98,8 +121,19 @@ def load_tunes(
         short = [pair for pair in tunes.skipped if "too short" in pair[1]]  # which another --seq_len may mend
         first = "; {}: {}".format(*(short or tunes.skipped)[0]) if tunes.skipped else ""
         where = root / "train" if present else root
-        raise DataError(f"{where}: no usable tune ({len(tunes.skipped)} of {len(paths)} files skipped{first})")
-    return tunes._replace(tempo=float(np.clip(np.median(tempi), MIN_TEMPO, MAX_TEMPO)))
+        raise DataError(f"{where}: no usable tune ({len(tunes.skipped)} of {len(read)} tunes skipped{first})")
+    tunes = tunes._replace(tempo=float(np.clip(np.median(tempi), MIN_TEMPO, MAX_TEMPO)))
+    if transpose != "all":
+        return tunes
+    moved = [f"{name}, {by:+d} semitones" for by in _MOVES for name in tunes.names]
+    train = [transposed(tokens, by) for by in (0, *_MOVES) for tokens in tunes.train]
+    return tunes._replace(train=train, names=tunes.names + moved)
+
+
+def to_one_key(tokens: np.ndarray, sharps: int | None, grid: Grid) -> np.ndarray:
+    """A tune, int32 [length], without sharps or flats: at most six semitones away; None: its key is estimated."""
+    sharps = analysed(tokens, grid).key.sharps if sharps is None else sharps
+    return transposed(tokens, (6 - 7 * sharps) % 12 - 6)
 
 
 def _tell_skipped(root: Path, skipped: list[tuple[str, str]]) -> None:
@@ -122,8 +156,12 @@ def windows(tunes: Sequence[np.ndarray], seq_len: int, stride: int) -> np.ndarra
     return np.concatenate([np.empty((0, seq_len), np.int32), *cut]).astype(np.int32)
 
 
-def _midi_files(folders: Sequence[Path], besides: str | os.PathLike | None) -> list[Path]:
-    """The MIDI files below the folders, sorted by path within each; none of a run, nor below the folder `besides`."""
+def _is_abc(path: Path) -> bool:
+    return path.suffix.lower() == ".abc"
+
+
+def _tune_files(folders: Sequence[Path], besides: str | os.PathLike | None) -> list[Path]:
+    """The MIDI and ABC files below the folders, sorted by path within each; none of a run, nor below `besides`."""
     found = []
     for folder in folders:
         below = []
@@ -134,25 +172,36 @@ def _midi_files(folders: Sequence[Path], besides: str | os.PathLike | None) -> l
                 continue
             inside[:] = [name for name in inside if not name.startswith(".")]
             songs = written_songs(Path(place))
-            below += [Path(place, n) for n in names if n.lower().endswith((".mid", ".midi")) and n not in songs]
+            below += [Path(place, n) for n in names if n.lower().endswith((".mid", ".midi", ".abc")) and n not in songs]
         visible = [path for path in below if not path.name.startswith(".") and path.is_file()]
         found += sorted(visible, key=lambda path: path.relative_to(folder).parts)
     return found
 
 
-def _parse(path: Path, grid: Grid) -> Parsed:
-    """Reads one file."""
+def _parse(path: Path, grid: Grid) -> list[Parsed]:
+    """Reads the tunes of one file."""
     try:
-        if path.stat().st_size == 0:
-            return Parsed([], "empty file", 0.0)
-        tokens, tempo = read_melody(path, grid)
-    except (DataError, OSError) as error:
-        return Parsed([], str(error).removeprefix(f"{path}: "), 0.0)
+        with open(path, "rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        return [Parsed([], one_line(error))]
+    whole = not _is_abc(path) or len(content) > MAX_FILE_BYTES
+    tunes = [("", content)] if whole else tunes_of(content) or [("", content)]
+    return [_melody_of(tune, number, grid, read_abc if _is_abc(path) else read_notes) for number, tune in tunes]
+
+
+def _melody_of(content: bytes, number: str, grid: Grid, read: Callable[[bytes, bool], Notes]) -> Parsed:
+    if not content:
+        return Parsed([], "empty file")
+    try:
+        tokens, tempo, sharps = melody_of(content, grid, read)
+    except DataError as error:
+        return Parsed([], str(error), number=number)
     found = trim(tokens).tolist()
-    return Parsed(found, "" if found else "no melody: it has no notes, or only drums", tempo)
+    return Parsed(found, "" if found else "no melody: it has no notes, or only drums", tempo, sharps, number)
 
 
-def _parse_cached(root: Path, paths: list[Path], names: list[str], grid: Grid) -> list[Parsed]:
+def _parse_cached(root: Path, paths: list[Path], names: list[str], grid: Grid) -> list[list[Parsed]]:
     """Parses the files, or takes what an earlier call parsed from exactly these files.
 
     A cache is a line with the SHA-256 of everything that its content depends on and of the content, then that.
@@ -173,7 +222,7 @@ def _parse_cached(root: Path, paths: list[Path], names: list[str], grid: Grid) -
         with contextlib.suppress(OSError), open(place, "rb") as file:
             digest, content = file.readline(_MAX_CACHE_BYTES), file.read(_MAX_CACHE_BYTES)
             if digest.decode("latin-1").strip() == hashlib.sha256(key + content).hexdigest():
-                return [Parsed(*one) for one in json.loads(content)]
+                return [[Parsed(*one) for one in each] for each in json.loads(content)]
     parsed = [_parse(path, grid) for path in paths]
     content = json.dumps(parsed).encode()
     for place in places:

@@ -57,6 +57,7 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
 
     rows = []  # start tick, end tick, pitch, voice
     tempi = [(0, _DEFAULT_TEMPO)]  # tick, microseconds a quarter note
+    keys: list[str] = []
     last_tick, unended = 0, False
     for number, track in enumerate(midi.tracks):
         tick = 0
@@ -67,6 +68,8 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
                 raise DataError(f"longer than {MAX_TICKS} ticks")
             if message.type == "set_tempo":
                 tempi.append((tick, message.tempo))
+            elif message.type == "key_signature":
+                keys.append(message.key)
             elif message.type in ("note_on", "note_off") and message.channel != _DRUM_CHANNEL:
                 key = message.channel, message.note
                 if message.type == "note_on" and message.velocity > 0:
@@ -98,24 +101,34 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
         raise DataError(f"has {beats:.0f} beats; the limit is {MAX_BEATS:.0f}")
     start, end, pitch, voice = np.array(rows, np.int64).reshape(-1, 4).T
     mean = 6e7 * beats / micros if micros else 6e7 / _DEFAULT_TEMPO
-    return Notes(time(start), time(end), pitch, voice, int(time(np.array(last_tick))), mean)
+    sharps = None
+    if keys:  # such as Ebm: fifths above F of the letter, then the accidental and the mode
+        sharps = "FCGDAEB".index(keys[0][0]) - 1 + 7 * (keys[0].count("#") - keys[0].count("b")) - 3 * ("m" in keys[0])
+    return Notes(time(start), time(end), pitch, voice, int(time(np.array(last_tick))), mean, sharps)
 
 
 def read_melody(
     path: str | os.PathLike, grid: Grid, read: Callable[[bytes, bool], Notes] = read_notes
-) -> tuple[np.ndarray, float]:
+) -> tuple[np.ndarray, float, int | None]:
     """The melody of one MIDI file, rests at both ends included: the inverse of `midi_file`.
 
-    `read` reads the notes of the file's content, by the beat or not. Returns the tokens, int32 [frames], and the mean
-    tempo in beats a minute. Raises DataError: the file cannot be used; the message names it and says why.
+    `read` reads the notes of the file's content, by the beat or not. Returns the tokens, int32 [frames], the mean tempo
+    in beats a minute and `Notes.sharps`. Raises DataError: the file cannot be used; the message names it and says why.
     """
     try:
         with open(path, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-        notes = melody(read(content, grid.beats > 0))
-        return to_tokens(notes, grid), notes.tempo
-    except Exception as error:  # a damaged file makes mido raise almost anything
+            return melody_of(file.read(MAX_FILE_BYTES + 1), grid, read)
+    except (OSError, DataError) as error:
         raise DataError(f"{path}: {one_line(error)}") from error
+
+
+def melody_of(content: bytes, grid: Grid, read: Callable[[bytes, bool], Notes]) -> tuple[np.ndarray, float, int | None]:
+    """As `read_melody`, of what is in a file; raises DataError: it cannot be used."""
+    try:
+        notes = melody(read(content, grid.beats > 0))
+        return to_tokens(notes, grid), notes.tempo, notes.sharps
+    except Exception as error:  # a damaged file makes mido raise almost anything
+        raise DataError(one_line(error)) from error
 
 
 def one_line(error: Exception) -> str:
@@ -134,9 +147,9 @@ def to_pretty_midi(tokens: Sequence[int] | np.ndarray, grid: Grid) -> pretty_mid
     """Turns tokens, integers [length], into a song of one instrument.
 
     A token lasts `grid.seconds`. Its note value, `grid.beats` or else `note_value`, makes the tempo mark. Raises
-    DataError: `tokens` are not one sequence of integers in 0..V-1, or a duration is out of range.
+    DataError: `tokens` are not one sequence of integers in 0..V-1.
     """
-    vocab_size = grid.check().vocab_size
+    vocab_size = grid.vocab_size
     tokens = np.asarray(tokens)
     if tokens.size == 0:
         tokens = tokens.astype(np.int32)

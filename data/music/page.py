@@ -1,12 +1,14 @@
-"""A page to look at tunes and to listen to them: one file that needs no network."""
+"""Pages to look at tunes, to listen to them and to rate them: each one file that needs no network."""
 
 import base64
+import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
 import numpy as np
 
+from data import checksum
 from data.music.abc import to_abc
 from data.music.analysis import Stretch, Tune, analysed
 from data.music.media import audio, wav
@@ -37,10 +39,53 @@ svg { fill: currentColor }
 .beam { stroke-width: 4 } .open { stroke-width: 1.7 }
 .sign { font: 17px serif } .metre { font: bold 20px serif }
 .marked { color: #c2410c } mark { color: #c2410c; background: none }
+.again { fill: #d5e8f7 } span.again { background: #d5e8f7 }
 </style>
 </head>
 <body>
 <h1>TITLE</h1>
+"""
+
+
+CRITERIA = {  # what listeners rate from 1 to 5
+    "danceable": "one can dance to it",
+    "structure": "its phrases lead to one another, and end where they should",
+    "form": "its parts come again, the same or varied",
+    "playable": "it lies well on an instrument, such as a fiddle or a whistle",
+}
+_FORM = """<style>
+body { max-width: 55rem } .again { fill: none } fieldset { display: inline-block; border: 0; padding: 0 }
+fieldset { margin: .6rem 2rem 0 0 } legend { padding: 0; color: #666 } label { margin-right: .7rem }
+button { font: inherit; padding: .4rem 1rem } section { display: block }
+</style>
+<form>
+<p>Please rate each tune from 1, not at all, to 5, very much, then save the ratings and send the file back.</p>
+<p>CRITERIA</p>
+SECTIONS
+<p><button type="button">Save the ratings</button> <output></output></p>
+</form>
+<script>
+const page = "PAGE", tunes = COUNT, criteria = NAMES, form = document.querySelector("form");
+let given = {};
+try { given = JSON.parse(localStorage.getItem(page)) || {}; } catch {}
+given.listener ||= Array.from(crypto.getRandomValues(new Uint8Array(4)), n => n.toString(16).padStart(2, "0")).join("");
+for (const [name, value] of Object.entries(given)) if (form.elements[name]) form.elements[name].value = value;
+form.addEventListener("change", event => {
+  given[event.target.name] = event.target.value;
+  try { localStorage.setItem(page, JSON.stringify(given)); } catch {}
+});
+document.querySelector("button").addEventListener("click", () => {
+  const rows = Array.from({length: tunes}, (_, i) => criteria.map(name => given[`${name}${i + 1}`] || ""));
+  const lines = rows.map((row, i) => [page, given.listener, i + 1, ...row].join(","));
+  const link = document.createElement("a");
+  const text = [["page", "listener", "tune", ...criteria].join(","), ...lines, ""].join("\\n");
+  link.href = URL.createObjectURL(new Blob([text], {type: "text/csv"}));
+  link.download = `ratings-${given.listener}.csv`;
+  link.click();
+  const left = rows.flat().filter(value => !value).length;
+  document.querySelector("output").textContent = `${link.download} is saved; ${left} ratings are missing.`;
+});
+</script>
 """
 
 
@@ -55,8 +100,30 @@ class Near(NamedTuple):
 def page(title: str, tunes: Mapping[str, Tune], near: Sequence[Near | None], grid: Grid) -> str:
     """The page, as HTML: tunes by their titles, and beside each the training tune of `near`, or nothing."""
     sections = [_section(name, tunes[name], beside, grid) for name, beside in zip(tunes, near, strict=True)]
-    about = "<p>In <mark>colour</mark>: the longest stretch that a tune shares with the training set.</p>" * any(near)
+    shared = " Notes in <mark>orange</mark>: the longest stretch that a tune shares with the training set." * any(near)
+    about = f'<p>On <span class="again">blue</span>: bars that occur before in the same tune.{shared}</p>'
     return f"{_HEAD.replace('TITLE', escape(title))}{about}\n{''.join(sections)}</body>\n</html>\n"
+
+
+def blind_page(tunes: Sequence[Tune], grid: Grid) -> tuple[str, str]:
+    """A page on which listeners rate tunes that are numbered alone: as HTML, and its name, of eight hexadecimal digits.
+
+    Its button saves CSV: the page's name, a random one for the listener, a tune's number, and a column for each of
+    `CRITERIA`, empty where nothing was chosen. Until then the browser keeps what was chosen.
+    """
+    name = checksum(tune.tokens for tune in tunes)[:8]
+    sections = []
+    for i, tune in enumerate(tunes, 1):
+        fields = ""
+        for criterion in CRITERIA:
+            radio = f'<label><input type="radio" name="{criterion}{i}" value='
+            choices = "".join(f'{radio}"{value}"> {value}</label>' for value in range(1, 6))
+            fields += f"<fieldset><legend>{criterion.capitalize()}</legend>{choices}</fieldset>"
+        sections.append(f"<section><h2>Tune {i}</h2>{_player_and_staff(tune, grid, range(0))}{fields}</section>")
+    form = _FORM.replace("CRITERIA", "<br>".join(f"{word.capitalize()}: {what}." for word, what in CRITERIA.items()))
+    form = form.replace("PAGE", name).replace("COUNT", str(len(tunes))).replace("NAMES", json.dumps([*CRITERIA]))
+    form = form.replace("SECTIONS", "\n".join(sections))
+    return f"{_HEAD.replace('TITLE', 'How do these tunes sound?')}{form}</body>\n</html>\n", name
 
 
 def _section(title: str, tune: Tune, near: Near | None, grid: Grid) -> str:

@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-from data.music.analysis import Sign, Tune, written
+from data.music.analysis import Sign, Tune, repeated_bars, written
 
 _STEP = 4  # pixels: half of what is between two lines; all lengths below are pixels
 _MIDDLE = 34  # the step of the middle line, B4
@@ -20,8 +20,12 @@ _EIGHTH_REST = "M-3-3a2.4 2.4 0 1 0 4.5 0q2 0 3-3l-4.500 14"
 
 
 def staff(tune: Tune, marked: range = range(0)) -> str:
-    """Draws a tune as SVG; notes and rests that begin at the tokens of `marked` are of the class `marked`."""
-    bars, sharps = written(tune), tune.key.sharps
+    """Draws a tune as SVG.
+
+    Notes and rests that begin at the tokens of `marked` are of the class `marked`. A bar that occurs before in the tune
+    lies on a ground of the class `again`.
+    """
+    bars, sharps, again = written(tune), tune.key.sharps, repeated_bars(tune)
     steps = [sign.step for bar in bars for sign in bar if sign.step is not None]
     above = (max([*steps, _MIDDLE + 6]) - _MIDDLE) * _STEP + 24
     height = above + (_MIDDLE - min([*steps, _MIDDLE - 6])) * _STEP + 24
@@ -35,7 +39,9 @@ def staff(tune: Tune, marked: range = range(0)) -> str:
         begin = left + 22 * (line == 0)
         here = bars[first : first + a_line]
         right = begin + width * len(here)
-        parts = [_path("".join(f"M0 {y}H{right:g}" for y in range(-16, 17, 8)), "thin")]
+        grounds = [begin + width * i for i in range(len(here)) if again[first + i : first + i + 1].any()]
+        parts = [f'<rect x="{x:g}" y="-22" width="{width:g}" height="44" class="again"/>' for x in grounds]
+        parts.append(_path("".join(f"M0 {y}H{right:g}" for y in range(-16, 17, 8)), "thin"))
         parts.append(f'<path d="{_CLEF}" transform="translate(5 0)" class="line"/>')
         parts += [_accidental(24 + 9 * i, step, sharp) for i, (step, sharp) in enumerate(signature)]
         if line == 0:

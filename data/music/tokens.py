@@ -24,13 +24,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from support.errors import DataError
-
 REST = 0
 LOWEST_PITCH, HIGHEST_PITCH = 21, 108
 KEYS = HIGHEST_PITCH - LOWEST_PITCH + 1
-MIN_FRAME_SECONDS, MAX_FRAME_SECONDS = 0.01, 10.0
-MIN_FRAME_BEATS, MAX_FRAME_BEATS = 0.0625, 4.0
 
 
 class Notes(NamedTuple):
@@ -45,6 +41,7 @@ class Notes(NamedTuple):
     voice: np.ndarray  # `16 * track + channel`
     duration: int  # time of the last event of any kind
     tempo: float  # mean tempo from the beginning to `duration`, beats a minute; of an empty file, the first
+    sharps: int | None = None  # of the first key signature, -7..7, below 0 flats; None: the file has none
 
 
 class Grid(NamedTuple):
@@ -61,14 +58,6 @@ class Grid(NamedTuple):
     def vocab_size(self) -> int:
         """V: tokens are 0..V-1; V itself is the start token, fed at the first step and never generated."""
         return 1 + KEYS * (2 if self.onsets else 1)
-
-    def check(self) -> "Grid":
-        """Itself; raises DataError: it is shorter or longer than tokens may be."""
-        if not MIN_FRAME_SECONDS <= self.seconds <= MAX_FRAME_SECONDS:  # also refuses nan
-            raise DataError(f"a token must last {MIN_FRAME_SECONDS}..{MAX_FRAME_SECONDS} s, not {self.seconds}")
-        if self.beats != 0 and not MIN_FRAME_BEATS <= self.beats <= MAX_FRAME_BEATS:
-            raise DataError(f"a token must last {MIN_FRAME_BEATS}..{MAX_FRAME_BEATS} beats, not {self.beats}")
-        return self
 
 
 def melody(notes: Notes) -> Notes:
@@ -143,6 +132,19 @@ def trim(tokens: np.ndarray) -> np.ndarray:
     """Drops the rests before the first note and after the last: int32 [length] to int32 [at most length]."""
     notes = np.flatnonzero(tokens != REST)
     return tokens[notes[0] : notes[-1] + 1] if notes.size else tokens[:0]
+
+
+def transposed(tokens: np.ndarray, semitones: int) -> np.ndarray:
+    """A tune so many semitones higher, int32 [length] to the same.
+
+    A tune that would leave the 88 keys is an octave off; of one that is wider than that leaves, single notes are.
+    """
+    pitch = (tokens - 1) % KEYS + semitones
+    heard = pitch[tokens != REST]
+    if heard.size:
+        pitch += 12 * int(heard.min() < 0) - 12 * int(heard.max() >= KEYS)
+    pitch += 12 * (pitch < 0) - 12 * (pitch >= KEYS)
+    return np.where(tokens == REST, REST, 1 + pitch + (tokens - 1) // KEYS * KEYS).astype(np.int32)
 
 
 def to_pitches(tokens: np.ndarray) -> np.ndarray:
