@@ -13,6 +13,7 @@ from support.presets import PRESETS
 
 CONFIG = "config.json"  # a run's record of its flags, in each of its directories
 FORMAT = 4  # of that file
+PUBLISHED = "published"  # true in that of weights alone, see tools/publish.py
 VERSION_1 = 3  # that which version 1.0 wrote, the oldest that is read: before it some draws were others
 MAX_CONFIG = 2**20  # characters; one has a few thousand
 
@@ -82,10 +83,11 @@ def of_version_1(flags: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kept.items() if name not in WITHOUT_EFFECT}
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, published: bool = False) -> dict[str, Any]:
     """A config.json: `flags`, `run`, the identifier of the run, `data`, checksums of what it reads, and more.
 
-    Raises UsageError: the file can't be read, or a version older than 1.0 or a newer one than this wrote it.
+    Raises UsageError: the file can't be read, or a version older than 1.0 or a newer one than this wrote it. Or it is
+    one of tools/publish.py, and not asked for by `published`.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -100,6 +102,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: of format {found}, of a version before 1.0, whose runs are no longer read")
     if found not in range(FORMAT + 1):
         raise UsageError(f"{path}: of format {found}, which a newer version of the program wrote")
+    if content.get(PUBLISHED) and not published:
+        raise UsageError(f"{path}: of published weights, from which samples are drawn and nothing is trained")
     return content
 
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import tensorflow as tf
+
 from data.real import Dataset, read_data
 from discriminator import Discriminator
 from generator import Policy, TokenSpec
@@ -11,7 +13,7 @@ from runs.checkpoints import Checkpoints
 from runs.directories import CHECKPOINTS, lost_weights
 from runs.schedule import Schedule
 from support.config import Config
-from support.config_file import CONFIG, from_flags, read_config
+from support.config_file import CONFIG, PUBLISHED, from_flags, read_config
 from support.errors import NoGain, UsageError
 from support.objective import Objective
 from support.statistics import Figures
@@ -94,6 +96,14 @@ class Restored(NamedTuple):
             raise NoGain(f"{flag}: the discriminator of {self.logdir} {why}; {plain}")
 
 
+def drawn_from(seqgan: SeqGAN) -> tf.train.Checkpoint:
+    """The part of a run's state that its samples depend on: the generator, or its average, and what guides it."""
+    average, guidance = seqgan.average, seqgan.guidance.state() if seqgan.guidance else {}
+    state = {"discriminator": seqgan.discriminator, **guidance}
+    state |= {"averaged": average} if average else {"generator": seqgan.generator}
+    return tf.train.Checkpoint(**{name: part for name, part in state.items() if part is not None})
+
+
 def restore(logdir: Path, which: str | int = "newest") -> Restored:
     """The run in a --log_dir as one of its checkpoints has it; the run may be under way.
 
@@ -105,7 +115,7 @@ def restore(logdir: Path, which: str | int = "newest") -> Restored:
     if not path.is_file():
         raise UsageError(f"{logdir}: no run (there is no {CONFIG})")
     try:
-        content = read_config(path)
+        content = read_config(path, published=True)
         try:
             config = from_flags(content["flags"])
             tokens = {"seq_len": config.seq_len} | content["tokens"]
@@ -115,7 +125,8 @@ def restore(logdir: Path, which: str | int = "newest") -> Restored:
             seqgan = build(config, TokenSpec(**tokens), sources)
         except (UsageError, KeyError, TypeError, ValueError) as error:
             raise UsageError(f"{path}: {error}") from None
-        found = Checkpoints(logdir / CHECKPOINTS, seqgan.checkpoint(), keep=1).look(which)
+        state = drawn_from(seqgan) if content.get(PUBLISHED) else seqgan.checkpoint()
+        found = Checkpoints(logdir / CHECKPOINTS, state, keep=1).look(which)
     except UsageError as error:  # whose advice is to someone who trains
         raise UsageError(str(error).removesuffix("; --overwrite starts afresh")) from None
     if not found:

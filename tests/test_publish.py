@@ -1,0 +1,49 @@
+"""tools/publish.py, and the weights in models/."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import train
+from test_guided import text_in
+
+from tools import publish, sample
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = sorted(path for path in (ROOT / "models").glob("*") if path.is_dir())
+
+
+def drawn(capsys, *words: str) -> str:
+    assert sample.main([*words, "-n", "5"]) == 0
+    return capsys.readouterr().out
+
+
+def test_samples_of_published_weights_are_those_of_the_run(tmp_path, capsys, eagerly):
+    words = [*text_in(tmp_path, "train", "valid", "test"), "--total_epochs", "0", "--average", "0.5"]
+    assert train([*words, "--log_dir", str(tmp_path / "run"), "--eval_log_dir", str(tmp_path / "eval")]) == 0
+    run, folder = str(tmp_path / "run"), str(tmp_path / "kept")
+    assert publish.main([run, folder]) == 0
+    weights = [sum(p.stat().st_size for p in Path(d).rglob("weights.data*")) for d in (folder, run)]
+    assert weights[0] < weights[1] / 3
+    with pytest.raises(SystemExit) as end:
+        publish.main([run, folder])
+    assert end.value.code == 2 and "is there already" in capsys.readouterr().err
+    assert train([*words, "--log_dir", folder, "--eval_log_dir", str(tmp_path / "eval2")]) == 2
+    assert "published weights" in capsys.readouterr().err
+    assert train([*words, "--pretrained", folder, "--log_dir", str(tmp_path / "new"), "--no-evaluate"]) == 2
+    assert "published weights" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "lines", ignore_errors=True)
+    capsys.readouterr()
+    for how in ([], ["--guide"]):
+        assert drawn(capsys, folder, *how) == drawn(capsys, run, *how)
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.name)
+def test_models_are_sampled(path, tmp_path, capsys):
+    music = (path / "tempo.json").exists()
+    shown = drawn(capsys, str(path), "--guide", *(["--abc", "-o", str(tmp_path / "tunes")] if music else []))
+    if music:
+        assert len(list((tmp_path / "tunes").glob("*.abc"))) == 6 and "tunes.html" in shown
+    else:
+        assert len(shown.splitlines()) == 5
+    assert sum(file.stat().st_size for file in path.rglob("*")) < 8e6
