@@ -59,7 +59,7 @@ def as_version_1(folder: Path) -> None:
         content = json.loads(path.read_text())
         own, tokens = content["flags"], content["tokens"]
         decays = own.pop("cosine_decay")
-        del own["token_length"], tokens["seq_len"]
+        del own["token_length"], own["best_pretraining"], tokens["seq_len"]
         own |= {f"{rate}_schedule": "cosine" if rate in decays else "constant" for rate in RATES}
         own |= {name: OF_1_0[name] for name in (*GONE, *WITHOUT_EFFECT, "frame_seconds")}
         own |= {"frame_beats": 0.0, "mle_lr": own["g_lr"]}
