@@ -29,14 +29,14 @@ class Heard(NamedTuple):
         return summed_in_rows(self.echo, self.repeated, vocab_size)
 
 
-def transposed(tokens: tf.Tensor, by: tf.Tensor, keys: int) -> tf.Tensor:
+def transposed(tokens: tf.Tensor, pitches: tf.Tensor, by: tf.Tensor, keys: int) -> tf.Tensor:
     """Tokens so many half tones higher, NOTHING where that is no pitch or `by` is 0; a rest, 0, stays one.
 
-    `tokens`, `by`: int32 [..., L]. `keys`: how many half tones there are, as in `generator.TokenSpec`.
+    `tokens`, `by`: int32 [..., L]. `pitches`: those of the tokens, 0 to `keys` - 1, as `generator.TokenSpec` has them.
     """
-    pitch = tf.math.floormod(tokens - 1, keys) + by
-    sounds = (tokens > 0) & (pitch >= 0) & (pitch < keys)
-    return tf.where(by == 0, NOTHING, tf.where(sounds, tokens + by, tf.where(tokens == 0, 0, NOTHING)))
+    moved = pitches + by
+    sounds = (tokens > 0) & (moved >= 0) & (moved < keys) & (by != 0)
+    return tf.where(sounds, tokens + by, tf.where((tokens == 0) & (by != 0), 0, NOTHING))
 
 
 class Echoes(keras.layers.Layer):
@@ -66,17 +66,17 @@ class Echoes(keras.layers.Layer):
 
     def after(self, past: tf.Tensor) -> Heard:
         """What is heard after the last tokens: int32 [..., P], the newest last, NOTHING where there is none."""
-        newest = self.memory_dim  # past[..., newest - j] is y_{t-j}
+        past = tf.reverse(past, [-1])  # y_{t-1}, y_{t-2}, ...
 
-        def lagged(j: int) -> tf.Tensor:  # y_{t-j-l} for l = 1..L
-            return tf.reverse(past[..., newest - j - self.lag_count : newest - j], [-1])
+        def lagged(j: int, of: tf.Tensor = past) -> tf.Tensor:  # y_{t-j-l} for l = 1..L
+            return of[..., j : j + self.lag_count]
 
         heard = [self._compared(past, lagged)]
         if self.keys:
-            last, before = past[..., newest - 1, None], lagged(1)
-            interval = tf.math.floormod(last - 1, self.keys) - tf.math.floormod(before - 1, self.keys)
-            by = tf.where((last > 0) & (before > 0), interval, 0)
-            heard.append(self._compared(past, lambda j: transposed(lagged(j), by, self.keys)))
+            pitches = tf.math.floormod(past - 1, self.keys)
+            sound = (past[..., :1] > 0) & (lagged(1) > 0)
+            by = tf.where(sound, pitches[..., :1] - lagged(1, pitches), 0)
+            heard.append(self._compared(past, lambda j: transposed(lagged(j), lagged(j, pitches), by, self.keys)))
         repeated, features = (
             tf.concat(parts, axis) for parts, axis in zip(zip(*heard, strict=True), (-1, -2), strict=True)
         )
@@ -88,13 +88,13 @@ class Echoes(keras.layers.Layer):
     def _compared(self, past: tf.Tensor, lagged: Callable[[int], tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """What lags would repeat, int32 [..., L], and their h_l, float32 [..., L, 2 · SPANS].
 
-        `lagged` gives what stands in place of y_{t-j-l} for all lags.
+        `past`: y_{t-1}, y_{t-2}, ... `lagged` gives what stands in place of y_{t-j-l} for all lags.
         """
         agree, there, features = tf.zeros([]), tf.zeros([]), []
         for j in range(1, max(SPANS) + 1):
             other = lagged(j)
             known = tf.cast(other != NOTHING, tf.float32)
-            agree += tf.cast(past[..., self.memory_dim - j, None] == other, tf.float32) * known
+            agree += tf.cast(past[..., j - 1, None] == other, tf.float32) * known
             there += known
             if j in SPANS:
                 features += [agree / tf.maximum(there, 1.0), tf.minimum(there, 1.0)]
