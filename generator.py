@@ -18,15 +18,13 @@ class TokenSpec(NamedTuple):
     """What a sequence is made of: V = `vocab_size` tokens, at most T = `seq_len` of them.
 
     `start_token` is read before the first token. `end_token` ends a sequence early, what follows being padding, the id
-    V; None where all sequences have T tokens. With `keys` tokens are pitches: 0 is a rest, and of 1..V-1 those whose
-    difference is a multiple of `keys` have the same pitch, which rises by half tones.
+    V; None where all sequences have T tokens.
     """
 
     vocab_size: int
     seq_len: int
     start_token: int = 0
     end_token: int | None = None
-    keys: int = 0
 
 
 class State(NamedTuple):
@@ -395,7 +393,7 @@ class Generator(keras.layers.Layer, Policy):
         start_token: int = 0,
         end_token: int | None = None,
         dropout_keep_prob: float = 1.0,
-        echoes: int | None = None,
+        echoes: bool = False,
         name: str = "generator",
     ):
         """Makes and initialises the weights, every one of them from N(0, stddev²).
@@ -403,12 +401,11 @@ class Generator(keras.layers.Layer, Policy):
         Sizes and tokens are those of `Policy`. `emb_dim` is the size of a token's embedding; `purpose` tells the
         weights of several networks of one run apart. A `stddev` of 0.1 is what the authors' code gives the generator,
         1.0 what the paper gives the oracle. The start token may be an id that is never generated: V, or V + 1 where V
-        is padding. `log_probs` with a `dropout_seed` keeps a share of `dropout_keep_prob`. `echoes` is
-        `TokenSpec.keys` where the generator hears echoes, else None.
+        is padding. `log_probs` with a `dropout_seed` keeps a share of `dropout_keep_prob`.
         """
         super().__init__(name=name)
         self.vocab_size, self.seq_len = vocab_size, seq_len
-        self.units, self.hidden_dim = hidden_dim, hidden_dim + (echoes is not None) * vocab_size
+        self.units, self.hidden_dim = hidden_dim, hidden_dim + echoes * vocab_size
         self.start_token, self.end_token = start_token, end_token
         self.dropout_rate = 1.0 - dropout_keep_prob
 
@@ -423,8 +420,7 @@ class Generator(keras.layers.Layer, Policy):
         self.embedding.build()
         self.cell.build((None, emb_dim))
         self.output_layer.build((None, hidden_dim))
-        seed_of_echoes = variable_seed(seed, purpose, 6)
-        self.echoes = None if echoes is None else Echoes(seq_len, echoes, seed_of_echoes)
+        self.echoes = Echoes(seq_len, variable_seed(seed, purpose, 6)) if echoes else None
         self.built = True
 
     def first_state(self, batch_size: int) -> State:
@@ -503,7 +499,7 @@ class PolicyCopy(Generator):
             seed=0,
             start_token=policy.start_token,
             end_token=policy.end_token,
-            echoes=policy.echoes.keys if policy.echoes else None,
+            echoes=policy.echoes is not None,
             name=name,
         )
         self.trainable = False

@@ -76,7 +76,7 @@ class SeqGAN:
             start_token=spec.start_token,
             end_token=spec.end_token,
             dropout_keep_prob=config.g_dropout_keep_prob,
-            echoes=spec.keys if config.g_echo else None,
+            echoes=config.g_echo,
         )
         self.rollout_policy = RolloutPolicy(self.generator)
         updates, decays = config.updates, config.cosine_decay

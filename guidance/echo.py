@@ -15,15 +15,14 @@ from support.echoes import NOTHING, UNITS, Echoes, Heard
 class EchoDiscriminator(BigramDiscriminator):
     """s(y_t | y_<t) = Σ_l e_l · 1[y_t = y_{t-l}] + q(y_<t) + the bigram's score, over all lags l < T.
 
-    The echo e_l of `Echoes` says how likely the token of l places before comes again; of tunes, also at another pitch.
-    The offset is linear in the largest and the mean of the lags' z_l, and in the largest e_l: where one token is sure,
-    the others are not.
+    The echo e_l of `Echoes` says how likely the token of l places before comes again. The offset is
+    linear in the largest and the mean of the lags' z_l, and in the largest e_l: where one is sure, the others are not.
     """
 
     def __init__(self, spec: TokenSpec, options: Options):
         """As in `BigramDiscriminator`."""
         super().__init__(spec, options)
-        self.echoes = Echoes(spec.seq_len, spec.keys, next(islice(self.seeds(), 50, None)))
+        self.echoes = Echoes(spec.seq_len, next(islice(self.seeds(), 50, None)))
         self.memory_dim = self.echoes.memory_dim  # P
         self.level = keras.layers.Dense(1, kernel_initializer="zeros")
         self.level.build((None, 2 * UNITS + 1))

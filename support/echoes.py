@@ -4,7 +4,6 @@ An LSTM has to remember what it would repeat. A neural cache (Grave et al., ICLR
 NIPS 2015) look back at the tokens themselves; so does this, by position.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -18,9 +17,9 @@ NOTHING = -1  # in place of a token before the first
 
 
 class Heard(NamedTuple):
-    """What is heard after the last tokens, for each of L lags; twice as many where tokens are pitches."""
+    """What is heard after the last tokens, for each of L lags."""
 
-    repeated: tf.Tensor  # the token that a lag would repeat, int32 [..., L], NOTHING where there is none
+    repeated: tf.Tensor  # y_{t-l}, the token that a lag would repeat, int32 [..., L], NOTHING where there is none
     echo: tf.Tensor  # float32 [..., L], nats; 0 where there is no such token
     units: tf.Tensor  # z_l of the shared layer, float32 [..., L, UNITS]
 
@@ -29,34 +28,22 @@ class Heard(NamedTuple):
         return summed_in_rows(self.echo, self.repeated, vocab_size)
 
 
-def transposed(tokens: tf.Tensor, pitches: tf.Tensor, by: tf.Tensor, keys: int) -> tf.Tensor:
-    """Tokens so many half tones higher, NOTHING where that is no pitch or `by` is 0; a rest, 0, stays one.
-
-    `tokens`, `by`: int32 [..., L]. `pitches`: those of the tokens, 0 to `keys` - 1, as `generator.TokenSpec` has them.
-    """
-    moved = pitches + by
-    sounds = (tokens > 0) & (moved >= 0) & (moved < keys) & (by != 0)
-    return tf.where(sounds, tokens + by, tf.where((tokens == 0) & (by != 0), 0, NOTHING))
-
-
 class Echoes(keras.layers.Layer):
     """e_l = w_l · z_l + w_l0, the echo of each lag l = 1..T-1, with z_l = ReLU(W h_l).
 
     h_l has two numbers for each of `SPANS`: the share of its last tokens that agree with those l places before, and
-    whether there are any. Where tokens are pitches, each lag has a second echo: of y_{t-l} at another pitch, moved by
-    what y_{t-1} lies above y_{t-1-l}. All echoes share W; each has a w_l. They are 0 at first.
+    whether there are any. All lags share W; each has a w_l. The echoes are 0 at first.
     """
 
-    def __init__(self, seq_len: int, keys: int, seed: int):
-        """`seq_len` is T; `keys` is that of `generator.TokenSpec`, 0 where tokens are no pitches; `seed` decides W."""
+    def __init__(self, seq_len: int, seed: int):
+        """`seq_len` is T; `seed` decides W."""
         super().__init__()
-        self.lag_count, self.keys = seq_len - 1, keys
+        self.lag_count = seq_len - 1  # L
         self.memory_dim = self.lag_count + max(SPANS)  # P, how many tokens are remembered
         glorot = keras.initializers.GlorotUniform(seed)
         self.shared = keras.layers.Dense(UNITS, "relu", kernel_initializer=glorot)
         self.shared.build((None, 2 * len(SPANS)))
-        shape = (self.lag_count * (2 if keys else 1), UNITS + 1)
-        self.lag_weights = self.add_weight(shape=shape, initializer="zeros", name="lag_weights")
+        self.lag_weights = self.add_weight(shape=(self.lag_count, UNITS + 1), initializer="zeros", name="lag_weights")
 
     def pasts(self, tokens: tf.Tensor) -> tf.Tensor:
         """The last P tokens before each of int32 [B, T]: int32 [T, B, P]."""
@@ -68,28 +55,9 @@ class Echoes(keras.layers.Layer):
         """What is heard after the last tokens: int32 [..., P], the newest last, NOTHING where there is none."""
         past = tf.reverse(past, [-1])  # y_{t-1}, y_{t-2}, ...
 
-        def lagged(j: int, of: tf.Tensor = past) -> tf.Tensor:  # y_{t-j-l} for l = 1..L
-            return of[..., j : j + self.lag_count]
+        def lagged(j: int) -> tf.Tensor:  # y_{t-j-l} for l = 1..L
+            return past[..., j : j + self.lag_count]
 
-        heard = [self._compared(past, lagged)]
-        if self.keys:
-            pitches = tf.math.floormod(past - 1, self.keys)
-            sound = (past[..., :1] > 0) & (lagged(1) > 0)
-            by = tf.where(sound, pitches[..., :1] - lagged(1, pitches), 0)
-            heard.append(self._compared(past, lambda j: transposed(lagged(j), lagged(j, pitches), by, self.keys)))
-        repeated, features = (
-            tf.concat(parts, axis) for parts, axis in zip(zip(*heard, strict=True), (-1, -2), strict=True)
-        )
-        exists = tf.cast(repeated != NOTHING, tf.float32)
-        units = self.shared(features) * exists[..., None]  # [..., L, UNITS]
-        echo = (tf.reduce_sum(units * self.lag_weights[:, :-1], axis=-1) + self.lag_weights[:, -1]) * exists
-        return Heard(repeated, echo, units)
-
-    def _compared(self, past: tf.Tensor, lagged: Callable[[int], tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """What lags would repeat, int32 [..., L], and their h_l, float32 [..., L, 2 · SPANS].
-
-        `past`: y_{t-1}, y_{t-2}, ... `lagged` gives what stands in place of y_{t-j-l} for all lags.
-        """
         agree, there, features = tf.zeros([]), tf.zeros([]), []
         for j in range(1, max(SPANS) + 1):
             other = lagged(j)
@@ -98,4 +66,8 @@ class Echoes(keras.layers.Layer):
             there += known
             if j in SPANS:
                 features += [agree / tf.maximum(there, 1.0), tf.minimum(there, 1.0)]
-        return lagged(0), tf.stack(features, axis=-1)
+        repeated = lagged(0)
+        exists = tf.cast(repeated != NOTHING, tf.float32)
+        units = self.shared(tf.stack(features, axis=-1)) * exists[..., None]  # [..., L, UNITS]
+        echo = (tf.reduce_sum(units * self.lag_weights[:, :-1], axis=-1) + self.lag_weights[:, -1]) * exists
+        return Heard(repeated, echo, units)

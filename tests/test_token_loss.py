@@ -188,7 +188,7 @@ def test_the_control_is_the_likelihood_of_the_guided_generator(kind, end_token):
 @ENDS
 def test_a_generator_that_hears_echoes_is_an_lstm_guided_by_them(end_token):
     """The same distribution, token by token and whole, as of an LSTM that a discriminator of echoes alone guides."""
-    hearing = random_generator(seq_len=4, end_token=end_token, echoes=0)
+    hearing = random_generator(seq_len=4, end_token=end_token, echoes=True)
     plain, echo = random_generator(seq_len=4, end_token=end_token), made(EchoDiscriminator, 4, end_token)
     for mine, same in zip(plain.weights, hearing.weights[: len(plain.weights)], strict=True):
         mine.assign(same)
@@ -206,23 +206,3 @@ def test_a_generator_that_hears_echoes_is_an_lstm_guided_by_them(end_token):
         np.testing.assert_allclose(state.cell, whole.cell[t], atol=1e-5)
         state = hearing.next_state(tokens[:, t], state)
     np.testing.assert_allclose(probabilities(PolicyCopy(hearing, "copy")), probabilities(hearing), rtol=1e-5)
-
-
-def test_an_echo_of_a_tune_is_heard_at_another_pitch_too():
-    """By hand, 4 half tones: 0 rests, 1 to 4 begin a note, 5 to 8 hold it; each lag but one has no weight."""
-    echo = EchoDiscriminator(TokenSpec(9, 6, 0, None, keys=4), Options(emb_dim=2, l2=0.0, dropout_keep_prob=1.0))
-    for weight in echo.weights:
-        weight.assign(tf.zeros_like(weight))
-    kernel, lags = (np.zeros(w.shape, np.float32) for w in (echo.echoes.shared.kernel, echo.echoes.lag_weights))
-    kernel[2, 0] = 1.0  # the share of the last two tokens that agree
-    lags[5 + 2, 0], lags[5 + 2, -1] = 3.0, 0.5  # the second of lag 3
-    echo.echoes.shared.kernel.assign(kernel)
-    echo.echoes.lag_weights.assign(lags)
-    rows = [[1, 5, 2, 2, 6, 3], [1, 0, 2, 3, 0, 4], [1, 5, 4, 2, 8, 0], [1, 5, 2, 1, 5, 2]]
-    scores = echo.next_scores(echo.contexts(tf.constant(rows, tf.int32)).hidden).numpy()
-    expected = np.zeros([6, 4, 9])
-    expected[4, 0, 6] = expected[5, 0, 3] = 3.5  # a half tone higher: a held note stays held
-    expected[4, 1, 0] = 3.5  # two higher; a rest stays a rest, and after it there is no interval
-    expected[4, 2, 6] = 3.5  # one higher
-    # What would sound above the last half tone is nothing: y_6 after [1, 5, 4, 2, 8] would be 4 + 2 half tones.
-    np.testing.assert_allclose(np.swapaxes(scores, 0, 0)[1:], expected[1:], atol=1e-6)

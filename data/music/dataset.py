@@ -10,7 +10,7 @@ import numpy as np
 from data import checksum
 from data.music.folder import MAX_TEMPO, MIN_TEMPO, SPLITS, Tunes, load_tunes, windows
 from data.music.songs import check_songs
-from data.music.tokens import KEYS, Grid, to_pitches
+from data.music.tokens import Grid, to_pitches
 from data.real import HeldOut, warn_of_held_out
 from data.training_set import spread, training_data
 from generator import TokenSpec
@@ -41,7 +41,7 @@ class NottinghamData(HeldOut):
         self.config, seq_len = config, config.seq_len
         self.origin = f"--data_dir {config.data_dir}"
         self.grid = grid_of(config)
-        self.spec = TokenSpec(self.grid.vocab_size, seq_len, start_token=self.grid.vocab_size, keys=KEYS)
+        self.spec = TokenSpec(self.grid.vocab_size, seq_len, start_token=self.grid.vocab_size)
         if config.songs_dir and config.is_train:
             check_songs(Path(config.songs_dir), SONGS)
         self.tunes = load(config)
