@@ -77,25 +77,24 @@ PAPER_MUSIC = {
     "eval_every": 100,
     "sample_every": 500,
 }
-# Eight bars of folk tunes, in eighths with onsets, for the same generator; the discriminator that knew most of the
-# validation set (experiments/tunes_tries.toml). What comes after pretraining is short, so that all of it takes minutes.
+# Sixteen bars of folk tunes, in eighths with onsets: the generator of the paper's setting, and echo, which guides it to
+# tunes that repeat their bars.
 MUSIC = PAPER_MUSIC | {
     "log_dir": "logs/train/nottingham",
     "eval_log_dir": "logs/eval/nottingham",
     "token_length": "0.5beats",
     "onsets": True,
-    "seq_len": 64,
+    "seq_len": 128,
     "window_stride": 64,
-    **DISCRIMINATORS["pooled"].defaults,
-    "discriminator": "pooled",
-    "d_filter_sizes": (2, 4, 8, 16),
-    "d_num_filters": (60, 60, 60, 60),
-    "d_draws": 12_800,
-    "pretrain_d_epochs": 5,
-    "d_lr": 0.002,
-    "cosine_decay": ("g", "d"),
-    "total_epochs": 50,
-    "eval_every": 250,
+    "batch_size": 32,
+    **DISCRIMINATORS["echo"].defaults,
+    "discriminator": "echo",
+    "d_draws": 19_200,
+    "d_epochs": 1,
+    "d_batch_size": 64,
+    "dropout_keep_prob": 0.7,
+    "total_epochs": 0,
+    "eval_every": 500,
     "sample_every": 100,
 }
 # Lines of text of one's own: maximum likelihood, then an additive discriminator that guides what is drawn.
