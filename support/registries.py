@@ -62,6 +62,7 @@ ADDITIVE_DEFAULTS = {  # three passes over 262,144 real sequences
     "dropout_keep_prob": 1.0,
 }
 POOLED_DEFAULTS = {  # by d_gain_valid of folk tunes, seed 0
+    "d_loss": "sequence",
     "d_hidden_dim": 128,
     "d_batch_size": 256,
     "d_lr": 0.001,

@@ -197,7 +197,12 @@ ADVERSARIAL = {*("total_epochs", "mle_steps", "d_steps", "cosine_decay", "g_lr",
     ("preset", "table", "method", "others"),
     [
         ("paper_music", "nottingham", "kl_penalty_mle", set()),
-        ("music", "tunes", "resampled", ADVERSARIAL | {"baseline"}),  # a run without an adversarial phase
+        (
+            "music",
+            "form",
+            "echo_token_16",
+            ADVERSARIAL | {"baseline", "d_filter_sizes", "d_num_filters"},
+        ),  # a run without an adversarial phase
     ],
 )
 def test_the_music_presets_are_what_the_tables_runs_were(preset, table, method, others):

@@ -87,12 +87,16 @@ def test_each_script_prepares_then_trains_from_its_preset(tree, tmp_path):
         assert failing.communicate()[0].count("\n") == failing.wait() - 1 == 1  # it was not trained
 
 
+POOLED = ["--discriminator", "pooled", "--pretrain_d_epochs", "5"]
+
+
 @pytest.mark.parametrize(
     ("environment", "flags", "status", "programs", "line"),
     [
-        ({}, [], 0, ["main", "sample chosen"], ""),
-        ({"CHOSEN": "3"}, [], 0, ["main", "sample chosen", "sample"], "a b/tunes: plain samples, as the discriminator"),
-        ({"CHOSEN": "2"}, [], 2, ["main", "sample chosen"], ""),
+        ({}, [], 0, ["main", "sample guided"], ""),
+        ({}, POOLED, 0, ["main", "sample chosen"], ""),
+        ({"CHOSEN": "3"}, POOLED, 0, ["main", "sample chosen", "sample"], "a b/tunes: plain samples, as the"),
+        ({"CHOSEN": "2"}, POOLED, 2, ["main", "sample chosen"], ""),
         ({"TRAINED": "2"}, [], 2, ["main"], ""),
         ({}, ["--batch_size", "0"], 2, [], "main.py: error: argument --batch_size: 0 is less than 1"),
         ({}, ["--version"], 0, [], ""),
@@ -103,8 +107,8 @@ def test_samples_are_chosen_after_a_training_that_has_ended(tree, environment, f
     script = start(tree, "nottingham", "--log_dir", "a b", *flags, **environment)
     out, err = script.communicate()
     plain = "sample a b -n 20 -o a b/tunes --abc"
-    told = {"sample": plain, "sample chosen": f"{plain} --candidates 16 --rank"}
-    told["main"] = "main --songs_dir data/Nottingham --preset music --log_dir a b"
+    told = {"sample": plain, "sample chosen": f"{plain} --candidates 16 --rank", "sample guided": f"{plain} --guide"}
+    told["main"] = " ".join(["main --songs_dir data/Nottingham --preset music --log_dir a b", *flags])
     assert [line for line in out.splitlines() if line.startswith(("main", "sample"))] == [told[one] for one in programs]
     assert script.returncode == status and err.startswith(line) and err.count("\n") == bool(line)
 
