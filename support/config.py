@@ -546,6 +546,9 @@ def check_discriminator(config: Config) -> None:
             advice = f"--d_filter_sizes {widths} --d_num_filters {counts} would do"
             what = f"a filter of width {max(sizes)} is wider than --seq_len {config.seq_len}"
             raise UsageError(f"--d_filter_sizes: {what}; {advice}")
+    if max(config.d_lags) > config.seq_len or len(set(config.d_lags)) < len(config.d_lags):
+        given = " ".join(map(str, config.d_lags))
+        raise UsageError(f"--d_lags {given}: each is another number, and at most --seq_len {config.seq_len}")
     if not config.train_size and config.real_draws < config.d_batch_size // 2:
         raise UsageError(f"--d_draws: {config.d_draws} is less than half a --d_batch_size of {config.d_batch_size}")
     if config.d_batch_size % 2:

@@ -24,12 +24,12 @@ from support.parser import Parser, read_flags
 from tools import plot_curves, report, sample, sweep, temperatures
 
 COUNTS, REALS, BOOLEANS = ([n for n, f in FIELDS.items() if f.type is kind] for kind in (int, float, bool))
-LISTS = ["d_filter_sizes", "d_num_filters"]
+LISTS = ["d_filter_sizes", "d_num_filters", "d_lags"]
 MAY_BE_ZERO = {
     *("seed", "oracle_seed", "threads", "d_eval_samples", "candidates", "train_size", "d_draws", "rollout_num"),
     *("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs", "mle_steps", "d_steps"),
     *("scheduled_sampling", "average", "kl_weight", "guide_eta", "objective_weight", "rollout_lag"),
-    *("g_pretrain_lr", "g_lr", "d_lr", "d_l2"),
+    *("g_pretrain_lr", "g_lr", "d_lr", "d_l2", "distil_real"),
 }
 
 
@@ -98,6 +98,11 @@ OF_SEVERAL_FLAGS = [
     ("--d_filter_sizes 1 2 3", "--d_filter_sizes has 3 entries and --d_num_filters 2"),
     ("--d_filter_sizes 1 4", "a filter of width 4 is wider than --seq_len 3"),
     ("--preset paper --seq_len 19 --d_filter_sizes 20 --d_num_filters 2", "wider than --seq_len 19"),
+    ("--discriminator bigram --d_lags 1 1", "--d_lags 1 1: each is another number"),
+    ("--discriminator echo --d_lags 1 4", "at most --seq_len 3"),
+    ("--g_update distil", "--g_update distil needs --discriminator bigram or lstm or echo"),
+    ("--discriminator bigram --g_update distil --pretrain_d_epochs 0", "--pretrain_d_epochs is 1 or more"),
+    ("--discriminator bigram --g_update distil --kl_weight 1", "has no reward: --kl_weight is 0"),
     ("--seq_len 2", "is wider than --seq_len 2; --d_filter_sizes 1 --d_num_filters 2 would do"),
     ("--d_batch_size 5", "--d_batch_size: 5 is odd"),
     ("--baseline batch --batch_size 1", "--baseline batch needs a --batch_size of 2 or more"),
