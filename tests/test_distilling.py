@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import BIGRAM, all_sequences, probabilities, random_generator, train
+from conftest import BIGRAM, all_sequences, fitting, probabilities, random_generator, train
 from fault_injection import timeless_rows
 from test_token_loss import made
 
 from guidance.additive import BigramDiscriminator
-from guidance.distilling import divergence
+from guidance.distilling import Distillation, divergence
 from guidance.guided import GuidedPolicy
+from support.parser import parse
 from tools.restored import restore
 
 ENDS = pytest.mark.parametrize("end_token", [None, 1], ids=["one length", "unequal lengths"])
@@ -51,6 +52,27 @@ def test_a_student_that_is_its_teacher_has_no_gradient(end_token):
     np.testing.assert_allclose(apart, np.zeros(apart.shape), atol=1e-6)
     for gradient in tape.gradient(crossed, student.trainable_variables):
         np.testing.assert_allclose(gradient, np.zeros(gradient.shape), atol=1e-5)
+
+
+def test_real_sequences_are_those_of_the_passes_after_pretraining(eagerly):
+    words = [
+        *BIGRAM[:-2],
+        "--g_update",
+        "distil",
+        "--batch_size",
+        "4",
+        "--train_size",
+        "12",
+        "--pretrain_g_epochs",
+        "2",
+    ]
+    config, student = parse(fitting(words)), random_generator()
+    batches = tf.random.stateless_uniform([9, 3, 4, 3], [1, 2], 0, 4, tf.int32)  # by pass and place
+    distil = Distillation(config, student, student, lambda epoch: batches[epoch], lambda gradients: None)
+    for step in range(7):
+        tokens = distil.step(tf.constant(step))[3]
+        np.testing.assert_array_equal(tokens[:2], batches[2 + step // 3, step % 3, :2])
+        assert tokens.shape == [4, 3] and not np.array_equal(tokens[2:], batches[2 + step // 3, step % 3, 2:])
 
 
 @pytest.mark.parametrize("d_steps", [0, 1])

@@ -162,6 +162,12 @@ def test_an_echo_is_of_the_token_that_came_so_long_before_and_hears_how_well_the
     expected[4, 2] = 0.5 + 3 * 1.0  # one pair is there, and agrees
     expected[5, 3] = expected[6, 1] = expected[7, 2] = 3.5
     np.testing.assert_allclose(scores, expected, atol=1e-6)
+    echo.echoes.shared.bias.assign(tf.ones([16]))
+    heard = echo.echoes.after(echo.echoes.pasts(tf.constant(tokens)))
+    exists = np.arange(7) < np.arange(8)[:, None]  # of a lag, as many tokens as it is long
+    assert ((heard.units.numpy()[:, 0, :, 1] == 1) == exists).all() and (
+        (heard.echo.numpy()[:, 0] != 0) <= exists
+    ).all()
 
 
 @KINDS
