@@ -204,8 +204,7 @@ def test_the_configuration_is_kept(finished):
 
 
 @pytest.mark.parametrize(
-    ("words", "place"),
-    [([], "logs/eval"), (["--no-evaluate"], "logs/train"), (["--eval_log_dir", "mine"], "mine")],
+    ("words", "place"), [([], "logs/eval"), (["--no-evaluate"], "logs/train"), (["--eval_log_dir", "mine"], "mine")]
 )
 def test_where_the_curves_are(words, place):
     """TensorBoard calls the run by the last part of its path, which the directory to start it in must not hide."""

@@ -79,8 +79,7 @@ def unchanged(network: keras.layers.Layer, before: list[np.ndarray]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("baseline", "end_token", "jit"),
-    [("none", None, "False"), ("batch", 2, "False"), ("prefix", 2, "True")],
+    ("baseline", "end_token", "jit"), [("none", None, "False"), ("batch", 2, "False"), ("prefix", 2, "True")]
 )
 def test_the_policy_gradient_step_follows_the_exact_gradient(baseline, end_token, jit):
     flags = ["--batch_size", "60000", "--rollout_num", "2", "--baseline", baseline, "--jit", jit]
