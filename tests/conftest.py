@@ -92,6 +92,26 @@ TRACED = 60  # custom gradients, about as many as three models have
 KEPT: dict[tuple, tuple[SeqGAN, list[tuple[tf.Variable, np.ndarray]]]] = {}  # with all variables and their first values
 
 
+def cases(names: str, *values: Any, **more: Any) -> pytest.MarkDecorator:
+    """`pytest.mark.parametrize(names, values)`, its values being arguments."""
+    return pytest.mark.parametrize(names, values, **more)
+
+
+def refusal(capsys: Any, main: Callable, *given: Any, status: int = 2, alone: bool = True, **more: Any) -> str:
+    """The line with which `main(*given, **more)` ends; with `alone` the only one, of a tool also on stdout."""
+    capsys.readouterr()
+    try:
+        ended = main(*given, **more)
+    except SystemExit as stop:
+        ended = stop.code
+    out, err = (text if isinstance(text, str) else text.decode() for text in capsys.readouterr())
+    (*others, line), (room, _, name) = err.splitlines(), main.__module__.rpartition(".")
+    begins = line.startswith((f"{name}.py: error: ", f"{name}: error: ")) if room else ": error: " in line
+    assert ended == status and begins and err.count(": error: ") == 1, (ended, err)
+    assert not alone or not others and not (room and out), (out, err)
+    return line + "\n"
+
+
 def read_tokens(path, frame_seconds: float = 0.4, frame_beats: float = 0.0, onsets: bool = False) -> np.ndarray:
     """The melody of a MIDI file, int32 [frames]."""
     return read_melody(path, Grid(frame_seconds, frame_beats, onsets))[0]

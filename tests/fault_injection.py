@@ -226,16 +226,23 @@ def timeless_rows(directory: Path) -> list[dict[str, str]]:
         return [{name: value for name, value in row.items() if name not in CLOCKS} for row in csv.DictReader(file)]
 
 
+def events_of(directory: Path) -> Any:
+    """What TensorBoard reads of a directory's event files."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(directory), size_guidance={"tensors": 0})
+    events.Reload()
+    return events
+
+
 def outcome(folder: Path) -> dict[str, Any]:
     """All that a run in `folder` leaves but times: events, metrics.csv, the newest and the best weights."""
     import tensorflow as tf
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     left: dict[str, Any] = {}
     for kind in ("train", "eval"):
         directory = folder / kind
-        events = EventAccumulator(str(directory), size_guidance={"tensors": 0})
-        events.Reload()
+        events = events_of(directory)
         for tag in events.Tags()["tensors"]:
             if tag.endswith(CLOCKS[1]):
                 continue  # each process has its own

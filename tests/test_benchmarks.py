@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, cases, refusal
 
 from benchmarks import steps
 from benchmarks.steps import Work, policy_step, verdict, work_of_steps
@@ -24,15 +24,14 @@ def test_steps(tmp_path, capsys):
     assert content["machine"] == lines[0] and "processor" in lines[0]
 
 
-@pytest.mark.parametrize(
-    ("flags", "why"),
-    [("--discriminator bigram", "--discriminator"), ("--g_steps 3", "--g_steps"), ("--repeats 0", "--repeats")],
+@cases(
+    "flags, why",
+    ("--discriminator bigram", "--discriminator"),
+    ("--g_steps 3", "--g_steps"),
+    ("--repeats 0", "--repeats"),
 )
 def test_what_steps_does_not_time_is_refused(capsys, flags, why):
-    with pytest.raises(SystemExit) as stopped:
-        steps.main(flags.split())
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2 and error.count("\n") == 1 and why in error
+    assert why in refusal(capsys, steps.main, flags.split())
 
 
 def test_operations_are_counted_as_the_shapes_have_them():

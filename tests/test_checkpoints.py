@@ -29,7 +29,6 @@ class Counter:
 
 
 def steps(folder: Path) -> list[int]:
-    """Of the checkpoints in a folder, in which there is nothing else."""
     return [int(path.name.removeprefix("step-")) for path in sorted(folder.iterdir())]
 
 
@@ -199,9 +198,6 @@ def test_all_are_removed_and_nothing_else(tmp_path):
     (tmp_path / "step-by-step.txt").write_text("mine")
     counter.checkpoints.remove_all()
     assert [path.name for path in tmp_path.iterdir()] == ["step-by-step.txt"] and not counter.checkpoints.restore()
-
-
-# ---- logs
 
 
 def log_of(folder: Path, position: dict | None = None, columns: tuple[str, ...] = ("a",)) -> RunLog:

@@ -42,7 +42,6 @@ def test_another_process_finds_what_was_compiled(kept, tmp_path):
     """And compiles anew what a power cut has left empty."""
 
     def compiled() -> tuple[list[float], dict]:
-        """What a process computes that compiles two programs; the files that are kept, and when they changed."""
         inherited = {name: value for name, value in os.environ.items() if name != "TF_XLA_FLAGS"}
         done = subprocess.run([sys.executable, "-c", PROGRAM], env=inherited, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -29,7 +29,6 @@ class World:
         self.p, self.g = (found / found.sum() for found in map(probabilities, (self.data.oracle, self.model.generator)))
 
     def of_discriminator(self, epoch: int, beside=None, discriminator: Discriminator | None = None):
-        """The figures of the model's discriminator, or of another one."""
         measured = self.evaluation.discriminator
         if discriminator:
             measured = MeasuredDiscriminator(discriminator, self.evaluation.policy)

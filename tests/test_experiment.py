@@ -3,7 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, cases
 
 from runs.directories import CHECKPOINTS
 from support.config import FIELDS, UsageError
@@ -38,7 +38,6 @@ def table(tmp_path, text=GOOD, name="table.toml"):
 
 
 def places(tmp_path, text=GOOD, **selected) -> dict[str, Cell]:
-    """The cells of a table by the ends of their directories."""
     cells = read(table(tmp_path, text)).cells(tmp_path, **selected)
     return {str(cell.directory.relative_to(tmp_path / "table")): cell for cell in cells}
 
@@ -174,13 +173,11 @@ def test_a_bad_table_is_one_line_with_the_method(tmp_path, before, after, why):
     assert why in message and "table.toml" in message and "\n" not in message, message
 
 
-def test_a_byte_order_mark_is_no_part_of_a_table(tmp_path):
+def test_a_file_that_is_no_table(tmp_path):
+    """A byte order mark is no part of one."""
     path = table(tmp_path)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert read(path).title == "A table"
-
-
-def test_a_file_that_is_no_table(tmp_path):
     with pytest.raises(OSError, match="absent"):
         read(tmp_path / "absent.toml")
     (tmp_path / "bytes.toml").write_bytes(b"title = '\xff'")
@@ -193,12 +190,10 @@ def test_a_file_that_is_no_table(tmp_path):
 ADVERSARIAL = {*("total_epochs", "mle_steps", "d_steps", "cosine_decay", "g_lr", "reward", "kl_weight", "rollout_num")}
 
 
-@pytest.mark.parametrize(
-    ("preset", "table", "method", "others"),
-    [
-        ("paper_music", "nottingham", "kl_penalty_mle", set()),
-        ("music", "tunes", "resampled", ADVERSARIAL | {"baseline"}),  # a run without an adversarial phase
-    ],
+@cases(
+    "preset, table, method, others",
+    ("paper_music", "nottingham", "kl_penalty_mle", set()),
+    ("music", "tunes", "resampled", ADVERSARIAL | {"baseline"}),  # a run without an adversarial phase
 )
 def test_the_music_presets_are_what_the_tables_runs_were(preset, table, method, others):
     """The figures of a preset are those of a method that gives each flag itself."""

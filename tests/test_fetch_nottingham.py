@@ -18,7 +18,7 @@ from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, cases, refusal
 
 from data.fetch_nottingham import SHA256, URLS, count_tunes, main
 
@@ -88,10 +88,7 @@ def failure(dest: Path, capsys, urls=NOWHERE) -> str:
     """The one line that a run which must fail prints; nothing may be left in the way of the next run."""
     kept = dest.with_name("Nottingham.zip")
     there = kept.exists()
-    with pytest.raises(SystemExit, match="2"):
-        run(dest, urls)
-    out, err = capsys.readouterr()
-    assert out == "" and err.startswith("fetch_nottingham: error: ") and err.endswith("\n") and err.count("\n") == 1
+    err = refusal(capsys, main, ["--dest", str(dest)], urls, EXPECTED)
     assert list(dest.parent.iterdir()) == [kept] * there
     return err
 
@@ -155,9 +152,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(dest, named_zip, capsy
     named_zip(GOOD)
     (dest / "train").mkdir(parents=True)
     (dest / "train" / "my.mid").write_bytes(b"mine")
-    with pytest.raises(SystemExit, match="2"):
-        run(dest)
-    assert f"{dest}: is there but" in capsys.readouterr().err
+    assert f"{dest}: is there but" in refusal(capsys, run, dest, alone=False)
     assert (dest / "train" / "my.mid").read_bytes() == b"mine"
 
 
@@ -175,9 +170,6 @@ def test_a_run_that_finishes_second_accepts_the_first(dest, named_zip, monkeypat
     monkeypatch.setattr(os, "rename", overtaken)
     assert run(dest) == 0
     assert count_tunes(dest) == dict.fromkeys(COUNTS, 1) and list(dest.parent.iterdir()) == [dest]
-
-
-# --- the download
 
 
 def test_addresses_are_tried_in_turn_until_one_has_the_set(dest, served, capsys):
@@ -225,9 +217,6 @@ sys.exit(fetch_nottingham.main(["--dest", {str(dest)!r}], {urls!r}, {EXPECTED!r}
     assert run(dest, urls) == 0 and count_tunes(dest) == COUNTS
 
 
-# --- bad zips
-
-
 def link(name: str) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name)
     entry.create_system, entry.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
@@ -247,14 +236,12 @@ def test_no_entry_leaves_the_folder(dest, named_zip, tmp_path):
 HONEST = zip_bytes([("Nottingham/train/zeros.mid", bytes(60 << 20))])
 
 
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (zip_bytes([("Elsewhere/train/tune_0.mid", b"x")]), "File exists"),
-        *((zip_bytes(counts=COUNTS | {split: 0}), f"has no MIDI files in {split}") for split in COUNTS),
-        (zip_bytes([("Nottingham/train/zeros.mid", bytes(65 << 20))]), "more than 67108864 bytes in it"),
-        (HONEST.replace((60 << 20).to_bytes(4, "little"), (4).to_bytes(4, "little")), "cannot be unpacked"),
-    ],
+@cases(
+    "content, why",
+    (zip_bytes([("Elsewhere/train/tune_0.mid", b"x")]), "File exists"),
+    *((zip_bytes(counts=COUNTS | {split: 0}), f"has no MIDI files in {split}") for split in COUNTS),
+    (zip_bytes([("Nottingham/train/zeros.mid", bytes(65 << 20))]), "more than 67108864 bytes in it"),
+    (HONEST.replace((60 << 20).to_bytes(4, "little"), (4).to_bytes(4, "little")), "cannot be unpacked"),
     ids=["twice", *COUNTS, "bomb", "bomb that declares 4 bytes"],
 )
 def test_what_is_not_such_a_zip_is_refused(dest, named_zip, capsys, content, why):

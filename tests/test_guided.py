@@ -10,6 +10,7 @@ from conftest import (
     SIZES,
     all_sequences,
     assert_same,
+    cases,
     fitting,
     index_of,
     probabilities,
@@ -19,7 +20,7 @@ from conftest import (
 )
 from fault_injection import timeless_rows
 from test_generator import chi_square
-from test_model import applied, assert_same_gradient
+from test_model import ENDS, applied, assert_same_gradient
 from test_reward import exact_gradient
 
 from discriminator import Options
@@ -33,7 +34,6 @@ from support.parser import parse
 from support.seeds import Purpose, key
 from tools.restored import restore
 
-ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
 LINES = "ab\na\nbab\nba\nabb\n"
 
 
@@ -42,7 +42,6 @@ def rows_of(end_token: int | None = None) -> np.ndarray:
 
 
 def model_of(*more: str, end_token: int | None = None) -> SeqGAN:
-    """V = 4, T = 3, networks far from uniform."""
     model = build(
         parse(fitting([*BIGRAM, *more])), TokenSpec(4, 3, 0, end_token), validation=lambda: rows_of(end_token)
     )
@@ -195,13 +194,11 @@ def test_a_run_shows_what_guidance_changes_and_the_tool_draws_from_it(tmp_path, 
         assert chi_square(counts, wanted[policy]) > 1e-3 and chi_square(counts, wanted[1 - policy]) < 1e-6
 
 
-@pytest.mark.parametrize(
+@cases(
     "update",
-    [
-        "--g_update fold --d_steps 2 --total_epochs 2 --pretrain_g_epochs 2",
-        "--g_update expected --reward log_odds --kl_weight 1 --baseline prefix --total_epochs 2",
-        "--g_update distil --d_steps 2 --total_epochs 2 --g_dropout_keep_prob 0.5",
-    ],
+    "--g_update fold --d_steps 2 --total_epochs 2 --pretrain_g_epochs 2",
+    "--g_update expected --reward log_odds --kl_weight 1 --baseline prefix --total_epochs 2",
+    "--g_update distil --d_steps 2 --total_epochs 2 --g_dropout_keep_prob 0.5",
     ids=["fold", "expected", "distil"],
 )
 def test_a_resumed_run_is_bitwise_the_same(tmp_path, eagerly, update):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, cases, refusal
 from matplotlib.figure import Figure
 
 from tools import plot_curves
@@ -28,7 +28,6 @@ def make(directory: Path, content: str) -> Path:
 
 @pytest.fixture
 def pictures(monkeypatch) -> list[Figure]:
-    """The figures that are drawn."""
     drawn, savefig = [], Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawn.append(figure) or savefig(figure, path))
     return drawn
@@ -43,18 +42,16 @@ def test_a_run_is_read_which_may_be_under_way(tmp_path, half):
     np.testing.assert_array_equal(run.nll_test, [9.25, np.nan, 8])
 
 
-@pytest.mark.parametrize(
-    ("paths", "names"),
-    [
-        (["exp1/eval", "exp2/eval"], ["exp1", "exp2"]),
-        (["logs/eval/a", "logs/eval/b/"], ["a", "b"]),
-        (["x/1/eval", "y/1/eval", "y/2/eval"], ["x/1", "y/1", "y/2"]),
-        (["m/1/eval", "m/2/eval/../eval"], ["1", "2"]),
-        (["eval"], ["eval"]),
-        (["eval", "other/eval"], [os.path.basename(os.getcwd()), "other"]),
-        (["/eval", "/a/eval"], ["/", "a"]),
-        (["a/eval", "a/eval/b"], ["eval", "b"]),
-    ],
+@cases(
+    "paths, names",
+    (["exp1/eval", "exp2/eval"], ["exp1", "exp2"]),
+    (["logs/eval/a", "logs/eval/b/"], ["a", "b"]),
+    (["x/1/eval", "y/1/eval", "y/2/eval"], ["x/1", "y/1", "y/2"]),
+    (["m/1/eval", "m/2/eval/../eval"], ["1", "2"]),
+    (["eval"], ["eval"]),
+    (["eval", "other/eval"], [os.path.basename(os.getcwd()), "other"]),
+    (["/eval", "/a/eval"], ["/", "a"]),
+    (["a/eval", "a/eval/b"], ["eval", "b"]),
 )
 def test_runs_are_told_apart_by_what_differs(paths, names):
     assert short_names(paths) == names
@@ -126,35 +123,27 @@ def test_where_the_picture_goes(tmp_path, monkeypatch, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.svg", "folder", "logs", "run"]
 
 
-@pytest.mark.parametrize(
-    ("content", "flags", "why"),
-    [
-        (None, [], "run/metrics.csv: No such file"),
-        ("epoch,phase,g_loss\n0,adversarial,1\n", [], "run: nothing to draw; the curves are in a run's --eval_log_dir"),
-        ("", [], "run: nothing to draw"),
-        (ORACLE + "x,adversarial,,,,,,,,\n", [], "run/metrics.csv: not a table"),
-        (ORACLE + "9" * 21 + ",adversarial,,,,,,,,\n", [], "run/metrics.csv: not a table"),
-        (ORACLE + "7,adversarial,x,,,,,,,\n", [], "run/metrics.csv: not a table"),
-        (ORACLE + "7,adversarial" + ",1" * 20 + "\n", [], "run/metrics.csv: not a table"),
-        ("\xff\n", [], "run/metrics.csv: not a table"),
-        (ORACLE, ["-o", "none/x.png"], "-o/--output: none/x.png: there is no such folder"),
-        (ORACLE, ["-o", "x.docx"], "-o/--output: x.docx: a picture's name ends in ."),
-        (ORACLE, ["-o", "picture"], "-o/--output: picture: a picture's name ends in ."),
-    ],
+@cases(
+    "content, flags, why",
+    (None, [], "run/metrics.csv: No such file"),
+    ("epoch,phase,g_loss\n0,adversarial,1\n", [], "run: nothing to draw; the curves are in a run's --eval_log_dir"),
+    ("", [], "run: nothing to draw"),
+    (ORACLE + "x,adversarial,,,,,,,,\n", [], "run/metrics.csv: not a table"),
+    (ORACLE + "9" * 21 + ",adversarial,,,,,,,,\n", [], "run/metrics.csv: not a table"),
+    (ORACLE + "7,adversarial,x,,,,,,,\n", [], "run/metrics.csv: not a table"),
+    (ORACLE + "7,adversarial" + ",1" * 20 + "\n", [], "run/metrics.csv: not a table"),
+    ("\xff\n", [], "run/metrics.csv: not a table"),
+    (ORACLE, ["-o", "none/x.png"], "-o/--output: none/x.png: there is no such folder"),
+    (ORACLE, ["-o", "x.docx"], "-o/--output: x.docx: a picture's name ends in ."),
+    (ORACLE, ["-o", "picture"], "-o/--output: picture: a picture's name ends in ."),
 )
 def test_what_cannot_be_drawn(tmp_path, monkeypatch, capsys, content, flags, why):
-    """Beside a run that can be."""
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "good", ORACLE)
     if content is not None:
         make(tmp_path / "run", "")
         (tmp_path / "run" / "metrics.csv").write_bytes(content.encode("latin-1"))
-    with pytest.raises(SystemExit) as stop:
-        plot_curves.main(["good", "run", *flags])
-    assert stop.value.code == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.startswith("plot_curves.py: error: ")
-    assert captured.err.count("\n") == 1 and why in captured.err
+    assert why in refusal(capsys, plot_curves.main, ["good", "run", *flags])
     assert not list(tmp_path.glob("*.*")) and not list((tmp_path / "logs").glob("*"))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import toy
-from conftest import ROOT, TINY, assert_same, train
+from conftest import ROOT, TINY, assert_same, cases, train
 from fault_injection import fitting, timeless_rows
 
 import main as program
@@ -83,9 +83,6 @@ def test_a_script_whose_output_nobody_takes(tmp_path):
     assert all(left == seen["open"] for left in seen.values())
 
 
-# ---- flags
-
-
 ON = ("", "--evaluate", "--evaluate True", "--evaluate=1", "--no-evaluate --evaluate", "--evaluate --seed 3")
 OFF = ("--no-evaluate", "--evaluate False", "--evaluate=false", "--evaluate 0", "--evaluate no")
 
@@ -118,11 +115,8 @@ def help_of(capsys, *words: str) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "words", [[], ["--preset", "paper"], ["--preset=music"], ["--seq_len", "9", "--preset", "captions"]]
-)
+@cases("words", [], ["--preset", "paper"], ["--preset=music"], ["--seq_len", "9", "--preset", "captions"])
 def test_help_tells_every_flag_its_meaning_and_default(capsys, words):
-    """The defaults are those of the preset that is asked for."""
     entries = {entry.split()[0]: " ".join(entry.split()) for entry in re.split(r"\n\n|\n  --", help_of(capsys, *words))}
     for name, value in vars(parse(words[-2:])).items():
         shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
@@ -150,11 +144,7 @@ def test_the_version(capsys):
     assert stop.value.code == 0 and re.fullmatch(r"SeqGAN \d+\.\d+\.\d+, Python 3\.\S+\n", capsys.readouterr().out)
 
 
-# ---- what is kept
-
-
 def state_of(seqgan: SeqGAN) -> list:
-    """What pretraining leaves."""
     return [*seqgan.generator.weights, *seqgan.g_pretrain_optimizer.variables]
 
 

@@ -33,7 +33,6 @@ def text(path):
 
 
 def relative_links(page):
-    """Where the links of a page lead, as they stand in it, without those to other sites."""
     return [link for link in re.findall(r"\]\(([^)\s]+)\)", page) if "://" not in link]
 
 
@@ -121,11 +120,6 @@ def test_a_command_is_one_line(path):
     assert sum(command.endswith("\\") for command in found) == (2 if path == README else 0)
 
 
-def test_the_flags_of_the_glossary_exist():
-    named = re.findall(r"`--(\w+)", text(ROOT / "docs" / "glossary.md"))
-    assert len(named) > 20 and set(named) <= FIELDS.keys()
-
-
 def test_imports_run_down_the_table_of_files():
     """Those of the program; what a row names may import each other."""
     table = text(README).partition("## Files")[2].partition("`experiments/`")[0]
@@ -149,7 +143,6 @@ PRIVATE = re.compile(
 
 
 def spoken(page):
-    """A page without comments, code and addresses."""
     page = re.sub(r"<!--.*?-->", "", page, flags=re.DOTALL)
     return re.sub(r"`[^`]*`|\]\([^)]*\)", "", re.sub(r"^    .*", "", page, flags=re.MULTILINE)).replace("*", "")
 

@@ -17,7 +17,7 @@ from conftest import (
     train,
 )
 from fault_injection import timeless_rows
-from test_model import applied, assert_same_gradient, flat, gradient_of
+from test_model import ENDS, applied, assert_same_gradient, flat, gradient_of
 
 from evaluation.ngrams import bleu
 from generator import TokenSpec
@@ -28,7 +28,6 @@ from support.registries import REWARDS
 from support.seeds import Purpose, key
 
 BETA = 0.7
-ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
 STEP = tf.constant(0)
 
 

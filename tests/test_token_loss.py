@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import all_sequences, probabilities, random_generator, randomise
-from test_additive import exact
+from test_additive import ENDS, exact
 
 from discriminator import Options
 from generator import PolicyCopy, TokenSpec
@@ -14,7 +14,6 @@ from guidance.guided import GuidedPolicy
 from support.seeds import Purpose, key
 
 KINDS = pytest.mark.parametrize("kind", [BigramDiscriminator, LSTMDiscriminator, EchoDiscriminator])
-ENDS = pytest.mark.parametrize("end_token", [None, 1], ids=["one length", "unequal lengths"])
 
 
 def made(kind, seq_len: int = 3, end_token: int | None = None, **others) -> AdditiveDiscriminator:

@@ -12,6 +12,7 @@ from conftest import (
     TINY,
     all_sequences,
     assert_same,
+    cases,
     evaluation_of,
     probabilities,
     randomise,
@@ -20,7 +21,7 @@ from conftest import (
     train,
     watching,
 )
-from test_model import applied, flat
+from test_model import ENDS, applied, flat
 
 from data.oracle import OracleData
 from generator import State, TokenSpec, sample_many
@@ -28,7 +29,6 @@ from model import SeqGAN, build
 from support.seeds import Purpose, dropout, fold, key
 from tools.restored import restore
 
-ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
 ALL = shlex.split(
     "--scheduled_sampling 0.2 --cosine_decay g_pretrain g d --average 0.8 "
     "--mle_steps 2 --g_steps 2 --g_dropout_keep_prob 0.7"
@@ -36,7 +36,6 @@ ALL = shlex.split(
 
 
 def model_of(*flags: str, end_token: int | None = None) -> SeqGAN:
-    """V = 4, T = 3, and a generator whose distribution is far from uniform."""
     model = build(tiny_config(*flags), TokenSpec(4, 3, 0, end_token))
     randomise(model.generator, seed=1)
     return model
@@ -189,14 +188,12 @@ def test_a_cosine_falls_to_0_over_all_updates_of_a_run(tmp_path, eagerly):
     assert tiny_config("--total_epochs", "0").updates == (4, 0, 0, 4)
 
 
-@pytest.mark.parametrize(
-    ("rate", "first", "then", "why"),
-    [
-        ("g", "--total_epochs 1", "--total_epochs 2", "--total_epochs 1, not 2 (cosine"),
-        ("d", "--total_epochs 0", "--total_epochs 2", "--total_epochs 0, not 2 (cosine"),  # D's rate has fallen
-        ("g_pretrain", "--total_epochs 0", "--total_epochs 1 --d_steps 5 --rollout_num 16", ""),
-        ("g_pretrain", "--total_epochs 1", "--total_epochs 1 --pretrain_g_epochs 6", "epochs 4, not 6 (cosine"),
-    ],
+@cases(
+    "rate, first, then, why",
+    ("g", "--total_epochs 1", "--total_epochs 2", "--total_epochs 1, not 2 (cosine"),
+    ("d", "--total_epochs 0", "--total_epochs 2", "--total_epochs 0, not 2 (cosine"),  # D's rate has fallen
+    ("g_pretrain", "--total_epochs 0", "--total_epochs 1 --d_steps 5 --rollout_num 16", ""),
+    ("g_pretrain", "--total_epochs 1", "--total_epochs 1 --pretrain_g_epochs 6", "epochs 4, not 6 (cosine"),
 )
 def test_a_longer_run_is_another_where_a_rate_has_fallen(tmp_path, capsys, eagerly, rate, first, then, why):
     logs = ["--cosine_decay", rate, "--d_epochs", "1", "--log_dir", str(tmp_path), "--no-evaluate"]
