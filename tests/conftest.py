@@ -2,16 +2,12 @@
 
 TensorFlow takes seconds to trace a model's steps, however small, and XLA some 20 more to compile them. So:
 
-- `SIZES` has `--no-jit`; a test of what is compiled adds `--jit`;
+- `SIZES` has `--no-jit`; a test of what is compiled adds `--jit`. The fixture `eagerly` compiles nothing at all;
 - `train(argv)` is `main.main(argv)`, but runs of one shape (of the same flags, lengths and directories aside) share
-  their data, networks and what measures them, which begin each run as they were made. What has no effect of the TINY
-  or SIZES that the command line begins with is left out;
-- the fixture `eagerly` compiles nothing at all, for tests that take few steps of tiny networks;
+  their data, networks and what measures them, which begin each run as they were made;
 - `shared_seqgan(config, spec)` is `model.build(config, spec)`, shared in the same way: not for two models at once;
 - what XLA has compiled is kept for the session in a folder that all its processes share. Not where numbers of threads
-  are compared, as TensorFlow's cache takes no note of them;
-- XLA leaves out the passes of its backend that make a program fast and its compilation twice as long, unless there is
-  an XLA_FLAGS in the environment.
+  are compared, as TensorFlow's cache takes no note of them. Passes that make a program fast are left out.
 """
 
 import atexit
@@ -25,10 +21,8 @@ if "TF_XLA_FLAGS" not in os.environ:  # set by the first process, before its Ten
     COMPILED = tempfile.mkdtemp(prefix="compiled-")
     os.environ["TF_XLA_FLAGS"] = f"--tf_xla_persistent_cache_directory={COMPILED}"
     atexit.register(shutil.rmtree, COMPILED, ignore_errors=True)
-QUICK_XLA = (
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-)
-os.environ.setdefault("XLA_FLAGS", QUICK_XLA)
+XLA = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+os.environ.setdefault("XLA_FLAGS", XLA)
 
 import support.quiet  # noqa: F401 - before TensorFlow
 

@@ -248,10 +248,8 @@ def outcome(folder: Path) -> dict[str, Any]:
                 continue  # each process has its own
             # The hyper-parameters hold the directories' names.
             timeless = not tag.endswith((CLOCKS[0], CLOCKS[2])) and "hparams" not in tag
-            left[f"{kind} {tag}"] = [
-                (e.step, e.tensor_proto.SerializeToString(deterministic=True) if timeless else b"")
-                for e in events.Tensors(tag)
-            ]
+            kept = [(event.step, event.tensor_proto) for event in events.Tensors(tag)]
+            left[f"{kind} {tag}"] = [(n, timeless and it.SerializeToString(deterministic=True)) for n, it in kept]
         left[f"{kind} metrics.csv"] = timeless_rows(directory)
         left[f"{kind} event files"] = len(list(directory.glob("*.tfevents.*")))
     newest = max((folder / "train" / "checkpoints").glob("step-*"))
@@ -279,10 +277,7 @@ def kill_at_random(
 ) -> int:
     """Sends signal `number` to trainings at random moments until `kills` have hit, resuming them.
 
-    AssertionError where an outcome differs.
-
-    Returns:
-        how many runs these were.
+    Returns how many runs these were; AssertionError where an outcome differs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # Real runs are taken step by step, which is slow where D learns much. Toys are asked what it knows.
@@ -308,12 +303,8 @@ def kill_at_random(
 def fault_at_each_call(trainer: Trainer, folder: Path, *actions: str, first: int = 1, stride: int = 1) -> int:
     """Has one of `actions`, in turn, happen at calls of a toy run that change a file, and resumes.
 
-    These are each `first`-th of the calls in which the directories become the run's, then each `stride`-th.
-
-    AssertionError where it is not one clear line, or an outcome differs.
-
-    Returns:
-        how many faults there were.
+    These are each `first`-th of the calls in which the directories become the run's, then each `stride`-th. Returns how
+    many there were; AssertionError where it is not one clear line, or an outcome differs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     whole = trainer.run(flags(folder / "whole"), toy=True)

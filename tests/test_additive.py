@@ -157,11 +157,8 @@ def test_guides_can_be_stacked_and_have_temperatures():
     generator, first, second = random_generator(), made(BigramDiscriminator), made(LSTMDiscriminator)
     stacked = GuidedPolicy(GuidedPolicy(generator, first, tf.Variable(0.5)), second, tf.Variable(2.0))
     tokens = tf.constant(all_sequences(4, 3))
-    scores = (
-        0.5 * first.next_scores(first.contexts(tokens).hidden),
-        2 * second.next_scores(second.contexts(tokens)[0]),
-    )
-    logits = generator.logits(generator.states(tokens).hidden) + sum(scores)  # [T, B, V]
+    scores = [each.next_scores(each.contexts(tokens).hidden) for each in (first, second)]
+    logits = generator.logits(generator.states(tokens).hidden) + 0.5 * scores[0] + 2 * scores[1]  # [T, B, V]
     for temperature, policy in ((1.0, stacked), (0.5, Tempered(stacked, 0.5))):
         chosen = tf.gather(tf.nn.log_softmax(logits / temperature), tf.transpose(tokens), batch_dims=2)
         np.testing.assert_allclose(policy.log_probs(tokens), tf.transpose(chosen), atol=1e-4)

@@ -107,10 +107,7 @@ OF_SEVERAL_FLAGS = [
     ("--g_update expected --discriminator bigram --d_draws 9", "--g_update expected needs --reward log_odds"),
     ("--g_update fold --discriminator lstm --d_draws 9 --pretrain_d_epochs 0", "--pretrain_d_epochs and --d_steps are"),
     ("--g_update fold --discriminator lstm --mle_steps 2 --d_draws 9", "--mle_steps and --kl_weight 0"),
-    (
-        "--objective a.py:f --objective_weight 0.5 --discriminator lstm --d_draws 9 --g_update fold",
-        "--g_update sampled",
-    ),
+    ("--objective a.py:f --objective_weight 0.5 --discriminator lstm --g_update fold", "--g_update sampled"),
     ("--log_dir a --eval_log_dir a", "--log_dir and --eval_log_dir are both a"),
     ("--dataset Nottingham --log_dir a --songs_dir ./a", "--log_dir and --songs_dir are both a"),
     ("--overwrite --log_dir a --pretrained ./a/", "--pretrained ./a/: is the --log_dir that --overwrite empties"),
@@ -128,11 +125,9 @@ def test_flags_that_contradict_each_other(capsys, tmp_path, monkeypatch, words, 
 
 NO_GAN, NO_D = "with --total_epochs 0", "with --total_epochs 0 and without --pretrain_d_epochs above 0"
 NO_GRADIENT, NO_MLE = "without --g_update sampled or expected", "with --pretrain_g_epochs 0"
-NO_REWARD, NO_ROLLOUTS = (
-    "without --reward discriminator or permuted or log_odds",
-    "with --g_update expected and without rollouts",
-)
+NO_REWARD = "without --reward discriminator or permuted or log_odds"
 NO_RANDOM = "with --reward random and without --kl_weight above 0"
+NO_ROLLOUTS = "with --g_update expected and without rollouts"
 IN_VAIN = [  # beside some flags each of others has no effect, and why
     ("", "data_dir=x sample_every=5", "with --dataset LSTM"),
     ("", "tokens=char min_count=2 long_lines=drop", "without --dataset text"),  # though one is the default's value
@@ -157,11 +152,7 @@ IN_VAIN = [  # beside some flags each of others has no effect, and why
     # networks and rewards that there are not
     ("--reward constant", "d_lr=1 d_steps=1 pretrain_d_epochs=1 discriminator=bigram cosine_decay=d", NO_REWARD),
     ("--reward constant", "rollout_num=2 rollout_lag=0.5", "with --reward constant and without --kl_weight above 0"),
-    (
-        "--objective x.py:f",
-        "reward=log_odds d_steps=2 d_lr=1",
-        "with --objective and without --objective_weight below 1",
-    ),
+    ("--objective x.py:f", "reward=log_odds d_steps=2", "with --objective and without --objective_weight below 1"),
     ("--objective x.py:f --objective_weight 0 --reward random", "rollout_num=2", NO_RANDOM),
     ("", "objective_weight=0.5", "without --objective"),
     ("", "d_hidden_dim=9", "without --discriminator pooled or lstm"),
@@ -212,12 +203,9 @@ def test_each_flag_has_an_effect_somewhere():
 
 @cases(
     "tool, words, name",
-    (sweep, ["a.toml", "--logs", ""], "--logs"),
-    (report, ["a.toml", "-o", "b", "--logs", ""], "--logs"),
-    (report, ["a.toml", "-o", ""], "-o/--output"),
-    (plot_curves, ["a", "-o", ""], "-o/--output"),
-    (temperatures, ["a", "-o", ""], "-o/--output"),
-    (sample, [""], "LOGDIR"),
+    *((sweep, ["a.toml", "--logs", ""], "--logs"), (report, ["a.toml", "-o", "b", "--logs", ""], "--logs")),
+    *((report, ["a.toml", "-o", ""], "-o/--output"), (plot_curves, ["a", "-o", ""], "-o/--output")),
+    *((temperatures, ["a", "-o", ""], "-o/--output"), (sample, [""], "LOGDIR")),
 )
 def test_an_empty_name_is_not_the_current_folder(capsys, tool, words, name):
     assert refusal(capsys, tool.main, words).endswith(f": error: argument {name}: an empty name\n")
@@ -258,14 +246,9 @@ def test_directories_come_before_data_and_are_not_left_behind(capsys, logs, tmp_
 
 
 OF_DIRECTORIES = [
-    ("file", "File exists"),
-    ("file/train", "Not a directory"),
-    ("/dev/null", "File exists"),
-    ("/dev/null/x", "Not a directory"),
-    ("/proc/nowhere/x", "No such file"),
-    ("loop/x", "symbolic links"),
-    ("x" * 300, "File name too long"),
-    ("lock-is-a-folder", "Is a directory"),
+    *(("file", "File exists"), ("file/train", "Not a directory"), ("/dev/null", "File exists")),
+    *(("/dev/null/x", "Not a directory"), ("/proc/nowhere/x", "No such file"), ("loop/x", "symbolic links")),
+    *(("x" * 300, "File name too long"), ("lock-is-a-folder", "Is a directory")),
 ]
 
 
@@ -472,11 +455,8 @@ def test_a_tool_whose_output_nobody_takes():
     raised = "signal.signal(signal.SIGINT, signal.default_int_handler) and os.kill(os.getpid(), signal.SIGINT)"
     full = (2, "-c: error: stdout: No space left on device\n")
     for words, way, expected in (
-        ("print('±')", "> /dev/full", full),
-        ("exit(print('±'))", "> /dev/full", full),
-        ("print('±')", ">&-", (0, "")),
-        ("print('±' * 10**6)", "| true", (0, "")),
-        (raised, "", (130, "")),
+        *(("print('±')", "> /dev/full", full), ("exit(print('±'))", "> /dev/full", full)),
+        *(("print('±')", ">&-", (0, "")), ("print('±' * 10**6)", "| true", (0, "")), (raised, "", (130, ""))),
     ):
         command = f"{shlex.join([sys.executable, '-c', code.format(words)])} {way}; exit ${{PIPESTATUS[0]}}"
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)

@@ -26,9 +26,7 @@ def test_steps(tmp_path, capsys):
 
 @cases(
     "flags, why",
-    ("--discriminator bigram", "--discriminator"),
-    ("--g_steps 3", "--g_steps"),
-    ("--repeats 0", "--repeats"),
+    *(("--discriminator bigram", "--discriminator"), ("--g_steps 3", "--g_steps"), ("--repeats 0", "--repeats")),
 )
 def test_what_steps_does_not_time_is_refused(capsys, flags, why):
     assert why in refusal(capsys, steps.main, flags.split())
@@ -57,10 +55,8 @@ def rows(text, first):
 def test_the_tables_are_those_of_the_results():
     """Medians to three digits, how many times their floor they are, and GFLOP of the machine meanwhile."""
     page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
-    results = {
-        size: json.loads((ROOT / "benchmarks" / "results" / f"{size}.json").read_text())
-        for size in ("default", "paper")
-    }
+    folder, sizes = ROOT / "benchmarks" / "results", ("default", "paper")
+    results = {size: json.loads((folder / f"{size}.json").read_text()) for size in sizes}
     titles = dict(zip(results["paper"]["steps"], rows(page, "step"), strict=True))
     assert list(titles.values())[::4] == ["MLE step", "D step"]
     for name, title in titles.items():

@@ -50,8 +50,8 @@ def test_the_generator_learns_the_guided_one_which_a_new_discriminator_makes_ane
     """Without d-steps the teacher stays, and the divergence from it falls; with them it takes the student in."""
     words = f"--g_update distil --total_epochs 30 --d_steps {d_steps} --g_lr 0.05 --d_lr 0.3 --pretrain_d_epochs 20"
     more = "--eval_every 30 --guide_eta 1 --distil_real 0.25 --batch_size 16"
-    folders = ["--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval")]
-    assert train([*BIGRAM, *words.split(), *more.split(), *folders]) == 0
+    more += f" --log_dir {tmp_path}/train --eval_log_dir {tmp_path}/eval"
+    assert train([*BIGRAM, *words.split(), *more.split()]) == 0
     divergences = [float(row["kl_of_teacher"]) for row in timeless_rows(tmp_path / "eval") if row["kl_of_teacher"]]
     seqgan, before = (restore(tmp_path / "train", *which).seqgan for which in ((), ("pretrained",)))
     teacher, student = probabilities(seqgan.guidance.copy), probabilities(seqgan.generator)

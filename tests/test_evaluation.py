@@ -9,7 +9,6 @@ from test_generator import chi_square
 from data.oracle import OracleData
 from discriminator import Discriminator, Options
 from evaluation.discriminator import MeasuredDiscriminator
-from evaluation.metrics import METRICS, Metric
 from generator import TokenSpec
 from model import build
 from support.parser import parse
@@ -188,14 +187,3 @@ def test_measuring_twice_gives_the_same_and_changes_nothing(words):
     np.testing.assert_equal(again, first)
     assert kept() == before and len(before) > 40
     assert ("guide_eta" in first) == bool(guidance) and set(first) <= set(world.evaluation.columns)
-
-
-def test_a_metric_of_ones_own_is_a_column_and_one_that_is_unknown_an_error(monkeypatch, eagerly):
-    world = World()
-    own = Metric("twos", "twos", "Share of tokens that are 2.", of=lambda rows, data: (rows == 2).mean(axis=1))
-    monkeypatch.setitem(METRICS, "twos", own)
-    evaluation = evaluation_of(world.config, world.data, world.model)
-    assert "twos" in evaluation.columns
-    found = evaluation.measure(0, NOW, of_discriminator=False)["twos"]
-    twos = (all_sequences(4, 3) == 2).mean(axis=1)
-    assert abs(found[0] - world.g @ twos) < 4 * found[1]

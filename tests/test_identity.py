@@ -60,8 +60,7 @@ def change_tunes(here: Path) -> None:
 OTHER = npz(b_out=np.zeros(4, np.float32))
 CHANGES = [
     (
-        "oracle",
-        lambda here: (here / "oracle.npz").write_bytes(OTHER),
+        *("oracle", lambda here: (here / "oracle.npz").write_bytes(OTHER)),
         "--oracle_params oracle.npz: the oracle's weights",
     ),
     ("text", lambda here: (here / "lines" / "test.txt").write_text("bb\n"), "--data_dir lines: lines of test"),
@@ -107,10 +106,8 @@ def test_a_checksum_is_of_numbers():
     ("--discriminator bigram", "--discriminator lstm", ["--discriminator bigram, not lstm"]),
     ("--reward a.py:f", "--reward b.py:f", []),  # what they hold is on record
     ("--reward a.py:f", "--reward constant", ["--reward a.py:f, not constant"]),
-    ("--dataset a.py:C", "--dataset x/a.py:C", []),
-    ("--objective a.py:f", "--objective ./a.py:f", []),
-    ("--objective a.py:f", "", ["--objective a.py:f, not none"]),
-    ("--cosine_decay g d", "--cosine_decay d g", []),
+    *(("--dataset a.py:C", "--dataset x/a.py:C", []), ("--objective a.py:f", "--objective ./a.py:f", [])),
+    *(("--objective a.py:f", "", ["--objective a.py:f, not none"]), ("--cosine_decay g d", "--cosine_decay d g", [])),
     ("--cosine_decay g", "--cosine_decay g_pretrain", ["--cosine_decay g, not g_pretrain"]),
     ("--dataset Nottingham --token_length 1beats", "--dataset Nottingham --token_length 1.0beat", []),
 )
@@ -141,11 +138,9 @@ def test_a_run_is_evaluated_with_its_own_flags(here, capsys):
     "flags, why",
     ("--seed 8", "the run in --log_dir train has --seed 7, not 8"),
     ("--seed 7 --g_emb_dim 9 --seq_len 9", "has --g_emb_dim 3, not 9; --seq_len 3, not 9"),
-    ("--total_epochs 5", "has --total_epochs 0, not 5"),
-    ("--dataset LSTM", "has --dataset text, not LSTM"),
+    *(("--total_epochs 5", "has --total_epochs 0, not 5"), ("--dataset LSTM", "has --dataset text, not LSTM")),
     ("--log_generation", "--log_generation has no effect without --dataset LSTM or Nottingham"),
-    ("--overwrite", "nothing would be left"),
-    ("--log_dir elsewhere", "no run to evaluate in --log_dir elsewhere"),
+    *(("--overwrite", "nothing would be left"), ("--log_dir elsewhere", "no run to evaluate in --log_dir elsewhere")),
 )
 def test_flags_that_contradict_the_run(here, capsys, flags, why):
     assert start("--seed", "7", *KINDS["text"][0]) == 0

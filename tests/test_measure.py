@@ -84,9 +84,8 @@ def test_the_figures_are_those_of_the_runs_evaluation(folder, kind, place, endin
     for found, figures in ((own, evaluator.compare(samples)), (real, expected)):
         for name, pair in figures.items():
             assert (found[name], found[f"{name}_se"]) == pytest.approx(pair, rel=1e-6), name
-    assert (
-        f"{len(samples)} sequences of each; real: of --train, and of --test for copied_share" in capsys.readouterr().out
-    )
+    told = f"{len(samples)} sequences of each; real: of --train, and of --test for copied_share"
+    assert told in capsys.readouterr().out
     own, real = measured(folder, f"{place}test", "--run", str(run.logdir), ending=ending, place=place)
     nll_test = evaluator.likelihoods(measures_of(run.config, run.seqgan).policy, samples)["nll_test"]
     for found in (own, real):

@@ -8,6 +8,7 @@ from evaluation.metrics import FORMS, METRICS, axis_title, column, guided_column
 from evaluation.oracle import OracleEvaluator
 from evaluation.text import TextEvaluator
 from evaluation.tunes import TuneEvaluator
+from runs.records import TRAIN_COLUMNS
 
 DATA = {"oracle": OracleEvaluator, "text": TextEvaluator, "music": TuneEvaluator}
 
@@ -20,13 +21,8 @@ def test_every_figure_of_a_data_set_is_known(kind):
         assert not metric.data or kind in metric.data, name
 
 
-def test_every_figure_of_training_is_known():
-    from runs.records import TRAIN_COLUMNS
-
-    assert {*TRAIN_COLUMNS, "g_mle_loss"} <= METRICS.keys()
-
-
 def test_names_titles_and_meanings_are_clear_and_different():
+    assert {*TRAIN_COLUMNS, "g_mle_loss"} <= METRICS.keys()
     assert len({metric.title for metric in METRICS.values()}) == len(METRICS)
     for name, metric in METRICS.items():
         assert metric.name == name and metric.meaning.endswith(".") and metric.title
@@ -42,12 +38,9 @@ def test_a_column_is_read_as_it_is_written(form):
 
 @cases(
     "found, name, words",
-    ("nll_test", "nll_test", "NLL_test"),
-    ("nll_test_guided", "nll_test", "NLL_test, guided"),
-    ("d_gain_resampled", "d_gain", "D's gain, resampled"),
-    ("real_bleu2", "bleu2", "BLEU-2 (real)"),
-    ("before_nll", "nll", "NLL_oracle, before"),
-    ("oracle_entropy", "oracle_entropy", "entropy of the oracle"),
+    *(("nll_test", "nll_test", "NLL_test"), ("nll_test_guided", "nll_test", "NLL_test, guided")),
+    *(("d_gain_resampled", "d_gain", "D's gain, resampled"), ("real_bleu2", "bleu2", "BLEU-2 (real)")),
+    *(("before_nll", "nll", "NLL_oracle, before"), ("oracle_entropy", "oracle_entropy", "entropy of the oracle")),
 )
 def test_prefixes_and_suffixes(found, name, words):
     assert parse(found)[0].name == name and title(found) == words

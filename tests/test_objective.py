@@ -311,14 +311,12 @@ WRONG = [
     for line, why in [
         ("return [[1.0], [2.0]]", "f returned values of shape [2, 1] for 2 sequences"),
         ("return None", "f returned values of shape [] for 2 sequences"),
-        ("return ['1', '2']", NUMBERS.format("list")),
-        ("return [1 + 2j, 3]", NUMBERS.format("list")),
+        *(("return ['1', '2']", NUMBERS.format("list")), ("return [1 + 2j, 3]", NUMBERS.format("list"))),
         ("return [10**400, 0]", NUMBERS.format("list")),
         ("return (0.0 for _ in sequences)", NUMBERS.format("generator")),
         ("return [0.0, float('nan')]", "f returned nan for array([1, 2, 3], dtype=int32), not a"),
         ("return [-1e38, 0.0]", "f returned -1e+38 for array([0, 1, 2], dtype=int32), not a number within ±1e+15"),
-        ("raise SystemExit", "line 2: SystemExit"),
-        ("raise GeneratorExit", "line 2: GeneratorExit"),
+        *(("raise SystemExit", "line 2: SystemExit"), ("raise GeneratorExit", "line 2: GeneratorExit")),
         ("raise ValueError('two\\nlines')", "line 2: ValueError: two lines"),
     ]
 ]
@@ -415,10 +413,8 @@ def test_the_temperatures_of_a_run_and_what_its_objective_allows(counting, tmp_p
     assert "| objective " in out and "| KL(G‖pretrained) " in out and (tmp_path / "plane.png").stat().st_size > 1000
     with open("plane.csv", newline="") as file:
         found = {(row["run"], row["temperature"]): row for row in csv.DictReader(file)}
-    objective, kl, nll = (
-        {key: float(row[name] or "nan") for key, row in found.items()}
-        for name in ("objective", "kl_to_pretrained", "nll_test")
-    )
+    names = ("objective", "kl_to_pretrained", "nll_test")
+    objective, kl, nll = ({key: float(row[name] or "nan") for key, row in found.items()} for name in names)
     before, own = ("train pretrained", "1.0"), ("train", "1.0")
     p, share = objective[before], 3 / 5  # of generated and of real lines
     assert kl[before] == pytest.approx(0, abs=1e-6) and kl[own] > 1e-4

@@ -28,9 +28,6 @@ def test_the_published_oracle_gives_its_published_nll(shared_data):
     with np.load(shared_data("reference_oracle_nll.npz"), allow_pickle=False) as reference:
         tokens, token_nll = reference["tokens"].astype(np.int32), reference["token_nll"]
     assert np.abs(-oracle.log_probs(tf.constant(tokens)).numpy() - token_nll).max() < 1e-4
-
-
-def test_the_published_oracles_entropy(shared_data):
     path = str(shared_data("reference_oracle.npz"))
     data = OracleData(parse([*SIZES, "--oracle_params", path, "--seq_len", "20"]))
     assert data.spec.vocab_size == 5000

@@ -51,9 +51,7 @@ def test_every_file_flag_and_curve_of_the_glossary_exists():
     files = {path for path in re.findall(r"`([\w/]+(?:\.py|/))(?:::[\w.]+)?`", GLOSSARY) if not (ROOT / path).exists()}
     named = re.findall(r"`--(\w+)", GLOSSARY)
     rows = [row.split(" | ") for row in GLOSSARY.splitlines() if row.startswith("| ")][1:]
-    curves = (
-        {name for *_, cell, _ in rows for name in re.findall(r"`(\w+)`", cell)} - METRICS.keys() - {"reward_at_step"}
-    )
+    curves = {name for *_, cell, _ in rows for name in re.findall(r"`(\w+)`", cell)} - {*METRICS, "reward_at_step"}
     assert (files, set(named) - FIELDS.keys(), curves) == (set(), set(), set()) and len(named) > 20
 
 
@@ -92,8 +90,7 @@ ORDER = [
     ("follow_policy", 0.5),  # line 18
     *[("d_step", n) for n in (2, 3, 4)],  # lines 14 to 17
     *[("g_step", n) for n in (2, 3)],
-    ("mle_step", 3, 0),
-    ("follow_policy", 0.5),
+    *(("mle_step", 3, 0), ("follow_policy", 0.5)),
     *[("d_step", n) for n in (5, 6, 7)],
 ]
 STEPS = sum(name not in ("begin_adversarial", "follow_policy") for name, *_ in ORDER)

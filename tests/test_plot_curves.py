@@ -14,9 +14,8 @@ from tools import plot_curves
 from tools.plot_curves import read_run, short_names
 
 HEADER = "epoch,phase,nll,nll_se,nll_test,nll_test_se,g_entropy,g_entropy_se,oracle_entropy,oracle_entropy_se\n"
-ORACLE = (
-    HEADER + "0,pretrain_g,9.5,0.1,9.25,0.2,8,0.1,5.5,\n3,pretrain_g,9,0.1,,,7.5,,5.5,\n4,adversarial,8,,8,,7,,5.5,\n"
-)
+ROWS = "0,pretrain_g,9.5,0.1,9.25,0.2,8,0.1,5.5,\n3,pretrain_g,9,0.1,,,7.5,,5.5,\n4,adversarial,8,,8,,7,,5.5,\n"
+ORACLE = HEADER + ROWS
 TEXT = "epoch,phase,nll_test,nll_test_se,nll_valid,nll_valid_se,g_entropy,bleu2\n0,pretrain_g,3,.1,2.5,.1,2,\n"
 
 
@@ -44,14 +43,10 @@ def test_a_run_is_read_which_may_be_under_way(tmp_path, half):
 
 @cases(
     "paths, names",
-    (["exp1/eval", "exp2/eval"], ["exp1", "exp2"]),
-    (["logs/eval/a", "logs/eval/b/"], ["a", "b"]),
-    (["x/1/eval", "y/1/eval", "y/2/eval"], ["x/1", "y/1", "y/2"]),
-    (["m/1/eval", "m/2/eval/../eval"], ["1", "2"]),
-    (["eval"], ["eval"]),
-    (["eval", "other/eval"], [os.path.basename(os.getcwd()), "other"]),
-    (["/eval", "/a/eval"], ["/", "a"]),
-    (["a/eval", "a/eval/b"], ["eval", "b"]),
+    *((["exp1/eval", "exp2/eval"], ["exp1", "exp2"]), (["logs/eval/a", "logs/eval/b/"], ["a", "b"])),
+    *((["x/1/eval", "y/1/eval", "y/2/eval"], ["x/1", "y/1", "y/2"]), (["m/1/eval", "m/2/eval/../eval"], ["1", "2"])),
+    *((["eval"], ["eval"]), (["eval", "other/eval"], [os.path.basename(os.getcwd()), "other"])),
+    *((["/eval", "/a/eval"], ["/", "a"]), (["a/eval", "a/eval/b"], ["eval", "b"])),
 )
 def test_runs_are_told_apart_by_what_differs(paths, names):
     assert short_names(paths) == names
@@ -61,8 +56,7 @@ def test_only_panels_with_data(tmp_path, pictures):
     """An oracle run has no nll_valid, and a run on text no NLL_oracle and no floor."""
     oracle, text = make(tmp_path / "a" / "eval", ORACLE), make(tmp_path / "b" / "eval", TEXT)
     for runs, labels in (
-        ([oracle], ["NLL_oracle", "NLL_test", "entropy of G"]),
-        ([text], ["NLL_test", "NLL_valid", "entropy of G"]),
+        *(([oracle], ["NLL_oracle", "NLL_test", "entropy of G"]), ([text], ["NLL_test", "NLL_valid", "entropy of G"])),
         ([oracle, text, oracle], ["NLL_oracle", "NLL_test", "NLL_valid", "entropy of G"]),
     ):
         assert plot_curves.main([*map(str, runs), "-o", str(tmp_path / "x.png")]) == 0
@@ -85,12 +79,8 @@ def test_guided_generators_and_objectives_are_drawn(tmp_path, pictures):
     run = make(tmp_path / "a", names + rows)
     assert plot_curves.main([str(run), "-o", str(tmp_path / "x.png")]) == 0
     found = [[(line.get_label(), *line.get_ydata()) for line in panel.lines[:-1]] for panel in pictures.pop().axes]
-    nlls, objective, divergences = (
-        [("a", 3, 2.5), ("a, guided", 2)],
-        [("a", 0.5, 0.75)],
-        [("a", 0.1), ("a, guided", 0.2)],
-    )
-    assert found == [nlls, objective, divergences]
+    nlls, divergences = [("a", 3, 2.5), ("a, guided", 2)], [("a", 0.1), ("a, guided", 0.2)]
+    assert found == [nlls, [("a", 0.5, 0.75)], divergences]
 
 
 def test_an_entropy_is_drawn_for_the_runs_of_its_oracle(tmp_path, pictures):
@@ -127,8 +117,7 @@ def test_where_the_picture_goes(tmp_path, monkeypatch, capsys):
     "content, flags, why",
     (None, [], "run/metrics.csv: No such file"),
     ("epoch,phase,g_loss\n0,adversarial,1\n", [], "run: nothing to draw; the curves are in a run's --eval_log_dir"),
-    ("", [], "run: nothing to draw"),
-    (ORACLE + "x,adversarial,,,,,,,,\n", [], "run/metrics.csv: not a table"),
+    *(("", [], "run: nothing to draw"), (ORACLE + "x,adversarial,,,,,,,,\n", [], "run/metrics.csv: not a table")),
     (ORACLE + "9" * 21 + ",adversarial,,,,,,,,\n", [], "run/metrics.csv: not a table"),
     (ORACLE + "7,adversarial,x,,,,,,,\n", [], "run/metrics.csv: not a table"),
     (ORACLE + "7,adversarial" + ",1" * 20 + "\n", [], "run/metrics.csv: not a table"),

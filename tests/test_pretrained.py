@@ -137,8 +137,7 @@ def source(tmp_path_factory) -> Path:
 
 @cases(
     "more, why",
-    (["--g_pretrain_lr", "0.5"], "--g_pretrain_lr 0.01, not 0.5"),
-    (["--seed", "2"], "--seed 1, not 2"),
+    *((["--g_pretrain_lr", "0.5"], "--g_pretrain_lr 0.01, not 0.5"), (["--seed", "2"], "--seed 1, not 2")),
     (["--pretrain_g_epochs", "5"], "--pretrain_g_epochs 4, not 5"),
     (["--eval_samples", "18"], "--eval_samples 16, not 18"),
 )

@@ -60,11 +60,13 @@ def commands(page, program):
     return [shlex.split(command, comments=True) for command in found]
 
 
-def test_the_page_of_flags_is_the_programs():
+def test_the_page_of_flags_is_the_programs_and_help_has_the_words_of_the_field():
+    assert not [found[0] for field in FIELDS.values() for found in PRIVATE.finditer(field.metadata["help"])]
     assert text(ROOT / "docs" / "flags.md") == page(), "python tools/flag_table.py > docs/flags.md"
 
 
-def test_the_front_page_is_short_and_leads_to_every_other():
+def test_pages_are_short_and_the_front_page_leads_to_every_other():
+    assert sum(len(text(path).split()) for path in ALL) <= WORDS
     assert len(text(README).splitlines()) <= 110
     assert set(PAGES) - {README} <= linked(README), "a page that 'Where to read on' lacks"
     assert len(list((ROOT / "docs").glob("*.md"))) <= 12
@@ -150,14 +152,6 @@ def spoken(page):
 @pytest.mark.parametrize("path", ALL, ids=NAMES)
 def test_pages_have_the_words_of_the_field(path):
     assert not [found[0] for found in PRIVATE.finditer(spoken(text(path)))]
-
-
-def test_help_has_the_words_of_the_field():
-    assert not [found[0] for field in FIELDS.values() for found in PRIVATE.finditer(field.metadata["help"])]
-
-
-def test_the_pages_are_short():
-    assert sum(len(text(path).split()) for path in ALL) <= WORDS
 
 
 def test_what_is_looked_for_is_found():

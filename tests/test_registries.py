@@ -104,8 +104,7 @@ def test_changed_code_is_refused_and_the_run_keeps_what_it_has(own, capsys, flag
     ("import numpy\nx = [1,\n", "own.py: line 2: SyntaxError"),
     ("import numpy\n\nimport nowhere_at_all\n", "own.py: line 3: ModuleNotFoundError"),
     ("raise SystemExit(3)\n", "own.py: line 1: SystemExit: 3"),
-    ("def other(): pass\n", "own.py: has no function or class"),
-    (None, "own.py: No such file or directory"),
+    *(("def other(): pass\n", "own.py: has no function or class"), (None, "own.py: No such file or directory")),
 )
 def test_a_file_that_cannot_be_used_is_one_line(own, capsys, flag, code, why):
     own.unlink() if code is None else own.write_text(code)
@@ -144,9 +143,7 @@ def test_an_error_in_ones_own_code_is_one_line_that_tells_where(own, capsys, fla
 
 @cases(
     "flag, name, why",
-    ("discriminator", "praise", "pooled"),
-    ("reward", "praise", "log_odds"),
-    ("dataset", "praise", "Nottingham"),
+    *(("discriminator", "praise", "pooled"), ("reward", "praise", "log_odds"), ("dataset", "praise", "Nottingham")),
     ("discriminator", "own.py:", "FILE.py:CLASS"),
     ("discriminator", "own.py:ascending", "not a subclass of discriminator.Discriminator"),
     ("dataset", "own.py:ascending", "not a subclass of data.real.Dataset"),

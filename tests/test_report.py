@@ -116,13 +116,11 @@ def test_intervals_are_students():
 
 @cases(
     "values, collapsed, text, numbers",
-    ([5.0], False, "5.000", [5]),
-    ([123.4], True, "123", [123.4]),
+    *(([5.0], False, "5.000", [5]), ([123.4], True, "123", [123.4])),
     ([7.61, 7.59], False, "7.610, 7.590", [7.6, 7.61, 7.59]),
     ([2129.0, 671.0], False, "2129, 671", [1400, 2129, 671]),
     ([0.00012, 0.00014, 0.00011], False, "0.00012, 0.00014, 0.00011", [0.000123333333, 0.00012, 0.00014, 0.00011]),
-    ([8.0, 8.0, 8.0], False, "8.000, 8.000, 8.000", [8]),
-    ([0.0] * 4, False, "0.000 ± 0.000", [0]),
+    *(([8.0, 8.0, 8.0], False, "8.000, 8.000, 8.000", [8]), ([0.0] * 4, False, "0.000 ± 0.000", [0])),
     ([2.0, 30.0, 2.3, 2.1], True, "2.2 (2.0 to 30.0)", [2.2, 2, 30, 27.8]),
 )
 def test_as_many_digits_as_the_seeds_are_worth(values, collapsed, text, numbers):
@@ -426,8 +424,7 @@ def test_curves_over_epochs_and_seconds(cells, drawn, seeds):
     "settings, why",
     ('metrics = ["nll_tset"]', "nll_tset: no such metric"),
     ('[[report.figures]]\ndraw = ["short"]', "draw has 'short', which is no method"),
-    ("[[report.figures]]\nhue = 3", "hue is not among name, curves"),
-    ("planes = [3]", "3 is no table"),
+    *(("[[report.figures]]\nhue = 3", "hue is not among name, curves"), ("planes = [3]", "3 is no table")),
     ('[[report.planes]]\npairs = ["nll"]', "'nll' is no pair of columns"),
     ('[[report.figures]]\nx = "hours"', "x is 'hours', not epoch, seconds or method"),
     ("[[report.figures]]\nlimits = [1, 2]", "limits is [1, 2], no dict"),

@@ -257,10 +257,8 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(trainer, toy, tmp_
 
 @cases(
     "name, flag",
-    ("train/metrics.csv", "--log_dir"),
-    ("train/events.out.tfevents.1.x", "--log_dir"),
-    ("train/checkpoints/step-1/x", "--log_dir"),
-    ("eval/metrics.csv", "--eval_log_dir"),
+    *(("train/metrics.csv", "--log_dir"), ("train/events.out.tfevents.1.x", "--log_dir")),
+    *(("train/checkpoints/step-1/x", "--log_dir"), ("eval/metrics.csv", "--eval_log_dir")),
     ("train/config.json", "config.json"),
 )
 def test_records_of_another_program_are_not_touched(trainer, tmp_path, name, flag):

@@ -48,11 +48,11 @@ def some_references(end_token: int | None) -> np.ndarray:
     return all_sequences(4, 3, end_token)[[0, 9, 20, 33]]
 
 
-def stripped(sequences: np.ndarray, end_token: int | None) -> list[list[int]]:
+def stripped(sequences: np.ndarray, end_token: int | None, padding: int = 4) -> list[list[int]]:
     """Without ends and padding."""
     if end_token is None:
         return sequences.tolist()
-    return [[token for token in row if token not in (end_token, 4)] for row in sequences.tolist()]
+    return [[token for token in row if token not in (end_token, padding)] for row in sequences.tolist()]
 
 
 def scores_of(model: SeqGAN) -> np.ndarray:
@@ -88,10 +88,8 @@ def values_of(model: SeqGAN) -> tuple[np.ndarray, np.ndarray]:
     sequences = tf.constant(all_sequences(4, 3, model.generator.end_token))
     score = model.reward.scorer(sequences, STEP)
     scores = [score(sequences[None], tf.constant(n))[0].numpy().astype(np.float64) for n in (1, 2, 3)]
-    mean, square = (
-        np.stack([action_values(model.generator, scores[n] ** power)[:, n] for n in range(3)], axis=1)
-        for power in (1, 2)
-    )
+    powers = [[action_values(model.generator, scores[n] ** power)[:, n] for n in range(3)] for power in (1, 2)]
+    mean, square = (np.stack(values, axis=1) for values in powers)
     return mean, np.sqrt(np.maximum(square - mean**2, 0))
 
 
@@ -196,11 +194,8 @@ def test_rollouts_and_a_discriminator_exist_only_where_they_are_needed(eagerly, 
     assert drawn() == REWARDS[reward].rollouts == (reward not in ("constant", "random"))
     if not REWARDS[reward].rollouts:
         assert drawn("--kl_weight", "1")  # for the divergence
-    assert (
-        (model_of(reward).discriminator is not None)
-        == REWARDS[reward].discriminator
-        == (reward in ("discriminator", "permuted", "log_odds"))
-    )
+    needed = reward in ("discriminator", "permuted", "log_odds")
+    assert (model_of(reward).discriminator is not None) == REWARDS[reward].discriminator == needed
     if reward == "constant":
         np.testing.assert_array_equal(model_of(reward).g_step(STEP).rewards, np.ones([4, 3]))
 
@@ -251,9 +246,6 @@ def test_bleu_is_nltks(seq_len, end_token):
         ended = np.cumsum(tokens == end_token, axis=1) - (tokens == end_token) > 0
         return np.where(ended, 7, tokens)
 
-    def strip(tokens: np.ndarray) -> list[list[int]]:
-        return tokens.tolist() if end_token is None else [[x for x in row if x < end_token] for row in tokens.tolist()]
-
     references, samples = drawn(12, low=2), drawn(60, low=0)
     samples[0], samples[1, 0] = 3, 0
     if end_token is not None:
@@ -261,6 +253,6 @@ def test_bleu_is_nltks(seq_len, end_token):
         references = references[references[:, 0] != end_token]  # none is empty
     table = Bleu(references, 7, end_token)
     found = tf.function(table.score, jit_compile=True)(tf.constant(samples.reshape(3, 20, seq_len)))
-    exact = bleu(strip(samples), strip(references), (3,))[:, 0]
+    exact = bleu(stripped(samples, end_token, 7), stripped(references, end_token, 7), (3,))[:, 0]
     np.testing.assert_allclose(found.numpy().ravel(), exact, atol=1e-6)
     assert len(np.unique(exact)) > 3 and (seq_len < 3 or exact.max() > 0.4)

@@ -205,10 +205,8 @@ def test_a_cell_that_another_sweep_has_finished_has_not_failed(toys, capsys):
 
 @cases(
     "arguments, why",
-    (["absent.toml"], "absent.toml"),
-    (["toys.toml", "--only", "gan"], "--only: toys has no method gan"),
-    (["toys.toml", "--seeds", "3"], "--seeds: toys has no seed 3"),
-    (["toys.toml", "--jobs", "0"], "--jobs"),
+    *((["absent.toml"], "absent.toml"), (["toys.toml", "--only", "gan"], "--only: toys has no method gan")),
+    *((["toys.toml", "--seeds", "3"], "--seeds: toys has no seed 3"), (["toys.toml", "--jobs", "0"], "--jobs")),
     (["toys.toml", "--logs", "toys.toml"], "toys.toml"),
     (["toys.toml", "--dask", "tcp://127.0.0.1:1", "--jobs", "2"], "--jobs is for this machine"),
     (["toys.toml", "--dask", "nonsense://x"], "--dask nonsense://x: no scheduler answers"),

@@ -73,8 +73,7 @@ def runs(tmp_path_factory) -> Path:
     text = ["--dataset", "text", "--vocab_size", "9", "--data_dir"]
     tunes = ["--dataset", "Nottingham", "--data_dir", str(folder / "tunes"), "--seq_len", "8"]
     for name, flags in (
-        ("oracle", [*TINY, *PRETRAINING]),
-        ("other", [*TINY, *PRETRAINING, *UNSEEN, "--oracle_seed", "5"]),
+        *(("oracle", [*TINY, *PRETRAINING]), ("other", [*TINY, *PRETRAINING, *UNSEEN, "--oracle_seed", "5"])),
         ("lines", [*SIZES, *MEASURED, *text, str(folder / "text")]),
         ("again", [*SIZES, *MEASURED, *text, str(folder / "text"), "--seed", "2"]),
         ("larger", [*SIZES, *PRETRAINING, *text, str(folder / "text"), "--g_hidden_dim", "6", *UNSEEN]),
@@ -238,8 +237,7 @@ def test_a_seed_alone_is_shown_with_its_method(path, name, shown):
 @cases(
     "argv, message",
     ("{}/music --texygen", "--texygen: {}/music is a run of --dataset Nottingham, not of text"),
-    ("{}/oracle {}/other", "other: a run with other data than"),
-    ("{}/absent", "absent: no run"),
+    *(("{}/oracle {}/other", "other: a run with other data than"), ("{}/absent", "absent: no run")),
     ("{}/other --path 5", "other: no evaluations of this run"),
     ("{}/oracle --path 5", "--path: no run has evaluations of an adversarial"),
     ("{}/oracle --path 0", "argument --path: 0 is less than 1"),

@@ -108,12 +108,7 @@ def test_what_are_no_lines(tmp_path, content, why):
 
 @cases(
     "lengths, enough",
-    ([3] * 20 + [9], 3),
-    ([3] * 19 + [9], 3),
-    ([3] * 18 + [9], 9),
-    ([1, 2, 3], 3),
-    ([5], 5),
-    (range(1, 101), 95),
+    *(([3] * 20 + [9], 3), ([3] * 19 + [9], 3), ([3] * 18 + [9], 9), ([1, 2, 3], 3), ([5], 5), (range(1, 101), 95)),
 )
 def test_the_length_that_holds_95_in_100(tmp_path, lengths, enough):
     path = write(tmp_path / "lines.txt", "".join("x" * n + "\n" for n in lengths))
@@ -125,8 +120,7 @@ def test_the_length_that_holds_95_in_100(tmp_path, lengths, enough):
 @cases(
     "lengths, seq_len, advice",
     ([9] * 4 + [12_600] * 36, 6, "--seq_len 1000 (the most) would hold 10 %"),
-    ([9] * 38 + [12_600] * 2, 6, "--seq_len 9 would hold 95 %"),
-    ([9] * 4 + [12_600] * 36, 1000, None),
+    *(([9] * 38 + [12_600] * 2, 6, "--seq_len 9 would hold 95 %"), ([9] * 4 + [12_600] * 36, 1000, None)),
 )
 def test_no_length_is_advised_that_is_refused(tmp_path, lengths, seq_len, advice):
     path = write(tmp_path / "lines.txt", "".join(f"{i:03d}".ljust(n, "x") + "\n" for i, n in enumerate(lengths)))
@@ -421,9 +415,8 @@ def test_texygens_figures_by_hand(folder):
         assert figures[f"real_texygen_self_bleu{n}"][0] == pytest.approx(others)
         assert figures[f"texygen_self_bleu{n}"] == figures[f"self_bleu{n}"]  # among the same lines
     rows = data.lines["train"][np.arange(30)]
-    nats = [
-        -tf.reduce_sum(model.generator.log_probs(tf.constant(row[row != data.spec.vocab_size][None]))) for row in rows
-    ]
+    whole = [tf.constant(row[row != data.spec.vocab_size][None]) for row in rows]
+    nats = [-tf.reduce_sum(model.generator.log_probs(row)) for row in whole]
     longest = max(map(len, train + valid + test))
     assert longest > config.seq_len and figures["texygen_nll_gen"][0] == pytest.approx(np.mean(nats) / longest)
 

@@ -82,9 +82,8 @@ def test_the_loss_tells_each_real_token_from_one_drawn_in_its_place(kind, end_to
     contexts = discriminator.contexts(tokens)
     scores = np.swapaxes(discriminator.next_scores(contexts.hidden).numpy(), 0, 1)
     drawn = tokens.numpy() < 4
-    real, fakes = (
-        np.take_along_axis(scores, np.minimum(each, 3)[..., None], axis=2)[..., 0] for each in (tokens.numpy(), fake)
-    )
+    both = (tokens.numpy(), fake)
+    real, fakes = (np.take_along_axis(scores, np.minimum(each, 3)[..., None], axis=2)[..., 0] for each in both)
     expected = ((np.logaddexp(0, -real) + np.logaddexp(0, fakes)) * drawn).sum() / (2 * drawn.sum())
     loss, accuracy = discriminator.token_loss(generator, tokens, seed, None)
     assert float(loss) == pytest.approx(expected, rel=1e-5)

@@ -90,8 +90,7 @@ def test_each_script_prepares_then_trains_from_its_preset(tree, tmp_path):
     "environment, flags, status, programs, line",
     ({}, [], 0, ["main", "sample chosen"], ""),
     ({"CHOSEN": "3"}, [], 0, ["main", "sample chosen", "sample"], "a b/tunes: plain samples, as the discriminator"),
-    ({"CHOSEN": "2"}, [], 2, ["main", "sample chosen"], ""),
-    ({"TRAINED": "2"}, [], 2, ["main"], ""),
+    *(({"CHOSEN": "2"}, [], 2, ["main", "sample chosen"], ""), ({"TRAINED": "2"}, [], 2, ["main"], "")),
     ({}, ["--batch_size", "0"], 2, [], "main.py: error: argument --batch_size: 0 is less than 1"),
     ({}, ["--version"], 0, [], ""),
 )

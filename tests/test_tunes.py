@@ -185,18 +185,12 @@ def test_what_is_no_tune_is_said_in_one_line(tmp_path, content, reason):
     "body, played",
     ("|:CD|EF:|GA||", "CDEFCDEFGA"),
     ("CD|EF:|GA|Bc:|", "CDEFCDEFGABcGABc"),  # from the repeat sign before, and from a double bar
-    ("C||DE:|F|]G::A:|", "CDEDEFGGAA"),
-    ("|:C||D:|[|]E:|", "CDCDEE"),
-    ("|:C|1D:|2E||F|[1G:|\n[2A|]|:BB:|", "CDCEFGFABBBB"),
-    ("|:C|1D:|2E:|3F|]G:|", "CDCECFGG"),
-    ("|:C|1D|2E:|F", "CDCEF"),
-    ("|:C|1D:|E", "CDCE"),
-    ("|::C::|D", "CCCD"),
-    ("|:F[K:D]F:|", "F[K:D]F[K:C]F[K:D]F"),
+    *(("C||DE:|F|]G::A:|", "CDEDEFGGAA"), ("|:C||D:|[|]E:|", "CDCDEE")),
+    *(("|:C|1D:|2E||F|[1G:|\n[2A|]|:BB:|", "CDCEFGFABBBB"), ("|:C|1D:|2E:|3F|]G:|", "CDCECFGG")),
+    *(("|:C|1D|2E:|F", "CDCEF"), ("|:C|1D:|E", "CDCE"), ("|::C::|D", "CCCD"), ("|:F[K:D]F:|", "F[K:D]F[K:C]F[K:D]F")),
     ('"50%|:"C{de}(D:|% "', "CDCD"),
     ("^F-|F|c-B", "^F2cB"),  # an accidental holds as long as a tie; a tie to another note is a slur
-    ("V:a clef=treble\nCD:|\nV:b\nEF:|", "EFEF"),
-    ("V:a\nC:|\nV:b\nE:|\nV:a\nG:|\nV:b\nA:|", "EEAA"),
+    *(("V:a clef=treble\nCD:|\nV:b\nEF:|", "EFEF"), ("V:a\nC:|\nV:b\nE:|\nV:a\nG:|\nV:b\nA:|", "EEAA")),
 )
 def test_repeats_are_played_out(body, played):
     found, expected = (melody(read_abc(f"X:1\nM:4/4\nL:1/4\nK:C\n{text}\n".encode(), True)) for text in (body, played))
