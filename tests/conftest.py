@@ -184,11 +184,8 @@ def train(argv: Sequence[str], makers: program.Makers | None = None) -> int:
 
 
 def shared_seqgan(config: Config, spec: TokenSpec, sources: dict | None = None, **given: Any) -> SeqGAN:
-    """What `model.build` makes of these arguments, with what was compiled for them before; see above.
-
-    One with an objective that decodes by its data, or that reads batches of it, is made afresh.
-    """
-    objective = given.get("objective")
+    """What `model.build` makes of these arguments, with what was compiled before; see above."""
+    objective = given.get("objective")  # one that decodes by its data, or reads batches of it, is made afresh
     if config.g_update == "distil" or (objective and objective.decode.__func__ is not Dataset.decode):
         return build(config, spec, sources, **given)
     used = {"references": config.reward == "bleu", "validation": config.trains_discriminator}
@@ -289,6 +286,16 @@ def evaluation_of(config: Config, data: Dataset, seqgan: SeqGAN, **more: Any) ->
     """What a run of these flags measures its networks with."""
     measures = measures_of(config, seqgan)
     return Evaluation(evaluator_of(data, settings_of(config)), measures, guidance=seqgan.guidance, **more)
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list:
+    """The figures that Matplotlib draws."""
+    from matplotlib.figure import Figure
+
+    figures, savefig = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.append(figure) or savefig(figure, path))
+    return figures
 
 
 @pytest.fixture(scope="session")

@@ -75,15 +75,11 @@ class Trainer:
         self._outputs = Path(tempfile.mkdtemp())
 
     def run(self, argv: list[str], **job: Any) -> Ended:
-        """Runs main.main(argv) in a process of its own and waits for its end.
+        """Runs main.main(argv) in a process of its own, with the working directory `cwd`, and waits for its end.
 
-        Args:
-            argv: the flags.
-            **job: `toy=True`: a model without tensors to speak of; with `valid=True` its epoch 4 is the best.
-                `eager=True`: the real model, its steps not traced, which takes longer than these few steps themselves.
-                `send=[(seconds, signal), ...]`: signals, each so long after the one before, if it still runs. `at=n,
-                action="SIGKILL"`, or another: what happens at the n-th call that changes a file, see `Fault`.
-                `cwd=folder`: the working directory.
+        `toy=True`: a model without tensors to speak of; with `valid=True` its epoch 4 is the best. `eager=True`: the
+        real model, its steps not traced. `send=[(seconds, signal), ...]`: signals, each so long after the one before.
+        `at=n, action="SIGKILL"`, or another: what happens at the n-th call that changes a file, see `Fault`.
         """
         job |= {"argv": argv, "outputs": str(self._outputs)}
         self._server.stdin.write(json.dumps(job) + "\n")
@@ -97,9 +93,6 @@ class Trainer:
         self._server.stdin.close()
         self._server.wait()
         shutil.rmtree(self._outputs)
-
-
-# ---- in the forking parent and its children
 
 
 def serve() -> int:
@@ -217,9 +210,6 @@ class Fault:
             raise OSError(number, os.strerror(number))
 
 
-# ---- what a run leaves
-
-
 def timeless_rows(directory: Path) -> list[dict[str, str]]:
     """The rows of metrics.csv without the time they took."""
     with open(directory / "metrics.csv", newline="", encoding="utf-8") as file:
@@ -269,16 +259,10 @@ def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
 
 
-# ---- campaigns
-
-
 def kill_at_random(
     trainer: Trainer, folder: Path, kills: int, seed: int, number: int = signal.SIGKILL, toy: bool = False
 ) -> int:
-    """Sends signal `number` to trainings at random moments until `kills` have hit, resuming them.
-
-    Returns how many runs these were; AssertionError where an outcome differs.
-    """
+    """Sends signal `number` to trainings at random moments until `kills` have hit; returns how many runs these were."""
     folder.mkdir(parents=True, exist_ok=True)
     # Real runs are taken step by step, which is slow where D learns much. Toys are asked what it knows.
     more = [] if toy else shlex.split("--d_eval_samples 0 --d_steps 1 --d_epochs 1")
@@ -301,10 +285,9 @@ def kill_at_random(
 
 
 def fault_at_each_call(trainer: Trainer, folder: Path, *actions: str, first: int = 1, stride: int = 1) -> int:
-    """Has one of `actions`, in turn, happen at calls of a toy run that change a file, and resumes.
+    """Has one of `actions`, in turn, happen at calls of a toy run that change a file, and resumes; returns how many.
 
-    These are each `first`-th of the calls in which the directories become the run's, then each `stride`-th. Returns how
-    many there were; AssertionError where it is not one clear line, or an outcome differs.
+    These are each `first`-th of the calls in which the directories become the run's, then each `stride`-th.
     """
     folder.mkdir(parents=True, exist_ok=True)
     whole = trainer.run(flags(folder / "whole"), toy=True)

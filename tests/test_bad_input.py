@@ -35,7 +35,6 @@ MAY_BE_ZERO = {
 
 
 def one_line(capsys, argv: list[str], *words: str, makers: program.Makers = program.MAKERS) -> None:
-    """Runs the program and checks that it ends as it should."""
     error = refusal(capsys, program.main, argv, makers)
     assert all(word in error for word in words), (words, error)
 
@@ -217,7 +216,6 @@ NO_ORACLE = [*SIZES, *DIRECTORIES]  # flags for data of other kinds
 
 @pytest.fixture
 def logs(tmp_path, monkeypatch) -> list[str]:
-    """Flags of directories that can be used."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "loop").symlink_to("loop")

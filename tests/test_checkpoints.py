@@ -248,7 +248,6 @@ def test_a_log_says_which_figures_it_has_no_column_for(tmp_path, capsys):
 
 
 def test_a_full_disk_is_an_error_that_names_the_directory(tmp_path):
-    """/dev/full takes nothing."""
     log = log_of(tmp_path)
     log.close()
     log._event_file = open("/dev/full", "ab")

@@ -71,8 +71,6 @@ def test_the_figures_of_the_guided_policy_are_those_of_its_distribution():
 
 
 class Optimal(Discriminator):
-    """Knows both distributions."""
-
     def __init__(self, oracle, generator):
         super().__init__(TokenSpec(4, 3), Options())
         self.both = (oracle, generator)  # a tuple, whose networks are not its own

@@ -45,7 +45,6 @@ EXPECTED = hashlib.sha256(b"".join(f"{name} 4\nMThd".encode() for name in NAMES)
 
 @pytest.fixture
 def dest(tmp_path, monkeypatch) -> Path:
-    """A place for the tunes, with no zip named."""
     monkeypatch.delenv("NOTTINGHAM_ZIP", raising=False)
     (tmp_path / "data").mkdir()
     return tmp_path / "data" / "Nottingham"
@@ -173,7 +172,8 @@ def test_a_run_that_finishes_second_accepts_the_first(dest, named_zip, monkeypat
 
 
 def test_addresses_are_tried_in_turn_until_one_has_the_set(dest, served, capsys):
-    """Where none has it, a line says why and what to do by hand."""
+    """Where none has it, a line says why and what to do by hand. Nothing is downloaded unencrypted."""
+    assert len(URLS) > 1 and all(url.startswith("https://") for url in URLS)
     folder, urls = served
     pages = {"b": b"<html>", "c": GOOD[: len(GOOD) // 2], "d": zip_bytes(counts={"train": 1, "valid": 1})}
     for name, content in (pages | {"e": zip_bytes(content=b"other")}).items():
@@ -188,10 +188,6 @@ def test_addresses_are_tried_in_turn_until_one_has_the_set(dest, served, capsys)
     assert dest.with_name("Nottingham.zip").read_bytes() == GOOD
     assert sorted(path.name for path in dest.parent.iterdir()) == ["Nottingham", "Nottingham.zip"]
     assert capsys.readouterr().err == ""
-
-
-def test_nothing_is_downloaded_unencrypted():
-    assert len(URLS) > 1 and all(url.startswith("https://") for url in URLS)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")

@@ -59,10 +59,7 @@ def change_tunes(here: Path) -> None:
 
 OTHER = npz(b_out=np.zeros(4, np.float32))
 CHANGES = [
-    (
-        *("oracle", lambda here: (here / "oracle.npz").write_bytes(OTHER)),
-        "--oracle_params oracle.npz: the oracle's weights",
-    ),
+    ("oracle", lambda at: (at / "oracle.npz").write_bytes(OTHER), "--oracle_params oracle.npz: the oracle's weights"),
     ("text", lambda here: (here / "lines" / "test.txt").write_text("bb\n"), "--data_dir lines: lines of test"),
     ("text", change_vocabulary, "--data_dir lines: the vocabulary"),
     ("music", change_tunes, "--data_dir tunes: tunes of valid"),

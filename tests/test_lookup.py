@@ -89,10 +89,7 @@ def scattered(hlo: str) -> list[int]:
 
 
 def lowered(model: SeqGAN, form: str, monkeypatch) -> dict[str, list[int]]:
-    """The rows of the scatters of each step that trains, as it is given to XLA.
-
-    TensorFlow lowers what has variables for a device that is there only: so it is for the CPU, in the form for a GPU.
-    """
+    """The rows of the scatters of each step that trains, as it is given to XLA: for the CPU, which alone is there."""
     take(monkeypatch, form)
     step = tf.constant(0)
     steps = {

@@ -53,13 +53,11 @@ def test_an_unknown_column_is_an_error(unknown):
             ask(unknown)
 
 
-def test_titles_of_axes_have_the_unit_and_the_better_direction():
+def test_titles_of_axes_and_which_columns_go_beside_those_of_the_generator():
+    """A title has the unit and the better direction."""
     assert axis_title("nll_test", "\n") == "NLL_test (↓ better)\nnats per token"
     assert axis_title("bleu2_guided") == "BLEU-2, guided (↑ better)"
     assert axis_title("d_eta") == "η of D's gain" and axis_title("seconds") == "seconds"
-
-
-def test_which_columns_go_beside_those_of_the_generator():
     columns = ("nll", "oracle_entropy", "d_gain", "real_bleu2", "bleu2")
     assert guided_columns(columns) == ("guide_eta", "nll_guided", "bleu2_guided")
     assert resampled_columns(columns) == ("nll_resampled", "d_gain_resampled")

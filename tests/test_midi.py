@@ -499,10 +499,7 @@ def bounded():
 
 
 def mutate(content: bytes, rng: random.Random) -> bytes:
-    """Damages a file. Half the time a few bytes get other values below 128, and what mido reads may still be whole.
-
-    Else bytes are changed, inserted, removed or repeated, numbers made extreme, the file cut.
-    """
+    """Damages a file. Half the time a few bytes get other values below 128, and what mido reads may still be whole."""
     damaged = bytearray(content)
     if rng.random() < 0.5:
         for _ in range(rng.choice((1, 2, 4))):

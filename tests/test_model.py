@@ -308,7 +308,6 @@ def test_a_d_step_updates_its_large_weights_in_place():
 
 
 def take_steps(model: SeqGAN) -> None:
-    """Two of each kind."""
     for step in range(2):
         model.mle_epoch(tf.constant([[[1, 2, 3]] * 4]))
         model.g_step(tf.constant(step))

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, cases, refusal
-from matplotlib.figure import Figure
 
 from tools import plot_curves
 from tools.plot_curves import read_run, short_names
@@ -23,13 +22,6 @@ def make(directory: Path, content: str) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "metrics.csv").write_text(content)
     return directory
-
-
-@pytest.fixture
-def pictures(monkeypatch) -> list[Figure]:
-    drawn, savefig = [], Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawn.append(figure) or savefig(figure, path))
-    return drawn
 
 
 @pytest.mark.parametrize("half", ["", "5,adv", "5,adversarial,7.", "5"])
@@ -52,7 +44,7 @@ def test_runs_are_told_apart_by_what_differs(paths, names):
     assert short_names(paths) == names
 
 
-def test_only_panels_with_data(tmp_path, pictures):
+def test_only_panels_with_data(tmp_path, drawn):
     """An oracle run has no nll_valid, and a run on text no NLL_oracle and no floor."""
     oracle, text = make(tmp_path / "a" / "eval", ORACLE), make(tmp_path / "b" / "eval", TEXT)
     for runs, labels in (
@@ -60,7 +52,7 @@ def test_only_panels_with_data(tmp_path, pictures):
         ([oracle, text, oracle], ["NLL_oracle", "NLL_test", "NLL_valid", "entropy of G"]),
     ):
         assert plot_curves.main([*map(str, runs), "-o", str(tmp_path / "x.png")]) == 0
-        panels = pictures.pop().axes
+        panels = drawn.pop().axes
         assert [panel.get_ylabel().partition(" (")[0] for panel in panels] == labels
         assert all(panel.lines and panel.get_ylabel().endswith("\nnats per token") for panel in panels)
     legend = {text.get_text() for text in panels[0].figure.legends[0].get_texts()}
@@ -73,17 +65,17 @@ def test_only_panels_with_data(tmp_path, pictures):
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_guided_generators_and_objectives_are_drawn(tmp_path, pictures):
+def test_guided_generators_and_objectives_are_drawn(tmp_path, drawn):
     rows = "0,pretrain_g,3,,0.5,,\n1,adversarial,2.5,2,0.75,0.1,0.2\n"
     names = "epoch,phase,nll_valid,nll_valid_guided,objective,kl_to_pretrained,kl_to_pretrained_guided\n"
     run = make(tmp_path / "a", names + rows)
     assert plot_curves.main([str(run), "-o", str(tmp_path / "x.png")]) == 0
-    found = [[(line.get_label(), *line.get_ydata()) for line in panel.lines[:-1]] for panel in pictures.pop().axes]
+    found = [[(line.get_label(), *line.get_ydata()) for line in panel.lines[:-1]] for panel in drawn.pop().axes]
     nlls, divergences = [("a", 3, 2.5), ("a, guided", 2)], [("a", 0.1), ("a, guided", 0.2)]
     assert found == [nlls, [("a", 0.5, 0.75)], divergences]
 
 
-def test_an_entropy_is_drawn_for_the_runs_of_its_oracle(tmp_path, pictures):
+def test_an_entropy_is_drawn_for_the_runs_of_its_oracle(tmp_path, drawn):
     """In black for seeds of one oracle; beside a text run, or of two oracles, each in its run's colour."""
     runs = {"a": ORACLE, "same": ORACLE, "other": ORACLE.replace("5.5", "4.5"), "text": TEXT}
     paths = {name: str(make(tmp_path / name, content)) for name, content in runs.items()}
@@ -91,7 +83,7 @@ def test_an_entropy_is_drawn_for_the_runs_of_its_oracle(tmp_path, pictures):
     def floors(*names: str) -> set[tuple[str, float]]:
         """Colours and values of the dashed lines in the panel of NLL_test."""
         assert plot_curves.main([*(paths[name] for name in names), "-o", str(tmp_path / "x.png")]) == 0
-        panel = next(p for p in pictures.pop().axes if p.get_ylabel().startswith("NLL_test"))
+        panel = next(p for p in drawn.pop().axes if p.get_ylabel().startswith("NLL_test"))
         dashed = [line for line in panel.lines if line.get_linestyle() == "--"]
         return {(line.get_color(), line.get_ydata()[0]) for line in dashed}
 

@@ -16,7 +16,6 @@ from conftest import ROOT, TINY, assert_same, cases, train
 from fault_injection import fitting, timeless_rows
 
 import main as program
-from model import SeqGAN
 from support import presets
 from support.config import FIELDS, SECTIONS, Config, UsageError
 from support.parser import parse
@@ -144,10 +143,6 @@ def test_the_version(capsys):
     assert stop.value.code == 0 and re.fullmatch(r"SeqGAN \d+\.\d+\.\d+, Python 3\.\S+\n", capsys.readouterr().out)
 
 
-def state_of(seqgan: SeqGAN) -> list:
-    return [*seqgan.generator.weights, *seqgan.g_pretrain_optimizer.variables]
-
-
 def test_the_pretrained_state_is_kept_and_rollouts_begin_with_it(tmp_path):
     """As long as the run, bit for bit that of pretraining alone; with a lag of 1 rollouts keep it. With a fixed set."""
     only = "--train_size 33 --total_epochs 0 --pretrain_d_epochs 0 --no-evaluate"
@@ -159,6 +154,6 @@ def test_the_pretrained_state_is_kept_and_rollouts_begin_with_it(tmp_path):
     assert found == [f"step-{step:09d}" for step in (4, 10, 14, 18)]
     alone = restore(tmp_path / "alone" / "train").seqgan
     kept, trained = (restore(tmp_path / "trained" / "train", which).seqgan for which in ("pretrained", "newest"))
-    assert_same(state_of(kept), state_of(alone))
+    assert_same(*([*each.generator.weights, *each.g_pretrain_optimizer.variables] for each in (kept, alone)))
     assert_same(trained.rollout_policy.get_weights(), alone.generator.get_weights())
     assert (trained.generator.get_weights()[0] != alone.generator.get_weights()[0]).any()

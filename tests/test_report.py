@@ -86,13 +86,6 @@ def cells(tmp_path, monkeypatch, request):
     return found
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    figures, savefig = [], Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.append(figure) or savefig(figure, path))
-    return figures
-
-
 def made(more: str = "") -> tuple[str, pd.DataFrame]:
     """The page and runs.csv of the report, `more` having been added to the table."""
     with open("hand.toml", "a") as file:

@@ -25,7 +25,6 @@ def toy(trainer, tmp_path_factory) -> Path:
 
 
 def snapshot(folder: Path) -> dict[Path, tuple[bytes, int]]:
-    """Every file's content and time of change."""
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
 
 

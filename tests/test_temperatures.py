@@ -10,20 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import (
-    BIGRAM,
-    END,
-    SIZES,
-    TINY,
-    cases,
-    evaluation_of,
-    probabilities,
-    randomise,
-    refusal,
-    shared_seqgan,
-    tiny_config,
-    train,
-)
+from conftest import BIGRAM, END, SIZES, TINY, cases, evaluation_of, probabilities, randomise, refusal, train
 
 from data.music.midi import midi_file
 from data.music.tokens import Grid
@@ -32,6 +19,8 @@ from evaluation.oracle import OracleEvaluator
 from evaluation.policy import MeasuredPolicy
 from evaluation.run import settings_of
 from generator import Tempered
+from model import build
+from support.parser import parse
 from tools import temperatures
 from tools.restored import restore
 
@@ -43,9 +32,9 @@ UNSEEN = ["--no-evaluate"]
 
 def test_the_figures_at_a_temperature():
     """By enumeration; the temperature may change between two measurements."""
-    config = tiny_config("--eval_samples", "5000")
+    config = parse([*TINY, "--eval_samples", "5000"])
     data = OracleData(config)
-    seqgan = shared_seqgan(config, data.spec)
+    seqgan = build(config, data.spec)
     randomise(seqgan.generator, seed=1)
     temperature = tf.Variable(1.0, trainable=False)
     policy = MeasuredPolicy(Tempered(seqgan.generator, temperature), 1, jit=True)
@@ -96,7 +85,6 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def as_evaluated(logdir: Path, samples: int) -> dict[str, tuple[float, float]]:
-    """The figures of a run's generator by the run's own evaluation, with other samples."""
     run = restore(logdir)
     config = dataclasses.replace(run.config, eval_samples=samples)
     return evaluation_of(config, run.data(), run.seqgan).measure(0, END, of_discriminator=False)

@@ -32,10 +32,7 @@ def after_prefixes(policy) -> tuple[np.ndarray, np.ndarray]:
 
 
 def expected_loss(scores: np.ndarray, oracle, generator) -> float:
-    """The mean over labels of the loss, every real sequence and every fake token weighed by its probability.
-
-    `scores` are s(a | y_<t) along all sequences, [n, T, V].
-    """
+    """The mean loss of s(a | y_<t), [n, T, V]: every real sequence and every fake token weighed by its probability."""
     tokens, fakes = after_prefixes(generator)
     drawn, p = tokens < 4, probabilities(oracle)
     own = np.take_along_axis(scores, np.minimum(tokens, 3)[..., None], axis=2)[..., 0]

@@ -51,10 +51,6 @@ def uniform(seed: int, *shape: int) -> tf.Tensor:
     return tf.constant(np.random.default_rng(seed).random(shape), tf.float32)
 
 
-def weights(network) -> list[np.ndarray]:
-    return [weight.numpy() for weight in network.weights]
-
-
 @ENDS
 def test_what_is_read_is_real_own_or_as_the_coins_say(end_token):
     generator = model_of(end_token=end_token).generator
@@ -102,7 +98,7 @@ def test_a_share_of_0_is_plain_maximum_likelihood_bit_for_bit(eagerly, end_token
         losses = [float(model.mle_epoch(batches, tf.constant(epoch))) for model in (plain, scheduled)]
         assert (losses[0] == losses[1]) == (epoch == 0)
         if epoch == 0:
-            assert_same(weights(plain.generator), weights(scheduled.generator))
+            assert_same(plain.generator.get_weights(), scheduled.generator.get_weights())
 
 
 def test_the_share_grows_by_the_flag_an_epoch():
@@ -154,7 +150,7 @@ def test_dropout_is_for_maximum_likelihood_alone_and_new_in_each_batch(eagerly):
     tokens = batches_of(1)[0]
     np.testing.assert_array_equal(*(model.generator.log_probs(tokens) for model in (whole, dropping)))
     np.testing.assert_array_equal(*(model.g_step(tf.constant(0)).rewards for model in (whole, dropping)))
-    assert_same(weights(whole.generator), weights(dropping.generator))
+    assert_same(whole.generator.get_weights(), dropping.generator.get_weights())
 
     def losses(model) -> list[float]:
         batches = ((1, 0), (2, 0), (1, 1))
@@ -210,14 +206,14 @@ def test_the_average_is_that_of_all_updates_each_weighted_by_the_decay_since(eag
     steps += [lambda: model.mle_step(batches_of(1)[0]), lambda: model.g_step(tf.constant(0))]
     for step in steps:
         step()
-        history.append(weights(model.generator))
+        history.append(model.generator.get_weights())
     share = 0.7 ** np.arange(len(history))[::-1]
     share /= share.sum()
-    for values, average in zip(zip(*history, strict=True), weights(model.average), strict=True):
+    for values, average in zip(zip(*history, strict=True), model.average.get_weights(), strict=True):
         np.testing.assert_allclose(average, np.tensordot(share, np.stack(values), axes=1), atol=1e-5)
-    assert any((a != w).any() for a, w in zip(weights(model.average), history[-1], strict=True))
+    assert any((a != w).any() for a, w in zip(model.average.get_weights(), history[-1], strict=True))
     model.adopt_average()
-    assert_same(weights(model.average), weights(model.generator))
+    assert_same(model.average.get_weights(), model.generator.get_weights())
 
 
 def test_evaluation_samples_and_the_discriminator_use_the_average_and_policy_updates_do_not(eagerly):
@@ -241,7 +237,7 @@ def test_an_mle_step_is_an_update_by_an_optimizer_of_its_own(eagerly):
     model, other = model_of("--mle_steps", "1", "--g_lr", "0.02"), model_of("--g_pretrain_lr", "0.02")
     losses = [float(model.mle_step(batches_of(1)[0])), float(other.mle_epoch(batches_of(1)))]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
-    for mine, theirs in zip(weights(model.generator), weights(other.generator), strict=True):
+    for mine, theirs in zip(model.generator.get_weights(), other.generator.get_weights(), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-5)
     assert (int(model.mle_optimizer.iterations), int(model.g_pretrain_optimizer.iterations)) == (1, 0)
 

@@ -204,10 +204,7 @@ def test_without_a_length_the_metre_tells_it(metre, length):
 
 
 def test_folders_of_abc_are_read_and_moved_to_one_key_or_twelve(tmp_path, monkeypatch):
-    """Each tune of a file on its own, without the text between; by signatures, or the keys that they seem to have.
-
-    What differs in its key alone is in one split. Held-out tunes are as they are where training has all keys.
-    """
+    """By signatures, or the keys that they seem to have. What differs in its key alone is in one split."""
     in_g, in_a = "DEFG ABcd edcB AGFE", "EFGA Bcde fedc BAGF"
     header = "%abc-2.1\nL:1/4\n\n"
     (tmp_path / "a.abc").write_text(
