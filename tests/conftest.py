@@ -2,16 +2,12 @@
 
 TensorFlow takes seconds to trace a model's steps, however small, and XLA some 20 more to compile them. So:
 
-- `SIZES` has `--no-jit`; a test of what is compiled adds `--jit`;
+- `SIZES` has `--no-jit`; a test of what is compiled adds `--jit`. The fixture `eagerly` compiles nothing at all;
 - `train(argv)` is `main.main(argv)`, but runs of one shape (of the same flags, lengths and directories aside) share
-  their data, networks and what measures them, which begin each run as they were made. What has no effect of the TINY
-  or SIZES that the command line begins with is left out;
-- the fixture `eagerly` compiles nothing at all, for tests that take few steps of tiny networks;
+  their data, networks and what measures them, which begin each run as they were made;
 - `shared_seqgan(config, spec)` is `model.build(config, spec)`, shared in the same way: not for two models at once;
 - what XLA has compiled is kept for the session in a folder that all its processes share. Not where numbers of threads
-  are compared, as TensorFlow's cache takes no note of them;
-- XLA leaves out the passes of its backend that make a program fast and its compilation twice as long, unless there is
-  an XLA_FLAGS in the environment.
+  are compared, as TensorFlow's cache takes no note of them. Passes that make a program fast are left out.
 """
 
 import atexit
@@ -25,10 +21,8 @@ if "TF_XLA_FLAGS" not in os.environ:  # set by the first process, before its Ten
     COMPILED = tempfile.mkdtemp(prefix="compiled-")
     os.environ["TF_XLA_FLAGS"] = f"--tf_xla_persistent_cache_directory={COMPILED}"
     atexit.register(shutil.rmtree, COMPILED, ignore_errors=True)
-QUICK_XLA = (
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-)
-os.environ.setdefault("XLA_FLAGS", QUICK_XLA)
+XLA = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+os.environ.setdefault("XLA_FLAGS", XLA)
 
 import support.quiet  # noqa: F401 - before TensorFlow
 
@@ -90,6 +84,26 @@ LENGTHS = ("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs")
 SHARED = 5  # models of different shapes that are kept, as each takes memory
 TRACED = 60  # custom gradients, about as many as three models have
 KEPT: dict[tuple, tuple[SeqGAN, list[tuple[tf.Variable, np.ndarray]]]] = {}  # with all variables and their first values
+
+
+def cases(names: str, *values: Any, **more: Any) -> pytest.MarkDecorator:
+    """`pytest.mark.parametrize(names, values)`, its values being arguments."""
+    return pytest.mark.parametrize(names, values, **more)
+
+
+def refusal(capsys: Any, main: Callable, *given: Any, status: int = 2, alone: bool = True, **more: Any) -> str:
+    """The line with which `main(*given, **more)` ends; with `alone` the only one, of a tool also on stdout."""
+    capsys.readouterr()
+    try:
+        ended = main(*given, **more)
+    except SystemExit as stop:
+        ended = stop.code
+    out, err = (text if isinstance(text, str) else text.decode() for text in capsys.readouterr())
+    (*others, line), (room, _, name) = err.splitlines(), main.__module__.rpartition(".")
+    begins = line.startswith((f"{name}.py: error: ", f"{name}: error: ")) if room else ": error: " in line
+    assert ended == status and begins and err.count(": error: ") == 1, (ended, err)
+    assert not alone or not others and not (room and out), (out, err)
+    return line + "\n"
 
 
 def read_tokens(path, frame_seconds: float = 0.4, frame_beats: float = 0.0, onsets: bool = False) -> np.ndarray:
@@ -170,11 +184,8 @@ def train(argv: Sequence[str], makers: program.Makers | None = None) -> int:
 
 
 def shared_seqgan(config: Config, spec: TokenSpec, sources: dict | None = None, **given: Any) -> SeqGAN:
-    """What `model.build` makes of these arguments, with what was compiled for them before; see above.
-
-    One with an objective that decodes by its data, or that reads batches of it, is made afresh.
-    """
-    objective = given.get("objective")
+    """What `model.build` makes of these arguments, with what was compiled before; see above."""
+    objective = given.get("objective")  # one that decodes by its data, or reads batches of it, is made afresh
     if config.g_update == "distil" or (objective and objective.decode.__func__ is not Dataset.decode):
         return build(config, spec, sources, **given)
     used = {"references": config.reward == "bleu", "validation": config.trains_discriminator}
@@ -275,6 +286,16 @@ def evaluation_of(config: Config, data: Dataset, seqgan: SeqGAN, **more: Any) ->
     """What a run of these flags measures its networks with."""
     measures = measures_of(config, seqgan)
     return Evaluation(evaluator_of(data, settings_of(config)), measures, guidance=seqgan.guidance, **more)
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list:
+    """The figures that Matplotlib draws."""
+    from matplotlib.figure import Figure
+
+    figures, savefig = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.append(figure) or savefig(figure, path))
+    return figures
 
 
 @pytest.fixture(scope="session")

@@ -75,15 +75,11 @@ class Trainer:
         self._outputs = Path(tempfile.mkdtemp())
 
     def run(self, argv: list[str], **job: Any) -> Ended:
-        """Runs main.main(argv) in a process of its own and waits for its end.
+        """Runs main.main(argv) in a process of its own, with the working directory `cwd`, and waits for its end.
 
-        Args:
-            argv: the flags.
-            **job: `toy=True`: a model without tensors to speak of; with `valid=True` its epoch 4 is the best.
-                `eager=True`: the real model, its steps not traced, which takes longer than these few steps themselves.
-                `send=[(seconds, signal), ...]`: signals, each so long after the one before, if it still runs. `at=n,
-                action="SIGKILL"`, or another: what happens at the n-th call that changes a file, see `Fault`.
-                `cwd=folder`: the working directory.
+        `toy=True`: a model without tensors to speak of; with `valid=True` its epoch 4 is the best. `eager=True`: the
+        real model, its steps not traced. `send=[(seconds, signal), ...]`: signals, each so long after the one before.
+        `at=n, action="SIGKILL"`, or another: what happens at the n-th call that changes a file, see `Fault`.
         """
         job |= {"argv": argv, "outputs": str(self._outputs)}
         self._server.stdin.write(json.dumps(job) + "\n")
@@ -97,9 +93,6 @@ class Trainer:
         self._server.stdin.close()
         self._server.wait()
         shutil.rmtree(self._outputs)
-
-
-# ---- in the forking parent and its children
 
 
 def serve() -> int:
@@ -217,34 +210,36 @@ class Fault:
             raise OSError(number, os.strerror(number))
 
 
-# ---- what a run leaves
-
-
 def timeless_rows(directory: Path) -> list[dict[str, str]]:
     """The rows of metrics.csv without the time they took."""
     with open(directory / "metrics.csv", newline="", encoding="utf-8") as file:
         return [{name: value for name, value in row.items() if name not in CLOCKS} for row in csv.DictReader(file)]
 
 
+def events_of(directory: Path) -> Any:
+    """What TensorBoard reads of a directory's event files."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(directory), size_guidance={"tensors": 0})
+    events.Reload()
+    return events
+
+
 def outcome(folder: Path) -> dict[str, Any]:
     """All that a run in `folder` leaves but times: events, metrics.csv, the newest and the best weights."""
     import tensorflow as tf
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     left: dict[str, Any] = {}
     for kind in ("train", "eval"):
         directory = folder / kind
-        events = EventAccumulator(str(directory), size_guidance={"tensors": 0})
-        events.Reload()
+        events = events_of(directory)
         for tag in events.Tags()["tensors"]:
             if tag.endswith(CLOCKS[1]):
                 continue  # each process has its own
             # The hyper-parameters hold the directories' names.
             timeless = not tag.endswith((CLOCKS[0], CLOCKS[2])) and "hparams" not in tag
-            left[f"{kind} {tag}"] = [
-                (e.step, e.tensor_proto.SerializeToString(deterministic=True) if timeless else b"")
-                for e in events.Tensors(tag)
-            ]
+            kept = [(event.step, event.tensor_proto) for event in events.Tensors(tag)]
+            left[f"{kind} {tag}"] = [(n, timeless and it.SerializeToString(deterministic=True)) for n, it in kept]
         left[f"{kind} metrics.csv"] = timeless_rows(directory)
         left[f"{kind} event files"] = len(list(directory.glob("*.tfevents.*")))
     newest = max((folder / "train" / "checkpoints").glob("step-*"))
@@ -264,19 +259,10 @@ def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
 
 
-# ---- campaigns
-
-
 def kill_at_random(
     trainer: Trainer, folder: Path, kills: int, seed: int, number: int = signal.SIGKILL, toy: bool = False
 ) -> int:
-    """Sends signal `number` to trainings at random moments until `kills` have hit, resuming them.
-
-    AssertionError where an outcome differs.
-
-    Returns:
-        how many runs these were.
-    """
+    """Sends signal `number` to trainings at random moments until `kills` have hit; returns how many runs these were."""
     folder.mkdir(parents=True, exist_ok=True)
     # Real runs are taken step by step, which is slow where D learns much. Toys are asked what it knows.
     more = [] if toy else shlex.split("--d_eval_samples 0 --d_steps 1 --d_epochs 1")
@@ -299,14 +285,9 @@ def kill_at_random(
 
 
 def fault_at_each_call(trainer: Trainer, folder: Path, *actions: str, first: int = 1, stride: int = 1) -> int:
-    """Has one of `actions`, in turn, happen at calls of a toy run that change a file, and resumes.
+    """Has one of `actions`, in turn, happen at calls of a toy run that change a file, and resumes; returns how many.
 
     These are each `first`-th of the calls in which the directories become the run's, then each `stride`-th.
-
-    AssertionError where it is not one clear line, or an outcome differs.
-
-    Returns:
-        how many faults there were.
     """
     folder.mkdir(parents=True, exist_ok=True)
     whole = trainer.run(flags(folder / "whole"), toy=True)

@@ -29,7 +29,6 @@ class Counter:
 
 
 def steps(folder: Path) -> list[int]:
-    """Of the checkpoints in a folder, in which there is nothing else."""
     return [int(path.name.removeprefix("step-")) for path in sorted(folder.iterdir())]
 
 
@@ -201,9 +200,6 @@ def test_all_are_removed_and_nothing_else(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["step-by-step.txt"] and not counter.checkpoints.restore()
 
 
-# ---- logs
-
-
 def log_of(folder: Path, position: dict | None = None, columns: tuple[str, ...] = ("a",)) -> RunLog:
     return RunLog(folder, columns, position or {}, "g")
 
@@ -215,8 +211,10 @@ def events(folder: Path) -> list[tuple[str, int]]:
 
 
 def test_a_log_reopened_at_a_position_forgets_what_followed(tmp_path):
+    """Rows can be read while the run goes on."""
     log = log_of(tmp_path)
     log.row(0, "p", {"a": 1.0})
+    assert "0,p,1.0" in (tmp_path / METRICS).read_text() and events(tmp_path) == [("g/a", 0)]
     position = log.position()
     for epoch in (1, 2):
         log.row(epoch, "p", {"a": 0.5})
@@ -249,15 +247,7 @@ def test_a_log_says_which_figures_it_has_no_column_for(tmp_path, capsys):
     assert f"{tmp_path / METRICS}: has no column for b, which" in capsys.readouterr().err
 
 
-def test_rows_can_be_read_while_the_run_goes_on(tmp_path):
-    log = log_of(tmp_path)
-    log.row(3, "p", {"a": 1.0})
-    assert "3,p,1.0" in (tmp_path / METRICS).read_text() and events(tmp_path) == [("g/a", 3)]
-    log.close()
-
-
 def test_a_full_disk_is_an_error_that_names_the_directory(tmp_path):
-    """/dev/full takes nothing."""
     log = log_of(tmp_path)
     log.close()
     log._event_file = open("/dev/full", "ab")

@@ -10,7 +10,7 @@ from textwrap import dedent
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, cases
 
 import main as program
 from evaluation.metrics import METRICS, Metric
@@ -42,13 +42,11 @@ def train(section: str, folder: Path, *flags: str) -> dict[str, list[dict[str, s
 
 
 def column(rows: list[dict[str, str]], name: str) -> list[float]:
-    """The numbers of a column, without empty cells."""
     return [float(row[name]) for row in rows if row[name]]
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """The working directory, an empty one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -64,9 +62,10 @@ def test_a_discriminator(folder):
     assert read_flags(shlex.split("--discriminator pairs.py:Pairs")).d_lr == 0.001
 
 
-@pytest.mark.parametrize(
-    ("section", "kind", "name", "flags"),
-    [("A reward", "train", "g_reward", ["--no-evaluate"]), ("An objective", "eval", "objective", MEASURED)],
+@cases(
+    "section, kind, name, flags",
+    ("A reward", "train", "g_reward", ["--no-evaluate"]),
+    ("An objective", "eval", "objective", MEASURED),
 )
 def test_a_score(section, kind, name, flags, folder):
     """The policy gradient raises it, without a discriminator."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -42,7 +43,6 @@ def test_another_process_finds_what_was_compiled(kept, tmp_path):
     """And compiles anew what a power cut has left empty."""
 
     def compiled() -> tuple[list[float], dict]:
-        """What a process computes that compiles two programs; the files that are kept, and when they changed."""
         inherited = {name: value for name, value in os.environ.items() if name != "TF_XLA_FLAGS"}
         done = subprocess.run([sys.executable, "-c", PROGRAM], env=inherited, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -59,16 +59,12 @@ def test_another_process_finds_what_was_compiled(kept, tmp_path):
     assert {f"={path.parent} " in kept() for path in before} == {True}
 
 
-def test_each_number_of_threads_has_programs_of_its_own(kept, tmp_path):
-    assert kept(1) == kept(1) != kept(2)
-    assert len(list((tmp_path / "seqgan").iterdir())) == 2
-
-
-def test_a_directory_that_cannot_be_used_is_no_error(kept, tmp_path):
-    (tmp_path / "seqgan").write_text("a file\n")
-    assert kept(given="--other") == "--other" and (tmp_path / "seqgan").read_text() == "a file\n"
-
-
-def test_the_users_own_directory_is_taken(kept, tmp_path):
+def test_where_programs_are_kept(kept, tmp_path):
+    """Each number of threads has its own; the user's own directory is taken, and one that can't be used is no error."""
     own = f"--tf_xla_persistent_cache_directory={tmp_path / 'own'}"
     assert kept(given=own) == own and not (tmp_path / "seqgan").exists()
+    assert kept(1) == kept(1) != kept(2)
+    assert len(list((tmp_path / "seqgan").iterdir())) == 2
+    shutil.rmtree(tmp_path / "seqgan")
+    (tmp_path / "seqgan").write_text("a file\n")
+    assert kept(given="--other") == "--other" and (tmp_path / "seqgan").read_text() == "a file\n"

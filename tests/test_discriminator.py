@@ -27,10 +27,7 @@ def layer(values: np.ndarray, dense) -> np.ndarray:
 
 
 def activations(network, tokens: np.ndarray, length: int) -> list[np.ndarray]:
-    """What each filter makes of each window that counts, by hand: [windows, filters] a width.
-
-    A filter wider than the sequence looks at it once, with zeros behind it.
-    """
+    """What each filter makes of each window, [windows, filters] a width; one too wide sees zeros behind the tokens."""
     embedded = np.zeros([5, 4])
     embedded[:length] = network.embedding.embeddings.numpy()[tokens[:length]]
     found = []
@@ -79,7 +76,6 @@ def test_the_network_is_that_of_the_equations(lengths, kind):
 
 
 def with_tables(worth: list[bool]) -> type[ConvolutionalDiscriminator]:
-    """A kind that has tables for these widths."""
 
     class Decided(ConvolutionalDiscriminator):
         def worth_a_table(self, sequences: int) -> list[bool]:

@@ -9,7 +9,6 @@ from test_generator import chi_square
 from data.oracle import OracleData
 from discriminator import Discriminator, Options
 from evaluation.discriminator import MeasuredDiscriminator
-from evaluation.metrics import METRICS, Metric
 from generator import TokenSpec
 from model import build
 from support.parser import parse
@@ -29,7 +28,6 @@ class World:
         self.p, self.g = (found / found.sum() for found in map(probabilities, (self.data.oracle, self.model.generator)))
 
     def of_discriminator(self, epoch: int, beside=None, discriminator: Discriminator | None = None):
-        """The figures of the model's discriminator, or of another one."""
         measured = self.evaluation.discriminator
         if discriminator:
             measured = MeasuredDiscriminator(discriminator, self.evaluation.policy)
@@ -73,8 +71,6 @@ def test_the_figures_of_the_guided_policy_are_those_of_its_distribution():
 
 
 class Optimal(Discriminator):
-    """Knows both distributions."""
-
     def __init__(self, oracle, generator):
         super().__init__(TokenSpec(4, 3), Options())
         self.both = (oracle, generator)  # a tuple, whose networks are not its own
@@ -189,14 +185,3 @@ def test_measuring_twice_gives_the_same_and_changes_nothing(words):
     np.testing.assert_equal(again, first)
     assert kept() == before and len(before) > 40
     assert ("guide_eta" in first) == bool(guidance) and set(first) <= set(world.evaluation.columns)
-
-
-def test_a_metric_of_ones_own_is_a_column_and_one_that_is_unknown_an_error(monkeypatch, eagerly):
-    world = World()
-    own = Metric("twos", "twos", "Share of tokens that are 2.", of=lambda rows, data: (rows == 2).mean(axis=1))
-    monkeypatch.setitem(METRICS, "twos", own)
-    evaluation = evaluation_of(world.config, world.data, world.model)
-    assert "twos" in evaluation.columns
-    found = evaluation.measure(0, NOW, of_discriminator=False)["twos"]
-    twos = (all_sequences(4, 3) == 2).mean(axis=1)
-    assert abs(found[0] - world.g @ twos) < 4 * found[1]

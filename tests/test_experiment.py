@@ -3,7 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, cases
 
 from runs.directories import CHECKPOINTS
 from support.config import FIELDS, UsageError
@@ -38,7 +38,6 @@ def table(tmp_path, text=GOOD, name="table.toml"):
 
 
 def places(tmp_path, text=GOOD, **selected) -> dict[str, Cell]:
-    """The cells of a table by the ends of their directories."""
     cells = read(table(tmp_path, text)).cells(tmp_path, **selected)
     return {str(cell.directory.relative_to(tmp_path / "table")): cell for cell in cells}
 
@@ -72,20 +71,15 @@ def test_methods_that_differ_after_pretraining_share_it(tmp_path):
     assert read_flags(cells["baseline/2"].argv).pretrained == str(source.log_dir)
 
 
-def test_methods_that_are_evaluated_at_other_epochs_pretrain_by_themselves(tmp_path):
-    """Their curves of pretraining have other points."""
+def test_a_method_that_only_pretrains_is_the_source_of_the_others(tmp_path):
+    """Not of those that are evaluated at other epochs, whose curves of pretraining have other points."""
     text = GOOD.replace("--baseline batch", "--baseline batch --eval_every 7")
     assert all(cell.source is None for cell in places(tmp_path, text).values())
-
-
-def test_a_method_that_only_pretrains_is_the_source_of_the_others(tmp_path):
     cells = places(tmp_path, GOOD.replace("--pretrain_g_epochs 20", "--pretrain_g_epochs 10"))
     assert cells["seqgan/1"].source == cells["mle/1"] and cells["baseline/2"].source == cells["mle/2"]
     assert cells["mle/1"].source is None and cells["baseline/3"].source is None  # MLE has no such seed
     assert not any(place.startswith("pretrained") for place in cells)
-
-
-def test_a_discriminator_that_guides_starts_from_the_pretraining_alone(tmp_path):
+    # A discriminator that guides starts from the pretraining alone.
     text = 'seeds = [1]\nflags = "--seq_len 10 --pretrain_g_epochs 2 --total_epochs 0"\n'
     text += '[[methods]]\nname = "guided"\nflags = "--discriminator bigram"\n[[methods]]\nname = "mle"\n'
     cells = places(tmp_path, text)
@@ -136,8 +130,7 @@ def test_the_tables_here_can_be_run(path, tmp_path):
 
 BASELINE = "--baseline batch"
 BAD = [
-    ("seeds = [1, 2]", "seeds = ", "line 3"),
-    ("title", "titel", "titel is not among title, seeds"),
+    *(("seeds = [1, 2]", "seeds = ", "line 3"), ("title", "titel", "titel is not among title, seeds")),
     ('"A table"', "3", "title is 3, no str"),
     *(("[1, 2]", seeds, f"method mle: seeds is {seeds}") for seeds in ("[]", "[1, 1]", "[-1]", "['1']")),
     ("[2, 3]", "[true]", "method baseline: seeds is [True]"),
@@ -174,13 +167,11 @@ def test_a_bad_table_is_one_line_with_the_method(tmp_path, before, after, why):
     assert why in message and "table.toml" in message and "\n" not in message, message
 
 
-def test_a_byte_order_mark_is_no_part_of_a_table(tmp_path):
+def test_a_file_that_is_no_table(tmp_path):
+    """A byte order mark is no part of one."""
     path = table(tmp_path)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert read(path).title == "A table"
-
-
-def test_a_file_that_is_no_table(tmp_path):
     with pytest.raises(OSError, match="absent"):
         read(tmp_path / "absent.toml")
     (tmp_path / "bytes.toml").write_bytes(b"title = '\xff'")

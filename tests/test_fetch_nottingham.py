@@ -18,7 +18,7 @@ from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, cases, refusal
 
 from data.fetch_nottingham import SHA256, URLS, count_tunes, main
 
@@ -45,7 +45,6 @@ EXPECTED = hashlib.sha256(b"".join(f"{name} 4\nMThd".encode() for name in NAMES)
 
 @pytest.fixture
 def dest(tmp_path, monkeypatch) -> Path:
-    """A place for the tunes, with no zip named."""
     monkeypatch.delenv("NOTTINGHAM_ZIP", raising=False)
     (tmp_path / "data").mkdir()
     return tmp_path / "data" / "Nottingham"
@@ -88,10 +87,7 @@ def failure(dest: Path, capsys, urls=NOWHERE) -> str:
     """The one line that a run which must fail prints; nothing may be left in the way of the next run."""
     kept = dest.with_name("Nottingham.zip")
     there = kept.exists()
-    with pytest.raises(SystemExit, match="2"):
-        run(dest, urls)
-    out, err = capsys.readouterr()
-    assert out == "" and err.startswith("fetch_nottingham: error: ") and err.endswith("\n") and err.count("\n") == 1
+    err = refusal(capsys, main, ["--dest", str(dest)], urls, EXPECTED)
     assert list(dest.parent.iterdir()) == [kept] * there
     return err
 
@@ -155,9 +151,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(dest, named_zip, capsy
     named_zip(GOOD)
     (dest / "train").mkdir(parents=True)
     (dest / "train" / "my.mid").write_bytes(b"mine")
-    with pytest.raises(SystemExit, match="2"):
-        run(dest)
-    assert f"{dest}: is there but" in capsys.readouterr().err
+    assert f"{dest}: is there but" in refusal(capsys, run, dest, alone=False)
     assert (dest / "train" / "my.mid").read_bytes() == b"mine"
 
 
@@ -177,11 +171,9 @@ def test_a_run_that_finishes_second_accepts_the_first(dest, named_zip, monkeypat
     assert count_tunes(dest) == dict.fromkeys(COUNTS, 1) and list(dest.parent.iterdir()) == [dest]
 
 
-# --- the download
-
-
 def test_addresses_are_tried_in_turn_until_one_has_the_set(dest, served, capsys):
-    """Where none has it, a line says why and what to do by hand."""
+    """Where none has it, a line says why and what to do by hand. Nothing is downloaded unencrypted."""
+    assert len(URLS) > 1 and all(url.startswith("https://") for url in URLS)
     folder, urls = served
     pages = {"b": b"<html>", "c": GOOD[: len(GOOD) // 2], "d": zip_bytes(counts={"train": 1, "valid": 1})}
     for name, content in (pages | {"e": zip_bytes(content=b"other")}).items():
@@ -196,10 +188,6 @@ def test_addresses_are_tried_in_turn_until_one_has_the_set(dest, served, capsys)
     assert dest.with_name("Nottingham.zip").read_bytes() == GOOD
     assert sorted(path.name for path in dest.parent.iterdir()) == ["Nottingham", "Nottingham.zip"]
     assert capsys.readouterr().err == ""
-
-
-def test_nothing_is_downloaded_unencrypted():
-    assert len(URLS) > 1 and all(url.startswith("https://") for url in URLS)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
@@ -225,9 +213,6 @@ sys.exit(fetch_nottingham.main(["--dest", {str(dest)!r}], {urls!r}, {EXPECTED!r}
     assert run(dest, urls) == 0 and count_tunes(dest) == COUNTS
 
 
-# --- bad zips
-
-
 def link(name: str) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name)
     entry.create_system, entry.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
@@ -247,14 +232,12 @@ def test_no_entry_leaves_the_folder(dest, named_zip, tmp_path):
 HONEST = zip_bytes([("Nottingham/train/zeros.mid", bytes(60 << 20))])
 
 
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (zip_bytes([("Elsewhere/train/tune_0.mid", b"x")]), "File exists"),
-        *((zip_bytes(counts=COUNTS | {split: 0}), f"has no MIDI files in {split}") for split in COUNTS),
-        (zip_bytes([("Nottingham/train/zeros.mid", bytes(65 << 20))]), "more than 67108864 bytes in it"),
-        (HONEST.replace((60 << 20).to_bytes(4, "little"), (4).to_bytes(4, "little")), "cannot be unpacked"),
-    ],
+@cases(
+    "content, why",
+    (zip_bytes([("Elsewhere/train/tune_0.mid", b"x")]), "File exists"),
+    *((zip_bytes(counts=COUNTS | {split: 0}), f"has no MIDI files in {split}") for split in COUNTS),
+    (zip_bytes([("Nottingham/train/zeros.mid", bytes(65 << 20))]), "more than 67108864 bytes in it"),
+    (HONEST.replace((60 << 20).to_bytes(4, "little"), (4).to_bytes(4, "little")), "cannot be unpacked"),
     ids=["twice", *COUNTS, "bomb", "bomb that declares 4 bytes"],
 )
 def test_what_is_not_such_a_zip_is_refused(dest, named_zip, capsys, content, why):

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
-from conftest import all_sequences, index_of, probabilities, random_generator, randomise
+from conftest import all_sequences, cases, index_of, probabilities, random_generator, randomise
+from scipy.special import expit as sigmoid
 
 import generator as policies
 from generator import Averaged, Excluding, Generator, Policy, PolicyWrapper, State, Tempered, chosen_log_probs
@@ -22,10 +23,6 @@ def chi_square(counts: np.ndarray, probs: np.ndarray) -> float:
     keep = expected > 0
     assert observed[~keep].sum() == 0
     return scipy.stats.chisquare(observed[keep], expected[keep]).pvalue
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def test_the_policy_is_the_lstm_of_the_equations():
@@ -73,9 +70,9 @@ def test_a_shorter_sequence_is_as_likely_as_its_tokens(end_token):
         np.testing.assert_array_equal(padded.mask(tf.constant([row])), [[1] * length + [0] * (5 - length)])
 
 
-@pytest.mark.parametrize(
-    ("jit", "start_token", "end_token"),
-    [(False, 0, None), (True, 2, None), (False, 4, None), (True, 5, 3), (False, 5, 0), (False, 2, 1)],
+@cases(
+    "jit, start_token, end_token",
+    *((False, 0, None), (True, 2, None), (False, 4, None), (True, 5, 3), (False, 5, 0), (False, 2, 1)),
 )
 def test_sampled_frequencies_match_probabilities(jit, start_token, end_token):
     generator = Generator(4, 3, 3, 5, seed=0, stddev=1.0, start_token=start_token, end_token=end_token)
@@ -94,9 +91,9 @@ def drawn_by(policy: Policy, jit: bool = False, probs: np.ndarray | None = None,
     return chi_square(np.bincount(places, minlength=len(probs)), probs)
 
 
-@pytest.mark.parametrize(
-    ("prefix", "end_token"),
-    [([2, -1, -1], None), ([-1, 3, -1], None), ([-1, -1, 0], None), ([2, -1, -1], 1), ([0, 3, -1], 1)],
+@cases(
+    "prefix, end_token",
+    *(([2, -1, -1], None), ([-1, 3, -1], None), ([-1, -1, 0], None), ([2, -1, -1], 1), ([0, 3, -1], 1)),
 )
 def test_a_prefix_is_kept_and_the_rest_follows_it(prefix, end_token):
     """Each free token has its distribution after those before it, drawn or given."""
@@ -210,9 +207,6 @@ def test_chosen_log_probs_and_their_gradient_are_those_of_log_softmax(jit):
     ours = tf.function(lambda: with_gradient(chosen_log_probs), jit_compile=jit)()
     for mine, theirs in zip(ours, with_gradient(plain), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
-
-
-def test_log_probs_of_extreme_logits_are_finite():
     projection = tf.constant([[1e4, -1e4, 0.0], [0.0, 0.0, 0.0]])
     values = chosen_log_probs(tf.constant([[1.0], [1.0]]), projection, tf.constant([0, 1]))
     np.testing.assert_allclose(values, [0.0, -2e4], atol=1e-3)
@@ -243,9 +237,7 @@ def test_draws_invert_the_distribution_function_in_block_order(jit):
     np.testing.assert_array_equal(draws[:, 0], np.tile(np.arange(vocab_size), 2))
 
 
-@pytest.mark.parametrize(
-    ("vocab_size", "jit"), [(2, True), (2, False), (3, False), (7, True), (100, False), (5000, True), (5000, False)]
-)
+@cases("vocab_size, jit", (2, True), (2, False), (3, False), (7, True), (100, False), (5000, True), (5000, False))
 def test_extreme_numbers_draw_tokens_that_have_mass(jit, vocab_size):
     rng = np.random.default_rng(vocab_size)
     for scale in (0.0, 1.0, 100.0, 1e4):  # ties, ordinary, and logits far beyond what exp can hold

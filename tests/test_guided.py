@@ -10,6 +10,7 @@ from conftest import (
     SIZES,
     all_sequences,
     assert_same,
+    cases,
     fitting,
     index_of,
     probabilities,
@@ -19,7 +20,7 @@ from conftest import (
 )
 from fault_injection import timeless_rows
 from test_generator import chi_square
-from test_model import applied, assert_same_gradient
+from test_model import ENDS, applied, assert_same_gradient
 from test_reward import exact_gradient
 
 from discriminator import Options
@@ -31,9 +32,9 @@ from reward import discriminator as opinion
 from runs.schedule import Schedule
 from support.parser import parse
 from support.seeds import Purpose, key
+from tools import sample
 from tools.restored import restore
 
-ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
 LINES = "ab\na\nbab\nba\nabb\n"
 
 
@@ -42,7 +43,6 @@ def rows_of(end_token: int | None = None) -> np.ndarray:
 
 
 def model_of(*more: str, end_token: int | None = None) -> SeqGAN:
-    """V = 4, T = 3, networks far from uniform."""
     model = build(
         parse(fitting([*BIGRAM, *more])), TokenSpec(4, 3, 0, end_token), validation=lambda: rows_of(end_token)
     )
@@ -176,16 +176,14 @@ def test_with_rollouts_the_expected_update_follows_the_exact_gradient(flags, end
 
 
 def test_a_run_shows_what_guidance_changes_and_the_tool_draws_from_it(tmp_path, capsys):
-    folders = ["--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval")]
-    words = "--total_epochs 0 --d_lr 0.3 --pretrain_d_epochs 20 --guide_eta 2"
-    assert train([*BIGRAM, *words.split(), *folders]) == 0
+    words = f"--log_dir {tmp_path}/train --eval_log_dir {tmp_path}/eval"
+    words += " --total_epochs 0 --d_lr 0.3 --pretrain_d_epochs 20 --guide_eta 2"
+    assert train([*BIGRAM, *words.split()]) == 0
     out = capsys.readouterr().out
     assert "guided" in out and "nll_test_guided" in out
     rows = timeless_rows(tmp_path / "eval")
     assert not rows[0]["nll_guided"] and float(rows[-1]["nll_guided"]) > 0 and float(rows[-1]["guide_eta"]) == 2
     assert abs(float(rows[-1]["nll_test_guided"]) - float(rows[-1]["nll_test"])) > 0.01
-    from tools import sample
-
     restored = restore(tmp_path / "train").seqgan
     wanted = [probabilities(policy) for policy in (restored.generator, restored.guidance.guided)]
     for flags, policy in (([], 0), (["--guide"], 1)):
@@ -195,13 +193,11 @@ def test_a_run_shows_what_guidance_changes_and_the_tool_draws_from_it(tmp_path, 
         assert chi_square(counts, wanted[policy]) > 1e-3 and chi_square(counts, wanted[1 - policy]) < 1e-6
 
 
-@pytest.mark.parametrize(
+@cases(
     "update",
-    [
-        "--g_update fold --d_steps 2 --total_epochs 2 --pretrain_g_epochs 2",
-        "--g_update expected --reward log_odds --kl_weight 1 --baseline prefix --total_epochs 2",
-        "--g_update distil --d_steps 2 --total_epochs 2 --g_dropout_keep_prob 0.5",
-    ],
+    "--g_update fold --d_steps 2 --total_epochs 2 --pretrain_g_epochs 2",
+    "--g_update expected --reward log_odds --kl_weight 1 --baseline prefix --total_epochs 2",
+    "--g_update distil --d_steps 2 --total_epochs 2 --g_dropout_keep_prob 0.5",
     ids=["fold", "expected", "distil"],
 )
 def test_a_resumed_run_is_bitwise_the_same(tmp_path, eagerly, update):
@@ -217,14 +213,12 @@ def test_eta_is_chosen_once_when_the_discriminators_training_ends(tmp_path, eage
     assert len({float(restore(tmp_path / "kept", step).seqgan.guidance.eta.numpy()) for step in (6, 7, 8)}) == 1
     for name, more in (("seen", ["--eval_log_dir", str(tmp_path / "eval")]), ("unseen", ["--no-evaluate"])):
         assert train([*BIGRAM, *words.split(), "--log_dir", str(tmp_path / name), *more]) == 0
-    etas = [
-        [float(restore(tmp_path / name, which).seqgan.guidance.eta.numpy()) for which in ("pretrained", 6, 8, 10)]
-        for name in ("seen", "unseen")
-    ]
+    runs = [[restore(tmp_path / name, which) for which in ("pretrained", 6, 8, 10)] for name in ("seen", "unseen")]
+    etas = [[float(run.seqgan.guidance.eta.numpy()) for run in each] for each in runs]
     assert etas[0] == etas[1] and etas[0][0] == 1.0 and len(set(etas[0])) == 4, etas
     measured = [float(row["guide_eta"]) for row in timeless_rows(tmp_path / "eval") if row["guide_eta"]]
     assert measured == pytest.approx(etas[0][1:])
-    assert not restore(tmp_path / "seen", "pretrained").guided() and restore(tmp_path / "seen", 6).guided()
+    assert not runs[0][0].guided() and runs[0][1].guided()
 
 
 def test_an_empty_validation_set_is_named(tmp_path, capsys, eagerly):

@@ -16,19 +16,16 @@ def checkpoints(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "train" / "checkpoints").glob("step-*"))
 
 
-def test_killed_at_random_moments(trainer, tmp_path):
+def test_killed_or_signalled_at_random_moments(trainer, tmp_path):
     assert kill_at_random(trainer, tmp_path, KILLS, seed=1) >= 1
+    for number in (signal.SIGTERM, signal.SIGINT):
+        kill_at_random(trainer, tmp_path / str(number), 6, seed=2, number=number, toy=True)
 
 
 @pytest.mark.parametrize(("actions", "first", "stride"), [(["SIGKILL"], 2, 23), (["ENOSPC", "EROFS"], 3, 29)])
 def test_killed_or_refused_at_each_call_that_changes_a_file(trainer, tmp_path, actions, first, stride):
     strides = {"first": 1, "stride": 1} if THOROUGH else {"first": first, "stride": stride}
     assert fault_at_each_call(trainer, tmp_path, *actions, **strides) >= 20
-
-
-def test_signalled_at_random_moments(trainer, tmp_path):
-    for number in (signal.SIGTERM, signal.SIGINT):
-        kill_at_random(trainer, tmp_path / str(number), 6, seed=2, number=number, toy=True)
 
 
 def test_compiled_by_xla(trainer, tmp_path):

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import shared_seqgan, tiny_config
+from conftest import cases, shared_seqgan, tiny_config
 
 from generator import TokenSpec
 from model import SeqGAN
@@ -89,10 +89,7 @@ def scattered(hlo: str) -> list[int]:
 
 
 def lowered(model: SeqGAN, form: str, monkeypatch) -> dict[str, list[int]]:
-    """The rows of the scatters of each step that trains, as it is given to XLA.
-
-    TensorFlow lowers what has variables for a device that is there only: so it is for the CPU, in the form for a GPU.
-    """
+    """The rows of the scatters of each step that trains, as it is given to XLA: for the CPU, which alone is there."""
     take(monkeypatch, form)
     step = tf.constant(0)
     steps = {
@@ -108,18 +105,13 @@ def lowered(model: SeqGAN, form: str, monkeypatch) -> dict[str, list[int]]:
     }
 
 
-def test_no_step_for_a_gpu_scatters_more_than_a_row(monkeypatch):
-    model = shared_seqgan(tiny_config(), TokenSpec(4, 3, 0, end_token=2))
-    found = lowered(model, "GPU", monkeypatch)
+@cases("form, end_token, of_g, of_d", ("GPU", 2, [], []), ("CPU", None, [12, 12], [24]))
+def test_no_step_for_a_gpu_scatters_more_than_a_row(monkeypatch, form, end_token, of_g, of_d):
+    """For a CPU, twice a batch's tokens in an update of the generator, and once a minibatch's in one of D."""
+    found = lowered(shared_seqgan(tiny_config(), TokenSpec(4, 3, end_token=end_token)), form, monkeypatch)
     assert found["g_step"]  # single rows, in loops
-    assert {name: [rows for rows in counts if rows > 1] for name, counts in found.items()} == dict.fromkeys(found, [])
-
-
-def test_the_steps_for_a_cpu_do(monkeypatch):
-    """Twice a batch's tokens in an update of the generator, and once a minibatch's in one of the discriminator."""
-    found = lowered(shared_seqgan(tiny_config(), TokenSpec(4, 3)), "CPU", monkeypatch)
     many = {name: [rows for rows in counts if rows > 1] for name, counts in found.items()}
-    assert many == {"mle_epoch": [12, 12], "g_step": [12, 12], "d_step": [24]}
+    assert many == {"mle_epoch": of_g, "g_step": of_g, "d_step": of_d}
 
 
 @pytest.mark.parametrize("deterministic", [True, False])

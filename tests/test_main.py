@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY, train
-from fault_injection import CLOCKS, differing, outcome, timeless_rows
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from conftest import TINY, cases, train
+from fault_injection import CLOCKS, differing, events_of, outcome, timeless_rows
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 import main as program
@@ -31,12 +30,6 @@ def run(folder: Path, *flags: str, main=train) -> int:
 
 
 ALL = ("--d_eval_samples", "40", "--log_generation")
-
-
-def events_of(directory: Path) -> EventAccumulator:
-    events = EventAccumulator(str(directory), size_guidance={"tensors": 0})
-    events.Reload()
-    return events
 
 
 def name_of(tag: str) -> str:
@@ -141,9 +134,8 @@ def test_tensorboard_shows_first_what_a_reader_wants(finished):
     assert sorted(shown["nll"]) == sorted(["nll", *(f"nll/{name}" for name in names)])
     assert all(tag.endswith(("_loss", "_acc", "_reward", *CLOCKS)) or "reward_at" in tag for tag in shown["training"])
     without = ("samples/d_eta", "samples/seconds", "samples/likelihoods")
-    assert {name_of(tag) for tag in shown["se"]} == {
-        f"{name_of(tag)}_se" for tag in shown["nll"] + shown["samples"] if tag not in without
-    }
+    own = [name_of(tag) for tag in shown["nll"] + shown["samples"] if tag not in without]
+    assert {name_of(tag) for tag in shown["se"]} == {f"{name}_se" for name in own}
 
 
 @pytest.mark.parametrize(("pause", "count"), [(0.0, 4), (60.0, 2)])
@@ -203,10 +195,7 @@ def test_the_configuration_is_kept(finished):
         restore(finished / "eval")
 
 
-@pytest.mark.parametrize(
-    ("words", "place"),
-    [([], "logs/eval"), (["--no-evaluate"], "logs/train"), (["--eval_log_dir", "mine"], "mine")],
-)
+@cases("words, place", ([], "logs/eval"), (["--no-evaluate"], "logs/train"), (["--eval_log_dir", "mine"], "mine"))
 def test_where_the_curves_are(words, place):
     """TensorBoard calls the run by the last part of its path, which the directory to start it in must not hide."""
     assert where(parse(words)) == f"curves: tensorboard --logdir {place}"

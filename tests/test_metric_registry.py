@@ -1,12 +1,14 @@
 """The registry of metrics knows every figure that the program writes."""
 
 import pytest
+from conftest import cases
 
 from evaluation.discriminator import D_FIGURES
 from evaluation.metrics import FORMS, METRICS, axis_title, column, guided_columns, parse, resampled_columns, title
 from evaluation.oracle import OracleEvaluator
 from evaluation.text import TextEvaluator
 from evaluation.tunes import TuneEvaluator
+from runs.records import TRAIN_COLUMNS
 
 DATA = {"oracle": OracleEvaluator, "text": TextEvaluator, "music": TuneEvaluator}
 
@@ -19,13 +21,8 @@ def test_every_figure_of_a_data_set_is_known(kind):
         assert not metric.data or kind in metric.data, name
 
 
-def test_every_figure_of_training_is_known():
-    from runs.records import TRAIN_COLUMNS
-
-    assert {*TRAIN_COLUMNS, "g_mle_loss"} <= METRICS.keys()
-
-
 def test_names_titles_and_meanings_are_clear_and_different():
+    assert {*TRAIN_COLUMNS, "g_mle_loss"} <= METRICS.keys()
     assert len({metric.title for metric in METRICS.values()}) == len(METRICS)
     for name, metric in METRICS.items():
         assert metric.name == name and metric.meaning.endswith(".") and metric.title
@@ -39,16 +36,11 @@ def test_a_column_is_read_as_it_is_written(form):
         assert parse(column(name, form)) == (metric, form)
 
 
-@pytest.mark.parametrize(
+@cases(
     "found, name, words",
-    [
-        ("nll_test", "nll_test", "NLL_test"),
-        ("nll_test_guided", "nll_test", "NLL_test, guided"),
-        ("d_gain_resampled", "d_gain", "D's gain, resampled"),
-        ("real_bleu2", "bleu2", "BLEU-2 (real)"),
-        ("before_nll", "nll", "NLL_oracle, before"),
-        ("oracle_entropy", "oracle_entropy", "entropy of the oracle"),
-    ],
+    *(("nll_test", "nll_test", "NLL_test"), ("nll_test_guided", "nll_test", "NLL_test, guided")),
+    *(("d_gain_resampled", "d_gain", "D's gain, resampled"), ("real_bleu2", "bleu2", "BLEU-2 (real)")),
+    *(("before_nll", "nll", "NLL_oracle, before"), ("oracle_entropy", "oracle_entropy", "entropy of the oracle")),
 )
 def test_prefixes_and_suffixes(found, name, words):
     assert parse(found)[0].name == name and title(found) == words
@@ -61,13 +53,11 @@ def test_an_unknown_column_is_an_error(unknown):
             ask(unknown)
 
 
-def test_titles_of_axes_have_the_unit_and_the_better_direction():
+def test_titles_of_axes_and_which_columns_go_beside_those_of_the_generator():
+    """A title has the unit and the better direction."""
     assert axis_title("nll_test", "\n") == "NLL_test (↓ better)\nnats per token"
     assert axis_title("bleu2_guided") == "BLEU-2, guided (↑ better)"
     assert axis_title("d_eta") == "η of D's gain" and axis_title("seconds") == "seconds"
-
-
-def test_which_columns_go_beside_those_of_the_generator():
     columns = ("nll", "oracle_entropy", "d_gain", "real_bleu2", "bleu2")
     assert guided_columns(columns) == ("guide_eta", "nll_guided", "bleu2_guided")
     assert resampled_columns(columns) == ("nll_resampled", "d_gain_resampled")

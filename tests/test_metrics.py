@@ -61,9 +61,6 @@ def nltks(references: list[list[int]], sample: list[int], order: int) -> float:
     return sentence_bleu(references, sample, (1 / order,) * order, METHOD1)
 
 
-# ---- diversity
-
-
 def test_distinct_by_hand():
     # Bigrams 11, 11, 11 | 12, 23, 34 | 34, 43, 34: five different ones of 9.
     samples = np.array([[1, 1, 1, 1], [1, 2, 3, 4], [3, 4, 3, 4]])
@@ -79,9 +76,6 @@ def test_the_error_of_distinct_is_its_spread():
     rng = np.random.default_rng(0)
     found = np.array([distinct(rng.zipf(1.5, [40, 8]) % 50) for _ in range(400)])
     assert 0.95 < found[:, 1].mean() / found[:, 0].std() < 1.3  # rather too large than too small
-
-
-# ---- what a discriminator knows
 
 
 def test_log_mean_exp_of_equal_values_is_their_value():

@@ -74,13 +74,8 @@ def opinions(model: SeqGAN) -> np.ndarray:
     return model.discriminator.real_prob(tf.constant(all_sequences(4, 3, model.generator.end_token))).numpy()
 
 
-def unchanged(network: keras.layers.Layer, before: list[np.ndarray]) -> bool:
-    return all((old == new).all() for old, new in zip(before, network.get_weights(), strict=True))
-
-
 @pytest.mark.parametrize(
-    ("baseline", "end_token", "jit"),
-    [("none", None, "False"), ("batch", 2, "False"), ("prefix", 2, "True")],
+    ("baseline", "end_token", "jit"), [("none", None, "False"), ("batch", 2, "False"), ("prefix", 2, "True")]
 )
 def test_the_policy_gradient_step_follows_the_exact_gradient(baseline, end_token, jit):
     flags = ["--batch_size", "60000", "--rollout_num", "2", "--baseline", baseline, "--jit", jit]
@@ -125,7 +120,8 @@ def test_a_constant_reward_changes_the_policy_only_without_a_baseline(baseline, 
         paid.assign(reward)
         rewards = model.g_step(tf.constant(0)).rewards
         np.testing.assert_allclose(rewards, reward, rtol=1e-6)
-        assert unchanged(model.generator, before) == (baseline != "none"), reward
+        same = all((old == new).all() for old, new in zip(before, model.generator.get_weights(), strict=True))
+        assert same == (baseline != "none"), reward
         for batch_size in (2, 3, 7, 32):
             advantages = advantages_of(tf.fill([batch_size, 3], reward), baseline)
             assert (advantages.numpy() == 0).all() == (baseline != "none")
@@ -221,16 +217,14 @@ def test_updates_are_adams_on_whole_gradients():
 
     for step in range(3):
         seed = key(1, Purpose.DROPOUT, step)
-        ours = (
-            model.update_discriminator(tokens, labels, seed),
-            model._mle_update(model.g_pretrain_optimizer, tokens, 0, 0),
-        )
+        of_d = model.update_discriminator(tokens, labels, seed)
+        of_g = model._mle_update(model.g_pretrain_optimizer, tokens, 0, 0)
         with tf.GradientTape(persistent=True) as tape:
             d_loss, _ = twin.discriminator.loss(tokens, labels, seed)
             g_loss = -tf.reduce_mean(twin.generator.log_probs(tokens))
         follow(optimizers["d"], tape, d_loss, twin.discriminator.trainable_variables)
         follow(optimizers["g"], tape, g_loss, twin.generator.trainable_variables)
-        assert (float(ours[0].loss), float(ours[1])) == pytest.approx((float(d_loss), float(g_loss)), rel=1e-4)
+        assert (float(of_d.loss), float(of_g)) == pytest.approx((float(d_loss), float(g_loss)), rel=1e-4)
     for mine, theirs in ((model.discriminator, twin.discriminator), (model.generator, twin.generator)):
         for one, other in zip(mine.get_weights(), theirs.get_weights(), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
@@ -314,7 +308,6 @@ def test_a_d_step_updates_its_large_weights_in_place():
 
 
 def take_steps(model: SeqGAN) -> None:
-    """Two of each kind."""
     for step in range(2):
         model.mle_epoch(tf.constant([[[1, 2, 3]] * 4]))
         model.g_step(tf.constant(step))

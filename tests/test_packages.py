@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import refusal
 
 from data import packages, prepare_molecules, prepare_quatrains
 from data.text import TextData
@@ -109,10 +110,8 @@ def test_what_cannot_be_prepared(package, tmp_path, monkeypatch, capsys):
     output = tmp_path / "lines.txt"
 
     def fails(why: str, *flags: str, package=package) -> None:
-        with pytest.raises(SystemExit, match="2"):
-            packages.program(package, [*flags, "-o", str(output)])
-        error = capsys.readouterr().err
-        assert error.startswith(f"prepare_{package.lines}: error: ") and error.count("\n") == 1 and why in error, error
+        error = refusal(capsys, lambda words: packages.program(package, words), [*flags, "-o", str(output)])
+        assert error.startswith(f"prepare_{package.lines}: error: ") and why in error, error
 
     given = [package.flag, str(tmp_path / "given")]
     fails("absent: No such file", package.flag, str(tmp_path / "absent"))

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
-from matplotlib.figure import Figure
+from conftest import ROOT, cases, refusal
 
 from tools import plot_curves
 from tools.plot_curves import read_run, short_names
 
 HEADER = "epoch,phase,nll,nll_se,nll_test,nll_test_se,g_entropy,g_entropy_se,oracle_entropy,oracle_entropy_se\n"
-ORACLE = (
-    HEADER + "0,pretrain_g,9.5,0.1,9.25,0.2,8,0.1,5.5,\n3,pretrain_g,9,0.1,,,7.5,,5.5,\n4,adversarial,8,,8,,7,,5.5,\n"
-)
+ROWS = "0,pretrain_g,9.5,0.1,9.25,0.2,8,0.1,5.5,\n3,pretrain_g,9,0.1,,,7.5,,5.5,\n4,adversarial,8,,8,,7,,5.5,\n"
+ORACLE = HEADER + ROWS
 TEXT = "epoch,phase,nll_test,nll_test_se,nll_valid,nll_valid_se,g_entropy,bleu2\n0,pretrain_g,3,.1,2.5,.1,2,\n"
 
 
@@ -24,14 +22,6 @@ def make(directory: Path, content: str) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "metrics.csv").write_text(content)
     return directory
-
-
-@pytest.fixture
-def pictures(monkeypatch) -> list[Figure]:
-    """The figures that are drawn."""
-    drawn, savefig = [], Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawn.append(figure) or savefig(figure, path))
-    return drawn
 
 
 @pytest.mark.parametrize("half", ["", "5,adv", "5,adversarial,7.", "5"])
@@ -43,33 +33,26 @@ def test_a_run_is_read_which_may_be_under_way(tmp_path, half):
     np.testing.assert_array_equal(run.nll_test, [9.25, np.nan, 8])
 
 
-@pytest.mark.parametrize(
-    ("paths", "names"),
-    [
-        (["exp1/eval", "exp2/eval"], ["exp1", "exp2"]),
-        (["logs/eval/a", "logs/eval/b/"], ["a", "b"]),
-        (["x/1/eval", "y/1/eval", "y/2/eval"], ["x/1", "y/1", "y/2"]),
-        (["m/1/eval", "m/2/eval/../eval"], ["1", "2"]),
-        (["eval"], ["eval"]),
-        (["eval", "other/eval"], [os.path.basename(os.getcwd()), "other"]),
-        (["/eval", "/a/eval"], ["/", "a"]),
-        (["a/eval", "a/eval/b"], ["eval", "b"]),
-    ],
+@cases(
+    "paths, names",
+    *((["exp1/eval", "exp2/eval"], ["exp1", "exp2"]), (["logs/eval/a", "logs/eval/b/"], ["a", "b"])),
+    *((["x/1/eval", "y/1/eval", "y/2/eval"], ["x/1", "y/1", "y/2"]), (["m/1/eval", "m/2/eval/../eval"], ["1", "2"])),
+    *((["eval"], ["eval"]), (["eval", "other/eval"], [os.path.basename(os.getcwd()), "other"])),
+    *((["/eval", "/a/eval"], ["/", "a"]), (["a/eval", "a/eval/b"], ["eval", "b"])),
 )
 def test_runs_are_told_apart_by_what_differs(paths, names):
     assert short_names(paths) == names
 
 
-def test_only_panels_with_data(tmp_path, pictures):
+def test_only_panels_with_data(tmp_path, drawn):
     """An oracle run has no nll_valid, and a run on text no NLL_oracle and no floor."""
     oracle, text = make(tmp_path / "a" / "eval", ORACLE), make(tmp_path / "b" / "eval", TEXT)
     for runs, labels in (
-        ([oracle], ["NLL_oracle", "NLL_test", "entropy of G"]),
-        ([text], ["NLL_test", "NLL_valid", "entropy of G"]),
+        *(([oracle], ["NLL_oracle", "NLL_test", "entropy of G"]), ([text], ["NLL_test", "NLL_valid", "entropy of G"])),
         ([oracle, text, oracle], ["NLL_oracle", "NLL_test", "NLL_valid", "entropy of G"]),
     ):
         assert plot_curves.main([*map(str, runs), "-o", str(tmp_path / "x.png")]) == 0
-        panels = pictures.pop().axes
+        panels = drawn.pop().axes
         assert [panel.get_ylabel().partition(" (")[0] for panel in panels] == labels
         assert all(panel.lines and panel.get_ylabel().endswith("\nnats per token") for panel in panels)
     legend = {text.get_text() for text in panels[0].figure.legends[0].get_texts()}
@@ -82,21 +65,17 @@ def test_only_panels_with_data(tmp_path, pictures):
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_guided_generators_and_objectives_are_drawn(tmp_path, pictures):
+def test_guided_generators_and_objectives_are_drawn(tmp_path, drawn):
     rows = "0,pretrain_g,3,,0.5,,\n1,adversarial,2.5,2,0.75,0.1,0.2\n"
     names = "epoch,phase,nll_valid,nll_valid_guided,objective,kl_to_pretrained,kl_to_pretrained_guided\n"
     run = make(tmp_path / "a", names + rows)
     assert plot_curves.main([str(run), "-o", str(tmp_path / "x.png")]) == 0
-    found = [[(line.get_label(), *line.get_ydata()) for line in panel.lines[:-1]] for panel in pictures.pop().axes]
-    nlls, objective, divergences = (
-        [("a", 3, 2.5), ("a, guided", 2)],
-        [("a", 0.5, 0.75)],
-        [("a", 0.1), ("a, guided", 0.2)],
-    )
-    assert found == [nlls, objective, divergences]
+    found = [[(line.get_label(), *line.get_ydata()) for line in panel.lines[:-1]] for panel in drawn.pop().axes]
+    nlls, divergences = [("a", 3, 2.5), ("a, guided", 2)], [("a", 0.1), ("a, guided", 0.2)]
+    assert found == [nlls, [("a", 0.5, 0.75)], divergences]
 
 
-def test_an_entropy_is_drawn_for_the_runs_of_its_oracle(tmp_path, pictures):
+def test_an_entropy_is_drawn_for_the_runs_of_its_oracle(tmp_path, drawn):
     """In black for seeds of one oracle; beside a text run, or of two oracles, each in its run's colour."""
     runs = {"a": ORACLE, "same": ORACLE, "other": ORACLE.replace("5.5", "4.5"), "text": TEXT}
     paths = {name: str(make(tmp_path / name, content)) for name, content in runs.items()}
@@ -104,7 +83,7 @@ def test_an_entropy_is_drawn_for_the_runs_of_its_oracle(tmp_path, pictures):
     def floors(*names: str) -> set[tuple[str, float]]:
         """Colours and values of the dashed lines in the panel of NLL_test."""
         assert plot_curves.main([*(paths[name] for name in names), "-o", str(tmp_path / "x.png")]) == 0
-        panel = next(p for p in pictures.pop().axes if p.get_ylabel().startswith("NLL_test"))
+        panel = next(p for p in drawn.pop().axes if p.get_ylabel().startswith("NLL_test"))
         dashed = [line for line in panel.lines if line.get_linestyle() == "--"]
         return {(line.get_color(), line.get_ydata()[0]) for line in dashed}
 
@@ -126,35 +105,26 @@ def test_where_the_picture_goes(tmp_path, monkeypatch, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.svg", "folder", "logs", "run"]
 
 
-@pytest.mark.parametrize(
-    ("content", "flags", "why"),
-    [
-        (None, [], "run/metrics.csv: No such file"),
-        ("epoch,phase,g_loss\n0,adversarial,1\n", [], "run: nothing to draw; the curves are in a run's --eval_log_dir"),
-        ("", [], "run: nothing to draw"),
-        (ORACLE + "x,adversarial,,,,,,,,\n", [], "run/metrics.csv: not a table"),
-        (ORACLE + "9" * 21 + ",adversarial,,,,,,,,\n", [], "run/metrics.csv: not a table"),
-        (ORACLE + "7,adversarial,x,,,,,,,\n", [], "run/metrics.csv: not a table"),
-        (ORACLE + "7,adversarial" + ",1" * 20 + "\n", [], "run/metrics.csv: not a table"),
-        ("\xff\n", [], "run/metrics.csv: not a table"),
-        (ORACLE, ["-o", "none/x.png"], "-o/--output: none/x.png: there is no such folder"),
-        (ORACLE, ["-o", "x.docx"], "-o/--output: x.docx: a picture's name ends in ."),
-        (ORACLE, ["-o", "picture"], "-o/--output: picture: a picture's name ends in ."),
-    ],
+@cases(
+    "content, flags, why",
+    (None, [], "run/metrics.csv: No such file"),
+    ("epoch,phase,g_loss\n0,adversarial,1\n", [], "run: nothing to draw; the curves are in a run's --eval_log_dir"),
+    *(("", [], "run: nothing to draw"), (ORACLE + "x,adversarial,,,,,,,,\n", [], "run/metrics.csv: not a table")),
+    (ORACLE + "9" * 21 + ",adversarial,,,,,,,,\n", [], "run/metrics.csv: not a table"),
+    (ORACLE + "7,adversarial,x,,,,,,,\n", [], "run/metrics.csv: not a table"),
+    (ORACLE + "7,adversarial" + ",1" * 20 + "\n", [], "run/metrics.csv: not a table"),
+    ("\xff\n", [], "run/metrics.csv: not a table"),
+    (ORACLE, ["-o", "none/x.png"], "-o/--output: none/x.png: there is no such folder"),
+    (ORACLE, ["-o", "x.docx"], "-o/--output: x.docx: a picture's name ends in ."),
+    (ORACLE, ["-o", "picture"], "-o/--output: picture: a picture's name ends in ."),
 )
 def test_what_cannot_be_drawn(tmp_path, monkeypatch, capsys, content, flags, why):
-    """Beside a run that can be."""
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "good", ORACLE)
     if content is not None:
         make(tmp_path / "run", "")
         (tmp_path / "run" / "metrics.csv").write_bytes(content.encode("latin-1"))
-    with pytest.raises(SystemExit) as stop:
-        plot_curves.main(["good", "run", *flags])
-    assert stop.value.code == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.startswith("plot_curves.py: error: ")
-    assert captured.err.count("\n") == 1 and why in captured.err
+    assert why in refusal(capsys, plot_curves.main, ["good", "run", *flags])
     assert not list(tmp_path.glob("*.*")) and not list((tmp_path / "logs").glob("*"))
 
 

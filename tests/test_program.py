@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import toy
-from conftest import ROOT, TINY, assert_same, train
+from conftest import ROOT, TINY, assert_same, cases, train
 from fault_injection import fitting, timeless_rows
 
 import main as program
-from model import SeqGAN
 from support import presets
 from support.config import FIELDS, SECTIONS, Config, UsageError
 from support.parser import parse
@@ -83,9 +82,6 @@ def test_a_script_whose_output_nobody_takes(tmp_path):
     assert all(left == seen["open"] for left in seen.values())
 
 
-# ---- flags
-
-
 ON = ("", "--evaluate", "--evaluate True", "--evaluate=1", "--no-evaluate --evaluate", "--evaluate --seed 3")
 OFF = ("--no-evaluate", "--evaluate False", "--evaluate=false", "--evaluate 0", "--evaluate no")
 
@@ -118,11 +114,8 @@ def help_of(capsys, *words: str) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "words", [[], ["--preset", "paper"], ["--preset=music"], ["--seq_len", "9", "--preset", "captions"]]
-)
+@cases("words", [], ["--preset", "paper"], ["--preset=music"], ["--seq_len", "9", "--preset", "captions"])
 def test_help_tells_every_flag_its_meaning_and_default(capsys, words):
-    """The defaults are those of the preset that is asked for."""
     entries = {entry.split()[0]: " ".join(entry.split()) for entry in re.split(r"\n\n|\n  --", help_of(capsys, *words))}
     for name, value in vars(parse(words[-2:])).items():
         shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
@@ -150,14 +143,6 @@ def test_the_version(capsys):
     assert stop.value.code == 0 and re.fullmatch(r"SeqGAN \d+\.\d+\.\d+, Python 3\.\S+\n", capsys.readouterr().out)
 
 
-# ---- what is kept
-
-
-def state_of(seqgan: SeqGAN) -> list:
-    """What pretraining leaves."""
-    return [*seqgan.generator.weights, *seqgan.g_pretrain_optimizer.variables]
-
-
 def test_the_pretrained_state_is_kept_and_rollouts_begin_with_it(tmp_path):
     """As long as the run, bit for bit that of pretraining alone; with a lag of 1 rollouts keep it. With a fixed set."""
     only = "--train_size 33 --total_epochs 0 --pretrain_d_epochs 0 --no-evaluate"
@@ -169,6 +154,6 @@ def test_the_pretrained_state_is_kept_and_rollouts_begin_with_it(tmp_path):
     assert found == [f"step-{step:09d}" for step in (4, 10, 14, 18)]
     alone = restore(tmp_path / "alone" / "train").seqgan
     kept, trained = (restore(tmp_path / "trained" / "train", which).seqgan for which in ("pretrained", "newest"))
-    assert_same(state_of(kept), state_of(alone))
+    assert_same(*([*each.generator.weights, *each.g_pretrain_optimizer.variables] for each in (kept, alone)))
     assert_same(trained.rollout_policy.get_weights(), alone.generator.get_weights())
     assert (trained.generator.get_weights()[0] != alone.generator.get_weights()[0]).any()

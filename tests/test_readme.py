@@ -33,7 +33,6 @@ def text(path):
 
 
 def relative_links(page):
-    """Where the links of a page lead, as they stand in it, without those to other sites."""
     return [link for link in re.findall(r"\]\(([^)\s]+)\)", page) if "://" not in link]
 
 
@@ -61,14 +60,16 @@ def commands(page, program):
     return [shlex.split(command, comments=True) for command in found]
 
 
-def test_the_page_of_flags_is_the_programs():
+def test_the_page_of_flags_is_the_programs_and_help_has_the_words_of_the_field():
+    assert not [found[0] for field in FIELDS.values() for found in PRIVATE.finditer(field.metadata["help"])]
     assert text(ROOT / "docs" / "flags.md") == page(), "python tools/flag_table.py > docs/flags.md"
 
 
-def test_the_front_page_is_short_and_leads_to_every_other():
+def test_pages_are_short_and_the_front_page_leads_to_every_other():
     assert len(text(README).splitlines()) <= 110
     assert set(PAGES) - {README} <= linked(README), "a page that 'Where to read on' lacks"
     assert len(list((ROOT / "docs").glob("*.md"))) <= 12
+    assert sum(len(text(path).split()) for path in ALL) <= WORDS
 
 
 def test_results_lead_to_every_study():
@@ -121,11 +122,6 @@ def test_a_command_is_one_line(path):
     assert sum(command.endswith("\\") for command in found) == (2 if path == README else 0)
 
 
-def test_the_flags_of_the_glossary_exist():
-    named = re.findall(r"`--(\w+)", text(ROOT / "docs" / "glossary.md"))
-    assert len(named) > 20 and set(named) <= FIELDS.keys()
-
-
 def test_imports_run_down_the_table_of_files():
     """Those of the program; what a row names may import each other."""
     table = text(README).partition("## Files")[2].partition("`experiments/`")[0]
@@ -149,7 +145,6 @@ PRIVATE = re.compile(
 
 
 def spoken(page):
-    """A page without comments, code and addresses."""
     page = re.sub(r"<!--.*?-->", "", page, flags=re.DOTALL)
     return re.sub(r"`[^`]*`|\]\([^)]*\)", "", re.sub(r"^    .*", "", page, flags=re.MULTILINE)).replace("*", "")
 
@@ -157,14 +152,6 @@ def spoken(page):
 @pytest.mark.parametrize("path", ALL, ids=NAMES)
 def test_pages_have_the_words_of_the_field(path):
     assert not [found[0] for found in PRIVATE.finditer(spoken(text(path)))]
-
-
-def test_help_has_the_words_of_the_field():
-    assert not [found[0] for field in FIELDS.values() for found in PRIVATE.finditer(field.metadata["help"])]
-
-
-def test_the_pages_are_short():
-    assert sum(len(text(path).split()) for path in ALL) <= WORDS
 
 
 def test_what_is_looked_for_is_found():

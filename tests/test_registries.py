@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import toy
-from conftest import SIZES, TINY, resumed_alike, train
+from conftest import SIZES, TINY, cases, refusal, resumed_alike, train
 from fault_injection import timeless_rows
 
 from main import Makers
@@ -53,7 +53,6 @@ FLAGS = pytest.mark.parametrize("flag", KINDS)
 
 @pytest.fixture
 def own(tmp_path, monkeypatch) -> Path:
-    """The file, in the working directory."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.py").write_text(CODE)
     return tmp_path / "own.py"
@@ -65,14 +64,8 @@ def words_of(flag: str, name: str = "") -> list[str]:
 
 
 def one_line(capsys, argv: list[str], *parts: str, makers: Makers | None = None) -> None:
-    """Checks that a run ends at once, with one line that has all the parts."""
-    capsys.readouterr()
-    try:
-        status = train([*argv, "--log_dir", "whole/train", "--eval_log_dir", "whole/eval"], makers)
-    except SystemExit as stop:
-        status = stop.code
-    err = capsys.readouterr().err
-    assert status == 2 and err.count("\n") == 1 and all(part in err for part in parts), err
+    err = refusal(capsys, train, [*argv, "--log_dir", "whole/train", "--eval_log_dir", "whole/eval"], makers)
+    assert all(part in err for part in parts), err
 
 
 @pytest.mark.parametrize(("flags", "step"), [(["discriminator", "dataset"], 6), (["reward"], 5)])
@@ -106,15 +99,12 @@ def test_changed_code_is_refused_and_the_run_keeps_what_it_has(own, capsys, flag
 
 
 @FLAGS
-@pytest.mark.parametrize(
-    ("code", "why"),
-    [
-        ("import numpy\nx = [1,\n", "own.py: line 2: SyntaxError"),
-        ("import numpy\n\nimport nowhere_at_all\n", "own.py: line 3: ModuleNotFoundError"),
-        ("raise SystemExit(3)\n", "own.py: line 1: SystemExit: 3"),
-        ("def other(): pass\n", "own.py: has no function or class"),
-        (None, "own.py: No such file or directory"),
-    ],
+@cases(
+    "code, why",
+    ("import numpy\nx = [1,\n", "own.py: line 2: SyntaxError"),
+    ("import numpy\n\nimport nowhere_at_all\n", "own.py: line 3: ModuleNotFoundError"),
+    ("raise SystemExit(3)\n", "own.py: line 1: SystemExit: 3"),
+    *(("def other(): pass\n", "own.py: has no function or class"), (None, "own.py: No such file or directory")),
 )
 def test_a_file_that_cannot_be_used_is_one_line(own, capsys, flag, code, why):
     own.unlink() if code is None else own.write_text(code)
@@ -134,36 +124,29 @@ LATER = LATER.replace("        self.scale =", "        self.later = keras.layers
 LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.reduce_mean(tf.cast(tokens"
 
 
-@pytest.mark.parametrize(
-    ("flag", "code", "why"),
-    [
-        ("discriminator", CODE.replace("[spec.vocab_size]", "[spec.size]"), "own.py: line 15: AttributeError"),
-        ("discriminator", broken(LOG_ODDS), "own.py: line 19: AttributeError"),
-        ("discriminator", CODE.replace("tokens), axis=1", "tokens), axis=1, keepdims=True"), "shape (4, 1) for 4 sequ"),
-        ("discriminator", LATER, "Slopes makes 2 weights after its constructor; build each layer there"),
-        ("reward", broken(REWARD), "own.py: line 23: AttributeError"),
-        ("reward", CODE.replace("tokens[:, 1:] >", "tokens.numpy()[:, 1:] >"), "own.py: line 23: "),  # none in a graph
-        ("reward", CODE.replace("tf.float32), axis=1", "tf.float32), axis=0"), "shape (2,) for 4 sequences"),
-        ("dataset", CODE.replace("config.seq_len)", "config.length)"), "own.py: line 30: AttributeError"),
-    ],
+@cases(
+    "flag, code, why",
+    ("discriminator", CODE.replace("[spec.vocab_size]", "[spec.size]"), "own.py: line 15: AttributeError"),
+    ("discriminator", broken(LOG_ODDS), "own.py: line 19: AttributeError"),
+    ("discriminator", CODE.replace("tokens), axis=1", "tokens), axis=1, keepdims=True"), "shape (4, 1) for 4 sequ"),
+    ("discriminator", LATER, "Slopes makes 2 weights after its constructor; build each layer there"),
+    ("reward", broken(REWARD), "own.py: line 23: AttributeError"),
+    ("reward", CODE.replace("tokens[:, 1:] >", "tokens.numpy()[:, 1:] >"), "own.py: line 23: "),  # none in a graph
+    ("reward", CODE.replace("tf.float32), axis=1", "tf.float32), axis=0"), "shape (2,) for 4 sequences"),
+    ("dataset", CODE.replace("config.seq_len)", "config.length)"), "own.py: line 30: AttributeError"),
 )
 def test_an_error_in_ones_own_code_is_one_line_that_tells_where(own, capsys, flag, code, why):
-    """Before anything is trained."""
     own.write_text(code)
     one_line(capsys, words_of(flag), f"--{flag}", why)
     assert not (own.parent / "whole").exists()
 
 
-@pytest.mark.parametrize(
-    ("flag", "name", "why"),
-    [
-        ("discriminator", "praise", "pooled"),
-        ("reward", "praise", "log_odds"),
-        ("dataset", "praise", "Nottingham"),
-        ("discriminator", "own.py:", "FILE.py:CLASS"),
-        ("discriminator", "own.py:ascending", "not a subclass of discriminator.Discriminator"),
-        ("dataset", "own.py:ascending", "not a subclass of data.real.Dataset"),
-    ],
+@cases(
+    "flag, name, why",
+    *(("discriminator", "praise", "pooled"), ("reward", "praise", "log_odds"), ("dataset", "praise", "Nottingham")),
+    ("discriminator", "own.py:", "FILE.py:CLASS"),
+    ("discriminator", "own.py:ascending", "not a subclass of discriminator.Discriminator"),
+    ("dataset", "own.py:ascending", "not a subclass of data.real.Dataset"),
 )
 def test_what_a_flag_can_not_name_is_refused(own, capsys, flag, name, why):
     one_line(capsys, [*(SIZES if flag == "dataset" else TINY), f"--{flag}", name], f"--{flag}", name, why)

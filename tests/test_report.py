@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, cases, refusal
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -86,14 +86,6 @@ def cells(tmp_path, monkeypatch, request):
     return found
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that are drawn."""
-    figures, savefig = [], Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.append(figure) or savefig(figure, path))
-    return figures
-
-
 def made(more: str = "") -> tuple[str, pd.DataFrame]:
     """The page and runs.csv of the report, `more` having been added to the table."""
     with open("hand.toml", "a") as file:
@@ -103,13 +95,7 @@ def made(more: str = "") -> tuple[str, pd.DataFrame]:
 
 
 def refused(capsys, *arguments: str) -> str:
-    """The one line with which it ends."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments or ("hand.toml", "-o", "out")))
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("report.py: error: ")]
-    assert stop.value.code == 2 and len(lines) == 1
-    return lines[0]
+    return refusal(capsys, main, list(arguments or ("hand.toml", "-o", "out")), alone=False)
 
 
 def test_intervals_are_students():
@@ -121,18 +107,14 @@ def test_intervals_are_students():
     assert math.isnan(summary([5.0]).low) and summary([5.0]).middle == 5
 
 
-@pytest.mark.parametrize(
-    ("values", "collapsed", "text", "numbers"),
-    [
-        ([5.0], False, "5.000", [5]),
-        ([123.4], True, "123", [123.4]),
-        ([7.61, 7.59], False, "7.610, 7.590", [7.6, 7.61, 7.59]),
-        ([2129.0, 671.0], False, "2129, 671", [1400, 2129, 671]),
-        ([0.00012, 0.00014, 0.00011], False, "0.00012, 0.00014, 0.00011", [0.000123333333, 0.00012, 0.00014, 0.00011]),
-        ([8.0, 8.0, 8.0], False, "8.000, 8.000, 8.000", [8]),
-        ([0.0] * 4, False, "0.000 ± 0.000", [0]),
-        ([2.0, 30.0, 2.3, 2.1], True, "2.2 (2.0 to 30.0)", [2.2, 2, 30, 27.8]),
-    ],
+@cases(
+    "values, collapsed, text, numbers",
+    *(([5.0], False, "5.000", [5]), ([123.4], True, "123", [123.4])),
+    ([7.61, 7.59], False, "7.610, 7.590", [7.6, 7.61, 7.59]),
+    ([2129.0, 671.0], False, "2129, 671", [1400, 2129, 671]),
+    ([0.00012, 0.00014, 0.00011], False, "0.00012, 0.00014, 0.00011", [0.000123333333, 0.00012, 0.00014, 0.00011]),
+    *(([8.0, 8.0, 8.0], False, "8.000, 8.000, 8.000", [8]), ([0.0] * 4, False, "0.000 ± 0.000", [0])),
+    ([2.0, 30.0, 2.3, 2.1], True, "2.2 (2.0 to 30.0)", [2.2, 2, 30, 27.8]),
 )
 def test_as_many_digits_as_the_seeds_are_worth(values, collapsed, text, numbers):
     """Two or three seeds have their values; runs that collapse have medians and ranges."""
@@ -272,16 +254,14 @@ def test_runs_that_are_gone_stay_as_the_files_have_them(cells, capsys):
     assert runs.nll[0] == 7.5 and "mle, seed 1: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("file", "old", "new", "why"),
-    [
-        ("hand.toml", "epochs 4", "epochs 5", "out/runs.csv: long had --pretrain_g_epochs 4, not 5"),
-        ("hand.toml", "--vocab_size 10 ", "", "mle had --vocab_size 10, not 5000"),
-        ("out/runs.csv", "mle,2,", "mle,two,", "out/runs.csv: "),
-        ("out/runs.csv", "mle,2,", "mle,1,", "out/runs.csv: mle, 1 is there twice, with other figures"),
-        ("out/curves.csv", "nll,", "nnl,", "out/curves.csv: nnl: no such metric"),
-        ("out/curves.csv", "mle,1,0,", "mle,1,x,", "out/curves.csv: "),
-    ],
+@cases(
+    "file, old, new, why",
+    ("hand.toml", "epochs 4", "epochs 5", "out/runs.csv: long had --pretrain_g_epochs 4, not 5"),
+    ("hand.toml", "--vocab_size 10 ", "", "mle had --vocab_size 10, not 5000"),
+    ("out/runs.csv", "mle,2,", "mle,two,", "out/runs.csv: "),
+    ("out/runs.csv", "mle,2,", "mle,1,", "out/runs.csv: mle, 1 is there twice, with other figures"),
+    ("out/curves.csv", "nll,", "nnl,", "out/curves.csv: nnl: no such metric"),
+    ("out/curves.csv", "mle,1,0,", "mle,1,x,", "out/curves.csv: "),
 )
 def test_files_that_cannot_be_used_are_one_line(cells, capsys, file, old, new, why):
     made()
@@ -310,18 +290,16 @@ def swap(cell: Cell) -> None:
     between.rename(other)
 
 
-@pytest.mark.parametrize(
-    ("damage", "why", "seeds"),
-    [
-        (swap, "1/eval has the evaluations of another run", 2),
-        (cut, "eval/metrics.csv is not as the last checkpoint has it", 3),
-        (lambda cell: edit(cell, b",3.0,", b",4.0,"), "eval/metrics.csv is not as the last", 3),
-        (lambda cell: (cell.log_dir / METRICS).unlink(), "train/metrics.csv: No such file", 3),
-        (lambda cell: shutil.rmtree(cell.eval_log_dir), "eval/config.json: not a readable", 3),
-        (lambda cell: (cut(cell), save(cell)), "1/eval has no evaluation of the last epoch, 2", 3),
-        (lambda cell: next(cell.log_dir.rglob(MANIFEST)).write_text("x"), "manifest.txt differs", 3),
-        (lambda cell: open(cell.eval_log_dir / METRICS, "a").write("2,x,1,1,1,1\n"), "is not as the last", 3),
-    ],
+@cases(
+    "damage, why, seeds",
+    (swap, "1/eval has the evaluations of another run", 2),
+    (cut, "eval/metrics.csv is not as the last checkpoint has it", 3),
+    (lambda cell: edit(cell, b",3.0,", b",4.0,"), "eval/metrics.csv is not as the last", 3),
+    (lambda cell: (cell.log_dir / METRICS).unlink(), "train/metrics.csv: No such file", 3),
+    (lambda cell: shutil.rmtree(cell.eval_log_dir), "eval/config.json: not a readable", 3),
+    (lambda cell: (cut(cell), save(cell)), "1/eval has no evaluation of the last epoch, 2", 3),
+    (lambda cell: next(cell.log_dir.rglob(MANIFEST)).write_text("x"), "manifest.txt differs", 3),
+    (lambda cell: open(cell.eval_log_dir / METRICS, "a").write("2,x,1,1,1,1\n"), "is not as the last", 3),
 )
 def test_a_damaged_run_is_named_and_gives_no_figures(cells, capsys, damage, why, seeds):
     damage(cells[0])
@@ -435,20 +413,17 @@ def test_curves_over_epochs_and_seconds(cells, drawn, seeds):
     assert (epochs.get_xlabel(), panel.get_xlabel(), epochs.get_xlim()) == ("epoch", "seconds", (1, 3))
 
 
-@pytest.mark.parametrize(
-    ("settings", "why"),
-    [
-        ('metrics = ["nll_tset"]', "nll_tset: no such metric"),
-        ('[[report.figures]]\ndraw = ["short"]', "draw has 'short', which is no method"),
-        ("[[report.figures]]\nhue = 3", "hue is not among name, curves"),
-        ("planes = [3]", "3 is no table"),
-        ('[[report.planes]]\npairs = ["nll"]', "'nll' is no pair of columns"),
-        ('[[report.figures]]\nx = "hours"', "x is 'hours', not epoch, seconds or method"),
-        ("[[report.figures]]\nlimits = [1, 2]", "limits is [1, 2], no dict"),
-        ('[[report.figures]]\nlimits = { nll = ["a", "b"] }', "limits of nll"),
-        ('[[report.planes]]\nfiles = ["absent.csv"]', "absent.csv: No such file"),
-        ('measured = ["absent.csv"]', "absent.csv: No such file"),
-    ],
+@cases(
+    "settings, why",
+    ('metrics = ["nll_tset"]', "nll_tset: no such metric"),
+    ('[[report.figures]]\ndraw = ["short"]', "draw has 'short', which is no method"),
+    *(("[[report.figures]]\nhue = 3", "hue is not among name, curves"), ("planes = [3]", "3 is no table")),
+    ('[[report.planes]]\npairs = ["nll"]', "'nll' is no pair of columns"),
+    ('[[report.figures]]\nx = "hours"', "x is 'hours', not epoch, seconds or method"),
+    ("[[report.figures]]\nlimits = [1, 2]", "limits is [1, 2], no dict"),
+    ('[[report.figures]]\nlimits = { nll = ["a", "b"] }', "limits of nll"),
+    ('[[report.planes]]\nfiles = ["absent.csv"]', "absent.csv: No such file"),
+    ('measured = ["absent.csv"]', "absent.csv: No such file"),
 )
 def test_a_report_that_cannot_be_made_is_one_line_and_writes_nothing(cells, capsys, settings, why):
     with open("hand.toml", "a") as file:

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY, all_sequences, index_of, probabilities, random_generator, train
+from conftest import TINY, all_sequences, cases, index_of, probabilities, random_generator, train
 from fault_injection import timeless_rows
 from test_generator import chi_square
 
@@ -137,9 +137,7 @@ def test_the_gain_is_that_of_q_n_and_its_error_is_its_deviation(end_token, tests
     assert one.gain(world.r, lengths) == (0, 0)
 
 
-@pytest.mark.parametrize(
-    ("end_token", "kind", "count"), [(None, "nll", 4), (2, "entropy", 4), (None, "kl", 4), (2, "nll", 2)]
-)
+@cases("end_token, kind, count", (None, "nll", 4), (2, "entropy", 4), (None, "kl", 4), (2, "nll", 2))
 def test_expectations_under_q_n_and_their_errors(end_token, kind, count):
     world = World(end_token, LOG_ODDS)
     g, p, q = world.g, world.p, world.q(count)
@@ -182,8 +180,6 @@ def test_a_run_shows_what_choosing_changes(tmp_path, capsys, eagerly):
         assert float(found[-1][f"{name}_resampled_se"]) >= 0
 
 
-@pytest.mark.parametrize(
-    ("words", "epochs"), [("", 50), ("--total_epochs 0", 0), ("--total_epochs 0 --pretrain_d_epochs 7", 7)]
-)
+@cases("words, epochs", ("", 50), ("--total_epochs 0", 0), ("--total_epochs 0 --pretrain_d_epochs 7", 7))
 def test_the_paper_s_discriminator_is_pretrained_where_it_is_of_use_or_asked_for(words, epochs):
     assert Schedule(parse(words.split())).pretrain_d.epochs == epochs

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import cases
 from fault_injection import ROOT, differing, flags, outcome, timeless_rows
 
 STEPS = 23  # of a tiny run
@@ -18,14 +19,12 @@ STEPS = 23  # of a tiny run
 
 @pytest.fixture(scope="module")
 def toy(trainer, tmp_path_factory) -> Path:
-    """A finished toy run."""
     folder = tmp_path_factory.mktemp("toy")
     assert trainer.run(flags(folder), toy=True).status == 0
     return folder
 
 
 def snapshot(folder: Path) -> dict[Path, tuple[bytes, int]]:
-    """Every file's content and time of change."""
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
 
 
@@ -34,17 +33,14 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def start(trainer, folder: Path, *more: str, **job):
-    """A toy run in `folder`."""
     return trainer.run(flags(folder, *more), toy=True, **job)
 
 
 def interrupted(trainer, folder: Path) -> None:
-    """A toy run that a signal has ended between its pretraining and its end."""
     assert start(trainer, folder, at=150, action="SIGTERM").status == 143
 
 
 def refused(ended, *words: str) -> None:
-    """One line with all the words."""
     assert ended.status == 2 and ended.err.count("\n") == 1 and "Traceback" not in ended.err, ended
     assert all(word in ended.err for word in words), (words, ended.err)
 
@@ -55,9 +51,6 @@ def resumes(trainer, run: Path, toy: Path, *more: str) -> str:
     assert ended.status == 0 and not ended.err, ended
     assert not differing(outcome(run), outcome(toy))
     return ended.out
-
-
-# ---- signals
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
@@ -111,9 +104,6 @@ def test_one_process_a_directory_and_a_second_sigint_exits_at_once(endless, trai
     endless.send_signal(signal.SIGINT)
     assert endless.wait(timeout=3) == 130
     refused(start(trainer, tmp_path), "--d_epochs 1000000, not 2")  # it got past the lock
-
-
-# ---- going on, and not
 
 
 def test_a_finished_run_says_so_and_changes_nothing(trainer, toy):
@@ -264,15 +254,11 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(trainer, toy, tmp_
     resumes(trainer, tmp_path, toy)
 
 
-@pytest.mark.parametrize(
-    ("name", "flag"),
-    [
-        ("train/metrics.csv", "--log_dir"),
-        ("train/events.out.tfevents.1.x", "--log_dir"),
-        ("train/checkpoints/step-1/x", "--log_dir"),
-        ("eval/metrics.csv", "--eval_log_dir"),
-        ("train/config.json", "config.json"),
-    ],
+@cases(
+    "name, flag",
+    *(("train/metrics.csv", "--log_dir"), ("train/events.out.tfevents.1.x", "--log_dir")),
+    *(("train/checkpoints/step-1/x", "--log_dir"), ("eval/metrics.csv", "--eval_log_dir")),
+    ("train/config.json", "config.json"),
 )
 def test_records_of_another_program_are_not_touched(trainer, tmp_path, name, flag):
     path = tmp_path / name
@@ -282,9 +268,6 @@ def test_records_of_another_program_are_not_touched(trainer, tmp_path, name, fla
     if "checkpoints" not in name:  # which may be a run's whose config.json is gone
         refused(start(trainer, tmp_path, "--overwrite"), flag)
     assert path.read_text() == '{"model_type": "another"}'
-
-
-# ---- logs that were changed
 
 
 def test_logs_cut_short_are_an_error(trainer, tmp_path):
@@ -316,9 +299,6 @@ def test_rows_that_were_changed_are_not_appended_to(trainer, toy, tmp_path):
             assert before.items() <= snapshot(tmp_path).items(), what
         path.write_bytes(kept)
     resumes(trainer, tmp_path, toy)
-
-
-# ---- full disks
 
 
 @pytest.fixture
@@ -357,9 +337,6 @@ def test_a_full_disk(trainer, toy, small_disk):
         shutil.rmtree(run)
     assert failures > 4 and len(where) > 2, where
     assert ended.status == 0
-
-
-# ---- damaged checkpoints
 
 
 def damages(path: Path):
@@ -409,21 +386,12 @@ def test_all_checkpoints_damaged(trainer, tmp_path):
     assert start(trainer, tmp_path, "--overwrite").status == 0
 
 
-# ---- numbers that are none, and bugs
-
-
-@pytest.mark.parametrize(
-    ("more", "what", "kept"),
-    [
-        ("--g_pretrain_lr 3e38 --no-evaluate", r"g_pretrain_loss is (inf|nan) in pretrain_g epoch 1;", None),
-        ("--g_pretrain_lr 1e38", r"nll\w* is (inf|nan) in pretrain_g epoch 0;", None),
-        ("--d_lr 1e38 --d_eval_samples 0", r"d_pretrain_loss is (inf|nan) in pretrain_d epoch \d;", 5),
-        (
-            "--g_lr 1e38 --pretrain_d_epochs 1 --d_eval_samples 0",
-            r"is (not finite|inf|nan) in adversarial epoch \d;",
-            6,
-        ),
-    ],
+@cases(
+    "more, what, kept",
+    ("--g_pretrain_lr 3e38 --no-evaluate", r"g_pretrain_loss is (inf|nan) in pretrain_g epoch 1;", None),
+    ("--g_pretrain_lr 1e38", r"nll\w* is (inf|nan) in pretrain_g epoch 0;", None),
+    ("--d_lr 1e38 --d_eval_samples 0", r"d_pretrain_loss is (inf|nan) in pretrain_d epoch \d;", 5),
+    ("--g_lr 1e38 --pretrain_d_epochs 1 --d_eval_samples 0", r"is (not finite|inf|nan) in adversarial epoch \d;", 6),
 )
 def test_what_diverges_stops(trainer, tmp_path, more, what, kept):
     few = "--d_steps 1 --d_epochs 1 --checkpoint_every 100"

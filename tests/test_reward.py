@@ -5,19 +5,9 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import (
-    TINY,
-    action_values,
-    all_sequences,
-    assert_same,
-    probabilities,
-    random_generator,
-    randomise,
-    tiny_config,
-    train,
-)
+from conftest import TINY, action_values, all_sequences, probabilities, random_generator, randomise, tiny_config, train
 from fault_injection import timeless_rows
-from test_model import applied, assert_same_gradient, flat, gradient_of
+from test_model import ENDS, applied, assert_same_gradient, flat, gradient_of
 
 from evaluation.ngrams import bleu
 from generator import TokenSpec
@@ -28,7 +18,6 @@ from support.registries import REWARDS
 from support.seeds import Purpose, key
 
 BETA = 0.7
-ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
 STEP = tf.constant(0)
 
 
@@ -49,11 +38,11 @@ def some_references(end_token: int | None) -> np.ndarray:
     return all_sequences(4, 3, end_token)[[0, 9, 20, 33]]
 
 
-def stripped(sequences: np.ndarray, end_token: int | None) -> list[list[int]]:
+def stripped(sequences: np.ndarray, end_token: int | None, padding: int = 4) -> list[list[int]]:
     """Without ends and padding."""
     if end_token is None:
         return sequences.tolist()
-    return [[token for token in row if token not in (end_token, 4)] for row in sequences.tolist()]
+    return [[token for token in row if token not in (end_token, padding)] for row in sequences.tolist()]
 
 
 def scores_of(model: SeqGAN) -> np.ndarray:
@@ -89,10 +78,8 @@ def values_of(model: SeqGAN) -> tuple[np.ndarray, np.ndarray]:
     sequences = tf.constant(all_sequences(4, 3, model.generator.end_token))
     score = model.reward.scorer(sequences, STEP)
     scores = [score(sequences[None], tf.constant(n))[0].numpy().astype(np.float64) for n in (1, 2, 3)]
-    mean, square = (
-        np.stack([action_values(model.generator, scores[n] ** power)[:, n] for n in range(3)], axis=1)
-        for power in (1, 2)
-    )
+    powers = [[action_values(model.generator, scores[n] ** power)[:, n] for n in range(3)] for power in (1, 2)]
+    mean, square = (np.stack(values, axis=1) for values in powers)
     return mean, np.sqrt(np.maximum(square - mean**2, 0))
 
 
@@ -197,11 +184,8 @@ def test_rollouts_and_a_discriminator_exist_only_where_they_are_needed(eagerly, 
     assert drawn() == REWARDS[reward].rollouts == (reward not in ("constant", "random"))
     if not REWARDS[reward].rollouts:
         assert drawn("--kl_weight", "1")  # for the divergence
-    assert (
-        (model_of(reward).discriminator is not None)
-        == REWARDS[reward].discriminator
-        == (reward in ("discriminator", "permuted", "log_odds"))
-    )
+    needed = reward in ("discriminator", "permuted", "log_odds")
+    assert (model_of(reward).discriminator is not None) == REWARDS[reward].discriminator == needed
     if reward == "constant":
         np.testing.assert_array_equal(model_of(reward).g_step(STEP).rewards, np.ones([4, 3]))
 
@@ -218,13 +202,13 @@ def test_resumes_bit_for_bit(reward, tmp_path, eagerly):
     for model in (whole, resumed):
         model.g_step(tf.constant(1))
     parts = [[*m.generator.weights, *m.reward.reference.weights, *m.g_optimizer.variables] for m in (whole, resumed)]
-    assert_same(*parts)
+    for mine, theirs in zip(*parts, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 def test_a_run_without_a_discriminator(tmp_path, eagerly):
-    words = "--reward random --pretrain_g_epochs 2 --total_epochs 2"
-    logs = ["--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval")]
-    assert train([*TINY, *words.split(), *logs]) == 0
+    words = f"--pretrain_g_epochs 2 --total_epochs 2 --log_dir {tmp_path}/train --eval_log_dir {tmp_path}/eval"
+    assert train([*TINY, "--reward", "random", *words.split()]) == 0
     found = timeless_rows(tmp_path / "train")
     assert [row["phase"] for row in found] == ["pretrain_g"] * 2 + ["adversarial"] * 2
     assert not any(value for row in found for name, value in row.items() if name.startswith("d_"))
@@ -252,9 +236,6 @@ def test_bleu_is_nltks(seq_len, end_token):
         ended = np.cumsum(tokens == end_token, axis=1) - (tokens == end_token) > 0
         return np.where(ended, 7, tokens)
 
-    def strip(tokens: np.ndarray) -> list[list[int]]:
-        return tokens.tolist() if end_token is None else [[x for x in row if x < end_token] for row in tokens.tolist()]
-
     references, samples = drawn(12, low=2), drawn(60, low=0)
     samples[0], samples[1, 0] = 3, 0
     if end_token is not None:
@@ -262,6 +243,6 @@ def test_bleu_is_nltks(seq_len, end_token):
         references = references[references[:, 0] != end_token]  # none is empty
     table = Bleu(references, 7, end_token)
     found = tf.function(table.score, jit_compile=True)(tf.constant(samples.reshape(3, 20, seq_len)))
-    exact = bleu(strip(samples), strip(references), (3,))[:, 0]
+    exact = bleu(stripped(samples, end_token, 7), stripped(references, end_token, 7), (3,))[:, 0]
     np.testing.assert_allclose(found.numpy().ravel(), exact, atol=1e-6)
     assert len(np.unique(exact)) > 3 and (seq_len < 3 or exact.max() > 0.4)

@@ -63,7 +63,6 @@ def test_rollouts_keep_their_prefix_and_follow_the_conditional_distribution(both
 
 @pytest.mark.parametrize("rows", [1, 127, 128, 129, 255, 256, 257, 389, 640])
 def test_drawing_in_blocks_draws_the_same(rows):
-    """A uniform number, and so a token, a row; all of them, in their places."""
     policy = RolloutPolicy(random_generator(40, 4, seed=3))
     hidden = tf.random.stateless_normal([rows, policy.hidden_dim], [1, 2])
     numbers = uniforms([rows], KEY)

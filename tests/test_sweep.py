@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, cases, refusal
 from distributed import Client
 from fault_injection import timeless_rows
 
@@ -50,7 +50,6 @@ def one_thread(tmp_path_factory):
 
 @pytest.fixture
 def toys(tmp_path, monkeypatch):
-    """A table whose cells are processes of `toy_main`, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "toys.toml").write_text(TABLE)
     return tmp_path
@@ -79,15 +78,6 @@ def until(condition, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.05)
-
-
-def refusal(arguments: list[str], capsys) -> str:
-    """The line with which the sweep refuses to start."""
-    with pytest.raises(SystemExit) as stop:
-        program.main(arguments, TOYS)
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sweep.py: error: ")]
-    assert stop.value.code == 2 and len(lines) == 1
-    return lines[0]
 
 
 def test_a_table_from_start_to_end(toys, capfd):
@@ -213,23 +203,19 @@ def test_a_cell_that_another_sweep_has_finished_has_not_failed(toys, capsys):
     assert not capsys.readouterr().err and len(list((toys / "logs/toys").glob("[ab]/*/train"))) == 4
 
 
-@pytest.mark.parametrize(
-    ("arguments", "why"),
-    [
-        (["absent.toml"], "absent.toml"),
-        (["toys.toml", "--only", "gan"], "--only: toys has no method gan"),
-        (["toys.toml", "--seeds", "3"], "--seeds: toys has no seed 3"),
-        (["toys.toml", "--jobs", "0"], "--jobs"),
-        (["toys.toml", "--logs", "toys.toml"], "toys.toml"),
-        (["toys.toml", "--dask", "tcp://127.0.0.1:1", "--jobs", "2"], "--jobs is for this machine"),
-        (["toys.toml", "--dask", "nonsense://x"], "--dask nonsense://x: no scheduler answers"),
-        (["toys.toml", "--dask", ""], "--dask : no scheduler answers"),
-        (["bad.toml"], "bad.toml: no is not among title"),
-    ],
+@cases(
+    "arguments, why",
+    *((["absent.toml"], "absent.toml"), (["toys.toml", "--only", "gan"], "--only: toys has no method gan")),
+    *((["toys.toml", "--seeds", "3"], "--seeds: toys has no seed 3"), (["toys.toml", "--jobs", "0"], "--jobs")),
+    (["toys.toml", "--logs", "toys.toml"], "toys.toml"),
+    (["toys.toml", "--dask", "tcp://127.0.0.1:1", "--jobs", "2"], "--jobs is for this machine"),
+    (["toys.toml", "--dask", "nonsense://x"], "--dask nonsense://x: no scheduler answers"),
+    (["toys.toml", "--dask", ""], "--dask : no scheduler answers"),
+    (["bad.toml"], "bad.toml: no is not among title"),
 )
 def test_bad_arguments_are_one_line_before_anything_starts(toys, capsys, arguments, why):
     (toys / "bad.toml").write_text("no = 1\n")
-    assert why in refusal(arguments, capsys) and not (toys / "logs").exists()
+    assert why in refusal(capsys, program.main, arguments, TOYS, alone=False) and not (toys / "logs").exists()
 
 
 @pytest.fixture
@@ -246,7 +232,6 @@ def lines(toys):
 
 
 def record(cell: Cell, read: dict[str, Any]) -> None:
-    """Has a cell have read such data."""
     path = cell.log_dir / CONFIG
     path.write_text(json.dumps(json.loads(path.read_text()) | read))
 
@@ -255,7 +240,7 @@ def test_data_that_have_changed_are_refused_before_anything_starts(toys, lines, 
     """What main.py would read now is not what the cells have read that have finished; but what comes back is."""
     before = (toys / "lines.txt").read_text()
     (toys / "lines.txt").write_text(before.replace("cab", "cba"))
-    assert "the data have changed since m, seed" in refusal(["lines.toml"], capsys)
+    assert "the data have changed since m, seed" in refusal(capsys, program.main, ["lines.toml"], TOYS, alone=False)
     assert not lines[2].directory.exists()
     (toys / "lines.txt").unlink()
     with pytest.raises(UsageError, match="--data_dir lines.txt: neither a file"):  # in a process of its own
@@ -267,7 +252,9 @@ def test_data_that_have_changed_are_refused_before_anything_starts(toys, lines, 
 
 def test_cells_of_other_data_are_named(lines, capsys):
     record(lines[1], {"data": {"lines": "others"}})
-    assert "m, seed 2: read other data than m, seed 1" in refusal(["lines.toml"], capsys)
+    assert "m, seed 2: read other data than m, seed 1" in refusal(
+        capsys, program.main, ["lines.toml"], TOYS, alone=False
+    )
     assert not lines[2].directory.exists()
     # Or where they have changed while the sweep was under way.
     assert program.main(["lines.toml"], TOYS._replace(check_data=lambda cells: None)) == 1
@@ -282,7 +269,7 @@ def test_a_table_whose_epochs_grew_goes_on(toys, capsys):
     assert program.main(arguments, TOYS) == 0
     assert "a, seed 1: goes on" in capsys.readouterr().out and len(rows(toys / "logs/toys/a/1/train")) == 2 + 1 + 4
     (toys / "toys.toml").write_text(TABLE)
-    assert "holds a run with --total_epochs 4, not 2" in refusal(arguments, capsys)
+    assert "holds a run with --total_epochs 4, not 2" in refusal(capsys, program.main, arguments, TOYS, alone=False)
 
 
 def test_a_cluster_loses_a_worker_and_nothing_else(toys):
@@ -325,9 +312,6 @@ def test_a_cluster_loses_a_worker_and_nothing_else(toys):
     assert len(list((log_dir / "checkpoints").iterdir())) == 2  # the first process saved when its worker was gone
     assert [row[0] for row in rows(log_dir)] == [str(epoch) for epoch in range(EPOCHS)]
     assert not list(away.rglob("*.csv"))
-
-
-# ---- the real program
 
 
 def test_cells_that_share_their_pretraining_are_those_that_do_not(tmp_path):

@@ -10,18 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import (
-    BIGRAM,
-    END,
-    SIZES,
-    TINY,
-    evaluation_of,
-    probabilities,
-    randomise,
-    shared_seqgan,
-    tiny_config,
-    train,
-)
+from conftest import BIGRAM, END, SIZES, TINY, cases, evaluation_of, probabilities, randomise, refusal, train
 
 from data.music.midi import midi_file
 from data.music.tokens import Grid
@@ -30,6 +19,8 @@ from evaluation.oracle import OracleEvaluator
 from evaluation.policy import MeasuredPolicy
 from evaluation.run import settings_of
 from generator import Tempered
+from model import build
+from support.parser import parse
 from tools import temperatures
 from tools.restored import restore
 
@@ -41,9 +32,9 @@ UNSEEN = ["--no-evaluate"]
 
 def test_the_figures_at_a_temperature():
     """By enumeration; the temperature may change between two measurements."""
-    config = tiny_config("--eval_samples", "5000")
+    config = parse([*TINY, "--eval_samples", "5000"])
     data = OracleData(config)
-    seqgan = shared_seqgan(config, data.spec)
+    seqgan = build(config, data.spec)
     randomise(seqgan.generator, seed=1)
     temperature = tf.Variable(1.0, trainable=False)
     policy = MeasuredPolicy(Tempered(seqgan.generator, temperature), 1, jit=True)
@@ -71,8 +62,7 @@ def runs(tmp_path_factory) -> Path:
     text = ["--dataset", "text", "--vocab_size", "9", "--data_dir"]
     tunes = ["--dataset", "Nottingham", "--data_dir", str(folder / "tunes"), "--seq_len", "8"]
     for name, flags in (
-        ("oracle", [*TINY, *PRETRAINING]),
-        ("other", [*TINY, *PRETRAINING, *UNSEEN, "--oracle_seed", "5"]),
+        *(("oracle", [*TINY, *PRETRAINING]), ("other", [*TINY, *PRETRAINING, *UNSEEN, "--oracle_seed", "5"])),
         ("lines", [*SIZES, *MEASURED, *text, str(folder / "text")]),
         ("again", [*SIZES, *MEASURED, *text, str(folder / "text"), "--seed", "2"]),
         ("larger", [*SIZES, *PRETRAINING, *text, str(folder / "text"), "--g_hidden_dim", "6", *UNSEEN]),
@@ -85,7 +75,6 @@ def runs(tmp_path_factory) -> Path:
 
 
 def measured(folder: Path, *argv: object) -> list[dict[str, str]]:
-    """The rows of the CSV file."""
     assert temperatures.main([*map(str, argv), "--csv", f"{folder}/points.csv"]) == 0
     return rows(folder / "points.csv")
 
@@ -96,7 +85,6 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def as_evaluated(logdir: Path, samples: int) -> dict[str, tuple[float, float]]:
-    """The figures of a run's generator by the run's own evaluation, with other samples."""
     run = restore(logdir)
     config = dataclasses.replace(run.config, eval_samples=samples)
     return evaluation_of(config, run.data(), run.seqgan).measure(0, END, of_discriminator=False)
@@ -112,13 +100,7 @@ def assert_same(row: dict[str, str], figures: dict[str, tuple[float, float]]) ->
 
 
 def ended(capsys, argv, status: int = 2) -> str:
-    """The line that the program ends with."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        temperatures.main([str(word) for word in argv])
-    error = capsys.readouterr().err
-    assert stop.value.code == status and error.splitlines()[-1].startswith("temperatures.py: error: ")
-    return error
+    return refusal(capsys, temperatures.main, [str(word) for word in argv], status=status, alone=False)
 
 
 def test_a_run_of_the_oracle(runs, tmp_path, capsys, eagerly):
@@ -163,7 +145,6 @@ def test_pretraining_and_the_path_of_adversarial_training(runs, tmp_path, monkey
 
 
 def test_the_path_of_a_guided_generator(tmp_path, monkeypatch, eagerly):
-    """It is that of the guided one, as the curve beside it."""
     monkeypatch.chdir(tmp_path)
     words = "--g_update expected --reward log_odds --rollout_num 0 --kl_weight 1 --total_epochs 4"
     words += " --d_steps 1 --d_epochs 1"
@@ -234,38 +215,34 @@ def test_a_run_of_tunes(runs, tmp_path, eagerly):
     assert (tmp_path / "planes.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(
-    ("path", "name", "shown"),
-    [("1/tunes/mle/1/train", "1", "mle/1"), ("logs/run/train", "run", "run"), ("/1/train", "1", "1")],
+@cases(
+    "path, name, shown", ("1/tunes/mle/1/train", "1", "mle/1"), ("logs/run/train", "run", "run"), ("/1/train", "1", "1")
 )
 def test_a_seed_alone_is_shown_with_its_method(path, name, shown):
     assert temperatures.seed_of(Path(path), name) == shown
 
 
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        ("{}/music --texygen", "--texygen: {}/music is a run of --dataset Nottingham, not of text"),
-        ("{}/oracle {}/other", "other: a run with other data than"),
-        ("{}/absent", "absent: no run"),
-        ("{}/other --path 5", "other: no evaluations of this run"),
-        ("{}/oracle --path 5", "--path: no run has evaluations of an adversarial"),
-        ("{}/oracle --path 0", "argument --path: 0 is less than 1"),
-        ("{}/oracle --temperatures 0", "argument --temperatures: 0 is less than"),
-        ("{}/oracle --guide", "--guide: the run's discriminator is not an additive one"),
-        ("{}/oracle --guide --checkpoints", "--checkpoints measures the end of pretraining, when nothing"),
-        ("{}/oracle --guide --candidates 4", "--candidates are drawn from the generators themselves"),
-        ("{}/absent -o {}/x.docx", "argument -o/--output: {}/x.docx: a picture's name ends in ."),
-        ("{}/music --candidates 4", "--candidates: {}/music has no discriminator"),
-        ("{}/absent --csv {}", "argument --csv: {}: a folder, not a file"),
-        ("{}/lines --controls", "--controls has no effect without --candidates"),
-        ("{}/bare --controls --candidates 4", "--controls: {}/bare has no test set"),
-        ("{}/lines --average {}/lines", "--average: a run is given twice"),
-        ("{}/lines {}/again --average {}/lines", "--average: one LOGDIR alone"),
-        ("{}/lines --average {}/oracle", "--average {}/oracle: a run with other data than {}/lines"),
-        ("{}/lines --average {}/larger", "--average {}/larger: a generator of another size than that of {}/lines"),
-        ("{}/lines --best_of 4", "lines: no run that has trained with --objective"),
-    ],
+@cases(
+    "argv, message",
+    ("{}/music --texygen", "--texygen: {}/music is a run of --dataset Nottingham, not of text"),
+    *(("{}/oracle {}/other", "other: a run with other data than"), ("{}/absent", "absent: no run")),
+    ("{}/other --path 5", "other: no evaluations of this run"),
+    ("{}/oracle --path 5", "--path: no run has evaluations of an adversarial"),
+    ("{}/oracle --path 0", "argument --path: 0 is less than 1"),
+    ("{}/oracle --temperatures 0", "argument --temperatures: 0 is less than"),
+    ("{}/oracle --guide", "--guide: the run's discriminator is not an additive one"),
+    ("{}/oracle --guide --checkpoints", "--checkpoints measures the end of pretraining, when nothing"),
+    ("{}/oracle --guide --candidates 4", "--candidates are drawn from the generators themselves"),
+    ("{}/absent -o {}/x.docx", "argument -o/--output: {}/x.docx: a picture's name ends in ."),
+    ("{}/music --candidates 4", "--candidates: {}/music has no discriminator"),
+    ("{}/absent --csv {}", "argument --csv: {}: a folder, not a file"),
+    ("{}/lines --controls", "--controls has no effect without --candidates"),
+    ("{}/bare --controls --candidates 4", "--controls: {}/bare has no test set"),
+    ("{}/lines --average {}/lines", "--average: a run is given twice"),
+    ("{}/lines {}/again --average {}/lines", "--average: one LOGDIR alone"),
+    ("{}/lines --average {}/oracle", "--average {}/oracle: a run with other data than {}/lines"),
+    ("{}/lines --average {}/larger", "--average {}/larger: a generator of another size than that of {}/lines"),
+    ("{}/lines --best_of 4", "lines: no run that has trained with --objective"),
 )
 def test_what_cannot_be_measured_is_one_line(runs, capsys, argv, message):
     status = 3 if "no discriminator" in message else 2  # which tells a script that nothing else is wrong

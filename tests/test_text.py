@@ -3,7 +3,6 @@
 import itertools
 import json
 import re
-import shlex
 import tracemalloc
 from collections import Counter
 from pathlib import Path
@@ -12,12 +11,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import END, NOW, randomise, shared_seqgan, train
-from fault_injection import fitting, timeless_rows
+from conftest import END, NOW, cases, randomise, refusal, shared_seqgan, train
+from fault_injection import events_of, fitting, timeless_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_nottingham import SMALL as SHORT
 
 from data.real import read_data
 from data.text import Lines, Rules, Source, TextData, Vocabulary, read_lines, split_of
@@ -35,11 +34,7 @@ from support.statistics import ratio_and_error
 from tools.restored import restore
 
 METHOD1 = SmoothingFunction().method1
-SMALL = shlex.split(
-    "--batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 --d_filter_sizes 1 3 "
-    "--d_num_filters 4 3 --d_batch_size 8 --pretrain_g_epochs 3 --pretrain_d_epochs 1 --total_epochs 2 --d_steps 1 "
-    "--d_epochs 1 --eval_samples 6 --sample_every 2 --seq_len 6 --d_eval_samples 0 --no-jit"
-)
+SMALL = [*SHORT, "--seq_len", "6"]
 
 
 def config_of(path: Path, *flags: str) -> Config:
@@ -51,13 +46,11 @@ def evaluator_of(data: TextData, kind: type[TextEvaluator] = TextEvaluator) -> T
 
 
 def evaluated(data: TextData, seqgan: SeqGAN, epoch: int, due: Due, kind: type[TextEvaluator] = TextEvaluator) -> dict:
-    """The figures of a run's policy."""
     policy = MeasuredPolicy(seqgan.policy, data.config.seed, data.config.jit)
     return evaluator_of(data, kind).of_policy(policy, epoch, due)
 
 
 def made(folder: Path, *flags: str) -> tuple[TextData, SeqGAN]:
-    """The lines of a folder, and networks for them."""
     data = TextData(config_of(folder, *flags))
     return data, shared_seqgan(data.config, data.spec)
 
@@ -79,9 +72,6 @@ def folder(tmp_path) -> Path:
     return folder
 
 
-# ---- lines
-
-
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_one_way_to_end_a_line_is_as_good_as_another(tmp_path, end):
     """The lines of a classic Mac are no single one; files with byte order marks may have been put together."""
@@ -95,20 +85,18 @@ def test_one_way_to_end_a_line_is_as_good_as_another(tmp_path, end):
 UNMARKED = itertools.product(("ab", "一詩\n" * 2000, "\U00020000é\n" * 2000), ("LE", "BE"))
 
 
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (b"fine\n" * 3 + b"ab\xffc\n", r"line 4 is not UTF-8 \(byte 3 of it\)"),
-        (b"ab\r\nc\xff", r"line 2 is not UTF-8 \(byte 2 of it\)"),
-        ("\ufeffab".encode() + b"\xff", r"line 1 is not UTF-8 \(byte 6 of it\)"),
-        (b"x" * (2**20 + 5), "line 1 is longer than 1,048,576 characters"),
-        ("\ufeffab\n".encode("utf-16-le"), "UTF-16, not UTF-8; `iconv -f UTF-16 -t UTF-8` converts it"),
-        ("\ufeffab\n".encode("utf-16-be"), "UTF-16, not UTF-8"),
-        ("\ufeffab\n".encode("utf-32-le"), "UTF-32, not UTF-8; `iconv -f UTF-32"),
-        ("\ufeffab\n".encode("utf-32-be"), "UTF-32, not UTF-8"),
-        *((text.encode(f"UTF-16{end}"), f"UTF-16{end}, not UTF-8; `iconv -f UTF-16{end}") for text, end in UNMARKED),
-        (b"abc\0def\nan empty\n\ncaf\xe9\n", r"line 4 is not UTF-8 \(byte 4 of it\); if it is Latin-1, `iconv -f "),
-    ],
+@cases(
+    "content, why",
+    (b"fine\n" * 3 + b"ab\xffc\n", r"line 4 is not UTF-8 \(byte 3 of it\)"),
+    (b"ab\r\nc\xff", r"line 2 is not UTF-8 \(byte 2 of it\)"),
+    ("\ufeffab".encode() + b"\xff", r"line 1 is not UTF-8 \(byte 6 of it\)"),
+    (b"x" * (2**20 + 5), "line 1 is longer than 1,048,576 characters"),
+    ("\ufeffab\n".encode("utf-16-le"), "UTF-16, not UTF-8; `iconv -f UTF-16 -t UTF-8` converts it"),
+    ("\ufeffab\n".encode("utf-16-be"), "UTF-16, not UTF-8"),
+    ("\ufeffab\n".encode("utf-32-le"), "UTF-32, not UTF-8; `iconv -f UTF-32"),
+    ("\ufeffab\n".encode("utf-32-be"), "UTF-32, not UTF-8"),
+    *((text.encode(f"UTF-16{end}"), f"UTF-16{end}, not UTF-8; `iconv -f UTF-16{end}") for text, end in UNMARKED),
+    (b"abc\0def\nan empty\n\ncaf\xe9\n", r"line 4 is not UTF-8 \(byte 4 of it\); if it is Latin-1, `iconv -f "),
     ids=range(15),
 )
 def test_what_are_no_lines(tmp_path, content, why):
@@ -118,9 +106,9 @@ def test_what_are_no_lines(tmp_path, content, why):
         list(read_lines(path))
 
 
-@pytest.mark.parametrize(
-    ("lengths", "enough"),
-    [([3] * 20 + [9], 3), ([3] * 19 + [9], 3), ([3] * 18 + [9], 9), ([1, 2, 3], 3), ([5], 5), (range(1, 101), 95)],
+@cases(
+    "lengths, enough",
+    *(([3] * 20 + [9], 3), ([3] * 19 + [9], 3), ([3] * 18 + [9], 9), ([1, 2, 3], 3), ([5], 5), (range(1, 101), 95)),
 )
 def test_the_length_that_holds_95_in_100(tmp_path, lengths, enough):
     path = write(tmp_path / "lines.txt", "".join("x" * n + "\n" for n in lengths))
@@ -129,13 +117,10 @@ def test_the_length_that_holds_95_in_100(tmp_path, lengths, enough):
     assert source.sufficient(0.95) == (enough, 0.95) and source.long == sum(n > 6 for n in lengths)
 
 
-@pytest.mark.parametrize(
-    ("lengths", "seq_len", "advice"),
-    [
-        ([9] * 4 + [12_600] * 36, 6, "--seq_len 1000 (the most) would hold 10 %"),
-        ([9] * 38 + [12_600] * 2, 6, "--seq_len 9 would hold 95 %"),
-        ([9] * 4 + [12_600] * 36, 1000, None),
-    ],
+@cases(
+    "lengths, seq_len, advice",
+    ([9] * 4 + [12_600] * 36, 6, "--seq_len 1000 (the most) would hold 10 %"),
+    *(([9] * 38 + [12_600] * 2, 6, "--seq_len 9 would hold 95 %"), ([9] * 4 + [12_600] * 36, 1000, None)),
 )
 def test_no_length_is_advised_that_is_refused(tmp_path, lengths, seq_len, advice):
     path = write(tmp_path / "lines.txt", "".join(f"{i:03d}".ljust(n, "x") + "\n" for i, n in enumerate(lengths)))
@@ -203,10 +188,8 @@ def test_long_and_empty_lines_are_counted(folder):
         assert f"{count} train, 9 valid, 12 test; {long}; 2 empty ones" in data.introduction()
     for rows, name in ((dropped.valid, "validation"), (dropped.test, "test")):
         share = (rows == dropped.vocabulary.unknown).sum() / (rows < dropped.vocabulary.end).sum()
-        assert (
-            0.1 < share < 1
-            and f"; {100 * share:.2g} % of the tokens of the {name} set are unknown" in dropped.introduction()
-        )
+        said = f"; {100 * share:.2g} % of the tokens of the {name} set are unknown"
+        assert 0.1 < share < 1 and said in dropped.introduction()
     assert set(dropped.vocabulary.entries) == set("abc")  # what is not trained on is not counted
 
 
@@ -225,9 +208,6 @@ def test_a_large_file_is_streamed(tmp_path):
     tracemalloc.stop()
     assert sum(len(lines) for lines in data.lines.values()) == LARGE
     assert peak < LARGE * (20 * 2 + 8) * 1.3 + path.stat().st_size / 10 + 2**20
-
-
-# ---- tokens
 
 
 def test_the_vocabulary_is_the_most_frequent_tokens():
@@ -293,9 +273,6 @@ def test_a_vocabulary_file_is_read_as_it_was_written(tmp_path):
     assert Vocabulary.read(path) == vocabulary
 
 
-# ---- what is trained on
-
-
 def test_batches_are_lines_of_the_training_part(folder):
     data = TextData(config_of(folder))
     train = {tuple(row) for row in data.lines["train"][np.arange(60)].tolist()}
@@ -336,9 +313,6 @@ def test_the_distribution_of_lines_of_unequal_length_is_learnt(tmp_path):
     policy = MeasuredPolicy(model.policy, config.seed, config.jit)
     samples = data.vocabulary.decode(policy.sample(2000, Purpose.EVALUATE, tf.constant(0)).numpy())
     assert sum(line in distribution for line in samples) > 0.97 * 2000
-
-
-# ---- what is measured
 
 
 def test_ratio_and_error():
@@ -441,9 +415,8 @@ def test_texygens_figures_by_hand(folder):
         assert figures[f"real_texygen_self_bleu{n}"][0] == pytest.approx(others)
         assert figures[f"texygen_self_bleu{n}"] == figures[f"self_bleu{n}"]  # among the same lines
     rows = data.lines["train"][np.arange(30)]
-    nats = [
-        -tf.reduce_sum(model.generator.log_probs(tf.constant(row[row != data.spec.vocab_size][None]))) for row in rows
-    ]
+    whole = [tf.constant(row[row != data.spec.vocab_size][None]) for row in rows]
+    nats = [-tf.reduce_sum(model.generator.log_probs(row)) for row in whole]
     longest = max(map(len, train + valid + test))
     assert longest > config.seq_len and figures["texygen_nll_gen"][0] == pytest.approx(np.mean(nats) / longest)
 
@@ -483,9 +456,6 @@ def test_held_out_lines_that_tell_nothing_are_warned_of(folder, capsys):
     assert "validation" not in capsys.readouterr().err
 
 
-# ---- whole runs
-
-
 @pytest.fixture
 def held(folder) -> Path:
     """With as many lines held out as η takes."""
@@ -500,8 +470,7 @@ def run(folder: Path, logs: Path, *flags: str) -> int:
 
 
 def test_a_run_leaves_its_figures_its_lines_and_its_vocabulary(held, tmp_path):
-    folder = held
-    assert run(folder, tmp_path / "logs") == 0
+    assert run(held, tmp_path / "logs") == 0
     rows = timeless_rows(tmp_path / "logs" / "eval")
     assert [row["epoch"] for row in rows] == ["0", "2", "2", "3", "4"]
     of_d = rows.pop(2)
@@ -511,12 +480,11 @@ def test_a_run_leaves_its_figures_its_lines_and_its_vocabulary(held, tmp_path):
         compared = row["epoch"] in ("2", "4")  # where samples are due: every second epoch of a phase, and its end
         for name in TextEvaluator.compared:
             assert np.isfinite(float(row[name])) if compared else not row[name], name
-    events = EventAccumulator(str(tmp_path / "logs" / "eval"), size_guidance={"tensors": 0})
-    events.Reload()
+    events = events_of(tmp_path / "logs" / "eval")
     assert events.SummaryMetadata("lines/generated").plugin_data.plugin_name == "text"
     shown = {e.step: tf.make_ndarray(e.tensor_proto)[0].decode() for e in events.Tensors("lines/real")}
     assert list(shown) == [1, 2, 4]
-    real = set((folder / "train.txt").read_text().split())
+    real = set((held / "train.txt").read_text().split())
     assert all(line.startswith("    ") and line.strip() in real for line in shown[1].split("\n"))
     generated = tf.make_ndarray(events.Tensors("lines/generated")[0].tensor_proto)[0].decode()
     assert len(generated.split("\n")) == 10 and set(generated) <= set("abcde\ufffd \n")
@@ -531,10 +499,8 @@ def test_a_run_goes_on_with_its_own_lines_only(held, tmp_path, capsys):
     before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
     lines = (folder / "train.txt").read_text().split()
     write(folder / "train.txt", "\n".join([lines[1], lines[0], *lines[2:]]))  # the same lines in another order
-    capsys.readouterr()
-    assert run(folder, tmp_path / "logs", "--total_epochs", "3") == 2
-    error = capsys.readouterr().err
-    assert f"--data_dir {folder}: lines of train changed since" in error and error.count("\n") == 1
+    error = refusal(capsys, run, folder, tmp_path / "logs", "--total_epochs", "3")
+    assert f"--data_dir {folder}: lines of train changed since" in error
     write(folder / "train.txt", "\n".join(lines))
     del before[folder / "train.txt"]
     assert {path: path.read_bytes() for path in before} == before
@@ -542,8 +508,8 @@ def test_a_run_goes_on_with_its_own_lines_only(held, tmp_path, capsys):
     vocabulary.unlink()
     assert run(folder, tmp_path / "logs", "--total_epochs", "3") == 0 and vocabulary.read_bytes() == before[vocabulary]
     vocabulary.write_text("mine")
-    assert run(folder, tmp_path / "logs", "--total_epochs", "4") == 2
-    assert f"{vocabulary}: of other data than --data_dir {folder} has now" in capsys.readouterr().err
+    error = refusal(capsys, run, folder, tmp_path / "logs", "--total_epochs", "4", alone=False)
+    assert f"{vocabulary}: of other data than --data_dir {folder} has now" in error
     assert run(folder, tmp_path / "logs", "--overwrite") == 0 and vocabulary.read_bytes() == before[vocabulary]
 
 
@@ -552,26 +518,16 @@ def test_a_vocabulary_that_is_no_runs_is_not_replaced(folder, tmp_path, capsys, 
     mine = tmp_path / "logs" / "train" / "vocabulary.json"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    assert run(folder, tmp_path / "logs", *more) == 2
-    error = capsys.readouterr().err
-    assert f"{mine.name} there is no run's; choose another --log_dir" in error and error.count("\n") == 1
+    why = f"{mine.name} there is no run's; choose another --log_dir"
+    assert why in refusal(capsys, run, folder, tmp_path / "logs", *more)
     assert mine.read_text() == "mine"
 
 
 def test_the_checkpoint_of_least_nll_valid_is_kept(folder, tmp_path):
     """Adversarial training at a rate that harms."""
-    argv = [
-        "--dataset",
-        "text",
-        "--data_dir",
-        str(folder),
-        "--log_dir",
-        str(tmp_path / "train"),
-        "--reward",
-        "constant",
-    ]
-    argv += ["--eval_log_dir", str(tmp_path / "eval"), "--g_pretrain_lr", "0.1", "--g_lr", "0.5"]
-    argv = fitting(SMALL, [*argv, *["--pretrain_g_epochs", "9", "--total_epochs", "4", "--eval_every", "2"]])
+    words = f"--dataset text --data_dir {folder} --reward constant --g_pretrain_lr 0.1 --g_lr 0.5 --pretrain_g_epochs 9"
+    words += f" --total_epochs 4 --eval_every 2 --log_dir {tmp_path}/train --eval_log_dir {tmp_path}/eval"
+    argv = fitting(SMALL, words.split())
     assert train(argv) == 0
     curve = [float(row["nll_valid"]) for row in timeless_rows(tmp_path / "eval") if row["nll_valid"]]
     kept = len(list((tmp_path / "train" / "checkpoints").iterdir()))  # the three newest, best, and pretrained

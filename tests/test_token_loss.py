@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import all_sequences, probabilities, random_generator, randomise
-from test_additive import exact
+from test_additive import ENDS, exact
 
 from discriminator import Options
 from generator import PolicyCopy, TokenSpec
@@ -14,7 +14,6 @@ from guidance.guided import GuidedPolicy
 from support.seeds import Purpose, key
 
 KINDS = pytest.mark.parametrize("kind", [BigramDiscriminator, LSTMDiscriminator, EchoDiscriminator])
-ENDS = pytest.mark.parametrize("end_token", [None, 1], ids=["one length", "unequal lengths"])
 
 
 def made(kind, seq_len: int = 3, end_token: int | None = None, **others) -> AdditiveDiscriminator:
@@ -33,10 +32,7 @@ def after_prefixes(policy) -> tuple[np.ndarray, np.ndarray]:
 
 
 def expected_loss(scores: np.ndarray, oracle, generator) -> float:
-    """The mean over labels of the loss, every real sequence and every fake token weighed by its probability.
-
-    `scores` are s(a | y_<t) along all sequences, [n, T, V].
-    """
+    """The mean loss of s(a | y_<t), [n, T, V]: every real sequence and every fake token weighed by its probability."""
     tokens, fakes = after_prefixes(generator)
     drawn, p = tokens < 4, probabilities(oracle)
     own = np.take_along_axis(scores, np.minimum(tokens, 3)[..., None], axis=2)[..., 0]
@@ -83,9 +79,8 @@ def test_the_loss_tells_each_real_token_from_one_drawn_in_its_place(kind, end_to
     contexts = discriminator.contexts(tokens)
     scores = np.swapaxes(discriminator.next_scores(contexts.hidden).numpy(), 0, 1)
     drawn = tokens.numpy() < 4
-    real, fakes = (
-        np.take_along_axis(scores, np.minimum(each, 3)[..., None], axis=2)[..., 0] for each in (tokens.numpy(), fake)
-    )
+    both = (tokens.numpy(), fake)
+    real, fakes = (np.take_along_axis(scores, np.minimum(each, 3)[..., None], axis=2)[..., 0] for each in both)
     expected = ((np.logaddexp(0, -real) + np.logaddexp(0, fakes)) * drawn).sum() / (2 * drawn.sum())
     loss, accuracy = discriminator.token_loss(generator, tokens, seed, None)
     assert float(loss) == pytest.approx(expected, rel=1e-5)

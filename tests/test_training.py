@@ -12,6 +12,7 @@ from conftest import (
     TINY,
     all_sequences,
     assert_same,
+    cases,
     evaluation_of,
     probabilities,
     randomise,
@@ -20,7 +21,7 @@ from conftest import (
     train,
     watching,
 )
-from test_model import applied, flat
+from test_model import ENDS, applied, flat
 
 from data.oracle import OracleData
 from generator import State, TokenSpec, sample_many
@@ -28,7 +29,6 @@ from model import SeqGAN, build
 from support.seeds import Purpose, dropout, fold, key
 from tools.restored import restore
 
-ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
 ALL = shlex.split(
     "--scheduled_sampling 0.2 --cosine_decay g_pretrain g d --average 0.8 "
     "--mle_steps 2 --g_steps 2 --g_dropout_keep_prob 0.7"
@@ -36,7 +36,6 @@ ALL = shlex.split(
 
 
 def model_of(*flags: str, end_token: int | None = None) -> SeqGAN:
-    """V = 4, T = 3, and a generator whose distribution is far from uniform."""
     model = build(tiny_config(*flags), TokenSpec(4, 3, 0, end_token))
     randomise(model.generator, seed=1)
     return model
@@ -50,10 +49,6 @@ def batches_of(count: int, size: int = 4, end_token: int | None = None) -> tf.Te
 
 def uniform(seed: int, *shape: int) -> tf.Tensor:
     return tf.constant(np.random.default_rng(seed).random(shape), tf.float32)
-
-
-def weights(network) -> list[np.ndarray]:
-    return [weight.numpy() for weight in network.weights]
 
 
 @ENDS
@@ -103,7 +98,7 @@ def test_a_share_of_0_is_plain_maximum_likelihood_bit_for_bit(eagerly, end_token
         losses = [float(model.mle_epoch(batches, tf.constant(epoch))) for model in (plain, scheduled)]
         assert (losses[0] == losses[1]) == (epoch == 0)
         if epoch == 0:
-            assert_same(weights(plain.generator), weights(scheduled.generator))
+            assert_same(plain.generator.get_weights(), scheduled.generator.get_weights())
 
 
 def test_the_share_grows_by_the_flag_an_epoch():
@@ -155,7 +150,7 @@ def test_dropout_is_for_maximum_likelihood_alone_and_new_in_each_batch(eagerly):
     tokens = batches_of(1)[0]
     np.testing.assert_array_equal(*(model.generator.log_probs(tokens) for model in (whole, dropping)))
     np.testing.assert_array_equal(*(model.g_step(tf.constant(0)).rewards for model in (whole, dropping)))
-    assert_same(weights(whole.generator), weights(dropping.generator))
+    assert_same(whole.generator.get_weights(), dropping.generator.get_weights())
 
     def losses(model) -> list[float]:
         batches = ((1, 0), (2, 0), (1, 1))
@@ -189,14 +184,12 @@ def test_a_cosine_falls_to_0_over_all_updates_of_a_run(tmp_path, eagerly):
     assert tiny_config("--total_epochs", "0").updates == (4, 0, 0, 4)
 
 
-@pytest.mark.parametrize(
-    ("rate", "first", "then", "why"),
-    [
-        ("g", "--total_epochs 1", "--total_epochs 2", "--total_epochs 1, not 2 (cosine"),
-        ("d", "--total_epochs 0", "--total_epochs 2", "--total_epochs 0, not 2 (cosine"),  # D's rate has fallen
-        ("g_pretrain", "--total_epochs 0", "--total_epochs 1 --d_steps 5 --rollout_num 16", ""),
-        ("g_pretrain", "--total_epochs 1", "--total_epochs 1 --pretrain_g_epochs 6", "epochs 4, not 6 (cosine"),
-    ],
+@cases(
+    "rate, first, then, why",
+    ("g", "--total_epochs 1", "--total_epochs 2", "--total_epochs 1, not 2 (cosine"),
+    ("d", "--total_epochs 0", "--total_epochs 2", "--total_epochs 0, not 2 (cosine"),  # D's rate has fallen
+    ("g_pretrain", "--total_epochs 0", "--total_epochs 1 --d_steps 5 --rollout_num 16", ""),
+    ("g_pretrain", "--total_epochs 1", "--total_epochs 1 --pretrain_g_epochs 6", "epochs 4, not 6 (cosine"),
 )
 def test_a_longer_run_is_another_where_a_rate_has_fallen(tmp_path, capsys, eagerly, rate, first, then, why):
     logs = ["--cosine_decay", rate, "--d_epochs", "1", "--log_dir", str(tmp_path), "--no-evaluate"]
@@ -213,14 +206,14 @@ def test_the_average_is_that_of_all_updates_each_weighted_by_the_decay_since(eag
     steps += [lambda: model.mle_step(batches_of(1)[0]), lambda: model.g_step(tf.constant(0))]
     for step in steps:
         step()
-        history.append(weights(model.generator))
+        history.append(model.generator.get_weights())
     share = 0.7 ** np.arange(len(history))[::-1]
     share /= share.sum()
-    for values, average in zip(zip(*history, strict=True), weights(model.average), strict=True):
+    for values, average in zip(zip(*history, strict=True), model.average.get_weights(), strict=True):
         np.testing.assert_allclose(average, np.tensordot(share, np.stack(values), axes=1), atol=1e-5)
-    assert any((a != w).any() for a, w in zip(weights(model.average), history[-1], strict=True))
+    assert any((a != w).any() for a, w in zip(model.average.get_weights(), history[-1], strict=True))
     model.adopt_average()
-    assert_same(weights(model.average), weights(model.generator))
+    assert_same(model.average.get_weights(), model.generator.get_weights())
 
 
 def test_evaluation_samples_and_the_discriminator_use_the_average_and_policy_updates_do_not(eagerly):
@@ -244,7 +237,7 @@ def test_an_mle_step_is_an_update_by_an_optimizer_of_its_own(eagerly):
     model, other = model_of("--mle_steps", "1", "--g_lr", "0.02"), model_of("--g_pretrain_lr", "0.02")
     losses = [float(model.mle_step(batches_of(1)[0])), float(other.mle_epoch(batches_of(1)))]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
-    for mine, theirs in zip(weights(model.generator), weights(other.generator), strict=True):
+    for mine, theirs in zip(model.generator.get_weights(), other.generator.get_weights(), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-5)
     assert (int(model.mle_optimizer.iterations), int(model.g_pretrain_optimizer.iterations)) == (1, 0)
 

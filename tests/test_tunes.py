@@ -12,7 +12,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import canonical
+from conftest import canonical, cases
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
@@ -146,15 +146,13 @@ C
 """
 
 
-@pytest.mark.parametrize(
-    ("text", "grid", "tokens"),
-    [
-        (FOLK, Grid(0.4, 0.25), "76*2 69*3 71*1 72*2 76*4 74*2 | 76*1 78*2 79*1 77*10 20*2 57*2 56*4"),
-        (FOLK, Grid(0.25, 0.0), "76 69 71 72 76 76 74"),  # three eighths at 80: a beat of half a second
-        ("X:1\nT:a\nK:C\nCD2\nX:2\nK:C\nE|\n", Grid(beats=0.5), "60 62*2"),  # without M: and L:, in eighths
-        # The highest of several voices.
-        ("X:1\nL:1/4\nM:4/4\nK:C\nV:1\nC,D,G,F,|\nV:2\nCDEF|\n", Grid(beats=1.0), "60 62 64 65"),
-    ],
+@cases(
+    "text, grid, tokens",
+    (FOLK, Grid(0.4, 0.25), "76*2 69*3 71*1 72*2 76*4 74*2 | 76*1 78*2 79*1 77*10 20*2 57*2 56*4"),
+    (FOLK, Grid(0.25, 0.0), "76 69 71 72 76 76 74"),  # three eighths at 80: a beat of half a second
+    ("X:1\nT:a\nK:C\nCD2\nX:2\nK:C\nE|\n", Grid(beats=0.5), "60 62*2"),  # without M: and L:, in eighths
+    # The highest of several voices.
+    ("X:1\nL:1/4\nM:4/4\nK:C\nV:1\nC,D,G,F,|\nV:2\nCDEF|\n", Grid(beats=1.0), "60 62 64 65"),
 )
 def test_common_abc_is_read(tmp_path, text, grid, tokens):
     """Modes, chords and their symbols, grace notes, decorations, broken rhythm, triplets, ties, repeats."""
@@ -165,17 +163,15 @@ def test_common_abc_is_read(tmp_path, text, grid, tokens):
     assert read_melody(path, grid, read_abc)[0].tolist()[: len(expected)] == expected
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"X:1\nL:1/8\nK:C\n[V:1]abc|\n", "voices that change within a line, [V:...], are not read"),
-        (b"X:1\nL:1/8\nK:C\nz4|]\n", "no tune in it"),
-        (b"X:1\nK:C\n|:C[1,3D:|[2E|]\n", "endings of several passes, [1,3, are not read"),
-        (b"X:1\nK:C\n|:" + b"C" * 9999 + b":" * 999 + b"|\n", "its repeats are longer than 1048576 bytes"),
-        (b"X:1\nL:1/1\nK:C\nC99999|]\n", "has 399996 beats; the limit is 36000"),
-        (b"%" * ((1 << 20) + 1), "larger than 1048576 bytes"),
-        *((content, "no") for content in (b"", b"\xff\x00\x01", b"X:1", b"MThd", b"K:C\nabc")),
-    ],
+@cases(
+    "content, reason",
+    (b"X:1\nL:1/8\nK:C\n[V:1]abc|\n", "voices that change within a line, [V:...], are not read"),
+    (b"X:1\nL:1/8\nK:C\nz4|]\n", "no tune in it"),
+    (b"X:1\nK:C\n|:C[1,3D:|[2E|]\n", "endings of several passes, [1,3, are not read"),
+    (b"X:1\nK:C\n|:" + b"C" * 9999 + b":" * 999 + b"|\n", "its repeats are longer than 1048576 bytes"),
+    (b"X:1\nL:1/1\nK:C\nC99999|]\n", "has 399996 beats; the limit is 36000"),
+    (b"%" * ((1 << 20) + 1), "larger than 1048576 bytes"),
+    *((content, "no") for content in (b"", b"\xff\x00\x01", b"X:1", b"MThd", b"K:C\nabc")),
 )
 def test_what_is_no_tune_is_said_in_one_line(tmp_path, content, reason):
     path = tmp_path / "a.abc"
@@ -185,24 +181,16 @@ def test_what_is_no_tune_is_said_in_one_line(tmp_path, content, reason):
     assert str(error.value).startswith(f"{path}: {reason}") and len(str(error.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    ("body", "played"),
-    [
-        ("|:CD|EF:|GA||", "CDEFCDEFGA"),
-        ("CD|EF:|GA|Bc:|", "CDEFCDEFGABcGABc"),  # from the repeat sign before, and from a double bar
-        ("C||DE:|F|]G::A:|", "CDEDEFGGAA"),
-        ("|:C||D:|[|]E:|", "CDCDEE"),
-        ("|:C|1D:|2E||F|[1G:|\n[2A|]|:BB:|", "CDCEFGFABBBB"),
-        ("|:C|1D:|2E:|3F|]G:|", "CDCECFGG"),
-        ("|:C|1D|2E:|F", "CDCEF"),
-        ("|:C|1D:|E", "CDCE"),
-        ("|::C::|D", "CCCD"),
-        ("|:F[K:D]F:|", "F[K:D]F[K:C]F[K:D]F"),
-        ('"50%|:"C{de}(D:|% "', "CDCD"),
-        ("^F-|F|c-B", "^F2cB"),  # an accidental holds as long as a tie; a tie to another note is a slur
-        ("V:a clef=treble\nCD:|\nV:b\nEF:|", "EFEF"),
-        ("V:a\nC:|\nV:b\nE:|\nV:a\nG:|\nV:b\nA:|", "EEAA"),
-    ],
+@cases(
+    "body, played",
+    ("|:CD|EF:|GA||", "CDEFCDEFGA"),
+    ("CD|EF:|GA|Bc:|", "CDEFCDEFGABcGABc"),  # from the repeat sign before, and from a double bar
+    *(("C||DE:|F|]G::A:|", "CDEDEFGGAA"), ("|:C||D:|[|]E:|", "CDCDEE")),
+    *(("|:C|1D:|2E||F|[1G:|\n[2A|]|:BB:|", "CDCEFGFABBBB"), ("|:C|1D:|2E:|3F|]G:|", "CDCECFGG")),
+    *(("|:C|1D|2E:|F", "CDCEF"), ("|:C|1D:|E", "CDCE"), ("|::C::|D", "CCCD"), ("|:F[K:D]F:|", "F[K:D]F[K:C]F[K:D]F")),
+    ('"50%|:"C{de}(D:|% "', "CDCD"),
+    ("^F-|F|c-B", "^F2cB"),  # an accidental holds as long as a tie; a tie to another note is a slur
+    *(("V:a clef=treble\nCD:|\nV:b\nEF:|", "EFEF"), ("V:a\nC:|\nV:b\nE:|\nV:a\nG:|\nV:b\nA:|", "EEAA")),
 )
 def test_repeats_are_played_out(body, played):
     found, expected = (melody(read_abc(f"X:1\nM:4/4\nL:1/4\nK:C\n{text}\n".encode(), True)) for text in (body, played))
@@ -216,10 +204,7 @@ def test_without_a_length_the_metre_tells_it(metre, length):
 
 
 def test_folders_of_abc_are_read_and_moved_to_one_key_or_twelve(tmp_path, monkeypatch):
-    """Each tune of a file on its own, without the text between; by signatures, or the keys that they seem to have.
-
-    What differs in its key alone is in one split. Held-out tunes are as they are where training has all keys.
-    """
+    """By signatures, or the keys that they seem to have. What differs in its key alone is in one split."""
     in_g, in_a = "DEFG ABcd edcB AGFE", "EFGA Bcde fedc BAGF"
     header = "%abc-2.1\nL:1/4\n\n"
     (tmp_path / "a.abc").write_text(
@@ -251,9 +236,6 @@ def test_a_tune_that_is_moved_stays_on_the_keyboard():
     tunes = {(1, 89, 0, 88, 176): [4, 92, 0, 79, 167], (87, 175, 0, 70): [78, 166, 0, 61], (5, 6): [8, 9]}
     assert [transposed(np.array(tune, np.int32), 3).tolist() for tune in tunes] == [*tunes.values()]
     assert transposed(np.array([1, 0, 20], np.int32), -6).tolist() == [7, 0, 26]
-
-
-# ---- what a musician hears
 
 
 def test_the_measures_of_a_tune_by_hand():
@@ -347,9 +329,6 @@ def test_the_longest_copy_is_found():
         copied = corpus[found.tune][found.place : found.place + longest]
         assert np.array_equal(sample[found.first : found.first + longest], copied)
     assert [found[:3] for found in longest_copies(samples[1:4], corpus)] == [(1, 0, 2), (0, 0, 0), (23, 0, 3)]
-
-
-# ---- a page
 
 
 def test_a_staff_has_every_note():
