@@ -93,8 +93,6 @@ def new_file(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text}: a folder, not a file")
     if not path.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: there is no such folder")
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text}: a folder")
     return path
 
 

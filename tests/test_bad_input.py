@@ -131,7 +131,7 @@ def test_flags_that_contradict_each_other(capsys, tmp_path, monkeypatch, words, 
 
 # ---- flags without effect
 
-NO_GAN, NO_D = "with --total_epochs 0", "with --total_epochs 0 and without --pretrain_d_epochs above 0"
+NO_GAN, NO_D = "with --total_epochs 0", "with --total_epochs and --pretrain_d_epochs 0"
 NO_GRADIENT, NO_MLE = "without --g_update sampled or expected", "with --pretrain_g_epochs 0"
 NO_REWARD, NO_ROLLOUTS = "without --reward discriminator or log_odds", "with --g_update expected and without rollouts"
 IN_VAIN = [  # beside some flags each of others has no effect, and why
@@ -157,7 +157,7 @@ IN_VAIN = [  # beside some flags each of others has no effect, and why
     ("--no-evaluate", "eval_samples=9 d_eval_samples=8 candidates=2", "with --no-evaluate"),
     # networks and rewards that there are not
     ("--reward constant", "d_lr=1 d_steps=1 pretrain_d_epochs=1 discriminator=bigram cosine_decay=d", NO_REWARD),
-    ("--reward constant", "rollout_num=2 rollout_lag=0.5", "with --reward constant and without --kl_weight above 0"),
+    ("--reward constant", "rollout_num=2 rollout_lag=0.5", "with --reward constant and --kl_weight 0"),
     ("--objective x.py:f", "reward=log_odds d_steps=2", "with --objective and without --objective_weight below 1"),
     ("", "objective_weight=0.5", "without --objective"),
     ("", "d_hidden_dim=9", "without --discriminator pooled or lstm"),
