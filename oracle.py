@@ -17,9 +17,7 @@ MAX_BYTES = 2**31  # more than any oracle file; a longer one is not read
 class Oracle(Generator):
     """An LSTM of the generator's kind, never trained (SeqGAN, "Synthetic data")."""
 
-    def __init__(
-        self, vocab_size: int, seq_len: int, emb_dim: int, hidden_dim: int, *, seed: int, init: str = "glorot"
-    ):
+    def __init__(self, vocab_size: int, seq_len: int, emb_dim: int, hidden_dim: int, seed: int, init: str = "glorot"):
         """Makes and initialises the weights.
 
         `init` is `normal`: every weight from N(0, 1), as the paper has it; or `glorot`: only embedding, output kernel
@@ -66,10 +64,7 @@ class Oracle(Generator):
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file, none of them unpickled.
-
-    Raises UsageError: missing, damaged, too large, or it holds something else than arrays.
-    """
+    """All arrays of an .npz file, none unpickled; raises UsageError: missing, damaged, too large, or not of arrays."""
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())  # zipfile reads no more than it declares

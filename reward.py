@@ -38,6 +38,7 @@ class Parts:
 
 # Given the parts, makes the scorer of completions of a batch's prefixes, int32 [B, T], at a g-step, int32 scalar.
 BatchScorer = Callable[[tf.Tensor, tf.Tensor], Scorer]
+Maker = Callable[[Parts], BatchScorer]
 
 
 def discriminator(parts: Parts) -> BatchScorer:
@@ -108,7 +109,7 @@ def random(parts: Parts) -> BatchScorer:
     return of_batch
 
 
-def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[Parts], BatchScorer]:
+def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Maker:
     """The reward by a user's own function of finished sequences, int32 [n, T] → float32 [n], in TensorFlow.
 
     It is traced once, so that what is wrong is told before training. Raises UsageError: it returns another shape.
@@ -132,7 +133,7 @@ def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[Parts],
     return make
 
 
-def reward_of(name: str, source: dict[str, str] | None = None) -> Callable[[Parts], BatchScorer]:
+def reward_of(name: str, source: dict[str, str] | None = None) -> Maker:
     """The function that --reward names: of the registry, or a user's own, of which `source` is on record.
 
     Raises UsageError: a user's own can't be used.
@@ -144,13 +145,7 @@ class Reward:
     """The reward of a g-step: one of the functions above, an objective beside it, a KL penalty."""
 
     def __init__(
-        self,
-        make: Callable[[Parts], BatchScorer],
-        parts: Parts,
-        *,
-        objective_share: float = 0.0,
-        kl_weight: float = 0.0,
-        to_go: bool = True,
+        self, make: Maker, parts: Parts, *, objective_share: float = 0.0, kl_weight: float = 0.0, to_go: bool = True
     ):
         """Makes the scorer `make`, unless the objective takes its place.
 
@@ -200,23 +195,19 @@ class Reward:
         return lambda rollouts, prefix_len: score(rollouts, prefix_len) - self.kl_weight * ratio(rollouts, prefix_len)
 
 
-def log_ratio(
-    tokens: tf.Tensor, numerator: Policy, denominator: Policy, to_go: bool = False, drawn: bool = True
-) -> Scorer:
-    """Log of one model's probability of whole sequences less that of another's, in nats.
+def log_ratio(tokens: tf.Tensor, one: Policy, other: Policy, to_go: bool = False, drawn: bool = True) -> Scorer:
+    """Log of `one` model's probability of whole sequences less that of the `other`, in nats.
 
     The scored sequences complete prefixes, of at least one token, of `tokens`, int32 [B, T]; with `to_go` only the last
     token of the prefix counts. Where none are `drawn`, all that is scored is `tokens`.
     """
-    ratios = tf.transpose(numerator.log_probs(tokens) - denominator.log_probs(tokens))  # [T, B]
+    ratios = tf.transpose(one.log_probs(tokens) - other.log_probs(tokens))  # [T, B]
     if to_go and not drawn:
         left = tf.cumsum(ratios, reverse=True)
         return lambda rollouts, prefix_len: left[prefix_len - 1][None]
     known = ratios if to_go else tf.cumsum(ratios)  # entry n - 1: what a prefix of n tokens contributes
-    above, below = numerator.completion_log_probs(tokens), denominator.completion_log_probs(tokens)
-    return lambda rollouts, prefix_len: (
-        known[prefix_len - 1] + above(rollouts, prefix_len) - below(rollouts, prefix_len)
-    )
+    own, its = one.completion_log_probs(tokens), other.completion_log_probs(tokens)
+    return lambda rollouts, prefix_len: known[prefix_len - 1] + own(rollouts, prefix_len) - its(rollouts, prefix_len)
 
 
 class Bleu:
@@ -279,16 +270,14 @@ def gram_numbers(tokens, order: int, vocab_size: int):
     return numbers
 
 
-def most_in_one(
-    references: np.ndarray, lengths: np.ndarray, order: int, vocab_size: int
-) -> tuple[np.ndarray, np.ndarray]:
+def most_in_one(rows: np.ndarray, lengths: np.ndarray, order: int, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
     """The n-grams of references, and how often each occurs in the one that has it most often.
 
-    `references` are int32 [n, T], of `lengths` int [n]. Returns numbers as of `gram_numbers`, int64 [m], ascending, the
+    `rows` are int32 [n, T], of `lengths` int [n]. Returns numbers as of `gram_numbers`, int64 [m], ascending, the
     last one being no n-gram's; and int32 [m].
     """
-    numbers = gram_numbers(tf.constant(references), order, vocab_size).numpy()
-    outside = np.arange(references.shape[1]) + order > lengths[:, None]
+    numbers = gram_numbers(tf.constant(rows), order, vocab_size).numpy()
+    outside = np.arange(rows.shape[1]) + order > lengths[:, None]
     numbers[outside] = NEVER
     numbers.sort(axis=1)
     starts = np.ones(numbers.shape, bool)  # of runs of one n-gram in one reference

@@ -124,14 +124,9 @@ class Known(NamedTuple):
 
 
 def what_d_knows(
-    discriminator: "MeasuredDiscriminator",
-    choosing: np.ndarray,
-    measuring: np.ndarray,
-    epoch: int,
-    padding: int,
-    candidates: int = 0,
+    d: MeasuredDiscriminator, choosing: np.ndarray, measuring: np.ndarray, epoch: int, padding: int, candidates: int = 0
 ) -> Known:
-    """Asks a discriminator about real sequences and about as many fresh ones of the generator.
+    """Asks a discriminator `d` about real sequences and about as many fresh ones of the generator.
 
     `epoch` picks the random numbers of the generator's samples, and `padding` is the id that is no token. `choosing`,
     int32 [n, T] of the validation set, decide η; `measuring`, int32 [m, T] of the test set, are measured. Of
@@ -147,10 +142,10 @@ def what_d_knows(
     n, m, size = len(choosing), len(measuring), len(choosing) + len(measuring)
     if not size:
         return Known(figures, measuring, measuring, None)
-    fakes = discriminator.policy.sample(size + candidates * GROUPS, Purpose.D_TEST_FAKE, tf.constant(epoch)).numpy()
+    fakes = d.policy.sample(size + candidates * GROUPS, Purpose.D_TEST_FAKE, tf.constant(epoch)).numpy()
     # All in one call, as each shape would be compiled on its own.
     both = tf.constant(np.concatenate([choosing, measuring, fakes]))
-    log_odds = discriminator.log_odds(both).numpy().astype(np.float64)
+    log_odds = d.log_odds(both).numpy().astype(np.float64)
     valid, test, valid_fake, test_fake, of_pool = np.split(log_odds, [n, size, size + n, 2 * size])
     groups = None
     valid_lengths, test_lengths = ((rows != padding).sum(axis=1) for rows in (choosing, measuring))

@@ -113,18 +113,16 @@ class Evaluator:
             figures = {name: pair for name, pair in figures.items() if not name.startswith(OF_NUMBER)}
         return {column(name, "real"): pair for name, pair in figures.items()}
 
-    def of_discriminator(
-        self, discriminator: MeasuredDiscriminator, epoch: int, beside: Figures | None = None
-    ) -> Figures:
+    def of_discriminator(self, discriminator: MeasuredDiscriminator, epoch: int, own: Figures | None = None) -> Figures:
         """What a discriminator knows of held-out sequences: the figures of `what_d_knows`.
 
         At most `settings.d_samples` validation sequences choose η, and as many of test are measured; too few are not.
-        With `beside`, what `of_policy` has returned, also what comes of the candidates.
+        With `own`, what `of_policy` has returned, also what comes of the candidates.
         """
         choosing, measuring = (spread(rows, self.settings.d_samples) for rows in (self.data.valid, self.data.test))
-        candidates = self.settings.candidates if beside else 0
+        candidates = self.settings.candidates if own else 0
         known = what_d_knows(discriminator, choosing, measuring, epoch, self.data.spec.vocab_size, candidates)
-        return resampled_on_test(known, beside or {})
+        return resampled_on_test(known, own or {})
 
     def show(self, policy: MeasuredPolicy, epoch: int, due: Due, log: RunLog) -> None:
         """Shows or saves what a policy generates, after an epoch of a generator's phase; here nothing."""

@@ -72,10 +72,7 @@ class MeasuredPolicy:
         return {"objective": mean_and_error(objective.score(tokens)), "kl_to_pretrained": mean_and_error(divergence)}
 
     def divergence(self, other: Policy | None, samples: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Samples, int32 [samples, T], and KL(policy ‖ other) along them, float32 [samples], nats per sequence.
-
-        `epoch` picks the random numbers.
-        """
+        """Samples, int32 [n, T], and KL(policy ‖ other) along them, float32 [n], nats; `epoch` picks the numbers."""
         rows = min(samples, SAMPLE_ROWS)
         chunks = range(-(-samples // rows))
         parts = [self._divergence(other, rows, tf.constant(epoch), tf.constant(chunk)) for chunk in chunks]

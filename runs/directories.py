@@ -211,28 +211,23 @@ class RunDirectory:
             self.describe(read_config(self.path / CONFIG) | {SAVED: saved})
 
     def check(
-        self,
-        recorded: dict[str, Any],
-        origin: str,
-        digests: dict[str, str],
-        files: dict[str, str],
-        songs: Iterable[str] = (),
+        self, run: dict[str, Any], origin: str, sums: dict[str, str], files: dict[str, str], songs: Iterable[str] = ()
     ) -> None:
         """Makes sure that a run reads what it has always read.
 
-        `recorded` is its config.json, {} for a new run. `origin` is the flag and the file that it reads; `digests` are
+        `run` is its config.json, {} for a new one. `origin` is the flag and the file that it reads; `sums` are
         checksums of the parts of what it read now, and `files` what it keeps in this directory, {name: content}; it
         also writes `songs`. Raises UsageError: something differs, or a new run would write over a file that is no
         run's. Raises OSError: one can't be read.
         """
         place = f"{self.flag} {self.path}"
-        if not recorded:
+        if not run:
             for name in (*(name for name in files if not self._holds(name, files[name])), *songs):
                 if (self.path / name).exists() and self.path / name not in self.written():
                     raise UsageError(f"{place}: {name} there is no run's; choose another {self.flag}")
             return
-        before = recorded["data"]
-        if changed := sorted(name for name in before.keys() | digests.keys() if before.get(name) != digests.get(name)):
+        before = run["data"]
+        if changed := sorted(name for name in before.keys() | sums.keys() if before.get(name) != sums.get(name)):
             what = f"{' and '.join(changed)} changed since the run in {place} began"
             raise UsageError(f"{origin}: {what}; choose another directory, or --overwrite")
         for name, content in files.items():
@@ -245,10 +240,7 @@ class RunDirectory:
         return path.exists() and path.read_bytes() == content.encode()
 
     def check_code(self, recorded: dict[str, Any], sources: dict[str, dict[str, str]]) -> None:
-        """Makes sure that a user's own code, {flag: source}, is that which the run has on record, if there is one.
-
-        Raises UsageError: it is not.
-        """
+        """Raises UsageError: a user's own code, {flag: source}, is not that which the run has on record, if any."""
         for flag, source in sources.items():
             if recorded.get(flag, source) != source:
                 what = f"the code of {source['function']} changed since the run in {self.flag} {self.path} began"

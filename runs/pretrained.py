@@ -21,16 +21,12 @@ class Pretraining:
     """The pretraining of the run that --pretrained names."""
 
     def __init__(
-        self,
-        config: Config,
-        digests: dict[str, str],
-        state: tf.train.Checkpoint,
-        objective: dict[str, str] | None = None,
+        self, config: Config, digests: dict[str, str], state: tf.train.Checkpoint, source: dict[str, str] | None = None
     ):
         """Loads `state`, which is what pretraining changes; all else stays as it is.
 
         It has to be that of `config` and of data with these checksums; `state` is `model.SeqGAN.pretrained_state`, and
-        `objective` what this run has on record of its own, whose figures are copied from no other objective's.
+        `source` what this run has on record of its objective, as figures of another one are not copied.
         Raises UsageError: it is another one, a part of it is missing or damaged, or there is no run.
         """
         self.directory, self.state = Path(config.pretrained), state
@@ -41,7 +37,7 @@ class Pretraining:
             before, now = pretraining_part(from_flags(content["flags"])), pretraining_part(config)
             if differing := [*([gone] if (gone := lost_flag(content["flags"])) else []), *differences(before, now)]:
                 raise UsageError(f"that run has {'; '.join(differing)}")
-            self.left_out = () if content.get("objective") == objective else OF_OBJECTIVE
+            self.left_out = () if content.get("objective") == source else OF_OBJECTIVE
             if content["data"] != digests:
                 raise UsageError("that run has read other data")
             self.directories = {"train": self.directory}

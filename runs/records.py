@@ -112,13 +112,8 @@ class Records:
     def details(self, marks: dict[str, int]) -> dict[str, Any]:
         """What a checkpoint holds of them, once all that was written is on disk; `marks` are kept besides the best."""
         self.positions = {name: log.position() for name, log in zip(("train", "eval"), self.logs, strict=False)}
-        details: dict[str, Any] = {
-            "results": self.results,
-            "clocks": self.clocks,
-            "positions": self.positions,
-            "evaluation": self.evaluation,
-            MARKS: marks,
-        }
+        details: dict[str, Any] = {"results": self.results, "clocks": self.clocks, "positions": self.positions}
+        details |= {"evaluation": self.evaluation, MARKS: marks}
         if self.best:
             details |= {"best": self.best, MARKS: marks | {BEST: int(self.best["step"])}}
         return details

@@ -153,11 +153,9 @@ class Training:
             self.records.logs[0].histogram(axis, f"reward_at_step/{t + 1:02d}", values[chosen[:, t], t])
 
     def _diverged(self, what: str) -> Diverged:
-        kept = self.checkpoints.newest
-        where = f"{self._phase.name} epoch {self._epoch}"
-        return Diverged(
-            f"{what} in {where}; " + (f"the last good checkpoint is {kept}" if kept else "no checkpoint yet")
-        )
+        newest = self.checkpoints.newest
+        kept = f"the last good checkpoint is {newest}" if newest else "no checkpoint yet"
+        return Diverged(f"{what} in {self._phase.name} epoch {self._epoch}; {kept}")
 
     def _end_epoch(self, seconds: float) -> tuple[dict[str, float], Figures | None]:
         """Writes the row of an epoch that took so many `seconds`, and evaluates where that is due.

@@ -328,10 +328,7 @@ SECTIONS = {
 
 
 def discriminator_entry(name: str) -> DiscriminatorEntry:
-    """What the registry, or a user's class of its own, says of a --discriminator.
-
-    Raises UsageError: FILE.py:CLASS can't be loaded.
-    """
+    """What the registry or a user's class says of a --discriminator; raises UsageError: it can't be loaded."""
     if not own_code.is_own(name):
         return DISCRIMINATORS[name]
     found = own_code.load("--discriminator", name)
@@ -402,10 +399,7 @@ def lacking(config: Config, name: str) -> str:
 
 
 def check_effect(config: Config, given: Iterable[str]) -> None:
-    """Checks that each flag of the command line has an effect.
-
-    Raises UsageError: one has none; the message names the flag that would give it one.
-    """
+    """Raises UsageError: a flag of the command line has no effect; the message names the flag that would give one."""
     for name in given:
         rates = config.cosine_decay if name == "cosine_decay" else ()
         for shown, decides in [(name, name), *((f"{name} {rate}", f"{rate}_lr") for rate in rates)]:

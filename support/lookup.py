@@ -11,10 +11,7 @@ import tensorflow as tf
 
 
 def by_product(rows: tf.Tensor, tokens: tf.Tensor, vocab_size: int) -> tf.Tensor:
-    """`summed_by_token` as a product, for a GPU.
-
-    It takes R·V numbers of memory where it isn't fused, as many as the logits of R tokens.
-    """
+    """`summed_by_token` as a product, for a GPU; where it isn't fused, it takes R·V numbers of memory."""
     return tf.matmul(tf.one_hot(tokens, vocab_size), rows, transpose_a=True)
 
 

@@ -39,9 +39,8 @@ def test_operations_are_counted_as_the_shapes_have_them():
     """By hand, at the paper's sizes; the reward pass is the one of some 590 GFLOP."""
     config = parse(["--preset", "paper"])
     assert policy_step(32, 32, 5000) == 2 * 64 * 128 + 2 * 32 * 5000
-    convolutions = sum(
-        2 * w * 64 * n * (21 - w) for w, n in zip(config.d_filter_sizes, config.d_num_filters, strict=True)
-    )
+    sizes = zip(config.d_filter_sizes, config.d_num_filters, strict=True)
+    convolutions = sum(2 * w * 64 * n * (21 - w) for w, n in sizes)
     assert verdict(config) == convolutions + 2 * 2 * 1720**2 + 2 * 1720 * 2
     works = work_of_steps(config, build(config, TokenSpec(5000, 20)), Oracle(5000, 20, 32, 32, seed=1))
     assert 585e9 < works["reward_pass"].flops < 600e9
@@ -58,10 +57,8 @@ def rows(text, first):
 def test_the_tables_are_those_of_the_results():
     """Medians to three digits, how many times their floor they are, and GFLOP of the machine meanwhile."""
     page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
-    results = {
-        size: json.loads((ROOT / "benchmarks" / "results" / f"{size}.json").read_text())
-        for size in ("default", "paper")
-    }
+    folder = ROOT / "benchmarks" / "results"
+    results = {size: json.loads((folder / f"{size}.json").read_text()) for size in ("default", "paper")}
     titles = dict(zip(results["paper"]["steps"], rows(page, "step"), strict=True))
     assert list(titles.values())[::4] == ["MLE step", "D step"]
     for name, title in titles.items():

@@ -59,16 +59,8 @@ def as_version_1(folder: Path) -> None:
         content = json.loads(path.read_text())
         own, tokens = content["flags"], content["tokens"]
         decays = own.pop("cosine_decay")
-        for name in (
-            "token_length",
-            "transpose",
-            "best_pretraining",
-            "d_loss",
-            "d_lags",
-            "d_init",
-            "distil_real",
-            "g_echo",
-        ):
+        new = ("token_length", "transpose", "best_pretraining", "d_loss", "d_lags", "d_init", "distil_real", "g_echo")
+        for name in new:
             del own[name]
         del tokens["seq_len"]
         own |= {f"{rate}_schedule": "cosine" if rate in decays else "constant" for rate in RATES}

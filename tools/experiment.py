@@ -105,10 +105,7 @@ class Cell:
 
     @property
     def finished(self) -> bool:
-        """Whether the last checkpoint exists.
-
-        Raises UsageError: the directory holds a run with other flags, which main.py could not resume.
-        """
+        """Whether the last checkpoint exists; raises UsageError: the directory holds a run with other flags."""
         if not (self.log_dir / CONFIG).exists():
             return False
         config, content = read_flags(self.argv), read_config(self.log_dir / CONFIG)

@@ -121,11 +121,7 @@ class Line(NamedTuple):
 
 
 def draw_panels(
-    path: Path,
-    lines: Sequence[Line],
-    starts: Iterable[float] = (),
-    limits: Mapping[str, Sequence[float]] = {},
-    axis: str = "epoch",
+    path: Path, lines: Sequence[Line], starts: Iterable[float] = (), limits: Mapping[str, Any] = {}, axis: str = "epoch"
 ) -> None:
     """Draws a panel a column over one `axis`, with the oracle's entropy; raises OSError.
 
@@ -174,11 +170,7 @@ def draw_finals(path: Path, finals: Mapping[str, Mapping[str, Sequence[Sequence[
 
 
 def draw_plane(
-    path: Path,
-    points: pd.DataFrame,
-    pairs: Sequence[tuple[str, str]],
-    real: Mapping[str, float],
-    crosses: pd.DataFrame | None = None,
+    path: Path, points: pd.DataFrame, pairs: list[tuple[str, str]], real: dict[str, float], crosses: pd.DataFrame | None
 ) -> None:
     """Draws quality against diversity, a panel a pair of columns (x, y): a line a method, seeds as means ± deviation.
 

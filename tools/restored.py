@@ -119,9 +119,7 @@ def restore(logdir: Path, which: str | int = "newest") -> Restored:
         try:
             config = from_flags(content["flags"])
             tokens = {"seq_len": config.seq_len} | content["tokens"]
-            sources: dict[str, dict[str, str]] = {
-                flag: content[flag] for flag in ("reward", "discriminator") if flag in content
-            }
+            sources = {flag: content[flag] for flag in ["reward", "discriminator"] if flag in content}
             seqgan = build(config, TokenSpec(**tokens), sources)
         except (UsageError, KeyError, TypeError, ValueError) as error:
             raise UsageError(f"{path}: {error}") from None

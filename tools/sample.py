@@ -115,10 +115,7 @@ def ranked(
 
 
 def read_prefix(text: str, run: Restored, vocabulary: Vocabulary | None) -> list[int]:
-    """The token ids of --prefix: text where there is a vocabulary, else numbers or, in music, notes.
-
-    Raises UsageError: it has unknown tokens.
-    """
+    """The token ids of --prefix: text, numbers or, in music, notes. Raises UsageError: it has unknown tokens."""
     music, advice = run.config.dataset == "Nottingham", ""
     if vocabulary:
         tokens = tokenise(text, vocabulary.kind)
@@ -300,9 +297,7 @@ def check(asked: Namespace, music: bool, text: bool) -> None:
         "stdout is closed; -o names a file": not (sys.stdout or asked.output or music),
         "--eta has no effect without --candidates of 2 or more": asked.eta is not None and not choosing,
         "--eta is of the discriminator: it has no effect with --objective": asked.eta is not None and asked.objective,
-        "--candidates are drawn from the generator itself: not with --guide": (
-            asked.guide and choosing and not asked.objective
-        ),
+        "--candidates are the generator's own: not with --guide": asked.guide and choosing and not asked.objective,
     }
     for why in (why for why, found in refused.items() if found):
         raise UsageError(why)

@@ -284,6 +284,18 @@ class Study(NamedTuple):
         oracles = {tuple(getattr(m.config, name) for name in ORACLE) for m, found in known.items() if len(found)}
         return float(pd.concat(known.values()).mean()) if len(oracles) == 1 else None
 
+    def made_where(self) -> str:
+        """Which runs were made when, where and by what code, in sentences."""
+        lines = []
+        runs = self.runs[self.runs.method.isin(self.labels)].reindex(columns=RECORDS).astype(object).fillna("")
+        for machine, of in runs.groupby("machine", sort=False):
+            days, commits = (sorted({*of[name]} - {""}) for name in ("date", "commit"))
+            when = " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "unknown days"
+            made = f" of {when}: {machine}; commit {', '.join(commits) or 'unknown'}."
+            count = f"{len(of)} run{'s' if len(of) > 1 else ''}"
+            lines.append(count + (made if machine else " without a record of machine and commit."))
+        return " ".join(lines)
+
 
 def values(runs: pd.DataFrame, method: str, name: str) -> pd.Series:
     """A column of the rows of a method, by seed, without those that lack it."""
@@ -292,10 +304,7 @@ def values(runs: pd.DataFrame, method: str, name: str) -> pd.Series:
 
 
 def tables(study: Study) -> dict[str, str]:
-    """The contents of runs.csv and curves.csv, if they have rows, in the order of the table's methods.
-
-    Numbers have seven digits.
-    """
+    """The contents of runs.csv and curves.csv, if they have rows, in the table's order, with seven digits."""
     asked = {*study.report["metrics"], *study.report["table"]}
     drawn = {*PANELS, "seconds", *(name for figure in study.report["figures"] for name in figure["curves"])}
     runs = [name for name in study.runs if name in asked or name not in RUN + RECORDS and parse(name)[1] != "before"]

@@ -53,17 +53,11 @@ def busy(directory: Path) -> bool:
 
 
 def run(
-    argv: Sequence[str],
-    directory: Path,
-    folder: Path,
-    stop: str,
-    program: Path,
-    poll: float,
-    busy: Callable[[Path], bool],
+    argv: Sequence[str], directory: Path, cwd: Path, stop: str, program: Path, poll: float, busy: Callable[[Path], bool]
 ) -> str:
     """Runs main.py on a worker of Dask, from the newest checkpoint on; if the worker dies, another one continues.
 
-    `directory` is the cell's, an absolute path; relative ones in `argv` start from `folder`. After the event `stop`
+    `directory` is the cell's, an absolute path; relative ones in `argv` start from `cwd`. After the event `stop`
     main.py, the `program`, saves and ends; `poll` is the seconds between looks at it. Workers can't import other files
     of the program, so nothing of them is used. Returns "" if the run is complete, TAKEN if another process trains in
     the directory, or else what went wrong.
@@ -77,7 +71,7 @@ def run(
         start = output.tell()
         streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
         # A session of its own: Ctrl-C reaches the sweep alone, which hands it on once.
-        process = subprocess.Popen(command, cwd=folder, start_new_session=True, **streams)
+        process = subprocess.Popen(command, cwd=cwd, start_new_session=True, **streams)
     try:
         while process.poll() is None and not event.is_set():
             time.sleep(poll)
@@ -209,9 +203,8 @@ class Sweep:
             else:
                 tqdm.write(f"{cell.title}: {'goes on' if cell.epochs_done else 'starts'} in {cell.directory}")
                 where = (cell.directory.absolute(), Path.cwd(), self._event.name, *self.parts[:2], self.parts.busy)
-                self.running[cell] = self.client.submit(
-                    self.parts.run, cell.argv, *where, pure=False
-                )  # it may have to run again
+                # Not pure: it may have to run again.
+                self.running[cell] = self.client.submit(self.parts.run, cell.argv, *where, pure=False)
             self.waiting.remove(cell)
 
     def _collect_ended(self) -> None:

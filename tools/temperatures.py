@@ -324,9 +324,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = "--objective: also measure exp(objective / FLOAT) times the pretrained generator; 0: the highest score alone"
     add("--beta", **several, type=number(float, 0, None), metavar="FLOAT", help=text)
     add("-n", type=number(int, 2, None), default=256, metavar="INT", help="sequences drawn for a point (default: 256)")
-    add(
-        "--texygen", action="store_true", help="text: also BLEU and NLL_gen as Texygen defines them; best with -n 10000"
-    )
+    add("--texygen", action="store_true", help="text: also BLEU and NLL_gen as Texygen has them; best with -n 10000")
     add("-o", "--output", type=picture, metavar="FIGURE", help="a picture of the planes")
     add("--csv", type=new_file, metavar="FILE", help="all figures and their errors")
     arguments = parser.parse_args(argv)

@@ -109,11 +109,8 @@ def recorded_tempo(path: Path) -> float:
 
 
 def load(config: Config) -> Tunes:
-    """The tunes of --data_dir, none of them shorter than --seq_len.
-
-    Raises DataError: there is none to train on; the message says what to do.
-    """
-    folder, logs = Path(config.data_dir), config.log_dir
+    """The tunes of --data_dir, none shorter than --seq_len; raises DataError: there is none to train on."""
+    folder, logs = Path(config.data_dir), Path(config.log_dir)
     read = [folder / split for split in SPLITS] if (folder / "train").is_dir() else [folder]
     if os.path.realpath(logs) in map(os.path.realpath, read):
         raise DataError(f"--log_dir {logs}: the tunes of --data_dir are there, and samples would be among them")

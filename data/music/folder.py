@@ -52,11 +52,7 @@ class Parsed(NamedTuple):
 
 
 def load_tunes(
-    data_dir: str | os.PathLike,
-    grid: Grid,
-    min_len: int = 32,
-    besides: str | os.PathLike | None = None,
-    transpose: str = "none",
+    data_dir: Path, grid: Grid, min_len: int = 32, besides: Path | None = None, transpose: str = "none"
 ) -> Tunes:
     """Reads every `.mid`, `.midi` and `.abc` file under a folder, sub-folders included, hidden files not.
 
@@ -79,7 +75,7 @@ def load_tunes(
     it has some but not all of the three sub-folders, no tune is left to train on, or ABC files but not music21 are
     there.
     """
-    root = Path(data_dir)
+    root = data_dir
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     present = [split for split in SPLITS if (root / split).is_dir()]
@@ -160,7 +156,7 @@ def _is_abc(path: Path) -> bool:
     return path.suffix.lower() == ".abc"
 
 
-def _tune_files(folders: Sequence[Path], besides: str | os.PathLike | None) -> list[Path]:
+def _tune_files(folders: Sequence[Path], besides: Path | None) -> list[Path]:
     """The MIDI and ABC files below the folders, sorted by path within each; none of a run, nor below `besides`."""
     found = []
     for folder in folders:
