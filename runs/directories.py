@@ -132,10 +132,7 @@ class RunDirectory:
     """A directory that one run, and one process at a time, may write to."""
 
     def __init__(self, path: str, flag: str, make: bool = True):
-        """Locks the directory until it is left, or until this process ends, however it ends.
-
-        `flag` named it, for messages; `make`: make it where it is missing. Raises UsageError: it can't be taken.
-        """
+        """Locks the directory until it is left or this process ends; `make`: if missing. Raises UsageError: taken."""
         self.path, self.flag = Path(path), flag
         self._made: list[Path] = []  # by this process, deepest first; not to stay where the command is refused
         self._used = False
@@ -246,10 +243,7 @@ class RunDirectory:
                 write_whole(self.path / name, content)
 
     def wipe(self) -> None:
-        """Removes the records of an earlier run, and nothing else. Raises OSError: one can't be removed.
-
-        What its data set has not written stays; all of that where config.json, which names it, can't be read.
-        """
+        """Removes an earlier run's records, and what its data set wrote, if config.json tells. Raises OSError."""
         media, kept = self.path / MEDIA, self.written()
         # The configuration last: it tells whose the others are.
         for path in [*record_files(self.path), *kept, self.path / CONFIG]:

@@ -250,10 +250,7 @@ def least_kl(scores: np.ndarray, real: np.ndarray, beta: float) -> list[np.ndarr
 
 
 def path_of(logdir: Path, name: str, epochs: int, guide: bool) -> list[Row]:
-    """A run's evaluations: the last one of its pretraining, and those of its first so many adversarial epochs, or [].
-
-    With `guide` they are those of the guided generator. Raises ValueError, OSError: they can't be found or read.
-    """
+    """Rows of evaluations from the end of pretraining on, `guide`: of the guided policy. Raises ValueError, OSError."""
     frame = read_run(evaluations_of(logdir))
     first = frame.epoch[frame.phase == "adversarial"].min()  # NaN where there is none
     start = frame.epoch[frame.epoch < first].max()
