@@ -191,7 +191,7 @@ def parse(argv: Sequence[str] | None = None) -> Config:
 
 
 def read_flags(argv: Sequence[str]) -> Config:
-    """The configuration of a command line; without --is_train the run's in --log_dir. Raises UsageError: wrong."""
+    """The configuration of a command line; with --no-is_train that of the run. Raises UsageError, naming the flag."""
     given = explicit_flags(argv)
     config = Config(**(defaults_of(given) | given)) if given.get("is_train", True) else trained(given)
     check_effect(config, given)
