@@ -17,9 +17,7 @@ MAX_BYTES = 2**31  # more than any oracle file; a longer one is not read
 class Oracle(Generator):
     """An LSTM of the generator's kind, never trained (SeqGAN, "Synthetic data")."""
 
-    def __init__(
-        self, vocab_size: int, seq_len: int, emb_dim: int, hidden_dim: int, *, seed: int, init: str = "glorot"
-    ):
+    def __init__(self, vocab_size: int, seq_len: int, emb_dim: int, hidden_dim: int, seed: int, init: str = "glorot"):
         """Makes and initialises the weights.
 
         `init` is `normal`: every weight from N(0, 1), as the paper has it; or `glorot`: only embedding, output kernel
@@ -66,10 +64,7 @@ class Oracle(Generator):
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file, none of them unpickled.
-
-    Raises UsageError: missing, damaged, too large, or it holds something else than arrays.
-    """
+    """All arrays of an .npz file, none unpickled; raises UsageError: missing, damaged, too large, or not of arrays."""
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())  # zipfile reads no more than it declares
@@ -82,10 +77,7 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def array_of(arrays: dict[str, np.ndarray], name: str, shape: tuple[int | None, ...], path: str | Path) -> np.ndarray:
-    """The array `name` as float32, after checking it against `shape`, where None stands for any size.
-
-    Raises UsageError: it is missing, or its type, shape or values are wrong.
-    """
+    """The array `name` as float32; raises UsageError: missing, not finite, or not of `shape` (None: any size)."""
     if name not in arrays:
         raise UsageError(f"{path}: array {name} is missing")
     array = np.asarray(arrays[name])

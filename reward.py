@@ -23,10 +23,7 @@ NEVER = np.iinfo(np.int64).max  # no n-gram's number
 
 @dataclass(frozen=True)
 class Parts:
-    """What rewards are made of; those that a run lacks are None.
-
-    `oracle` is p, the distribution of the real data; `references` returns the training set, int32 [n, T].
-    """
+    """What rewards are made of, None where lacking; p is `oracle`, and `references` returns int32 [n, T] of train."""
 
     policy: Generator
     discriminator: Discriminator | None = None
@@ -38,6 +35,7 @@ class Parts:
 
 # Given the parts, makes the scorer of completions of a batch's prefixes, int32 [B, T], at a g-step, int32 scalar.
 BatchScorer = Callable[[tf.Tensor, tf.Tensor], Scorer]
+Maker = Callable[[Parts], BatchScorer]
 
 
 def discriminator(parts: Parts) -> BatchScorer:
@@ -108,11 +106,8 @@ def random(parts: Parts) -> BatchScorer:
     return of_batch
 
 
-def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[Parts], BatchScorer]:
-    """The reward by a user's own function of finished sequences, int32 [n, T] → float32 [n], in TensorFlow.
-
-    It is traced once, so that what is wrong is told before training. Raises UsageError: it returns another shape.
-    """
+def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Maker:
+    """The reward by a user's function, int32 [n, T] → float32 [n], traced once. Raises UsageError: another shape."""
 
     def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
         del prefix_len
@@ -132,11 +127,8 @@ def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[Parts],
     return make
 
 
-def reward_of(name: str, source: dict[str, str] | None = None) -> Callable[[Parts], BatchScorer]:
-    """The function that --reward names: of the registry, or a user's own, of which `source` is on record.
-
-    Raises UsageError: a user's own can't be used.
-    """
+def reward_of(name: str, source: dict[str, str] | None = None) -> Maker:
+    """The function that --reward names, a user's own by its recorded `source`; raises UsageError: it is unusable."""
     return of_function(own_code.load("--reward", name, source)) if own_code.is_own(name) else REWARDS[name].load()
 
 
@@ -144,13 +136,7 @@ class Reward:
     """The reward of a g-step: one of the functions above, an objective beside it, a KL penalty."""
 
     def __init__(
-        self,
-        make: Callable[[Parts], BatchScorer],
-        parts: Parts,
-        *,
-        objective_share: float = 0.0,
-        kl_weight: float = 0.0,
-        to_go: bool = True,
+        self, make: Maker, parts: Parts, *, objective_share: float = 0.0, kl_weight: float = 0.0, to_go: bool = True
     ):
         """Makes the scorer `make`, unless the objective takes its place.
 
@@ -171,12 +157,10 @@ class Reward:
         """The reward of completions of a batch's prefixes, int32 [B, T], at the g-step numbered `step`.
 
         With an objective it is (1 - λ) times the reward and λ times the objective, of which `scores` has the values,
-        float32 [K + 1, N, B]: of the completions in the order of `RolloutPolicy.all_completions`, and at the end of the
-        samples themselves.
-
-        With a KL penalty it is less β·(log G(y_t..y_T) - log G₀(y_t..y_T)), y_t being the action that is valued, the
-        last token of the prefix. What lies before it does not depend on it, so that leaving it out changes the
-        estimated gradient's variance, but not its expectation: that of -β·KL(G‖G₀) as of the rest.
+        float32 [K + 1, N, B]: of the completions, as in `RolloutPolicy.all_completions`, and last of the samples. With
+        a KL penalty it is less β·(log G(y_t..y_T) - log G₀(y_t..y_T)), y_t being the action that is valued, the last
+        token of the prefix. What lies before it does not depend on it, so that leaving it out changes the estimated
+        gradient's variance, but not its expectation: that of -β·KL(G‖G₀) as of the rest.
         """
         share = self.objective_share
         alone = self._of_batch(tokens, step) if self._of_batch else None
@@ -200,23 +184,19 @@ class Reward:
         return lambda rollouts, prefix_len: score(rollouts, prefix_len) - self.kl_weight * ratio(rollouts, prefix_len)
 
 
-def log_ratio(
-    tokens: tf.Tensor, numerator: Policy, denominator: Policy, to_go: bool = False, drawn: bool = True
-) -> Scorer:
-    """Log of one model's probability of whole sequences less that of another's, in nats.
+def log_ratio(tokens: tf.Tensor, one: Policy, other: Policy, to_go: bool = False, drawn: bool = True) -> Scorer:
+    """Log of `one` model's probability of whole sequences less that of the `other`, in nats.
 
     The scored sequences complete prefixes, of at least one token, of `tokens`, int32 [B, T]; with `to_go` only the last
     token of the prefix counts. Where none are `drawn`, all that is scored is `tokens`.
     """
-    ratios = tf.transpose(numerator.log_probs(tokens) - denominator.log_probs(tokens))  # [T, B]
+    ratios = tf.transpose(one.log_probs(tokens) - other.log_probs(tokens))  # [T, B]
     if to_go and not drawn:
         left = tf.cumsum(ratios, reverse=True)
         return lambda rollouts, prefix_len: left[prefix_len - 1][None]
     known = ratios if to_go else tf.cumsum(ratios)  # entry n - 1: what a prefix of n tokens contributes
-    above, below = numerator.completion_log_probs(tokens), denominator.completion_log_probs(tokens)
-    return lambda rollouts, prefix_len: (
-        known[prefix_len - 1] + above(rollouts, prefix_len) - below(rollouts, prefix_len)
-    )
+    own, its = one.completion_log_probs(tokens), other.completion_log_probs(tokens)
+    return lambda rollouts, prefix_len: known[prefix_len - 1] + own(rollouts, prefix_len) - its(rollouts, prefix_len)
 
 
 class Bleu:
@@ -279,16 +259,14 @@ def gram_numbers(tokens, order: int, vocab_size: int):
     return numbers
 
 
-def most_in_one(
-    references: np.ndarray, lengths: np.ndarray, order: int, vocab_size: int
-) -> tuple[np.ndarray, np.ndarray]:
+def most_in_one(rows: np.ndarray, lengths: np.ndarray, order: int, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
     """The n-grams of references, and how often each occurs in the one that has it most often.
 
-    `references` are int32 [n, T], of `lengths` int [n]. Returns numbers as of `gram_numbers`, int64 [m], ascending, the
+    `rows` are int32 [n, T], of `lengths` int [n]. Returns numbers as of `gram_numbers`, int64 [m], ascending, the
     last one being no n-gram's; and int32 [m].
     """
-    numbers = gram_numbers(tf.constant(references), order, vocab_size).numpy()
-    outside = np.arange(references.shape[1]) + order > lengths[:, None]
+    numbers = gram_numbers(tf.constant(rows), order, vocab_size).numpy()
+    outside = np.arange(rows.shape[1]) + order > lengths[:, None]
     numbers[outside] = NEVER
     numbers.sort(axis=1)
     starts = np.ones(numbers.shape, bool)  # of runs of one n-gram in one reference
@@ -302,10 +280,7 @@ def most_in_one(
 
 
 def looked_up(numbers: tf.Tensor, keys: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """The value of each number in a table, 0 where it is none of its keys; XLA's own search compares with all of them.
-
-    int64 of any shape; keys int64 [m], ascending; values int32 [m] → int32.
-    """
+    """The value of each number, 0 without a key: int64 [...], sorted keys int64 [m], values int32 [m] → int32."""
     size = keys.shape[0]
     place = tf.zeros(numbers.shape, tf.int32)  # keys that are less than the number
     for bit in reversed(range(size.bit_length())):

@@ -24,9 +24,8 @@ from evaluation.run import evaluator_of, measures_of, settings_of
 from model import GRADIENT_NORM, SeqGAN, build
 from oracle import Oracle
 from runs.directories import write_whole
-from runs.identity import description
+from runs.identity import cpu_model, description
 from support.config import Config
-from support.cpus import cpu_model
 from support.device import configure_tensorflow
 from support.parser import Parser, new_file, number, parse
 from support.seeds import Purpose, key, uniforms

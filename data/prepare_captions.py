@@ -34,10 +34,7 @@ DRAWN = 10_000  # of an annotation file
 
 
 def find(source: Path, output: Path) -> list[tuple[str, bytes]]:
-    """The two files of a folder or zip, at any depth but not in `output`: (path, content) for training, for testing.
-
-    Raises DataError: it holds no such two files, or several of a name. Raises OSError: one can't be read.
-    """
+    """(path, content) of both files, at any depth but in `output`. Raises DataError: none, or several; OSError."""
     files: dict[str, Callable[[], bytes]]
     if source.is_dir():
         paths = (path for path in sorted(source.rglob("*")) if output.resolve() not in path.resolve().parents)
@@ -59,10 +56,7 @@ def find(source: Path, output: Path) -> list[tuple[str, bytes]]:
 
 
 def captions(path: str, content: bytes) -> list[str]:
-    """The captions of a file as tokens with blanks between them; of JSON, 10,000 of them in a random order.
-
-    Raises DataError: it is not UTF-8, or not JSON of COCO's form; the message has the path.
-    """
+    """A file's captions, blanks between tokens; of JSON, 10,000 at random; raises DataError: the file is unusable."""
     from nltk.tokenize import NLTKWordTokenizer  # here, as the import takes a second
 
     tokenise, drawn = NLTKWordTokenizer().tokenize, None
@@ -82,10 +76,7 @@ def captions(path: str, content: bytes) -> list[str]:
 
 
 def prepare(source: Path, output: Path, share: float) -> None:
-    """Writes train.txt, valid.txt and test.txt of a source to a folder; `share` of the former goes to valid.txt.
-
-    Raises DataError: the source is unusable, or a file is there with another content. Raises OSError.
-    """
+    """Writes three files, `share` of train.txt to valid.txt. Raises DataError: unusable, or others there; OSError."""
     try:
         found = find(source, output)
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:  # damaged, or with a password

@@ -69,11 +69,7 @@ class HeldOut(Dataset):
 
 
 def warn_of_held_out(origin: str, known: dict[str, np.ndarray]) -> None:
-    """Warns of a validation or test set that can't tell what training never saw.
-
-    `origin` is the data's flag and its value; `known` tells of each sequence of `valid` and of `test` whether training
-    has it as well, bool [n].
-    """
+    """Warns of a validation or test set that is empty or, by `known` (bool [n]), wholly in the training set."""
     for split, name in (("valid", "validation"), ("test", "test")):
         if known[split].all():  # or it has none
             what = f"whole {name} set is in the training set as well"
@@ -82,11 +78,7 @@ def warn_of_held_out(origin: str, known: dict[str, np.ndarray]) -> None:
 
 
 def read_data(config: Config, recorded: dict[str, str] | None = None) -> Dataset:
-    """The data that --dataset names, of the registry or a user's own.
-
-    Where `recorded`, the checksums of a run, are those of text that version 1.0 had split, it is split like that.
-    Raises UsageError, OSError: it can't be used.
-    """
+    """The data of --dataset, split as version 1.0 did where `recorded` checksums say so. Raises UsageError, OSError."""
     if own_code.is_own(config.dataset):
         kind = own_code.load("--dataset", config.dataset)
         if not (isinstance(kind, type) and issubclass(kind, Dataset)):

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from data.real import Dataset
 from data.training_set import spread
-from evaluation.discriminator import D_FIGURES, MeasuredDiscriminator, resampled_on_test, what_d_knows
+from evaluation.discriminator import D_FIGURES, MeasuredDiscriminator, on_test, what_d_knows
 from evaluation.metrics import METRICS, column
 from evaluation.policy import MeasuredPolicy
 from runs.logs import RunLog
@@ -70,8 +70,7 @@ class Evaluator:
     def of_policy(self, policy: MeasuredPolicy, epoch: int, due: Due) -> Figures:
         """(value, standard error) of the figures of `likelihoods`; `epoch` picks the random numbers of the samples.
 
-        Where samples are due as well, also the figures of `compare` for the generated sequences and, as `real_...`, for
-        as many of the validation set.
+        Where samples are due, also the figures of `compare` and, as `real_...`, of as many validation sequences.
         """
         generated = policy.sample(self.settings.samples, Purpose.EVALUATE, tf.constant(epoch)).numpy()
         figures = self.likelihoods(policy, generated)
@@ -82,19 +81,13 @@ class Evaluator:
         return due.samples
 
     def likelihoods(self, policy: MeasuredPolicy, generated: np.ndarray) -> Figures:
-        """NLL of the test and validation set and of generated sequences, int32 [n, T], where there are any.
-
-        All their nats over all their tokens, a sequence's end being one.
-        """
+        """NLL of test, validation and generated sequences, int32 [n, T], if any: nats over tokens, ends included."""
         parts = {"g_entropy": generated, "nll_valid": self.data.valid, "nll_test": self.data.test}
         lengths = {name: (rows != policy.policy.vocab_size).sum(axis=1) for name, rows in parts.items()}
         return {name: ratio_and_error(nats(policy, rows), lengths[name]) for name, rows in parts.items() if len(rows)}
 
     def compare(self, rows: np.ndarray) -> Figures:
-        """Compares sequences, int32 [n, T], with real ones: (mean, standard error) of each figure.
-
-        Raises UsageError: a metric returns values of another shape than [n].
-        """
+        """(mean, standard error) of each figure of int32 [n, T]; raises UsageError: a metric's values are not [n]."""
         found = {each.name: np.asarray(each.of(rows, self.data)) for each in self._own if each.of and len(rows)}
         for name, values in found.items():
             if values.shape != (len(rows),):
@@ -103,28 +96,23 @@ class Evaluator:
 
     @cached_property
     def _of_real(self) -> Figures:
-        """The figures of `compare`, as `real_...`, of as many validation sequences: what real ones reach.
-
-        Where there are fewer, those that depend on how many there are are left out.
-        """
+        """`compare`, as `real_...`, of as many validation sequences; of fewer without what depends on their number."""
         rows = spread(self.data.valid, self.settings.samples)
         figures = self.compare(rows)
         if len(rows) < self.settings.samples:
             figures = {name: pair for name, pair in figures.items() if not name.startswith(OF_NUMBER)}
         return {column(name, "real"): pair for name, pair in figures.items()}
 
-    def of_discriminator(
-        self, discriminator: MeasuredDiscriminator, epoch: int, beside: Figures | None = None
-    ) -> Figures:
+    def of_discriminator(self, discriminator: MeasuredDiscriminator, epoch: int, own: Figures | None = None) -> Figures:
         """What a discriminator knows of held-out sequences: the figures of `what_d_knows`.
 
         At most `settings.d_samples` validation sequences choose η, and as many of test are measured; too few are not.
-        With `beside`, what `of_policy` has returned, also what comes of the candidates.
+        With `own`, what `of_policy` has returned, also what comes of the candidates.
         """
         choosing, measuring = (spread(rows, self.settings.d_samples) for rows in (self.data.valid, self.data.test))
-        candidates = self.settings.candidates if beside else 0
+        candidates = self.settings.candidates if own else 0
         known = what_d_knows(discriminator, choosing, measuring, epoch, self.data.spec.vocab_size, candidates)
-        return resampled_on_test(known, beside or {})
+        return on_test(known, own or {})
 
     def show(self, policy: MeasuredPolicy, epoch: int, due: Due, log: RunLog) -> None:
         """Shows or saves what a policy generates, after an epoch of a generator's phase; here nothing."""

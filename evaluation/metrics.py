@@ -54,19 +54,15 @@ _EVALUATION = (
     Metric("oracle_entropy", "entropy of the oracle", "Entropy of the oracle, the least possible NLL_test.", PER_TOKEN),
     Metric("objective", "objective", "Mean score of generated sequences by --objective.", "", "higher"),
     Metric("kl_to_pretrained", "KL(G‖pretrained)", "KL divergence of G from the pretrained generator.", PER_SEQUENCE),
-    Metric(
-        "kl_of_teacher", "KL(T‖G)", "KL divergence of the teacher, the guided generator, from G.", PER_SEQUENCE, "lower"
-    ),
+    Metric("kl_of_teacher", "KL(T‖G)", "KL divergence of the guided generator from G.", PER_SEQUENCE, "lower"),
     Metric("kl_forward", "KL(oracle‖G)", "KL divergence of the oracle from G.", PER_TOKEN, "lower", _ORACLE),
     Metric("kl_reverse", "KL(G‖oracle)", "KL divergence of G from the oracle.", PER_TOKEN, "lower", _ORACLE),
     Metric("nll_run", "NLL under a run", "NLL of samples of any program under a run.", PER_TOKEN),
     Metric("nll_reverse", "reverse NLL", "NLL_test of an LSTM that learns from the samples.", PER_TOKEN, "lower"),
     Metric("distinct2", "distinct bigrams", "Share of distinct bigrams of sequences.", "", "real", ("oracle", "text")),
     Metric("distinct3", "distinct trigrams", "Share of distinct trigrams of sequences.", "", "real", _TEXT),
-    Metric(
-        "d_gain_valid", "D's gain on validation", "How much reweighting by D lowers NLL_valid.", PER_TOKEN, "higher"
-    ),
-    Metric("d_gain", "D's gain", "How much reweighting by D lowers NLL_test.", PER_TOKEN, "higher"),
+    Metric("d_gain_valid", "D's gain on validation", "What reweighting by D takes off NLL_valid.", PER_TOKEN, "higher"),
+    Metric("d_gain", "D's gain", "What reweighting by D takes off NLL_test.", PER_TOKEN, "higher"),
     Metric("d_eta", "η of D's gain", "Weight of D's log-odds in D's gain, chosen on the validation set."),
     Metric("d_test_acc", "D's accuracy", "Accuracy of D on held-out and generated sequences.", "", "higher"),
     Metric("d_optimal_acc", "accuracy of D*", "Accuracy of the optimal discriminator.", "", "", _ORACLE),
@@ -86,10 +82,8 @@ _EVALUATION = (
     Metric("alike_after_2", "alike after 2 bars", "Share of tokens equal to those 2 bars before.", "", "real", _MUSIC),
     Metric("alike_after_4", "alike after 4 bars", "Share of tokens equal to those 4 bars before.", "", "real", _MUSIC),
     Metric("alike_after_8", "alike after 8 bars", "Share of tokens equal to those 8 bars before.", "", "real", _MUSIC),
-    Metric(
-        "interval_divergence", "interval divergence", "Divergence of intervals from real ones.", "bits", "real", _MUSIC
-    ),
-    Metric("rhythm_divergence", "rhythm divergence", "Divergence of rhythms from real ones.", "bits", "real", _MUSIC),
+    Metric("interval_divergence", "interval divergence", "Divergence of intervals from real.", "bits", "real", _MUSIC),
+    Metric("rhythm_divergence", "rhythm divergence", "Divergence of rhythms from real.", "bits", "real", _MUSIC),
     *_bleu("texygen_", "Texygen's ", "all test lines as they are written", _TEXT),
     Metric("texygen_nll_gen", "Texygen's NLL_gen", "NLL of training lines as Texygen counts it.", "nats", "", _TEXT),
 )

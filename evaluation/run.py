@@ -87,13 +87,7 @@ class Evaluation:
         return columns
 
     def measure(
-        self,
-        epoch: int,
-        due: Due,
-        *,
-        of_policy: bool = True,
-        of_discriminator: bool = True,
-        since_pretrained: bool = True,
+        self, epoch: int, due: Due, of_policy: bool = True, of_discriminator: bool = True, since_pretrained: bool = True
     ) -> Figures:
         """The figures of the networks, {name: (value, standard error)}; `epoch` picks random numbers.
 

@@ -36,8 +36,7 @@ class TextEvaluator(Evaluator):
 
         Returns (mean over the sequences, standard error of the mean) of `bleu2` to `bleu5`, with the test lines (at
         most 2,000) as references; `self_bleu2` to `self_bleu5`; `copied_share`, the share of sequences that are, whole,
-        a line of train; `length`, tokens a sequence. What needs test is left out where it is empty; self-BLEU needs two
-        sequences, and all figures one.
+        a line of train; `length`, tokens a sequence. What needs test is left out without it; self-BLEU needs two.
         """
         if not len(rows):
             return {}
@@ -93,10 +92,7 @@ class TexygenEvaluator(TextEvaluator):
         return figures | {"texygen_nll_gen": mean_and_error(of_train / self.longest)} | self.of_real
 
     def compare(self, rows: np.ndarray) -> Figures:
-        """As `TextEvaluator`, `texygen_self_bleu2` to `5`, which are its self-BLEU, and `texygen_bleu2` to `5`.
-
-        The last have all test lines as references, as they are written, so that an unknown token occurs in none.
-        """
+        """As `TextEvaluator`; `texygen_self_bleu2` to `5` and, of all test lines as written, `texygen_bleu2` to `5`."""
         figures = super().compare(rows)
         among = {f"texygen_{name}": pair for name, pair in figures.items() if name.startswith("self_bleu")}
         shown = [*self.data.vocabulary.entries, UNKNOWN]

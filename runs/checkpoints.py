@@ -35,10 +35,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | Path, state: tf.train.Checkpoint, keep: int = 3, whole: bool = True):
-        """Keeps the newest `keep` checkpoints of `state`; `save` and `restore` are for one process at a time.
-
-        Where not `whole`, `state` is a part of what was saved.
-        """
+        """Keeps the newest `keep` of `state`, for one process at a time; not `whole`: a part of what was saved."""
         self.directory, self.state, self.keep, self.whole = Path(directory), state, keep, whole
         self.newest: Path | None = None  # the last one saved or restored
 
@@ -101,8 +98,7 @@ class Checkpoints:
 
         Those are renamed, to damaged-..., so that nothing later takes them for the newest. Without `tidy` nothing
         is written, and another process may be saving meanwhile. Returns (steps taken, details), or None where there is
-        no checkpoint at all. Raises UsageError: there are checkpoints and none is good. Raises OSError: a bad one can't
-        be renamed.
+        no checkpoint at all. Raises UsageError: there are checkpoints and none is good. Raises OSError: renaming fails.
         """
         damaged = []
         for path in reversed(checkpoints_in(self.directory)):
@@ -126,11 +122,7 @@ class Checkpoints:
         return None
 
     def look(self, which: str | int) -> tuple[int, dict[str, Any]] | None:
-        """Loads the `newest` good checkpoint, a marked one, or that of a step; another process may be saving meanwhile.
-
-        Returns (steps taken, details), or None where there is no checkpoint at all. Raises UsageError: there are some,
-        and not that one, or it is damaged.
-        """
+        """Loads the `newest`, a marked or a step's checkpoint: (steps, details) or None. Raises UsageError: none."""
         while found := self.restore(tidy=False):
             if which == "newest" or found[0] == which:
                 return found

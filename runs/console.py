@@ -19,10 +19,7 @@ class Progress:
     def __init__(
         self, phase: str, epochs: int, first: int, told: Callable[[Figures], dict[str, float]], pause: float = 60.0
     ):
-        """A phase of `epochs` from the epoch numbered `first` on; `told` picks what a line has of an evaluation.
-
-        Without evaluations a line comes after a `pause`, seconds.
-        """
+        """`epochs` from number `first` on; `told` picks figures; `pause`: seconds to a line without evaluations."""
         self.phase, self.epochs, self._told, self._pause = phase, epochs, told, pause
         self._newest = time.perf_counter()  # when the newest line was written
         self.bar = tqdm(total=epochs, initial=first, desc=phase, unit="epoch", disable=None)
@@ -36,11 +33,7 @@ class Progress:
         self.bar.close()
 
     def update(self, epoch: int, figures: dict[str, float], evaluation: Figures | None, remark: str = "") -> None:
-        """Tells of an epoch of training that has ended.
-
-        `epoch`: its number within the phase. `figures`: of its training. `evaluation`: its figures, {} with
-        --no-evaluate; None where none was due. The bar and the last line end with the `remark`.
-        """
+        """Tells of an epoch of the phase; `evaluation`: {} with --no-evaluate, None where none was due."""
         self.bar.update()
         values = [f"{name}={value:.3f}" for name, value in figures.items()]
         self.bar.set_postfix_str(", ".join([*values, *([remark] if remark else [])]), refresh=False)

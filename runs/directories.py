@@ -95,10 +95,7 @@ def holds_evaluations(directory: Path) -> bool:
 
 
 def lost_weights(directory: Path, recorded: dict[str, Any]) -> str:
-    """Why a run's directory has no checkpoint though the run had one, in words; "" where it may not have come so far.
-
-    `recorded` is its config.json.
-    """
+    """Why a run, `recorded` being its config.json, has no checkpoint though it had one, in words, or ""."""
     if holds_evaluations(directory):
         its = recorded["flags"].get("log_dir", "unknown")
         return f"the evaluations of a run; its weights are in its --log_dir, {its}"
@@ -108,10 +105,7 @@ def lost_weights(directory: Path, recorded: dict[str, Any]) -> str:
 
 
 def evaluations_of(log_dir: Path) -> Path:
-    """The --eval_log_dir of the run in a --log_dir; both may have been moved, together or one beside the other.
-
-    Raises UsageError: there is no run, or its evaluations are not found.
-    """
+    """The --eval_log_dir of a --log_dir's run, both perhaps moved; raises UsageError: no run, or none is found."""
     content = read_config(log_dir / CONFIG)
     flags = from_flags(content["flags"])
     recorded = Path(flags.eval_log_dir)
@@ -138,11 +132,7 @@ class RunDirectory:
     """A directory that one run, and one process at a time, may write to."""
 
     def __init__(self, path: str, flag: str, make: bool = True):
-        """Locks the directory until it is left, or until this process ends, however it ends.
-
-        `flag` named it, for messages; `make`: make it where it is missing. Raises UsageError: it can't be written, or
-        another process holds it.
-        """
+        """Locks the directory until it is left or this process ends; `make`: if missing. Raises UsageError: taken."""
         self.path, self.flag = Path(path), flag
         self._made: list[Path] = []  # by this process, deepest first; not to stay where the command is refused
         self._used = False
@@ -184,8 +174,7 @@ class RunDirectory:
     def recorded(self, damaged: bool = False) -> dict[str, Any]:
         """The config.json of the run whose records the directory holds, {} where it holds none.
 
-        Raises UsageError: the run is unknown; {} where it may be `damaged`, and checkpoints or event files show that it
-        is one.
+        Raises UsageError: the run is unknown; {} where it may be `damaged`, if checkpoints or event files show one.
         """
         path, names = self.path / CONFIG, os.listdir(self.path)
         ours = any(EVENTS.fullmatch(name) for name in names) or any((self.path / CHECKPOINTS).glob("step-*"))
@@ -211,28 +200,23 @@ class RunDirectory:
             self.describe(read_config(self.path / CONFIG) | {SAVED: saved})
 
     def check(
-        self,
-        recorded: dict[str, Any],
-        origin: str,
-        digests: dict[str, str],
-        files: dict[str, str],
-        songs: Iterable[str] = (),
+        self, run: dict[str, Any], origin: str, sums: dict[str, str], files: dict[str, str], songs: Iterable[str] = ()
     ) -> None:
         """Makes sure that a run reads what it has always read.
 
-        `recorded` is its config.json, {} for a new run. `origin` is the flag and the file that it reads; `digests` are
+        `run` is its config.json, {} for a new one. `origin` is the flag and the file that it reads; `sums` are
         checksums of the parts of what it read now, and `files` what it keeps in this directory, {name: content}; it
         also writes `songs`. Raises UsageError: something differs, or a new run would write over a file that is no
         run's. Raises OSError: one can't be read.
         """
         place = f"{self.flag} {self.path}"
-        if not recorded:
+        if not run:
             for name in (*(name for name in files if not self._holds(name, files[name])), *songs):
                 if (self.path / name).exists() and self.path / name not in self.written():
                     raise UsageError(f"{place}: {name} there is no run's; choose another {self.flag}")
             return
-        before = recorded["data"]
-        if changed := sorted(name for name in before.keys() | digests.keys() if before.get(name) != digests.get(name)):
+        before = run["data"]
+        if changed := sorted(name for name in before.keys() | sums.keys() if before.get(name) != sums.get(name)):
             what = f"{' and '.join(changed)} changed since the run in {place} began"
             raise UsageError(f"{origin}: {what}; choose another directory, or --overwrite")
         for name, content in files.items():
@@ -245,10 +229,7 @@ class RunDirectory:
         return path.exists() and path.read_bytes() == content.encode()
 
     def check_code(self, recorded: dict[str, Any], sources: dict[str, dict[str, str]]) -> None:
-        """Makes sure that a user's own code, {flag: source}, is that which the run has on record, if there is one.
-
-        Raises UsageError: it is not.
-        """
+        """Raises UsageError: a user's own code, {flag: source}, is not that which the run has on record, if any."""
         for flag, source in sources.items():
             if recorded.get(flag, source) != source:
                 what = f"the code of {source['function']} changed since the run in {self.flag} {self.path} began"
@@ -256,19 +237,13 @@ class RunDirectory:
                 raise UsageError(f"--{flag}: {what}, whose {CONFIG} has it as it was; {advice}")
 
     def keep(self, files: dict[str, str]) -> None:
-        """Writes files, {name: content}, that belong to the run; before `describe`, so that it finds them complete.
-
-        Raises OSError: one can't be written.
-        """
+        """Writes the run's files, {name: content}, before `describe`, so that they are complete. Raises OSError."""
         for name, content in files.items():
             if not self._holds(name, content):
                 write_whole(self.path / name, content)
 
     def wipe(self) -> None:
-        """Removes the records of an earlier run, and nothing else. Raises OSError: one can't be removed.
-
-        What its data set has not written stays; all of that where config.json, which names it, can't be read.
-        """
+        """Removes an earlier run's records, and what its data set wrote, if config.json tells. Raises OSError."""
         media, kept = self.path / MEDIA, self.written()
         # The configuration last: it tells whose the others are.
         for path in [*record_files(self.path), *kept, self.path / CONFIG]:
@@ -307,8 +282,7 @@ def claim(directories: list[RunDirectory], config: Config) -> tuple[dict[str, An
 
     With --overwrite it may be of any configuration, but it is one: another run's records are not removed. Returns the
     run's config.json, {} where there is none yet or --overwrite, and the configuration: with the run's own values of
-    flags without effect, which may be a network's that is not used. Raises UsageError: they hold something else, or a
-    run whose weights are gone.
+    flags without effect, which may be a network's that is not used. Raises UsageError: they hold others.
     """
     first, *others = directories
     content, *found = [directory.recorded(damaged=config.overwrite) for directory in directories]

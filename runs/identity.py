@@ -1,6 +1,7 @@
 """What a run is, as config.json tells it: its flags, and the versions, machine and commit that it runs with."""
 
 import dataclasses
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -12,28 +13,17 @@ import tensorflow as tf
 
 from support.config import Config
 from support.config_file import FORMAT
-from support.cpus import cores, cpu_model
 from support.parser import VERSION
 
 
 def description(config: Config) -> dict[str, Any]:
     """The whole configuration of a run: flags, versions, machine and git commit."""
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    return {
-        "format": FORMAT,
-        "flags": dataclasses.asdict(config),
-        "versions": {
-            "seqgan": VERSION,
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "numpy": np.__version__,
-        },
-        "device": [device.device_type for device in devices],
-        "cpu": cpu_model(),
-        "cores": cores(),
-        "git_commit": git_commit(),
-    }
+    versions = {"seqgan": VERSION, "python": platform.python_version(), "tensorflow": tf.__version__}
+    versions |= {"keras": keras.__version__, "numpy": np.__version__}
+    described = {"format": FORMAT, "flags": dataclasses.asdict(config), "versions": versions}
+    described |= {"device": [device.device_type for device in devices], "cpu": cpu_model(), "cores": cores()}
+    return described | {"git_commit": git_commit()}
 
 
 def changed_since(recorded: dict[str, Any], described: dict[str, Any]) -> str:
@@ -43,11 +33,23 @@ def changed_since(recorded: dict[str, Any], described: dict[str, Any]) -> str:
     before, now = recorded.get("versions", {}), described["versions"]
     pairs = [(name, before.get(name), now[name]) for name in ("tensorflow", "keras")]
     pairs += [(name, recorded.get(name), described[name]) for name in machine]
-    return ", ".join(f"{name} {shown(old)} is now {shown(new)}" for name, old, new in pairs if old != new)
+    return ", ".join(f"{name} {_shown(old)} is now {_shown(new)}" for name, old, new in pairs if old != new)
 
 
-def shown(value: Any) -> str:
-    """A value of a description, a list as words."""
+def cpu_model() -> str:
+    """The kind of CPU, as the system calls it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """CPUs of this process's affinity, of which TensorFlow takes as many threads."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

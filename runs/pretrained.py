@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from runs.checkpoints import Checkpoints
 from runs.directories import CHECKPOINTS, METRICS, PRETRAINED, evaluations_of
-from runs.logs import RunLog
 from runs.manifest import sizes_at
 from support.config import Config
 from support.config_file import CONFIG, differences, from_flags, lost_flag, pretraining_part, read_config
@@ -21,16 +20,12 @@ class Pretraining:
     """The pretraining of the run that --pretrained names."""
 
     def __init__(
-        self,
-        config: Config,
-        digests: dict[str, str],
-        state: tf.train.Checkpoint,
-        objective: dict[str, str] | None = None,
+        self, config: Config, digests: dict[str, str], state: tf.train.Checkpoint, source: dict[str, str] | None = None
     ):
         """Loads `state`, which is what pretraining changes; all else stays as it is.
 
         It has to be that of `config` and of data with these checksums; `state` is `model.SeqGAN.pretrained_state`, and
-        `objective` what this run has on record of its own, whose figures are copied from no other objective's.
+        `source` what this run has on record of its objective, as figures of another one are not copied.
         Raises UsageError: it is another one, a part of it is missing or damaged, or there is no run.
         """
         self.directory, self.state = Path(config.pretrained), state
@@ -41,7 +36,7 @@ class Pretraining:
             before, now = pretraining_part(from_flags(content["flags"])), pretraining_part(config)
             if differing := [*([gone] if (gone := lost_flag(content["flags"])) else []), *differences(before, now)]:
                 raise UsageError(f"that run has {'; '.join(differing)}")
-            self.left_out = () if content.get("objective") == objective else OF_OBJECTIVE
+            self.left_out = () if content.get("objective") == source else OF_OBJECTIVE
             if content["data"] != digests:
                 raise UsageError("that run has read other data")
             self.directories = {"train": self.directory}
@@ -80,10 +75,7 @@ class Pretraining:
         return {"step": self.taken, "nll_valid": self.details["evaluation"]["nll_valid"][0]}
 
     def restore(self, which: str | int) -> tuple[int, dict[str, Any]]:
-        """Loads the state at a mark or after so many steps.
-
-        Returns (steps taken, details of the checkpoint). Raises UsageError: it is not there, or damaged.
-        """
+        """Loads a mark or step: (steps taken, details). Raises UsageError: it is not there, or damaged."""
         try:
             found = Checkpoints(self.directory / CHECKPOINTS, self.state, keep=1, whole=False).look(which)
         except UsageError as error:
@@ -91,8 +83,3 @@ class Pretraining:
         if not found:
             raise UsageError(f"--pretrained {self.directory}: the run has no checkpoint yet")
         return found
-
-    def copy_logs(self, logs: list[RunLog]) -> None:
-        """Writes its records to the logs of training and evaluation. Raises UsageError: they are cut short."""
-        for log, (kind, directory) in zip(logs, self.directories.items(), strict=False):
-            log.copy(directory, self.details["positions"][kind], self.left_out)

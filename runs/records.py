@@ -71,8 +71,9 @@ class Records:
             log.close()
 
     def take_over(self, pretraining: Pretraining) -> None:
-        """Copies the records of another run's pretraining."""
-        pretraining.copy_logs(self.logs)
+        """Copies the records of another run's pretraining. Raises UsageError: they are cut short."""
+        for log, (kind, directory) in zip(self.logs, pretraining.directories.items(), strict=False):
+            log.copy(directory, pretraining.details["positions"][kind], pretraining.left_out)
         self.evaluation, self.best = pretraining.evaluation, pretraining.best
         self.clocks = pretraining.details.get("clocks", {})
 
@@ -112,13 +113,8 @@ class Records:
     def details(self, marks: dict[str, int]) -> dict[str, Any]:
         """What a checkpoint holds of them, once all that was written is on disk; `marks` are kept besides the best."""
         self.positions = {name: log.position() for name, log in zip(("train", "eval"), self.logs, strict=False)}
-        details: dict[str, Any] = {
-            "results": self.results,
-            "clocks": self.clocks,
-            "positions": self.positions,
-            "evaluation": self.evaluation,
-            MARKS: marks,
-        }
+        details: dict[str, Any] = {"results": self.results, "clocks": self.clocks, "positions": self.positions}
+        details |= {"evaluation": self.evaluation, MARKS: marks}
         if self.best:
             details |= {"best": self.best, MARKS: marks | {BEST: int(self.best["step"])}}
         return details

@@ -91,10 +91,7 @@ class Training:
         return words + (f"; copied_share {newest['copied_share'][0]:.3f}" if "copied_share" in newest else "")
 
     def epochs(self, phase: Phase) -> Iterator[int]:
-        """The epochs of a phase that are not over; after each its row, evaluation and checkpoint.
-
-        Raises Diverged, OSError: as `save`. Warns where what follows pretraining begins from an overfitted generator.
-        """
+        """The epochs left of a phase; after each its row, evaluation, checkpoint. Raises as `save`; may warn."""
         if self.taken >= phase.end:
             return
         if self.taken == self.schedule.pretrain_g.end > 0 and self.passed:
@@ -153,17 +150,12 @@ class Training:
             self.records.logs[0].histogram(axis, f"reward_at_step/{t + 1:02d}", values[chosen[:, t], t])
 
     def _diverged(self, what: str) -> Diverged:
-        kept = self.checkpoints.newest
-        where = f"{self._phase.name} epoch {self._epoch}"
-        return Diverged(
-            f"{what} in {where}; " + (f"the last good checkpoint is {kept}" if kept else "no checkpoint yet")
-        )
+        newest = self.checkpoints.newest
+        kept = f"the last good checkpoint is {newest}" if newest else "no checkpoint yet"
+        return Diverged(f"{what} in {self._phase.name} epoch {self._epoch}; {kept}")
 
     def _end_epoch(self, seconds: float) -> tuple[dict[str, float], Figures | None]:
-        """Writes the row of an epoch that took so many `seconds`, and evaluates where that is due.
-
-        Returns the means of its figures, and those of the evaluation.
-        """
+        """Writes the row of an epoch of `seconds`, and evaluates if due: the means of its figures, the evaluation."""
         phase, epoch, records = self._phase, self._epoch, self.records
         clock = {"seconds_per_epoch": seconds - self._compiling}
         clock |= {"compile_seconds": self._compiling} if self._compiling else {}
@@ -187,10 +179,7 @@ class Training:
         return figures, evaluation
 
     def save(self, **more: bool) -> None:
-        """Saves the state after the steps taken so far, and `more` details.
-
-        Raises Diverged: a weight is not finite; the last good checkpoint stays. Raises OSError: it can't be written.
-        """
+        """Saves the state and `more` details. Raises Diverged: a weight is not finite; nothing is saved; OSError."""
         if not self._is_finite():
             raise self._diverged("a weight is not finite")
         first = not self.checkpoints.newest

@@ -76,22 +76,21 @@ ADVERSARIAL = Need("with --total_epochs 0", lambda c: c.total_epochs)
 GRADIENT = (ADVERSARIAL, on("g_update", "sampled", "expected"))  # what the flags of the policy gradient need
 MEASURED = Need("with --no-evaluate", lambda c: c.evaluate or not c.is_train)
 SCORED = Need("with --total_epochs 0 and --no-evaluate", lambda c: c.total_epochs or MEASURED.met(c))
-MLE = Need(
-    "with --pretrain_g_epochs 0 and without --mle_steps above 0", lambda c: c.updates.mle_pretraining or c.updates.mle
-)
+MLE = Need("with --pretrain_g_epochs 0 and --mle_steps 0", lambda c: c.updates.mle_pretraining or c.updates.mle)
 ROLLOUTS = Need(
-    "with --reward {0.reward} and without --kl_weight above 0",
-    lambda c: c.reward_entry.rollouts or c.kl_weight or c.objective_share,
+    "with --reward {0.reward} and --kl_weight 0", lambda c: c.reward_entry.rollouts or c.kl_weight or c.objective_share
 )
 BASELINE = Need(
     "with --g_update expected and without rollouts",  # it sums over all next tokens, with Q = s
     lambda c: c.baseline == "none" or c.g_update != "expected" or c.rollouts_drawn,
 )
 PART = Need("with --objective and without --objective_weight below 1", lambda c: c.objective_share < 1)
+ENDLESS = Need("with --train_size {0.train_size}", lambda c: not c.train_size)
+LEARNING = on("g_update", "sampled", "expected", "distil")
+AIMED = Need("without --objective", lambda c: c.objective)
+D_MEASURED = above_0("d_eval_samples")
 FOR_D = (PART, on("reward", *(name for name, entry in REWARDS.items() if entry.discriminator)))
-USED = Need(
-    "with --total_epochs 0 and without --pretrain_d_epochs above 0", lambda c: c.total_epochs or c.pretrain_d_epochs
-)
+USED = Need("with --total_epochs and --pretrain_d_epochs 0", lambda c: c.total_epochs or c.pretrain_d_epochs)
 OF_D = (*FOR_D, USED)  # what the flags of the discriminator need, but for its filters, which must fit --seq_len
 TRAINED = (*OF_D, Need("with --pretrain_d_epochs and --d_steps 0", lambda c: c.updates.d))  # and of its training
 
@@ -106,48 +105,27 @@ class Config:
     seed: int = flag(1, "seed of every random draw but the oracle's weights", low=0, high=2**31 - 1)
     is_train: bool = flag(True, "train; --no-is_train evaluates the weights saved in --log_dir and stops")
     evaluate: bool = flag(True, "measure NLL and entropy during the run, into --eval_log_dir")
-    jit: bool = flag(
-        True, "compile the steps with XLA; False: sums are rounded differently, so a few samples differ for one seed"
-    )
+    jit: bool = flag(True, "compile the steps with XLA; False: sums are rounded otherwise, so a few samples differ")
     deterministic: bool = flag(
-        True,
-        "repeat each operation bit for bit; False: on GPUs faster, with float32 products rounded to 10 bits (TF32)",
+        True, "repeat operations bit for bit; False: on GPUs faster, with float32 products rounded to 10 bits (TF32)"
     )
-    threads: int = flag(
-        0, "threads that share a step's work, on which its rounding depends; 0: all cores", low=0, high=1024
-    )
+    threads: int = flag(0, "threads of a step, on which its rounding depends; 0: all cores", low=0, high=1024)
     log_dir: str = flag("logs/train/default", "directory of the training curves, the configuration and the weights")
     eval_log_dir: str = flag("logs/eval/default", "directory of the evaluation curves")
-    pretrained: str = flag(
-        "", "--log_dir of another run whose pretraining of the generator is copied instead of repeated", PRETRAINED
-    )
+    pretrained: str = flag("", "--log_dir of a run whose pretraining of the generator is copied", PRETRAINED)
     checkpoint_every: int = flag(200, "epochs between checkpoints; the end of a phase always has one", low=1)
     overwrite: bool = flag(False, "remove an earlier run's files from the log directories and start afresh")
 
     # evaluation
     eval_every: int = flag(
-        50,
-        "epochs between evaluations, beside the first and last of a phase (of D's pretraining the last alone)",
-        low=1,
+        50, "epochs between evaluations, beside the first and last of a phase (of D's pretraining the last)", low=1
     )
-    eval_samples: int = flag(
-        256, "sequences that an evaluation draws from the generator, and from the oracle", MEASURED, low=2
-    )
+    eval_samples: int = flag(256, "sequences an evaluation draws from the generator and the oracle", MEASURED, low=2)
     d_eval_samples: int = flag(
-        1024,
-        "held-out sequences, and as many generated, that measure the discriminator; 0: none",
-        MEASURED,
-        *OF_D,
-        low=0,
+        1024, "held-out and as many generated sequences that measure the discriminator; 0: none", MEASURED, *OF_D, low=0
     )
     candidates: int = flag(
-        16,
-        "n: evaluations measure keeping one of n samples by the discriminator; 0: they do not",
-        MEASURED,
-        *OF_D,
-        above_0("d_eval_samples"),
-        low=0,
-        high=1024,
+        16, "n: measure keeping one of n samples by D; 0: do not", MEASURED, *OF_D, D_MEASURED, low=0, high=1024
     )
     sample_every: int = flag(100, "music and text: epochs of a phase between samples to hear or read", FILES, low=1)
     log_generation: bool = flag(
@@ -155,41 +133,22 @@ class Config:
         "LSTM: pictures of real and generated batches at each evaluation; music: samples as PNG and WAV in media/",
         on("dataset", "LSTM", "Nottingham"),
     )
-    songs_dir: str = flag(
-        "", "music: folder that gets a copy of sample*.mid; other programs' files are not replaced", MUSIC
-    )
+    songs_dir: str = flag("", "music: folder that gets a copy of sample*.mid; others' files are not replaced", MUSIC)
 
     # data
     dataset: str = flag("LSTM", f"real data; {explained(DATASETS)}", choices=DATASETS, own="FILE.py:CLASS")
-    seq_len: int = flag(
-        20, "T, tokens per sequence (text: at most); a reward pass takes some T² steps", low=2, high=1000
-    )
+    seq_len: int = flag(20, "T, tokens per sequence (text: at most); a reward pass has some T² steps", low=2, high=1000)
     vocab_size: int = flag(
-        5000,
-        "V, number of tokens (text: at most); music and --oracle_params bring their own",
-        COUNTED,
-        RANDOM,
-        COUNTING,
-        low=2,
+        5000, "V, tokens (text: at most); music and --oracle_params bring their own", COUNTED, RANDOM, COUNTING, low=2
     )
-    train_size: int = flag(
-        0, "size of a fixed training set, over which an epoch is a pass; 0: each epoch is a fresh batch", low=0
-    )
+    train_size: int = flag(0, "size of a fixed training set; an epoch is a pass over it, with 0 a fresh batch", low=0)
     data_dir: str = flag(
         TUNES, "music: folder of MIDI or ABC files, or of train, valid, test; text: file, or folder of train.txt", FILES
     )
-    tokens: str = flag(
-        "char", "text: what a token is, a character or a word between spaces", TEXT, choices=("char", "word")
-    )
-    min_count: int = flag(
-        1, "text: minimum count in the training lines for a token to enter the vocabulary", TEXT, COUNTING, low=1
-    )
-    long_lines: str = flag(
-        "truncate", "text: what to do with lines of more than --seq_len tokens", TEXT, choices=("truncate", "drop")
-    )
-    token_length: str = flag(
-        "0.4s", "music: duration of a token: 0.01s to 10s, or 0.0625beats to 4beats of the file", MUSIC
-    )
+    tokens: str = flag("char", "text: tokens are characters or words between spaces", TEXT, choices=("char", "word"))
+    min_count: int = flag(1, "text: least count in training lines of a token of the vocabulary", TEXT, COUNTING, low=1)
+    long_lines: str = flag("truncate", "text: lines of more than --seq_len tokens", TEXT, choices=("truncate", "drop"))
+    token_length: str = flag("0.4s", "music: token duration, 0.01s to 10s or 0.0625beats to 4beats of the file", MUSIC)
     onsets: bool = flag(False, "music: tokens tell where notes begin, so that a note may be struck again", MUSIC)
     transpose: str = flag(
         "none",
@@ -207,19 +166,11 @@ class Config:
     )
     total_epochs: int = flag(1000, "adversarial epochs, each of --g_steps and --d_steps", low=0)
     g_steps: int = flag(1, "policy-gradient updates per adversarial epoch", ADVERSARIAL, low=1)
-    mle_steps: int = flag(
-        0, "maximum-likelihood updates, a batch each, after the g-steps of an adversarial epoch", ADVERSARIAL, low=0
-    )
-    d_steps: int = flag(
-        5, "d-steps per adversarial epoch; each draws fresh generated sequences", *FOR_D, ADVERSARIAL, low=0
-    )
+    mle_steps: int = flag(0, "maximum-likelihood updates after an adversarial epoch's g-steps", ADVERSARIAL, low=0)
+    d_steps: int = flag(5, "d-steps per adversarial epoch; each draws fresh sequences", *FOR_D, ADVERSARIAL, low=0)
     d_epochs: int = flag(3, "passes over the sequences of a d-step", *TRAINED, low=1)
     d_draws: int = flag(
-        0,
-        "real sequences of a d-step, and as many generated; 0: half a minibatch, or all of --train_size",
-        *TRAINED,
-        Need("with --train_size {0.train_size}", lambda c: not c.train_size),
-        low=0,
+        0, "real sequences per d-step, as many generated; 0: half a minibatch or --train_size", *TRAINED, ENDLESS, low=0
     )
     cosine_decay: tuple[str, ...] = flag(
         (), "learning rates that decay to 0 by a cosine over all their updates: any of g_pretrain, g, d", choices=RATES
@@ -231,26 +182,16 @@ class Config:
     g_echo: bool = flag(
         False, "the generator also hears which of its last tokens repeat earlier ones, as --discriminator echo does"
     )
-    g_dropout_keep_prob: float = flag(
-        1.0, "share kept by the generator's dropout, in maximum-likelihood updates", MLE, low=0.01, high=1
-    )
+    g_dropout_keep_prob: float = flag(1.0, "share kept by the generator's dropout in MLE", MLE, low=0.01, high=1)
     g_pretrain_lr: float = flag(0.01, "Adam's learning rate in pretraining", PRETRAINED, low=0)
     scheduled_sampling: float = flag(
         0.0, "growth per epoch of the share of own tokens read in pretraining (paper: 0.002)", PRETRAINED, low=0, high=1
     )
-    g_lr: float = flag(
-        0.01,
-        "Adam's learning rate of the generator in the adversarial phase, that of --mle_steps included",
-        ADVERSARIAL,
-        on("g_update", "sampled", "expected", "distil"),
-        low=0,
-    )
+    g_lr: float = flag(0.01, "Adam's learning rate after pretraining, and of --mle_steps", ADVERSARIAL, LEARNING, low=0)
     best_pretraining: bool = flag(
         False, "what follows pretraining begins from its least nll_valid, not from its end", PRETRAINED, FILES, MEASURED
     )
-    average: float = flag(
-        0.0, "decay of a moving average of the generator's weights, which is evaluated; 0: none", low=0, high=0.999999
-    )
+    average: float = flag(0.0, "decay of a moving average of weights that is evaluated; 0: none", low=0, high=0.999999)
 
     # rewards
     reward: str = flag(
@@ -261,44 +202,23 @@ class Config:
         own="FILE.py:FUNCTION",
     )
     kl_weight: float = flag(
-        0.0,
-        "β, weight of the KL penalty to the pretrained policy G0: β (log G(Y) - log G0(Y)) off the reward",
-        ADVERSARIAL,
-        low=0,
+        0.0, "β of a KL penalty to the pretrained G0: the reward less β (log G(Y) - log G0(Y))", ADVERSARIAL, low=0
     )
     objective: str = flag(
-        "",
-        "FILE.py:FUNCTION that scores lists of sequences: text, pitches or token ids",
-        on("g_update", "sampled"),
-        SCORED,
+        "", "FILE.py:FUNCTION that scores lists of text, pitches or token ids", on("g_update", "sampled"), SCORED
     )
     objective_weight: float = flag(
-        1.0,
-        "λ: the reward is (1 - λ) times --reward plus λ times --objective",
-        Need("without --objective", lambda c: c.objective),
-        USED,
-        low=0,
-        high=1,
+        1.0, "λ: the reward is (1 - λ) times --reward plus λ times --objective", AIMED, USED, low=0, high=1
     )
     g_update: str = flag("sampled", f"g-step; {explained(G_UPDATES)}", ADVERSARIAL, choices=G_UPDATES)
     distil_real: float = flag(
         0.5, "share of real sequences in a batch; the teacher draws the others", on("g_update", "distil"), low=0, high=1
     )
     rollout_num: int = flag(
-        16,
-        "N, rollouts per prefix; 0: the reward of the sample itself; bleu: 1 unless given",
-        *GRADIENT,
-        ROLLOUTS,
-        low=0,
+        16, "N, rollouts per prefix; 0: the sample itself is scored; bleu: 1 unless given", *GRADIENT, ROLLOUTS, low=0
     )
     rollout_lag: float = flag(
-        0.0,
-        "share of its old weights that the rollout policy keeps in an epoch",
-        *GRADIENT,
-        ROLLOUTS,
-        above_0("rollout_num"),
-        low=0,
-        high=1,
+        0.0, "share of old weights in the rollout policy", *GRADIENT, ROLLOUTS, above_0("rollout_num"), low=0, high=1
     )
     baseline: str = flag(
         "none",
@@ -310,13 +230,7 @@ class Config:
 
     # discriminator
     discriminator: str = flag("cnn", explained(DISCRIMINATORS), *OF_D, choices=DISCRIMINATORS, own="FILE.py:CLASS")
-    guide_eta: float = flag(
-        0.0,
-        "η, weight of the scores in the guided generator; 0: that of 0 to 64 with the least NLL on the validation set",
-        *OF_D,
-        low=0,
-        high=100,
-    )
+    guide_eta: float = flag(0.0, "η of guidance; 0: that of 0 to 64 with the least NLL_valid", *OF_D, low=0, high=100)
     d_loss: str = flag(
         "sequence",
         "additive: tell whole sequences from generated ones, each real token from one drawn in its place, or "
@@ -324,37 +238,23 @@ class Config:
         *TRAINED,
         choices=("sequence", "token", "likelihood"),
     )
-    d_lags: tuple[int, ...] = flag(
-        (1,), "bigram, echo: how many places back the tokens that it compares stand", *OF_D, low=1
-    )
-    d_init: str = flag(
-        "authors", "initial weights of the CNN: the authors' or Keras'", *OF_D, choices=("authors", "keras")
-    )
-    d_emb_dim: int = flag(
-        32, "size of the discriminator's token embedding; additive: also of its contexts", *OF_D, low=1
-    )
+    d_lags: tuple[int, ...] = flag((1,), "bigram, echo: how many places back compared tokens stand", *OF_D, low=1)
+    d_init: str = flag("authors", "initial weights of the CNN", *OF_D, choices=("authors", "keras"))
+    d_emb_dim: int = flag(32, "size of the discriminator's token embedding; additive: of contexts, too", *OF_D, low=1)
     d_hidden_dim: int = flag(64, "units of the discriminator's LSTM or, with pooled, of its dense layer", *OF_D, low=1)
     d_filter_sizes: tuple[int, ...] = flag((3, 5, 5, 5), "widths of the convolutions, tokens", *FOR_D, low=1)
     d_num_filters: tuple[int, ...] = flag((50, 80, 80, 100), "filters of each convolution", *FOR_D, low=1)
     dropout_keep_prob: float = flag(0.75, "share kept by the discriminator's dropout", *TRAINED, low=1e-12, high=1)
-    d_l2: float = flag(
-        0.2, "weight of the L2 penalty on the discriminator's output layer, or additive scores", *TRAINED, low=0
-    )
+    d_l2: float = flag(0.2, "L2 penalty on the discriminator's output layer, or additive scores", *TRAINED, low=0)
     d_lr: float = flag(1e-4, "Adam's learning rate of the discriminator", *TRAINED, low=0)
-    d_batch_size: int = flag(
-        64, "sequences per discriminator minibatch, half of them real (an even number)", *TRAINED, low=2
-    )
+    d_batch_size: int = flag(64, "sequences per discriminator minibatch, half of them real (even)", *TRAINED, low=2)
 
     # oracle
     oracle_seed: int = flag(32, "seed of the oracle's weights", ORACLE, RANDOM, low=0, high=2**31 - 1)
     oracle_emb_dim: int = flag(20, "size of the oracle's token embedding", ORACLE, RANDOM, low=1)
     oracle_hidden_dim: int = flag(50, "LSTM units of the oracle", ORACLE, RANDOM, low=1)
     oracle_init: str = flag(
-        "glorot",
-        "the oracle's weights: N(0, 1) but for a Glorot-uniform LSTM, or all N(0, 1)",
-        ORACLE,
-        RANDOM,
-        choices=("glorot", "normal"),
+        "glorot", "N(0, 1) weights but for a Glorot-uniform LSTM, or all", ORACLE, RANDOM, choices=("glorot", "normal")
     )
     oracle_params: str = flag("", "an .npz file with the oracle's weights, instead of random ones", ORACLE)
 
@@ -428,10 +328,7 @@ SECTIONS = {
 
 
 def discriminator_entry(name: str) -> DiscriminatorEntry:
-    """What the registry, or a user's class of its own, says of a --discriminator.
-
-    Raises UsageError: FILE.py:CLASS can't be loaded.
-    """
+    """What the registry or a user's class says of a --discriminator; raises UsageError: it can't be loaded."""
     if not own_code.is_own(name):
         return DISCRIMINATORS[name]
     found = own_code.load("--discriminator", name)
@@ -481,15 +378,12 @@ def check(config: Config) -> None:
         raise UsageError(f"--token_length {config.token_length}: not 0.01s to 10s, nor 0.0625beats to 4beats")
     if config.dataset == "text" and config.data_dir == TUNES:
         raise UsageError("--dataset text: --data_dir must name a file of text, or a folder with train.txt")
-    if config.evaluate and os.path.realpath(config.log_dir) == os.path.realpath(config.eval_log_dir):
+    log_dir = os.path.realpath(config.log_dir)
+    if config.evaluate and log_dir == os.path.realpath(config.eval_log_dir):
         raise UsageError(f"--log_dir and --eval_log_dir are both {config.log_dir}")
-    if (
-        config.overwrite
-        and config.pretrained
-        and os.path.realpath(config.pretrained) == os.path.realpath(config.log_dir)
-    ):
+    if config.overwrite and config.pretrained and log_dir == os.path.realpath(config.pretrained):
         raise UsageError(f"--pretrained {config.pretrained}: is the --log_dir that --overwrite empties")
-    if config.songs_dir and os.path.realpath(config.log_dir) == os.path.realpath(config.songs_dir):
+    if config.songs_dir and log_dir == os.path.realpath(config.songs_dir):
         raise UsageError(f"--log_dir and --songs_dir are both {config.log_dir}")
     if config.is_train and not config.pretrain_g_epochs and not config.total_epochs:
         raise UsageError("--pretrain_g_epochs and --total_epochs are both 0: nothing to do")
@@ -505,10 +399,7 @@ def lacking(config: Config, name: str) -> str:
 
 
 def check_effect(config: Config, given: Iterable[str]) -> None:
-    """Checks that each flag of the command line has an effect.
-
-    Raises UsageError: one has none; the message names the flag that would give it one.
-    """
+    """Raises UsageError: a flag of the command line has no effect; the message names the flag that would give one."""
     for name in given:
         rates = config.cosine_decay if name == "cosine_decay" else ()
         for shown, decides in [(name, name), *((f"{name} {rate}", f"{rate}_lr") for rate in rates)]:

@@ -38,10 +38,7 @@ UNRELATED_TO_PRETRAINING = AFTER_PRETRAINING | (FREE_TO_CHANGE - {"eval_samples"
 
 
 def from_flags(flags: dict[str, Any]) -> Config:
-    """The configuration whose fields a config.json, of this version or of 1.0, holds as `flags`.
-
-    Raises UsageError: a flag is unknown or its value is none. One that is gone may have had an effect, see `lost_flag`.
-    """
+    """The configuration of a config.json's flags, of this version or 1.0. Raises UsageError: one is none."""
     kept = dict(flags)
     if "cosine_decay" not in kept:
         kept = of_version_1(kept)
@@ -108,10 +105,7 @@ def read_config(path: Path, published: bool = False) -> dict[str, Any]:
 
 
 def trained(given: dict[str, Any]) -> Config:
-    """The configuration to evaluate a run with: its own, and of `given`, the command line's, what may differ from it.
-
-    Raises UsageError: --log_dir holds no run, or a flag contradicts it.
-    """
+    """A run's configuration with what `given` flags may change. Raises UsageError: no run, or a contradiction."""
     if given.get("overwrite"):
         raise UsageError("--overwrite and --no-is_train: nothing would be left to evaluate")
     log_dir = (PRESETS[given.get("preset", "default")] | given).get("log_dir", Config.log_dir)

@@ -11,10 +11,7 @@ import tensorflow as tf
 
 
 def by_product(rows: tf.Tensor, tokens: tf.Tensor, vocab_size: int) -> tf.Tensor:
-    """`summed_by_token` as a product, for a GPU.
-
-    It takes R·V numbers of memory where it isn't fused, as many as the logits of R tokens.
-    """
+    """`summed_by_token` as a product, for a GPU; where it isn't fused, it takes R·V numbers of memory."""
     return tf.matmul(tf.one_hot(tokens, vocab_size), rows, transpose_a=True)
 
 
@@ -27,10 +24,7 @@ SUMS = {"GPU": by_product, "CPU": one_by_one}
 
 
 def summed_by_token(rows: tf.Tensor, tokens: tf.Tensor, vocab_size: int) -> tf.Tensor:
-    """The sum of each token's rows, zeros for a token that has none: the same by both forms but for rounding.
-
-    `rows`: float32 [R, E]. `tokens`: whose each row is, int32 [R], of 0..V-1. `vocab_size`: V. Returns float32 [V, E].
-    """
+    """The sum of each token's rows, float32 [R, E], tokens int32 [R] of 0..V-1 → float32 [V, E]; zeros for none."""
     return SUMS["GPU" if tf.config.list_physical_devices("GPU") else "CPU"](rows, tokens, vocab_size)
 
 
@@ -50,10 +44,7 @@ def summed_in_rows(values: tf.Tensor, tokens: tf.Tensor, vocab_size: int) -> tf.
 
 
 def look_up(embedding: keras.layers.Embedding, tokens: tf.Tensor) -> tf.Tensor:
-    """The layer's rows of `tokens`, of 0..V-1: int32 [...] → float32 [..., E].
-
-    It is the layer itself but for its gradient, which is whole: one array, not a slice per token.
-    """
+    """The layer's rows of `tokens`, 0..V-1: int32 [...] → float32 [..., E]; its gradient is one array."""
     return rows_of(tf.convert_to_tensor(embedding.embeddings), tokens)
 
 

@@ -26,10 +26,7 @@ def check_name(flag: str, name: str) -> None:
 
 
 def read_source(flag: str, name: str) -> dict[str, str]:
-    """The name, as `function`, and the `text` of the file that FILE.py:NAME names: what a run keeps on record.
-
-    Raises UsageError: the name is none, or the file can't be read.
-    """
+    """The `function` and `text` of FILE.py:NAME, to be kept on record. Raises UsageError: it can't be read."""
     check_name(flag, name)
     path, _, function = name.rpartition(":")
     try:
@@ -44,10 +41,7 @@ def read_source(flag: str, name: str) -> dict[str, str]:
 
 
 def load(flag: str, name: str, source: dict[str, str] | None = None) -> Any:
-    """What FILE.py:NAME names: runs the file, or the `source` that a run has on record; once for each text.
-
-    Raises UsageError: the file can't be read, raises an exception, or has no such function or class.
-    """
+    """What FILE.py:NAME, or `source` on record, defines; run once for each text. Raises UsageError: it can't be had."""
     source = source or read_source(flag, name)
     return _run(flag, name.rpartition(":")[0], source["function"], source["text"])
 
@@ -69,10 +63,7 @@ def _run(flag: str, path: str, function: str, text: str) -> Any:
 
 @contextlib.contextmanager
 def blamed(flag: str, path: str) -> Iterator[None]:
-    """Makes an exception of the file's code a UsageError with its type, its message and its line in the file.
-
-    What the code prints goes to stderr, as stdout may be a tool's table.
-    """
+    """Makes an exception of a user's code a UsageError with its line; what the code prints goes to stderr."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
@@ -97,10 +88,7 @@ def told(error: BaseException, path: str) -> str:
 
 
 def blame(error: Exception, names: dict[str, str]) -> str:
-    """The line that tells a user of an exception that came through code of their own, "" where it did not.
-
-    `names`: what flags name, {flag: FILE.py:NAME}.
-    """
+    """The line that tells of an exception through a user's code, "" for others; `names`: {flag: FILE.py:NAME}."""
     paths = {flag: name.rpartition(":")[0] for flag, name in names.items()}
     found = (f"--{flag} {path}: {told(error, path)}" for flag, path in paths.items() if lines_of(error, path))
     return next(found, "")

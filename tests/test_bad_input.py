@@ -127,10 +127,10 @@ def test_flags_that_contradict_each_other(capsys, tmp_path, monkeypatch, words, 
     assert not list(tmp_path.iterdir())
 
 
-NO_GAN, NO_D = "with --total_epochs 0", "with --total_epochs 0 and without --pretrain_d_epochs above 0"
+NO_GAN, NO_D = "with --total_epochs 0", "with --total_epochs and --pretrain_d_epochs 0"
 NO_GRADIENT, NO_MLE = "without --g_update sampled or expected", "with --pretrain_g_epochs 0"
 NO_REWARD = "without --reward discriminator or permuted or log_odds"
-NO_RANDOM = "with --reward random and without --kl_weight above 0"
+NO_RANDOM = "with --reward random and --kl_weight 0"
 NO_ROLLOUTS = "with --g_update expected and without rollouts"
 IN_VAIN = [  # beside some flags each of others has no effect, and why
     ("", "data_dir=x sample_every=5", "with --dataset LSTM"),
@@ -155,7 +155,7 @@ IN_VAIN = [  # beside some flags each of others has no effect, and why
     ("--no-evaluate", "eval_samples=9 d_eval_samples=8 candidates=2", "with --no-evaluate"),
     # networks and rewards that there are not
     ("--reward constant", "d_lr=1 d_steps=1 pretrain_d_epochs=1 discriminator=bigram cosine_decay=d", NO_REWARD),
-    ("--reward constant", "rollout_num=2 rollout_lag=0.5", "with --reward constant and without --kl_weight above 0"),
+    ("--reward constant", "rollout_num=2 rollout_lag=0.5", "with --reward constant and --kl_weight 0"),
     ("--objective x.py:f", "reward=log_odds d_steps=2", "with --objective and without --objective_weight below 1"),
     ("--objective x.py:f --objective_weight 0 --reward random", "rollout_num=2", NO_RANDOM),
     ("", "objective_weight=0.5", "without --objective"),

@@ -36,9 +36,8 @@ def test_operations_are_counted_as_the_shapes_have_them():
     """By hand, at the paper's sizes; the reward pass is the one of some 590 GFLOP."""
     config = parse(["--preset", "paper"])
     assert policy_step(32, 32, 5000) == 2 * 64 * 128 + 2 * 32 * 5000
-    convolutions = sum(
-        2 * w * 64 * n * (21 - w) for w, n in zip(config.d_filter_sizes, config.d_num_filters, strict=True)
-    )
+    sizes = zip(config.d_filter_sizes, config.d_num_filters, strict=True)
+    convolutions = sum(2 * w * 64 * n * (21 - w) for w, n in sizes)
     assert verdict(config) == convolutions + 2 * 2 * 1720**2 + 2 * 1720 * 2
     works = work_of_steps(config, build(config, TokenSpec(5000, 20)), Oracle(5000, 20, 32, 32, seed=1))
     assert 585e9 < works["reward_pass"].flops < 600e9

@@ -3,7 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, cases
+from conftest import ROOT
 
 from runs.directories import CHECKPOINTS
 from support.config import FIELDS, UsageError

@@ -84,8 +84,7 @@ def test_the_figures_are_those_of_the_runs_evaluation(folder, kind, place, endin
     for found, figures in ((own, evaluator.compare(samples)), (real, expected)):
         for name, pair in figures.items():
             assert (found[name], found[f"{name}_se"]) == pytest.approx(pair, rel=1e-6), name
-    told = f"{len(samples)} sequences of each; real: of --train, and of --test for copied_share"
-    assert told in capsys.readouterr().out
+    assert f"{len(samples)} sequences of each; real: --train, and --test for copied_share" in capsys.readouterr().out
     own, real = measured(folder, f"{place}test", "--run", str(run.logdir), ending=ending, place=place)
     nll_test = evaluator.likelihoods(measures_of(run.config, run.seqgan).policy, samples)["nll_test"]
     for found in (own, real):
@@ -113,7 +112,7 @@ def test_abc_is_as_good_as_midi(folder):
 def test_an_lstm_learns_more_from_samples_of_the_same_kind():
     rng, spec = np.random.default_rng(0), TokenSpec(4, 6, start_token=4)
     like, other, test = (np.minimum(rng.geometric(p, [64, 6]) - 1, 3).astype(np.int32) for p in (0.7, 0.3, 0.7))
-    (good, error), (bad, _) = (measure.reverse(rows, test, spec, "", updates=20) for rows in (like, other))
+    (good, error), (bad, _) = (measure.reverse(rows, test, spec, "", steps=20) for rows in (like, other))
     assert 0 < error < 0.1 and good + 3 * error < bad < 2
 
 

@@ -1,6 +1,7 @@
 """tools/report.py and tools/study.py: what they take from runs, their statistics, tables, figures and refusals."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -23,8 +24,8 @@ from support.config import UsageError
 from support.config_file import CONFIG, FORMAT
 from support.parser import read_flags
 from tools.experiment import Cell, read
-from tools.report import draw_samples, main, reference, samples
-from tools.study import Study, compare, points_text, read_points, settings, summary
+from tools.report import draw_samples, main, samples
+from tools.study import FILES, Study, compare, points_text, read_points, read_runs, settings, summary, values
 
 TABLE = """
 title = "Hand-made"
@@ -451,8 +452,8 @@ def test_what_is_measured_of_several_seeds(tmp_path):
     """Means with intervals; none of averages, which share generators; of one run no count beyond an error."""
     rows = [{"run": "real data", "temperature": math.nan, "bleu2": 0.95, "bleu2_se": 0.01}]
     ends = [(0.90, 0.94, 0.93, 0.80), (0.90, 0.93, 0.94, 0.81), (0.91, 0.94, 0.94, 0.80), (0.90, 0.95, 0.94, 0.80)]
-    for seed, values in enumerate(ends, 1):
-        for name, value in zip(("generator", "one of 4", "average of 2", "worse"), values, strict=True):
+    for seed, end in enumerate(ends, 1):
+        for name, value in zip(("generator", "one of 4", "average of 2", "worse"), end, strict=True):
             rows.append({"run": f"{name}/{seed}", "bleu2": value, "nll_valid": 1.0})
     rows.append({"run": "alone/1", "bleu2": 0.5, "bleu2_se": 0.001})
     frame = points(tmp_path, *rows)
@@ -531,6 +532,26 @@ def test_final_values_by_method(cells, drawn, seeds):
     assert [label.get_text() for label in panel.get_yticklabels()] == ["MLE"]
 
 
+@functools.cache
+def of_study(folder):
+    return read(ROOT / "experiments" / f"{folder.name}.toml").report["collapsed"], read_runs(folder)
+
+
+def reference(said, name):
+    """The summary that a page means by FOLDER/runs.csv METHOD[:_FORM] or FOLDER/curves.csv METHOD@EPOCH, and a column.
+
+    METHOD - METHOD is a difference paired by seed.
+    """
+    file, methods = said.split(maxsplit=1)
+    collapsed, frames = of_study((ROOT / file).parent)
+    frame, found, names = frames[list(FILES).index(Path(file).name)], [], re.findall(r"[^ :@]+", methods)
+    for each in methods.split(" - "):
+        method, epoch, form = re.fullmatch(r"([^:@]+)@?(\d*):?(.*)", each.strip()).groups()
+        rows = frame[frame.epoch == int(epoch)] if epoch else frame
+        found.append(pd.Series(sum(rows.method == method)) if name == "seeds" else values(rows, method, name + form))
+    return summary((found[0] - found[1] if found[1:] else found[0]).dropna(), bool({*collapsed} & {*names}))
+
+
 def test_the_front_pages_figure(tmp_path, drawn):
     """All methods are equal until MLE ends; guidance goes from there to what it reaches in its own study."""
     for name in ("figure", "guided"):
@@ -543,20 +564,10 @@ def test_the_front_pages_figure(tmp_path, drawn):
         assert np.array_equal(*before) and len(before[0]) > 5
         fall = lines["MLE, then guided by an additive discriminator"]
         assert fall[:, 0].tolist() == [1000, 1000, 1999] and fall[0, 1] == pytest.approx(before[0][-1, 1])
-        guided = reference("results/guided/runs.csv bigram:_guided", name, ROOT)
+        guided = reference("results/guided/runs.csv bigram:_guided", name)
         assert set(fall[1:, 1]) == {guided.middle}
-        ends = reference("results/figure/curves.csv seqgan@1999", name, ROOT)
+        ends = reference("results/figure/curves.csv seqgan@1999", name)
         assert lines["SeqGAN as printed"][-1].tolist() == [1999, ends.middle]
-
-
-def test_what_a_page_may_refer_to():
-    mle, constant = (reference(f"results/table1/runs.csv {m}", "nll_test", ROOT) for m in ("mle", "constant_50"))
-    difference = reference("results/table1/runs.csv constant_50 - mle", "nll_test", ROOT)
-    assert str(mle) == "9.053 ± 0.032" and difference.middle == pytest.approx(constant.middle - mle.middle)
-    assert reference("results/table1/runs.csv mle", "seeds", ROOT).middle == 5
-    assert reference("results/table1/runs.csv pg_bleu", "nll", ROOT).collapsed
-    with pytest.raises(KeyError, match="mle_too: there is no nll"):
-        reference("results/table1/runs.csv mle_too", "nll", ROOT)
 
 
 NUMBER = re.compile(r"(?<![\w,.])[-−]?[0-9]+(?:\.[0-9]+)?(?![\w,]|\.[0-9])")
@@ -576,7 +587,7 @@ def test_every_number_of_a_table_is_that_of_its_csv(name):
         for spec, (_, *cells) in zip(rows.split(","), lines, strict=True):
             for column, cell in zip(columns.split(), cells, strict=True):
                 numbers = NUMBER.findall(cell)
-                known = reference(" ".join(spec.split()), column, ROOT).numbers if numbers else []
+                known = reference(" ".join(spec.split()), column).numbers if numbers else []
                 for number in numbers:
                     digits = len(number.partition(".")[2])
                     assert number.replace("−", "-") in [f"{value:.{digits}f}" for value in known], (spec, column, cell)

@@ -420,7 +420,7 @@ BAD = [
     ("tunes", ["--blind", "RUNS/onsets"], "--blind RUNS/onsets: a run with other tokens than RUNS/tunes"),
     ("tunes", ["--blind"], "--data_dir RUNS/melodies: no such folder"),
     ("ids", ["--candidates", "0"], "argument --candidates: 0 is less than 1"),
-    ("ids", ["--candidates", "2", "--guide"], "--candidates are drawn from the generator itself: not with --guide"),
+    ("ids", ["--candidates", "2", "--guide"], "--candidates are the generator's own: not with --guide"),
 ]
 
 

@@ -84,7 +84,7 @@ class Cell:
     @property
     def epochs(self) -> int:
         """Number of epochs of all phases."""
-        return Schedule(self.method.config).all_epochs
+        return sum(phase.epochs for phase in Schedule(self.method.config).phases)
 
     @property
     def epochs_done(self) -> int:
@@ -105,10 +105,7 @@ class Cell:
 
     @property
     def finished(self) -> bool:
-        """Whether the last checkpoint exists.
-
-        Raises UsageError: the directory holds a run with other flags, which main.py could not resume.
-        """
+        """Whether the last checkpoint exists; raises UsageError: the directory holds a run with other flags."""
         if not (self.log_dir / CONFIG).exists():
             return False
         config, content = read_flags(self.argv), read_config(self.log_dir / CONFIG)
@@ -134,10 +131,7 @@ def data_flags(cell: Cell) -> tuple[Any, ...]:
 
 
 def mixed(data: dict[Cell, str]) -> str:
-    """Names the cells that have read other data than most cells with equal data flags, in a message; "" if none has.
-
-    `data` has the fingerprints of the cells' data, "" if unknown.
-    """
+    """Names cells that have read other data than most with equal flags, or ""; `data`: fingerprints, "" unknown."""
     groups: dict[tuple[Any, ...], dict[str, list[str]]] = {}
     for cell, digest in data.items():
         if digest:
@@ -160,11 +154,7 @@ class Experiment:
     report: dict[str, Any]
 
     def cells(self, logs: Path, only: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Cell]:
-        """The runs of the table in `logs`/NAME, in the table's order, each after the run that it starts from.
-
-        `only` are names of methods; () selects all, as it does of `seeds`. Raises UsageError: there is no such method
-        or seed.
-        """
+        """Runs in `logs`/NAME after their sources, of `only` and `seeds`, () for all. Raises UsageError: none."""
         if unknown := set(only) - {method.name for method in self.methods}:
             raise UsageError(f"--only: {self.name} has no method {', '.join(sorted(unknown))}")
         if absent := set(seeds) - {seed for method in self.methods for seed in method.seeds}:
@@ -211,12 +201,10 @@ class Experiment:
 def read(path: Path) -> Experiment:
     """Reads a table of experiments.
 
-    The file is TOML. `title` is a text, `seeds` a list, and `flags` are flags of main.py for all methods. `threads`
-    are those of one run; its numbers depend on them, so the default is 1. Each of `[[methods]]` has `name`, `label`,
+    The file is TOML. `title` is a text, `seeds` a list, and `flags` are flags of main.py for all methods. `threads` are
+    those of one run; its numbers depend on them, so the default is 1. Each of `[[methods]]` has `name`, `label`,
     `flags` and, if not the table's, `seeds`. `[report]` has the options of tools/report.py, which checks their values.
-
-    Raises UsageError: the table can't be used; the message names the file, the method and the key. Raises OSError: the
-    file can't be read.
+    Raises UsageError: the table can't be used; its place is named. Raises OSError: the file can't be read.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # with or without a byte-order mark

@@ -131,10 +131,7 @@ def text(asked: Any, run: Restored | None) -> Parts:
 
 
 def melodies(path: Path, grid: Grid, whole: bool) -> list[np.ndarray]:
-    """The tunes of a folder, int32 [length] each, `whole` or without rests at both ends.
-
-    Raises DataError: it is no folder, or has no tune.
-    """
+    """The tunes of a folder, int32 [length] each, `whole` or without rests at both ends; raises DataError: no tune."""
     if not path.is_dir():
         raise DataError(f"{path}: not a folder, as the other tunes are in")
     shown = sorted(file for file in path.rglob("[!.]*") if file.is_file())
@@ -181,19 +178,14 @@ def nll(policy: Policy, rows: np.ndarray, jit: bool = True) -> tuple[float, floa
     return ratio_and_error(nats(MeasuredPolicy(policy, 0, jit), rows), (rows != policy.vocab_size).sum(axis=1))
 
 
-def reverse(
-    rows: np.ndarray, test: np.ndarray, spec: TokenSpec, name: str, updates: int = UPDATES
-) -> tuple[float, float]:
-    """NLL of test sequences under an LSTM that has learnt from `rows`, int32 [n, T] both; and its standard error.
-
-    The error is that of the test sequences; another seed of the LSTM adds to it.
-    """
+def reverse(rows: np.ndarray, test: np.ndarray, spec: TokenSpec, of: str, steps: int = UPDATES) -> tuple[float, float]:
+    """NLL of test sequences under an LSTM taught by `rows`, int32 [n, T] both; the error is of these sequences."""
     sizes = ("batch_size", "g_emb_dim", "g_hidden_dim", "g_dropout_keep_prob", "g_pretrain_lr")
     flags: dict[str, Any] = {flag: CAPTIONS[flag] for flag in sizes} | {"cosine_decay": ("g_pretrain",)}
-    flags |= {"pretrain_g_epochs": updates, "total_epochs": 0, "reward": "constant", "seq_len": spec.seq_len}
+    flags |= {"pretrain_g_epochs": steps, "total_epochs": 0, "reward": "constant", "seq_len": spec.seq_len}
     seqgan = build(config := Config(**flags), spec)
     batches = RandomDraws(rows, config.batch_size, 0, config.seed)
-    for epoch in tqdm(range(updates), desc=f"--reverse, {name}", unit="update", leave=False, disable=None):
+    for epoch in tqdm(range(steps), desc=f"--reverse, {of}", unit="update", leave=False, disable=None):
         seqgan.mle_epoch(batches.mle_batches(epoch), tf.constant(epoch))
     return nll(seqgan.policy, test)
 
@@ -254,10 +246,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(table(own | {column(name, "real"): pair for name, pair in real.items()}))
         whose = ", ".join(name for name in real if name in (*OF_TEST, "nll_run"))
         units = "NLL in nats per token, " * any(name.startswith("nll") for name in own) + "± one standard error"
-        print(
-            f"{len(parts.samples):,} sequences of each; real: of --train, and of --test for {whose}; {units}",
-            flush=True,
-        )
+        print(f"{len(parts.samples):,} sequences of each; real: --train, and --test for {whose}; {units}", flush=True)
     return 0
 
 

@@ -45,11 +45,7 @@ matplotlib.rcParams.update({"font.size": 11, "legend.fontsize": 10, "lines.linew
 
 
 def read_run(directory: str | Path) -> pd.DataFrame:
-    """Reads the metrics.csv of a directory, whose run may be under way.
-
-    A row an evaluation: `epoch` int64, `phase` str, and the figures as float64, NaN where there is none. Raises
-    ValueError: the file is damaged; the message names it. Raises OSError: it can't be read.
-    """
+    """A metrics.csv: `epoch` int64, `phase` str, figures float64 or NaN. Raises ValueError: damaged. Raises OSError."""
     path = Path(directory) / METRICS
     whole = path.read_bytes().rpartition(b"\n")[0]  # the last row may be half written
     try:
@@ -64,8 +60,7 @@ def read_run(directory: str | Path) -> pd.DataFrame:
 def short_names(directories: Sequence[str | Path]) -> list[str]:
     """A name for each run: the shortest part of its path that tells it from the others.
 
-    That is the fewest last parts that differ, once those at the end that all paths share are left out: `exp1/eval` and
-    `exp2/eval` are exp1 and exp2.
+    That is the fewest last parts that differ, without the common end: `exp1/eval` and `exp2/eval` are exp1 and exp2.
     """
     paths = [Path(os.path.abspath(directory)).parts for directory in directories]
     if len(set(paths)) == 1:
@@ -105,10 +100,7 @@ def colours(labels: Iterable[str]) -> dict[str, Any]:
 
 
 class Line(NamedTuple):
-    """A curve of a figure: the values `y` [n] of a column over `x` [n], perhaps with the ends of a band.
-
-    `thin` is for one seed of several; `floor` is the entropy of the oracle, where there is one.
-    """
+    """A curve: `y` [n] over `x` [n], perhaps the ends of a band; `thin`: one seed; `floor`: the oracle's entropy."""
 
     label: str
     column: str
@@ -121,17 +113,9 @@ class Line(NamedTuple):
 
 
 def draw_panels(
-    path: Path,
-    lines: Sequence[Line],
-    starts: Iterable[float] = (),
-    limits: Mapping[str, Sequence[float]] = {},
-    axis: str = "epoch",
+    path: Path, lines: Sequence[Line], starts: Iterable[float] = (), limits: Mapping[str, Any] = {}, axis: str = "epoch"
 ) -> None:
-    """Draws a panel a column over one `axis`, with the oracle's entropy; raises OSError.
-
-    `starts` is where adversarial training begins, and `limits` has the ends of axes, by column and of the shared one.
-    Where the floors of lines differ, each has its line's colour.
-    """
+    """Draws a panel a column over `axis`, with floors, `starts` of adversarial training, `limits`; raises OSError."""
     shown, color = list(dict.fromkeys(line.column for line in lines)), colours(line.label for line in lines)
     several = len({line.floor for line in lines if line.column in CURVES}) > 1
     figure = Figure(figsize=(8.0, 3.2 * len(shown)), layout="constrained")
@@ -155,10 +139,7 @@ def draw_panels(
 
 
 def draw_finals(path: Path, finals: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> None:
-    """Draws a panel a column with a row a method; raises OSError.
-
-    `finals` has by column and method its middle with the ends of its interval, or the values of few seeds.
-    """
+    """Draws a panel a column, a row a method, of {column: {method: [(middle, low, high)]}}. Raises OSError."""
     rows = list(dict.fromkeys(label for found in finals.values() for label in found))
     figure = Figure(figsize=(8.0, 1.2 + 0.3 * len(rows)), layout="constrained")
     panels = figure.subplots(1, len(finals), sharey=True, squeeze=False)[0]
@@ -174,11 +155,7 @@ def draw_finals(path: Path, finals: Mapping[str, Mapping[str, Sequence[Sequence[
 
 
 def draw_plane(
-    path: Path,
-    points: pd.DataFrame,
-    pairs: Sequence[tuple[str, str]],
-    real: Mapping[str, float],
-    crosses: pd.DataFrame | None = None,
+    path: Path, points: pd.DataFrame, pairs: list[tuple[str, str]], real: dict[str, float], crosses: pd.DataFrame | None
 ) -> None:
     """Draws quality against diversity, a panel a pair of columns (x, y): a line a method, seeds as means ± deviation.
 
@@ -223,11 +200,7 @@ def draw_plane(
 
 
 def draw(directories: Sequence[Path], output: Path) -> None:
-    """Draws a panel for each of `SHOWN` that a run has, over one axis of epochs; bands are two standard errors.
-
-    What a discriminator guides has a line of its own. Raises ValueError: a directory has nothing to draw. Raises
-    OSError: a directory can't be read, or the picture can't be written.
-    """
+    """Draws `SHOWN` of runs, ± two standard errors. Raises ValueError: there is nothing to draw. Raises OSError."""
     directories = list({os.path.abspath(directory): directory for directory in directories}.values())
     lines: list[Line] = []
     starts: set[int] = set()

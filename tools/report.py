@@ -4,7 +4,6 @@ Finished runs under --logs go into FOLDER's runs.csv, a row a run, and curves.cs
 there already stay. README.md, between its two marks, and the figures follow from these files alone.
 """
 
-import functools
 import math
 import re
 import sys
@@ -24,22 +23,7 @@ from support.parser import Parser
 from support.streams import run_tool
 from tools.experiment import read
 from tools.plot_curves import CURVES, Line, draw_finals, draw_panels, draw_plane
-from tools.study import (
-    FEW,
-    FILES,
-    RECORDS,
-    RUN,
-    Study,
-    Summary,
-    compare,
-    decimals,
-    load,
-    merged,
-    read_points,
-    read_runs,
-    summary,
-    values,
-)
+from tools.study import FEW, Study, Summary, compare, decimals, load, merged, read_points, read_runs, summary, values
 
 STATES = {  # of a generator that was measured, as its row says and as pages say
     "pretrained": "end of its MLE pretraining",
@@ -107,28 +91,12 @@ def contrasts(study: Study, shown: Sequence[str]) -> list[str]:
     return [f"Differences, paired by seed.{bold}", *parts] if parts else []
 
 
-def made_where(study: Study) -> str:
-    """Which runs were made when, where and by what code, in sentences."""
-    lines = []
-    runs = study.runs[study.runs.method.isin(study.labels)].reindex(columns=RECORDS).astype(object).fillna("")
-    for machine, of in runs.groupby("machine", sort=False):
-        days, commits = (sorted({*of[name]} - {""}) for name in ("date", "commit"))
-        when = " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "unknown days"
-        made = f" of {when}: {machine}; commit {', '.join(commits) or 'unknown'}."
-        count = f"{len(of)} run{'s' if len(of) > 1 else ''}"
-        lines.append(count + (made if machine else " without a record of machine and commit."))
-    return " ".join(lines)
-
-
 def page(study: Study, pictures: Mapping[str, str], points: pd.DataFrame | None = None) -> str:
-    """What the report says in numbers, as Markdown.
-
-    `pictures` has the captions of the figures by their files; `points` is what was measured of samples.
-    """
+    """The report as Markdown; `pictures`: {file: caption}; `points`: what was measured of samples."""
     experiment, report = study.experiment, study.report
     run = f"python tools/{{}}.py experiments/{experiment.name}.toml"
     parts = [f"    {run.format('sweep')}\n    {run.format('report')} -o results/{experiment.name}"]
-    here = {*study.runs[RUN].itertuples(index=False, name=None)}
+    here = {*zip(study.runs.method, study.runs.seed, strict=True)}
     absent = [f"{m.name}, seed {seed}" for m in experiment.methods for seed in m.seeds if (m.name, seed) not in here]
     asked = dict.fromkeys([*report["metrics"], *report["table"]])
     absent += [f"{name}, which the table names" for name in asked if name not in study.runs]
@@ -140,7 +108,7 @@ def page(study: Study, pictures: Mapping[str, str], points: pd.DataFrame | None 
         parts.append(f"![{experiment.title}]({picture})" + f"\n\n*{' '.join(caption.split())}*" * bool(caption))
     if points is not None:
         parts.append(samples(points, study.labels, report["measures"], report["collapsed"]))
-    return "\n\n".join([*parts, made_where(study)])
+    return "\n\n".join([*parts, study.made_where()])
 
 
 def named(points: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
@@ -219,10 +187,7 @@ def draw_samples(
     pairs: Sequence[Sequence[str]] = (),
     crosses: pd.DataFrame | None = None,
 ) -> None:
-    """Draws quality against diversity of rows of `read_points`; see `draw_plane`.
-
-    Raises UsageError: there is nothing to compare with. Raises OSError: the picture can't be written.
-    """
+    """Draws `read_points` by `draw_plane`. Raises UsageError: there is nothing to compare with; OSError."""
     points = named(points, labels)
     real = {} if (own := points[points.method == REAL]).empty else own.iloc[0].dropna().to_dict()
     known = [(x, y) for x, y in pairs or PAIRS if {x, y} <= {*points}]
@@ -290,44 +255,8 @@ def starts(study: Study, figure: Mapping[str, Any]) -> set[int]:
     return found if len(found) == 1 and figure["x"] != "seconds" else set()
 
 
-@functools.cache
-def _of_study(folder: Path, root: Path) -> tuple[dict[str, Any], list[pd.DataFrame]]:
-    return read(root / "experiments" / f"{folder.name}.toml").report, read_runs(folder)
-
-
-def reference(said: str, name: str, root: Path) -> Summary:
-    """What a comment of a page says that a number is: `results/STUDY/runs.csv METHOD[:_FORM]` and a column.
-
-    Pages have such a comment before a table, for each row, then for each column: `<!-- results/guided/runs.csv mle,
-    results/guided/runs.csv bigram:_guided | nll nll_test seeds -->`. `results/STUDY/curves.csv METHOD@EPOCH` is the
-    evaluation of an epoch, and `METHOD - METHOD` the difference paired by seed.
-
-    Raises KeyError, OSError: there is no such number. Raises UsageError: the file is damaged.
-    """
-    file, methods = said.split(maxsplit=1)
-    report, frames = _of_study((root / file).parent, root)
-    frame = frames[list(FILES).index(Path(file).name)]
-    found, collapsed = [], False
-    for each in methods.split(" - "):
-        method, _, form = each.strip().partition(":")
-        method, _, epoch = method.partition("@")
-        rows = frame[frame.epoch == int(epoch)] if epoch else frame
-        if name == "seeds":
-            return summary([sum(rows.method == method)])
-        found.append(values(rows, method, name + form))
-        collapsed |= method in report["collapsed"]
-    numbers = (found[0] - found[1] if len(found) > 1 else found[0]).dropna()
-    if numbers.empty:
-        raise KeyError(f"{said}: there is no {name}")
-    return summary(numbers, collapsed)
-
-
 def write(study: Study, texts: Mapping[str, str], folder: Path) -> list[Path]:
-    """Writes the report of a study and its CSV `texts`; returns its files, the page first.
-
-    Of a page that is there it keeps what is by hand. Raises UsageError: that does not say where the numbers go, or a
-    file of samples is damaged. Raises OSError: a file can't be read or written.
-    """
+    """Writes a report, keeping what is by hand: its files, the page first. Raises UsageError: damaged; OSError."""
     experiment, report, readme = study.experiment, study.report, folder / README
     text = readme.read_text(encoding="utf-8") if readme.exists() else NEW.format(title=experiment.title)
     before, begin, rest = text.partition(BEGIN)

@@ -80,10 +80,7 @@ class Restored(NamedTuple):
         return self.seqgan.discriminator
 
     def check_gain(self, flag: str) -> None:
-        """Checks that the discriminator was found to have a gain, by the newest evaluation.
-
-        Raises NoGain: as `check_trained`; or it was not measured, or its gain is not above 0 by two standard errors.
-        """
+        """Raises NoGain: as `check_trained`; or d_gain was not measured, or is not above two standard errors."""
         self.check_trained(flag)
         plain = f"without {flag} plain samples are drawn"
         name = "d_gain_valid" if "d_gain_valid" in self.recorded else "d_gain"
@@ -119,9 +116,7 @@ def restore(logdir: Path, which: str | int = "newest") -> Restored:
         try:
             config = from_flags(content["flags"])
             tokens = {"seq_len": config.seq_len} | content["tokens"]
-            sources: dict[str, dict[str, str]] = {
-                flag: content[flag] for flag in ("reward", "discriminator") if flag in content
-            }
+            sources = {flag: content[flag] for flag in ["reward", "discriminator"] if flag in content}
             seqgan = build(config, TokenSpec(**tokens), sources)
         except (UsageError, KeyError, TypeError, ValueError) as error:
             raise UsageError(f"{path}: {error}") from None

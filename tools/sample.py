@@ -59,9 +59,8 @@ def portions(
 ) -> Iterator[np.ndarray]:
     """Draws sequences that begin with a prefix, of fewer than T token ids, some at a time.
 
-    A token depends on the seed and on its place alone: longer samples begin with the shorter, more with the fewer.
-
-    T is `length`; a policy can go on where that is more than in training, until an end token, if it has one. With
+    A token depends on the seed and on its place alone: longer samples begin with the shorter, more with the fewer. T is
+    `length`; a policy can go on where that is more than in training, until an end token, if it has one. With
     `log_weights` one of so many `candidates` is kept, as `guidance.choosing` has it; of longer sequences one of each
     stretch of as many tokens as in training, which continue what was kept before. `jit` compiles with XLA. Yields int32
     [at most ROWS, T], `count` rows in all; what follows an end token is padding, V.
@@ -115,10 +114,7 @@ def ranked(
 
 
 def read_prefix(text: str, run: Restored, vocabulary: Vocabulary | None) -> list[int]:
-    """The token ids of --prefix: text where there is a vocabulary, else numbers or, in music, notes.
-
-    Raises UsageError: it has unknown tokens.
-    """
+    """The token ids of --prefix: text, numbers or, in music, notes. Raises UsageError: it has unknown tokens."""
     music, advice = run.config.dataset == "Nottingham", ""
     if vocabulary:
         tokens = tokenise(text, vocabulary.kind)
@@ -140,12 +136,7 @@ def read_prefix(text: str, run: Restored, vocabulary: Vocabulary | None) -> list
 
 
 def read_first(path: Path, keep: int, config: Config) -> list[int]:
-    """The first tokens of the melody of a file, `keep` of them or all, without the rests before it.
-
-    They are moved as --transpose moves all tunes of a run.
-
-    Raises UsageError: it is no MIDI or ABC file, or has no melody. Raises OSError: it can't be read.
-    """
+    """The first `keep` tokens of a file's melody, moved as --transpose does. Raises UsageError: no melody; OSError."""
     with open(path, "rb"):
         pass  # tells best why it can't be read
     read = read_abc if path.suffix.lower() == ".abc" else read_notes
@@ -210,8 +201,7 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     """Writes a page on which listeners rate tunes of several kinds and real ones, and KEY.csv, which tells them apart.
 
     The kinds are `samples`, int32 [n, T] each portion, and those of --blind, each n tunes. All are played at the run's
-    tempo, in an order that the seed decides. Returns where they are. Raises UsageError, DataError: a kind lacks tunes,
-    or -o has another page or key.
+    tempo, in an order that the seed decides. Returns where. Raises UsageError: a kind lacks tunes, or -o has others.
     """
     config, count, output = run.config, asked.n, asked.output or asked.logdir / "blind"
     grid = grid_of(config)
@@ -258,11 +248,7 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
 
 
 def write_lines(samples: Iterable[np.ndarray], vocabulary: Vocabulary | None, output: Path | None) -> None:
-    """Writes samples, int32 [n, T] each portion, as a line each of text or of token ids, to a file or stdout.
-
-    A file is written when all is drawn and scored, so that a failure costs nothing that was there. Raises OSError: it
-    can't be written.
-    """
+    """Writes samples, int32 [n, T] each, as lines to stdout or, once all are drawn, to a file. Raises OSError."""
 
     def lines(rows: np.ndarray) -> list[str]:
         return vocabulary.decode(rows) if vocabulary else [" ".join(map(str, row)) for row in rows.tolist()]
@@ -300,9 +286,7 @@ def check(asked: Namespace, music: bool, text: bool) -> None:
         "stdout is closed; -o names a file": not (sys.stdout or asked.output or music),
         "--eta has no effect without --candidates of 2 or more": asked.eta is not None and not choosing,
         "--eta is of the discriminator: it has no effect with --objective": asked.eta is not None and asked.objective,
-        "--candidates are drawn from the generator itself: not with --guide": (
-            asked.guide and choosing and not asked.objective
-        ),
+        "--candidates are the generator's own: not with --guide": asked.guide and choosing and not asked.objective,
     }
     for why in (why for why, found in refused.items() if found):
         raise UsageError(why)

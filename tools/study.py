@@ -37,10 +37,7 @@ FEW = 4  # seeds for an interval or a band; of fewer each is shown
 
 
 class Summary(NamedTuple):
-    """Values of one method, a seed each: their mean and 95 % interval by Student's t, or median and range.
-
-    `low` and `high` are NaN where one seed gives none.
-    """
+    """A method's values by seed: mean and 95 % interval by Student's t, or median and range; NaN ends of one seed."""
 
     middle: float
     low: float
@@ -85,10 +82,7 @@ def summary(values: Iterable[float], collapsed: bool = False) -> Summary:
 
 
 def read_table(path: Path, text: str, keys: Sequence[str]) -> pd.DataFrame:
-    """The rows of a CSV file's text that differ in `keys`; rows that are given twice are one.
-
-    Raises UsageError: a column is no metric, a value no number, or two rows with the same keys have other figures.
-    """
+    """The rows of CSV `text`, one for equal `keys`. Raises UsageError: a column or value is wrong, or rows differ."""
     words = dict.fromkeys(["method", "run", *RECORDS], str)
     whole = dict.fromkeys(keys[1:], int) if keys is not POINT else {}
     try:
@@ -117,10 +111,7 @@ def read_runs(folder: Path) -> list[pd.DataFrame]:
 
 
 def read_points(*paths: Path) -> pd.DataFrame:
-    """What tools have measured of samples: files with columns `POINT`, figures, and standard errors such as `nll_se`.
-
-    Raises UsageError: one is damaged. Raises OSError: one can't be read.
-    """
+    """Files of measured samples: `POINT`, figures, errors such as `nll_se`. Raises UsageError: damaged; OSError."""
     frames = [read_table(path, path.read_text(encoding="utf-8"), POINT) for path in paths]
     return pd.concat(frames, ignore_index=True)
 
@@ -133,11 +124,7 @@ def points_text(points: Iterable[Mapping[str, Any]]) -> str:
 
 
 def outcome(cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The row of a finished cell in runs.csv, with the figures of its last epoch, and its rows in curves.csv.
-
-    Raises UsageError, ValueError: its records are not those that its last checkpoint tells of. Raises OSError: one
-    can't be read.
-    """
+    """A finished cell's rows for runs.csv and curves.csv. Raises UsageError, ValueError: damaged. Raises OSError."""
     config, described = cell.method.config, read_config(cell.log_dir / CONFIG)
     if not config.evaluate:
         raise UsageError("has no evaluations, as its flags have --no-evaluate")
@@ -284,6 +271,18 @@ class Study(NamedTuple):
         oracles = {tuple(getattr(m.config, name) for name in ORACLE) for m, found in known.items() if len(found)}
         return float(pd.concat(known.values()).mean()) if len(oracles) == 1 else None
 
+    def made_where(self) -> str:
+        """Which runs were made when, where and by what code, in sentences."""
+        lines = []
+        runs = self.runs[self.runs.method.isin(self.labels)].reindex(columns=RECORDS).astype(object).fillna("")
+        for machine, of in runs.groupby("machine", sort=False):
+            days, commits = (sorted({*of[name]} - {""}) for name in ("date", "commit"))
+            when = " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "unknown days"
+            made = f" of {when}: {machine}; commit {', '.join(commits) or 'unknown'}."
+            count = f"{len(of)} run{'s' if len(of) > 1 else ''}"
+            lines.append(count + (made if machine else " without a record of machine and commit."))
+        return " ".join(lines)
+
 
 def values(runs: pd.DataFrame, method: str, name: str) -> pd.Series:
     """A column of the rows of a method, by seed, without those that lack it."""
@@ -292,10 +291,7 @@ def values(runs: pd.DataFrame, method: str, name: str) -> pd.Series:
 
 
 def tables(study: Study) -> dict[str, str]:
-    """The contents of runs.csv and curves.csv, if they have rows, in the order of the table's methods.
-
-    Numbers have seven digits.
-    """
+    """The contents of runs.csv and curves.csv, if they have rows, in the table's order, with seven digits."""
     asked = {*study.report["metrics"], *study.report["table"]}
     drawn = {*PANELS, "seconds", *(name for figure in study.report["figures"] for name in figure["curves"])}
     runs = [name for name in study.runs if name in asked or name not in RUN + RECORDS and parse(name)[1] != "before"]
@@ -312,10 +308,7 @@ def tables(study: Study) -> dict[str, str]:
 
 
 def load(experiment: Experiment, logs: Path, folder: Path) -> tuple[Study, dict[str, str], list[str]]:
-    """A study with the runs under `logs` and those of its folder; its CSV files; and what could not be used.
-
-    The study has the numbers as they are in the files. Raises UsageError, OSError: as `collect` and `settings`.
-    """
+    """The study as its files have it, their texts, and what could not be used. Raises as `collect` and `settings`."""
     report = settings(experiment)
     frames, problems = collect(experiment, logs, folder)
     texts = tables(Study(experiment, report, *frames))
@@ -338,8 +331,7 @@ def compare(study: Study) -> list[Difference]:
     """Each method less those that the table compares with; three seeds or more are tested.
 
     Figures of a guided generator, or of samples that D has chosen, are compared with the other's generator alone, its
-    own too. What is the same with every seed, as methods share a generator, is left out. KL(oracle‖G) differs by a
-    constant from NLL_test: one test.
+    own too. What is the same with every seed is left out. KL(oracle‖G) differs by a constant from NLL_test: one test.
     """
     found: list[Difference] = []
     for base, name in itertools.product(study.report["against"], study.metrics):

@@ -53,17 +53,11 @@ def busy(directory: Path) -> bool:
 
 
 def run(
-    argv: Sequence[str],
-    directory: Path,
-    folder: Path,
-    stop: str,
-    program: Path,
-    poll: float,
-    busy: Callable[[Path], bool],
+    argv: Sequence[str], directory: Path, cwd: Path, stop: str, program: Path, poll: float, busy: Callable[[Path], bool]
 ) -> str:
     """Runs main.py on a worker of Dask, from the newest checkpoint on; if the worker dies, another one continues.
 
-    `directory` is the cell's, an absolute path; relative ones in `argv` start from `folder`. After the event `stop`
+    `directory` is the cell's, an absolute path; relative ones in `argv` start from `cwd`. After the event `stop`
     main.py, the `program`, saves and ends; `poll` is the seconds between looks at it. Workers can't import other files
     of the program, so nothing of them is used. Returns "" if the run is complete, TAKEN if another process trains in
     the directory, or else what went wrong.
@@ -77,7 +71,7 @@ def run(
         start = output.tell()
         streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
         # A session of its own: Ctrl-C reaches the sweep alone, which hands it on once.
-        process = subprocess.Popen(command, cwd=folder, start_new_session=True, **streams)
+        process = subprocess.Popen(command, cwd=cwd, start_new_session=True, **streams)
     try:
         while process.poll() is None and not event.is_set():
             time.sleep(poll)
@@ -115,10 +109,7 @@ def data_now(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def connect(address: str | None, jobs: int) -> Client:
-    """A client of the Dask scheduler at `address` or, if None, of one in this process with `jobs` threads.
-
-    Raises UsageError: no scheduler answers.
-    """
+    """A client of the Dask scheduler at `address`, or of one here with `jobs` threads. Raises UsageError: none."""
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # errors are one line of the sweep's own
     if address is None:
         # Tasks go through memory: no port is open through which other users of the machine could run code. Dask's web
@@ -161,10 +152,7 @@ class Sweep:
         self._say_once = functools.cache(tqdm.write)
 
     def run(self) -> None:
-        """Runs the cells until all have ended, or until SIGINT or SIGTERM, after which they save.
-
-        Raises UsageError: the scheduler is gone, or the directory of a cell holds another run.
-        """
+        """Runs all cells, or until SIGINT or SIGTERM. Raises UsageError: no scheduler, or another run in a place."""
         handlers = {which: signal.signal(which, self._stop) for which in (signal.SIGINT, signal.SIGTERM)}
         try:
             with tqdm(total=sum(cell.epochs for cell in self.cells), unit="epoch", disable=None) as bar:
@@ -209,9 +197,8 @@ class Sweep:
             else:
                 tqdm.write(f"{cell.title}: {'goes on' if cell.epochs_done else 'starts'} in {cell.directory}")
                 where = (cell.directory.absolute(), Path.cwd(), self._event.name, *self.parts[:2], self.parts.busy)
-                self.running[cell] = self.client.submit(
-                    self.parts.run, cell.argv, *where, pure=False
-                )  # it may have to run again
+                # Not pure: it may have to run again.
+                self.running[cell] = self.client.submit(self.parts.run, cell.argv, *where, pure=False)
             self.waiting.remove(cell)
 
     def _collect_ended(self) -> None:

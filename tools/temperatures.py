@@ -189,10 +189,7 @@ class MeasuredRun:
         return (rows != self.data.spec.vocab_size).sum(axis=1)
 
     def averages(self, others: Sequence[Path]) -> Iterator[Row]:
-        """A row for the average of this generator with the first of other runs, the first two, and so on.
-
-        Raises UsageError: another run has other data, or a generator of another size.
-        """
+        """A row a mean of this generator and the first 1, 2, ... others. Raises UsageError: other data or sizes."""
         policies = [self.policy]
         for logdir in others:
             other = MeasuredRun(logdir, str(logdir), self.size, guide=bool(self.state))
@@ -247,19 +244,13 @@ def best_of(scores: np.ndarray, real: np.ndarray, count: int) -> list[np.ndarray
 
 
 def least_kl(scores: np.ndarray, real: np.ndarray, beta: float) -> list[np.ndarray]:
-    """Weights in proportion to exp(score / β), for scores of samples, [n], and of real sequences, [m].
-
-    With β = 0 the highest score alone has a weight.
-    """
+    """Weights proportional to exp(score / β) of samples [n] and real ones [m]; β = 0: of the highest alone."""
     less = np.append(scores, real) - max(scores.max(), real.max(initial=-np.inf))
     return np.split(np.exp(less / beta) if beta else (less == 0).astype(float), [len(scores)])
 
 
 def path_of(logdir: Path, name: str, epochs: int, guide: bool) -> list[Row]:
-    """A run's evaluations: the last one of its pretraining, and those of its first so many adversarial epochs, or [].
-
-    With `guide` they are those of the guided generator. Raises ValueError, OSError: they can't be found or read.
-    """
+    """Rows of evaluations from the end of pretraining on, `guide`: of the guided policy. Raises ValueError, OSError."""
     frame = read_run(evaluations_of(logdir))
     first = frame.epoch[frame.phase == "adversarial"].min()  # NaN where there is none
     start = frame.epoch[frame.epoch < first].max()
@@ -324,9 +315,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = "--objective: also measure exp(objective / FLOAT) times the pretrained generator; 0: the highest score alone"
     add("--beta", **several, type=number(float, 0, None), metavar="FLOAT", help=text)
     add("-n", type=number(int, 2, None), default=256, metavar="INT", help="sequences drawn for a point (default: 256)")
-    add(
-        "--texygen", action="store_true", help="text: also BLEU and NLL_gen as Texygen defines them; best with -n 10000"
-    )
+    add("--texygen", action="store_true", help="text: also BLEU and NLL_gen as Texygen has them; best with -n 10000")
     add("-o", "--output", type=picture, metavar="FIGURE", help="a picture of the planes")
     add("--csv", type=new_file, metavar="FILE", help="all figures and their errors")
     arguments = parser.parse_args(argv)

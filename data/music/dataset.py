@@ -33,11 +33,7 @@ class NottinghamData(HeldOut):
     kind = "music"
 
     def __init__(self, config: Config):
-        """Reads the tunes of --data_dir.
-
-        Raises DataError: there is none to train on, or --train_size is more than there is. Raises UsageError:
-        --songs_dir has songs of such names that are not this program's.
-        """
+        """Reads --data_dir. Raises DataError: too little to train on; UsageError: --songs_dir has others' songs."""
         self.config, seq_len = config, config.seq_len
         self.origin = f"--data_dir {config.data_dir}"
         self.grid = grid_of(config)
@@ -95,10 +91,7 @@ def played(grid: Grid, tempo: float) -> Grid:
 
 
 def recorded_tempo(path: Path) -> float:
-    """The tempo that a run has kept, beats a minute.
-
-    Raises UsageError: the file is not what `NottinghamData.files` made. Raises OSError: it can't be read.
-    """
+    """The tempo that a run has kept, beats a minute; raises UsageError: there is none. Raises OSError."""
     try:
         tempo = float(json.loads(path.read_text(encoding="utf-8"))["beats_per_minute"])
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -109,11 +102,8 @@ def recorded_tempo(path: Path) -> float:
 
 
 def load(config: Config) -> Tunes:
-    """The tunes of --data_dir, none of them shorter than --seq_len.
-
-    Raises DataError: there is none to train on; the message says what to do.
-    """
-    folder, logs = Path(config.data_dir), config.log_dir
+    """The tunes of --data_dir, none shorter than --seq_len; raises DataError: there is none to train on."""
+    folder, logs = Path(config.data_dir), Path(config.log_dir)
     read = [folder / split for split in SPLITS] if (folder / "train").is_dir() else [folder]
     if os.path.realpath(logs) in map(os.path.realpath, read):
         raise DataError(f"--log_dir {logs}: the tunes of --data_dir are there, and samples would be among them")

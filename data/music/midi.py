@@ -38,9 +38,7 @@ _ENDLESS_NUMBER = re.compile(rb"[\x80-\xff]{4096}")
 def read_notes(content: bytes, by_beat: bool = False) -> Notes:
     """Reads the notes of a Standard MIDI File, drums left out.
 
-    A note ends at the first note-off of its channel and pitch; one that is never ended is dropped. Tempo changes count
-    whichever track they stand in.
-
+    A note ends at the first note-off of its channel and pitch; an endless one is dropped. Tempi count in any track.
     `content`: the whole file. `by_beat`: whether times are in millionths of a beat; otherwise in microseconds. Raises
     DataError: the file is too large or too long, of a kind that is not read (type 2, SMPTE time), or none of its notes
     ends. Raises Exception: whatever mido raises on a file that is damaged.
@@ -144,11 +142,7 @@ def note_value(seconds: float) -> float:
 
 
 def to_pretty_midi(tokens: Sequence[int] | np.ndarray, grid: Grid) -> pretty_midi.PrettyMIDI:
-    """Turns tokens, integers [length], into a song of one instrument.
-
-    A token lasts `grid.seconds`. Its note value, `grid.beats` or else `note_value`, makes the tempo mark. Raises
-    DataError: `tokens` are not one sequence of integers in 0..V-1.
-    """
+    """Tokens, integers [length], as a song; note values make the tempo. Raises DataError: not one row of 0..V-1."""
     vocab_size = grid.vocab_size
     tokens = np.asarray(tokens)
     if tokens.size == 0:
