@@ -107,7 +107,10 @@ def random(parts: Parts) -> BatchScorer:
 
 
 def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Maker:
-    """The reward by a user's function, int32 [n, T] → float32 [n], traced once. Raises UsageError: another shape."""
+    """The reward by a user's own function of finished sequences, int32 [n, T] → float32 [n], in TensorFlow.
+
+    It is traced once, so that what is wrong is told before training. Raises UsageError: it returns another shape.
+    """
 
     def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
         del prefix_len
@@ -138,11 +141,7 @@ class Reward:
     def __init__(
         self, make: Maker, parts: Parts, *, objective_share: float = 0.0, kl_weight: float = 0.0, to_go: bool = True
     ):
-        """Makes the scorer `make`, unless the objective takes its place.
-
-        `objective_share` is λ and `kl_weight` β, see `scorer`; `to_go`: the penalty of a token leaves out what came
-        before it.
-        """
+        """`make` makes the scorer; λ `objective_share`, β `kl_weight` and `to_go`, which spares the past: `scorer`."""
         self.parts, self.objective_share, self.kl_weight, self.to_go = parts, objective_share, kl_weight, to_go
         self.reference = PolicyCopy(parts.policy, "reference_policy") if kl_weight else None  # G₀
         self._of_place = make is random  # and not of the sequence

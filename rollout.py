@@ -74,7 +74,11 @@ class RolloutPolicy(PolicyCopy):
         return tf.reshape(drawn, [blocks * size])[:rows]
 
     def completions(self, tokens: tf.Tensor, rollout_num: int, seed: tf.Tensor) -> Completions:
-        """The completions of each prefix of samples, int32 [B, T]; with N = 0 the samples; `seed`: a key."""
+        """The completions of each prefix of finished samples.
+
+        `tokens`: the samples, int32 [B, T]. `rollout_num`: N; with 0 none are drawn, and the sample itself is taken for
+        one. `seed`: a key of `support.seeds`.
+        """
         batch_size, seq_len = tokens.shape
         states = self.states(tokens)
 

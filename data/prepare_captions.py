@@ -34,7 +34,10 @@ DRAWN = 10_000  # of an annotation file
 
 
 def find(source: Path, output: Path) -> list[tuple[str, bytes]]:
-    """(path, content) of both files, at any depth but in `output`. Raises DataError: none, or several; OSError."""
+    """The two files of a folder or zip, at any depth but not in `output`: (path, content) for training, for testing.
+
+    Raises DataError: it holds no such two files, or several of a name. Raises OSError: one can't be read.
+    """
     files: dict[str, Callable[[], bytes]]
     if source.is_dir():
         paths = (path for path in sorted(source.rglob("*")) if output.resolve() not in path.resolve().parents)
@@ -76,7 +79,10 @@ def captions(path: str, content: bytes) -> list[str]:
 
 
 def prepare(source: Path, output: Path, share: float) -> None:
-    """Writes three files, `share` of train.txt to valid.txt. Raises DataError: unusable, or others there; OSError."""
+    """Writes train.txt, valid.txt and test.txt of a source to a folder; `share` of the former goes to valid.txt.
+
+    Raises DataError: the source is unusable, or a file is there with another content. Raises OSError.
+    """
     try:
         found = find(source, output)
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:  # damaged, or with a password

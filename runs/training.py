@@ -91,7 +91,10 @@ class Training:
         return words + (f"; copied_share {newest['copied_share'][0]:.3f}" if "copied_share" in newest else "")
 
     def epochs(self, phase: Phase) -> Iterator[int]:
-        """The epochs left of a phase; after each its row, evaluation, checkpoint. Raises as `save`; may warn."""
+        """The epochs of a phase that are not over; after each its row, evaluation and checkpoint.
+
+        Raises Diverged, OSError: as `save`. Warns where what follows pretraining begins from an overfitted generator.
+        """
         if self.taken >= phase.end:
             return
         if self.taken == self.schedule.pretrain_g.end > 0 and self.passed:

@@ -38,7 +38,10 @@ UNRELATED_TO_PRETRAINING = AFTER_PRETRAINING | (FREE_TO_CHANGE - {"eval_samples"
 
 
 def from_flags(flags: dict[str, Any]) -> Config:
-    """The configuration of a config.json's flags, of this version or 1.0. Raises UsageError: one is none."""
+    """The configuration whose fields a config.json, of this version or of 1.0, holds as `flags`.
+
+    Raises UsageError: a flag is unknown or its value is none. One that is gone may have had an effect, see `lost_flag`.
+    """
     kept = dict(flags)
     if "cosine_decay" not in kept:
         kept = of_version_1(kept)

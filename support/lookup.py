@@ -24,7 +24,10 @@ SUMS = {"GPU": by_product, "CPU": one_by_one}
 
 
 def summed_by_token(rows: tf.Tensor, tokens: tf.Tensor, vocab_size: int) -> tf.Tensor:
-    """The sum of each token's rows, float32 [R, E], tokens int32 [R] of 0..V-1 → float32 [V, E]; zeros for none."""
+    """The sum of each token's rows, zeros for a token that has none: the same by both forms but for rounding.
+
+    `rows`: float32 [R, E]. `tokens`: whose each row is, int32 [R], of 0..V-1. `vocab_size`: V. Returns float32 [V, E].
+    """
     return SUMS["GPU" if tf.config.list_physical_devices("GPU") else "CPU"](rows, tokens, vocab_size)
 
 

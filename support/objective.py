@@ -18,14 +18,21 @@ class Objective:
     """A function that scores finished sequences, with a memory: each different sequence is scored once."""
 
     def __init__(self, name: str, decode: Callable[[np.ndarray], Sequence[Any]], source: dict[str, str] | None = None):
-        """Runs FILE.py:FUNCTION, or `source` on record; `decode`: int32 [n, T] → n sequences. Raises UsageError."""
+        """Runs the file, which defines the function.
+
+        `name` is FILE.py:FUNCTION; `decode` makes int32 [n, T] a list of n sequences for the function; `source` is what
+        a run has on record, None reads the file. Raises UsageError: the file can't be used.
+        """
         self.source, self.decode = source or own_code.read_source(FLAG, name), decode
         self._path = name.rpartition(":")[0]
         self._known: dict[bytes, float] = {}
         self._function: Callable[[list[Any]], Any] = own_code.load(FLAG, name, self.source)
 
     def score(self, rows: np.ndarray) -> np.ndarray:
-        """Scores, int32 [n, T] → float32 [n], of new ones by the function. Raises UsageError: no finite numbers."""
+        """The scores of sequences, int32 [n, T] → float32 [n]; the function is given those that are new.
+
+        Raises UsageError: the function raises an exception, or does not return as many finite numbers.
+        """
         rows = np.ascontiguousarray(rows, np.int32)
         keys = [row.tobytes() for row in rows]
         new = {key: i for i, key in enumerate(keys) if key not in self._known}

@@ -41,7 +41,10 @@ def read_source(flag: str, name: str) -> dict[str, str]:
 
 
 def load(flag: str, name: str, source: dict[str, str] | None = None) -> Any:
-    """What FILE.py:NAME, or `source` on record, defines; run once for each text. Raises UsageError: it can't be had."""
+    """What FILE.py:NAME names: runs the file, or the `source` that a run has on record; once for each text.
+
+    Raises UsageError: the file can't be read, raises an exception, or has no such function or class.
+    """
     source = source or read_source(flag, name)
     return _run(flag, name.rpartition(":")[0], source["function"], source["text"])
 

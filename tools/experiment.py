@@ -154,7 +154,10 @@ class Experiment:
     report: dict[str, Any]
 
     def cells(self, logs: Path, only: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Cell]:
-        """Runs in `logs`/NAME after their sources, of `only` and `seeds`, () for all. Raises UsageError: none."""
+        """The runs of the table in `logs`/NAME, in the table's order, each after the run that it starts from.
+
+        `only` are names of methods; () selects all, as it does of `seeds`. Raises UsageError: there is none such.
+        """
         if unknown := set(only) - {method.name for method in self.methods}:
             raise UsageError(f"--only: {self.name} has no method {', '.join(sorted(unknown))}")
         if absent := set(seeds) - {seed for method in self.methods for seed in method.seeds}:

@@ -45,7 +45,11 @@ matplotlib.rcParams.update({"font.size": 11, "legend.fontsize": 10, "lines.linew
 
 
 def read_run(directory: str | Path) -> pd.DataFrame:
-    """A metrics.csv: `epoch` int64, `phase` str, figures float64 or NaN. Raises ValueError: damaged. Raises OSError."""
+    """Reads the metrics.csv of a directory, whose run may be under way.
+
+    A row an evaluation: `epoch` int64, `phase` str, and the figures as float64, NaN where there is none. Raises
+    ValueError: the file is damaged; the message names it. Raises OSError: it can't be read.
+    """
     path = Path(directory) / METRICS
     whole = path.read_bytes().rpartition(b"\n")[0]  # the last row may be half written
     try:
@@ -100,7 +104,10 @@ def colours(labels: Iterable[str]) -> dict[str, Any]:
 
 
 class Line(NamedTuple):
-    """A curve: `y` [n] over `x` [n], perhaps the ends of a band; `thin`: one seed; `floor`: the oracle's entropy."""
+    """A curve of a figure: the values `y` [n] of a column over `x` [n], perhaps with the ends of a band.
+
+    `thin` is for one seed of several; `floor` is the entropy of the oracle, where there is one.
+    """
 
     label: str
     column: str
@@ -115,7 +122,11 @@ class Line(NamedTuple):
 def draw_panels(
     path: Path, lines: Sequence[Line], starts: Iterable[float] = (), limits: Mapping[str, Any] = {}, axis: str = "epoch"
 ) -> None:
-    """Draws a panel a column over `axis`, with floors, `starts` of adversarial training, `limits`; raises OSError."""
+    """Draws a panel a column over one `axis`, with the oracle's entropy; raises OSError.
+
+    `starts` is where adversarial training begins, and `limits` has the ends of axes, by column and of the shared one.
+    Where the floors of lines differ, each has its line's colour.
+    """
     shown, color = list(dict.fromkeys(line.column for line in lines)), colours(line.label for line in lines)
     several = len({line.floor for line in lines if line.column in CURVES}) > 1
     figure = Figure(figsize=(8.0, 3.2 * len(shown)), layout="constrained")
@@ -200,7 +211,11 @@ def draw_plane(
 
 
 def draw(directories: Sequence[Path], output: Path) -> None:
-    """Draws `SHOWN` of runs, ± two standard errors. Raises ValueError: there is nothing to draw. Raises OSError."""
+    """Draws a panel for each of `SHOWN` that a run has, over one axis of epochs; bands are two standard errors.
+
+    What a discriminator guides has a line of its own. Raises ValueError: a directory has nothing to draw. Raises
+    OSError: a directory can't be read, or the picture can't be written.
+    """
     directories = list({os.path.abspath(directory): directory for directory in directories}.values())
     lines: list[Line] = []
     starts: set[int] = set()

@@ -256,7 +256,11 @@ def starts(study: Study, figure: Mapping[str, Any]) -> set[int]:
 
 
 def write(study: Study, texts: Mapping[str, str], folder: Path) -> list[Path]:
-    """Writes a report, keeping what is by hand: its files, the page first. Raises UsageError: damaged; OSError."""
+    """Writes the report of a study and its CSV `texts`; returns its files, the page first.
+
+    Of a page that is there it keeps what is by hand. Raises UsageError: that does not say where the numbers go, or a
+    file of samples is damaged. Raises OSError: a file can't be read or written.
+    """
     experiment, report, readme = study.experiment, study.report, folder / README
     text = readme.read_text(encoding="utf-8") if readme.exists() else NEW.format(title=experiment.title)
     before, begin, rest = text.partition(BEGIN)

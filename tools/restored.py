@@ -80,7 +80,10 @@ class Restored(NamedTuple):
         return self.seqgan.discriminator
 
     def check_gain(self, flag: str) -> None:
-        """Raises NoGain: as `check_trained`; or d_gain was not measured, or is not above two standard errors."""
+        """Checks that the discriminator was found to have a gain, by the newest evaluation.
+
+        Raises NoGain: as `check_trained`; or it was not measured, or its gain is not above 0 by two standard errors.
+        """
         self.check_trained(flag)
         plain = f"without {flag} plain samples are drawn"
         name = "d_gain_valid" if "d_gain_valid" in self.recorded else "d_gain"

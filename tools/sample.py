@@ -136,7 +136,11 @@ def read_prefix(text: str, run: Restored, vocabulary: Vocabulary | None) -> list
 
 
 def read_first(path: Path, keep: int, config: Config) -> list[int]:
-    """The first `keep` tokens of a file's melody, moved as --transpose does. Raises UsageError: no melody; OSError."""
+    """The first tokens of the melody of a file, `keep` of them or all, without the rests before it.
+
+    They are moved as --transpose moves all tunes of a run. Raises UsageError: it is no MIDI or ABC file, or has no
+    melody. Raises OSError: it can't be read.
+    """
     with open(path, "rb"):
         pass  # tells best why it can't be read
     read = read_abc if path.suffix.lower() == ".abc" else read_notes
@@ -248,7 +252,10 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
 
 
 def write_lines(samples: Iterable[np.ndarray], vocabulary: Vocabulary | None, output: Path | None) -> None:
-    """Writes samples, int32 [n, T] each, as lines to stdout or, once all are drawn, to a file. Raises OSError."""
+    """Writes samples, int32 [n, T] each portion, as a line each of text or of token ids, to a file or stdout.
+
+    A file is written when all is drawn and scored, so a failure costs nothing. Raises OSError: it can't be written.
+    """
 
     def lines(rows: np.ndarray) -> list[str]:
         return vocabulary.decode(rows) if vocabulary else [" ".join(map(str, row)) for row in rows.tolist()]

@@ -82,7 +82,10 @@ def summary(values: Iterable[float], collapsed: bool = False) -> Summary:
 
 
 def read_table(path: Path, text: str, keys: Sequence[str]) -> pd.DataFrame:
-    """The rows of CSV `text`, one for equal `keys`. Raises UsageError: a column or value is wrong, or rows differ."""
+    """The rows of a CSV file's text that differ in `keys`; rows that are given twice are one.
+
+    Raises UsageError: a column is no metric, a value no number, or two rows with the same keys have other figures.
+    """
     words = dict.fromkeys(["method", "run", *RECORDS], str)
     whole = dict.fromkeys(keys[1:], int) if keys is not POINT else {}
     try:
@@ -124,7 +127,10 @@ def points_text(points: Iterable[Mapping[str, Any]]) -> str:
 
 
 def outcome(cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A finished cell's rows for runs.csv and curves.csv. Raises UsageError, ValueError: damaged. Raises OSError."""
+    """The row of a finished cell in runs.csv, with the figures of its last epoch, and its rows in curves.csv.
+
+    Raises UsageError, ValueError: its records are not those of its last checkpoint. Raises OSError.
+    """
     config, described = cell.method.config, read_config(cell.log_dir / CONFIG)
     if not config.evaluate:
         raise UsageError("has no evaluations, as its flags have --no-evaluate")
@@ -308,7 +314,10 @@ def tables(study: Study) -> dict[str, str]:
 
 
 def load(experiment: Experiment, logs: Path, folder: Path) -> tuple[Study, dict[str, str], list[str]]:
-    """The study as its files have it, their texts, and what could not be used. Raises as `collect` and `settings`."""
+    """A study with the runs under `logs` and those of its folder; its CSV files; and what could not be used.
+
+    The study has the numbers as they are in the files. Raises UsageError, OSError: as `collect` and `settings`.
+    """
     report = settings(experiment)
     frames, problems = collect(experiment, logs, folder)
     texts = tables(Study(experiment, report, *frames))

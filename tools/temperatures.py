@@ -250,7 +250,10 @@ def least_kl(scores: np.ndarray, real: np.ndarray, beta: float) -> list[np.ndarr
 
 
 def path_of(logdir: Path, name: str, epochs: int, guide: bool) -> list[Row]:
-    """Rows of evaluations from the end of pretraining on, `guide`: of the guided policy. Raises ValueError, OSError."""
+    """A run's evaluations: the last one of its pretraining, and those of its first so many adversarial epochs, or [].
+
+    With `guide` they are those of the guided generator. Raises ValueError, OSError: they can't be found or read.
+    """
     frame = read_run(evaluations_of(logdir))
     first = frame.epoch[frame.phase == "adversarial"].min()  # NaN where there is none
     start = frame.epoch[frame.epoch < first].max()

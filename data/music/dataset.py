@@ -33,7 +33,11 @@ class NottinghamData(HeldOut):
     kind = "music"
 
     def __init__(self, config: Config):
-        """Reads --data_dir. Raises DataError: too little to train on; UsageError: --songs_dir has others' songs."""
+        """Reads the tunes of --data_dir.
+
+        Raises DataError: there is none to train on, or --train_size is more than there is. Raises UsageError:
+        --songs_dir has songs of such names that are not this program's.
+        """
         self.config, seq_len = config, config.seq_len
         self.origin = f"--data_dir {config.data_dir}"
         self.grid = grid_of(config)

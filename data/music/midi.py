@@ -142,7 +142,11 @@ def note_value(seconds: float) -> float:
 
 
 def to_pretty_midi(tokens: Sequence[int] | np.ndarray, grid: Grid) -> pretty_midi.PrettyMIDI:
-    """Tokens, integers [length], as a song; note values make the tempo. Raises DataError: not one row of 0..V-1."""
+    """Turns tokens, integers [length], into a song of one instrument.
+
+    A token lasts `grid.seconds`. Its note value, `grid.beats` or else `note_value`, makes the tempo mark. Raises
+    DataError: `tokens` are not one sequence of integers in 0..V-1.
+    """
     vocab_size = grid.vocab_size
     tokens = np.asarray(tokens)
     if tokens.size == 0:
