@@ -77,7 +77,10 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def array_of(arrays: dict[str, np.ndarray], name: str, shape: tuple[int | None, ...], path: str | Path) -> np.ndarray:
-    """The array `name` as float32; raises UsageError: missing, not finite, or not of `shape` (None: any size)."""
+    """The array `name` as float32, after checking it against `shape`, where None stands for any size.
+
+    Raises UsageError: it is missing, or its type, shape or values are wrong.
+    """
     if name not in arrays:
         raise UsageError(f"{path}: array {name} is missing")
     array = np.asarray(arrays[name])

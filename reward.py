@@ -23,7 +23,10 @@ NEVER = np.iinfo(np.int64).max  # no n-gram's number
 
 @dataclass(frozen=True)
 class Parts:
-    """What rewards are made of, None where lacking; p is `oracle`, and `references` returns int32 [n, T] of train."""
+    """What rewards are made of; those that a run lacks are None.
+
+    `oracle` is p, the distribution of the real data; `references` returns the training set, int32 [n, T].
+    """
 
     policy: Generator
     discriminator: Discriminator | None = None
@@ -131,7 +134,10 @@ def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Maker:
 
 
 def reward_of(name: str, source: dict[str, str] | None = None) -> Maker:
-    """The function that --reward names, a user's own by its recorded `source`; raises UsageError: it is unusable."""
+    """The function that --reward names: of the registry, or a user's own, of which `source` is on record.
+
+    Raises UsageError: a user's own can't be used.
+    """
     return of_function(own_code.load("--reward", name, source)) if own_code.is_own(name) else REWARDS[name].load()
 
 
@@ -141,7 +147,11 @@ class Reward:
     def __init__(
         self, make: Maker, parts: Parts, *, objective_share: float = 0.0, kl_weight: float = 0.0, to_go: bool = True
     ):
-        """`make` makes the scorer; λ `objective_share`, β `kl_weight` and `to_go`, which spares the past: `scorer`."""
+        """Makes the scorer `make`, unless the objective takes its place.
+
+        `objective_share` is λ and `kl_weight` β, see `scorer`; `to_go`: the penalty of a token leaves out what came
+        before it.
+        """
         self.parts, self.objective_share, self.kl_weight, self.to_go = parts, objective_share, kl_weight, to_go
         self.reference = PolicyCopy(parts.policy, "reference_policy") if kl_weight else None  # G₀
         self._of_place = make is random  # and not of the sequence
@@ -156,10 +166,12 @@ class Reward:
         """The reward of completions of a batch's prefixes, int32 [B, T], at the g-step numbered `step`.
 
         With an objective it is (1 - λ) times the reward and λ times the objective, of which `scores` has the values,
-        float32 [K + 1, N, B]: of the completions, as in `RolloutPolicy.all_completions`, and last of the samples. With
-        a KL penalty it is less β·(log G(y_t..y_T) - log G₀(y_t..y_T)), y_t being the action that is valued, the last
-        token of the prefix. What lies before it does not depend on it, so that leaving it out changes the estimated
-        gradient's variance, but not its expectation: that of -β·KL(G‖G₀) as of the rest.
+        float32 [K + 1, N, B]: of the completions in the order of `RolloutPolicy.all_completions`, and at the end of the
+        samples themselves.
+
+        With a KL penalty it is less β·(log G(y_t..y_T) - log G₀(y_t..y_T)), y_t being the action that is valued, the
+        last token of the prefix. What lies before it does not depend on it, so that leaving it out changes the
+        estimated gradient's variance, but not its expectation: that of -β·KL(G‖G₀) as of the rest.
         """
         share = self.objective_share
         alone = self._of_batch(tokens, step) if self._of_batch else None
@@ -279,7 +291,10 @@ def most_in_one(rows: np.ndarray, lengths: np.ndarray, order: int, vocab_size: i
 
 
 def looked_up(numbers: tf.Tensor, keys: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """The value of each number, 0 without a key: int64 [...], sorted keys int64 [m], values int32 [m] → int32."""
+    """The value of each number in a table, 0 where it is none of its keys; XLA's own search compares with all of them.
+
+    int64 of any shape; keys int64 [m], ascending; values int32 [m] → int32.
+    """
     size = keys.shape[0]
     place = tf.zeros(numbers.shape, tf.int32)  # keys that are less than the number
     for bit in reversed(range(size.bit_length())):

@@ -26,9 +26,10 @@ class RolloutPolicy(PolicyCopy):
     def complete(self, tokens: tf.Tensor, states: State, prefix_len: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
         """Completes the first `prefix_len` tokens of each sequence N times; the prefix is kept as it is.
 
-        A sequence whose prefix holds its end token is finished: its completions are all itself. int32 [B, T] → int32
-        [N, B, T]; `states` are `self.states(tokens)`, and `prefix_len` is 0..T-1, an int32 scalar. Entry [t] of
-        `uniforms`, float32 [T, N, B] in [0, 1), draws token t; those of the prefix are not used.
+        A sequence whose prefix holds its end token is finished: its completions are all itself.
+
+        int32 [B, T] → int32 [N, B, T]; `states` are `self.states(tokens)`, and `prefix_len` is 0..T-1, an int32 scalar.
+        Entry [t] of `uniforms`, float32 [T, N, B] in [0, 1), draws token t; those of the prefix are not used.
         """
         seq_len, rollout_num, batch_size = uniforms.shape
         rows, projection = rollout_num * batch_size, self.projection()
@@ -112,9 +113,10 @@ def action_values(tokens: tf.Tensor, scorer: Scorer, completions: Completions) -
     """The action values of finished samples, by Monte-Carlo search.
 
     Q[b, t] is the mean score of N completions of y_1..y_t for t < T, and the score of Y itself for t = T. From its end
-    token on, the value of a finished sequence is its score. `tokens`: the samples, int32 [B, T]. `scorer`: the reward
-    of whole sequences, as `reward.Reward` makes it for these tokens. `completions`: those of the samples' prefixes.
-    Returns rewards, float32 [B, T]; column t - 1 holds Q(t).
+    token on, the value of a finished sequence is its score.
+
+    `tokens`: the samples, int32 [B, T]. `scorer`: the reward of whole sequences, as `reward.Reward` makes it for these
+    tokens. `completions`: those of the samples' prefixes. Returns rewards, float32 [B, T]; column t - 1 holds Q(t).
     """
     batch_size, seq_len = tokens.shape
 
@@ -134,7 +136,8 @@ def advantages_of(rewards: tf.Tensor, baseline: str) -> tf.Tensor:
     The `batch` baseline of a token is the mean, in its place, over the batch's other samples, a finished one counting
     with its score. The `prefix` baseline is the value of the prefix that the token follows, Q(t - 1), by other
     rollouts; before the first token, which follows none, it is the batch's. Neither depends on the token once its
-    prefix is given, so the gradient's expectation stays as it is; a constant reward gives exactly 0. `none` keeps them.
+    prefix is given, so the gradient's expectation stays as it is; a constant reward gives exactly zero. `none` leaves
+    the rewards as they are.
     """
     if baseline == "none":
         return rewards

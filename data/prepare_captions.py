@@ -59,7 +59,10 @@ def find(source: Path, output: Path) -> list[tuple[str, bytes]]:
 
 
 def captions(path: str, content: bytes) -> list[str]:
-    """A file's captions, blanks between tokens; of JSON, 10,000 at random; raises DataError: the file is unusable."""
+    """The captions of a file as tokens with blanks between them; of JSON, 10,000 of them in a random order.
+
+    Raises DataError: it is not UTF-8, or not JSON of COCO's form; the message has the path.
+    """
     from nltk.tokenize import NLTKWordTokenizer  # here, as the import takes a second
 
     tokenise, drawn = NLTKWordTokenizer().tokenize, None

@@ -69,7 +69,11 @@ class HeldOut(Dataset):
 
 
 def warn_of_held_out(origin: str, known: dict[str, np.ndarray]) -> None:
-    """Warns of a validation or test set that is empty or, by `known` (bool [n]), wholly in the training set."""
+    """Warns of a validation or test set that can't tell what training never saw.
+
+    `origin` is the data's flag and its value; `known` tells of each sequence of `valid` and of `test` whether training
+    has it as well, bool [n].
+    """
     for split, name in (("valid", "validation"), ("test", "test")):
         if known[split].all():  # or it has none
             what = f"whole {name} set is in the training set as well"

@@ -66,7 +66,10 @@ class RandomDraws:
 
 
 def training_data(sequences: Sequences, config: Config, what: str) -> TrainingSet | RandomDraws:
-    """With --train_size a fixed choice of `sequences`, else draws; raises DataError: there are fewer of `what`."""
+    """What training reads: with --train_size a fixed choice of `sequences`, without it draws from all of them.
+
+    Raises DataError: --train_size is more than there are; the message calls them `what`.
+    """
     size, count = config.train_size, len(sequences)
     if not size:
         return RandomDraws(sequences, config.batch_size, config.real_draws, config.seed)

@@ -38,7 +38,10 @@ class MeasuredDiscriminator:
         self.optimal_log_odds = compiled(self._optimal_log_odds)
 
     def _resample(self, size: int, count: tf.Tensor, eta: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """Draws int32 [size, T], each of `count` candidates by η times the log-odds; all but `size` are tensors."""
+        """Draws `size` samples, each kept of `count` candidates by the discriminator's log-odds: int32 [size, T].
+
+        `count`, `eta` (η) and `step`, which picks the random numbers, are scalars.
+        """
         log_odds, seed = self.discriminator.log_odds, key(self.policy.seed, Purpose.RESAMPLE, step)
         return resample(self.policy.policy, lambda tokens: eta * log_odds(tokens), size, count, seed)
 
@@ -51,7 +54,7 @@ class MeasuredDiscriminator:
         return in_chunks(lambda part: tf.reduce_sum(oracle.log_probs(part) - g.log_probs(part), axis=1), tokens)
 
 
-def accuracy_of(real: np.ndarray, fake: np.ndarray) -> tuple[float, float]:
+def balanced_accuracy(real: np.ndarray, fake: np.ndarray) -> tuple[float, float]:
     """(accuracy, standard error) where real and fake sequences are equally likely, from their log-odds, [n] and [m].
 
     Log-odds of exactly 0 are taken for fake, so that a discriminator that is undecided is right half of the time.
@@ -87,9 +90,10 @@ def reweighting_gain(eta: float, real: np.ndarray, fake: np.ndarray, lengths: np
     """By how much the distribution G(Y) · exp(η r(Y)) / Z has a smaller NLL on real sequences than G, nats per token.
 
     That is (η · E_real[r] - log E_G[exp(η r)]) / E_real[length], of a residual energy-based model (Deng et al., ICLR
-    2020). Where r = log p - log G the best η is 1, and the gain all of KL(real ‖ G). `real` and `fake` are r of real
-    sequences, [n], and of draws of G, [m], m >= 2; `lengths` are tokens of the real ones, [n]. η is chosen on other
-    sequences. Returns (gain, standard error).
+    2020). Where r = log p - log G the best η is 1, and the gain all of KL(real ‖ G).
+
+    `real` and `fake` are r of real sequences, [n], and of draws of G, [m], m >= 2; `lengths` are tokens of the real
+    ones, [n]. η is chosen on other sequences. Returns (gain, standard error).
     """
     log_z, log_z_error = log_mean_exp(eta * fake)
     gain, error = ratio_and_error(eta * real - log_z, lengths)
@@ -99,9 +103,10 @@ def reweighting_gain(eta: float, real: np.ndarray, fake: np.ndarray, lengths: np
 def cross_fitted_gain(real: np.ndarray, fake: np.ndarray, lengths: np.ndarray) -> tuple[float, float]:
     """`reweighting_gain` where there are no other sequences to choose η with: (gain, standard error), nats per token.
 
-    Every second sequence chooses η for the others, and the others for it, so the gain has hardly a bias. `real`: r of
-    real sequences, [n], n >= 2 · LEAST_DRAWS. `fake`: r of draws of G, [m], m >= 2 · LEAST_DRAWS. `lengths`: tokens of
-    the real sequences, [n].
+    Every second sequence chooses η for the others, and the others for it, so the gain has hardly a bias.
+
+    `real`: r of real sequences, [n], n >= 2 · LEAST_DRAWS. `fake`: r of draws of G, [m], m >= 2 · LEAST_DRAWS.
+    `lengths`: tokens of the real sequences, [n].
     """
     one, other = [(real[i::2], fake[i::2], lengths[i::2]) for i in (0, 1)]
     found = [reweighting_gain(best_eta(a[0], a[1], b[1]), *b) for a, b in ((one, other), (other, one))]
@@ -125,7 +130,8 @@ def what_d_knows(
 
     `epoch` picks the random numbers of the generator's samples, and `padding` is the id that is no token. `choosing`,
     int32 [n, T] of the validation set, decide η; `measuring`, int32 [m, T] of the test set, are measured. Of
-    `candidates` one is kept; 0: that is not measured. The figures, as far as there are enough sequences, are
+    `candidates` one is kept; 0: that is not measured. The figures, without those that there are too few sequences
+    for, are
 
     - `d_test_acc`, the accuracy on the test set where real and fake are equally likely;
     - `d_gain`, `reweighting_gain` on the test set, and `d_eta`, its η, of an unknown error (NaN);
@@ -144,7 +150,7 @@ def what_d_knows(
     groups = None
     valid_lengths, test_lengths = ((rows != padding).sum(axis=1) for rows in (choosing, measuring))
     if m > 1:
-        figures["d_test_acc"] = accuracy_of(test, test_fake)
+        figures["d_test_acc"] = balanced_accuracy(test, test_fake)
     if n >= LEAST_DRAWS:
         eta = best_eta(valid, valid_fake, *([test_fake] if m >= LEAST_DRAWS else []))
         figures["d_eta"] = (eta, math.nan)
@@ -161,7 +167,8 @@ def what_d_knows(
 def resampled(beside: Figures, changes: Figures) -> Figures:
     """The figures of what is kept of --candidates: those of the generator and by how much they change.
 
-    That is less noisy than measuring them on their own, by other sequences. Errors count as independent.
+    That is less noisy than measuring them on their own: what they are compared with has the same sequences. The errors
+    are taken for independent.
     """
     return {
         column(name, "resampled"): (beside[name][0] + change, math.hypot(beside[name][1], error))
@@ -170,7 +177,7 @@ def resampled(beside: Figures, changes: Figures) -> Figures:
     }
 
 
-def on_test(known: Known, beside: Figures) -> Figures:
+def resampled_on_test(known: Known, beside: Figures) -> Figures:
     """The figures of `known`, and the NLL on the test set of what is kept."""
     gain, error = known.figures.get("d_gain_resampled", (math.nan, math.nan))
     changes = {} if math.isnan(gain) else dict.fromkeys(("nll_test", "kl_forward"), (-gain, error))

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from data.real import Dataset
 from data.training_set import spread
-from evaluation.discriminator import D_FIGURES, MeasuredDiscriminator, on_test, what_d_knows
+from evaluation.discriminator import D_FIGURES, MeasuredDiscriminator, resampled_on_test, what_d_knows
 from evaluation.metrics import METRICS, column
 from evaluation.policy import MeasuredPolicy
 from runs.logs import RunLog
@@ -70,7 +70,8 @@ class Evaluator:
     def of_policy(self, policy: MeasuredPolicy, epoch: int, due: Due) -> Figures:
         """(value, standard error) of the figures of `likelihoods`; `epoch` picks the random numbers of the samples.
 
-        Where samples are due, also the figures of `compare` and, as `real_...`, of as many validation sequences.
+        Where samples are due as well, also the figures of `compare` for the generated sequences and, as `real_...`, for
+        as many of the validation set.
         """
         generated = policy.sample(self.settings.samples, Purpose.EVALUATE, tf.constant(epoch)).numpy()
         figures = self.likelihoods(policy, generated)
@@ -81,13 +82,19 @@ class Evaluator:
         return due.samples
 
     def likelihoods(self, policy: MeasuredPolicy, generated: np.ndarray) -> Figures:
-        """NLL of test, validation and generated sequences, int32 [n, T], if any: nats over tokens, ends included."""
+        """NLL of the test and validation set and of generated sequences, int32 [n, T], where there are any.
+
+        All their nats over all their tokens, a sequence's end being one.
+        """
         parts = {"g_entropy": generated, "nll_valid": self.data.valid, "nll_test": self.data.test}
         lengths = {name: (rows != policy.policy.vocab_size).sum(axis=1) for name, rows in parts.items()}
         return {name: ratio_and_error(nats(policy, rows), lengths[name]) for name, rows in parts.items() if len(rows)}
 
     def compare(self, rows: np.ndarray) -> Figures:
-        """(mean, standard error) of each figure of int32 [n, T]; raises UsageError: a metric's values are not [n]."""
+        """Compares sequences, int32 [n, T], with real ones: (mean, standard error) of each figure.
+
+        Raises UsageError: a metric returns values of another shape than [n].
+        """
         found = {each.name: np.asarray(each.of(rows, self.data)) for each in self._own if each.of and len(rows)}
         for name, values in found.items():
             if values.shape != (len(rows),):
@@ -96,7 +103,10 @@ class Evaluator:
 
     @cached_property
     def _of_real(self) -> Figures:
-        """`compare`, as `real_...`, of as many validation sequences; of fewer without what depends on their number."""
+        """The figures of `compare`, as `real_...`, of as many validation sequences: what real ones reach.
+
+        Where there are fewer, those that depend on how many there are are left out.
+        """
         rows = spread(self.data.valid, self.settings.samples)
         figures = self.compare(rows)
         if len(rows) < self.settings.samples:
@@ -112,7 +122,7 @@ class Evaluator:
         choosing, measuring = (spread(rows, self.settings.d_samples) for rows in (self.data.valid, self.data.test))
         candidates = self.settings.candidates if own else 0
         known = what_d_knows(discriminator, choosing, measuring, epoch, self.data.spec.vocab_size, candidates)
-        return on_test(known, own or {})
+        return resampled_on_test(known, own or {})
 
     def show(self, policy: MeasuredPolicy, epoch: int, due: Due, log: RunLog) -> None:
         """Shows or saves what a policy generates, after an epoch of a generator's phase; here nothing."""

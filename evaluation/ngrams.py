@@ -16,8 +16,9 @@ def distinct(samples: Tokens, order: int = 2) -> tuple[float, float]:
     """Share of different n-grams among all n-grams of the samples, and its standard error (Li et al., NAACL 2016).
 
     The share falls as samples are added: compare only equal numbers of equal lengths. The error is the jackknife's, a
-    sample left out at a time, which on average is not too small (Efron and Stein, 1981). `samples`: n >= 2 sequences,
-    of any lengths, of which two or more have an n-gram. `order`: n.
+    sample left out at a time, which on average is not too small (Efron and Stein, 1981).
+
+    `samples`: n >= 2 sequences, of any lengths, of which two or more have an n-gram. `order`: n.
     """
     grams = [list(zip(*(sequence[i:] for i in range(order)), strict=False)) for sequence in _lists(samples)]
     holders = Counter(gram for found in grams for gram in set(found))  # how many samples have it
@@ -32,9 +33,10 @@ def bleu(samples: Tokens, references: Tokens, orders: Sequence[int] = (2, 3, 4))
 
     That is nltk's `sentence_bleu` (Papineni et al., ACL 2002) with a count of 0 taken for 0.1 (Chen and Cherry, 2014,
     method 1). The figure grows with the number of references: compare only at equal references. With all of the test
-    set as references the mean over the samples is what Texygen (Zhu et al., SIGIR 2018) reports. `samples`: n
-    sequences, of any lengths; one without a token scores 0. `references`: m >= 1 sequences. `orders`: the orders n.
-    Returns float64 [n, len(orders)], in 0..1.
+    set as references the mean over the samples is what Texygen (Zhu et al., SIGIR 2018) reports.
+
+    `samples`: n sequences, of any lengths; one without a token scores 0. `references`: m >= 1 sequences. `orders`: the
+    orders n. Returns float64 [n, len(orders)], in 0..1.
     """
     return _bleu(_lists(samples), _lists(references), orders)
 
@@ -42,8 +44,9 @@ def bleu(samples: Tokens, references: Tokens, orders: Sequence[int] = (2, 3, 4))
 def self_bleu(samples: Tokens, orders: Sequence[int] = (2, 3, 4)) -> np.ndarray:
     """BLEU-n of each sample with the others as its references (Zhu et al., "Texygen", SIGIR 2018): high is uniform.
 
-    A sample is never its own reference, but its duplicates are. The figure grows with the number of samples. `samples`:
-    n >= 2 sequences, of any lengths. `orders`: the orders n. Returns float64 [n, len(orders)], in 0..1.
+    A sample is never its own reference, but its duplicates are. The figure grows with the number of samples.
+
+    `samples`: n >= 2 sequences, of any lengths. `orders`: the orders n. Returns float64 [n, len(orders)], in 0..1.
     """
     sentences = _lists(samples)
     return _bleu(sentences, sentences, orders, among=True)

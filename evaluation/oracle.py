@@ -9,7 +9,14 @@ import tensorflow as tf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from evaluation.discriminator import D_FIGURES, MeasuredDiscriminator, accuracy_of, on_test, resampled, what_d_knows
+from evaluation.discriminator import (
+    D_FIGURES,
+    MeasuredDiscriminator,
+    balanced_accuracy,
+    resampled,
+    resampled_on_test,
+    what_d_knows,
+)
 from evaluation.evaluator import Due, Evaluator
 from evaluation.ngrams import distinct
 from evaluation.policy import Comparison, MeasuredPolicy
@@ -74,13 +81,16 @@ class OracleEvaluator(Evaluator):
         sequences = np.concatenate([measuring, known.fakes, known.pool])
         optimal = discriminator.optimal_log_odds(self.data.oracle, tf.constant(sequences)).numpy()  # log p - log G
         real, fake, of_pool = np.split(optimal, [size, 2 * size])
-        figures = {"d_optimal_acc": accuracy_of(real, fake)}
+        figures = {"d_optimal_acc": balanced_accuracy(real, fake)}
         if known.groups and own:
             figures |= resampled(own, self._changes(discriminator.policy, known.groups, known.pool, of_pool))
-        return on_test(known, own or {}) | figures
+        return resampled_on_test(known, own or {}) | figures
 
     def choose_optimally(self, discriminator: MeasuredDiscriminator, epoch: int, own: Figures, count: int) -> Figures:
-        """What keeping one of `count` samples by D*, η = 1, would give: `resampled`, by `d_samples` of the oracle."""
+        """What would come of keeping one of `count` samples by D*, with η = 1: the figures of `resampled`.
+
+        As many sequences of the oracle as `settings.d_samples` measure it.
+        """
         real = self.data.sample(max(self.settings.d_samples, 2), Purpose.D_TEST_REAL)
         policy = discriminator.policy
         pool = policy.sample(GROUPS * count, Purpose.D_TEST_FAKE, tf.constant(epoch)).numpy()
@@ -112,9 +122,10 @@ class OracleEvaluator(Evaluator):
 def likelihoods(batches: Mapping[str, np.ndarray], vocab_size: int) -> np.ndarray:
     """Draws batches of sequences beside each other, a row a sequence, each token in the colour of its log-probability.
 
-    The scale is the same for every epoch and batch: from 0 down to three times that of a uniform choice. `batches`:
-    {title: log-probabilities [B, T] of a batch's tokens given those before them, nats}. `vocab_size`: V. Returns uint8
-    [height, width, 3], red, green and blue.
+    The scale is the same for every epoch and batch: from 0 down to three times that of a uniform choice.
+
+    `batches`: {title: log-probabilities [B, T] of a batch's tokens given those before them, nats}. `vocab_size`: V.
+    Returns uint8 [height, width, 3], red, green and blue.
     """
     uniform = -math.log(vocab_size)
     figure = Figure(figsize=(4 * len(batches) + 1.5, 5), dpi=100, layout="constrained")

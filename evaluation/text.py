@@ -36,7 +36,8 @@ class TextEvaluator(Evaluator):
 
         Returns (mean over the sequences, standard error of the mean) of `bleu2` to `bleu5`, with the test lines (at
         most 2,000) as references; `self_bleu2` to `self_bleu5`; `copied_share`, the share of sequences that are, whole,
-        a line of train; `length`, tokens a sequence. What needs test is left out without it; self-BLEU needs two.
+        a line of train; `length`, tokens a sequence. What needs test is left out where it is empty; self-BLEU needs two
+        sequences, and all figures one.
         """
         if not len(rows):
             return {}

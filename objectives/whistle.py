@@ -1,6 +1,7 @@
 """Objectives for tunes: can a tin whistle in D play them?
 
-A tune is an array of MIDI pitches, one a token; 0 is a rest. A tin whistle has the notes of D major from D4 to B5.
+A tune is an array of MIDI pitches, one a token; 0 is a rest. A tin whistle has the notes of D major from D4 to B5, as
+they are written.
 """
 
 import numpy as np
@@ -12,6 +13,11 @@ NOTES = [0, *(pitch for pitch in range(62, 84) if pitch % 12 in D_MAJOR)]  # and
 def playable(tunes: list[np.ndarray]) -> list[float]:
     """1 for a tune whose notes are all on the whistle, 0 for any other."""
     return [float(np.isin(tune, NOTES).all()) for tune in tunes]
+
+
+def playable_share(tunes: list[np.ndarray]) -> list[float]:
+    """The share of a tune's tokens that are on the whistle: easier to improve, as each note counts."""
+    return [float(np.isin(tune, NOTES).mean()) for tune in tunes]
 
 
 def framed(tunes: list[np.ndarray]) -> list[float]:

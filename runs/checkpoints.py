@@ -35,7 +35,10 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | Path, state: tf.train.Checkpoint, keep: int = 3, whole: bool = True):
-        """Keeps the newest `keep` of `state`, for one process at a time; not `whole`: a part of what was saved."""
+        """Keeps the newest `keep` checkpoints of `state`; `save` and `restore` are for one process at a time.
+
+        Where not `whole`, `state` is a part of what was saved.
+        """
         self.directory, self.state, self.keep, self.whole = Path(directory), state, keep, whole
         self.newest: Path | None = None  # the last one saved or restored
 
@@ -98,7 +101,8 @@ class Checkpoints:
 
         Those are renamed, to damaged-..., so that nothing later takes them for the newest. Without `tidy` nothing
         is written, and another process may be saving meanwhile. Returns (steps taken, details), or None where there is
-        no checkpoint at all. Raises UsageError: there are checkpoints and none is good. Raises OSError: renaming fails.
+        no checkpoint at all. Raises UsageError: there are checkpoints and none is good. Raises OSError: a bad one can't
+        be renamed.
         """
         damaged = []
         for path in reversed(checkpoints_in(self.directory)):

@@ -19,7 +19,10 @@ class Progress:
     def __init__(
         self, phase: str, epochs: int, first: int, told: Callable[[Figures], dict[str, float]], pause: float = 60.0
     ):
-        """`epochs` from number `first` on; `told` picks figures; `pause`: seconds to a line without evaluations."""
+        """A phase of `epochs` from the epoch numbered `first` on; `told` picks what a line has of an evaluation.
+
+        Without evaluations a line comes after a `pause`, seconds.
+        """
         self.phase, self.epochs, self._told, self._pause = phase, epochs, told, pause
         self._newest = time.perf_counter()  # when the newest line was written
         self.bar = tqdm(total=epochs, initial=first, desc=phase, unit="epoch", disable=None)

@@ -95,7 +95,10 @@ def holds_evaluations(directory: Path) -> bool:
 
 
 def lost_weights(directory: Path, recorded: dict[str, Any]) -> str:
-    """Why a run, `recorded` being its config.json, has no checkpoint though it had one, in words, or ""."""
+    """Why a run's directory has no checkpoint though the run had one, in words; "" where it may not have come so far.
+
+    `recorded` is its config.json.
+    """
     if holds_evaluations(directory):
         its = recorded["flags"].get("log_dir", "unknown")
         return f"the evaluations of a run; its weights are in its --log_dir, {its}"
@@ -105,7 +108,10 @@ def lost_weights(directory: Path, recorded: dict[str, Any]) -> str:
 
 
 def evaluations_of(log_dir: Path) -> Path:
-    """The --eval_log_dir of a --log_dir's run, both perhaps moved; raises UsageError: no run, or none is found."""
+    """The --eval_log_dir of the run in a --log_dir; both may have been moved, together or one beside the other.
+
+    Raises UsageError: there is no run, or its evaluations are not found.
+    """
     content = read_config(log_dir / CONFIG)
     flags = from_flags(content["flags"])
     recorded = Path(flags.eval_log_dir)
@@ -134,7 +140,8 @@ class RunDirectory:
     def __init__(self, path: str, flag: str, make: bool = True):
         """Locks the directory until it is left, or until this process ends, however it ends.
 
-        `flag` named it, for messages; `make`: make it where it is missing. Raises UsageError: it can't be taken.
+        `flag` named it, for messages; `make`: make it where it is missing. Raises UsageError: it can't be written, or
+        another process holds it.
         """
         self.path, self.flag = Path(path), flag
         self._made: list[Path] = []  # by this process, deepest first; not to stay where the command is refused
@@ -177,7 +184,8 @@ class RunDirectory:
     def recorded(self, damaged: bool = False) -> dict[str, Any]:
         """The config.json of the run whose records the directory holds, {} where it holds none.
 
-        Raises UsageError: the run is unknown; {} where it may be `damaged`, if checkpoints or event files show one.
+        Raises UsageError: the run is unknown; {} where it may be `damaged`, and checkpoints or event files show that it
+        is one.
         """
         path, names = self.path / CONFIG, os.listdir(self.path)
         ours = any(EVENTS.fullmatch(name) for name in names) or any((self.path / CHECKPOINTS).glob("step-*"))
@@ -240,7 +248,10 @@ class RunDirectory:
                 raise UsageError(f"--{flag}: {what}, whose {CONFIG} has it as it was; {advice}")
 
     def keep(self, files: dict[str, str]) -> None:
-        """Writes the run's files, {name: content}, before `describe`, so that they are complete. Raises OSError."""
+        """Writes files, {name: content}, that belong to the run; before `describe`, so that it finds them complete.
+
+        Raises OSError: one can't be written.
+        """
         for name, content in files.items():
             if not self._holds(name, content):
                 write_whole(self.path / name, content)
@@ -288,7 +299,8 @@ def claim(directories: list[RunDirectory], config: Config) -> tuple[dict[str, An
 
     With --overwrite it may be of any configuration, but it is one: another run's records are not removed. Returns the
     run's config.json, {} where there is none yet or --overwrite, and the configuration: with the run's own values of
-    flags without effect, which may be a network's that is not used. Raises UsageError: they hold others.
+    flags without effect, which may be a network's that is not used. Raises UsageError: they hold something else, or a
+    run whose weights are gone.
     """
     first, *others = directories
     content, *found = [directory.recorded(damaged=config.overwrite) for directory in directories]

@@ -35,7 +35,8 @@ def tag_of(name: str, group: str) -> str:
     """The tag that TensorBoard shows a scalar under.
 
     It makes a group of what has the same beginning up to a stroke, and sorts the groups: NLLs, entropies and
-    divergences come first, `nll` by its plain name, then the rest of the `group`, then standard errors.
+    divergences come first, `nll` by its plain name, then the rest of the `group`, and standard errors have a group of
+    their own.
     """
     if name.endswith("_se"):
         return f"se/{name.removesuffix('_se')}"
@@ -60,9 +61,11 @@ class RunLog:
     """Writes one directory of a run: metrics.csv and one event file.
 
     A `position` is how long each file was at some moment, {file name: bytes}, and under CHECKSUM what metrics.csv held.
-    Reopening at a position drops what was written after it, so that a resumed run leaves the same records. The event
-    file is written from here and not by `tf.summary`'s writer, which loses records without an error where the disk is
-    full, and which starts another file in each process.
+    Reopening at a position drops what was written after it, so that a resumed run leaves the records of one that was
+    never interrupted.
+
+    The event file is written from here and not by `tf.summary`'s writer, which loses records without an error where
+    the disk is full, and which starts another file in each process.
     """
 
     def __init__(
@@ -110,7 +113,10 @@ class RunLog:
                 self._csv.writeheader()
 
     def copy(self, directory: Path, position: dict[str, Any], left_out: Sequence[str] = ()) -> None:
-        """Writes another run's logs up to a position, but for some scalars. Raises UsageError: `sizes_at`; OSError."""
+        """Writes what another run's logs have up to a position, but for some scalars.
+
+        Raises UsageError: they are not what they were then, see `sizes_at`. Raises OSError: one can't be read.
+        """
         unwanted = {tag_of(f"{name}{end}", self.group) for name in left_out for end in ("", "_se")}
         for name, size in sizes_at(directory, position, advice="").items():
             path = directory / Path(name).name

@@ -14,7 +14,10 @@ CHECKSUM = "sha256"  # in a position: of metrics.csv
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
-    """`step`, `sha256` by file and `details` of a checkpoint's directory. Raises ValueError: damaged; OSError."""
+    """`step`, `sha256` of its files by their names, and `details` of a checkpoint's directory.
+
+    Raises ValueError: it is damaged. Raises OSError: it can't be read.
+    """
     with open(checkpoint / MANIFEST, encoding="utf-8") as file:
         checksum, _, content = file.read(MAX_MANIFEST).partition("\n")
     if hashlib.sha256(content.encode()).hexdigest() != checksum:
@@ -23,7 +26,11 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
 
 
 def sizes_at(directory: Path, position: dict[str, Any], advice: str = "; --overwrite starts afresh") -> dict[str, int]:
-    """Bytes of each file at a position, {name: int}. Raises UsageError: cut short, or other rows now; OSError."""
+    """How long each file of a directory was at a position, {file name: bytes}.
+
+    Raises UsageError: a file is shorter now, or metrics.csv does not begin with the rows that were written until then.
+    Raises OSError: one can't be read.
+    """
     sizes = {name: size for name, size in position.items() if name != CHECKSUM}
     for name, size in sizes.items():
         path = directory / Path(name).name

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from runs.checkpoints import Checkpoints
 from runs.directories import CHECKPOINTS, METRICS, PRETRAINED, evaluations_of
+from runs.logs import RunLog
 from runs.manifest import sizes_at
 from support.config import Config
 from support.config_file import CONFIG, differences, from_flags, lost_flag, pretraining_part, read_config
@@ -75,7 +76,10 @@ class Pretraining:
         return {"step": self.taken, "nll_valid": self.details["evaluation"]["nll_valid"][0]}
 
     def restore(self, which: str | int) -> tuple[int, dict[str, Any]]:
-        """Loads a mark or step: (steps taken, details). Raises UsageError: it is not there, or damaged."""
+        """Loads the state at a mark or after so many steps.
+
+        Returns (steps taken, details of the checkpoint). Raises UsageError: it is not there, or damaged.
+        """
         try:
             found = Checkpoints(self.directory / CHECKPOINTS, self.state, keep=1, whole=False).look(which)
         except UsageError as error:
@@ -83,3 +87,8 @@ class Pretraining:
         if not found:
             raise UsageError(f"--pretrained {self.directory}: the run has no checkpoint yet")
         return found
+
+    def copy_logs(self, logs: list[RunLog]) -> None:
+        """Writes its records to the logs of training and evaluation. Raises UsageError: they are cut short."""
+        for log, (kind, directory) in zip(logs, self.directories.items(), strict=False):
+            log.copy(directory, self.details["positions"][kind], self.left_out)

@@ -71,9 +71,8 @@ class Records:
             log.close()
 
     def take_over(self, pretraining: Pretraining) -> None:
-        """Copies the records of another run's pretraining. Raises UsageError: they are cut short."""
-        for log, (kind, directory) in zip(self.logs, pretraining.directories.items(), strict=False):
-            log.copy(directory, pretraining.details["positions"][kind], pretraining.left_out)
+        """Copies the records of another run's pretraining."""
+        pretraining.copy_logs(self.logs)
         self.evaluation, self.best = pretraining.evaluation, pretraining.best
         self.clocks = pretraining.details.get("clocks", {})
 

@@ -10,7 +10,8 @@ from typing import Any
 class Interrupt:
     """Remembers SIGINT, SIGTERM or SIGHUP, so that the step under way can end; a second SIGINT exits at once.
 
-    A Python signal handler has to wait until the step has ended, too. So a thread reads what its pipe gets.
+    A Python signal handler has to wait until the step has ended, too. So a thread reads what the interpreter's own
+    handler writes to a pipe.
     """
 
     signal: int | None = None

@@ -158,7 +158,10 @@ class Training:
         return Diverged(f"{what} in {self._phase.name} epoch {self._epoch}; {kept}")
 
     def _end_epoch(self, seconds: float) -> tuple[dict[str, float], Figures | None]:
-        """Writes the row of an epoch of `seconds`, and evaluates if due: the means of its figures, the evaluation."""
+        """Writes the row of an epoch that took so many `seconds`, and evaluates where that is due.
+
+        Returns the means of its figures, and those of the evaluation.
+        """
         phase, epoch, records = self._phase, self._epoch, self.records
         clock = {"seconds_per_epoch": seconds - self._compiling}
         clock |= {"compile_seconds": self._compiling} if self._compiling else {}
@@ -182,7 +185,10 @@ class Training:
         return figures, evaluation
 
     def save(self, **more: bool) -> None:
-        """Saves the state and `more` details. Raises Diverged: a weight is not finite; nothing is saved; OSError."""
+        """Saves the state after the steps taken so far, and `more` details.
+
+        Raises Diverged: a weight is not finite; the last good checkpoint stays. Raises OSError: it can't be written.
+        """
         if not self._is_finite():
             raise self._diverged("a weight is not finite")
         first = not self.checkpoints.newest

@@ -108,7 +108,10 @@ def read_config(path: Path, published: bool = False) -> dict[str, Any]:
 
 
 def trained(given: dict[str, Any]) -> Config:
-    """A run's configuration with what `given` flags may change. Raises UsageError: no run, or a contradiction."""
+    """The configuration to evaluate a run with: its own, and of `given`, the command line's, what may differ from it.
+
+    Raises UsageError: --log_dir holds no run, or a flag contradicts it.
+    """
     if given.get("overwrite"):
         raise UsageError("--overwrite and --no-is_train: nothing would be left to evaluate")
     log_dir = (PRESETS[given.get("preset", "default")] | given).get("log_dir", Config.log_dir)

@@ -21,7 +21,8 @@ class Objective:
         """Runs the file, which defines the function.
 
         `name` is FILE.py:FUNCTION; `decode` makes int32 [n, T] a list of n sequences for the function; `source` is what
-        a run has on record, None reads the file. Raises UsageError: the file can't be used.
+        a run has on record, None reads the file. Raises UsageError: the file can't be read, raises an exception, or has
+        no such function.
         """
         self.source, self.decode = source or own_code.read_source(FLAG, name), decode
         self._path = name.rpartition(":")[0]
@@ -45,7 +46,10 @@ class Objective:
         return values
 
     def check(self, rows: np.ndarray) -> np.ndarray:
-        """As `score`, and two of them again, swapped. Raises UsageError: as `score`, or others or chance count."""
+        """As `score`, and scores two of the sequences once more without the others, in the opposite order.
+
+        Raises UsageError: as `score`; or the scores depend on the others, or on chance.
+        """
         scores = self.score(rows)
         if len(rows) > 2:
             before, again = scores[1::-1], self._called(self.decode(rows[1::-1]))

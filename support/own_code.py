@@ -26,7 +26,10 @@ def check_name(flag: str, name: str) -> None:
 
 
 def read_source(flag: str, name: str) -> dict[str, str]:
-    """The `function` and `text` of FILE.py:NAME, to be kept on record. Raises UsageError: it can't be read."""
+    """The name, as `function`, and the `text` of the file that FILE.py:NAME names: what a run keeps on record.
+
+    Raises UsageError: the name is none, or the file can't be read.
+    """
     check_name(flag, name)
     path, _, function = name.rpartition(":")
     try:
@@ -66,7 +69,10 @@ def _run(flag: str, path: str, function: str, text: str) -> Any:
 
 @contextlib.contextmanager
 def blamed(flag: str, path: str) -> Iterator[None]:
-    """Makes an exception of a user's code a UsageError with its line; what the code prints goes to stderr."""
+    """Makes an exception of the file's code a UsageError with its type, its message and its line in the file.
+
+    What the code prints goes to stderr, as stdout may be a tool's table.
+    """
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
@@ -91,7 +97,10 @@ def told(error: BaseException, path: str) -> str:
 
 
 def blame(error: Exception, names: dict[str, str]) -> str:
-    """The line that tells of an exception through a user's code, "" for others; `names`: {flag: FILE.py:NAME}."""
+    """The line that tells a user of an exception that came through code of their own, "" where it did not.
+
+    `names`: what flags name, {flag: FILE.py:NAME}.
+    """
     paths = {flag: name.rpartition(":")[0] for flag, name in names.items()}
     found = (f"--{flag} {path}: {told(error, path)}" for flag, path in paths.items() if lines_of(error, path))
     return next(found, "")

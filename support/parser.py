@@ -51,8 +51,9 @@ class Parser(argparse.ArgumentParser):
     def failing_in_one_line(self, output: Path | str | None = None) -> Iterator[None]:
         """An OSError, which names `output` where it names no file, and a ValueError end the program with their line.
 
-        The exit status is 2, or that of a `NoGain`. A reader of its output, such as `head`, that has seen enough ends
-        it, too, and is no error.
+        The exit status is 2, or that of a `NoGain`.
+
+        A reader of its output, such as `head`, that has seen enough ends it, too, and is no error.
         """
         try:
             yield
@@ -179,7 +180,10 @@ def make_parser(kind: type[Parser] = Parser, preset: str = "default") -> Parser:
 
 
 def parse(argv: Sequence[str] | None = None) -> Config:
-    """Reads the command line, None: the process's; a wrong one ends it with status 2 and a line naming the flag."""
+    """Reads the command line (None: the process's own); explicit flags win over the preset.
+
+    A wrong command line ends the process with status 2 and one line on stderr that names the flag.
+    """
     words = sys.argv[1:] if argv is None else argv
     presets = [name for name in re.findall(r"--preset[= ](\w+)", " ".join(words)) if name in PRESETS]
     parser = make_parser(preset=presets[-1] if presets else "default")
@@ -191,7 +195,10 @@ def parse(argv: Sequence[str] | None = None) -> Config:
 
 
 def read_flags(argv: Sequence[str]) -> Config:
-    """The configuration of a command line; with --no-is_train that of the run. Raises UsageError, naming the flag."""
+    """The configuration that a command line means; without --is_train, the run's in --log_dir that was trained.
+
+    Raises UsageError: it is wrong; the message names the flag.
+    """
     given = explicit_flags(argv)
     config = Config(**(defaults_of(given) | given)) if given.get("is_train", True) else trained(given)
     check_effect(config, given)
@@ -200,7 +207,10 @@ def read_flags(argv: Sequence[str]) -> Config:
 
 
 def defaults_of(given: dict[str, Any]) -> dict[str, Any]:
-    """The values that flags start from: of the preset and of other flags. Raises UsageError: there is no class."""
+    """The values that the flags start from beside those that are given: of the preset, and what some flags bring.
+
+    Raises UsageError: the class that --discriminator names can't be loaded.
+    """
     defaults = PRESETS[given.get("preset", "default")]
     asked, brought = given.get("discriminator"), []
     if asked and asked != defaults.get("discriminator"):  # or it is as the preset has it

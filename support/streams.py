@@ -10,7 +10,10 @@ from typing import NoReturn
 
 
 def open_all() -> None:
-    """Opens those of descriptors 0 to 2 that are closed, before anything else opens a file in their place."""
+    """Opens those of descriptors 0, 1 and 2 that the process was started without, so that no file takes their place.
+
+    To be called before anything else opens a file.
+    """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)

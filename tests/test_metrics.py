@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
-from evaluation.discriminator import accuracy_of, best_eta, cross_fitted_gain, reweighting_gain
+from evaluation.discriminator import balanced_accuracy, best_eta, cross_fitted_gain, reweighting_gain
 from evaluation.ngrams import bleu, distinct, self_bleu
 from support.statistics import log_mean_exp, mean_and_error, ratio_and_error
 
@@ -95,11 +95,11 @@ def test_log_mean_exp_has_hardly_a_bias_and_an_honest_error():
     assert 0.85 < found[:, 1].mean() / found[:, 0].std() < 1.1
 
 
-def test_accuracy_of_by_hand():
-    accuracy, error = accuracy_of(np.array([1.0, -1.0, 2.0, 0.0]), np.array([-1.0, 0.0, 3.0]))
+def test_balanced_accuracy_by_hand():
+    accuracy, error = balanced_accuracy(np.array([1.0, -1.0, 2.0, 0.0]), np.array([-1.0, 0.0, 3.0]))
     assert accuracy == pytest.approx((2 / 4 + 2 / 3) / 2)
     assert error == pytest.approx(np.hypot(np.sqrt(1 / 3) / 2, np.sqrt(1 / 3) / np.sqrt(3)) / 2)
-    assert accuracy_of(np.zeros(5), np.zeros(9)) == (0.5, 0.0)  # no opinion
+    assert balanced_accuracy(np.zeros(5), np.zeros(9)) == (0.5, 0.0)  # no opinion
 
 
 def test_the_best_eta_of_normal_log_odds():

@@ -84,7 +84,7 @@ class Cell:
     @property
     def epochs(self) -> int:
         """Number of epochs of all phases."""
-        return sum(phase.epochs for phase in Schedule(self.method.config).phases)
+        return Schedule(self.method.config).all_epochs
 
     @property
     def epochs_done(self) -> int:
@@ -131,7 +131,10 @@ def data_flags(cell: Cell) -> tuple[Any, ...]:
 
 
 def mixed(data: dict[Cell, str]) -> str:
-    """Names cells that have read other data than most with equal flags, or ""; `data`: fingerprints, "" unknown."""
+    """Names the cells that have read other data than most cells with equal data flags, in a message; "" if none has.
+
+    `data` has the fingerprints of the cells' data, "" if unknown.
+    """
     groups: dict[tuple[Any, ...], dict[str, list[str]]] = {}
     for cell, digest in data.items():
         if digest:
@@ -156,7 +159,8 @@ class Experiment:
     def cells(self, logs: Path, only: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Cell]:
         """The runs of the table in `logs`/NAME, in the table's order, each after the run that it starts from.
 
-        `only` are names of methods; () selects all, as it does of `seeds`. Raises UsageError: there is none such.
+        `only` are names of methods; () selects all, as it does of `seeds`. Raises UsageError: there is no such method
+        or seed.
         """
         if unknown := set(only) - {method.name for method in self.methods}:
             raise UsageError(f"--only: {self.name} has no method {', '.join(sorted(unknown))}")
@@ -204,10 +208,12 @@ class Experiment:
 def read(path: Path) -> Experiment:
     """Reads a table of experiments.
 
-    The file is TOML. `title` is a text, `seeds` a list, and `flags` are flags of main.py for all methods. `threads` are
-    those of one run; its numbers depend on them, so the default is 1. Each of `[[methods]]` has `name`, `label`,
+    The file is TOML. `title` is a text, `seeds` a list, and `flags` are flags of main.py for all methods. `threads`
+    are those of one run; its numbers depend on them, so the default is 1. Each of `[[methods]]` has `name`, `label`,
     `flags` and, if not the table's, `seeds`. `[report]` has the options of tools/report.py, which checks their values.
-    Raises UsageError: the table can't be used; its place is named. Raises OSError: the file can't be read.
+
+    Raises UsageError: the table can't be used; the message names the file, the method and the key. Raises OSError: the
+    file can't be read.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # with or without a byte-order mark

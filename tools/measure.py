@@ -179,7 +179,10 @@ def nll(policy: Policy, rows: np.ndarray, jit: bool = True) -> tuple[float, floa
 
 
 def reverse(rows: np.ndarray, test: np.ndarray, spec: TokenSpec, of: str, steps: int = UPDATES) -> tuple[float, float]:
-    """NLL of test sequences under an LSTM taught by `rows`, int32 [n, T] both; the error is of these sequences."""
+    """NLL of test sequences under an LSTM that has learnt from `rows`, int32 [n, T] both; and its standard error.
+
+    The error is that of the test sequences; another seed of the LSTM adds to it.
+    """
     sizes = ("batch_size", "g_emb_dim", "g_hidden_dim", "g_dropout_keep_prob", "g_pretrain_lr")
     flags: dict[str, Any] = {flag: CAPTIONS[flag] for flag in sizes} | {"cosine_decay": ("g_pretrain",)}
     flags |= {"pretrain_g_epochs": steps, "total_epochs": 0, "reward": "constant", "seq_len": spec.seq_len}

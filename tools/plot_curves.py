@@ -64,7 +64,8 @@ def read_run(directory: str | Path) -> pd.DataFrame:
 def short_names(directories: Sequence[str | Path]) -> list[str]:
     """A name for each run: the shortest part of its path that tells it from the others.
 
-    That is the fewest last parts that differ, without the common end: `exp1/eval` and `exp2/eval` are exp1 and exp2.
+    That is the fewest last parts that differ, once those at the end that all paths share are left out: `exp1/eval` and
+    `exp2/eval` are exp1 and exp2.
     """
     paths = [Path(os.path.abspath(directory)).parts for directory in directories]
     if len(set(paths)) == 1:
@@ -150,7 +151,10 @@ def draw_panels(
 
 
 def draw_finals(path: Path, finals: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> None:
-    """Draws a panel a column, a row a method, of {column: {method: [(middle, low, high)]}}. Raises OSError."""
+    """Draws a panel a column with a row a method; raises OSError.
+
+    `finals` has by column and method its middle with the ends of its interval, or the values of few seeds.
+    """
     rows = list(dict.fromkeys(label for found in finals.values() for label in found))
     figure = Figure(figsize=(8.0, 1.2 + 0.3 * len(rows)), layout="constrained")
     panels = figure.subplots(1, len(finals), sharey=True, squeeze=False)[0]

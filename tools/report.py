@@ -92,7 +92,10 @@ def contrasts(study: Study, shown: Sequence[str]) -> list[str]:
 
 
 def page(study: Study, pictures: Mapping[str, str], points: pd.DataFrame | None = None) -> str:
-    """The report as Markdown; `pictures`: {file: caption}; `points`: what was measured of samples."""
+    """What the report says in numbers, as Markdown.
+
+    `pictures` has the captions of the figures by their files; `points` is what was measured of samples.
+    """
     experiment, report = study.experiment, study.report
     run = f"python tools/{{}}.py experiments/{experiment.name}.toml"
     parts = [f"    {run.format('sweep')}\n    {run.format('report')} -o results/{experiment.name}"]
@@ -187,7 +190,10 @@ def draw_samples(
     pairs: Sequence[Sequence[str]] = (),
     crosses: pd.DataFrame | None = None,
 ) -> None:
-    """Draws `read_points` by `draw_plane`. Raises UsageError: there is nothing to compare with; OSError."""
+    """Draws quality against diversity of rows of `read_points`; see `draw_plane`.
+
+    Raises UsageError: there is nothing to compare with. Raises OSError: the picture can't be written.
+    """
     points = named(points, labels)
     real = {} if (own := points[points.method == REAL]).empty else own.iloc[0].dropna().to_dict()
     known = [(x, y) for x, y in pairs or PAIRS if {x, y} <= {*points}]

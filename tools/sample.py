@@ -59,8 +59,9 @@ def portions(
 ) -> Iterator[np.ndarray]:
     """Draws sequences that begin with a prefix, of fewer than T token ids, some at a time.
 
-    A token depends on the seed and on its place alone: longer samples begin with the shorter, more with the fewer. T is
-    `length`; a policy can go on where that is more than in training, until an end token, if it has one. With
+    A token depends on the seed and on its place alone: longer samples begin with the shorter, more with the fewer.
+
+    T is `length`; a policy can go on where that is more than in training, until an end token, if it has one. With
     `log_weights` one of so many `candidates` is kept, as `guidance.choosing` has it; of longer sequences one of each
     stretch of as many tokens as in training, which continue what was kept before. `jit` compiles with XLA. Yields int32
     [at most ROWS, T], `count` rows in all; what follows an end token is padding, V.
@@ -138,8 +139,9 @@ def read_prefix(text: str, run: Restored, vocabulary: Vocabulary | None) -> list
 def read_first(path: Path, keep: int, config: Config) -> list[int]:
     """The first tokens of the melody of a file, `keep` of them or all, without the rests before it.
 
-    They are moved as --transpose moves all tunes of a run. Raises UsageError: it is no MIDI or ABC file, or has no
-    melody. Raises OSError: it can't be read.
+    They are moved as --transpose moves all tunes of a run.
+
+    Raises UsageError: it is no MIDI or ABC file, or has no melody. Raises OSError: it can't be read.
     """
     with open(path, "rb"):
         pass  # tells best why it can't be read
@@ -205,7 +207,8 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     """Writes a page on which listeners rate tunes of several kinds and real ones, and KEY.csv, which tells them apart.
 
     The kinds are `samples`, int32 [n, T] each portion, and those of --blind, each n tunes. All are played at the run's
-    tempo, in an order that the seed decides. Returns where. Raises UsageError: a kind lacks tunes, or -o has others.
+    tempo, in an order that the seed decides. Returns where they are. Raises UsageError, DataError: a kind lacks tunes,
+    or -o has another page or key.
     """
     config, count, output = run.config, asked.n, asked.output or asked.logdir / "blind"
     grid = grid_of(config)
@@ -254,7 +257,8 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
 def write_lines(samples: Iterable[np.ndarray], vocabulary: Vocabulary | None, output: Path | None) -> None:
     """Writes samples, int32 [n, T] each portion, as a line each of text or of token ids, to a file or stdout.
 
-    A file is written when all is drawn and scored, so a failure costs nothing. Raises OSError: it can't be written.
+    A file is written when all is drawn and scored, so that a failure costs nothing that was there. Raises OSError: it
+    can't be written.
     """
 
     def lines(rows: np.ndarray) -> list[str]:

@@ -37,7 +37,10 @@ FEW = 4  # seeds for an interval or a band; of fewer each is shown
 
 
 class Summary(NamedTuple):
-    """A method's values by seed: mean and 95 % interval by Student's t, or median and range; NaN ends of one seed."""
+    """Values of one method, a seed each: their mean and 95 % interval by Student's t, or median and range.
+
+    `low` and `high` are NaN where one seed gives none.
+    """
 
     middle: float
     low: float
@@ -114,7 +117,10 @@ def read_runs(folder: Path) -> list[pd.DataFrame]:
 
 
 def read_points(*paths: Path) -> pd.DataFrame:
-    """Files of measured samples: `POINT`, figures, errors such as `nll_se`. Raises UsageError: damaged; OSError."""
+    """What tools have measured of samples: files with columns `POINT`, figures, and standard errors such as `nll_se`.
+
+    Raises UsageError: one is damaged. Raises OSError: one can't be read.
+    """
     frames = [read_table(path, path.read_text(encoding="utf-8"), POINT) for path in paths]
     return pd.concat(frames, ignore_index=True)
 
@@ -129,7 +135,8 @@ def points_text(points: Iterable[Mapping[str, Any]]) -> str:
 def outcome(cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The row of a finished cell in runs.csv, with the figures of its last epoch, and its rows in curves.csv.
 
-    Raises UsageError, ValueError: its records are not those of its last checkpoint. Raises OSError.
+    Raises UsageError, ValueError: its records are not those that its last checkpoint tells of. Raises OSError: one
+    can't be read.
     """
     config, described = cell.method.config, read_config(cell.log_dir / CONFIG)
     if not config.evaluate:
@@ -340,7 +347,8 @@ def compare(study: Study) -> list[Difference]:
     """Each method less those that the table compares with; three seeds or more are tested.
 
     Figures of a guided generator, or of samples that D has chosen, are compared with the other's generator alone, its
-    own too. What is the same with every seed is left out. KL(oracle‖G) differs by a constant from NLL_test: one test.
+    own too. What is the same with every seed, as methods share a generator, is left out. KL(oracle‖G) differs by a
+    constant from NLL_test: one test.
     """
     found: list[Difference] = []
     for base, name in itertools.product(study.report["against"], study.metrics):

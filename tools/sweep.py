@@ -109,7 +109,10 @@ def data_now(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def connect(address: str | None, jobs: int) -> Client:
-    """A client of the Dask scheduler at `address`, or of one here with `jobs` threads. Raises UsageError: none."""
+    """A client of the Dask scheduler at `address` or, if None, of one in this process with `jobs` threads.
+
+    Raises UsageError: no scheduler answers.
+    """
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # errors are one line of the sweep's own
     if address is None:
         # Tasks go through memory: no port is open through which other users of the machine could run code. Dask's web
@@ -152,7 +155,10 @@ class Sweep:
         self._say_once = functools.cache(tqdm.write)
 
     def run(self) -> None:
-        """Runs all cells, or until SIGINT or SIGTERM. Raises UsageError: no scheduler, or another run in a place."""
+        """Runs the cells until all have ended, or until SIGINT or SIGTERM, after which they save.
+
+        Raises UsageError: the scheduler is gone, or the directory of a cell holds another run.
+        """
         handlers = {which: signal.signal(which, self._stop) for which in (signal.SIGINT, signal.SIGTERM)}
         try:
             with tqdm(total=sum(cell.epochs for cell in self.cells), unit="epoch", disable=None) as bar:

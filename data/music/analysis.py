@@ -161,7 +161,10 @@ class Stretch(NamedTuple):
 
 
 def longest_copies(samples: Sequence[np.ndarray] | np.ndarray, corpus: Sequence[np.ndarray]) -> list[Stretch]:
-    """The longest stretch of each sample, int [length], that a tune of the corpus has too, the first of equals."""
+    """The longest stretch of each sample that a tune of the corpus has too, the first of equals.
+
+    `samples`: tokens, int [any length] each. `corpus`: the same, one tune or more; `tune` counts them.
+    """
     text = b"\xff".join(tune.astype(np.uint8).tobytes() for tune in corpus)  # tokens are below 255
     starts = np.cumsum([0, *(len(tune) + 1 for tune in corpus)])
     found = []

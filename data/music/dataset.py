@@ -95,7 +95,10 @@ def played(grid: Grid, tempo: float) -> Grid:
 
 
 def recorded_tempo(path: Path) -> float:
-    """The tempo that a run has kept, beats a minute; raises UsageError: there is none. Raises OSError."""
+    """The tempo that a run has kept, beats a minute.
+
+    Raises UsageError: the file is not what `NottinghamData.files` made. Raises OSError: it can't be read.
+    """
     try:
         tempo = float(json.loads(path.read_text(encoding="utf-8"))["beats_per_minute"])
     except (ValueError, KeyError, TypeError, RecursionError):

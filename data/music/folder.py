@@ -66,12 +66,14 @@ def load_tunes(
     and files that can't be used are left out, with one logged warning a reason.
 
     With `transpose` "key" each tune is moved to no sharps or flats, by its key signature or else the key that it is
-    estimated to have. With "all" train has each tune in twelve keys, first as it is. Equals but for key go together.
+    estimated to have. With "all" train has each tune in twelve keys, first as it is. With both, tunes that differ in
+    their key alone go together, too.
 
     The parsed tokens are kept in `.tokens-<duration>.json` in the folder or, if that can't be written, in
     `$XDG_CACHE_HOME/seqgan` (`~/.cache/seqgan`), else nowhere. They are parsed again when a file's name, size or
     content, the grid or this code's format changes, or the cache is damaged. Raises DataError: there is no such folder,
-    it has some but not all of the three sub-folders, no tune is left to train on, or music21 is missing for ABC.
+    it has some but not all of the three sub-folders, no tune is left to train on, or ABC files but not music21 are
+    there.
     """
     root = data_dir
     if not root.is_dir():
@@ -143,7 +145,8 @@ def _tell_skipped(root: Path, skipped: list[tuple[str, str]]) -> None:
 def windows(tunes: Sequence[np.ndarray], seq_len: int, stride: int) -> np.ndarray:
     """Cuts tunes, int32 [length] each, into windows, int32 [windows, seq_len], tune after tune.
 
-    Each lies within one tune and begins at a multiple of `stride` tokens from its beginning; the rest is not used.
+    Each lies within one tune and begins at a multiple of `stride` tokens from its beginning; what is left of its end is
+    not used.
     """
     cut = [np.lib.stride_tricks.sliding_window_view(t, seq_len)[::stride] for t in tunes if len(t) >= seq_len]
     return np.concatenate([np.empty((0, seq_len), np.int32), *cut]).astype(np.int32)
@@ -195,7 +198,10 @@ def _melody_of(content: bytes, number: str, grid: Grid, read: Callable[[bytes, b
 
 
 def _parse_cached(root: Path, paths: list[Path], names: list[str], grid: Grid) -> list[list[Parsed]]:
-    """Parses files, or takes what was parsed; a cache begins with the SHA-256 of what it depends on and holds."""
+    """Parses the files, or takes what an earlier call parsed from exactly these files.
+
+    A cache is a line with the SHA-256 of everything that its content depends on and of the content, then that.
+    """
     files = []
     for path, name in zip(paths, names, strict=True):
         try:

@@ -38,7 +38,9 @@ _ENDLESS_NUMBER = re.compile(rb"[\x80-\xff]{4096}")
 def read_notes(content: bytes, by_beat: bool = False) -> Notes:
     """Reads the notes of a Standard MIDI File, drums left out.
 
-    A note ends at the first note-off of its channel and pitch; an endless one is dropped. Tempi count in any track.
+    A note ends at the first note-off of its channel and pitch; one that is never ended is dropped. Tempo changes count
+    whichever track they stand in.
+
     `content`: the whole file. `by_beat`: whether times are in millionths of a beat; otherwise in microseconds. Raises
     DataError: the file is too large or too long, of a kind that is not read (type 2, SMPTE time), or none of its notes
     ends. Raises Exception: whatever mido raises on a file that is damaged.

@@ -30,7 +30,10 @@ KEYS = HIGHEST_PITCH - LOWEST_PITCH + 1
 
 
 class Notes(NamedTuple):
-    """The pitched notes of a file, int64 [notes] each, and its length; times in millionths of a second or a beat."""
+    """The pitched notes of a file: four int64 arrays [notes], and the file's length.
+
+    Times are in millionths of a second or of a beat (a quarter note).
+    """
 
     start: np.ndarray  # onset
     end: np.ndarray  # release, never before `start`
@@ -97,7 +100,10 @@ def to_tokens(notes: Notes, grid: Grid) -> np.ndarray:
 
 
 def _elect(place: np.ndarray, choice: np.ndarray, length: np.ndarray, frames: int) -> np.ndarray:
-    """The choice > 0 lasting longest in each frame, the largest of equals, else 0: int [pieces] → int32 [frames]."""
+    """The choice that lasts longest in each frame, the largest of equals: int32 [frames], 0 where there is none.
+
+    `place`, `choice` > 0 and `length` are of pieces of time, [pieces].
+    """
     size = int(choice.max(initial=0)) + 1
     # One vote for each (frame, choice) that occurs; a table of all of them could be 30 million entries.
     candidates, index = np.unique(place * size + choice, return_inverse=True)
@@ -111,7 +117,8 @@ def _elect(place: np.ndarray, choice: np.ndarray, length: np.ndarray, frames: in
 def _highest(notes: Notes, more_edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cuts time at every onset, release and further edge, and finds the highest note of each piece.
 
-    Returns edges, int64 [pieces + 1] in the notes' unit, and that note's index, int64 [pieces], -1 in silence.
+    Returns edges, int64 [pieces + 1] in the notes' unit, and the index of the highest note, int64 [pieces], -1 in
+    silence.
     """
     edges = np.unique(np.concatenate([notes.start, notes.end, more_edges]))
     top = np.full(max(len(edges) - 1, 0), -1)
@@ -128,7 +135,10 @@ def trim(tokens: np.ndarray) -> np.ndarray:
 
 
 def transposed(tokens: np.ndarray, semitones: int) -> np.ndarray:
-    """A tune so many semitones higher, int32 [length] to the same; what leaves the 88 keys is moved by octaves."""
+    """A tune so many semitones higher, int32 [length] to the same.
+
+    A tune that would leave the 88 keys is an octave off; of one that is wider than that leaves, single notes are.
+    """
     pitch = (tokens - 1) % KEYS + semitones
     heard = pitch[tokens != REST]
     if heard.size:
