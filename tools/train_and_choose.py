@@ -46,4 +46,7 @@ def main(count: str, name: str, *flags: str) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        print("train_and_choose.py: error: COUNT and NAME are needed, see its first lines", file=sys.stderr)
+        sys.exit(2)
     sys.exit(main(*sys.argv[1:]))
