@@ -57,11 +57,16 @@ def fsync(path: Path) -> None:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file, text as UTF-8, whole or not at all: beside it, to disk, then renamed."""
+    """Writes a file, text as UTF-8, whole or not at all: beside it, to disk, then renamed; a device is written to."""
+    written = content.encode() if isinstance(content, str) else content
+    if path.exists() and not path.is_file():
+        with naming(path):
+            path.write_bytes(written)
+        return
     partial = path.with_name(f".{path.name}.partial")
     try:
         with naming(partial), open(partial, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(written)
         fsync(partial)
         os.replace(partial, path)
     except BaseException:

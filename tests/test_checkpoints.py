@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from runs.checkpoints import MANIFEST, MARKS, WITHOUT, Checkpoints
-from runs.directories import METRICS
+from runs.directories import METRICS, write_whole
 from runs.logs import RunLog
 from support.errors import UsageError
 
@@ -257,3 +258,12 @@ def test_a_full_disk_is_an_error_that_names_the_directory(tmp_path):
         log.flush()
     assert failed.value.filename == str(tmp_path)
     log.close()  # without another error
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_device_is_written_to_and_no_file_takes_its_place(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(tmp_path / "pipe", "content")
+    assert os.read(reader, 99) == b"content" and (tmp_path / "pipe").is_fifo()
+    os.close(reader)
