@@ -100,6 +100,7 @@ class Witness(BigramDiscriminator):
 
 def test_a_folding_run_trains_each_discriminator_against_what_was_folded(eagerly):
     words = "--g_update fold --guide_eta 1 --total_epochs 2 --d_batch_size 64 --d_draws 256 --d_epochs 1"
+    words += " --d_loss sequence"
     config, spec = parse(fitting([*BIGRAM, *words.split()])), TokenSpec(4, 3)
     options = Options(emb_dim=3, l2=0.0)
     model = SeqGAN(config, spec, lambda copy: Witness(spec, options), opinion, validation=rows_of)

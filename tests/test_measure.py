@@ -134,7 +134,7 @@ LINES, TUNES = "--train train.txt --test test.txt", "--train mid/train --test mi
     (f"samples.txt {LINES} --run mid", "mid: no run"),
     (f"samples.txt {LINES} --run run_text --seq_len 9", "--seq_len has no effect with --run"),
     (f"mid/samples {TUNES} --tokens char", "--tokens has no effect with tunes"),
-    (f"mid/samples {TUNES}", "mid/samples: no tune of 64 tokens; the longest has 24; a smaller --seq_len"),
+    (f"mid/samples {TUNES}", "mid/samples: no tune of 128 tokens; the longest has 24; a smaller --seq_len"),
     (f"run_text {TUNES}", "run_text: no .mid, .midi or .abc file in it"),
 )
 def test_what_cannot_be_measured(folder, monkeypatch, capsys, words, why):

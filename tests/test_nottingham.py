@@ -495,7 +495,7 @@ def run_script(tree: Path, zip_path: Path, *flags: str) -> subprocess.CompletedP
 
 
 def test_the_script_from_zip_to_songs(tree, split_folder, tmp_path):
-    flags = [*SMALL, "--seq_len", "12"]  # later flags win
+    flags = ["--discriminator", "pooled", *SMALL, "--seq_len", "12"]  # later flags win
     with zipfile.ZipFile(tmp_path / "tiny.zip", "w") as archive:
         for tune in sorted(split_folder.rglob("*.mid")):
             archive.write(tune, Path("Nottingham") / tune.relative_to(split_folder))
@@ -522,6 +522,6 @@ def test_the_real_tunes_as_the_script_has_them(shared_data, tmp_path):
     with zipfile.ZipFile(shared_data("Nottingham.zip")) as archive:
         archive.extractall(tmp_path)
     data = NottinghamData(parse(["--preset", "music", "--data_dir", str(tmp_path / "Nottingham")]))
-    found = "tunes: 692 train, 173 valid, 169 test, 3 skipped; 2670 training windows of 64 tokens"
+    found = "tunes: 666 train, 165 valid, 163 test, 43 skipped; 1978 training windows of 128 tokens"
     assert found in data.introduction() and (data.grid.beats, data.grid.onsets) == (EIGHTHS.beats, EIGHTHS.onsets)
-    assert data.valid.shape[1] == data.test.shape[1] == 64
+    assert data.valid.shape[1] == data.test.shape[1] == 128

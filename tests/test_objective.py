@@ -349,7 +349,8 @@ def test_a_file_that_cannot_be_read(tmp_path):
 
 
 def test_flags_that_do():
-    config = read_flags(["--preset", "music", "--objective", "a.py:f", "--kl_weight", "0.2", "--rollout_num", "4"])
+    words = "--preset music --total_epochs 9 --objective a.py:f --kl_weight 0.2 --rollout_num 4"
+    config = read_flags(words.split())
     assert not config.trains_discriminator and config.rollouts_drawn == 4
     half = ["--objective", "a.py:f", "--objective_weight", "0.5", "--reward"]
     assert read_flags([*half, "log_odds", "--d_lr", "0.1"]).trains_discriminator

@@ -19,7 +19,7 @@ PLACES = {
     "data/training_set.py": "TRAIN_SET MLE_BATCH MLE_SHUFFLE D_REAL",
     **{"evaluation/policy.py": "EVALUATE TEST_SET", "evaluation/evaluator.py": "EVALUATE"},
     **{"evaluation/discriminator.py": "D_TEST_FAKE RESAMPLE", "evaluation/oracle.py": "IMAGES D_TEST_REAL D_TEST_FAKE"},
-    **{"evaluation/text.py": "IMAGES", "evaluation/tunes.py": "IMAGES"},
+    **{"guidance/distilling.py": "G_SAMPLE", "evaluation/text.py": "IMAGES", "evaluation/tunes.py": "IMAGES"},
 }
 
 

@@ -257,7 +257,8 @@ def test_the_batches_go_on_from_those_of_pretraining(tmp_path):
 
         mle_step = mle_epoch
 
-    assert train(words, watching(note, toy.makers(valid=False)._replace(seqgan=Steps, data=OracleData))) == 0
+    makers = toy.makers(valid=False)._replace(seqgan=Steps, data=lambda config, *_: OracleData(config))
+    assert train(words, watching(note, makers)) == 0
     data = OracleData(tiny_config("--train_size", "12", "--d_batch_size", "6"))
     expected = np.concatenate([data.mle_batches(4 + epoch).numpy() for epoch in range(2)])
     np.testing.assert_array_equal(np.stack([item for item in seen if not isinstance(item, str)]), expected)
