@@ -121,6 +121,8 @@ def connect(address: str | None, jobs: int) -> Client:
         threads = {"processes": False, "n_workers": 1, "threads_per_worker": jobs, "memory_limit": 0}
         return Client(**threads, **web, silence_logs=logging.CRITICAL)
     try:
+        if not address:
+            raise ValueError("an empty address")
         return Client(address, timeout=10)
     except (OSError, ValueError, TimeoutError) as error:
         raise UsageError(f"--dask {address}: no scheduler answers ({str(error).strip() or 'time-out'})") from None
