@@ -75,8 +75,8 @@ def measure_peaks() -> dict[str, float]:
     def copies() -> tf.Tensor:
         return tf.while_loop(lambda i, _: i < 10, lambda i, x: (i + 1, x + 1.0), (0, block), maximum_iterations=10)[1]
 
-    product = time_calls(tf.function(lambda: tf.matmul(matrix, matrix)), 8)["low"]
-    copied = time_calls(lambda: copies()[0], 8)["low"]
+    product = time_calls(tf.function(lambda: tf.matmul(matrix, matrix)), 20)["low"]
+    copied = time_calls(lambda: copies()[0], 20)["low"]
     return {"flops": 2 * 2048**3 / product, "bandwidth": 10 * 2 * 4 * 32 * 2**20 / copied}
 
 
