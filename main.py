@@ -43,6 +43,7 @@ from support.errors import UsageError
 from support.objective import Objective
 from support.parser import parse
 from support.statistics import Figures
+from tools.restored import teacher_of
 
 
 class Makers(NamedTuple):
@@ -130,7 +131,8 @@ def run(config: Config, makers: Makers) -> int:
         sources, data = own_sources(config), makers.data(config, recorded.get("data"))
         print(data.introduction(), flush=True)
         objective = Objective(config.objective, data.decode, sources["objective"]) if config.objective else None
-        given = {"oracle": data.oracle, "references": data.references, "validation": data.validation}
+        given: dict[str, Any] = {"oracle": data.oracle, "references": data.references, "validation": data.validation}
+        given["teacher"], taught = teacher_of(config, data.spec, data.digests(), recorded)
         seqgan = makers.seqgan(config, data.spec, sources, objective=objective, batches=data.mle_batches, **given)
         needs_eta = seqgan.guidance and (config.g_update == "fold" or not config.guide_eta)
         if (needs_eta or config.best_pretraining) and not len(data.validation()):
@@ -196,8 +198,8 @@ def run(config: Config, makers: Makers) -> int:
             print(f"resumed from {checkpoints.newest}, after {taken} of {len(schedule)} steps", flush=True)
         elif config.pretrained and not pretraining:
             pretraining = Pretraining(config, digests, seqgan.pretrained_state(), sources.get("objective"))
-        content: dict[str, Any] = description(config) | {"data": digests, "tokens": data.spec._asdict(), **sources}
-        content |= {"run": recorded.get("run") or secrets.token_hex(8), SAVED: bool(checkpoints.newest)}
+        content: dict[str, Any] = description(config) | {"data": digests, "tokens": data.spec._asdict(), **taught}
+        content |= sources | {"run": recorded.get("run") or secrets.token_hex(8), SAVED: bool(checkpoints.newest)}
         if checkpoints.newest:  # what is refused has written nothing, and what --pretrained names is not read
             records.check()
             content["flags"]["pretrained"] = recorded["flags"].get("pretrained", "")

@@ -60,6 +60,7 @@ class SeqGAN:
         validation: Callable[[], np.ndarray] | None = None,
         batches: Callable[[int], tf.Tensor] | None = None,
         objective: Objective | None = None,
+        teacher: Policy | None = None,
     ):
         """Builds everything that is trained.
 
@@ -67,7 +68,7 @@ class SeqGAN:
         which all but --g_update fold need the first alone; None trains none. `reward` is a function of `reward.py`.
         `oracle` is the distribution of the real data, and `references` returns the training set, int32 [n, T]: both for
         the rewards that need them. `validation` returns real sequences, int32 [n, T], on which η is chosen where a
-        discriminator guides. `batches` are those of an epoch of maximum likelihood, int32 [n, B, T], for distilling.
+        discriminator guides. For distilling: `batches` of an epoch of MLE, int32 [n, B, T], and other runs.
         """
         self.config, self.objective = config, objective
         self.generator = Generator(
@@ -103,7 +104,8 @@ class SeqGAN:
         parts = Parts(self.generator, self.discriminator, oracle, references, config.rollouts_drawn, config.seed)
         share, weight, to_go = config.objective_share, config.kl_weight, config.baseline != "prefix"
         self.reward = Reward(reward, parts, objective_share=share, kl_weight=weight, to_go=to_go)
-        self.pretrained = PolicyCopy(self.generator, "pretrained_policy") if config.objective else None
+        self.pretrained = PolicyCopy(self.generator, "pretrained_policy") if config.keeps_pretrained else None
+        self.teacher = teacher or (self.guidance.guided if self.guidance and self.guidance.copy else None)
 
         self.mle_epoch = self._compiled(self._mle_epoch)
         self.mle_step = self._compiled(self._mle_step)
@@ -112,9 +114,11 @@ class SeqGAN:
         self.g_step: Callable[[tf.Tensor], PolicyGradientStep] = self.sampled_step
         if config.g_update == "fold":
             self.g_step = self._fold
-        elif self.guidance and config.g_update == "distil":
+        elif config.g_update == "distil":
             update = functools.partial(self._update_generator, self.g_optimizer)
-            distil = Distillation(config, self.generator, self.guidance.guided, batches, update)
+            chosen_by = (None, None) if self.teacher else (self.discriminator, objective)
+            base: Any = self.teacher or self.pretrained
+            distil = Distillation(config, self.generator, base, *chosen_by, batches=batches, update=update)
             self.g_step = lambda step: PolicyGradientStep(*distil.step(step))
         elif objective and config.objective_share:
             self.g_step = self._scored_step
@@ -391,6 +395,5 @@ def build(config: Config, spec: TokenSpec, sources: dict[str, dict[str, str]] | 
         more: Any = (config.seed, copy, config.d_lags, config.by_token, config.d_init)
         return kind(spec, Options(*sizes, config.dropout_keep_prob, config.d_l2, *more))
 
-    return SeqGAN(
-        config, spec, discriminators if kind else None, reward_of(config.reward, recorded.get("reward")), **data
-    )
+    reward = reward_of("constant" if config.teacher else config.reward, recorded.get("reward"))  # a teacher needs none
+    return SeqGAN(config, spec, discriminators if kind else None, reward, **data)

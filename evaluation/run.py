@@ -37,11 +37,12 @@ def settings_of(config: Config) -> Settings:
 
 
 class Measures(NamedTuple):
-    """A run's networks as evaluation sees them: the policy, the guided one, the discriminator, where there are any."""
+    """A run's networks as evaluation sees them: the policy and, where there are any, the others."""
 
     policy: MeasuredPolicy
     guided: MeasuredPolicy | None
     discriminator: MeasuredDiscriminator | None
+    teacher: MeasuredPolicy | None = None  # of --g_update distil
 
 
 def measures_of(config: Config, seqgan: Any) -> Measures:
@@ -49,7 +50,10 @@ def measures_of(config: Config, seqgan: Any) -> Measures:
     policy = MeasuredPolicy(seqgan.policy, config.seed, config.jit)
     guided = MeasuredPolicy(seqgan.guidance.guided, config.seed, config.jit) if seqgan.guidance else None
     discriminator = None if seqgan.discriminator is None else MeasuredDiscriminator(seqgan.discriminator, policy)
-    return Measures(policy, guided, discriminator)
+    teacher = guided if seqgan.teacher else None
+    if seqgan.teacher and not seqgan.guidance:
+        teacher = MeasuredPolicy(seqgan.teacher, config.seed, config.jit)
+    return Measures(policy, guided, discriminator, teacher)
 
 
 class Evaluation:
@@ -66,7 +70,7 @@ class Evaluation:
     ):
         """`guidance` has η of the guided policy; `pretrained` is G₀, which `kl_to_pretrained` is from."""
         self.evaluator, self.guidance, self.objective, self.pretrained = evaluator, guidance, objective, pretrained
-        self.policy, self.guided, discriminator = measures
+        self.policy, self.guided, discriminator, self.teacher = measures
         self.discriminator = discriminator if evaluator.settings.d_samples else None
         self._of_real: Figures = {}
         if objective and len(real := spread(evaluator.data.validation(), evaluator.settings.samples)):
@@ -81,7 +85,7 @@ class Evaluation:
         columns += guided_columns(columns) if self.guided else ()
         if self.discriminator and self.evaluator.settings.candidates:
             columns += resampled_columns(own)
-        columns += ("kl_of_teacher",) if self.guidance and self.guidance.copy else ()
+        columns += ("kl_of_teacher",) if self.teacher else ()
         for name in columns:
             parse(name)
         return columns
@@ -106,11 +110,11 @@ class Evaluation:
         if self.guided and self.guidance and of_discriminator:
             figures["guide_eta"] = float(self.guidance.eta.numpy()), math.nan
             of_guided = self._of(self.guided, epoch, due, since_pretrained)
-            if self.guidance.copy:
-                _, nats = self.guided.divergence(self.policy.policy, evaluator.settings.samples, epoch)
-                figures["kl_of_teacher"] = mean_and_error(nats)
             own = guided_columns(of_guided)
             figures |= {f"{name}_guided": pair for name, pair in of_guided.items() if f"{name}_guided" in own}
+        if self.teacher and (of_discriminator or not self.guided):
+            _, nats = self.teacher.divergence(self.policy.policy, evaluator.settings.samples, epoch)
+            figures["kl_of_teacher"] = mean_and_error(nats)
         return figures
 
     def _of(self, policy: MeasuredPolicy, epoch: int, due: Due, since_pretrained: bool) -> Figures:

@@ -1,14 +1,19 @@
-"""Distilling: a generator learns the guided generator, whose distribution of every next token is known.
+"""Distilling: a generator learns a teacher. No reward and no rollouts.
 
-No reward and no rollouts: the teacher T(a | y_<t) ∝ G₀(a | y_<t) · exp(η s(a | y_<t)) is followed in full.
+Of most teachers the distribution of every next token is known, and learnt in full: of the guided generator, T(a | y_<t)
+∝ G₀(a | y_<t) · exp(η s(a | y_<t)), and of the averages of --teacher. Of the best of n candidates the tokens alone are.
 """
 
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
 
+from discriminator import Discriminator
 from generator import Generator, Policy
+from guidance.choosing import keep_one
 from support.config import Config
+from support.objective import Objective
 from support.seeds import Purpose, fold, key, uniforms
 
 
@@ -39,38 +44,74 @@ class Distillation:
         config: Config,
         student: Generator,
         teacher: Policy,
+        discriminator: Discriminator | None = None,
+        objective: Objective | None = None,
+        *,
         batches: Callable[[int], tf.Tensor] | None,
         update: Callable[..., None],
     ):
         """The `student` learns from sequences of the `teacher` and from real ones, --distil_real of a batch.
 
-        `batches` are those of an epoch of maximum likelihood, int32 [n, B, T]. `update` applies an optimizer's
-        gradients to the student.
+        With a `discriminator` or an `objective` the teacher draws --candidates for each sequence. The objective takes
+        the best, the discriminator one with a probability in proportion to D / (1 - D), see `guidance.choosing`. Their
+        tokens are learnt as if they were real ones ("hard labels"). `batches` are those of an epoch of maximum
+        likelihood, int32 [n, B, T]. `update` applies an optimizer's gradients to the student.
         """
         self.config, self.student, self.teacher = config, student, teacher
+        self.discriminator, self.objective = discriminator, objective
         self._batches, self._update = batches, update
         self.real = round(config.distil_real * config.batch_size)  # real sequences of a batch
-        self._compiled = tf.function(self._distilled, jit_compile=config.jit, autograph=False)
+        compiled = functools.partial(tf.function, jit_compile=config.jit, autograph=False)
+        self._candidates, self._distilled = compiled(self._all_candidates), compiled(self._learnt)
+        self._whole = compiled(lambda real, step: self._learnt(real, self._drawn(step), step))
 
     def step(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         """One update; `step` counts them, int32 scalar. Returns what `model.PolicyGradientStep` has.
 
-        In place of rewards it has -KL(T(· | y_<t) ‖ G(· | y_<t)).
+        In place of rewards it has -KL(T(· | y_<t) ‖ G(· | y_<t)) or, with hard labels, log G(y_t | y_<t). Raises
+        UsageError: the objective fails; nothing has changed.
         """
         config, real = self.config, tf.zeros([0, self.config.seq_len], tf.int32)
         if self.real and self._batches:
             passes, place = divmod(int(step), config.mle_batches)
             real = self._batches(config.pretrain_g_epochs + passes)[place][: self.real]
-        return self._compiled(real, step)
+        if not self.objective:
+            return self._whole(real, step)
+        candidates = self._candidates(step)
+        scores = self.objective.score(candidates.numpy().reshape(-1, config.seq_len)).reshape(candidates.shape[:2])
+        best = tf.constant(scores.argmax(axis=0))
+        return self._distilled(real, tf.gather(tf.transpose(candidates, [1, 0, 2]), best, batch_dims=1), step)
 
-    def _distilled(self, real: tf.Tensor, step: tf.Tensor):
+    def _draw(self, seed: tf.Tensor) -> tf.Tensor:
+        """The teacher's sequences that fill the batch, int32 [B - n, T]; `seed` is a key."""
+        return self.teacher.sample(uniforms([self.config.seq_len, self.config.batch_size - self.real], seed))
+
+    def _seed(self, step: tf.Tensor) -> tf.Tensor:
+        return key(self.config.seed, Purpose.G_SAMPLE, step)
+
+    def _all_candidates(self, step: tf.Tensor) -> tf.Tensor:
+        """All candidates of a step, int32 [--candidates, B - n, T]."""
+        return tf.stack([self._draw(fold(self._seed(step), i + 2)) for i in range(self.config.candidates)])
+
+    def _drawn(self, step: tf.Tensor) -> tf.Tensor:
+        """What is learnt beside the real sequences, int32 [B - n, T]."""
+        seed = self._seed(step)
+        if self.discriminator is None:
+            return self._draw(seed)
+        like = (tf.zeros([self.config.batch_size - self.real, self.config.seq_len], tf.int32),)
+        return keep_one(lambda s: (self._draw(s),), self.discriminator.log_odds, self.config.candidates, seed, like)[0]
+
+    def _learnt(self, real: tf.Tensor, drawn: tf.Tensor, step: tf.Tensor):
         config, student = self.config, self.student
-        seed = key(config.seed, Purpose.G_SAMPLE, step)
-        drawn = self.teacher.sample(uniforms([config.seq_len, config.batch_size - self.real], seed))
-        tokens = tf.concat([real, drawn], axis=0)
+        tokens, dropout_seed = tf.concat([real, drawn], axis=0), fold(self._seed(step), 1)
         with tf.GradientTape() as tape:
-            crossed, apart = divergence(student, self.teacher, tokens, fold(seed, 1))
+            if self.discriminator or self.objective:
+                rewards = student.log_probs(tokens, dropout_seed=dropout_seed)
+                crossed = -rewards
+            else:
+                crossed, apart = divergence(student, self.teacher, tokens, dropout_seed)
+                rewards = -apart
             loss = tf.reduce_sum(crossed) / (config.batch_size * config.seq_len)
         self._update(tape.gradient(loss, student.trainable_variables))
         mask = student.mask(tokens)
-        return loss, -tf.reduce_sum(apart) / tf.reduce_sum(mask), -apart, tokens, mask
+        return loss, tf.reduce_sum(rewards) / tf.reduce_sum(mask), rewards, tokens, mask

@@ -353,6 +353,7 @@ def in_vain(before: Config, now: Config) -> set[str]:
 def changeable(log_dir: Path, before: Config, now: Config) -> set[str]:
     """The flags that the run in a --log_dir, which was begun `before`, may be continued with other values of."""
     free, taken = FREE_TO_CHANGE | in_vain(before, now), steps_taken(log_dir)
+    free -= {"candidates"} if before.best_of_candidates else set()
     # More epochs are more of the same, unless a rate falls over them or a checkpoint has a place for each.
     longer = now.total_epochs >= before.total_epochs and now.g_update != "fold"
     of_d = "d" in now.cosine_decay and now.d_steps > 0 and taken > before.pretrain_g_epochs

@@ -87,12 +87,19 @@ BASELINE = Need(
 PART = Need("with --objective and without --objective_weight below 1", lambda c: c.objective_share < 1)
 ENDLESS = Need("with --train_size {0.train_size}", lambda c: not c.train_size)
 LEARNING = on("g_update", "sampled", "expected", "distil")
+DISTIL = on("g_update", "distil")
 AIMED = Need("without --objective", lambda c: c.objective)
 D_MEASURED = above_0("d_eval_samples")
-FOR_D = (PART, on("reward", *(name for name, entry in REWARDS.items() if entry.discriminator)))
+UNTAUGHT = Need("with --teacher", lambda c: not c.teacher)
+FOR_D = (UNTAUGHT, PART, on("reward", *(name for name, entry in REWARDS.items() if entry.discriminator)))
 USED = Need("with --total_epochs and --pretrain_d_epochs 0", lambda c: c.total_epochs or c.pretrain_d_epochs)
 OF_D = (*FOR_D, USED)  # what the flags of the discriminator need, but for its filters, which must fit --seq_len
 TRAINED = (*OF_D, Need("with --pretrain_d_epochs and --d_steps 0", lambda c: c.updates.d))  # and of its training
+
+
+def or_chosen(need: Need) -> Need:
+    """A need of what measures one of --candidates; --g_update distil may choose one without."""
+    return Need(need.words, lambda c: c.best_of_candidates or need.met(c))
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,11 @@ class Config:
         1024, "held-out and as many generated sequences that measure the discriminator; 0: none", MEASURED, *OF_D, low=0
     )
     candidates: int = flag(
-        16, "n: measure keeping one of n samples by D; 0: do not", MEASURED, *OF_D, D_MEASURED, low=0, high=1024
+        16,
+        "n: measure, or distil, keeping one of n samples by D; 0: do not",
+        *map(or_chosen, (MEASURED, *OF_D, D_MEASURED)),
+        low=0,
+        high=1024,
     )
     sample_every: int = flag(100, "music and text: epochs of a phase between samples to hear or read", FILES, low=1)
     log_generation: bool = flag(
@@ -205,14 +216,22 @@ class Config:
         0.0, "β of a KL penalty to the pretrained G0: the reward less β (log G(Y) - log G0(Y))", ADVERSARIAL, low=0
     )
     objective: str = flag(
-        "", "FILE.py:FUNCTION that scores lists of text, pitches or token ids", on("g_update", "sampled"), SCORED
+        "",
+        "FILE.py:FUNCTION that scores lists of text, pitches or token ids",
+        on("g_update", "sampled", "distil"),
+        SCORED,
     )
     objective_weight: float = flag(
         1.0, "λ: the reward is (1 - λ) times --reward plus λ times --objective", AIMED, USED, low=0, high=1
     )
     g_update: str = flag("sampled", f"g-step; {explained(G_UPDATES)}", ADVERSARIAL, choices=G_UPDATES)
     distil_real: float = flag(
-        0.5, "share of real sequences in a batch; the teacher draws the others", on("g_update", "distil"), low=0, high=1
+        0.5, "share of real sequences in a batch; the teacher draws the others", DISTIL, low=0, high=1
+    )
+    teacher: tuple[str, ...] = flag(
+        (),
+        "--log_dir of runs to learn from: of several their average, each guided by its discriminator if it is additive",
+        DISTIL,
     )
     rollout_num: int = flag(
         16, "N, rollouts per prefix; 0: the sample itself is scored; bleu: 1 unless given", *GRADIENT, ROLLOUTS, low=0
@@ -291,7 +310,18 @@ class Config:
     @property
     def trains_discriminator(self) -> bool:
         """Whether the reward needs one."""
-        return self.reward_entry.discriminator and self.objective_share < 1
+        return self.reward_entry.discriminator and self.objective_share < 1 and not self.teacher
+
+    @property
+    def best_of_candidates(self) -> bool:
+        """Whether --g_update distil learns one of --candidates, chosen by the objective or a D that is not additive."""
+        by_token = self.trains_discriminator and discriminator_entry(self.discriminator).additive
+        return self.g_update == "distil" and not self.teacher and not by_token
+
+    @property
+    def keeps_pretrained(self) -> bool:
+        """Whether the pretrained generator is kept: for an objective's divergence, or to draw candidates."""
+        return bool(self.objective or self.best_of_candidates)
 
     @property
     def rollouts_drawn(self) -> int:
@@ -410,6 +440,8 @@ def check_effect(config: Config, given: Iterable[str]) -> None:
 def check_update(config: Config) -> None:
     """Checks a --g_update that needs an additive discriminator. Raises UsageError: another flag contradicts it."""
     update = f"--g_update {config.g_update}"
+    if config.g_update == "distil":
+        return check_distilling(config)
     if not (config.trains_discriminator and discriminator_entry(config.discriminator).additive):
         additive = " or ".join(name for name, entry in DISCRIMINATORS.items() if entry.additive)
         raise UsageError(f"{update} needs --discriminator {additive}, and a reward that is its own")
@@ -417,12 +449,25 @@ def check_update(config: Config) -> None:
         raise UsageError(f"{update} needs --reward log_odds, whose part for each next token is known")
     if config.g_update == "fold" and not (config.pretrain_d_epochs and (config.d_steps or config.total_epochs == 1)):
         raise UsageError(f"{update} trains a discriminator a round: --pretrain_d_epochs and --d_steps are 1 or more")
-    if config.g_update == "distil" and not config.pretrain_d_epochs:
-        raise UsageError(f"{update} learns from what a discriminator guides: --pretrain_d_epochs is 1 or more")
-    if config.g_update == "distil" and config.kl_weight:
-        raise UsageError(f"{update} has no reward: --kl_weight is 0")
     if config.g_update == "fold" and (config.g_steps > 1 or config.mle_steps or config.kl_weight):
         raise UsageError(f"{update} changes no weight of the generator: --g_steps is 1, --mle_steps and --kl_weight 0")
+
+
+def check_distilling(config: Config) -> None:
+    """Checks --g_update distil. Raises UsageError: another flag contradicts it."""
+    update = "--g_update distil"
+    if not (config.teacher or config.objective or config.trains_discriminator):
+        raise UsageError(f"{update} needs a teacher: --teacher, --objective, or a --reward with a discriminator")
+    if config.objective and not config.teacher and config.objective_share < 1:
+        raise UsageError(f"{update} learns from the objective alone: --objective_weight is 1")
+    if config.trains_discriminator and not config.pretrain_d_epochs:
+        raise UsageError(f"{update} learns from what a discriminator says: --pretrain_d_epochs is 1 or more")
+    if config.kl_weight:
+        raise UsageError(f"{update} has no reward: --kl_weight is 0")
+    if config.best_of_candidates and config.candidates < 2:
+        raise UsageError(f"{update} keeps one of --candidates: they are 2 or more")
+    if not all(config.teacher) or os.path.realpath(config.log_dir) in map(os.path.realpath, config.teacher):
+        raise UsageError("--teacher: a name is empty, or that of --log_dir")
 
 
 def check_discriminator(config: Config) -> None:

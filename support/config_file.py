@@ -22,7 +22,7 @@ FREE_TO_CHANGE = {
     *("preset", "is_train", "overwrite", "log_dir", "eval_log_dir", "log_generation", "songs_dir"),
     *("eval_every", "eval_samples", "d_eval_samples", "candidates", "sample_every", "checkpoint_every", "pretrained"),
 }
-READ_FROM = {"data_dir", "oracle_params", "objective"}  # may be elsewhere: what they hold is on record
+READ_FROM = {"data_dir", "oracle_params", "objective", "teacher"}  # may be elsewhere: what they hold is on record
 OWN_CODE = {"dataset", "reward", "discriminator"}  # may name files of code, which is on record, too
 
 # What the generator's pretraining does not depend on: runs that differ in nothing else can share it.
@@ -30,7 +30,7 @@ AFTER_PRETRAINING = {
     *("pretrain_d_epochs", "total_epochs", "g_steps", "d_steps", "d_epochs", "g_lr", "mle_steps", "cosine_decay"),
     *("reward", "kl_weight", "rollout_num", "rollout_lag", "baseline", "objective", "objective_weight", "g_update"),
     *("discriminator", "guide_eta", "d_hidden_dim", "d_draws", "d_emb_dim", "d_filter_sizes", "d_num_filters"),
-    *("dropout_keep_prob", "d_l2", "d_lr", "d_batch_size", "d_loss", "d_lags", "d_init", "distil_real"),
+    *("dropout_keep_prob", "d_l2", "d_lr", "d_batch_size", "d_loss", "d_lags", "d_init", "distil_real", "teacher"),
 }
 # Nor do the curves that it leaves depend on what may change, but for what they are measured on. --eval_every says where
 # they have points, each of which is the same whatever it is.

@@ -168,7 +168,11 @@ def make_parser(kind: type[Parser] = Parser, preset: str = "default") -> Parser:
             group.add_argument(name, nargs="?", const=True, type=truth, metavar="True|False", help=text)
             group.add_argument(f"--no-{field.name}", dest=field.name, action="store_false", help=argparse.SUPPRESS)
             continue
-        read, words, item = str, None, field.type if field.type in (str, int, float) else int
+        read, words, item = (
+            str,
+            None,
+            str if field.type == tuple[str, ...] else field.type if field.type in (str, float) else int,
+        )
         if meta["choices"]:
             words = "|".join([*meta["choices"], *([meta["own"]] if meta["own"] else [])])
             read = word(meta["choices"], meta["own"])

@@ -1,13 +1,17 @@
 """Distilling: the gradient by enumeration, padding, and what a g-step and a round do."""
 
+from shlex import split
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import BIGRAM, all_sequences, fitting, probabilities, random_generator, train
+from conftest import BIGRAM, TINY, all_sequences, fitting, probabilities, random_generator, refusal, train
 from fault_injection import timeless_rows
 from test_model import flat
 from test_token_loss import ENDS, made
 
+from generator import Averaged
 from guidance.additive import BigramDiscriminator
 from guidance.distilling import Distillation, divergence
 from guidance.guided import GuidedPolicy
@@ -46,25 +50,80 @@ def test_a_student_that_is_its_teacher_has_no_gradient(end_token):
         np.testing.assert_allclose(gradient, np.zeros(gradient.shape), atol=1e-5)
 
 
-def test_real_sequences_are_those_of_the_passes_after_pretraining(eagerly):
-    words = [
-        *BIGRAM[:-2],
-        "--g_update",
-        "distil",
-        "--batch_size",
-        "4",
-        "--train_size",
-        "12",
-        "--pretrain_g_epochs",
-        "2",
-    ]
-    config, student = parse(fitting(words)), random_generator()
+def distillation(more: str, **chosen_by) -> tuple[Distillation, list]:
+    """One of sequences of three of four tokens, and the gradients that it has applied."""
+    student, applied = random_generator(), []
     batches = tf.random.stateless_uniform([9, 3, 4, 3], [1, 2], 0, 4, tf.int32)  # by pass and place
-    distil = Distillation(config, student, student, lambda epoch: batches[epoch], lambda gradients: None)
+    given = {"batches": lambda epoch: batches[epoch % 9], "update": applied.append} | chosen_by
+    config = parse(fitting([*BIGRAM[:-2], *split("--g_update distil --batch_size 4 --train_size 12"), *more.split()]))
+    return Distillation(config, student, random_generator(seed=5), **given), applied
+
+
+def test_real_sequences_are_those_of_the_passes_after_pretraining(eagerly):
+    distil, _ = distillation("--pretrain_g_epochs 2")
     for step in range(7):
-        tokens = distil.step(tf.constant(step))[3]
-        np.testing.assert_array_equal(tokens[:2], batches[2 + step // 3, step % 3, :2])
-        assert tokens.shape == [4, 3] and not np.array_equal(tokens[2:], batches[2 + step // 3, step % 3, 2:])
+        tokens, real = distil.step(tf.constant(step))[3], distil._batches(2 + step // 3)[step % 3]
+        np.testing.assert_array_equal(tokens[:2], real[:2])
+        assert tokens.shape == [4, 3] and not np.array_equal(tokens[2:], real[2:])
+
+
+@pytest.mark.parametrize("by", ["objective", "discriminator"])
+def test_the_best_candidates_are_learnt_as_if_they_were_real(eagerly, by):
+    """Of a discriminator with great log-odds for great tokens the best candidate is all but certain."""
+    values = SimpleNamespace(
+        score=lambda rows: rows @ np.array([16.0, 4.0, 1.0]),
+        log_odds=lambda rows: tf.linalg.matvec(tf.cast(rows, tf.float32), [1600.0, 400.0, 100.0]),
+    )
+    distil, applied = distillation("--distil_real 0.25", **{by: values})
+    firsts = []
+    for step in range(20):
+        loss, _, rewards, tokens, _ = distil.step(tf.constant(step))
+        firsts += list(tokens[1:, 0].numpy())
+        with tf.GradientTape() as tape:
+            nll = -tf.reduce_sum(distil.student.log_probs(tokens)) / 12
+        np.testing.assert_allclose(flat(applied[-1]), flat(tape.gradient(nll, distil.student.trainable_variables)))
+        assert float(loss) == pytest.approx(float(nll)) == pytest.approx(-float(tf.reduce_mean(rewards)))
+    drawn = probabilities(distil.teacher) @ (all_sequences(4, 3)[:, 0] == 3)
+    assert np.mean(np.equal(firsts, 3)) == pytest.approx(1 - (1 - drawn) ** 16, abs=0.1) and drawn < 0.5
+
+
+def logs(folder) -> list[str]:
+    return split(f"--log_dir {folder}/train --eval_log_dir {folder}/eval")
+
+
+def test_a_student_of_another_size_learns_from_other_runs(tmp_path, eagerly, capsys):
+    """From one, which its discriminator guides, from one without a discriminator, and from their average."""
+    guided = [*BIGRAM, *split("--pretrain_d_epochs 9 --d_lr 0.3 --guide_eta 1 --total_epochs 0")]
+    plain = [*TINY, "--seed", "2", "--total_epochs", "0"]
+    for name, words in ("guided", guided), ("plain", plain):
+        assert train([*words, *logs(tmp_path / name)]) == 0
+    runs = [restore(tmp_path / name / "train") for name in ("guided", "plain")]
+    own = [probabilities(run.policy(guide=run.guided())) for run in runs]
+    assert np.abs(own[0] - probabilities(runs[0].seqgan.generator)).max() > 0.01
+    student = "--pretrain_g_epochs 0 --g_update distil --distil_real 0 --g_hidden_dim 9 --g_lr 0.05 --total_epochs 60"
+    words = [*TINY, *student.split(), *split("--eval_every 60 --batch_size 16 --teacher")]
+    for i, wanted in enumerate(own):
+        assert train([*words, str(runs[i].logdir), *logs(tmp_path / str(i))]) == 0
+        learnt = probabilities(restore(tmp_path / str(i) / "train").seqgan.generator)
+        first, last = (float(row["kl_of_teacher"]) for row in timeless_rows(tmp_path / str(i) / "eval"))
+        kl = float(tf.reduce_sum(wanted * tf.math.log(wanted / learnt)))
+        assert last == pytest.approx(kl, abs=0.02) and last < 0.3 * first
+    again = [*words, str(runs[1].logdir), *logs(tmp_path / "0")]
+    assert "learns from another run" in refusal(capsys, train, again, alone=False)
+    for other, why in (("nowhere", "no run"), (runs[0].logdir.parent, "no run")):
+        assert why in refusal(capsys, train, [*words, str(other), *logs(tmp_path / "c")], alone=False)
+    assert "other --oracle_seed" in refusal(
+        capsys, train, [*words, str(runs[0].logdir), "--oracle_seed", "3", *logs(tmp_path / "c")], alone=False
+    )
+
+
+def test_several_teachers_are_averaged(eagerly):
+    policies = [random_generator(seed=seed) for seed in (1, 2)]
+    tokens = tf.constant(all_sequences(4, 3))
+    crossed, _ = divergence(policies[0], Averaged(policies), tokens)
+    whole = [tf.nn.softmax(each.logits(each.states(tokens).hidden)) for each in policies]
+    expected = -tf.reduce_sum((whole[0] + whole[1]) / 2 * tf.math.log(whole[0]), axis=2)
+    np.testing.assert_allclose(crossed, tf.transpose(expected), rtol=1e-5)
 
 
 @pytest.mark.parametrize("d_steps", [0, 1])

@@ -58,7 +58,7 @@ def as_version_1(folder: Path) -> None:
         content = json.loads(path.read_text())
         own, tokens = content["flags"], content["tokens"]
         decays = own.pop("cosine_decay")
-        new = "token_length transpose best_pretraining d_loss d_lags d_init distil_real g_echo"
+        new = "token_length transpose best_pretraining d_loss d_lags d_init distil_real g_echo teacher"
         for name in shlex.split(new):
             del own[name]
         del tokens["seq_len"]

@@ -7,12 +7,12 @@ import tensorflow as tf
 
 from data.real import Dataset, read_data
 from discriminator import Discriminator
-from generator import Policy, TokenSpec
+from generator import Averaged, Policy, TokenSpec
 from model import SeqGAN, build
 from runs.checkpoints import Checkpoints
 from runs.directories import CHECKPOINTS, lost_weights
 from runs.schedule import Schedule
-from support.config import Config
+from support.config import FIELDS, Config
 from support.config_file import CONFIG, PUBLISHED, from_flags, read_config
 from support.errors import NoGain, UsageError
 from support.objective import Objective
@@ -102,6 +102,43 @@ def drawn_from(seqgan: SeqGAN) -> tf.train.Checkpoint:
     state = {"discriminator": seqgan.discriminator, **guidance}
     state |= {"averaged": average} if average else {"generator": seqgan.generator}
     return tf.train.Checkpoint(**{name: part for name, part in state.items() if part is not None})
+
+
+def teacher_of(
+    config: Config, spec: TokenSpec, digests: dict[str, str], recorded: dict[str, Any]
+) -> tuple[Policy | None, dict[str, Any]]:
+    """The policy that --teacher names, None where it names none; and what config.json has on record of it.
+
+    Of several runs it is the average. Each is guided by its discriminator if that is additive and trained. The run
+    that learns from it has the flags `config`, tokens `spec`, data with the checksums `digests`, and maybe a
+    config.json, `recorded`. Raises UsageError: a directory holds no run, one of other tokens, data or sizes, or another
+    than is on record. Raises OSError: it can't be read.
+    """
+    if not config.teacher:
+        return None, {}
+    policies: list[Policy] = []
+    record: list[dict[str, Any]] = []
+    for logdir in config.teacher:
+        try:
+            found = restore(Path(logdir))
+        except UsageError as error:
+            raise UsageError(f"--teacher {error}") from None
+        names = [
+            name for name in FIELDS if name == "dataset" or (name.startswith("oracle") and config.dataset == "LSTM")
+        ]
+        differing = [f"--{name}" for name in names if getattr(found.config, name) != getattr(config, name)]
+        policy = found.policy(guide=found.guided())
+        own = TokenSpec(policy.vocab_size, policy.seq_len, policy.start_token, policy.end_token)
+        differing += ["tokens"] * (own != spec) + ["data"] * (found.content["data"] != digests)
+        if differing:
+            raise UsageError(f"--teacher {logdir}: that run has other {differing[0]}")
+        policies.append(policy)
+        record.append({"run": found.content["run"], "steps": found.taken})
+    if recorded.get("teacher", record) != record:
+        raise UsageError("--teacher: the run in --log_dir learns from another run, or another checkpoint of it")
+    if len({tuple(part.shape[1] for part in each.first_state(1)) for each in policies}) > 1:
+        raise UsageError("--teacher: the average needs runs of one size")
+    return Averaged(policies) if len(policies) > 1 else policies[0], {"teacher": record}
 
 
 def restore(logdir: Path, which: str | int = "newest") -> Restored:
