@@ -147,6 +147,21 @@ class AdditiveDiscriminator(Discriminator):
         right = tf.cast(of_real > 0, tf.float32) + tf.cast(of_fake < 0, tf.float32)
         return loss + self.l2 / 2 * squares, tf.reduce_sum(right * mask) / labels
 
+    def expected_loss(
+        self, policy: Policy, tokens: tf.Tensor, seed: tf.Tensor, dropout_seed: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The expectation of `token_loss` over what is drawn: all V tokens are fakes, each weighed by G(· | y_<t).
+
+        The optimum is the same, and so are arguments and results; nothing is drawn, and no penalty is added.
+        """
+        fakes = tf.stop_gradient(tf.nn.softmax(policy.logits(policy.states(tokens).hidden)))  # [T, B, V]
+        scores, mask = self.next_scores(self.contexts(tokens, dropout_seed).hidden), tf.transpose(self.mask(tokens))
+        own = tf.gather(scores, tf.where(mask > 0, tf.transpose(tokens), 0), batch_dims=2)
+        losses = tf.nn.softplus(-own) + tf.reduce_sum(fakes * tf.nn.softplus(scores), axis=-1)
+        right = tf.cast(own > 0, tf.float32) + tf.reduce_sum(tf.where(scores < 0, fakes, 0.0), axis=-1)
+        labels = 2 * tf.reduce_sum(mask)
+        return tf.reduce_sum(losses * mask) / labels, tf.reduce_sum(right * mask) / labels
+
     def likelihood_loss(
         self, policy: Policy, tokens: tf.Tensor, seed: tf.Tensor, dropout_seed: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor]:

@@ -252,10 +252,10 @@ class Config:
     guide_eta: float = flag(0.0, "η of guidance; 0: that of 0 to 64 with the least NLL_valid", *OF_D, low=0, high=100)
     d_loss: str = flag(
         "sequence",
-        "additive: tell whole sequences from generated ones, each real token from one drawn in its place, or "
-        "(a control) maximum likelihood of the guided generator",
+        "additive: tell whole sequences from generated ones, each real token from one drawn in its place, or from "
+        "all in expectation; or (a control) maximum likelihood of the guided generator",
         *TRAINED,
-        choices=("sequence", "token", "likelihood"),
+        choices=("sequence", "token", "expected", "likelihood"),
     )
     d_lags: tuple[int, ...] = flag((1,), "bigram, echo: how many places back compared tokens stand", *OF_D, low=1)
     d_init: str = flag("authors", "initial weights of the CNN", *OF_D, choices=("authors", "keras"))

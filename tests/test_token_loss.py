@@ -71,7 +71,8 @@ def test_the_optimum_is_the_log_ratio_and_the_only_one(end_token):
 
 @KINDS
 @ENDS
-def test_the_loss_tells_each_real_token_from_one_drawn_in_its_place(kind, end_token):
+@pytest.mark.parametrize("drawn_alone", [True, False], ids=["token", "expected"])
+def test_the_loss_tells_each_real_token_from_one_drawn_in_its_place_or_from_all(kind, end_token, drawn_alone):
     generator, discriminator = random_generator(end_token=end_token), made(kind, end_token=end_token)
     tokens = tf.constant(all_sequences(4, 3, end_token))
     seed = key(1, Purpose.D_FAKE)
@@ -81,10 +82,15 @@ def test_the_loss_tells_each_real_token_from_one_drawn_in_its_place(kind, end_to
     drawn = tokens.numpy() < 4
     both = (tokens.numpy(), fake)
     real, fakes = (np.take_along_axis(scores, np.minimum(each, 3)[..., None], axis=2)[..., 0] for each in both)
-    expected = ((np.logaddexp(0, -real) + np.logaddexp(0, fakes)) * drawn).sum() / (2 * drawn.sum())
-    loss, accuracy = discriminator.token_loss(generator, tokens, seed, None)
+    told, seen = np.logaddexp(0, fakes), fakes < 0
+    if not drawn_alone:
+        g = np.exp(after_prefixes(generator)[1])
+        told, seen = (g * np.logaddexp(0, scores)).sum(axis=2), (g * (scores < 0)).sum(axis=2)
+    expected = ((np.logaddexp(0, -real) + told) * drawn).sum() / (2 * drawn.sum())
+    of_tokens = discriminator.token_loss if drawn_alone else discriminator.expected_loss
+    loss, accuracy = of_tokens(generator, tokens, seed, None)
     assert float(loss) == pytest.approx(expected, rel=1e-5)
-    assert float(accuracy) == pytest.approx((((real > 0) * 1 + (fakes < 0)) * drawn).sum() / (2 * drawn.sum()))
+    assert float(accuracy) == pytest.approx((((real > 0) * 1 + seen) * drawn).sum() / (2 * drawn.sum()), rel=1e-5)
 
 
 def test_fakes_are_drawn_from_the_policy_after_each_prefix():
