@@ -93,6 +93,7 @@ D_MEASURED = above_0("d_eval_samples")
 UNTAUGHT = Need("with --teacher", lambda c: not c.teacher)
 FOR_D = (UNTAUGHT, PART, on("reward", *(name for name, entry in REWARDS.items() if entry.discriminator)))
 USED = Need("with --total_epochs and --pretrain_d_epochs 0", lambda c: c.total_epochs or c.pretrain_d_epochs)
+PENALISED = Need("with --d_loss {0.d_loss}", lambda c: not c.by_token or c.d_loss == "token")
 OF_D = (*FOR_D, USED)  # what the flags of the discriminator need, but for its filters, which must fit --seq_len
 TRAINED = (*OF_D, Need("with --pretrain_d_epochs and --d_steps 0", lambda c: c.updates.d))  # and of its training
 
@@ -264,7 +265,9 @@ class Config:
     d_filter_sizes: tuple[int, ...] = flag((3, 5, 5, 5), "widths of the convolutions, tokens", *FOR_D, low=1)
     d_num_filters: tuple[int, ...] = flag((50, 80, 80, 100), "filters of each convolution", *FOR_D, low=1)
     dropout_keep_prob: float = flag(0.75, "share kept by the discriminator's dropout", *TRAINED, low=1e-12, high=1)
-    d_l2: float = flag(0.2, "L2 penalty on the discriminator's output layer, or additive scores", *TRAINED, low=0)
+    d_l2: float = flag(
+        0.2, "L2 penalty on the discriminator's output layer, or additive scores", *TRAINED, PENALISED, low=0
+    )
     d_lr: float = flag(1e-4, "Adam's learning rate of the discriminator", *TRAINED, low=0)
     d_batch_size: int = flag(64, "sequences per discriminator minibatch, half of them real (even)", *TRAINED, low=2)
 

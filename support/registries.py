@@ -51,7 +51,7 @@ class RewardEntry(Entry):
 
 
 ADDITIVE_DEFAULTS = {  # three passes over 262,144 real sequences
-    "d_loss": "token",
+    "d_loss": "expected",
     "pretrain_d_epochs": 1,
     "d_draws": 262_144,
     "d_epochs": 3,
@@ -121,7 +121,7 @@ G_UPDATES = {
     "sampled": Entry("model:SeqGAN.sampled_step", "the paper's policy gradient"),
     "expected": Entry("model:SeqGAN.sampled_step", "its sum over all next tokens"),
     "fold": Entry("model:SeqGAN.fold", "the guided generator becomes the generator"),
-    "distil": Entry("guidance.distilling:Distillation", "the generator learns the guided one"),
+    "distil": Entry("guidance.distilling:Distillation", "the generator learns a teacher, such as the guided one"),
 }
 
 
