@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Gets the Nottingham folk tunes, trains on them and leaves songs, sample*.mid, in --log_dir and in data/Nottingham, where
-# they are written anew every 100 epochs. At the end 20 tunes, chosen and ranked by the discriminator, are in tunes/ in
-# --log_dir: MIDI, ABC, and a page to see and hear them, tunes.html. Flags given to this script go on to main.py and win
-# over the preset. Run it again after an interruption: it goes on from the last checkpoint.
+# they are written anew every 100 epochs. At the end 20 tunes are in tunes/ in --log_dir: MIDI, ABC, and a page to see and
+# hear them, tunes.html. Flags given to this script go on to main.py and win over the preset. Run it again after an
+# interruption: it goes on from the last checkpoint.
 #
 #   PYTHON          the interpreter (default: python)
 #   NOTTINGHAM_ZIP  a zip of tunes to use instead of a download

@@ -1,4 +1,4 @@
-"""Additive discriminators without the offset q(y_<t), a control of experiments/guided_real.toml and form.toml."""
+"""Additive discriminators without the offset q(y_<t), a control of experiments/losses.toml and form.toml."""
 
 from dataclasses import replace
 

@@ -77,8 +77,8 @@ PAPER_MUSIC = {
     "eval_every": 100,
     "sample_every": 500,
 }
-# Sixteen bars of folk tunes, in eighths with onsets: the generator of the paper's setting, and echo, which guides it to
-# tunes that repeat their bars.
+# Sixteen bars of folk tunes, in eighths with onsets: the generator of the paper's setting that also hears what a tune
+# repeats, by maximum likelihood.
 MUSIC = PAPER_MUSIC | {
     "log_dir": "logs/train/nottingham",
     "eval_log_dir": "logs/eval/nottingham",
@@ -87,12 +87,7 @@ MUSIC = PAPER_MUSIC | {
     "seq_len": 128,
     "window_stride": 64,
     "batch_size": 32,
-    **DISCRIMINATORS["echo"].defaults,
-    "discriminator": "echo",
-    "d_draws": 19_200,
-    "d_epochs": 1,
-    "d_batch_size": 64,
-    "dropout_keep_prob": 0.7,
+    "g_echo": True,
     "total_epochs": 0,
     "eval_every": 500,
     "sample_every": 100,

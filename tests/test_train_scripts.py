@@ -91,7 +91,8 @@ POOLED = ["--discriminator", "pooled", "--pretrain_d_epochs", "5"]
 
 @cases(
     "environment, flags, status, programs, line",
-    ({}, [], 0, ["main", "sample guided"], ""),
+    ({}, [], 0, ["main", "sample"], ""),
+    ({}, ["--discriminator", "echo"], 0, ["main", "sample guided"], ""),
     ({}, POOLED, 0, ["main", "sample chosen"], ""),
     ({"CHOSEN": "3"}, POOLED, 0, ["main", "sample chosen", "sample"], "a b/tunes: plain samples, as the"),
     *(({"CHOSEN": "2"}, POOLED, 2, ["main", "sample chosen"], ""), ({"TRAINED": "2"}, [], 2, ["main"], "")),

@@ -1,7 +1,7 @@
 """Trains, then leaves samples: `python -m tools.train_and_choose COUNT NAME [--FLAG VALUE ...]`, for train_*.sh.
 
 The flags are those of main.py. Once training has ended, and not by a signal, NAME in --log_dir gets COUNT samples. An
-additive discriminator guides the generator where no adversarial phase follows. Else the discriminator chooses each
+additive discriminator guides the generator where no adversarial phase follows. Any other that was trained chooses each
 among 16 candidates, and ranks them. Where it can't, as it has no gain, they are plain samples, and a line says so.
 Songs are in data/Nottingham as well, and the samples of tunes are ABC, too.
 
@@ -36,8 +36,9 @@ def main(count: str, name: str, *flags: str) -> int:
         return status
     output = f"{Path(config.log_dir, name)}"
     sample = ["tools/sample.py", config.log_dir, "-n", count, "-o", output, *(["--abc"] if music else [])]
-    guides = config.trains_discriminator and discriminator_entry(config.discriminator).additive
-    how = ["--guide"] if guides and not config.total_epochs else ["--candidates", "16", "--rank"]
+    trained = config.trains_discriminator and config.updates.d > 0
+    guides = trained and discriminator_entry(config.discriminator).additive and not config.total_epochs
+    how = ["--guide"] if guides else ["--candidates", "16", "--rank"] if trained else []
     status = run(*sample, *how)
     if status == NoGain.status:
         print(f"{output}: plain samples, as the discriminator can't choose", file=sys.stderr)
