@@ -11,7 +11,6 @@ from fault_injection import timeless_rows
 from test_model import flat
 from test_token_loss import ENDS, made
 
-from generator import Averaged
 from guidance.additive import BigramDiscriminator
 from guidance.distilling import Distillation, divergence
 from guidance.guided import GuidedPolicy
@@ -108,41 +107,20 @@ def test_a_student_of_another_size_learns_from_other_runs(tmp_path, eagerly, cap
         first, last = (float(row["kl_of_teacher"]) for row in timeless_rows(tmp_path / str(i) / "eval"))
         kl = float(tf.reduce_sum(wanted * tf.math.log(wanted / learnt)))
         assert last == pytest.approx(kl, abs=0.02) and last < 0.3 * first
-    again = [*words, str(runs[1].logdir), *logs(tmp_path / "0")]
-    assert "learns from another run" in refusal(capsys, train, again, alone=False)
-    for other, why in (("nowhere", "no run"), (runs[0].logdir.parent, "no run")):
-        assert why in refusal(capsys, train, [*words, str(other), *logs(tmp_path / "c")], alone=False)
-    assert "other --oracle_seed" in refusal(
-        capsys, train, [*words, str(runs[0].logdir), "--oracle_seed", "3", *logs(tmp_path / "c")], alone=False
+    own = [str(run.logdir) for run in runs]
+    cases = [("0", own[1:], "learns from another run"), ("c", ["nowhere"], "no run"), ("c", own, "runs of one size")]
+    for name, teachers, why in [*cases, ("c", [own[0], "--oracle_seed", "3"], "other --oracle_seed")]:
+        assert why in refusal(capsys, train, [*words, *teachers, *logs(tmp_path / name)], alone=False)
+
+
+def test_the_generator_learns_the_guided_one_which_a_new_discriminator_makes_anew(tmp_path, eagerly):
+    """After d-steps the teacher takes the student in; without them it stays, as the student above shows."""
+    words = "--g_update distil --total_epochs 3 --d_steps 1 --g_lr 0.05 --d_lr 0.3 --pretrain_d_epochs 20 --guide_eta 1"
+    more = (
+        f"--eval_every 30 --distil_real 0.25 --batch_size 16 --log_dir {tmp_path}/train --eval_log_dir {tmp_path}/eval"
     )
-
-
-def test_several_teachers_are_averaged(eagerly):
-    policies = [random_generator(seed=seed) for seed in (1, 2)]
-    tokens = tf.constant(all_sequences(4, 3))
-    crossed, _ = divergence(policies[0], Averaged(policies), tokens)
-    whole = [tf.nn.softmax(each.logits(each.states(tokens).hidden)) for each in policies]
-    expected = -tf.reduce_sum((whole[0] + whole[1]) / 2 * tf.math.log(whole[0]), axis=2)
-    np.testing.assert_allclose(crossed, tf.transpose(expected), rtol=1e-5)
-
-
-@pytest.mark.parametrize("d_steps", [0, 1])
-def test_the_generator_learns_the_guided_one_which_a_new_discriminator_makes_anew(tmp_path, eagerly, d_steps):
-    """Without d-steps the teacher stays, and the divergence from it falls; with them it takes the student in."""
-    epochs = 3 if d_steps else 30
-    words = (
-        f"--g_update distil --total_epochs {epochs} --d_steps {d_steps} --g_lr 0.05 --d_lr 0.3 --pretrain_d_epochs 20"
-    )
-    more = "--eval_every 30 --guide_eta 1 --distil_real 0.25 --batch_size 16"
-    more += f" --log_dir {tmp_path}/train --eval_log_dir {tmp_path}/eval"
     assert train([*BIGRAM, *words.split(), *more.split()]) == 0
-    divergences = [float(row["kl_of_teacher"]) for row in timeless_rows(tmp_path / "eval") if row["kl_of_teacher"]]
     seqgan, before = (restore(tmp_path / "train", *which).seqgan for which in ((), ("pretrained",)))
     teacher, student = probabilities(seqgan.guidance.copy), probabilities(seqgan.generator)
-    if d_steps:
-        np.testing.assert_array_equal(teacher, student)
-    else:
-        np.testing.assert_array_equal(teacher, probabilities(before.generator))
-        assert divergences[-1] < 0.3 * divergences[0]
-        kl = [float((t := probabilities(seqgan.guidance.guided)) @ np.log(t / g)) for g in (teacher, student)]
-        assert divergences[-1] == pytest.approx(kl[1], rel=0.3) and kl[1] < 0.3 * kl[0]
+    np.testing.assert_array_equal(teacher, student)
+    assert np.abs(student - probabilities(before.generator)).max() > 0.001

@@ -1,7 +1,6 @@
 """The registry of metrics knows every figure that the program writes."""
 
 import pytest
-from conftest import cases
 
 from evaluation.discriminator import D_FIGURES
 from evaluation.metrics import FORMS, METRICS, axis_title, column, guided_columns, parse, resampled_columns, title
@@ -34,16 +33,6 @@ def test_names_titles_and_meanings_are_clear_and_different():
 def test_a_column_is_read_as_it_is_written(form):
     for name, metric in METRICS.items():
         assert parse(column(name, form)) == (metric, form)
-
-
-@cases(
-    "found, name, words",
-    *(("nll_test", "nll_test", "NLL_test"), ("nll_test_guided", "nll_test", "NLL_test, guided")),
-    *(("d_gain_resampled", "d_gain", "D's gain, resampled"), ("real_bleu2", "bleu2", "BLEU-2 (real)")),
-    *(("before_nll", "nll", "NLL_oracle, before"), ("oracle_entropy", "oracle_entropy", "entropy of the oracle")),
-)
-def test_prefixes_and_suffixes(found, name, words):
-    assert parse(found)[0].name == name and title(found) == words
 
 
 @pytest.mark.parametrize("unknown", ["nll_tset", "", "real_", "_guided", "guided", "real_nll_guided", "nll_test_se"])

@@ -562,11 +562,6 @@ def test_files_that_are_wrong_or_made_to_exhaust_the_reader_are_skipped(tmp_path
     assert tunes.skipped == [(f"{i:02d}.mid", reason) for i, (_, reason) in enumerate(BAD)]
 
 
-def test_an_hour_in_frames_of_10_ms_is_read(tmp_path, bounded):
-    path = save(tmp_path / "a.mid", track((0, 960 * 3599, 60)))
-    assert len(read_tokens(path, 0.01)) == 359_900
-
-
 @pytest.fixture(scope="module")
 def nottingham(tmp_path_factory, shared_data) -> Path:
     place = tmp_path_factory.mktemp("real")

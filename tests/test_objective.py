@@ -118,12 +118,6 @@ def test_the_three_parts_do_what_one_call_does(rollouts, end_token, jit):
     assert np.abs(flat(one.generator.weights) - before).max() > 0.01
 
 
-def test_without_a_weight_it_is_not_asked_in_training(eagerly):
-    objective = objective_of("def told(sequences):\n    raise ValueError\n")
-    seqgan = model_of("--objective_weight 0 --reward constant", objective=objective)
-    np.testing.assert_array_equal(seqgan.g_step(STEP).rewards, np.ones([4, 3]))
-
-
 def test_each_different_sequence_is_scored_once(eagerly):
     """In training, too; what is too much to remember is forgotten, and right all the same."""
     asked = []

@@ -137,12 +137,6 @@ def test_help_comes_in_groups_with_an_example_and_pages(capsys):
     assert len(pages) >= 3 and all((ROOT / page).is_file() for page in pages)
 
 
-def test_the_version(capsys):
-    with pytest.raises(SystemExit) as stop:
-        parse(["--version"])
-    assert stop.value.code == 0 and re.fullmatch(r"SeqGAN \d+\.\d+\.\d+, Python 3\.\S+\n", capsys.readouterr().out)
-
-
 def test_the_pretrained_state_is_kept_and_rollouts_begin_with_it(tmp_path):
     """As long as the run, bit for bit that of pretraining alone; with a lag of 1 rollouts keep it. With a fixed set."""
     only = "--train_size 33 --total_epochs 0 --pretrain_d_epochs 0 --no-evaluate"

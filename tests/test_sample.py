@@ -369,12 +369,6 @@ def test_a_run_under_way(runs, capsysbinary, tmp_path):
     assert sorted(path for path in tmp_path.rglob("*")) == before
 
 
-def test_products_are_rounded_as_in_the_run(runs, tmp_path, capsysbinary):
-    for deterministic in (False, True):
-        lines_of(capsysbinary, with_flags(runs / "ids", tmp_path / "run", deterministic=deterministic), "-n", 1)
-        assert tf.config.experimental.tensor_float_32_execution_enabled() != deterministic
-
-
 UNKNOWN, ALONE = "--prefix: not in the run's vocabulary:", "no name that ends in .mid, nor a folder that is there"
 GAIN = {"d_gain": (0.1, 0.01)}
 NOTE = "a token of music is a note, such as C4 or F#4, R, a rest, or -, which holds one"
