@@ -318,8 +318,9 @@ class Config:
     @property
     def best_of_candidates(self) -> bool:
         """Whether --g_update distil learns one of --candidates, chosen by the objective or a D that is not additive."""
-        by_token = self.trains_discriminator and discriminator_entry(self.discriminator).additive
-        return self.g_update == "distil" and not self.teacher and not by_token
+        if self.g_update != "distil" or self.teacher:
+            return False
+        return not (self.trains_discriminator and discriminator_entry(self.discriminator).additive)
 
     @property
     def keeps_pretrained(self) -> bool:
