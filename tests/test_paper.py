@@ -55,11 +55,6 @@ def test_every_file_flag_and_curve_of_the_glossary_exists():
     assert (files, set(named) - FIELDS.keys(), curves) == (set(), set(), set()) and len(named) > 20
 
 
-@pytest.mark.parametrize("name", ["SeqGAN.no_such", "no_such", "SeqGAN._d_step.no_such", "adam.x"])
-def test_a_name_that_is_gone_is_noticed(name):
-    assert not exists("model.py", name) and not exists("no_such.py", "adam")
-
-
 @pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.split("\n")[0].strip("| ")[:20])
 def test_every_entry_names_code_and_tests(entry):
     files = [file for file, _ in NAME.findall(entry)]

@@ -593,3 +593,22 @@ def test_every_number_of_a_table_is_that_of_its_csv(name):
                     assert number.replace("−", "-") in [f"{value:.{digits}f}" for value in known], (spec, column, cell)
                 found += len(numbers)
     assert found > 10
+
+
+@pytest.mark.parametrize("name", ["README.md", "RESULTS.md"])
+def test_every_number_of_a_sentence_is_that_of_its_csv(name):
+    """A comment after a paragraph with decimals has their references, each with a column; see `reference`."""
+    blocks, found = (ROOT / name).read_text(encoding="utf-8").split("\n\n"), 0
+    for block, after in zip(blocks, [*blocks[1:], ""], strict=True):
+        prose = re.sub(r"\]\([^)]*\)|`[^`]*`|Python [\d.]+ to [\d.]+", "", block)
+        numbers = [number for number in NUMBER.findall(prose) if "." in number]
+        if not numbers or block.startswith(("|", "<!--", "    ", "#")):
+            continue
+        assert after.startswith("<!-- sentences: "), f"no comment with CSV files after the paragraph\n{block}"
+        said = [each.rsplit("|", 1) for each in after[16:].partition("-->")[0].split(",")]
+        known = [value for spec, column in said for value in reference(" ".join(spec.split()), column.strip()).numbers]
+        for number in numbers:
+            digits = len(number.partition(".")[2])
+            assert number.strip("-−") in [f"{abs(value):.{digits}f}" for value in known], (number, block)
+        found += len(numbers)
+    assert found

@@ -13,7 +13,6 @@ from evaluation.ngrams import bleu
 from generator import TokenSpec
 from model import SeqGAN, build
 from reward import Bleu
-from support.parser import parse
 from support.registries import REWARDS
 from support.seeds import Purpose, key
 
@@ -217,12 +216,6 @@ def test_a_run_without_a_discriminator(tmp_path, eagerly):
     kept = tf.train.load_checkpoint(str(newest)).get_variable_to_shape_map()
     assert not any("discriminator" in name or "d_optimizer" in name for name in kept)
     assert all(row["nll_test"] for row in timeless_rows(tmp_path / "eval"))
-
-
-def test_bleu_takes_one_rollout_unless_it_is_told():
-    bleu_flags = ["--reward", "bleu", "--train_size", "100"]
-    assert parse(bleu_flags).rollout_num == 1 and parse([*bleu_flags, "--rollout_num", "16"]).rollout_num == 16
-    assert parse(["--reward", "bleu", "--preset", "paper"]).rollout_num == 1 and parse([]).rollout_num == 16
 
 
 @pytest.mark.parametrize("seq_len", [2, 3, 8])

@@ -216,13 +216,6 @@ def test_a_run_of_tunes(runs, tmp_path, eagerly):
 
 
 @cases(
-    "path, name, shown", ("1/tunes/mle/1/train", "1", "mle/1"), ("logs/run/train", "run", "run"), ("/1/train", "1", "1")
-)
-def test_a_seed_alone_is_shown_with_its_method(path, name, shown):
-    assert temperatures.seed_of(Path(path), name) == shown
-
-
-@cases(
     "argv, message",
     ("{}/music --texygen", "--texygen: {}/music is a run of --dataset Nottingham, not of text"),
     *(("{}/oracle {}/other", "other: a run with other data than"), ("{}/absent", "absent: no run")),
