@@ -470,8 +470,9 @@ def check_distilling(config: Config) -> None:
         raise UsageError(f"{update} has no reward: --kl_weight is 0")
     if config.best_of_candidates and config.candidates < 2:
         raise UsageError(f"{update} keeps one of --candidates: they are 2 or more")
-    if not all(config.teacher) or os.path.realpath(config.log_dir) in map(os.path.realpath, config.teacher):
-        raise UsageError("--teacher: a name is empty, or that of --log_dir")
+    names = [os.path.realpath(name) for name in (config.log_dir, *config.teacher)]
+    if not all(config.teacher) or len(set(names)) < len(names):
+        raise UsageError("--teacher: a name is empty, there twice, or that of --log_dir")
 
 
 def check_discriminator(config: Config) -> None:
