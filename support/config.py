@@ -470,6 +470,8 @@ def check_distilling(config: Config) -> None:
         raise UsageError(f"{update} has no reward: --kl_weight is 0")
     if config.best_of_candidates and config.candidates < 2:
         raise UsageError(f"{update} keeps one of --candidates: they are 2 or more")
+    if config.best_of_candidates and config.trains_discriminator and config.d_steps:
+        raise UsageError(f"{update} chooses among candidates of the pretrained generator: --d_steps is 0")
     names = [os.path.realpath(name) for name in (config.log_dir, *config.teacher)]
     if not all(config.teacher) or len(set(names)) < len(names):
         raise UsageError("--teacher: a name is empty, there twice, or that of --log_dir")

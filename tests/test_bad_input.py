@@ -95,6 +95,7 @@ OF_SEVERAL_FLAGS = [
     ("--g_update distil --reward constant", "--g_update distil needs a teacher: --teacher, --objective, or a --reward"),
     ("--g_update distil --candidates 1", "--g_update distil keeps one of --candidates: they are 2 or more"),
     ("--discriminator bigram --d_loss expected --d_l2 1", "--d_l2 has no effect with --d_loss expected"),
+    ("--g_update distil --d_steps 1", "among candidates of the pretrained generator: --d_steps is 0"),
     ("--g_update distil --teacher a ./a", "--teacher: a name is empty, there twice, or that of --log_dir"),
     ("--g_update distil --teacher a --d_lr 1", "--d_lr has no effect with --teacher"),
     ("--g_update distil --teacher ", "--teacher: expected at least one argument"),
