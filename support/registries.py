@@ -51,7 +51,7 @@ class RewardEntry(Entry):
 
 
 ADDITIVE_DEFAULTS = {  # three passes over 262,144 real sequences
-    "d_loss": "expected",
+    "d_loss": "token",
     "pretrain_d_epochs": 1,
     "d_draws": 262_144,
     "d_epochs": 3,
