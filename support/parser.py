@@ -157,7 +157,7 @@ def make_parser(kind: type[Parser] = Parser, preset: str = "default") -> Parser:
     if ends:
         parser.add_argument("--version", action="version", version=version, help="show the version and exit")
     titles = {first: title for title, first in SECTIONS.items()}
-    defaults = PRESETS[preset] | {"preset": preset}
+    defaults = defaults_of({"preset": preset}) | {"preset": preset}
     for field in FIELDS.values():
         if field.name in titles:
             group = parser.add_argument_group(titles[field.name])
