@@ -49,6 +49,9 @@ def test_a_student_that_is_its_teacher_has_no_gradient(end_token):
         np.testing.assert_allclose(gradient, np.zeros(gradient.shape), atol=1e-5)
 
 
+LOGS = "--log_dir {0}/train --eval_log_dir {0}/eval"
+
+
 def distillation(more: str, **chosen_by) -> tuple[Distillation, list]:
     """One of sequences of three of four tokens, and the gradients that it has applied."""
     student, applied = random_generator(), []
@@ -86,23 +89,19 @@ def test_the_best_candidates_are_learnt_as_if_they_were_real(eagerly, by):
     assert np.mean(np.equal(firsts, 3)) == pytest.approx(1 - (1 - drawn) ** 16, abs=0.1) and drawn < 0.5
 
 
-def logs(folder) -> list[str]:
-    return split(f"--log_dir {folder}/train --eval_log_dir {folder}/eval")
-
-
 def test_a_student_of_another_size_learns_from_other_runs(tmp_path, eagerly, capsys):
-    """From one, which its discriminator guides, from one without a discriminator, and from their average."""
+    """From one, which its discriminator guides, and from one without a discriminator."""
     guided = [*BIGRAM, *split("--pretrain_d_epochs 9 --d_lr 0.3 --guide_eta 1 --total_epochs 0")]
     plain = [*TINY, "--seed", "2", "--total_epochs", "0"]
     for name, words in ("guided", guided), ("plain", plain):
-        assert train([*words, *logs(tmp_path / name)]) == 0
+        assert train([*words, *split(LOGS.format(tmp_path / name))]) == 0
     runs = [restore(tmp_path / name / "train") for name in ("guided", "plain")]
     own = [probabilities(run.policy(guide=run.guided())) for run in runs]
     assert np.abs(own[0] - probabilities(runs[0].seqgan.generator)).max() > 0.01
     student = "--pretrain_g_epochs 0 --g_update distil --distil_real 0 --g_hidden_dim 9 --g_lr 0.05 --total_epochs 60"
     words = [*TINY, *student.split(), *split("--eval_every 60 --batch_size 16 --teacher")]
     for i, wanted in enumerate(own):
-        assert train([*words, str(runs[i].logdir), *logs(tmp_path / str(i))]) == 0
+        assert train([*words, str(runs[i].logdir), *split(LOGS.format(tmp_path / str(i)))]) == 0
         learnt = probabilities(restore(tmp_path / str(i) / "train").seqgan.generator)
         first, last = (float(row["kl_of_teacher"]) for row in timeless_rows(tmp_path / str(i) / "eval"))
         kl = float(tf.reduce_sum(wanted * tf.math.log(wanted / learnt)))
@@ -110,15 +109,13 @@ def test_a_student_of_another_size_learns_from_other_runs(tmp_path, eagerly, cap
     own = [str(run.logdir) for run in runs]
     cases = [("0", own[1:], "learns from another run"), ("c", ["nowhere"], "no run"), ("c", own, "runs of one size")]
     for name, teachers, why in [*cases, ("c", [own[0], "--oracle_seed", "3"], "other --oracle_seed")]:
-        assert why in refusal(capsys, train, [*words, *teachers, *logs(tmp_path / name)], alone=False)
+        assert why in refusal(capsys, train, [*words, *teachers, *split(LOGS.format(tmp_path / name))], alone=False)
 
 
 def test_the_generator_learns_the_guided_one_which_a_new_discriminator_makes_anew(tmp_path, eagerly):
     """After d-steps the teacher takes the student in; without them it stays, as the student above shows."""
     words = "--g_update distil --total_epochs 3 --d_steps 1 --g_lr 0.05 --d_lr 0.3 --pretrain_d_epochs 20 --guide_eta 1"
-    more = (
-        f"--eval_every 30 --distil_real 0.25 --batch_size 16 --log_dir {tmp_path}/train --eval_log_dir {tmp_path}/eval"
-    )
+    more = f"--eval_every 30 --distil_real 0.25 --batch_size 16 {LOGS.format(tmp_path)}"
     assert train([*BIGRAM, *words.split(), *more.split()]) == 0
     seqgan, before = (restore(tmp_path / "train", *which).seqgan for which in ((), ("pretrained",)))
     teacher, student = probabilities(seqgan.guidance.copy), probabilities(seqgan.generator)
