@@ -122,7 +122,7 @@ def test_a_failing_cell_stops_no_other_and_is_reported(toys, capfd):
     assert program.main(["toys.toml", "--jobs", "2"], TOYS) == 1
     error = capfd.readouterr().err
     assert "sweep.py: mle, seed 13: exit status 3: toy: error: an unlucky seed" in error
-    assert "a, seed 13: not started, as the run that it starts from failed" in error
+    assert "a, seed 13: not started, as a run that it needs failed" in error
     assert "an unlucky seed" in (toys / "logs/toys/mle/13/output.txt").read_text()
     assert all(len(rows(toys / "logs" / "toys" / method / "2" / "train")) > 2 for method in ("mle", "a", "b"))
 

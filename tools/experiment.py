@@ -20,7 +20,7 @@ from support.errors import UsageError
 from support.parser import explicit_flags, read_flags, words_of
 
 # Flags that the sweep itself gives to main.py, or that would make a cell something other than a training run.
-RESERVED = ("seed", "threads", "log_dir", "eval_log_dir", "pretrained", "is_train", "overwrite")
+RESERVED = ("seed", "threads", "log_dir", "eval_log_dir", "pretrained", "teacher", "is_train", "overwrite")
 PRETRAINED = "pretrained"  # the folder of the runs that pretrain a generator for several methods
 # Flags on which the data depend: cells with equal values must have read the same data.
 DATA_FLAGS = (
@@ -29,36 +29,50 @@ DATA_FLAGS = (
 )
 # The keys of a table, of a method and of what is said of the report.
 TABLE = {"title": str, "seeds": list, "flags": str, "threads": int, "methods": list, "report": dict}
-METHOD = {"name": str, "label": str, "flags": str, "seeds": list}
+METHOD = {"name": str, "label": str, "flags": str, "seeds": list, "teachers": list}
 REPORT_LISTS = ("metrics", "against", "table", "collapsed", "measured", "measures", "figures", "planes")
 REPORT: dict[str, type] = dict.fromkeys(REPORT_LISTS, list)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # of a folder
+TEACHER = re.compile(rf"({NAME.pattern})(?:\+([1-9]))?")  # a method, and how many seeds further
 
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table: the `name` of its folder, a `label` for people, `flags` of main.py, and its `seeds`."""
+    """A row of the table: the `name` of its folder, a `label` for people, `flags` of main.py, and its `seeds`.
+
+    `teachers` name the methods whose runs it learns from (--teacher).
+    """
 
     name: str
     label: str
     flags: tuple[str, ...]
     seeds: tuple[int, ...]
+    teachers: tuple[str, ...] = ()
 
     @functools.cached_property
     def config(self) -> Config:
         """What the flags mean."""
-        return read_flags(self.flags)
+        return read_flags([*self.flags, *words_of({"teacher": self.teachers} if self.teachers else {})])
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: a method with a seed, in `directory`. It starts from the pretraining of the cell `source`, if any."""
+    """One run: a method with a seed, in `directory`.
+
+    It starts from the pretraining of the cell `source`, if any, and learns from the runs of the cells `teachers`.
+    """
 
     method: Method
     seed: int
     threads: int
     directory: Path
     source: "Cell | None" = None
+    teachers: tuple["Cell", ...] = ()
+
+    @property
+    def needs(self) -> list["Cell"]:
+        """The runs that must have finished before."""
+        return [*([self.source] if self.source else []), *self.teachers]
 
     @property
     def log_dir(self) -> Path:
@@ -74,7 +88,9 @@ class Cell:
     def argv(self) -> list[str]:
         """The command line of main.py."""
         own = {"seed": self.seed, "threads": self.threads, "log_dir": self.log_dir, "eval_log_dir": self.eval_log_dir}
-        return [*self.method.flags, *words_of(own | ({"pretrained": self.source.log_dir} if self.source else {}))]
+        others = {"pretrained": [self.source.log_dir]} if self.source else {}
+        others |= {"teacher": [cell.log_dir for cell in self.teachers]} if self.teachers else {}
+        return [*self.method.flags, *words_of(own | others)]
 
     @property
     def title(self) -> str:
@@ -118,6 +134,13 @@ class Cell:
         return self.checkpoint.is_dir()
 
 
+def named_teacher(text: str) -> tuple[str, int]:
+    """The method that "mle+1" names, and how many seeds further; raises UsageError: `text` is no such name."""
+    if not (found := TEACHER.fullmatch(text)):
+        raise UsageError(f"teachers: {text!r} is not the name of a method, or one and +1 to +9")
+    return found[1], int(found[2] or 0)
+
+
 def fingerprint(content: dict[str, Any]) -> str:
     """A checksum of what the `content` of a config.json records of its data; "" if the run reads no files."""
     read = content.get("data", {}) | ({"objective": content["objective"]} if content.get("objective") else {})
@@ -157,7 +180,7 @@ class Experiment:
     report: dict[str, Any]
 
     def cells(self, logs: Path, only: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Cell]:
-        """The runs of the table in `logs`/NAME, in the table's order, each after the run that it starts from.
+        """The runs of the table in `logs`/NAME, in the table's order, each after the runs that it needs.
 
         `only` are names of methods; () selects all, as it does of `seeds`. Raises UsageError: there is no such method
         or seed.
@@ -166,19 +189,25 @@ class Experiment:
             raise UsageError(f"--only: {self.name} has no method {', '.join(sorted(unknown))}")
         if absent := set(seeds) - {seed for method in self.methods for seed in method.seeds}:
             raise UsageError(f"--seeds: {self.name} has no seed {', '.join(map(str, sorted(absent)))}")
-        sources = self._sources()
-        cells: list[Cell] = []
+        sources, named = self._sources(), {method.name: method for method in self.methods}
 
-        def cell(method: Method, seed: int, source: Cell | None = None) -> Cell:
-            return Cell(method, seed, self.threads, logs / self.name / method.name / str(seed), source)
+        def run_of(teacher: str, seed: int) -> tuple[Method, int]:
+            name, further = named_teacher(teacher)
+            of_name = named[name].seeds
+            return named[name], of_name[(of_name.index(seed) + further) % len(of_name)]
 
-        for method in self.methods:
-            source = sources.get(method.name)
-            for seed in method.seeds:
-                if (not only or method.name in only) and (not seeds or seed in seeds):
-                    before = [cell(source, seed)] if source and seed in source.seeds else []
-                    cells += [*before, cell(method, seed, *before)]
-        return list(dict.fromkeys(cells))
+        def cell(method: Method, seed: int) -> Cell:
+            start = sources.get(method.name)
+            source = cell(start, seed) if start and seed in start.seeds else None
+            teachers = tuple(cell(*run_of(teacher, seed)) for teacher in method.teachers)
+            return Cell(method, seed, self.threads, logs / self.name / method.name / str(seed), source, teachers)
+
+        def with_needs(cell: Cell) -> list[Cell]:
+            return [*(need for before in cell.needs for need in with_needs(before)), cell]
+
+        chosen = [method for method in self.methods if not only or method.name in only]
+        cells = [cell(method, seed) for method in chosen for seed in method.seeds if not seeds or seed in seeds]
+        return list(dict.fromkeys(need for each in cells for need in with_needs(each)))
 
     def _sources(self) -> dict[str, Method]:
         """The method whose pretraining other methods start from, by the names of these.
@@ -210,7 +239,9 @@ def read(path: Path) -> Experiment:
 
     The file is TOML. `title` is a text, `seeds` a list, and `flags` are flags of main.py for all methods. `threads`
     are those of one run; its numbers depend on them, so the default is 1. Each of `[[methods]]` has `name`, `label`,
-    `flags` and, if not the table's, `seeds`. `[report]` has the options of tools/report.py, which checks their values.
+    `flags` and, if not the table's, `seeds`. Its `teachers` are methods above it, whose runs of the same seed --teacher
+    gets; "mle+1" is the run with the next seed of `mle`, after the last the first. `[report]` has the options of
+    tools/report.py, which checks their values.
 
     Raises UsageError: the table can't be used; the message names the file, the method and the key. Raises OSError: the
     file can't be read.
@@ -233,7 +264,7 @@ def _experiment(content: dict[str, Any], name: str) -> Experiment:
         raise UsageError("there must be at least one [[methods]]")
     for number, table in enumerate(tables, 1):
         try:
-            methods.append(_method(checked({"seeds": content["seeds"]} | table, METHOD), content["flags"]))
+            methods.append(_method(checked({"seeds": content["seeds"]} | table, METHOD), content["flags"], methods))
         except ValueError as error:  # a UsageError is one
             raise UsageError(f"method {table.get('name', number)}: {error}") from None
     for key in ("name", "label"):
@@ -249,7 +280,7 @@ def _experiment(content: dict[str, Any], name: str) -> Experiment:
     return Experiment(name, content["title"], tuple(methods), content["threads"], report)
 
 
-def _method(table: dict[str, Any], common: str) -> Method:
+def _method(table: dict[str, Any], common: str, above: Sequence[Method]) -> Method:
     """The method of a table, with the flags that all have; raises ValueError."""
     name, seeds = table["name"], table["seeds"]
     if not NAME.fullmatch(name) or name == PRETRAINED:
@@ -259,8 +290,13 @@ def _method(table: dict[str, Any], common: str) -> Method:
     words = shlex.split(common) + shlex.split(table["flags"])
     if reserved := [name for name in explicit_flags(words) if name in RESERVED]:
         raise UsageError(f"--{reserved[0]} is not for a table to give")
-    read_flags(words)
-    return Method(name, table["label"] or name, tuple(words), tuple(seeds))
+    for teacher in table["teachers"]:
+        which, _ = named_teacher(str(teacher))
+        if not any(method.name == which and set(seeds) <= set(method.seeds) for method in above):
+            raise UsageError(f"teachers: there is no method {which!r} with these seeds above it")
+    method = Method(name, table["label"] or name, tuple(words), tuple(seeds), tuple(table["teachers"]))
+    _ = method.config  # which checks the flags
+    return method
 
 
 def checked(table: Any, kinds: Mapping[str, type]) -> dict[str, Any]:

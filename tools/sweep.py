@@ -184,7 +184,7 @@ class Sweep:
         self.stopped = self.stopped or received  # `run` does the rest: a cell may just be starting
 
     def _start_cells(self) -> None:
-        """Starts waiting cells whose source has finished, as many as the workers, which come and go, have threads."""
+        """Starts waiting cells whose needs have finished, as many as the workers, which come and go, have threads."""
         if self.stopped:
             self._event.set()
             self.waiting.clear()
@@ -193,9 +193,9 @@ class Sweep:
             if self.stopped:
                 self.running.clear()
         for cell in list(self.waiting):
-            if cell.source in self.failed:
-                self.failed[cell] = f"not started, as the run that it starts from failed: {cell.source.log_dir}"
-            elif len(self.running) >= threads or (cell.source and not cell.source.finished):
+            if failed := [need for need in cell.needs if need in self.failed]:
+                self.failed[cell] = f"not started, as a run that it needs failed: {failed[0].log_dir}"
+            elif len(self.running) >= threads or not all(need.finished for need in cell.needs):
                 continue
             elif self.parts.busy(cell.directory):
                 self._say_once(f"{cell.title}: waits, as another process trains in {cell.directory}")
