@@ -1,5 +1,7 @@
 """What is measured against hand computation and nltk itself."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
 from evaluation.discriminator import balanced_accuracy, best_eta, cross_fitted_gain, reweighting_gain
 from evaluation.ngrams import bleu, distinct, self_bleu
+from experiments.kneser_ney import KneserNey
 from support.statistics import log_mean_exp, mean_and_error, ratio_and_error
 
 METHOD1 = SmoothingFunction().method1
@@ -154,3 +157,15 @@ def test_gains_and_their_errors_are_right_however_heavy_the_tails(s, n):
         assert 0.88 < (abs(value - exact) < 1.96 * error).mean() < 0.995
     if s < 3 and n > 50:
         assert np.array(found)[:, :, 0].mean() == pytest.approx(s**2 / 40, rel=0.05)  # all of it is seen
+
+
+def test_the_trigram_model_is_kneser_ney():
+    """Its probabilities sum to 1, also after what was never seen; a small corpus by hand."""
+    model = KneserNey(np.random.default_rng(0).choice([0, 0, 0, 1, 2, 3], size=(20, 6)), start=4, padding=5)
+    contexts = itertools.product(range(5), repeat=2)
+    np.testing.assert_allclose([sum(model.prob((*c, token)) for token in range(5)) for c in contexts], 1, rtol=1e-12)
+    model = KneserNey(np.array([[0, 1], [0, 1], [0, 2]]), start=2, padding=2)  # 2 is padding
+    # By counts 2 and 3 of trigrams the discount is 1/3; all kinds of bigrams and tokens are 1, and the discount 1/2.
+    bigram = 1 / 2 + 1 / 2 * (1 / 4 + 1 / 2 * 1 / 2)  # p(1 | 0), from p(1) with V = 2
+    assert model.prob([2, 0, 1]) == pytest.approx((2 - 1 / 3 + 1 / 3 * bigram) / 2)
+    assert model.probs(np.array([[0, 2]])) == pytest.approx([model.prob([2, 2, 0])])
