@@ -259,7 +259,8 @@ def _experiment(content: dict[str, Any], name: str) -> Experiment:
     content = checked({"title": name, "threads": 1} | content, TABLE)
     if not 0 < content["threads"] <= 1024:
         raise UsageError(f"threads is {content['threads']}, not 1 to 1024")
-    tables, report, methods = content["methods"], content["report"], []
+    tables, report = content["methods"], content["report"]
+    methods: list[Method] = []
     if not tables or not all(isinstance(table, dict) for table in tables):
         raise UsageError("there must be at least one [[methods]]")
     for number, table in enumerate(tables, 1):
