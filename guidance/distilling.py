@@ -17,18 +17,15 @@ from support.objective import Objective
 from support.seeds import Purpose, fold, key, uniforms
 
 
-def divergence(
-    student: Policy, teacher: Policy, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None
-) -> tuple[tf.Tensor, tf.Tensor]:
+def divergence(student: Policy, teacher: Policy, tokens: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The cross-entropy -Σ_a T(a | y_<t) · log G(a | y_<t) of each place, and KL(T(· | y_<t) ‖ G(· | y_<t)) of it.
 
     Along sequences that the teacher drew, the sums over t have the exact gradient of KL(T ‖ G) (Hinton et al., 2015, by
     sequences: Kim and Rush, EMNLP 2016).
 
-    `tokens`: int32 [B, T]. `dropout_seed` is that of the student's `states`. The teacher is held constant. Returns
-    float32 [B, T] twice, nats, 0 for padding.
+    `tokens`: int32 [B, T]. The teacher is held constant. Returns float32 [B, T] twice, nats, 0 for padding.
     """
-    log_probs = tf.nn.log_softmax(student.logits(student.states(tokens, dropout_seed).hidden))  # [T, B, V]
+    log_probs = tf.nn.log_softmax(student.logits(student.states(tokens).hidden))  # [T, B, V]
     targets = tf.stop_gradient(tf.nn.log_softmax(teacher.logits(teacher.states(tokens).hidden)))
     probs, mask = tf.exp(targets), student.mask(tokens)
     crossed = -tf.transpose(tf.reduce_sum(probs * log_probs, axis=2)) * mask
@@ -52,6 +49,8 @@ class Distillation:
     ):
         """The `student` learns from sequences of the `teacher` and from real ones, --distil_real of a batch.
 
+        There is no dropout: a student with dropout can't take in a teacher without, and ends further from it.
+
         With a `discriminator` or an `objective` the teacher draws --candidates for each sequence. The objective takes
         the best, the discriminator one with a probability in proportion to D / (1 - D), see `guidance.choosing`. Their
         tokens are learnt as if they were real ones ("hard labels"). `batches` are those of an epoch of maximum
@@ -63,7 +62,7 @@ class Distillation:
         self.real = round(config.distil_real * config.batch_size)  # real sequences of a batch
         compiled = functools.partial(tf.function, jit_compile=config.jit, autograph=False)
         self._candidates, self._distilled = compiled(self._all_candidates), compiled(self._learnt)
-        self._whole = compiled(lambda real, step: self._learnt(real, self._drawn(step), step))
+        self._whole = compiled(lambda real, step: self._learnt(real, self._drawn(step)))
 
     def step(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         """One update; `step` counts them, int32 scalar. Returns what `model.PolicyGradientStep` has.
@@ -80,7 +79,7 @@ class Distillation:
         candidates = self._candidates(step)
         scores = self.objective.score(candidates.numpy().reshape(-1, config.seq_len)).reshape(candidates.shape[:2])
         best = tf.constant(scores.argmax(axis=0))
-        return self._distilled(real, tf.gather(tf.transpose(candidates, [1, 0, 2]), best, batch_dims=1), step)
+        return self._distilled(real, tf.gather(tf.transpose(candidates, [1, 0, 2]), best, batch_dims=1))
 
     def _draw(self, seed: tf.Tensor) -> tf.Tensor:
         """The teacher's sequences that fill the batch, int32 [B - n, T]; `seed` is a key."""
@@ -101,15 +100,15 @@ class Distillation:
         like = (tf.zeros([self.config.batch_size - self.real, self.config.seq_len], tf.int32),)
         return keep_one(lambda s: (self._draw(s),), self.discriminator.log_odds, self.config.candidates, seed, like)[0]
 
-    def _learnt(self, real: tf.Tensor, drawn: tf.Tensor, step: tf.Tensor):
+    def _learnt(self, real: tf.Tensor, drawn: tf.Tensor):
         config, student = self.config, self.student
-        tokens, dropout_seed = tf.concat([real, drawn], axis=0), fold(self._seed(step), 1)
+        tokens = tf.concat([real, drawn], axis=0)
         with tf.GradientTape() as tape:
             if self.discriminator or self.objective:
-                rewards = student.log_probs(tokens, dropout_seed=dropout_seed)
+                rewards = student.log_probs(tokens)
                 crossed = -rewards
             else:
-                crossed, apart = divergence(student, self.teacher, tokens, dropout_seed)
+                crossed, apart = divergence(student, self.teacher, tokens)
                 rewards = -apart
             loss = tf.reduce_sum(crossed) / (config.batch_size * config.seq_len)
         self._update(tape.gradient(loss, student.trainable_variables))

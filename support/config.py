@@ -77,7 +77,6 @@ GRADIENT = (ADVERSARIAL, on("g_update", "sampled", "expected"))  # what the flag
 MEASURED = Need("with --no-evaluate", lambda c: c.evaluate or not c.is_train)
 SCORED = Need("with --total_epochs 0 and --no-evaluate", lambda c: c.total_epochs or MEASURED.met(c))
 MLE = Need("with --pretrain_g_epochs 0 and --mle_steps 0", lambda c: c.updates.mle_pretraining or c.updates.mle)
-DROPPED = Need(MLE.words, lambda c: MLE.met(c) or (c.total_epochs and c.g_update == "distil"))
 ROLLOUTS = Need(
     "with --reward {0.reward} and --kl_weight 0", lambda c: c.reward_entry.rollouts or c.kl_weight or c.objective_share
 )
@@ -195,9 +194,7 @@ class Config:
     g_echo: bool = flag(
         False, "the generator also hears which of its last tokens repeat earlier ones, as --discriminator echo does"
     )
-    g_dropout_keep_prob: float = flag(
-        1.0, "share kept by the generator's dropout in MLE and distilling", DROPPED, low=0.01, high=1
-    )
+    g_dropout_keep_prob: float = flag(1.0, "share kept by the generator's dropout in MLE", MLE, low=0.01, high=1)
     g_pretrain_lr: float = flag(0.01, "Adam's learning rate in pretraining", PRETRAINED, low=0)
     scheduled_sampling: float = flag(
         0.0, "growth per epoch of the share of own tokens read in pretraining (paper: 0.002)", PRETRAINED, low=0, high=1

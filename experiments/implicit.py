@@ -1,0 +1,106 @@
+"""The implicit discriminator: python -m experiments.implicit LOGDIR... -o FILE.csv [--beta --weight --lr --updates].
+
+D(y) = σ(β (log G(y) - log G₀(y))) has no weights of its own: the GAN's loss of D trains G. G₀ is the run's generator,
+and draws the fake sequences. Of two rounds the second has the first one's G as G₀ (DGSAN, Montahaei et al., 2019; SPIN,
+Chen et al., 2024). A round ends with the weights of least NLL on the validation set, those that it began with among
+them; `end` has the figures after the last update.
+"""
+
+import argparse
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import support.quiet  # noqa: F401 - before TensorFlow
+
+# isort: split
+import keras
+import tensorflow as tf
+
+from evaluation.evaluator import Due, Settings
+from evaluation.policy import MeasuredPolicy
+from evaluation.run import evaluator_of
+from support.seeds import Purpose, fold, key, uniforms
+from support.streams import run_tool
+from tools.restored import restore
+
+KEPT = ("nll_oracle", "nll", "nll_valid", "nll_test", "g_entropy", "bleu2", "bleu4", "self_bleu2", "self_bleu4")
+EVERY = 50  # updates between looks at the validation set
+
+
+def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """The figures of a run's G₀ and of G after each round, at its best and at its end."""
+    before, run = restore(logdir), restore(logdir)
+    base, student, data, config = before.policy(), run.seqgan.generator, run.data(), run.config
+    for own, kept in zip(student.weights, base.weights, strict=True):
+        own.assign(kept)  # where the run's policy is an average
+    evaluator = evaluator_of(data, Settings(samples=1000, seed=config.seed))
+    measured = MeasuredPolicy(student, config.seed, jit=False)
+    whole = Due(evaluation=True, samples=True, last=True)
+    optimizer = keras.optimizers.Adam(asked.lr)
+
+    @tf.function(autograph=False)
+    def update(real: tf.Tensor, seed: tf.Tensor) -> None:
+        fake = base.sample(uniforms([config.seq_len, config.batch_size], seed))
+        tokens = tf.concat([real, fake], axis=0)
+        known = tf.reduce_sum(base.log_probs(tokens), axis=1)
+        with tf.GradientTape() as tape:
+            odds = asked.beta * (tf.reduce_sum(student.log_probs(tokens), axis=1) - known)
+            of_real, of_fake = tf.split(odds, 2)
+            loss = tf.reduce_mean(tf.nn.softplus(-of_real)) + asked.weight * tf.reduce_mean(tf.nn.softplus(of_fake))
+        gradients = tape.gradient(loss, student.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, student.trainable_variables, strict=True))
+
+    def figures(name: str, number: int) -> dict[str, object]:
+        found = evaluator.of_policy(measured, number, whole)
+        row = {"run": logdir.parent.name, "after": name} | {
+            each: vars(asked)[each] for each in ("beta", "weight", "lr")
+        }
+        return row | {each: float(found[each][0]) for each in KEPT if each in found}
+
+    def nll_valid() -> float:
+        return float(
+            evaluator.of_policy(measured, 0, Due(True, False, False))[
+                "nll_valid" if data.kind == "text" else "nll_test"
+            ][0]
+        )
+
+    yield figures("G0", 0)
+    step = 0
+    for number in range(1, asked.rounds + 1):
+        best, weights = nll_valid(), [weight.numpy() for weight in student.weights]
+        for done in range(1, asked.updates + 1):
+            passes, place = divmod(step, config.mle_batches)
+            real = data.mle_batches(config.pretrain_g_epochs + passes)[place]
+            update(tf.constant(real), fold(key(config.seed, Purpose.G_SAMPLE, tf.constant(step)), 7))
+            step += 1
+            if done % EVERY == 0 and (now := nll_valid()) < best:
+                best, weights = now, [weight.numpy() for weight in student.weights]
+        yield figures(f"round {number}, end", number)
+        for own, kept, reference in zip(student.weights, weights, base.weights, strict=True):
+            own.assign(kept)
+            reference.assign(kept)
+        yield figures(f"round {number}", number)
+
+
+def main() -> int:
+    """The program; returns 0."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("logdirs", nargs="+", type=Path, metavar="LOGDIR")
+    add("-o", type=Path, required=True, metavar="FILE.csv")
+    for name, value in (("beta", 1.0), ("weight", 1.0), ("lr", 1e-4)):
+        add(f"--{name}", type=float, default=value)
+    for name, value in (("updates", 400), ("rounds", 2)):
+        add(f"--{name}", type=int, default=value)
+    asked = parser.parse_args()
+    rows = [row for logdir in asked.logdirs for row in rows_of(logdir, asked)]
+    with open(asked.o, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: f"{v:.4f}" if name in KEPT else v for name, v in row.items()} for row in rows)
+    return 0
+
+
+if __name__ == "__main__":
+    run_tool(main)
