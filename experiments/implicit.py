@@ -58,23 +58,20 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
         }
         return row | {each: float(found[each][0]) for each in KEPT if each in found}
 
-    def nll_valid() -> float:
-        return float(
-            evaluator.of_policy(measured, 0, Due(True, False, False))[
-                "nll_valid" if data.kind == "text" else "nll_test"
-            ][0]
-        )
+    def nll_held_out() -> float:  # an oracle has no validation set
+        found = evaluator.of_policy(measured, 0, Due(evaluation=True, samples=False, last=False))
+        return found.get("nll_valid", found["nll_test"])[0]
 
     yield figures("G0", 0)
     step = 0
     for number in range(1, asked.rounds + 1):
-        best, weights = nll_valid(), [weight.numpy() for weight in student.weights]
+        best, weights = nll_held_out(), [weight.numpy() for weight in student.weights]
         for done in range(1, asked.updates + 1):
             passes, place = divmod(step, config.mle_batches)
             real = data.mle_batches(config.pretrain_g_epochs + passes)[place]
             update(tf.constant(real), fold(key(config.seed, Purpose.G_SAMPLE, tf.constant(step)), 7))
             step += 1
-            if done % EVERY == 0 and (now := nll_valid()) < best:
+            if done % EVERY == 0 and (now := nll_held_out()) < best:
                 best, weights = now, [weight.numpy() for weight in student.weights]
         yield figures(f"round {number}, end", number)
         for own, kept, reference in zip(student.weights, weights, base.weights, strict=True):
