@@ -101,11 +101,10 @@ STUDENT = (
 
 def test_a_student_needs_the_runs_of_its_teachers(tmp_path):
     """Those of the same seed and of the next one, after the last the first; only methods above it are teachers."""
-    text = GOOD.replace("[report]", STUDENT + "[report]")
-    cells = places(tmp_path, text, only=["student"], seeds=[2])
+    cells = places(tmp_path, text := GOOD.replace("[report]", STUDENT + "[report]"), only=["student"], seeds=[2])
     assert list(cells) == ["pretrained/seqgan/2", "mle/2", "mle/1", "student/2"]
-    student, teachers = cells["student/2"], [cells["mle/2"], cells["mle/1"]]
-    assert student.needs == [cells["pretrained/seqgan/2"], *teachers]
+    student, teachers = cells["student/2"], (cells["mle/2"], cells["mle/1"])
+    assert student.needs == [cells["pretrained/seqgan/2"], *teachers] and student.teachers == teachers
     assert read_flags(student.argv).teacher == tuple(str(cell.log_dir) for cell in teachers)
     for wrong in ("mle+0", "gan", "student", "baseline"):  # which has other seeds
         with pytest.raises(UsageError, match="method student: teachers: "):

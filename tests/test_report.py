@@ -195,19 +195,6 @@ def test_final_values_means_and_differences(cells, drawn, capsys):
     assert os.path.getsize("out/hand.png") > 10_000
 
 
-@pytest.mark.parametrize(("other", "said"), [("--g_hidden_dim 51", True), ("--oracle_init normal", False)])
-def test_an_entropy_is_given_where_there_is_one_oracle(tmp_path, monkeypatch, other, said):
-    monkeypatch.chdir(tmp_path)
-    common = 'seeds = [1]\nflags = "--total_epochs 0 --pretrain_g_epochs 2"\n'
-    (tmp_path / "hand.toml").write_text(
-        f'{common}[[methods]]\nname = "a"\n[[methods]]\nname = "b"\nflags = "{other}"\n'
-    )
-    for cell, entropy in zip(read(tmp_path / "hand.toml").cells(tmp_path / "logs"), (1.4, 1.6), strict=True):
-        make_run(cell, [{"nll": 3.0, "oracle_entropy": entropy}] * 2)
-    page, _ = made()
-    assert ("entropy is 1.500" in page) == ("The oracle's entropy" in page) == said
-
-
 def test_what_was_before_the_adversarial_phase(tmp_path, monkeypatch):
     """It is no result: neither tested nor shown where the table does not name it; what D knew counts when it ended."""
     monkeypatch.chdir(tmp_path)
@@ -369,15 +356,6 @@ def test_the_page_keeps_what_is_by_hand(cells, capsys):
     assert made()[0] == written
     Path("out/README.md").write_text("# Mine\n")
     assert "README.md: no lines <!-- report -->" in refused(capsys) and open("out/README.md").read() == "# Mine\n"
-
-
-def test_tables_have_nine_columns_at_most(cells):
-    names = ["nll", *(f"bleu{n}" for n in range(2, 6)), *(f"self_bleu{n}" for n in range(2, 6)), "mse"]
-    for cell in cells:
-        make_run(cell, [dict.fromkeys(names, cell.seed)] * cell.epochs)
-    page, _ = made()
-    heads = [line for line in page.splitlines() if line.startswith("|  ") and "---" not in line]
-    assert [line.count("|") - 1 for line in heads] == [9, 4]
 
 
 SEVERAL = """collapsed = ["long"]
