@@ -7,7 +7,6 @@ them; `end` has the figures after the last update.
 """
 
 import argparse
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +14,13 @@ import support.quiet  # noqa: F401 - before TensorFlow
 
 # isort: split
 import keras
+import pandas as pd
 import tensorflow as tf
 
 from evaluation.evaluator import Due, Settings
 from evaluation.policy import MeasuredPolicy
 from evaluation.run import evaluator_of
+from support.parser import Parser, new_file
 from support.seeds import Purpose, fold, key, uniforms
 from support.streams import run_tool
 from tools.restored import restore
@@ -82,20 +83,18 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
 
 def main() -> int:
     """The program; returns 0."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="implicit", description=__doc__)
     add = parser.add_argument
     add("logdirs", nargs="+", type=Path, metavar="LOGDIR")
-    add("-o", type=Path, required=True, metavar="FILE.csv")
+    add("-o", type=new_file, required=True, metavar="FILE.csv")
     for name, value in (("beta", 1.0), ("weight", 1.0), ("lr", 1e-4)):
         add(f"--{name}", type=float, default=value)
     for name, value in (("updates", 400), ("rounds", 2)):
         add(f"--{name}", type=int, default=value)
     asked = parser.parse_args()
-    rows = [row for logdir in asked.logdirs for row in rows_of(logdir, asked)]
-    with open(asked.o, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: f"{v:.4f}" if name in KEPT else v for name, v in row.items()} for row in rows)
+    with parser.failing_in_one_line():
+        rows = [row for logdir in asked.logdirs for row in rows_of(logdir, asked)]
+    pd.DataFrame(rows).to_csv(asked.o, index=False, float_format="%.4f")
     return 0
 
 

@@ -1,27 +1,29 @@
 """Runs on text beside a trigram model: python -m experiments.kneser_ney LOGDIR... -o FILE.csv.
 
-Of each run it measures the generator, the guided one where there is one, and both mixed with a trigram model of the
-same training set by interpolated Kneser-Ney smoothing (Chen and Goodman, 1999). The mixture's weight is the best on the
-validation set. `change` is NLL_test less that of the generator alone; `low` and `high` are its 95 % interval by a
-paired bootstrap over test sequences (scipy.stats.bootstrap, 9,999 resamples).
+Of each run it measures the generator, guided where the run guides it, alone and mixed with a trigram model of the same
+training set by interpolated Kneser-Ney smoothing (Chen and Goodman, 1999). The mixture's weight is the best on the
+validation set. All runs must have the same data. `change` is NLL_test less that of the first run's generator; `low` and
+`high` are its 95 % interval by a paired bootstrap over test sequences (scipy.stats.bootstrap, 9,999 resamples).
 """
 
-import argparse
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import support.quiet  # noqa: F401 - before TensorFlow
 
 # isort: split
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 from scipy.optimize import minimize_scalar
 from scipy.stats import bootstrap
 
 from generator import Policy
+from support.errors import UsageError
+from support.parser import Parser, new_file
 from support.streams import run_tool
-from tools.restored import restore
+from tools.restored import Restored, restore
 
 
 class KneserNey:
@@ -77,52 +79,53 @@ def probs(policy: Policy, tokens: np.ndarray) -> np.ndarray:
     return np.exp(found[tokens != policy.vocab_size].astype(np.float64))
 
 
-def rows_of(logdir: Path) -> Iterator[dict[str, object]]:
-    """The rows of a run."""
-    run = restore(logdir)
-    data = run.data()
-    spec = data.spec
-    model = KneserNey(data.references(), spec.start_token, spec.vocab_size)
-    valid, test = data.validation(), data.test  # type: ignore[attr-defined]
-    lengths = (test != spec.vocab_size).sum(axis=1)
-    ends = np.concatenate([[0], lengths.cumsum()[:-1]])
-    trigram = {"valid": model.probs(valid), "test": model.probs(test)}
-    policies = {"G": run.policy()} | ({"guided": run.policy(guide=True)} if run.guided() else {})
-    plain = None
-    for name, policy in [*policies.items(), ("Kneser-Ney", None)]:
-        own = trigram if policy is None else {"valid": probs(policy, valid), "test": probs(policy, test)}
+def change(sums: np.ndarray, first: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """NLL per token less that of the first generator, from nats and tokens per sequence, [..., n]."""
+    return (sums - first).sum(axis=-1) / lengths.sum(axis=-1)
 
-        def nll(weight: float, split: str = "valid", own=own) -> np.ndarray:
+
+def measured(runs: Sequence[Restored]) -> Iterator[dict[str, object]]:
+    """The rows of runs on the same data."""
+    data: Any = runs[0].data()
+    spec, splits = data.spec, {"valid": data.validation(), "test": data.test}
+    model = KneserNey(data.references(), spec.start_token, spec.vocab_size)
+    trigram = {name: model.probs(rows) for name, rows in splits.items()}
+    lengths = (data.test != spec.vocab_size).sum(axis=1)
+    begins = np.concatenate([[0], lengths.cumsum()[:-1]])
+    policies = []
+    for run in runs:
+        policy = run.policy(guide=run.guided())
+        policies.append(("/".join(run.logdir.parts[-3:-1]), {of: probs(policy, rows) for of, rows in splits.items()}))
+    policies.append(("Kneser-Ney", trigram))
+    first = None
+    for name, own in policies:
+
+        def nll(weight: float, split: str, own=own) -> np.ndarray:
             return -np.log(weight * trigram[split] + (1 - weight) * own[split])
 
-        best = minimize_scalar(lambda weight: nll(weight).mean(), bounds=(0, 1), method="bounded").x
-        for weight in [0.0] if policy is None else [0.0, best]:
-            sums = np.add.reduceat(nll(weight, "test"), ends)
-            plain = sums if plain is None else plain
-            row = {"run": logdir.parent.name + " " + logdir.name, "policy": name, "weight": round(weight, 4)}
-            row |= {"nll_valid": nll(weight).mean(), "nll_test": sums.sum() / lengths.sum()}
-
-            def change(mixed, before, count):
-                return (mixed.sum(axis=-1) - before.sum(axis=-1)) / count.sum(axis=-1)
-
-            interval = [0.0, 0.0]
-            if sums is not plain:
-                arguments = {"paired": True, "method": "percentile", "batch": 500, "rng": 0}
-                interval = bootstrap((sums, plain, lengths), change, **arguments).confidence_interval
-            yield row | {"change": change(sums, plain, lengths), "low": interval[0], "high": interval[1]}
+        best = minimize_scalar(lambda weight: nll(weight, "valid").mean(), bounds=(0, 1), method="bounded").x  # noqa: B023
+        for weight in [0.0] if own is trigram else [0.0, best]:
+            sums = np.add.reduceat(nll(weight, "test"), begins)
+            first = sums if first is None else first
+            arguments: dict[str, Any] = {"paired": True, "method": "percentile", "batch": 500, "rng": 0}
+            low, high = bootstrap((sums, first, lengths), change, **arguments).confidence_interval
+            row = {"policy": name if not weight else f"{name}, and Kneser-Ney", "weight": weight}
+            row |= {"nll_valid": nll(weight, "valid").mean(), "nll_test": sums.sum() / lengths.sum()}
+            yield row | {"change": float(change(sums, first, lengths)), "low": low, "high": high}
 
 
 def main() -> int:
     """The program; returns 0."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="kneser_ney", description=__doc__)
     parser.add_argument("logdirs", nargs="+", type=Path, metavar="LOGDIR")
-    parser.add_argument("-o", type=Path, required=True, metavar="FILE.csv")
+    parser.add_argument("-o", type=new_file, required=True, metavar="FILE.csv")
     asked = parser.parse_args()
-    rows = [row for logdir in asked.logdirs for row in rows_of(logdir)]
-    with open(asked.o, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: f"{v:.4f}" if isinstance(v, float) else v for name, v in row.items()} for row in rows)
+    with parser.failing_in_one_line():
+        runs = [restore(logdir) for logdir in asked.logdirs]
+        if other := [str(run.logdir) for run in runs if run.content["data"] != runs[0].content["data"]]:
+            raise UsageError(f"{other[0]}: has other data than {runs[0].logdir}")
+        rows = list(measured(runs))
+    pd.DataFrame(rows).to_csv(asked.o, index=False, float_format="%.4f")
     return 0
 
 
