@@ -2,8 +2,8 @@
 
 Of each run it measures the generator, guided where the run guides it, alone and mixed with a trigram model of the same
 training set by interpolated Kneser-Ney smoothing (Chen and Goodman, 1999). The mixture's weight is the best on the
-validation set. All runs must have the same data. `change` is NLL_test less that of the first run's generator; `low` and
-`high` are its 95 % interval by a paired bootstrap over test sequences (scipy.stats.bootstrap, 9,999 resamples).
+validation set. All runs must have the same data. `change` is NLL_test less that of the first run with the same seed;
+`low` and `high` are its 95 % interval by a paired bootstrap over test sequences (scipy.stats.bootstrap, 9,999 draws).
 """
 
 from collections.abc import Iterator, Sequence
@@ -95,10 +95,10 @@ def measured(runs: Sequence[Restored]) -> Iterator[dict[str, object]]:
     policies = []
     for run in runs:
         policy = run.policy(guide=run.guided())
-        policies.append(("/".join(run.logdir.parts[-3:-1]), {of: probs(policy, rows) for of, rows in splits.items()}))
-    policies.append(("Kneser-Ney", trigram))
-    first = None
-    for name, own in policies:
+        name = run.logdir.parts[-3] if run.logdir.name == "train" else run.logdir.name
+        policies.append((name, run.config.seed, {of: probs(policy, rows) for of, rows in splits.items()}))
+    first: dict[int, np.ndarray] = {}
+    for name, seed, own in [*policies, ("kneser_ney", policies[0][1], trigram)]:
 
         def nll(weight: float, split: str, own=own) -> np.ndarray:
             return -np.log(weight * trigram[split] + (1 - weight) * own[split])
@@ -106,12 +106,12 @@ def measured(runs: Sequence[Restored]) -> Iterator[dict[str, object]]:
         best = minimize_scalar(lambda weight: nll(weight, "valid").mean(), bounds=(0, 1), method="bounded").x  # noqa: B023
         for weight in [0.0] if own is trigram else [0.0, best]:
             sums = np.add.reduceat(nll(weight, "test"), begins)
-            first = sums if first is None else first
-            arguments: dict[str, Any] = {"paired": True, "method": "percentile", "batch": 500, "rng": 0}
-            low, high = bootstrap((sums, first, lengths), change, **arguments).confidence_interval
-            row = {"policy": name if not weight else f"{name}, and Kneser-Ney", "weight": weight}
+            given: dict[str, Any] = {"paired": True, "method": "percentile", "batch": 500, "rng": 0}
+            before = first.setdefault(seed, sums)
+            low, high = bootstrap((sums, before, lengths), change, **given).confidence_interval
+            row = {"method": f"{name}+kneser_ney" if weight else name, "seed": seed, "weight": weight}
             row |= {"nll_valid": nll(weight, "valid").mean(), "nll_test": sums.sum() / lengths.sum()}
-            yield row | {"change": float(change(sums, first, lengths)), "low": low, "high": high}
+            yield row | {"change": float(change(sums, before, lengths)), "low": low, "high": high}
 
 
 def main() -> int:

@@ -516,18 +516,21 @@ def of_study(folder):
 
 
 def reference(said, name):
-    """The summary that a page means by FOLDER/runs.csv METHOD[:_FORM] or FOLDER/curves.csv METHOD@EPOCH, and a column.
+    """The summary that a page means by FILE.csv METHOD[:_FORM] or METHOD@EPOCH, and a column.
 
     METHOD - METHOD is a difference paired by seed.
     """
     file, methods = said.split(maxsplit=1)
-    collapsed, frames = of_study((ROOT / file).parent)
-    frame, found, names = frames[list(FILES).index(Path(file).name)], [], re.findall(r"[^ :@]+", methods)
-    for each in methods.split(" - "):
-        method, epoch, form = re.fullmatch(r"([^:@]+)@?(\d*):?(.*)", each.strip()).groups()
+    collapsed, frames = of_study((path := ROOT / file).parent)
+    frame = frames[list(FILES).index(path.name)] if path.name in FILES else pd.read_csv(path)
+    found = []
+    for method, epoch, form in re.findall(r"(?:^| - )([^ :@]+)@?(\d*):?(\S*)", methods):
         rows = frame[frame.epoch == int(epoch)] if epoch else frame
         found.append(pd.Series(sum(rows.method == method)) if name == "seeds" else values(rows, method, name + form))
-    return summary((found[0] - found[1] if found[1:] else found[0]).dropna(), bool({*collapsed} & {*names}))
+    return summary(
+        (found[0] - found[1] if found[1:] else found[0]).dropna(),
+        bool({*collapsed} & {*re.findall(r"[^ :@]+", methods)}),
+    )
 
 
 def test_the_front_pages_figure(tmp_path, drawn):
