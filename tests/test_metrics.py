@@ -165,6 +165,5 @@ def test_the_trigram_model_is_kneser_ney():
     for context in product(range(5), repeat=2):
         assert sum(model.prob((*context, token)) for token in range(5)) == pytest.approx(1)
     model = KneserNey(np.array([[0, 1], [0, 1], [0, 2]]), start=2, padding=2)  # 2 is padding
-    # Trigrams occur 2 or 3 times, so their discount is 1/3. Kinds of bigrams and tokens count 1; the discount is 1/2.
-    bigram = 1 / 2 + 1 / 2 * (1 / 4 + 1 / 2 * 1 / 2)  # p(1 | 0), from p(1) with V = 2
+    bigram = 1 / 2 + 1 / 2 * (1 / 4 + 1 / 2 * 1 / 2)  # p(1 | 0), from p(1) with V = 2; the discount is 1/2, above 1/3
     assert model.probs(np.array([[0, 1]]))[1] == pytest.approx((2 - 1 / 3 + 1 / 3 * bigram) / 2)

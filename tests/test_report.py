@@ -523,14 +523,12 @@ def reference(said, name):
     file, methods = said.split(maxsplit=1)
     collapsed, frames = of_study((path := ROOT / file).parent)
     frame = frames[list(FILES).index(path.name)] if path.name in FILES else pd.read_csv(path)
-    found = []
-    for method, epoch, form in re.findall(r"(?:^| - )([^ :@]+)@?(\d*):?(\S*)", methods):
+    found, parts = [], re.findall(r"(?:^| - )([^ :@]+)@?(\d*):?(\S*)", methods)
+    for method, epoch, form in parts:
         rows = frame[frame.epoch == int(epoch)] if epoch else frame
         found.append(pd.Series(sum(rows.method == method)) if name == "seeds" else values(rows, method, name + form))
-    return summary(
-        (found[0] - found[1] if found[1:] else found[0]).dropna(),
-        bool({*collapsed} & {*re.findall(r"[^ :@]+", methods)}),
-    )
+    own = (found[0] - found[1] if found[1:] else found[0]).dropna()
+    return summary(own, any(part[0] in collapsed for part in parts))
 
 
 def test_the_front_pages_figure(tmp_path, drawn):
