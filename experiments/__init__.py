@@ -1,0 +1,1 @@
+"""Tables of experiments, and code that belongs to one of them."""
