@@ -122,6 +122,8 @@ def main() -> int:
     asked = parser.parse_args()
     with parser.failing_in_one_line():
         runs = [restore(logdir) for logdir in asked.logdirs]
+        if other := [str(run.logdir) for run in runs if run.config.dataset != "text"]:
+            raise UsageError(f"{other[0]}: no run on text")
         if other := [str(run.logdir) for run in runs if run.content["data"] != runs[0].content["data"]]:
             raise UsageError(f"{other[0]}: has other data than {runs[0].logdir}")
         rows = list(measured(runs))
