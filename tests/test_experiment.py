@@ -106,7 +106,7 @@ def test_a_student_needs_the_runs_of_its_teachers(tmp_path):
     student, teachers = cells["student/2"], (cells["mle/2"], cells["mle/1"])
     assert student.needs == [cells["pretrained/seqgan/2"], *teachers] and student.teachers == teachers
     assert read_flags(student.argv).teacher == tuple(str(cell.log_dir) for cell in teachers)
-    for wrong in ("mle+0", "gan", "student", "baseline"):  # which has other seeds
+    for wrong in ("mle+0", "mle+2", "gan", "student", "baseline"):  # which has other seeds
         with pytest.raises(UsageError, match="method student: teachers: "):
             places(tmp_path, text.replace('["mle", ', f'["{wrong}", '))
 

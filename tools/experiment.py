@@ -291,11 +291,12 @@ def _method(table: dict[str, Any], common: str, above: Sequence[Method]) -> Meth
     words = shlex.split(common) + shlex.split(table["flags"])
     if reserved := [name for name in explicit_flags(words) if name in RESERVED]:
         raise UsageError(f"--{reserved[0]} is not for a table to give")
-    for teacher in table["teachers"]:
-        which, _ = named_teacher(str(teacher))
-        if not any(method.name == which and set(seeds) <= set(method.seeds) for method in above):
+    teachers = tuple(map(str, table["teachers"]))
+    for which, further in map(named_teacher, teachers):
+        own = [method.seeds for method in above if method.name == which]
+        if not own or not set(seeds) <= set(own[0]) or further >= len(own[0]):
             raise UsageError(f"teachers: there is no method {which!r} with these seeds above it")
-    method = Method(name, table["label"] or name, tuple(words), tuple(seeds), tuple(table["teachers"]))
+    method = Method(name, table["label"] or name, tuple(words), tuple(seeds), teachers)
     _ = method.config  # which checks the flags
     return method
 
