@@ -41,7 +41,7 @@ def test_the_gradient_along_the_teachers_sequences_is_that_of_the_divergence(end
 @ENDS
 def test_a_student_that_is_its_teacher_has_no_gradient(end_token):
     student = random_generator(end_token=end_token)
-    tokens = tf.constant(all_sequences(4, 3, end_token)[::3])
+    student.dropout_rate, tokens = 0.5, tf.constant(all_sequences(4, 3, end_token)[::3])
     with tf.GradientTape() as tape:
         crossed, apart = divergence(student, student, tokens)
     np.testing.assert_allclose(apart, np.zeros(apart.shape), atol=1e-6)
@@ -55,6 +55,7 @@ LOGS = "--log_dir {0}/train --eval_log_dir {0}/eval"
 def distillation(more: str, **chosen_by) -> tuple[Distillation, list]:
     """One of sequences of three of four tokens, and the gradients that it has applied."""
     student, applied = random_generator(), []
+    student.dropout_rate = 0.5  # which has no effect in distilling
     batches = tf.random.stateless_uniform([9, 3, 4, 3], [1, 2], 0, 4, tf.int32)  # by pass and place
     given = {"batches": lambda epoch: batches[epoch % 9], "update": applied.append} | chosen_by
     config = parse(fitting([*BIGRAM[:-2], *split("--g_update distil --batch_size 4 --train_size 12"), *more.split()]))
@@ -64,8 +65,9 @@ def distillation(more: str, **chosen_by) -> tuple[Distillation, list]:
 def test_real_sequences_are_those_of_the_passes_after_pretraining(eagerly):
     distil, _ = distillation("--pretrain_g_epochs 2")
     for step in range(7):
-        tokens, real = distil.step(tf.constant(step))[3], distil._batches(2 + step // 3)[step % 3]
+        (_, _, rewards, tokens, _), real = distil.step(tf.constant(step)), distil._batches(2 + step // 3)[step % 3]
         np.testing.assert_array_equal(tokens[:2], real[:2])
+        np.testing.assert_allclose(rewards, -divergence(distil.student, distil.teacher, tokens)[1], atol=1e-6)
         assert tokens.shape == [4, 3] and not np.array_equal(tokens[2:], real[2:])
 
 
@@ -77,7 +79,7 @@ def test_the_best_candidates_are_learnt_as_if_they_were_real(eagerly, by):
         log_odds=lambda rows: tf.linalg.matvec(tf.cast(rows, tf.float32), [1600.0, 400.0, 100.0]),
     )
     distil, applied = distillation("--distil_real 0.25", **{by: values})
-    firsts, distil.student.dropout_rate = [], 0.5  # which has no effect here
+    firsts = []
     for step in range(20):
         loss, _, rewards, tokens, _ = distil.step(tf.constant(step))
         firsts += list(tokens[1:, 0].numpy())

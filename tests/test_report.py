@@ -527,8 +527,7 @@ def reference(said, name):
     for method, epoch, form in parts:
         rows = frame[frame.epoch == int(epoch)] if epoch else frame
         found.append(pd.Series(sum(rows.method == method)) if name == "seeds" else values(rows, method, name + form))
-    own = (found[0] - found[1] if found[1:] else found[0]).dropna()
-    return summary(own, any(part[0] in collapsed for part in parts))
+    return summary((found[0] - found[1] if found[1:] else found[0]).dropna(), any(p[0] in collapsed for p in parts))
 
 
 def test_the_front_pages_figure(tmp_path, drawn):
