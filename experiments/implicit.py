@@ -25,7 +25,7 @@ from support.seeds import Purpose, fold, key, uniforms
 from support.streams import run_tool
 from tools.restored import restore
 
-KEPT = ("nll_oracle", "nll", "nll_valid", "nll_test", "g_entropy", "bleu2", "bleu4", "self_bleu2", "self_bleu4")
+KEPT = ("nll", "nll_valid", "nll_test", "g_entropy", "bleu2", "bleu4", "self_bleu2", "self_bleu4")
 EVERY = 50  # updates between looks at the validation set
 
 
@@ -54,9 +54,7 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
 
     def figures(name: str, number: int) -> dict[str, object]:
         found = evaluator.of_policy(measured, number, whole)
-        row = {"run": logdir.parent.name, "after": name} | {
-            each: vars(asked)[each] for each in ("beta", "weight", "lr")
-        }
+        row = {"run": logdir.parent.name, "after": name, "beta": asked.beta, "weight": asked.weight, "lr": asked.lr}
         return row | {each: float(found[each][0]) for each in KEPT if each in found}
 
     def nll_held_out() -> float:  # an oracle has no validation set
