@@ -2,7 +2,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -73,7 +72,7 @@ def script(*arguments: str, cwd: Path, main: Path = TOY) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=cwd, text=True, start_new_session=True, **pipes)
 
 
-def until(condition, seconds: float = 60) -> None:
+def until(condition, seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "nothing happened"
@@ -278,10 +277,7 @@ def test_a_cluster_loses_a_worker_and_nothing_else(toys):
     (toys / "tools").mkdir()
     shutil.copy(ROOT / "tools" / "sweep.py", toys / "tools")
     (toys / "main.py").symlink_to(TOY)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    address, processes, away = f"tcp://127.0.0.1:{port}", [], toys / "away"
+    processes, away, scheduler = [], toys / "away", toys / "scheduler.json"
     away.mkdir()
 
     def begin(*words, cwd=away, **more) -> subprocess.Popen:
@@ -291,14 +287,17 @@ def test_a_cluster_loses_a_worker_and_nothing_else(toys):
 
     local = ("--host", "127.0.0.1", "--no-dashboard")
     try:
-        begin("-m", "distributed.cli.dask_scheduler", "--port", port, *local)
+        begin("-m", "distributed.cli.dask_scheduler", "--port", "0", "--scheduler-file", scheduler, *local)
+        until(lambda: scheduler.exists() and scheduler.read_text().endswith("}"))
+        address = json.loads(scheduler.read_text())["address"]
         for _ in range(2):
             begin("-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny", *local)
         command = ("tools/sweep.py", "toys.toml", "--only", "mle", "--seeds", "1", "--dask", address)
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         sweep = begin(*command, cwd=toys, env=os.environ | {"PYTHONPATH": str(ROOT)}, **streams)
         log_dir = toys / "logs/toys/mle/1/train"
-        until(lambda: len(rows(log_dir)) > 2)
+        until(lambda: len(rows(log_dir)) > 2 or sweep.poll() is not None)
+        assert sweep.poll() is None, sweep.communicate()
         busy = subprocess.run(["pgrep", "-f", log_dir.relative_to(toys)], capture_output=True, text=True)
         parent = int(Path(f"/proc/{busy.stdout.split()[0]}/stat").read_text().rsplit(")", 1)[1].split()[1])
         assert parent in {process.pid for process in processes[:3]}
