@@ -80,7 +80,7 @@ def test_the_best_candidates_are_learnt_as_if_they_were_real(eagerly, by):
     )
     distil, applied = distillation("--distil_real 0.25", **{by: values})
     firsts = []
-    for step in range(20):
+    for step in range(7):
         loss, _, rewards, tokens, _ = distil.step(tf.constant(step))
         firsts += list(tokens[1:, 0].numpy())
         with tf.GradientTape() as tape:
