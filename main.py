@@ -169,6 +169,7 @@ def run(config: Config, makers: Makers) -> int:
             if not checkpoints.newest:
                 raise UsageError(f"--log_dir {config.log_dir}: the run has no checkpoint yet")
             begun, moved = taken > schedule.pretrain_g.end, taken > schedule.pretrain_d.end
+            begun &= not seqgan.guidance or taken >= schedule.pretrain_d.end  # when η is chosen
             print(report(evaluation.measure(0, Due(True, True, True), of_discriminator=begun, since_pretrained=moved)))
             return 0
         eval_dir = directories[1].path if config.evaluate else None

@@ -20,6 +20,7 @@ import tensorflow as tf
 from evaluation.evaluator import Due, Settings
 from evaluation.policy import MeasuredPolicy
 from evaluation.run import evaluator_of
+from support.errors import UsageError
 from support.parser import Parser, new_file
 from support.seeds import Purpose, fold, key, uniforms
 from support.streams import run_tool
@@ -35,6 +36,9 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
     base, student, data, config = before.policy(), run.seqgan.generator, run.data(), run.config
     for own, kept in zip(student.weights, base.weights, strict=True):
         own.assign(kept)  # where the run's policy is an average
+    valid = tf.constant(data.validation())
+    if not len(valid):
+        raise UsageError(f"{logdir}: its data have no validation set")
     evaluator = evaluator_of(data, Settings(samples=1000, seed=config.seed))
     measured = MeasuredPolicy(student, config.seed, jit=False)
     whole = Due(evaluation=True, samples=True, last=True)
@@ -54,12 +58,11 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
 
     def figures(name: str, number: int) -> dict[str, object]:
         found = evaluator.of_policy(measured, number, whole)
-        row = {"run": logdir.parent.name, "after": name, "beta": asked.beta, "weight": asked.weight, "lr": asked.lr}
+        row = {"run": str(logdir), "after": name, "beta": asked.beta, "weight": asked.weight, "lr": asked.lr}
         return row | {each: float(found[each][0]) for each in KEPT if each in found}
 
-    def nll_held_out() -> float:  # an oracle has no validation set
-        found = evaluator.of_policy(measured, 0, Due(evaluation=True, samples=False, last=False))
-        return found.get("nll_valid", found["nll_test"])[0]
+    def nll_held_out() -> float:
+        return float(-tf.reduce_sum(student.log_probs(valid)) / tf.reduce_sum(student.mask(valid)))
 
     yield figures("G0", 0)
     step = 0

@@ -88,14 +88,16 @@ def measured(runs: Sequence[Restored]) -> Iterator[dict[str, object]]:
     """The rows of runs on the same data."""
     data: Any = runs[0].data()
     spec, splits = data.spec, {"valid": data.validation(), "test": data.test}
+    if not len(splits["valid"]):
+        raise UsageError(f"{runs[0].logdir}: its data have no validation set")
     model = KneserNey(data.references(), spec.start_token, spec.vocab_size)
     trigram = {name: model.probs(rows) for name, rows in splits.items()}
     lengths = (data.test != spec.vocab_size).sum(axis=1)
     begins = np.concatenate([[0], lengths.cumsum()[:-1]])
     policies = []
     for run in runs:
-        policy = run.policy(guide=run.guided())
-        name = run.logdir.parts[-3] if run.logdir.name == "train" else run.logdir.name
+        policy = run.teaches()
+        name = run.logdir.parts[-3] if len(run.logdir.parts) > 2 else str(run.logdir)
         policies.append((name, run.config.seed, {of: probs(policy, rows) for of, rows in splits.items()}))
     first: dict[int, np.ndarray] = {}
     for name, seed, own in [*policies, ("kneser_ney", policies[0][1], trigram)]:

@@ -134,7 +134,7 @@ class Config:
     )
     candidates: int = flag(
         16,
-        "n: measure, or distil, keeping one of n samples by D; 0: do not",
+        "n: measure, or distil, keeping one of n samples by D or --objective; 0: do not",
         *map(or_chosen, (MEASURED, *OF_D, D_MEASURED)),
         low=0,
         high=1024,
@@ -177,7 +177,7 @@ class Config:
         50, "d-steps of discriminator pretraining; 0 unless given where no adversarial phase follows", *FOR_D, low=0
     )
     total_epochs: int = flag(1000, "adversarial epochs, each of --g_steps and --d_steps", low=0)
-    g_steps: int = flag(1, "policy-gradient updates per adversarial epoch", ADVERSARIAL, low=1)
+    g_steps: int = flag(1, "generator updates per adversarial epoch", ADVERSARIAL, low=1)
     mle_steps: int = flag(0, "maximum-likelihood updates after an adversarial epoch's g-steps", ADVERSARIAL, low=0)
     d_steps: int = flag(5, "d-steps per adversarial epoch; each draws fresh sequences", *FOR_D, ADVERSARIAL, low=0)
     d_epochs: int = flag(3, "passes over the sequences of a d-step", *TRAINED, low=1)

@@ -1,12 +1,11 @@
 import dataclasses
 import json
-from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
 from runs.directories import CHECKPOINTS
-from support.config import FIELDS, UsageError
+from support.config import UsageError
 from support.config_file import CONFIG, FORMAT
 from support.parser import read_flags
 from tools.experiment import Cell, read
@@ -69,6 +68,9 @@ def test_methods_that_differ_after_pretraining_share_it(tmp_path):
     assert (config.vocab_size, config.pretrain_g_epochs, config.total_epochs, config.seed) == (10, 10, 0, 2)
     assert source.epochs == 10 and not config.trains_discriminator
     assert read_flags(cells["baseline/2"].argv).pretrained == str(source.log_dir)
+    paper = 'seeds = [1]\nflags = "--preset paper --oracle_params x.npz"\n[[methods]]\nname = "a"\n'
+    cells = places(tmp_path, paper + '[[methods]]\nname = "b"\nflags = "--baseline batch"\n')
+    assert [read_flags(cell.argv).oracle_params for cell in cells.values()] == ["x.npz"] * 3
 
 
 def test_a_method_that_only_pretrains_is_the_source_of_the_others(tmp_path):
@@ -109,13 +111,20 @@ def test_a_student_needs_the_runs_of_its_teachers(tmp_path):
     for wrong in ("mle+0", "mle+2", "gan", "student", "baseline"):  # which has other seeds
         with pytest.raises(UsageError, match="method student: teachers: "):
             places(tmp_path, text.replace('["mle", ', f'["{wrong}", '))
+    for number, cell in enumerate((*teachers, student)):
+        record(cell, str(number))
+    student.checkpoint.mkdir(parents=True)
+    assert student.finished
+    record(teachers[1], "another")
+    with pytest.raises(UsageError, match="learnt from others"):
+        _ = student.finished
 
 
-def record(cell: Cell, **flags) -> None:
-    """Writes the config.json of a cell's run, with some flags otherwise than the table has them."""
+def record(cell: Cell, run: str = "x", **flags) -> None:
+    """Writes the config.json of a cell's `run`, with some flags otherwise than the table has them."""
     cell.log_dir.mkdir(parents=True, exist_ok=True)
-    config = dataclasses.asdict(read_flags(cell.argv)) | flags
-    (cell.log_dir / CONFIG).write_text(json.dumps({"flags": config, "run": "x", "format": FORMAT}))
+    config, learnt = dataclasses.asdict(read_flags(cell.argv)) | flags, [{"run": each.run} for each in cell.teachers]
+    (cell.log_dir / CONFIG).write_text(json.dumps({"flags": config, "run": run, "format": FORMAT, "teacher": learnt}))
 
 
 def test_a_cell_has_finished_when_its_last_step_is_saved(tmp_path):
@@ -196,11 +205,3 @@ def test_a_file_that_is_no_table(tmp_path):
         read(tmp_path / "bytes.toml")
     with pytest.raises(UsageError, match="the file's name"):
         read(table(tmp_path, name="a b.toml"))
-
-
-def test_the_papers_music_is_what_the_tables_runs_were():
-    """The figures of the preset are those of a method that gives each flag itself."""
-    cells = {cell.method.name: cell for cell in read(ROOT / "experiments" / "nottingham.toml").cells(Path("logs"))}
-    own = {"preset", "seed", "threads", "log_dir", "eval_log_dir", "pretrained", "sample_every", "eval_every"}
-    run, values = read_flags(cells["kl_penalty_mle"].argv), read_flags(["--preset", "paper_music"])
-    assert all(getattr(run, name) == getattr(values, name) for name in FIELDS.keys() - own)

@@ -14,7 +14,7 @@ from typing import Any
 
 from runs.directories import CHECKPOINTS, METRICS, changeable
 from runs.schedule import Schedule
-from support.config import FIELDS, Config
+from support.config import FIELDS, Config, lacking
 from support.config_file import CONFIG, UNRELATED_TO_PRETRAINING, differences, from_flags, pretraining_part, read_config
 from support.errors import UsageError
 from support.parser import explicit_flags, read_flags, words_of
@@ -49,10 +49,15 @@ class Method:
     seeds: tuple[int, ...]
     teachers: tuple[str, ...] = ()
 
+    @property
+    def words(self) -> list[str]:
+        """The flags, and --teacher with the names of methods for directories."""
+        return [*self.flags, *words_of({"teacher": self.teachers} if self.teachers else {})]
+
     @functools.cached_property
     def config(self) -> Config:
         """What the flags mean."""
-        return read_flags([*self.flags, *words_of({"teacher": self.teachers} if self.teachers else {})])
+        return read_flags(self.words)
 
 
 @dataclass(frozen=True)
@@ -115,13 +120,19 @@ class Cell:
         return fingerprint(read_config(path)) if path.exists() else ""
 
     @property
+    def run(self) -> str:
+        """The name that the run has on record; "" if there is none."""
+        path = self.log_dir / CONFIG
+        return read_config(path).get("run", "") if path.exists() else ""
+
+    @property
     def checkpoint(self) -> Path:
         """The directory of the checkpoint after the last step."""
         return self.log_dir / CHECKPOINTS / f"step-{len(Schedule(self.method.config)):09d}"
 
     @property
     def finished(self) -> bool:
-        """Whether the last checkpoint exists; raises UsageError: the directory holds a run with other flags."""
+        """Whether the last checkpoint exists; raises UsageError: the run there has other flags, or other teachers."""
         if not (self.log_dir / CONFIG).exists():
             return False
         config, content = read_flags(self.argv), read_config(self.log_dir / CONFIG)
@@ -131,6 +142,10 @@ class Cell:
             free |= UNRELATED_TO_PRETRAINING
         if differing := differences(recorded, config, free):
             raise UsageError(f"{self.log_dir}: holds a run with {'; '.join(differing)}")
+        learnt = [record["run"] for record in content.get("teacher", [])]
+        present = [cell.run for cell in self.teachers]
+        if len(learnt) != len(present) or any(run and run != of for run, of in zip(present, learnt, strict=True)):
+            raise UsageError(f"{self.log_dir}: holds a run that learnt from others than its teachers now")
         return self.checkpoint.is_dir()
 
 
@@ -226,6 +241,7 @@ class Experiment:
             enough = [method for method in methods if len(Schedule(method.config)) == config.pretrain_g_epochs]
             if not enough:
                 flags = {name: value for name, value in vars(config).items() if value != FIELDS[name].default}
+                flags = {name: value for name, value in flags.items() if not lacking(config, name)}
                 words = words_of(flags | {"total_epochs": 0, "reward": "constant"})  # without a discriminator
                 seeds = tuple({seed for method in methods for seed in method.seeds})
                 name, label = f"{PRETRAINED}/{methods[0].name}", f"pretraining of {methods[0].label}"
@@ -295,7 +311,7 @@ def _method(table: dict[str, Any], common: str, above: Sequence[Method]) -> Meth
     for which, further in map(named_teacher, teachers):
         own = [method.seeds for method in above if method.name == which]
         if not own or not set(seeds) <= set(own[0]) or further >= len(own[0]):
-            raise UsageError(f"teachers: there is no method {which!r} with these seeds above it")
+            raise UsageError(f"teachers: no method {which!r} above it has these seeds, and {further} more")
     method = Method(name, table["label"] or name, tuple(words), tuple(seeds), teachers)
     _ = method.config  # which checks the flags
     return method

@@ -54,8 +54,10 @@ class Restored(NamedTuple):
         return any(name.endswith(" d") for name in taken) and not fresh
 
     def guided(self) -> bool:
-        """Whether a trained discriminator guides the policy."""
-        return self.seqgan.guidance is not None and self.trained()
+        """Whether a discriminator guides the policy, whose pretraining has ended: η is chosen then."""
+        return (
+            self.seqgan.guidance is not None and self.trained() and self.taken >= Schedule(self.config).pretrain_d.end
+        )
 
     def check_guide(self) -> None:
         """Raises UsageError: there is no guided policy, or its discriminator is not trained yet."""
@@ -69,6 +71,10 @@ class Restored(NamedTuple):
         if guide:
             self.check_guide()
         return self.seqgan.guidance.guided if guide and self.seqgan.guidance else self.seqgan.policy
+
+    def teaches(self) -> Policy:
+        """What --teacher learns from: the guided policy where there is one, but of --g_update distil the student."""
+        return self.policy(guide=self.guided() and self.config.g_update != "distil")
 
     def check_trained(self, flag: str) -> Discriminator:
         """The discriminator; raises NoGain: there is none, or it is not trained yet."""
@@ -109,7 +115,8 @@ def teacher_of(
 ) -> tuple[Policy | None, dict[str, Any]]:
     """The policy that --teacher names, None where it names none; and what config.json has on record of it.
 
-    Of several runs it is the average. Each is guided by its discriminator if that is additive and trained. The run
+    Of several runs it is the average. Each is guided by its discriminator if that is additive and trained,
+    but for students. The run
     that learns from it has the flags `config`, tokens `spec`, data with the checksums `digests`, and maybe a
     config.json, `recorded`. Raises UsageError: a directory holds no run, one of other tokens, data or sizes, or another
     than is on record. Raises OSError: it can't be read.
@@ -127,7 +134,7 @@ def teacher_of(
             name for name in FIELDS if name == "dataset" or (name.startswith("oracle") and config.dataset == "LSTM")
         ]
         differing = [f"--{name}" for name in names if getattr(found.config, name) != getattr(config, name)]
-        policy = found.policy(guide=found.guided())
+        policy = found.teaches()
         own = TokenSpec(policy.vocab_size, policy.seq_len, policy.start_token, policy.end_token)
         differing += ["tokens"] * (own != spec) + ["data"] * (found.content["data"] != digests)
         if differing:

@@ -164,7 +164,7 @@ def outcome(cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
     versions = {name.lower(): number for name, number in described.get("versions", {}).items()}
     machine = [f"{described['cores']} cores of an {described['cpu']}"] if described.get("cpu") else []
     machine += [f"{n} {versions[n.lower()]}" for n in ("Python", "TensorFlow", "NumPy") if n.lower() in versions]
-    row |= {"flags": shlex.join(cell.method.flags), "commit": described.get("git_commit", "")[:7] or None}
+    row |= {"flags": shlex.join(cell.method.words), "commit": described.get("git_commit", "")[:7] or None}
     row |= {"date": day.isoformat(), "machine": ", ".join(machine) or None, "data": cell.data or None}
     # Around D's pretraining there are two evaluations of one generator: when that was reached is the first one's.
     curves = evaluated.groupby("epoch", as_index=False)[names].first()
@@ -198,9 +198,12 @@ def collect(experiment: Experiment, logs: Path, folder: Path) -> tuple[list[pd.D
         both.append(pd.concat([old.loc[gone], *(frames[i] for frames in new.values())], ignore_index=True))
     runs = both[0] = both[0].reindex(columns=both[0].columns.union(RECORDS, sort=False))
     for name, words in dict.fromkeys(zip(runs.method, runs["flags"].fillna(""), strict=True)):
-        if name in methods and words != shlex.join(methods[name].flags):
+        if name in methods and words != shlex.join(methods[name].words):
             before, free = read_flags(shlex.split(words)), FREE_TO_CHANGE | READ_FROM | {"seed", "threads"}
-            if differing := differences(before, methods[name].config, free):
+            free -= {"candidates"} if before.best_of_candidates else set()
+            differing = differences(before, methods[name].config, free)
+            differing += ["other teachers"] * (before.teacher != methods[name].config.teacher)
+            if differing:
                 raise UsageError(f"{folder / 'runs.csv'}: {name} had {'; '.join(differing)}")
     data = runs.set_index(RUN)["data"].dropna()
     if why := mixed({cells[key]: text for key, text in data.items() if key in cells}):
@@ -323,12 +326,19 @@ def tables(study: Study) -> dict[str, str]:
 def load(experiment: Experiment, logs: Path, folder: Path) -> tuple[Study, dict[str, str], list[str]]:
     """A study with the runs under `logs` and those of its folder; its CSV files; and what could not be used.
 
-    The study has the numbers as they are in the files. Raises UsageError, OSError: as `collect` and `settings`.
+    The study has the runs of the table, with the numbers that are in the files. Raises UsageError, OSError: as
+    `collect` and `settings`.
     """
     report = settings(experiment)
     frames, problems = collect(experiment, logs, folder)
     texts = tables(Study(experiment, report, *frames))
-    runs, curves = (read_table(folder / file, texts.get(file, ""), keys) for file, keys in FILES.items())
+    asked = pd.MultiIndex.from_tuples((method.name, seed) for method in experiment.methods for seed in method.seeds)
+
+    def numbers(file: str) -> pd.DataFrame:
+        rows = read_table(folder / file, texts.get(file, ""), FILES[file])
+        return rows[pd.MultiIndex.from_frame(rows[RUN]).isin(asked)] if len(rows) else rows
+
+    runs, curves = map(numbers, FILES)
     return Study(experiment, report, runs, curves), texts, problems
 
 

@@ -47,7 +47,7 @@ def main(count: str, name: str, *flags: str) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
-        print("train_and_choose.py: error: COUNT and NAME are needed, see its first lines", file=sys.stderr)
+    if len(sys.argv) < 3 or not (sys.argv[1].isdecimal() and int(sys.argv[1])):
+        print("train_and_choose.py: error: COUNT, a number, and NAME are needed, see its first lines", file=sys.stderr)
         sys.exit(2)
     sys.exit(main(*sys.argv[1:]))
