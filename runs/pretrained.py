@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from runs.checkpoints import Checkpoints
-from runs.directories import CHECKPOINTS, METRICS, PRETRAINED, evaluations_of
+from runs.directories import CHECKPOINTS, METRICS, PRETRAINED, evaluations_of, in_vain
 from runs.logs import RunLog
 from runs.manifest import sizes_at
 from support.config import Config
@@ -35,7 +35,11 @@ class Pretraining:
                 raise UsageError(f"no run (there is no {CONFIG})")
             content = read_config(path)
             before, now = pretraining_part(from_flags(content["flags"])), pretraining_part(config)
-            if differing := [*([gone] if (gone := lost_flag(content["flags"])) else []), *differences(before, now)]:
+            vain = in_vain(before, now)
+            if differing := [
+                *([gone] if (gone := lost_flag(content["flags"])) else []),
+                *differences(before, now, vain),
+            ]:
                 raise UsageError(f"that run has {'; '.join(differing)}")
             self.left_out = () if content.get("objective") == source else OF_OBJECTIVE
             if content["data"] != digests:
