@@ -168,9 +168,8 @@ def run(config: Config, makers: Makers) -> int:
         if not config.is_train:
             if not checkpoints.newest:
                 raise UsageError(f"--log_dir {config.log_dir}: the run has no checkpoint yet")
-            begun, moved = taken > schedule.pretrain_g.end, taken > schedule.pretrain_d.end
-            begun &= not seqgan.guidance or taken >= schedule.pretrain_d.end  # when η is chosen
-            print(report(evaluation.measure(0, Due(True, True, True), of_discriminator=begun, since_pretrained=moved)))
+            begun = taken > schedule.pretrain_g.end and (not seqgan.guidance or taken >= schedule.pretrain_d.end)
+            print(report(evaluation.measure(0, Due(True, True, True), True, begun, taken > schedule.pretrain_d.end)))
             return 0
         eval_dir = directories[1].path if config.evaluate else None
         records = Records(first.path, eval_dir, evaluation.columns, details, config.mle_steps > 0, described)

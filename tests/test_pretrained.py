@@ -148,8 +148,9 @@ def test_another_pretraining_is_refused(source, tmp_path, capsys, more, why):
 
 
 def test_evaluations_at_other_epochs_are_no_other_pretraining(source, tmp_path):
-    """The curve of pretraining has its points where the other run has evaluated."""
+    """The curve of pretraining has its points where the other run has evaluated. Nor are flags without effect one."""
     folder = tmp_path / "run"
+    (path := source / "train/config.json").write_text(path.read_text().replace('"min_count": 1', '"min_count": 7'))
     assert run(folder, "--pretrained", str(source / "train"), "--eval_every", "3", "--total_epochs", "4") == 0
     points = [(row["phase"], row["epoch"]) for row in timeless_rows(folder / "eval")]
     assert points == [("pretrain_g", n) for n in "0123"] + [("adversarial", n) for n in "467"]
