@@ -23,6 +23,7 @@ from runs.schedule import Schedule
 from support.config import UsageError
 from support.config_file import CONFIG, FORMAT
 from support.parser import read_flags
+from tools import study as studies
 from tools.experiment import Cell, read
 from tools.report import draw_samples, main, samples
 from tools.study import FILES, Study, compare, points_text, read_points, read_runs, settings, summary, values
@@ -367,7 +368,7 @@ caption = "Said."
 name = "over_time"
 curves = ["nll"]
 draw = ["mle"]
-x = "seconds"
+x = "seconds sequences nll_test"
 """
 
 
@@ -375,21 +376,27 @@ x = "seconds"
 def test_curves_over_epochs_and_seconds(cells, drawn, seeds):
     """Of fewer than four seeds a thin line each and no band; a line ends at what the guided generator reached."""
     for cell in cells:
-        rows = [{"nll": 3.0 - i, "seconds": (i + 1) * cell.seed, "nll_guided": 0.5 * i} for i in range(cell.epochs)]
+        figures = {"nll_guided": 1.0, "nll_test": 7.0}
+        rows = [{"nll": 3.0 - i, "seconds": (i + 1) * cell.seed, **figures} for i in range(cell.epochs)]
         later = dict(rows[-1], epoch=cell.epochs - 1, phase="pretrain_d", seconds=9 * cell.seed)  # D's training
         make_run(cell, [*rows, later])
         if cell.seed > seeds:
             shutil.rmtree(cell.log_dir)
     page, _ = made(SEVERAL)
     assert "(hand.png)\n\n*Said.*" in page and "(over_time.png)\n" in page and os.path.exists("out/over_time.png")
-    (epochs,), (panel,) = (figure.axes for figure in drawn)
+    (epochs,), (panel, read, other) = (figure.axes for figure in drawn)
     mean, thin = (2.5, 0) if seeds == 4 else (2.0, 3)
     assert len(panel.lines) == 1 + thin and len(panel.collections) == (seeds == 4)
     line = epochs.lines[thin].get_xydata().tolist()
     assert line == [[0, 3], [1, 2], [2, 1], [2, 1], [2, 1]] and epochs.get_ylim() == (2.5, 3.5)
     line = panel.lines[thin].get_xydata().tolist()
     assert line == [[mean, 3], [2 * mean, 2], [3 * mean, 1], [9 * mean, 1], [9 * mean, 1]]
+    assert read.lines[thin].get_xydata().tolist() == [[32, 3], [64, 2], [96, 1], [96, 1], [96, 1]]
+    flags = ["--pretrain_g_epochs", "3", "--pretrain_d_epochs", "7", "--d_steps", "2", "--mle_steps", "1"]
+    assert [studies.sequences_read(read_flags(flags), epoch) for epoch in (0, 2, 3, 4)] == [32, 96, 416, 512]
+    assert [line.get_xydata().tolist() for line in other.lines] == [[[7, 3], [7, 2], [7, 1]]] * (seeds + 1)
     assert (epochs.get_xlabel(), panel.get_xlabel(), epochs.get_xlim()) == ("epoch", "seconds", (1, 3))
+    assert (read.get_xlabel(), other.get_xlabel()) == ("real sequences read", "NLL_test (↓ better), nats per token")
 
 
 @cases(
@@ -398,7 +405,7 @@ def test_curves_over_epochs_and_seconds(cells, drawn, seeds):
     ('[[report.figures]]\ndraw = ["short"]', "draw has 'short', which is no method"),
     *(("[[report.figures]]\nhue = 3", "hue is not among name, curves"), ("planes = [3]", "3 is no table")),
     ('[[report.planes]]\npairs = ["nll"]', "'nll' is no pair of columns"),
-    ('[[report.figures]]\nx = "hours"', "x is 'hours', not epoch, seconds or method"),
+    ('[[report.figures]]\nx = "hours"', "hours: no such metric"),
     ("[[report.figures]]\nlimits = [1, 2]", "limits is [1, 2], no dict"),
     ('[[report.figures]]\nlimits = { nll = ["a", "b"] }', "limits of nll"),
     ('[[report.planes]]\nfiles = ["absent.csv"]', "absent.csv: No such file"),
@@ -487,7 +494,6 @@ def test_the_pages_of_studies_follow_from_their_files(name, tmp_path, monkeypatc
     monkeypatch.setattr(Figure, "savefig", lambda _, path: Path(path).touch())  # what takes its time
     folder = tmp_path / name
     shutil.copytree(ROOT / "results" / name, folder)
-    shutil.copytree(ROOT / "results" / "guided", tmp_path / "guided", dirs_exist_ok=True)  # the front page's
     before = {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix != ".png"}
     pictures = {file.name for file in folder.glob("*.png")}
     table = ROOT / "experiments" / f"{name}.toml"
@@ -518,11 +524,12 @@ def of_study(folder):
 def reference(said, name):
     """The summary that a page means by FILE.csv METHOD[:_FORM] or METHOD@EPOCH, and a column.
 
-    METHOD - METHOD is a difference paired by seed.
+    METHOD - METHOD is a difference paired by seed; COLUMN@best is of the evaluations of least NLL_oracle.
     """
-    file, methods = said.split(maxsplit=1)
+    (file, methods), (name, _, best) = said.split(maxsplit=1), name.partition("@")
     collapsed, frames = of_study((path := ROOT / file).parent)
     frame = frames[list(FILES).index(path.name)] if path.name in FILES else pd.read_csv(path)
+    frame = studies.best_rounds(frames[1], "nll") if best else frame
     found, parts = [], re.findall(r"(?:^| - )([^ :@]+)@?(\d*):?(\S*)", methods)
     for method, epoch, form in parts:
         rows = frame[frame.epoch == int(epoch)] if epoch else frame
@@ -531,21 +538,15 @@ def reference(said, name):
 
 
 def test_the_front_pages_figure(tmp_path, drawn):
-    """All methods are equal until MLE ends; guidance goes from there to what it reaches in its own study."""
-    for name in ("figure", "guided"):
-        shutil.copytree(ROOT / "results" / name, tmp_path / name)
-    table = ROOT / "experiments" / "figure.toml"
-    assert main([str(table), "-o", str(tmp_path / "figure"), "--logs", str(tmp_path / "none")]) == 0
-    for panel, name in zip(drawn[1].axes, ("nll", "nll_test"), strict=True):
+    """SeqGAN and guidance are equal until MLE ends; guidance reads 262,144 sequences more, and ends where it ended."""
+    shutil.copytree(ROOT / "results" / "guided", tmp_path / "guided")
+    main([str(ROOT / "experiments/guided.toml"), "-o", str(tmp_path / "guided"), "--logs", str(tmp_path / "none")])
+    for panel, name in zip(drawn[1].axes[::2], ("nll", "nll_test"), strict=True):
         lines = {line.get_label(): line.get_xydata() for line in panel.lines}
-        before = [lines[label][lines[label][:, 0] < 1000] for label in ("MLE", "SeqGAN as printed")]
-        assert np.array_equal(*before) and len(before[0]) > 5
-        fall = lines["MLE, then guided by an additive discriminator"]
-        assert fall[:, 0].tolist() == [1000, 1000, 1999] and fall[0, 1] == pytest.approx(before[0][-1, 1])
-        guided = reference("results/guided/runs.csv bigram:_guided", name)
-        assert set(fall[1:, 1]) == {guided.middle}
-        ends = reference("results/figure/curves.csv seqgan@1999", name)
-        assert lines["SeqGAN as printed"][-1].tolist() == [1999, ends.middle]
+        fall, other = lines["guided by the bigram D"], lines["SeqGAN, 200 epochs"]
+        assert np.allclose(fall[:5], other[:5], rtol=1e-3) and len(fall) > 20
+        assert fall[-3:, 0].tolist() == [32_000, 32_000 + 262_144, 32_000 + 262_144] and fall[-3, 1] == fall[-2, 1]
+        assert fall[-1, 1] == reference("results/guided/runs.csv bigram:_guided", name).middle
 
 
 NUMBER = re.compile(r"(?<![\w,.])[-−]?[0-9]+(?:\.[0-9]+)?(?![\w,]|\.[0-9])")

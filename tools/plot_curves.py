@@ -25,6 +25,7 @@ from support.streams import run_tool
 PANELS = ("nll", "nll_test", "nll_valid", "g_entropy")
 SHOWN = (*PANELS, "objective", "kl_to_pretrained")
 CURVES = ("nll", "nll_test", "g_entropy")  # of a study, where its table does not say; and the panels with a floor
+CLOCKS = {"epoch": "epoch", "sequences": "real sequences read", "seconds": "seconds"}  # axes, and metrics are
 FLOOR = "oracle_entropy"
 OUTPUT = Path("logs/curves.png")
 # Okabe and Ito's colours, which the colour-blind can tell apart, and what a label has that gets one.
@@ -107,7 +108,7 @@ def colours(labels: Iterable[str]) -> dict[str, Any]:
 class Line(NamedTuple):
     """A curve of a figure: the values `y` [n] of a column over `x` [n], perhaps with the ends of a band.
 
-    `thin` is for one seed of several; `floor` is the entropy of the oracle, where there is one.
+    `thin` is for one seed of several; `floor` is the entropy of the oracle, where there is one; `axis` is what `x` is.
     """
 
     label: str
@@ -118,34 +119,39 @@ class Line(NamedTuple):
     high: Any = None
     thin: bool = False
     floor: float | None = None
+    axis: str = "epoch"
 
 
 def draw_panels(
-    path: Path, lines: Sequence[Line], starts: Iterable[float] = (), limits: Mapping[str, Any] = {}, axis: str = "epoch"
+    path: Path, lines: Sequence[Line], starts: Iterable[float] = (), limits: Mapping[str, Any] = {}
 ) -> None:
-    """Draws a panel a column over one `axis`, with the oracle's entropy; raises OSError.
+    """Draws a row of panels for each column, a panel for each axis, with the oracle's entropy; raises OSError.
 
-    `starts` is where adversarial training begins, and `limits` has the ends of axes, by column and of the shared one.
+    `starts` are epochs in which adversarial training begins, and `limits` has the ends of axes, by column or axis.
     Where the floors of lines differ, each has its line's colour.
     """
-    shown, color = list(dict.fromkeys(line.column for line in lines)), colours(line.label for line in lines)
+    shown, axes = list(dict.fromkeys(line.column for line in lines)), list(dict.fromkeys(line.axis for line in lines))
+    color = colours(line.label for line in lines)
     several = len({line.floor for line in lines if line.column in CURVES}) > 1
     figure = Figure(figsize=(8.0, 3.2 * len(shown)), layout="constrained")
-    panels = dict(zip(shown, figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0], strict=True))
-    for label, column, x, y, low, high, thin, floor in lines:
-        panel = panels[column]
+    grid = figure.subplots(len(shown), len(axes), sharex="col", sharey="row", squeeze=False)
+    panels = dict(zip(itertools.product(shown, axes), grid.flat, strict=True))
+    for label, column, x, y, low, high, thin, floor, axis in lines:
+        panel = panels[column, axis]
         panel.plot(x, y, label=None if thin else label, color=color[label], linewidth=0.5 if thin else None)
         if low is not None:
             panel.fill_between(x, low, high, color=color[label], alpha=0.2, linewidth=0)
         if floor is not None and column in CURVES:
             look = {"linestyle": "--", "linewidth": 1, "color": color[label] if several else "black"}
             panel.axhline(floor, label=title(FLOOR), **look)
-    for column, panel in panels.items():
-        for start in sorted(starts):
+    for (column, axis), panel in panels.items():
+        for start in sorted(starts) if axis == "epoch" else ():
             panel.axvline(start, color="grey", linestyle=":", linewidth=1, label="adversarial training begins")
         panel.set(ylabel=axis_title(column, "\n"), ylim=limits.get(column))
+        panel.set(xlabel=CLOCKS.get(axis) or axis_title(axis), xlim=limits.get(axis))
+        panel.locator_params(axis="x", nbins=8 // len(axes))
+        panel.label_outer()
         panel.grid(alpha=0.3)
-    panel.set(xlabel=axis, xlim=limits.get(axis))
     legend(figure, "upper")
     figure.savefig(path)
 

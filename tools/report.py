@@ -4,6 +4,7 @@ Finished runs under --logs go into FOLDER's runs.csv, a row a run, and curves.cs
 there already stay. README.md, between its two marks, and the figures follow from these files alone.
 """
 
+import itertools
 import math
 import re
 import sys
@@ -22,8 +23,20 @@ from support.errors import UsageError
 from support.parser import Parser
 from support.streams import run_tool
 from tools.experiment import read
-from tools.plot_curves import CURVES, Line, draw_finals, draw_panels, draw_plane
-from tools.study import FEW, Study, Summary, compare, decimals, load, merged, read_points, read_runs, summary, values
+from tools.plot_curves import CLOCKS, CURVES, Line, draw_finals, draw_panels, draw_plane
+from tools.study import (
+    FEW,
+    Study,
+    best_rounds,
+    compare,
+    decimals,
+    load,
+    merged,
+    read_points,
+    sequences_read,
+    summary,
+    values,
+)
 
 STATES = {  # of a generator that was measured, as its row says and as pages say
     "pretrained": "end of its MLE pretraining",
@@ -67,9 +80,13 @@ def finals(study: Study, shown: Sequence[str]) -> str:
     for method, label in study.labels.items():
         found = {name: study.values(method, name) for name in shown}
         rows[label] = {title(name): str(study.summary(method, of)) if len(of) else "" for name, of in found.items()}
+        for name in study.report["best"]:
+            of = values(best_rounds(study.curves, study.report["best"][0]), method, name)
+            rows[label][f"best: {title(name)}"] = str(study.summary(method, of)) if len(of) else ""
         rows[label]["seeds"] = ", ".join(map(str, sorted({len(of) for of in found.values()} - {0}))) or "0"
     said = "Final values: mean over seeds ± half of the 95 % interval; of two or three seeds, their values."
     said += " Of runs that collapse: median (range)." if study.report["collapsed"] else ""
+    said += f" *Best*: at the evaluation of least {title(study.report['best'][0])}." if study.report["best"] else ""
     said += "" if study.floor is None else f" The oracle's entropy is {study.floor:.3f} nats per token."
     return f"{said}\n\n{markdown(pd.DataFrame(rows).T)}"
 
@@ -202,42 +219,39 @@ def draw_samples(
     draw_plane(path, points[points.method != REAL], known, real, crosses)
 
 
-def lines_of(study: Study, figure: Mapping[str, Any], results: Path) -> list[Line]:
-    """The lines of a figure of `[[report.figures]]`; `results` is the folder of all studies.
+def lines_of(study: Study, figure: Mapping[str, Any]) -> list[Line]:
+    """The lines of a figure of `[[report.figures]]`.
 
-    Of fewer seeds than `FEW` there is a thin line each instead of a band. What a guided generator reached is where its
-    line ends; of another study it is a level from the beginning of adversarial training on.
+    Of fewer seeds than `FEW`, and over another metric, there is a thin line each instead of a band. What a guided
+    generator reached is where its line ends.
     """
     lines: list[Line] = []
-    clock, floor = figure["x"] or "epoch", study.floor
-
-    def line(label: str, name: str, x: Sequence[float], found: Sequence[Summary]) -> Line:
+    configs = {method.name: method.config for method in study.experiment.methods}
+    choices = itertools.product(figure["curves"] or CURVES, figure["draw"] or study.labels, clocks(figure))
+    for name, method, clock in choices:
+        own, label = study.curves[study.curves.method == method], study.labels[method]
+        own = own.assign(sequences=own.epoch.map(partial(sequences_read, configs[method])))
+        if not {name, clock} <= {*own} or not own[name].notna().any():
+            continue
+        table = own.pivot(index="epoch", columns="seed", values=name).dropna(axis=1, how="all").dropna()
+        times = own.pivot(index="epoch", columns="seed", values=clock).loc[table.index]
+        x, found = times.mean(axis=1).to_list(), [study.summary(method, row) for row in table.to_numpy()]
+        more: dict[str, Any] = {"floor": study.floor, "axis": clock}
+        many = table.shape[1] >= FEW and clock in CLOCKS
+        if not many:
+            lines += [Line(label, name, times[seed], table[seed], thin=True, **more) for seed in table]
+        if len(guided := study.values(method, column(name, "guided"))) and clock in CLOCKS:  # after D's training
+            ends = {"seconds": study.values(method, "seconds").mean(), "epoch": x[-1]}
+            ends["sequences"] = sequences_read(configs[method], int(own.epoch.max()), trained=True)
+            x, found = [*x, *[ends[clock]] * 2], [*found, found[-1], study.summary(method, guided)]
         low, middle, high = ([getattr(each, end) for each in found] for end in ("low", "middle", "high"))
-        many = all(len(each.values) >= FEW for each in found)
-        return Line(label, name, x, middle, low if many else None, high if many else None, floor=floor)
-
-    for name in figure["curves"] or CURVES:
-        last = 0.0
-        for method in figure["draw"] or study.labels:
-            own = study.curves[study.curves.method == method]
-            if name not in own or not own[name].notna().any():
-                continue
-            table = own.pivot(index="epoch", columns="seed", values=name).dropna(axis=1, how="all").dropna()
-            times = own.pivot(index="epoch", columns="seed", values=clock).loc[table.index]
-            x, found = times.mean(axis=1).to_list(), [study.summary(method, row) for row in table.to_numpy()]
-            if table.shape[1] < FEW:
-                lines += [Line(study.labels[method], name, times[s], table[s], thin=True, floor=floor) for s in table]
-            if len(guided := study.values(method, column(name, "guided"))):  # after D's training, during which G stays
-                end = study.values(method, "seconds").mean() if clock == "seconds" else x[-1]
-                x, found = [*x, end, end], [*found, found[-1], study.summary(method, guided)]
-            lines.append(line(study.labels[method], name, x, found))
-            last = max(last, x[-1])
-        for source, label in figure["levels"].items() if last else ():
-            folder, _, method = source.partition("/")
-            start, runs = min(starts(study, figure), default=0), read_runs(results / folder)[0]
-            before, after = (summary(values(runs, method, of)) for of in (name, column(name, "guided")))
-            lines.append(line(label, name, [start, start, last], [before, after, after]))
+        lines.append(Line(label, name, x, middle, low if many else None, high if many else None, **more))
     return lines
+
+
+def clocks(figure: Mapping[str, Any]) -> list[str]:
+    """The axes of a figure."""
+    return figure["x"].split() or ["epoch"]
 
 
 def finals_of(study: Study, figure: Mapping[str, Any]) -> dict[str, dict[str, list[tuple[float, float, float]]]]:
@@ -258,7 +272,7 @@ def starts(study: Study, figure: Mapping[str, Any]) -> set[int]:
     drawn = figure["draw"] or study.labels
     configs = [method.config for method in study.experiment.methods if method.name in drawn]
     found = {config.pretrain_g_epochs for config in configs if config.total_epochs}
-    return found if len(found) == 1 and figure["x"] != "seconds" else set()
+    return found if len(found) == 1 else set()
 
 
 def write(study: Study, texts: Mapping[str, str], folder: Path) -> list[Path]:
@@ -276,13 +290,13 @@ def write(study: Study, texts: Mapping[str, str], folder: Path) -> list[Path]:
     drawings: list[Callable[[], None]] = []  # all files are read before one is written
     pictures: dict[str, str] = {}
     for figure in report["figures"]:
-        file, look = f"{figure['name'] or experiment.name}.png", (figure["limits"], figure["x"] or "epoch")
+        file = f"{figure['name'] or experiment.name}.png"
         if figure["x"] == "method":
             if ends := finals_of(study, figure):
                 drawings.append(partial(draw_finals, folder / file, ends))
                 pictures[file] = figure["caption"]
-        elif lines := lines_of(study, figure, folder.parent):
-            drawings.append(partial(draw_panels, folder / file, lines, starts(study, figure), *look))
+        elif lines := lines_of(study, figure):
+            drawings.append(partial(draw_panels, folder / file, lines, starts(study, figure), figure["limits"]))
             pictures[file] = figure["caption"]
     for plane in report["planes"]:
         points = read_points(*(folder / file for file in plane["files"]))

@@ -21,11 +21,12 @@ from statsmodels.stats.multitest import multipletests
 from evaluation.metrics import METRICS, column, parse
 from runs.directories import METRICS as LOG
 from runs.manifest import CHECKSUM, read_manifest
+from support.config import Config
 from support.config_file import CONFIG, FREE_TO_CHANGE, READ_FROM, differences, read_config
 from support.errors import UsageError
 from support.parser import read_flags
 from tools.experiment import Cell, Experiment, checked, mixed
-from tools.plot_curves import FLOOR, PANELS, read_run
+from tools.plot_curves import CLOCKS, FLOOR, PANELS, read_run
 
 RUN = ["method", "seed"]
 FILES = {"runs.csv": RUN, "curves.csv": [*RUN, "epoch"]}  # and what tells their rows apart
@@ -211,7 +212,7 @@ def collect(experiment: Experiment, logs: Path, folder: Path) -> tuple[list[pd.D
     return both, problems
 
 
-FIGURE = {"name": str, "curves": list, "draw": list, "x": str, "limits": dict, "levels": dict, "caption": str}
+FIGURE = {"name": str, "curves": list, "draw": list, "x": str, "limits": dict, "caption": str}
 PLANE = {"name": str, "files": list, "pairs": list, "crosses": str, "caption": str}
 
 
@@ -219,11 +220,12 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     """What `[report]` says, with defaults for what it leaves out.
 
     `metrics` are compared with those of the methods `against`; `table` has those that the page shows. Runs of the
-    methods `collapsed` have medians and ranges. `measured` are files of samples in the study's folder, and `measures`
-    the columns of their table. `[[report.figures]]` have a `name`, the columns `curves` of the methods in `draw` over
-    `x`, "epoch" or "seconds", within `limits`, and a `caption`; with "method" they show final values; `levels`,
-    {"STUDY/METHOD": label}, are guided generators of other studies. `[[report.planes]]` have a `name`, `files` of
-    samples, `pairs` of columns, a `caption`, and `crosses`, a file of others' figures.
+    methods `collapsed` have medians and ranges. `best` are columns of the evaluation at which the first of them is
+    least. `measured` are files of samples in the study's folder, and `measures` the columns of their table.
+    `[[report.figures]]` have a `name`, the columns `curves` of the methods in `draw` over each of `x`, words such as
+    "epoch seconds" or a metric's name, within `limits`, and a `caption`; with "method" they show final values.
+    `[[report.planes]]` have a `name`, `files` of samples, `pairs` of columns, a `caption`, and `crosses`, a file of
+    others' figures.
 
     Raises UsageError: something is unknown, or of another kind.
     """
@@ -231,17 +233,16 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     try:
         report["figures"] = [checked(figure, FIGURE) for figure in report["figures"] or [{}]]
         report["planes"] = [checked(plane, PLANE) for plane in report["planes"]]
-        columns = [*report["metrics"], *report["table"], *report["measures"]]
+        columns = [*report["metrics"], *report["table"], *report["best"], *report["measures"]]
         for pair in (pair for plane in report["planes"] for pair in plane["pairs"]):
             if not isinstance(pair, list) or len(pair) != 2:
                 raise UsageError(f"pairs: {pair!r} is no pair of columns")
             columns += pair
         for figure in report["figures"]:
             columns += figure["curves"]
+            columns += [x for x in figure["x"].split() if x not in CLOCKS and figure["x"] != "method"]
             if unknown := [name for name in figure["draw"] if name not in methods]:
                 raise UsageError(f"draw has {unknown[0]!r}, which is no method")
-            if figure["x"] not in ("", "epoch", "seconds", "method"):
-                raise UsageError(f"x is {figure['x']!r}, not epoch, seconds or method")
             for name, ends in figure["limits"].items():
                 if not isinstance(ends, list) or [type(end) in (int, float) for end in ends] != [True, True]:
                     raise UsageError(f"limits of {name}: {ends!r} is no pair of numbers")
@@ -306,13 +307,30 @@ def values(runs: pd.DataFrame, method: str, name: str) -> pd.Series:
     return rows[name].dropna() if name in rows else pd.Series(dtype=float)
 
 
+def best_rounds(curves: pd.DataFrame, by: str) -> pd.DataFrame:
+    """The evaluation of each run at which a column is least, as the authors' programs keep one."""
+    known = curves.dropna(subset=[by])
+    return known.loc[known.groupby(RUN, sort=False)[by].idxmin()]
+
+
+def sequences_read(config: Config, epoch: int, trained: bool = False) -> int:
+    """Real sequences that training has read by the end of an epoch of the generator, repeats included.
+
+    Where `trained`, D's pretraining has ended as well, even if no adversarial epoch has.
+    """
+    rounds = max(epoch + 1 - config.pretrain_g_epochs, 0)
+    batches = min(epoch + 1, config.pretrain_g_epochs) * config.mle_batches + rounds * config.mle_steps
+    d_steps = config.pretrain_d_epochs + rounds * config.d_steps if rounds or trained else 0
+    return batches * config.batch_size + d_steps * config.real_draws * config.trains_discriminator
+
+
 def tables(study: Study) -> dict[str, str]:
     """The contents of runs.csv and curves.csv, if they have rows, in the table's order, with seven digits."""
     asked = {*study.report["metrics"], *study.report["table"]}
-    drawn = {*PANELS, "seconds", *(name for figure in study.report["figures"] for name in figure["curves"])}
+    drawn = {*PANELS, "seconds", *itertools.chain(*([*f["curves"], *f["x"].split()] for f in study.report["figures"]))}
     runs = [name for name in study.runs if name in asked or name not in RUN + RECORDS and parse(name)[1] != "before"]
     runs.sort(key=lambda name: (list(METRICS).index(parse(name)[0].name), name))
-    curves = [name for name in study.curves if name in drawn]
+    curves = [name for name in study.curves if name in drawn and name not in FILES["curves.csv"]]
     place = {name: number for number, name in enumerate(dict.fromkeys([*study.labels, *study.runs.method]))}
     texts = {}
     for file, frame, names in (("runs.csv", study.runs, runs + RECORDS), ("curves.csv", study.curves, curves)):
