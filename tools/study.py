@@ -314,7 +314,7 @@ def best_rounds(curves: pd.DataFrame, by: str) -> pd.DataFrame:
 
 
 def sequences_read(config: Config, epoch: int, trained: bool = False) -> int:
-    """Real sequences that training has read by the end of an epoch of the generator, repeats included.
+    """Real sequences that training has read by the end of an epoch of the generator; those of a d-step count once.
 
     Where `trained`, D's pretraining has ended as well, even if no adversarial epoch has.
     """
