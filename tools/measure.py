@@ -136,11 +136,10 @@ def melodies(path: Path, grid: Grid, whole: bool) -> list[np.ndarray]:
         raise DataError(f"{path}: not a folder, as the other tunes are in")
     shown = sorted(file for file in path.rglob("[!.]*") if file.is_file())
     files = [file for file in shown if file.suffix.lower() in (".mid", ".midi")]
-    read = read_notes if files else read_abc
     found, skipped = [], []
     for file in files or [file for file in shown if file.suffix.lower() == ".abc"]:
         try:
-            tokens, *_ = read_melody(file, grid, read)
+            tokens, *_ = read_melody(file, grid, read_notes if files else read_abc)
             if not len(trim(tokens)):
                 raise DataError(f"{file}: no melody in it")
             found.append(tokens if whole else trim(tokens))
@@ -169,8 +168,7 @@ def tunes(asked: Any, run: Restored | None) -> Parts:
     count = enough(len(cut[0]), len(cut[1]), asked, f"windows of {length} tokens")
     rows = samples, real, test = list(map(spread, cut, (count, count, dataset.MAX_HELD_OUT)))
     data = SimpleNamespace(kind="music", grid=grid, tunes=SimpleNamespace(train=all_tunes[1]), test=test)
-    spec = TokenSpec(grid.vocab_size, length, start_token=grid.vocab_size)
-    return Parts(samples, real, data, rows, spec, [{}, {}])
+    return Parts(samples, real, data, rows, TokenSpec(grid.vocab_size, length, start_token=grid.vocab_size), [{}, {}])
 
 
 def nll(policy: Policy, rows: np.ndarray, jit: bool = True) -> tuple[float, float]:
