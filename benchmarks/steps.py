@@ -93,8 +93,7 @@ def work_of_steps(config: Config, seqgan: SeqGAN, oracle: Oracle) -> dict[str, W
     update = Work(3 * batch * seq_len * policy, adam_traffic(seqgan.generator.trainable_variables))
     d_update = Work(3 * config.d_batch_size * verdict(config), adam_traffic(seqgan.discriminator.trainable_variables))
     sampled = batch * seq_len * policy
-    completed = rollouts * batch * seq_len * (seq_len - 1) / 2 * policy
-    rewards = completed + batch * (rollouts * (seq_len - 1) + 1) * verdict(config)
+    rewards = rollouts * sampled * (seq_len - 1) / 2 + batch * (rollouts * (seq_len - 1) + 1) * verdict(config)
     passes = config.d_steps * config.d_epochs
     drawn = config.d_steps * config.d_batch_size // 2 * seq_len * (policy + real)
     epoch = sampled + rewards + update.flops + passes * d_update.flops + drawn

@@ -184,8 +184,7 @@ def draw(directories: Sequence[Path], output: Path) -> None:
             band = 2 * known.get(f"{column}_se", pd.Series(0.0, known.index)).fillna(0)
             y = known[column]
             lines.append(Line(*forms[column], known.epoch, y, y - band, y + band, floor=floor))
-    lines.sort(key=lambda line: SHOWN.index(line.column))
-    draw_panels(output, lines, starts)
+    draw_panels(output, sorted(lines, key=lambda line: SHOWN.index(line.column)), starts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

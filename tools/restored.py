@@ -65,30 +65,26 @@ class Restored(NamedTuple):
         """What --teacher learns from: the guided policy where there is one, but of --g_update distil the student."""
         return self.policy(guide=self.guided() and self.config.g_update != "distil")
 
-    def check_trained(self, flag: str) -> Discriminator:
-        """The discriminator; raises NoGain: there is none, or it is not trained yet."""
-        if self.seqgan.discriminator is None:
-            raise NoGain(f"{flag}: {self.logdir} has no discriminator; without {flag} plain samples are drawn")
-        if not self.trained():
-            why = f"{flag}: at this checkpoint of {self.logdir} the discriminator is not trained"
-            raise NoGain(f"{why}; without {flag} plain samples are drawn; {HOW}")
-        return self.seqgan.discriminator
+    def chooser(self, flag: str, gain: bool = True) -> Discriminator:
+        """The discriminator, which was found to have a gain by the newest evaluation, if that is asked for.
 
-    def check_gain(self, flag: str) -> None:
-        """Checks that the discriminator was found to have a gain, by the newest evaluation.
-
-        Raises NoGain: as `check_trained`; or it was not measured, or its gain is not above 0 by two standard errors.
+        Raises NoGain: there is none, or it is not trained yet; or its gain was not measured, or is not above 0 by two
+        standard errors.
         """
-        self.check_trained(flag)
         plain = f"without {flag} plain samples are drawn"
+        if self.seqgan.discriminator is None:
+            raise NoGain(f"{flag}: {self.logdir} has no discriminator; {plain}")
+        if not self.trained():
+            why = f"at this checkpoint of {self.logdir} the discriminator is not trained"
+            raise NoGain(f"{flag}: {why}; {plain}; {HOW}")
         name = "d_gain_valid" if "d_gain_valid" in self.recorded else "d_gain"
-        if name not in self.recorded:
+        if gain and name not in self.recorded:
             why = f"no evaluation of {self.logdir} up to this checkpoint tells what its discriminator knows"
             raise NoGain(f"{flag}: {why}; {plain}; {HOW}")
-        gain, error = self.recorded[name]
-        if not gain > 2 * error:
-            why = f"has no gain beyond its error, {name} {gain:.4f} ± {error:.4f}"
+        if gain and not self.recorded[name][0] > 2 * self.recorded[name][1]:
+            why = "has no gain beyond its error, {} {:.4f} ± {:.4f}".format(name, *self.recorded[name])
             raise NoGain(f"{flag}: the discriminator of {self.logdir} {why}; {plain}")
+        return self.seqgan.discriminator
 
 
 def drawn_from(seqgan: SeqGAN) -> tf.train.Checkpoint:

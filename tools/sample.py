@@ -307,9 +307,7 @@ def sample(asked: Namespace, run: Restored) -> None:
         samples = ranked(drawn(asked.n * asked.candidates), objective.check, asked.candidates, asked.rank, "objective")
     elif asked.candidates > 1 or asked.rank:
         flag = "--candidates" if asked.candidates > 1 else "--rank"
-        discriminator = run.check_trained(flag)
-        if asked.eta is None:
-            run.check_gain(flag)
+        discriminator = run.chooser(flag, gain=asked.eta is None)
         if asked.rank and length != seq_len:
             raise UsageError(f"--rank: the discriminator reads {seq_len} tokens; not with --length")
         if asked.candidates > 1:
@@ -330,44 +328,40 @@ def sample(asked: Namespace, run: Restored) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns the exit status, 2 with one line on stderr where something can't be used."""
     parser = Parser(prog="sample.py", description=__doc__, allow_abbrev=False)
-
-    def add(*names: str, text: str, default: object = None, **more) -> None:
-        parser.add_argument(*names, help=text + (f" (default: {default})" if default else ""), default=default, **more)
-
+    add, marks = parser.add_argument, ("newest", BEST, PRETRAINED)
     integer, most, step = number(int, 1, None), number(int, 1, MOST_TOKENS), number(int, 0, 10**9 - 1)
-    marks = ("newest", BEST, PRETRAINED)
-    add("logdir", type=Path, metavar="LOGDIR", text="--log_dir of a run")
-    add("-n", type=integer, default=10, metavar="INT", text="samples")
-    text = "divides the logits: near 0 the likeliest token is taken, at 1 it is the policy itself"
-    add("--temperature", type=number(float, 1e-6, 1e6), default=1.0, metavar="FLOAT", text=text)
-    add("--seed", type=number(int, 0, 2**31 - 1), default=1, metavar="INT", text="of the random numbers")
+    add("logdir", type=Path, metavar="LOGDIR", help="--log_dir of a run")
+    add("-n", type=integer, default=10, metavar="INT", help="samples (default: 10)")
+    text = "divides the logits: near 0 the likeliest token is taken, at 1 it is the policy itself (default: 1.0)"
+    add("--temperature", type=number(float, 1e-6, 1e6), default=1.0, metavar="FLOAT", help=text)
+    add("--seed", type=number(int, 0, 2**31 - 1), default=1, metavar="INT", help="of the random numbers (default: 1)")
     text = "what every sample begins with: text; token ids; or of music notes, such as C4 F#4 R (rest) - (one is held)"
-    add("--prefix", default="", text=text)
+    add("--prefix", default="", help=text)
     text = "music: samples begin as the melody of this MIDI or ABC file does, which may be another sample"
-    add("--prefix_file", "--like", type=Path, metavar="FILE", text=text)
-    add("--keep", type=most, metavar="INT", text=f"tokens of --prefix_file (default: {KEEP})")
-    add("--without_prefix", action="store_true", text="write samples without what they begin with")
+    add("--prefix_file", "--like", type=Path, metavar="FILE", help=text)
+    add("--keep", type=most, metavar="INT", help=f"tokens of --prefix_file (default: {KEEP})")
+    add("--without_prefix", action="store_true", help="write samples without what they begin with")
     text = "music: write each tune as ABC, too, all of them to tunes.abc, and a page to see and hear, tunes.html"
-    add("--abc", action="store_true", text=text)
+    add("--abc", action="store_true", help=text)
     text = "music: a page to rate these tunes, those of other runs or of folders of tunes, and real ones, unlabelled"
-    add("--blind", nargs="*", type=Path, metavar="FOLDER", text=text)
+    add("--blind", nargs="*", type=Path, metavar="FOLDER", help=text)
     text = "tokens a sample, of text at most so many (default: --seq_len of the run; the policy can go on beyond it)"
-    add("--length", type=most, metavar="INT", text=text)
+    add("--length", type=most, metavar="INT", help=text)
     text = "the newest, that of least NLL on the validation set, the end of pretraining, or that after so many steps"
     read, shown = (lambda word: word if word in marks else step(word)), f"{{{','.join(marks)},STEP}}"
-    add("--checkpoint", type=read, default="newest", metavar=shown, text=text)
-    add("--guide", action="store_true", text="draw from the generator that the discriminator guides token by token")
+    add("--checkpoint", type=read, default="newest", metavar=shown, help=text + " (default: newest)")
+    add("--guide", action="store_true", help="draw from the generator that the discriminator guides token by token")
     text = "keep one of so many samples, by the discriminator's log-odds, or of them the best by --objective"
-    add("--candidates", type=integer, default=1, metavar="INT", text=text)
+    add("--candidates", type=integer, default=1, metavar="INT", help=text + " (default: 1)")
     text = "how much --candidates trusts the discriminator (default: d_eta of the run's newest evaluation)"
-    add("--eta", type=number(float, 0, 1e6), metavar="FLOAT", text=text)
+    add("--eta", type=number(float, 0, 1e6), metavar="FLOAT", help=text)
     text = "write first what the discriminator holds likeliest to be real, or what has most by --objective"
-    add("--rank", action="store_true", text=text)
+    add("--rank", action="store_true", help=text)
     text = "score the samples as the flag of main.py does, whatever the run was trained for, and tell their mean"
-    add("--objective", metavar="FILE.py:FUNCTION", text=text)
-    add("--no-unknown", action="store_true", text="text: never draw the unknown token")
+    add("--objective", metavar="FILE.py:FUNCTION", help=text)
+    add("--no-unknown", action="store_true", help="text: never draw the unknown token")
     text = "file, or of several tunes the folder (default: stdout, LOGDIR/samples, LOGDIR/blind)"
-    add("-o", "--output", type=Path, text=text)
+    add("-o", "--output", type=Path, help=text)
     asked = parser.parse_args(argv)
     with parser.failing_in_one_line(asked.output or "stdout"):
         configure_tensorflow(cache=True)

@@ -215,9 +215,7 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     `[[report.figures]]` have a `name`, the columns `curves` of the methods in `draw` over each of `x`, words such as
     "epoch seconds" or a metric's name, within `limits`, and a `caption`; with "method" they show final values.
     `[[report.planes]]` have a `name`, `files` of samples, `pairs` of columns, a `caption`, and `crosses`, a file of
-    others' figures.
-
-    Raises UsageError: something is unknown, or of another kind.
+    others' figures. Raises UsageError: something is unknown, or of another kind.
     """
     report, methods = dict(experiment.report), [method.name for method in experiment.methods]
     try:

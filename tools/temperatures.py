@@ -80,6 +80,7 @@ class MeasuredRun:
         self.name, self.size, self.state = name, size, " guided" if guide else ""
         self.data: Any = self.run.data()
         self.test = getattr(self.data, "test", np.empty([0, self.data.spec.seq_len], np.int32))
+        self.lengths = (self.test != self.data.spec.vocab_size).sum(axis=1)
         self.settings = dataclasses.replace(settings_of(self.config), samples=size)
         self.evaluator = (TexygenEvaluator if texygen else evaluator_of)(self.data, self.settings)
         source = self.run.content.get("objective")  # as the run has it on record
@@ -149,7 +150,7 @@ class MeasuredRun:
                 figures = evaluator.choose_optimally(discriminator, 0, plain, n)
                 yield row(f"{self.name}, candidates by D*", of_candidates(figures), candidates=n)
         try:
-            self.run.check_gain("--candidates")
+            self.run.chooser("--candidates")
         except NoGain as error:
             if self.data.oracle is None:
                 raise
@@ -178,16 +179,12 @@ class MeasuredRun:
         likelihood = -nats(discriminator.policy, pool).reshape(self.size, n)
         log_odds = eta * discriminator.log_odds(tf.constant(pool)).numpy().reshape(self.size, n)
         of_test = -nats(discriminator.policy, self.test)
-        gain, error_of_gain = Groups(likelihood[:GROUPS]).gain(of_test, self.lengths(self.test))
+        gain, error_of_gain = Groups(likelihood[:GROUPS]).gain(of_test, self.lengths)
         chosen = nll - gain, math.hypot(error, error_of_gain)
         permuted = rng.permuted(log_odds, axis=1)  # what these keep has the distribution of G
         for by, weights, pair in (("likelihood", likelihood, chosen), ("permuted log-odds", permuted, (nll, error))):
             kept = groups[np.arange(self.size), (weights + noise).argmax(axis=1)]  # with probabilities by the weights
             yield row(f"{self.name}, candidates by {by}", {"nll_test": pair, **self.compared(kept)}, candidates=n)
-
-    def lengths(self, rows: np.ndarray) -> np.ndarray:
-        """Tokens of sequences, int32 [n, T] → int [n]."""
-        return (rows != self.data.spec.vocab_size).sum(axis=1)
 
     def averages(self, others: Sequence[Path]) -> Iterator[Row]:
         """Rows of averages with the first of other runs, the first two, ...; raises UsageError: one of another kind."""
@@ -227,8 +224,7 @@ class MeasuredRun:
             figures = {"objective": (np.mean(weights * scores), math.nan)}
             figures["kl_to_pretrained"] = np.mean(xlogy(weights, weights)), math.nan
             if len(self.test) and of_real.all():  # else it is infinite
-                nll = nats(policy, self.test) - np.log(of_real)
-                figures["nll_test"] = ratio_and_error(nll, self.lengths(self.test))
+                figures["nll_test"] = ratio_and_error(nats(policy, self.test) - np.log(of_real), self.lengths)
             yield row(f"{self.name}, {name}", figures, beta, **at)
 
 
