@@ -14,7 +14,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import support.quiet  # noqa: F401 - before TensorFlow
 
-# isort: split
 from runs.checkpoints import Checkpoints
 from runs.directories import CHECKPOINTS, TEMPO, write_whole
 from support.config import VOCABULARY

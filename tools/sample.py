@@ -10,7 +10,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import support.quiet  # noqa: F401 - before TensorFlow
 
-# isort: split
 import numpy as np
 import pandas as pd
 import tensorflow as tf

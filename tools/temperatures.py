@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import support.quiet  # noqa: F401 - before TensorFlow
 
-# isort: split
 import numpy as np
 import tensorflow as tf
 from scipy.special import xlogy
