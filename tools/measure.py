@@ -19,9 +19,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from data.music import dataset, folder
-from data.music.abc import read_abc
-from data.music.midi import read_melody, read_notes
+from data.music import abc, dataset, folder, midi
 from data.music.tokens import Grid, trim
 from data.text import MAX_HELD_OUT, MAX_SEQ_LEN, Lines, Vocabulary, read_lines, tokenise
 from data.training_set import RandomDraws, spread
@@ -138,7 +136,7 @@ def melodies(path: Path, grid: Grid, whole: bool) -> list[np.ndarray]:
     found, skipped = [], []
     for file in files or [file for file in shown if file.suffix.lower() == ".abc"]:
         try:
-            tokens, *_ = read_melody(file, grid, read_notes if files else read_abc)
+            tokens, *_ = midi.read_melody(file, grid, midi.read_notes if files else abc.read_abc)
             if not len(trim(tokens)):
                 raise DataError(f"{file}: no melody in it")
             found.append(tokens if whole else trim(tokens))
