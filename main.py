@@ -8,15 +8,14 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until training has something to save
     streams.open_all()
 
-import support.quiet  # noqa: F401 - before TensorFlow
-
-# isort: split
 import contextlib
 import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+import support.quiet  # noqa: F401 - before TensorFlow
 
 import tensorflow as tf
 

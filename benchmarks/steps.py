@@ -3,16 +3,15 @@
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from timeit import Timer
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import support.quiet  # noqa: F401 - before TensorFlow
 
-# isort: split
 import numpy as np
 import pandas as pd
 import tensorflow as tf
@@ -49,22 +48,8 @@ class Work(NamedTuple):
 
 def time_calls(step: Callable[[], object], repeats: int) -> dict[str, float]:
     """Seconds until the results are there: of the `first` call, and `median`, `low` and `high` of those after two."""
-
-    def once() -> float:
-        start = time.perf_counter()
-        for result in tf.nest.flatten(step()):
-            np.asarray(result)
-        return time.perf_counter() - start
-
-    first, _, *times = [once() for _ in range(repeats + 2)]
+    first, _, *times = Timer(lambda: list(map(np.asarray, tf.nest.flatten(step())))).repeat(repeats + 2, number=1)
     return {"first": first, "median": float(np.median(times)), "low": min(times), "high": max(times)}
-
-
-def machine_name() -> str:
-    """The device that TensorFlow uses, and how many processors there are."""
-    if gpus := tf.config.list_physical_devices("GPU"):
-        return ", ".join(tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus)
-    return f"{cpu_model()}, {os.cpu_count()} logical processors"
 
 
 def measure_peaks() -> dict[str, float]:
@@ -105,11 +90,9 @@ def work_of_steps(config: Config, seqgan: SeqGAN, oracle: Oracle) -> dict[str, W
     assert seqgan.discriminator is not None
     # backward: two products for each forward one
     update = Work(3 * batch * seq_len * policy, adam_traffic(seqgan.generator.trainable_variables))
-    d_traffic = adam_traffic(seqgan.discriminator.trainable_variables)
-    d_update = Work(3 * config.d_batch_size * verdict(config), d_traffic)
+    d_update = Work(3 * config.d_batch_size * verdict(config), adam_traffic(seqgan.discriminator.trainable_variables))
     sampled = batch * seq_len * policy
-    completed = rollouts * batch * seq_len * (seq_len - 1) / 2 * policy
-    rewards = completed + batch * (rollouts * (seq_len - 1) + 1) * verdict(config)
+    rewards = rollouts * sampled * (seq_len - 1) / 2 + batch * (rollouts * (seq_len - 1) + 1) * verdict(config)
     passes = config.d_steps * config.d_epochs
     drawn = config.d_steps * config.d_batch_size // 2 * seq_len * (policy + real)
     epoch = sampled + rewards + update.flops + passes * d_update.flops + drawn
@@ -132,20 +115,20 @@ def steps_of(config: Config, data: OracleData, seqgan: SeqGAN) -> dict[str, Call
     labels = tf.constant([REAL] * half + [FAKE] * half)
     minibatch = tf.concat([data.real(0)[:half], measures.policy.sample(half, Purpose.D_FAKE, zero)], axis=0)
 
-    def sample() -> tf.Tensor:
+    def sample_batch() -> tf.Tensor:
         return seqgan.generator.sample(uniforms([config.seq_len, config.batch_size], key(1, Purpose.G_SAMPLE, 0)))
 
-    def rewards() -> tf.Tensor:
+    def reward_pass() -> tf.Tensor:
         scorer = seqgan.reward.scorer(batch[0], zero)
         return seqgan.rollout_policy.rewards(batch[0], scorer, config.rollout_num, key(1, Purpose.ROLLOUT, 0))
 
-    def policy_gradient() -> tf.Tensor:
+    def policy_gradient_step() -> tf.Tensor:
         loss, gradients = seqgan.policy_gradient(batch[0], tf.ones([config.batch_size, config.seq_len]))
         clipped, _ = tf.clip_by_global_norm(gradients, GRADIENT_NORM)
         seqgan.g_optimizer.apply(clipped, seqgan.generator.trainable_variables)
         return loss
 
-    def discriminator() -> tf.Tensor:
+    def d_step() -> tf.Tensor:
         def update(i, total):
             return i + 1, total + seqgan.update_discriminator(minibatch, labels, key(1, Purpose.DROPOUT, i)).loss
 
@@ -156,11 +139,10 @@ def steps_of(config: Config, data: OracleData, seqgan: SeqGAN) -> dict[str, Call
         seqgan.follow_policy(lag=0.0)
         return results + [seqgan.d_step(data.real(step), tf.constant(step)).loss for step in range(config.d_steps)]
 
-    steps = {"sample_batch": sample, "reward_pass": rewards, "policy_gradient_step": policy_gradient}
-    steps["d_step"] = discriminator
+    steps = (sample_batch, reward_pass, policy_gradient_step, d_step)
     return {
         "mle_step": lambda: seqgan.mle_epoch(batch),
-        **{name: tf.function(step, jit_compile=config.jit, autograph=False) for name, step in steps.items()},
+        **{step.__name__: tf.function(step, jit_compile=config.jit, autograph=False) for step in steps},
         "evaluation": lambda: list(evaluator.of_policy(measures.policy, 0, Due(True, False, False)).values()),
         "adversarial_epoch": adversarial_epoch,
     }
@@ -191,14 +173,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     shown = {"median ms": median * 1e3, "low": frame["low"] * 1e3, "high": frame["high"] * 1e3}
     shown |= {"GFLOP": frame["flops"] / 1e9, "MB": frame["traffic"] / 1e6, "floor ms": floor * 1e3}
     shown |= {"ratio": median / floor, "first call s": frame["first"]}
-    print(machine_name())
-    print(f"matrix product {peaks['flops'] / 1e9:.0f} GFLOP/s, memory {peaks['bandwidth'] / 1e9:.1f} GB/s")
+    gpus = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    names = ", ".join(gpu.get("device_name", "GPU") for gpu in gpus)
+    machine = names or f"{cpu_model()}, {os.cpu_count()} logical processors"
+    print(f"{machine}\nmatrix product {peaks['flops'] / 1e9:.0f} GFLOP/s, memory {peaks['bandwidth'] / 1e9:.1f} GB/s")
     print(pd.DataFrame(shown).to_string(float_format="{:.2f}".format))
     if arguments.json:
-        content = {"machine": machine_name(), "configuration": description(config)}
-        content |= {"peaks": peaks, "steps": frame.to_dict("index")}
+        content = {"machine": machine, "configuration": description(config), "peaks": peaks}
         with parser.failing_in_one_line(arguments.json):
-            write_whole(arguments.json, json.dumps(content, indent=2) + "\n")
+            write_whole(arguments.json, json.dumps(content | {"steps": frame.to_dict("index")}, indent=2) + "\n")
     return 0
 
 

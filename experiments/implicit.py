@@ -12,7 +12,6 @@ from pathlib import Path
 
 import support.quiet  # noqa: F401 - before TensorFlow
 
-# isort: split
 import keras
 import pandas as pd
 import tensorflow as tf

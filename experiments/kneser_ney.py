@@ -12,7 +12,6 @@ from typing import Any
 
 import support.quiet  # noqa: F401 - before TensorFlow
 
-# isort: split
 import numpy as np
 import pandas as pd
 import tensorflow as tf

@@ -24,9 +24,6 @@ if "TF_XLA_FLAGS" not in os.environ:  # set by the first process, before its Ten
 XLA = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 os.environ.setdefault("XLA_FLAGS", XLA)
 
-import support.quiet  # noqa: F401 - before TensorFlow
-
-# isort: split
 import dataclasses
 import functools
 import itertools
@@ -35,6 +32,8 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import support.quiet  # noqa: F401 - before TensorFlow
 
 import fault_injection
 import hypothesis

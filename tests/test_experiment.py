@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import pytest
@@ -123,7 +122,7 @@ def test_a_student_needs_the_runs_of_its_teachers(tmp_path):
 def record(cell: Cell, run: str = "x", **flags) -> None:
     """Writes the config.json of a cell's `run`, with some flags otherwise than the table has them."""
     cell.log_dir.mkdir(parents=True, exist_ok=True)
-    config, learnt = dataclasses.asdict(read_flags(cell.argv)) | flags, [{"run": each.run} for each in cell.teachers]
+    config, learnt = vars(read_flags(cell.argv)) | flags, [{"run": each.recorded["run"]} for each in cell.teachers]
     (cell.log_dir / CONFIG).write_text(json.dumps({"flags": config, "run": run, "format": FORMAT, "teacher": learnt}))
 
 

@@ -82,7 +82,7 @@ def refused(capsys, *argv: object, status: int = 2) -> str:
 
 def drawn(policy: Policy, count: int, seed: int, length: int = 3, prefix: Sequence[int] = (), **choice) -> np.ndarray:
     """Samples, int32 [count, T]."""
-    return np.concatenate(list(sample.portions(policy, count, prefix, seed, length, **choice)))
+    return np.concatenate(list(sample.portions(policy, count, prefix, seed, length, False, **choice)))
 
 
 def test_text_comes_back_and_the_seed_decides(runs, capsysbinary):
@@ -470,7 +470,7 @@ def test_longer_samples_are_chosen_a_stretch_at_a_time(knowing):
             assert tokens.shape == [sample.ROWS, 3]
             return 100 * tf.reduce_sum(tf.cast(tokens == 1, tf.float32), axis=1)
 
-        return drawn(policy, count, 1, length, prefix, log_weights=log_weights, candidates=256)
+        return drawn(policy, count, 1, length, prefix, choice=(log_weights, 256))
 
     longer = chosen(8, 64)
     assert longer.shape == (64, 8) and (longer == 1).mean() > 0.9

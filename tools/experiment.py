@@ -38,10 +38,7 @@ TEACHER = re.compile(rf"({NAME.pattern})(?:\+([1-9]))?")  # a method, and how ma
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table: the `name` of its folder, a `label` for people, `flags` of main.py, and its `seeds`.
-
-    `teachers` name the methods whose runs it learns from (--teacher).
-    """
+    """A row: its folder's `name`, a `label` for people, `flags` of main.py, `seeds`, and the methods it learns from."""
 
     name: str
     label: str
@@ -114,16 +111,15 @@ class Cell:
         return max(path.read_bytes().count(b"\n") - 1, 0) if path.exists() else 0
 
     @property
-    def data(self) -> str:
-        """The fingerprint of the data that the run has read; "" if it read no files, or none is recorded."""
+    def recorded(self) -> dict[str, Any]:
+        """The content of the run's config.json; {} if there is none."""
         path = self.log_dir / CONFIG
-        return fingerprint(read_config(path)) if path.exists() else ""
+        return read_config(path) if path.exists() else {}
 
     @property
-    def run(self) -> str:
-        """The name that the run has on record; "" if there is none."""
-        path = self.log_dir / CONFIG
-        return read_config(path).get("run", "") if path.exists() else ""
+    def data(self) -> str:
+        """The fingerprint of the data that the run has read; "" if it read no files, or none is recorded."""
+        return fingerprint(self.recorded)
 
     @property
     def checkpoint(self) -> Path:
@@ -133,17 +129,16 @@ class Cell:
     @property
     def finished(self) -> bool:
         """Whether the last checkpoint exists; raises UsageError: the run there has other flags, or other teachers."""
-        if not (self.log_dir / CONFIG).exists():
+        if not (content := self.recorded):
             return False
-        config, content = read_flags(self.argv), read_config(self.log_dir / CONFIG)
-        recorded = from_flags(content["flags"])
+        config, recorded = read_flags(self.argv), from_flags(content["flags"])
         free = changeable(self.log_dir, recorded, config)
         if self.method.name.startswith(f"{PRETRAINED}/"):  # version 1.0 also recorded flags of the later phases
             free |= UNRELATED_TO_PRETRAINING
         if differing := differences(recorded, config, free):
             raise UsageError(f"{self.log_dir}: holds a run with {'; '.join(differing)}")
         learnt = [record["run"] for record in content.get("teacher", [])]
-        present = [cell.run for cell in self.teachers]
+        present = [cell.recorded.get("run") for cell in self.teachers]
         if len(learnt) != len(present) or any(run and run != of for run, of in zip(present, learnt, strict=True)):
             raise UsageError(f"{self.log_dir}: holds a run that learnt from others than its teachers now")
         return self.checkpoint.is_dir()
@@ -197,8 +192,7 @@ class Experiment:
     def cells(self, logs: Path, only: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Cell]:
         """The runs of the table in `logs`/NAME, in the table's order, each after the runs that it needs.
 
-        `only` are names of methods; () selects all, as it does of `seeds`. Raises UsageError: there is no such method
-        or seed.
+        `only` are names of methods; () selects all, as it does of `seeds`. Raises UsageError: one of them is not there.
         """
         if unknown := set(only) - {method.name for method in self.methods}:
             raise UsageError(f"--only: {self.name} has no method {', '.join(sorted(unknown))}")
@@ -206,15 +200,11 @@ class Experiment:
             raise UsageError(f"--seeds: {self.name} has no seed {', '.join(map(str, sorted(absent)))}")
         sources, named = self._sources(), {method.name: method for method in self.methods}
 
-        def run_of(teacher: str, seed: int) -> tuple[Method, int]:
-            name, further = named_teacher(teacher)
-            of_name = named[name].seeds
-            return named[name], of_name[(of_name.index(seed) + further) % len(of_name)]
-
         def cell(method: Method, seed: int) -> Cell:
             start = sources.get(method.name)
             source = cell(start, seed) if start and seed in start.seeds else None
-            teachers = tuple(cell(*run_of(teacher, seed)) for teacher in method.teachers)
+            pairs = [(named[name], further) for name, further in map(named_teacher, method.teachers)]
+            teachers = tuple(cell(m, m.seeds[(m.seeds.index(seed) + further) % len(m.seeds)]) for m, further in pairs)
             return Cell(method, seed, self.threads, logs / self.name / method.name / str(seed), source, teachers)
 
         def with_needs(cell: Cell) -> list[Cell]:
@@ -257,10 +247,8 @@ def read(path: Path) -> Experiment:
     are those of one run; its numbers depend on them, so the default is 1. Each of `[[methods]]` has `name`, `label`,
     `flags` and, if not the table's, `seeds`. Its `teachers` are methods above it, whose runs of the same seed --teacher
     gets; "mle+1" is the run with the next seed of `mle`, after the last the first. `[report]` has the options of
-    tools/report.py, which checks their values.
-
-    Raises UsageError: the table can't be used; the message names the file, the method and the key. Raises OSError: the
-    file can't be read.
+    tools/report.py, which checks their values. Raises UsageError: the table can't be used; the message names the file,
+    the method and the key. Raises OSError: the file can't be read.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # with or without a byte-order mark

@@ -1,7 +1,6 @@
 """Prints docs/flags.md, the tables of all flags: python tools/flag_table.py > docs/flags.md."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -17,6 +16,7 @@ All flags of `python main.py`. Booleans take `--evaluate`, `--no-evaluate` or `-
 values that the other flags start from; some flags bring values of others, too. Explicit flags win over both. Most
 flags that have no effect beside the others are refused.
 """
+COLUMNS = "| flag | default; presets | meaning (values) |\n|---|---|---|\n"
 # What flags start from, by what brings it: a preset, or another flag.
 BROUGHT = PRESETS | {f"`--discriminator {name}`": entry.defaults for name, entry in DISCRIMINATORS.items()}
 BROUGHT |= {f"`--g_update {name}`": brought for name, brought in UPDATE_DEFAULTS.items()}
@@ -25,11 +25,6 @@ BROUGHT |= {f"`--g_update {name}`": brought for name, brought in UPDATE_DEFAULTS
 def shown(value: object) -> str:
     """A default as one types it."""
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def row(cells: Sequence[str]) -> str:
-    """A row of a Markdown table."""
-    return f"| {' | '.join(cells)} |"
 
 
 def flag_row(name: str) -> str:
@@ -42,19 +37,13 @@ def flag_row(name: str) -> str:
     defaults = [shown(field.default) or "none", *(f"{', '.join(names)}: {value}" for value, names in changed.items())]
     words = [*(field.metadata["choices"] or ()), *([field.metadata["own"]] if field.metadata["own"] else [])]
     listed = f" ({', '.join(f'`{word}`' for word in words)})" if words else ""
-    return row([f"`--{name}`", "; ".join(defaults), field.metadata["help"] + listed])
+    return f"| `--{name}` | {'; '.join(defaults)} | {field.metadata['help']}{listed} |\n"
 
 
 def page() -> str:
     """The whole of docs/flags.md: the groups of --help, a table each."""
-    titles = {name: title for title, name in SECTIONS.items()}
-    lines = [HEAD]
-    head = row(["flag", "default; presets", "meaning (values)"])
-    for name in FIELDS:
-        if title := titles.get(name):
-            lines.append(f"\n## {title[0].upper()}{title[1:]}\n\n{head}\n|---|---|---|\n")
-        lines.append(f"{flag_row(name)}\n")
-    return "".join(lines)
+    heads = {name: f"\n## {title[0].upper()}{title[1:]}\n\n{COLUMNS}" for title, name in SECTIONS.items()}
+    return HEAD + "".join(heads.get(name, "") + flag_row(name) for name in FIELDS)
 
 
 def main() -> int:

@@ -15,14 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import support.quiet  # noqa: F401 - before TensorFlow
 
-# isort: split
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from data.music import dataset, folder
-from data.music.abc import read_abc
-from data.music.midi import read_melody, read_notes
+from data.music import abc, dataset, folder, midi
 from data.music.tokens import Grid, trim
 from data.text import MAX_HELD_OUT, MAX_SEQ_LEN, Lines, Vocabulary, read_lines, tokenise
 from data.training_set import RandomDraws, spread
@@ -136,11 +133,10 @@ def melodies(path: Path, grid: Grid, whole: bool) -> list[np.ndarray]:
         raise DataError(f"{path}: not a folder, as the other tunes are in")
     shown = sorted(file for file in path.rglob("[!.]*") if file.is_file())
     files = [file for file in shown if file.suffix.lower() in (".mid", ".midi")]
-    read = read_notes if files else read_abc
     found, skipped = [], []
     for file in files or [file for file in shown if file.suffix.lower() == ".abc"]:
         try:
-            tokens, *_ = read_melody(file, grid, read)
+            tokens, *_ = midi.read_melody(file, grid, midi.read_notes if files else abc.read_abc)
             if not len(trim(tokens)):
                 raise DataError(f"{file}: no melody in it")
             found.append(tokens if whole else trim(tokens))
@@ -169,8 +165,7 @@ def tunes(asked: Any, run: Restored | None) -> Parts:
     count = enough(len(cut[0]), len(cut[1]), asked, f"windows of {length} tokens")
     rows = samples, real, test = list(map(spread, cut, (count, count, dataset.MAX_HELD_OUT)))
     data = SimpleNamespace(kind="music", grid=grid, tunes=SimpleNamespace(train=all_tunes[1]), test=test)
-    spec = TokenSpec(grid.vocab_size, length, start_token=grid.vocab_size)
-    return Parts(samples, real, data, rows, spec, [{}, {}])
+    return Parts(samples, real, data, rows, TokenSpec(grid.vocab_size, length, start_token=grid.vocab_size), [{}, {}])
 
 
 def nll(policy: Policy, rows: np.ndarray, jit: bool = True) -> tuple[float, float]:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import matplotlib
-import numpy as np
 import pandas as pd
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
@@ -29,19 +28,10 @@ CLOCKS = {"epoch": "epoch", "sequences": "real sequences read", "seconds": "seco
 FLOOR = "oracle_entropy"
 OUTPUT = Path("logs/curves.png")
 # Okabe and Ito's colours, which the colour-blind can tell apart, and what a label has that gets one.
-FAMILIES = {
-    "MLE pretraining": "#0072B2",
-    "guid": "#009E73",
-    "learnt": "#56B4E9",
-    "SeqGAN": "#D55E00",
-    "constant": "#E69F00",
-    "random": "#CC79A7",
-    "KL penalty": "#56B4E9",
-    "MLE": "#0072B2",
-    "best of n": "#999999",
-    "least KL": "#000000",
-}
 REST = ("#CC79A7", "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#000000", "#0072B2", "#999999", "#F0E442")
+PURPLE, SKY, ORANGE, GREEN, RED, BLACK, BLUE, GREY, _ = REST
+FAMILIES = {"MLE pretraining": BLUE, "guid": GREEN, "learnt": SKY, "SeqGAN": RED, "constant": ORANGE, "random": PURPLE}
+FAMILIES |= {"KL penalty": SKY, "MLE": BLUE, "best of n": GREY, "least KL": BLACK}
 matplotlib.rcParams.update({"font.size": 11, "legend.fontsize": 10, "lines.linewidth": 1.6, "figure.dpi": 100})
 
 
@@ -65,8 +55,7 @@ def read_run(directory: str | Path) -> pd.DataFrame:
 def short_names(directories: Sequence[str | Path]) -> list[str]:
     """A name for each run: the shortest part of its path that tells it from the others.
 
-    That is the fewest last parts that differ, once those at the end that all paths share are left out: `exp1/eval` and
-    `exp2/eval` are exp1 and exp2.
+    That is the fewest last parts that differ, without those at the end that all share: of a/eval and b/eval a and b.
     """
     paths = [Path(os.path.abspath(directory)).parts for directory in directories]
     if len(set(paths)) == 1:
@@ -142,8 +131,7 @@ def draw_panels(
         if low is not None:
             panel.fill_between(x, low, high, color=color[label], alpha=0.2, linewidth=0)
         if floor is not None and column in CURVES:
-            look = {"linestyle": "--", "linewidth": 1, "color": color[label] if several else "black"}
-            panel.axhline(floor, label=title(FLOOR), **look)
+            panel.axhline(floor, ls="--", lw=1, color=color[label] if several else "black", label=title(FLOOR))
     for (column, axis), panel in panels.items():
         for start in sorted(starts) if axis == "epoch" else ():
             panel.axvline(start, color="grey", linestyle=":", linewidth=1, label="adversarial training begins")
@@ -175,51 +163,6 @@ def draw_finals(path: Path, finals: Mapping[str, Mapping[str, Sequence[Sequence[
     figure.savefig(path)
 
 
-def draw_plane(
-    path: Path, points: pd.DataFrame, pairs: list[tuple[str, str]], real: dict[str, float], crosses: pd.DataFrame | None
-) -> None:
-    """Draws quality against diversity, a panel a pair of columns (x, y): a line a method, seeds as means ± deviation.
-
-    `points` has a row a seed: `label` of the line, and the label `family` whose colour it has; `temperature`,
-    `candidates` and `epoch`, in whose order its points are joined; and figures. A line of epochs is dotted. `real` has
-    the figures of real data, a star, and `crosses` those of others by their names. Raises OSError.
-    """
-    color = colours(sorted(points.family.unique(), key=len))
-    color = dict(zip(points.label, points.family.map(color), strict=True))
-    rows, columns = -(-len(pairs) // 2), min(len(pairs), 2)
-    size = (8.0 if columns > 1 else 6.5, 3.6 * rows + 0.25 * (len(color) + 1))  # and the legend
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for spare in panels[len(pairs) :]:
-        spare.set_axis_off()
-    for panel, (x, y) in zip(panels, pairs, strict=False):
-        for label, own in points.dropna(subset=[x, y]).groupby("label", sort=False):
-            seeds = own.groupby(["temperature", "candidates", "epoch"], dropna=False)[[x, y]]  # which sorts them
-            mean, deviation = seeds.mean().reset_index(), seeds.std()
-            if mean.epoch.notna().any():
-                panel.plot(mean[x], mean[y], ":", label=label, color=color[label])
-                continue
-            errors = {"yerr": deviation[y], "xerr": deviation[x], "elinewidth": 0.8}
-            panel.errorbar(mean[x], mean[y], marker=".", label=label, color=color[label], **errors)
-            ring = mean[(mean.temperature == 1) & ~(mean.candidates > 1)]
-            panel.plot(ring[x], ring[y], "o", markersize=10, markerfacecolor="none", color=color[label])
-            for _, end in mean.iloc[[0, -1]].iterrows():
-                text = f"{end.temperature if np.isnan(end.candidates) else end.candidates:g}"
-                near = {"xytext": (5, 5), "textcoords": "offset points", "fontsize": 9}
-                panel.annotate(text, (end[x], end[y]), color=color[label], **near)
-        if {x, y} <= real.keys():
-            panel.plot(real[x], real[y], "*", markersize=14, color="black", label="real data")
-        for name, other in crosses.dropna(subset=[x, y]).iterrows() if crosses is not None else ():
-            panel.plot(other[x], other[y], "x", color="0.3", markersize=8)
-            panel.annotate(name, (other[x], other[y]), (3, 3), textcoords="offset points", fontsize=8, rotation=30)
-        panel.set(xlabel=axis_title(x), ylabel=axis_title(y, "\n"))
-        panel.grid(alpha=0.3)
-    legend(figure, "lower")  # inside a panel it hides points, and the star of real data lies in a corner
-    kinds = "temperatures, or candidates" if points.candidates.notna().any() else "temperatures"
-    figure.suptitle(f"numbers: {kinds}; a ring at temperature 1; bars: standard deviation over seeds", fontsize=10)
-    figure.savefig(path)
-
-
 def draw(directories: Sequence[Path], output: Path) -> None:
     """Draws a panel for each of `SHOWN` that a run has, over one axis of epochs; bands are two standard errors.
 
@@ -241,8 +184,7 @@ def draw(directories: Sequence[Path], output: Path) -> None:
             band = 2 * known.get(f"{column}_se", pd.Series(0.0, known.index)).fillna(0)
             y = known[column]
             lines.append(Line(*forms[column], known.epoch, y, y - band, y + band, floor=floor))
-    lines.sort(key=lambda line: SHOWN.index(line.column))
-    draw_panels(output, lines, starts)
+    draw_panels(output, sorted(lines, key=lambda line: SHOWN.index(line.column)), starts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -254,14 +196,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="plot_curves.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("logdirs", nargs="+", type=Path, metavar="LOGDIR", help="evaluation directories, one a run")
     text = f"the picture, or a folder for {OUTPUT.name} (default: {OUTPUT})"
-    parser.add_argument("-o", "--output", type=file, metavar="FILE.png", help=text)
+    parser.add_argument("-o", "--output", type=file, default=OUTPUT, metavar="FILE.png", help=text)
     arguments = parser.parse_args(argv)
-    output = arguments.output or OUTPUT
-    with parser.failing_in_one_line(output):
-        if not arguments.output:
-            output.parent.mkdir(exist_ok=True)
-        draw(arguments.logdirs, output)
-    print(output)
+    with parser.failing_in_one_line(arguments.output):
+        arguments.output.parent.mkdir(exist_ok=True)
+        draw(arguments.logdirs, arguments.output)
+    print(arguments.output)
     return 0
 
 

@@ -4,6 +4,7 @@ FOLDER gets the weights of the generator, or of its average, and of the discrimi
 and the vocabulary or the tempo. `tools/sample.py FOLDER` draws from it. models/ is made so.
 """
 
+import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -12,9 +13,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import support.quiet  # noqa: F401 - before TensorFlow
-
-# isort: split
-import json
 
 from runs.checkpoints import Checkpoints
 from runs.directories import CHECKPOINTS, TEMPO, write_whole

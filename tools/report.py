@@ -16,40 +16,24 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from evaluation.metrics import METRICS, PER_TOKEN, column, title
+from evaluation.metrics import METRICS, PER_TOKEN, axis_title, column, title
 from runs.directories import write_whole
 from support.errors import UsageError
 from support.parser import Parser
 from support.streams import run_tool
 from tools.experiment import read
-from tools.plot_curves import CLOCKS, CURVES, Line, draw_finals, draw_panels, draw_plane
-from tools.study import (
-    FEW,
-    Study,
-    best_rounds,
-    compare,
-    decimals,
-    load,
-    merged,
-    read_points,
-    sequences_read,
-    summary,
-    values,
-)
+from tools.plot_curves import CLOCKS, CURVES, Line, colours, draw_finals, draw_panels, legend
+from tools.study import FEW, Study, best_rounds, compare, decimals, load, merged, read_points, sequences_read, summary
 
-STATES = {  # of a generator that was measured, as its row says and as pages say
-    "pretrained": "end of its MLE pretraining",
-    "training": "during training",
-    "guided": "guided",
-    "candidates": "chosen by D",
-    "candidates by D*": "chosen by D*",
-    "candidates by likelihood": "chosen by likelihood",
-    "candidates by permuted log-odds": "chosen by permuted log-odds",
-    "best of n": "best of n by the objective",
-    "least KL": "reweighted by the objective (least KL)",
-}
+# Of a generator that was measured, as its row says and as pages say.
+STATES = {"pretrained": "end of its MLE pretraining", "training": "during training", "guided": "guided"}
+STATES |= {"candidates": "chosen by D", "best of n": "best of n by the objective"}
+STATES |= {f"candidates by {what}": f"chosen by {what}" for what in ("D*", "likelihood", "permuted log-odds")}
+STATES |= {"least KL": "reweighted by the objective (least KL)"}
 REAL, SHARED = "real data", "average of "  # the run of real data; what has generators of several seeds
+Pairs = Sequence[Sequence[str]]
 PAIRS = [("nll_test", "nll")]  # diversity and quality: what planes show where a table does not say
 PAIRS += [(x, f"bleu{n}") for n in (2, 4) for x in (f"self_bleu{n}", "nll_test")]
 PAIRS += [(f"texygen_self_bleu{n}", f"texygen_bleu{n}") for n in (2, 4)]
@@ -77,16 +61,17 @@ def markdown(frame: pd.DataFrame, corner: str = "") -> str:
 def finals(study: Study, shown: Sequence[str]) -> str:
     """The table of what the runs ended with, a row a method."""
     rows: dict[str, dict[str, str]] = {}
+    best = study.report["best"]
+    at_best = study._replace(runs=best_rounds(study.curves, best[0])) if best else study
     for method, label in study.labels.items():
-        found = {name: study.values(method, name) for name in shown}
-        rows[label] = {title(name): str(study.summary(method, of)) if len(of) else "" for name, of in found.items()}
-        for name in study.report["best"]:
-            of = values(best_rounds(study.curves, study.report["best"][0]), method, name)
-            rows[label][f"best: {title(name)}"] = str(study.summary(method, of)) if len(of) else ""
-        rows[label]["seeds"] = ", ".join(map(str, sorted({len(of) for of in found.values()} - {0}))) or "0"
+        found = {title(name): study.values(method, name) for name in shown}
+        seeds = ", ".join(map(str, sorted({len(of) for of in found.values()} - {0}))) or "0"
+        found |= {f"best: {title(name)}": at_best.values(method, name) for name in best}
+        rows[label] = {head: str(study.summary(method, of)) if len(of) else "" for head, of in found.items()}
+        rows[label]["seeds"] = seeds
     said = "Final values: mean over seeds ± half of the 95 % interval; of two or three seeds, their values."
     said += " Of runs that collapse: median (range)." if study.report["collapsed"] else ""
-    said += f" *Best*: at the evaluation of least {title(study.report['best'][0])}." if study.report["best"] else ""
+    said += f" *Best*: at the evaluation of least {title(best[0])}." if best else ""
     said += "" if study.floor is None else f" The oracle's entropy is {study.floor:.3f} nats per token."
     return f"{said}\n\n{markdown(pd.DataFrame(rows).T)}"
 
@@ -100,10 +85,9 @@ def contrasts(study: Study, shown: Sequence[str]) -> list[str]:
         for each in (each for each in found if each.against == base and each.column in shown):
             bold = "**" if each.p_holm < 0.05 else ""
             rows[study.labels[each.method]][title(each.column)] = f"{bold}{each.summary}{bold}"
-        frame = pd.DataFrame({label: row for label, row in rows.items() if row}).T
+        frame = pd.DataFrame(rows, index=list(map(title, shown))).T.dropna(how="all").dropna(axis=1, how="all")
         if len(frame):
-            columns = [name for name in map(title, shown) if name in frame]
-            parts.append(markdown(frame[columns], f"less {study.labels[base]}"))
+            parts.append(markdown(frame, f"less {study.labels[base]}"))
     bold = f" Bold: p < 0.05 (Student's test, Holm's correction for {tests})." if tests else ""
     return [f"Differences, paired by seed.{bold}", *parts] if parts else []
 
@@ -171,8 +155,7 @@ def samples(
     """Tables of what was measured of samples: a row a method at a temperature, and how near each is to real data.
 
     `points` are rows of `read_points`; evaluations that runs made themselves, which have an epoch, are left out.
-    `labels` are the methods' names for people, `measures` the columns that are shown, () for all, and `collapsed` the
-    methods whose runs have medians and ranges.
+    `labels` are the methods' names for people, `measures` the columns, () for all, and `collapsed` has medians, ranges.
     """
     points = named(points, labels)
     points = points[points.epoch.isna()].sort_values("method", key=lambda name: name == REAL, kind="stable")
@@ -201,34 +184,65 @@ def samples(
 
 
 def draw_samples(
-    path: Path,
-    points: pd.DataFrame,
-    labels: Mapping[str, str] = {},
-    pairs: Sequence[Sequence[str]] = (),
-    crosses: pd.DataFrame | None = None,
+    path: Path, points: pd.DataFrame, labels: Mapping[str, str] = {}, pairs: Pairs = (), crosses: Any = None
 ) -> None:
-    """Draws quality against diversity of rows of `read_points`; see `draw_plane`.
+    """Draws quality against diversity, a panel a pair of columns (x, y): a line a method, seeds as means ± deviation.
 
-    Raises UsageError: there is nothing to compare with. Raises OSError: the picture can't be written.
+    `points` are rows of `read_points`, joined in the order of temperatures, candidates and epochs; a line of epochs is
+    dotted, and real data is a star. `labels` are the methods' names for people; `crosses` has the figures of others by
+    their names. Raises UsageError: there is nothing to compare with. Raises OSError: the picture can't be written.
     """
     points = named(points, labels)
-    real = {} if (own := points[points.method == REAL]).empty else own.iloc[0].dropna().to_dict()
-    known = [(x, y) for x, y in pairs or PAIRS if {x, y} <= {*points}]
-    if not known:
+    own, points = points[points.method == REAL], points[points.method != REAL]
+    real = {} if own.empty else own.iloc[0].dropna().to_dict()
+    pairs = [(x, y) for x, y in pairs or PAIRS if {x, y} <= {*points}]
+    if not pairs:
         raise UsageError("no figure: there are no test sequences to compare with")
-    draw_plane(path, points[points.method != REAL], known, real, crosses)
+    color = colours(sorted(points.family.unique(), key=len))
+    color = dict(zip(points.label, points.family.map(color), strict=True))
+    rows, columns = -(-len(pairs) // 2), min(len(pairs), 2)
+    size = (8.0 if columns > 1 else 6.5, 3.6 * rows + 0.25 * (len(color) + 1))  # and the legend
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for spare in panels[len(pairs) :]:
+        spare.set_axis_off()
+    for panel, (x, y) in zip(panels, pairs, strict=False):
+        for label, own in points.dropna(subset=[x, y]).groupby("label", sort=False):
+            seeds = own.groupby(["temperature", "candidates", "epoch"], dropna=False)[[x, y]]  # which sorts them
+            mean, deviation = seeds.mean().reset_index(), seeds.std()
+            if mean.epoch.notna().any():
+                panel.plot(mean[x], mean[y], ":", label=label, color=color[label])
+                continue
+            errors = {"yerr": deviation[y], "xerr": deviation[x], "elinewidth": 0.8}
+            panel.errorbar(mean[x], mean[y], marker=".", label=label, color=color[label], **errors)
+            ring = mean[(mean.temperature == 1) & ~(mean.candidates > 1)]
+            panel.plot(ring[x], ring[y], "o", markersize=10, markerfacecolor="none", color=color[label])
+            for _, end in mean.iloc[[0, -1]].iterrows():
+                text = f"{end.temperature if math.isnan(end.candidates) else end.candidates:g}"
+                panel.annotate(text, (end[x], end[y]), (5, 5), textcoords="offset points", size=9, color=color[label])
+        if {x, y} <= real.keys():
+            panel.plot(real[x], real[y], "*", markersize=14, color="black", label="real data")
+        for name, other in crosses.dropna(subset=[x, y]).iterrows() if crosses is not None else ():
+            panel.plot(other[x], other[y], "x", color="0.3", markersize=8)
+            panel.annotate(name, (other[x], other[y]), (3, 3), textcoords="offset points", fontsize=8, rotation=30)
+        panel.set(xlabel=axis_title(x), ylabel=axis_title(y, "\n"))
+        panel.grid(alpha=0.3)
+    legend(figure, "lower")  # inside a panel it hides points, and the star of real data lies in a corner
+    kinds = "temperatures, or candidates" if points.candidates.notna().any() else "temperatures"
+    figure.suptitle(f"numbers: {kinds}; a ring at temperature 1; bars: standard deviation over seeds", fontsize=10)
+    figure.savefig(path)
 
 
 def lines_of(study: Study, figure: Mapping[str, Any]) -> list[Line]:
     """The lines of a figure of `[[report.figures]]`.
 
-    Of fewer seeds than `FEW`, and over another metric, there is a thin line each instead of a band. What a guided
-    generator reached is where its line ends.
+    Of fewer seeds than `FEW`, and over another metric, each has a thin line, and none a band. A line ends at what the
+    guided generator reached.
     """
     lines: list[Line] = []
     configs = {method.name: method.config for method in study.experiment.methods}
-    choices = itertools.product(figure["curves"] or CURVES, figure["draw"] or study.labels, clocks(figure))
-    for name, method, clock in choices:
+    clocks = figure["x"].split() or ["epoch"]
+    for name, method, clock in itertools.product(figure["curves"] or CURVES, figure["draw"] or study.labels, clocks):
         own, label = study.curves[study.curves.method == method], study.labels[method]
         own = own.assign(sequences=own.epoch.map(partial(sequences_read, configs[method])))
         if not {name, clock} <= {*own} or not own[name].notna().any():
@@ -249,30 +263,16 @@ def lines_of(study: Study, figure: Mapping[str, Any]) -> list[Line]:
     return lines
 
 
-def clocks(figure: Mapping[str, Any]) -> list[str]:
-    """The axes of a figure."""
-    return figure["x"].split() or ["epoch"]
-
-
 def finals_of(study: Study, figure: Mapping[str, Any]) -> dict[str, dict[str, list[tuple[float, float, float]]]]:
     """The final values of a figure's columns and methods; of fewer seeds than `FEW` each value."""
     found: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
-    for name in figure["curves"] or CURVES:
-        for method in figure["draw"] or study.labels:
-            if len(numbers := study.values(method, name)):
-                whole = study.summary(method, numbers)
-                few = not whole.collapsed and len(numbers) < FEW
-                points = [(v, v, v) for v in whole.values] if few else [(whole.middle, whole.low, whole.high)]
-                found.setdefault(name, {})[study.labels[method]] = points
+    for name, method in itertools.product(figure["curves"] or CURVES, figure["draw"] or study.labels):
+        if len(numbers := study.values(method, name)):
+            whole = study.summary(method, numbers)
+            few = not whole.collapsed and len(numbers) < FEW
+            points = [(v, v, v) for v in whole.values] if few else [(whole.middle, whole.low, whole.high)]
+            found.setdefault(name, {})[study.labels[method]] = points
     return found
-
-
-def starts(study: Study, figure: Mapping[str, Any]) -> set[int]:
-    """The epoch in which the methods of a figure begin adversarial training, where it is one."""
-    drawn = figure["draw"] or study.labels
-    configs = [method.config for method in study.experiment.methods if method.name in drawn]
-    found = {config.pretrain_g_epochs for config in configs if config.total_epochs}
-    return found if len(found) == 1 else set()
 
 
 def write(study: Study, texts: Mapping[str, str], folder: Path) -> list[Path]:
@@ -291,26 +291,28 @@ def write(study: Study, texts: Mapping[str, str], folder: Path) -> list[Path]:
     pictures: dict[str, str] = {}
     for figure in report["figures"]:
         file = f"{figure['name'] or experiment.name}.png"
-        if figure["x"] == "method":
-            if ends := finals_of(study, figure):
-                drawings.append(partial(draw_finals, folder / file, ends))
-                pictures[file] = figure["caption"]
-        elif lines := lines_of(study, figure):
-            drawings.append(partial(draw_panels, folder / file, lines, starts(study, figure), figure["limits"]))
-            pictures[file] = figure["caption"]
+        drawn = [method.config for method in experiment.methods if method.name in (figure["draw"] or study.labels)]
+        starts = {config.pretrain_g_epochs for config in drawn if config.total_epochs}  # shown where it is one
+        if figure["x"] == "method" and (ends := finals_of(study, figure)):
+            drawings.append(partial(draw_finals, folder / file, ends))
+        elif figure["x"] != "method" and (lines := lines_of(study, figure)):
+            starts = starts if len(starts) == 1 else set()
+            drawings.append(partial(draw_panels, folder / file, lines, starts, figure["limits"]))
+        else:
+            continue
+        pictures[file] = figure["caption"]
     for plane in report["planes"]:
         points = read_points(*(folder / file for file in plane["files"]))
         crosses = pd.read_csv(folder / plane["crosses"], index_col=0) if plane["crosses"] else None
         pictures[file := f"{plane['name'] or Path(plane['files'][0]).stem}.png"] = plane["caption"]
         drawings.append(partial(draw_samples, folder / file, points, study.labels, plane["pairs"], crosses))
     found = read_points(*(folder / file for file in report["measured"])) if report["measured"] else None
-    numbers = page(study, pictures, found)
+    whole = f"{before}{BEGIN}\n\n{page(study, pictures, found)}\n\n{END}{after}"
     folder.mkdir(parents=True, exist_ok=True)
     for draw in drawings:
         draw()
-    for file, content in texts.items():
+    for file, content in (*texts.items(), (README, whole)):
         write_whole(folder / file, content)
-    write_whole(readme, f"{before}{BEGIN}\n\n{numbers}\n\n{END}{after}")
     return [readme, *(folder / file for file in (*texts, *pictures))]
 
 

@@ -15,7 +15,6 @@ from runs.schedule import Schedule
 from support.config import FIELDS, Config
 from support.config_file import CONFIG, PUBLISHED, from_flags, read_config
 from support.errors import NoGain, UsageError
-from support.objective import Objective
 from support.statistics import Figures
 
 HOW = "main.py --pretrain_d_epochs N trains and measures one where no adversarial phase does"
@@ -40,73 +39,58 @@ class Restored(NamedTuple):
             raise UsageError(f"{self.logdir}: the run has read other data than {data.origin} has now")
         return data
 
-    def objective(self, data: Dataset) -> Objective | None:
-        """The objective of the run, as it has it on record."""
-        source = self.content.get("objective")
-        return Objective(self.config.objective, data.decode, source) if source else None
-
     def trained(self) -> bool:
         """Whether the discriminator was trained by then; one that --g_update fold has just put in place was not."""
         schedule = Schedule(self.config)
-        taken = schedule.taken_of(self.taken)
-        of_rounds = divmod(max(self.taken - schedule.adversarial.begin, 0), max(schedule.adversarial.per_epoch, 1))[1]
-        fresh = self.config.g_update == "fold" and 0 < of_rounds <= self.config.g_steps
-        return any(name.endswith(" d") for name in taken) and not fresh
+        of_round = max(self.taken - schedule.adversarial.begin, 0) % max(schedule.adversarial.per_epoch, 1)
+        fresh = self.config.g_update == "fold" and 0 < of_round <= self.config.g_steps
+        return any(name.endswith(" d") for name in schedule.taken_of(self.taken)) and not fresh
 
     def guided(self) -> bool:
         """Whether a discriminator guides the policy, whose pretraining has ended: η is chosen then."""
-        return (
-            self.seqgan.guidance is not None and self.trained() and self.taken >= Schedule(self.config).pretrain_d.end
-        )
+        chosen = self.taken >= Schedule(self.config).pretrain_d.end
+        return self.seqgan.guidance is not None and self.trained() and chosen
 
-    def check_guide(self) -> None:
-        """Raises UsageError: there is no guided policy, or its discriminator is not trained yet."""
+    def policy(self, guide: bool = False) -> Policy:
+        """The run's policy or the one that its discriminator guides; raises UsageError: there is none, or none yet."""
+        if not guide:
+            return self.seqgan.policy
         if not self.seqgan.guidance:
             raise UsageError("--guide: the run's discriminator is not an additive one, such as bigram or lstm")
         if not self.guided():
             raise UsageError("--guide: at this checkpoint the discriminator is not trained yet")
-
-    def policy(self, guide: bool = False) -> Policy:
-        """What is drawn from: the run's policy or the one that its discriminator guides; raises as `check_guide`."""
-        if guide:
-            self.check_guide()
-        return self.seqgan.guidance.guided if guide and self.seqgan.guidance else self.seqgan.policy
+        return self.seqgan.guidance.guided
 
     def teaches(self) -> Policy:
         """What --teacher learns from: the guided policy where there is one, but of --g_update distil the student."""
         return self.policy(guide=self.guided() and self.config.g_update != "distil")
 
-    def check_trained(self, flag: str) -> Discriminator:
-        """The discriminator; raises NoGain: there is none, or it is not trained yet."""
-        if self.seqgan.discriminator is None:
-            raise NoGain(f"{flag}: {self.logdir} has no discriminator; without {flag} plain samples are drawn")
-        if not self.trained():
-            why = f"{flag}: at this checkpoint of {self.logdir} the discriminator is not trained"
-            raise NoGain(f"{why}; without {flag} plain samples are drawn; {HOW}")
-        return self.seqgan.discriminator
+    def chooser(self, flag: str, gain: bool = True) -> Discriminator:
+        """The discriminator, which was found to have a gain by the newest evaluation, if that is asked for.
 
-    def check_gain(self, flag: str) -> None:
-        """Checks that the discriminator was found to have a gain, by the newest evaluation.
-
-        Raises NoGain: as `check_trained`; or it was not measured, or its gain is not above 0 by two standard errors.
+        Raises NoGain: there is none, or it is not trained yet; or its gain was not measured, or is not above 0 by two
+        standard errors.
         """
-        self.check_trained(flag)
         plain = f"without {flag} plain samples are drawn"
+        if self.seqgan.discriminator is None:
+            raise NoGain(f"{flag}: {self.logdir} has no discriminator; {plain}")
+        if not self.trained():
+            why = f"at this checkpoint of {self.logdir} the discriminator is not trained"
+            raise NoGain(f"{flag}: {why}; {plain}; {HOW}")
         name = "d_gain_valid" if "d_gain_valid" in self.recorded else "d_gain"
-        if name not in self.recorded:
+        if gain and name not in self.recorded:
             why = f"no evaluation of {self.logdir} up to this checkpoint tells what its discriminator knows"
             raise NoGain(f"{flag}: {why}; {plain}; {HOW}")
-        gain, error = self.recorded[name]
-        if not gain > 2 * error:
-            why = f"has no gain beyond its error, {name} {gain:.4f} ± {error:.4f}"
+        if gain and not self.recorded[name][0] > 2 * self.recorded[name][1]:
+            why = "has no gain beyond its error, {} {:.4f} ± {:.4f}".format(name, *self.recorded[name])
             raise NoGain(f"{flag}: the discriminator of {self.logdir} {why}; {plain}")
+        return self.seqgan.discriminator
 
 
 def drawn_from(seqgan: SeqGAN) -> tf.train.Checkpoint:
     """The part of a run's state that its samples depend on: the generator, or its average, and what guides it."""
-    average, guidance = seqgan.average, seqgan.guidance.state() if seqgan.guidance else {}
-    state = {"discriminator": seqgan.discriminator, **guidance}
-    state |= {"averaged": average} if average else {"generator": seqgan.generator}
+    state = {"discriminator": seqgan.discriminator} | (seqgan.guidance.state() if seqgan.guidance else {})
+    state |= {"averaged": seqgan.average} if seqgan.average else {"generator": seqgan.generator}
     return tf.train.Checkpoint(**{name: part for name, part in state.items() if part is not None})
 
 
@@ -115,27 +99,24 @@ def teacher_of(
 ) -> tuple[Policy | None, dict[str, Any]]:
     """The policy that --teacher names, None where it names none; and what config.json has on record of it.
 
-    Of several runs it is the average. Each is guided by its discriminator if that is additive and trained,
-    but for students. The run
-    that learns from it has the flags `config`, tokens `spec`, data with the checksums `digests`, and maybe a
-    config.json, `recorded`. Raises UsageError: a directory holds no run, one of other tokens, data or sizes, or another
-    than is on record. Raises OSError: it can't be read.
+    Of several runs it is the average. Each is guided by its discriminator if that is additive and trained, but for
+    students. The run that learns from it has the flags `config`, tokens `spec`, data with the checksums `digests`, and
+    maybe a config.json, `recorded`. Raises UsageError: a directory holds no run, one of other tokens, data or sizes, or
+    another than is on record. Raises OSError: it can't be read.
     """
     if not config.teacher:
         return None, {}
     policies: list[Policy] = []
     record: list[dict[str, Any]] = []
+    names = ["dataset", *(name for name in FIELDS if name.startswith("oracle") and config.dataset == "LSTM")]
     for logdir in config.teacher:
         try:
             found = restore(Path(logdir))
         except UsageError as error:
             raise UsageError(f"--teacher {error}") from None
-        names = [
-            name for name in FIELDS if name == "dataset" or (name.startswith("oracle") and config.dataset == "LSTM")
-        ]
-        differing = [f"--{name}" for name in names if getattr(found.config, name) != getattr(config, name)]
         policy = found.teaches()
         own = TokenSpec(policy.vocab_size, policy.seq_len, policy.start_token, policy.end_token)
+        differing = [f"--{name}" for name in names if getattr(found.config, name) != getattr(config, name)]
         differing += ["tokens"] * (own != spec) + ["data"] * (found.content["data"] != digests)
         if differing:
             raise UsageError(f"--teacher {logdir}: that run has other {differing[0]}")
@@ -162,10 +143,9 @@ def restore(logdir: Path, which: str | int = "newest") -> Restored:
         content = read_config(path, published=True)
         try:
             config = from_flags(content["flags"])
-            tokens = {"seq_len": config.seq_len} | content["tokens"]
-            sources = {flag: content[flag] for flag in ["reward", "discriminator"] if flag in content}
-            seqgan = build(config, TokenSpec(**tokens), sources)
-        except (UsageError, KeyError, TypeError, ValueError) as error:
+            spec = TokenSpec(**{"seq_len": config.seq_len} | content["tokens"])
+            seqgan = build(config, spec, {flag: content[flag] for flag in content.keys() & {"reward", "discriminator"}})
+        except (KeyError, TypeError, ValueError) as error:  # a UsageError is one
             raise UsageError(f"{path}: {error}") from None
         state = drawn_from(seqgan) if content.get(PUBLISHED) else seqgan.checkpoint()
         found = Checkpoints(logdir / CHECKPOINTS, state, keep=1).look(which)

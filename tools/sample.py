@@ -1,7 +1,5 @@
 """Draws samples from a run, finished or not: python tools/sample.py LOGDIR -n 100 [--prefix "..."] [-o FILE]."""
 
-import csv
-import io
 import os
 import sys
 from argparse import Namespace
@@ -12,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import support.quiet  # noqa: F401 - before TensorFlow
 
-# isort: split
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 
 from data import DataError, checksum
@@ -45,28 +43,21 @@ ROWS = 256  # samples drawn at once; the same whatever -n, so that more samples 
 STEPS = 256  # tokens of them that are drawn in one compiled call
 KEEP = 16  # tokens of --prefix_file: two bars of eighths
 MOST_TOKENS = 100_000  # of a sample: ROWS of them fit into memory
+Choice = tuple[Weighing, int]  # the log-weights of candidates, and of how many one is kept
 
 
 def portions(
-    policy: Policy,
-    count: int,
-    prefix: Sequence[int],
-    seed: int,
-    length: int,
-    log_weights: Weighing | None = None,
-    candidates: int = 1,
-    jit: bool = False,
+    policy: Policy, count: int, prefix: Sequence[int], seed: int, length: int, jit: bool, choice: Choice | None = None
 ) -> Iterator[np.ndarray]:
     """Draws sequences that begin with a prefix, of fewer than T token ids, some at a time.
 
-    A token depends on the seed and on its place alone: longer samples begin with the shorter, more with the fewer.
-
-    T is `length`; a policy can go on where that is more than in training, until an end token, if it has one. With
-    `log_weights` one of so many `candidates` is kept, as `guidance.choosing` has it; of longer sequences one of each
-    stretch of as many tokens as in training, which continue what was kept before. `jit` compiles with XLA. Yields int32
-    [at most ROWS, T], `count` rows in all; what follows an end token is padding, V.
+    A token depends on the seed and on its place alone: longer samples begin with the shorter, more with the fewer. T is
+    `length`; a policy can go on where that is more than in training, until an end token, if it has one. By a `choice`
+    one of so many candidates is kept, as `guidance.choosing` has it; of longer sequences one of each stretch of as many
+    tokens as in training, which continue what was kept before. `jit` compiles with XLA. Yields int32 [at most ROWS, T],
+    `count` rows in all; what follows an end token is padding, V.
     """
-    steps = policy.seq_len if log_weights else min(length, STEPS)
+    steps = policy.seq_len if choice else min(length, STEPS)
     forced = np.full(-(-length // steps) * steps, -1, np.int32)  # -1: drawn
     forced[: len(prefix)] = prefix
 
@@ -77,10 +68,10 @@ def portions(
             tokens, (token, state) = policy.sample_on(Place(place[0], State(*place[1:])), numbers, forced)
             return tokens, token, *state
 
-        if not log_weights:
+        if not choice:
             return draw(key(seed, Purpose.TOOL_SAMPLE, chunk))
         like = tf.zeros([ROWS, steps], tf.int32), *place
-        return keep_one(draw, log_weights, candidates, key(seed, Purpose.RESAMPLE, chunk, first), like)
+        return keep_one(draw, *choice, key(seed, Purpose.RESAMPLE, chunk, first), like)
 
     compiled = tf.function(go_on, jit_compile=jit, autograph=False)
     for chunk in range(-(-count // ROWS)):
@@ -123,11 +114,9 @@ def read_prefix(text: str, run: Restored, vocabulary: Vocabulary | None) -> list
     else:
         unknown, prefix = [], []
         for word in text.split():
-            token = None
-            if music:  # where a number might be meant as a MIDI pitch
-                token = named(word, prefix[-1] if prefix else None, run.config.onsets)
-            elif word.isascii() and word.isdecimal() and len(word) < 10 and int(word) < run.policy().vocab_size:
-                token = int(word)
+            is_id = word.isascii() and word.isdecimal() and len(word) < 10 and int(word) < run.policy().vocab_size
+            token = int(word) if is_id else None  # in music no number: it might be meant as a MIDI pitch
+            token = named(word, prefix[-1] if prefix else None, run.config.onsets) if music else token
             prefix += [] if token is None else [token]
             unknown += [word] if token is None else []
         advice = "; a token of music is a note, such as C4 or F#4, R, a rest, or -, which holds one" if music else ""
@@ -139,16 +128,11 @@ def read_prefix(text: str, run: Restored, vocabulary: Vocabulary | None) -> list
 def read_first(path: Path, keep: int, config: Config) -> list[int]:
     """The first tokens of the melody of a file, `keep` of them or all, without the rests before it.
 
-    They are moved as --transpose moves all tunes of a run.
-
-    Raises UsageError: it is no MIDI or ABC file, or has no melody. Raises OSError: it can't be read.
+    They are moved as --transpose moves a run's tunes. Raises UsageError, OSError: it can't be read, or has no melody.
     """
-    with open(path, "rb"):
-        pass  # tells best why it can't be read
-    read = read_abc if path.suffix.lower() == ".abc" else read_notes
-    tokens, _, sharps = read_melody(path, grid_of(config), read)
-    tokens = trim(tokens)
-    if not tokens.size:
+    open(path, "rb").close()  # tells best why it can't be read
+    tokens, _, sharps = read_melody(path, grid_of(config), read_abc if path.suffix.lower() == ".abc" else read_notes)
+    if not len(tokens := trim(tokens)):
         raise UsageError(f"{path}: no melody in it")
     return (to_one_key(tokens, sharps, grid_of(config)) if config.transpose == "key" else tokens)[:keep].tolist()
 
@@ -207,8 +191,7 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     """Writes a page on which listeners rate tunes of several kinds and real ones, and KEY.csv, which tells them apart.
 
     The kinds are `samples`, int32 [n, T] each portion, and those of --blind, each n tunes. All are played at the run's
-    tempo, in an order that the seed decides. Returns where they are. Raises UsageError, DataError: a kind lacks tunes,
-    or -o has another page or key.
+    tempo, in an order by the seed. Returns where they are. Raises UsageError: a kind lacks tunes, or -o holds others.
     """
     config, count, output = run.config, asked.n, asked.output or asked.logdir / "blind"
     grid = grid_of(config)
@@ -221,7 +204,7 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
             other = restore(folder)
             if (other.config.dataset, grid_of(other.config)) != (config.dataset, grid_of(config)):
                 raise UsageError(f"--blind {folder}: a run with other tokens than {asked.logdir}")
-            drawn = portions(other.policy(), count, [], asked.seed, length, jit=config.jit)
+            drawn = portions(other.policy(), count, [], asked.seed, length, config.jit)
             kinds.append((f"--blind {folder}", [row for rows in drawn for row in rows]))
             continue
         there = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
@@ -240,12 +223,9 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     mixed = [(kind, analysed(tokens, grid)) for kind, tunes in kinds for tokens in tunes]
     mixed = [mixed[i] for i in rng.permutation(len(mixed))]
     shown, name = blind_page([tune for _, tune in mixed], grid)
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows(
-        [("page", "tune", "kind"), *((name, place, kind) for place, (kind, _) in enumerate(mixed, 1))]
-    )
+    key_rows = pd.DataFrame({"page": name, "tune": range(1, len(mixed) + 1), "kind": [kind for kind, _ in mixed]})
     output.mkdir(parents=True, exist_ok=True)
-    contents = {output / "KEY.csv": table.getvalue(), output / "blind.html": shown}
+    contents = {output / "KEY.csv": key_rows.to_csv(index=False, lineterminator="\n"), output / "blind.html": shown}
     for path, content in contents.items():
         if os.path.lexists(path) and path.read_bytes() != content.encode():  # somebody may be rating that page
             raise UsageError(f"{path}: is there, and holds something else; choose another -o")
@@ -257,13 +237,9 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
 def write_lines(samples: Iterable[np.ndarray], vocabulary: Vocabulary | None, output: Path | None) -> None:
     """Writes samples, int32 [n, T] each portion, as a line each of text or of token ids, to a file or stdout.
 
-    A file is written when all is drawn and scored, so that a failure costs nothing that was there. Raises OSError: it
-    can't be written.
+    A file is written when all is drawn and scored, so that a failure costs nothing that was there. Raises OSError.
     """
-
-    def lines(rows: np.ndarray) -> list[str]:
-        return vocabulary.decode(rows) if vocabulary else [" ".join(map(str, row)) for row in rows.tolist()]
-
+    lines = vocabulary.decode if vocabulary else lambda rows: [" ".join(map(str, row)) for row in rows.tolist()]
     contents = ("".join(f"{line}\n" for line in lines(rows)).encode() for rows in samples)
     if not output:
         for content in contents:
@@ -313,17 +289,15 @@ def sample(asked: Namespace, run: Restored) -> None:
         raise UsageError(f"{path}: not this run's vocabulary")
     if vocabulary and asked.no_unknown:
         policy = Excluding(policy, [vocabulary.unknown])
-    if asked.prefix_file:
-        prefix = read_first(asked.prefix_file, asked.keep or KEEP, config)
-    else:
-        prefix = read_prefix(asked.prefix, run, vocabulary)
+    file = asked.prefix_file
+    prefix = read_first(file, asked.keep or KEEP, config) if file else read_prefix(asked.prefix, run, vocabulary)
     length, seq_len = asked.length or policy.seq_len, policy.seq_len
     if len(prefix) >= length:
-        flag, whose = "--prefix_file" if asked.prefix_file else "--prefix", "--length" if asked.length else "the run's"
+        flag, whose = "--prefix_file" if file else "--prefix", "--length" if asked.length else "the run's"
         raise UsageError(f"{flag}: {len(prefix)} tokens leave none to draw of {whose} {length}")
 
-    def drawn(count: int, log_weights: Weighing | None = None) -> Iterator[np.ndarray]:
-        return portions(policy, count, prefix, asked.seed, length, log_weights, asked.candidates, config.jit)
+    def drawn(count: int, choice: Choice | None = None) -> Iterator[np.ndarray]:
+        return portions(policy, count, prefix, asked.seed, length, config.jit, choice)
 
     samples = drawn(asked.n)
     if asked.objective is not None:
@@ -332,14 +306,12 @@ def sample(asked: Namespace, run: Restored) -> None:
         samples = ranked(drawn(asked.n * asked.candidates), objective.check, asked.candidates, asked.rank, "objective")
     elif asked.candidates > 1 or asked.rank:
         flag = "--candidates" if asked.candidates > 1 else "--rank"
-        discriminator = run.check_trained(flag)
-        if asked.eta is None:
-            run.check_gain(flag)
+        discriminator = run.chooser(flag, gain=asked.eta is None)
         if asked.rank and length != seq_len:
             raise UsageError(f"--rank: the discriminator reads {seq_len} tokens; not with --length")
         if asked.candidates > 1:
             eta = run.recorded["d_eta"][0] if asked.eta is None else asked.eta
-            samples = drawn(asked.n, lambda tokens: eta * discriminator.log_odds(tokens))
+            samples = drawn(asked.n, (lambda tokens: eta * discriminator.log_odds(tokens), asked.candidates))
         if asked.rank:
             compiled = tf.function(in_chunks, jit_compile=config.jit, autograph=False)
             score = lambda rows: compiled(discriminator.log_odds, tf.constant(rows)).numpy()  # noqa: E731
@@ -347,59 +319,48 @@ def sample(asked: Namespace, run: Restored) -> None:
     if asked.without_prefix:
         samples = (rows[:, len(prefix) :] for rows in samples)
     if music:
-        told = write_tunes(samples, run, asked) if asked.blind is None else write_blind(samples, run, asked)
-        print(told)
+        print((write_tunes if asked.blind is None else write_blind)(samples, run, asked))
     else:
         write_lines(samples, vocabulary, asked.output)
 
 
-def make_parser() -> Parser:
-    """The parser of all flags."""
-    parser = Parser(prog="sample.py", description=__doc__, allow_abbrev=False)
-
-    def add(*names: str, text: str, default: object = None, **more) -> None:
-        parser.add_argument(*names, help=text + (f" (default: {default})" if default else ""), default=default, **more)
-
-    integer, most, step = number(int, 1, None), number(int, 1, MOST_TOKENS), number(int, 0, 10**9 - 1)
-    marks = ("newest", BEST, PRETRAINED)
-    add("logdir", type=Path, metavar="LOGDIR", text="--log_dir of a run")
-    add("-n", type=integer, default=10, metavar="INT", text="samples")
-    text = "divides the logits: near 0 the likeliest token is taken, at 1 it is the policy itself"
-    add("--temperature", type=number(float, 1e-6, 1e6), default=1.0, metavar="FLOAT", text=text)
-    add("--seed", type=number(int, 0, 2**31 - 1), default=1, metavar="INT", text="of the random numbers")
-    text = "what every sample begins with: text; token ids; or of music notes, such as C4 F#4 R (rest) - (one is held)"
-    add("--prefix", default="", text=text)
-    text = "music: samples begin as the melody of this MIDI or ABC file does, which may be another sample"
-    add("--prefix_file", "--like", type=Path, metavar="FILE", text=text)
-    add("--keep", type=most, metavar="INT", text=f"tokens of --prefix_file (default: {KEEP})")
-    add("--without_prefix", action="store_true", text="write samples without what they begin with")
-    text = "music: write each tune as ABC, too, all of them to tunes.abc, and a page to see and hear, tunes.html"
-    add("--abc", action="store_true", text=text)
-    text = "music: a page to rate these tunes, those of other runs or of folders of tunes, and real ones, unlabelled"
-    add("--blind", nargs="*", type=Path, metavar="FOLDER", text=text)
-    text = "tokens a sample, of text at most so many (default: --seq_len of the run; the policy can go on beyond it)"
-    add("--length", type=most, metavar="INT", text=text)
-    text = "the newest, that of least NLL on the validation set, the end of pretraining, or that after so many steps"
-    read, shown = (lambda word: word if word in marks else step(word)), f"{{{','.join(marks)},STEP}}"
-    add("--checkpoint", type=read, default="newest", metavar=shown, text=text)
-    add("--guide", action="store_true", text="draw from the generator that the discriminator guides token by token")
-    text = "keep one of so many samples, by the discriminator's log-odds, or of them the best by --objective"
-    add("--candidates", type=integer, default=1, metavar="INT", text=text)
-    text = "how much --candidates trusts the discriminator (default: d_eta of the run's newest evaluation)"
-    add("--eta", type=number(float, 0, 1e6), metavar="FLOAT", text=text)
-    text = "write first what the discriminator holds likeliest to be real, or what has most by --objective"
-    add("--rank", action="store_true", text=text)
-    text = "score the samples as the flag of main.py does, whatever the run was trained for, and tell their mean"
-    add("--objective", metavar="FILE.py:FUNCTION", text=text)
-    add("--no-unknown", action="store_true", text="text: never draw the unknown token")
-    text = "file, or of several tunes the folder (default: stdout, LOGDIR/samples, LOGDIR/blind)"
-    add("-o", "--output", type=Path, text=text)
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns the exit status, 2 with one line on stderr where something can't be used."""
-    parser = make_parser()
+    parser = Parser(prog="sample.py", description=__doc__, allow_abbrev=False)
+    add, marks = parser.add_argument, ("newest", BEST, PRETRAINED)
+    integer, most, step = number(int, 1, None), number(int, 1, MOST_TOKENS), number(int, 0, 10**9 - 1)
+    add("logdir", type=Path, metavar="LOGDIR", help="--log_dir of a run")
+    add("-n", type=integer, default=10, metavar="INT", help="samples (default: 10)")
+    text = "divides the logits: near 0 the likeliest token is taken, at 1 it is the policy itself (default: 1.0)"
+    add("--temperature", type=number(float, 1e-6, 1e6), default=1.0, metavar="FLOAT", help=text)
+    add("--seed", type=number(int, 0, 2**31 - 1), default=1, metavar="INT", help="of the random numbers (default: 1)")
+    text = "what every sample begins with: text; token ids; or of music notes, such as C4 F#4 R (rest) - (one is held)"
+    add("--prefix", default="", help=text)
+    text = "music: samples begin as the melody of this MIDI or ABC file does, which may be another sample"
+    add("--prefix_file", "--like", type=Path, metavar="FILE", help=text)
+    add("--keep", type=most, metavar="INT", help=f"tokens of --prefix_file (default: {KEEP})")
+    add("--without_prefix", action="store_true", help="write samples without what they begin with")
+    text = "music: write each tune as ABC, too, all of them to tunes.abc, and a page to see and hear, tunes.html"
+    add("--abc", action="store_true", help=text)
+    text = "music: a page to rate these tunes, those of other runs or of folders of tunes, and real ones, unlabelled"
+    add("--blind", nargs="*", type=Path, metavar="FOLDER", help=text)
+    text = "tokens a sample, of text at most so many (default: --seq_len of the run; the policy can go on beyond it)"
+    add("--length", type=most, metavar="INT", help=text)
+    text = "the newest, that of least NLL on the validation set, the end of pretraining, or that after so many steps"
+    read, shown = (lambda word: word if word in marks else step(word)), f"{{{','.join(marks)},STEP}}"
+    add("--checkpoint", type=read, default="newest", metavar=shown, help=text + " (default: newest)")
+    add("--guide", action="store_true", help="draw from the generator that the discriminator guides token by token")
+    text = "keep one of so many samples, by the discriminator's log-odds, or of them the best by --objective"
+    add("--candidates", type=integer, default=1, metavar="INT", help=text + " (default: 1)")
+    text = "how much --candidates trusts the discriminator (default: d_eta of the run's newest evaluation)"
+    add("--eta", type=number(float, 0, 1e6), metavar="FLOAT", help=text)
+    text = "write first what the discriminator holds likeliest to be real, or what has most by --objective"
+    add("--rank", action="store_true", help=text)
+    text = "score the samples as the flag of main.py does, whatever the run was trained for, and tell their mean"
+    add("--objective", metavar="FILE.py:FUNCTION", help=text)
+    add("--no-unknown", action="store_true", help="text: never draw the unknown token")
+    text = "file, or of several tunes the folder (default: stdout, LOGDIR/samples, LOGDIR/blind)"
+    add("-o", "--output", type=Path, help=text)
     asked = parser.parse_args(argv)
     with parser.failing_in_one_line(asked.output or "stdout"):
         configure_tensorflow(cache=True)

@@ -3,7 +3,6 @@
 A study's folder has runs.csv, a row a run, curves.csv, a row an evaluation, and files of measured samples.
 """
 
-import datetime
 import hashlib
 import io
 import itertools
@@ -38,10 +37,7 @@ FEW = 4  # seeds for an interval or a band; of fewer each is shown
 
 
 class Summary(NamedTuple):
-    """Values of one method, a seed each: their mean and 95 % interval by Student's t, or median and range.
-
-    `low` and `high` are NaN where one seed gives none.
-    """
+    """Values of one method, a seed each: mean and 95 % interval by Student's t (NaN: one seed), or median and range."""
 
     middle: float
     low: float
@@ -79,9 +75,8 @@ def summary(values: Iterable[float], collapsed: bool = False) -> Summary:
     own = tuple(numbers.tolist())
     if collapsed and len(own) > 1:
         return Summary(float(np.median(numbers)), min(own), max(own), own, True)
-    mean, half = float(numbers.mean()), math.nan
-    if len(own) > 1:
-        half = float(stats.t.ppf(0.975, len(own) - 1) * numbers.std(ddof=1) / math.sqrt(len(own)))
+    mean = float(numbers.mean())
+    half = float(stats.t.ppf(0.975, len(own) - 1) * stats.sem(numbers)) if len(own) > 1 else math.nan
     return Summary(mean, mean - half, mean + half, own)
 
 
@@ -113,8 +108,8 @@ def merged(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 
 def read_runs(folder: Path) -> list[pd.DataFrame]:
     """The runs.csv and curves.csv of a study, empty where there is none; raises UsageError: one is damaged."""
-    paths = {folder / file: keys for file, keys in FILES.items()}
-    return [read_table(p, p.read_text(encoding="utf-8") if p.exists() else "", keys) for p, keys in paths.items()]
+    paths = ((folder / file, keys) for file, keys in FILES.items())
+    return [read_table(path, path.read_text(encoding="utf-8") if path.exists() else "", keys) for path, keys in paths]
 
 
 def read_points(*paths: Path) -> pd.DataFrame:
@@ -122,8 +117,7 @@ def read_points(*paths: Path) -> pd.DataFrame:
 
     Raises UsageError: one is damaged. Raises OSError: one can't be read.
     """
-    frames = [read_table(path, path.read_text(encoding="utf-8"), POINT) for path in paths]
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat([read_table(path, path.read_text(encoding="utf-8"), POINT) for path in paths], ignore_index=True)
 
 
 def points_text(points: Iterable[Mapping[str, Any]]) -> str:
@@ -136,8 +130,7 @@ def points_text(points: Iterable[Mapping[str, Any]]) -> str:
 def outcome(cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The row of a finished cell in runs.csv, with the figures of its last epoch, and its rows in curves.csv.
 
-    Raises UsageError, ValueError: its records are not those that its last checkpoint tells of. Raises OSError: one
-    can't be read.
+    Raises UsageError, ValueError: its records are not those that its last checkpoint tells of. Raises OSError.
     """
     config, described = cell.method.config, read_config(cell.log_dir / CONFIG)
     if not config.evaluate:
@@ -156,12 +149,11 @@ def outcome(cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
     row = {"method": cell.method.name, "seed": cell.seed}
     row |= evaluated.loc[evaluated.epoch == end, names].ffill().iloc[-1].dropna().to_dict()
     before = evaluated[evaluated.epoch < evaluated.epoch[evaluated.phase == "adversarial"].min()][names].ffill()
-    for name, value in (pair for last in before.tail(1).to_dict("records") for pair in last.items()):
-        if name in METRICS and not math.isnan(value):
-            row[column(name, "before")] = value
+    for _, last in before.tail(1).iterrows():
+        row |= {column(name, "before"): value for name, value in last.dropna().items() if name in METRICS}
     if "compile_seconds" in trained:
         row["compile_seconds"] = trained.compile_seconds.sum()
-    day = datetime.datetime.fromtimestamp((cell.eval_log_dir / LOG).stat().st_mtime, datetime.UTC).date()
+    day = pd.Timestamp((cell.eval_log_dir / LOG).stat().st_mtime, unit="s").date()
     versions = {name.lower(): number for name, number in described.get("versions", {}).items()}
     machine = [f"{described['cores']} cores of an {described['cpu']}"] if described.get("cpu") else []
     machine += [f"{n} {versions[n.lower()]}" for n in ("Python", "TensorFlow", "NumPy") if n.lower() in versions]
@@ -189,10 +181,9 @@ def collect(experiment: Experiment, logs: Path, folder: Path) -> tuple[list[pd.D
                 new[key] = outcome(cell)
             elif cell.log_dir.exists():
                 problems.append(f"{cell.title}: unfinished, after {cell.epochs_done} of {cell.epochs} epochs")
-        except OSError as error:
-            problems.append(f"{cell.title}: {error.filename}: {error.strerror}")
-        except ValueError as error:  # a UsageError is one
-            problems.append(f"{cell.title}: {error}")
+        except (OSError, ValueError) as error:  # a UsageError is one
+            why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+            problems.append(f"{cell.title}: {why}")
     both = []
     for i, old in enumerate(read_runs(folder)):
         gone = [key not in new for key in zip(old.method, old.seed, strict=True)]
@@ -206,8 +197,7 @@ def collect(experiment: Experiment, logs: Path, folder: Path) -> tuple[list[pd.D
             differing += ["other teachers"] * (before.teacher != methods[name].config.teacher)
             if differing:
                 raise UsageError(f"{folder / 'runs.csv'}: {name} had {'; '.join(differing)}")
-    data = runs.set_index(RUN)["data"].dropna()
-    if why := mixed({cells[key]: text for key, text in data.items() if key in cells}):
+    if why := mixed({cells[key]: text for key, text in runs.set_index(RUN)["data"].dropna().items() if key in cells}):
         raise UsageError(f"{experiment.name}: {why}")
     return both, problems
 
@@ -225,9 +215,7 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     `[[report.figures]]` have a `name`, the columns `curves` of the methods in `draw` over each of `x`, words such as
     "epoch seconds" or a metric's name, within `limits`, and a `caption`; with "method" they show final values.
     `[[report.planes]]` have a `name`, `files` of samples, `pairs` of columns, a `caption`, and `crosses`, a file of
-    others' figures.
-
-    Raises UsageError: something is unknown, or of another kind.
+    others' figures. Raises UsageError: something is unknown, or of another kind.
     """
     report, methods = dict(experiment.report), [method.name for method in experiment.methods]
     try:
@@ -262,9 +250,8 @@ class Study(NamedTuple):
     curves: pd.DataFrame
 
     def values(self, method: str, name: str) -> pd.Series:
-        """A column of the runs of a method that the table has, by seed."""
-        seeds = next(each.seeds for each in self.experiment.methods if each.name == method)
-        return values(self.runs[self.runs.seed.isin(seeds)], method, name)
+        """A column of the runs of a method, by seed, without those that lack it."""
+        return values(self.runs, method, name)
 
     def summary(self, method: str, numbers: Iterable[float]) -> Summary:
         """The summary of values of a method."""
@@ -291,13 +278,12 @@ class Study(NamedTuple):
     def made_where(self) -> str:
         """Which runs were made when, where and by what code, in sentences."""
         lines = []
-        runs = self.runs[self.runs.method.isin(self.labels)].reindex(columns=RECORDS).astype(object).fillna("")
-        for machine, of in runs.groupby("machine", sort=False):
+        for machine, of in self.runs.reindex(columns=RECORDS).astype(object).fillna("").groupby("machine", sort=False):
             days, commits = (sorted({*of[name]} - {""}) for name in ("date", "commit"))
             when = " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "unknown days"
             made = f" of {when}: {machine}; commit {', '.join(commits) or 'unknown'}."
-            count = f"{len(of)} run{'s' if len(of) > 1 else ''}"
-            lines.append(count + (made if machine else " without a record of machine and commit."))
+            made = made if machine else " without a record of machine and commit."
+            lines.append(f"{len(of)} run{'s' * (len(of) > 1)}{made}")
         return " ".join(lines)
 
 
@@ -344,8 +330,7 @@ def tables(study: Study) -> dict[str, str]:
 def load(experiment: Experiment, logs: Path, folder: Path) -> tuple[Study, dict[str, str], list[str]]:
     """A study with the runs under `logs` and those of its folder; its CSV files; and what could not be used.
 
-    The study has the runs of the table, with the numbers that are in the files. Raises UsageError, OSError: as
-    `collect` and `settings`.
+    It has the runs of the table, with the numbers of the files. Raises UsageError, OSError: as `collect`, `settings`.
     """
     report = settings(experiment)
     frames, problems = collect(experiment, logs, folder)
@@ -375,8 +360,8 @@ def compare(study: Study) -> list[Difference]:
     """Each method less those that the table compares with; three seeds or more are tested.
 
     Figures of a guided generator, or of samples that D has chosen, are compared with the other's generator alone, its
-    own too. What is the same with every seed, as methods share a generator, is left out. KL(oracle‖G) differs by a
-    constant from NLL_test: one test.
+    own too. What is the same with every seed, as methods share a generator, is left out, and so is KL(oracle‖G) beside
+    NLL_test, from which it differs by a constant.
     """
     found: list[Difference] = []
     for base, name in itertools.product(study.report["against"], study.metrics):

@@ -41,12 +41,10 @@ WITH_PARENT = (
 
 def busy(directory: Path) -> bool:
     """Whether a process trains in a cell's directory: another sweep's, or one that is saving."""
-    for path in (directory / "train" / "lock", directory / "eval" / "lock"):
+    for path in directory.glob("*/lock"):  # in train and eval
         try:
             with open(path, "a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            continue
         except BlockingIOError:
             return True
     return False
@@ -58,8 +56,8 @@ def run(
     """Runs main.py on a worker of Dask, from the newest checkpoint on; if the worker dies, another one continues.
 
     `directory` is the cell's, an absolute path; relative ones in `argv` start from `cwd`. After the event `stop`
-    main.py, the `program`, saves and ends; `poll` is the seconds between looks at it. Workers can't import other files
-    of the program, so nothing of them is used. Returns "" if the run is complete, TAKEN if another process trains in
+    main.py, the `program`, saves and ends; `poll` is the seconds between looks at it. Nothing of the program's other
+    files is used, as workers can't import them. Returns "" if the run is complete, TAKEN if another process trains in
     the directory, or else what went wrong.
     """
     event = Event(stop)
@@ -109,10 +107,7 @@ def data_now(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def connect(address: str | None, jobs: int) -> Client:
-    """A client of the Dask scheduler at `address` or, if None, of one in this process with `jobs` threads.
-
-    Raises UsageError: no scheduler answers.
-    """
+    """A client of Dask at `address` or, if None, in this process with `jobs` threads; raises UsageError: no answer."""
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # errors are one line of the sweep's own
     if address is None:
         # Tasks go through memory: no port is open through which other users of the machine could run code. Dask's web

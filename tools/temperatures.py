@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import support.quiet  # noqa: F401 - before TensorFlow
 
-# isort: split
 import numpy as np
 import tensorflow as tf
 from scipy.special import xlogy
@@ -39,6 +38,7 @@ from runs.schedule import Schedule
 from support.config_file import CONFIG, read_config
 from support.device import configure_tensorflow
 from support.errors import NoGain, UsageError
+from support.objective import Objective
 from support.parser import Parser, new_file, number
 from support.seeds import Purpose, numpy_rng
 from support.statistics import Figures, mean_and_error, ratio_and_error
@@ -79,9 +79,11 @@ class MeasuredRun:
         self.name, self.size, self.state = name, size, " guided" if guide else ""
         self.data: Any = self.run.data()
         self.test = getattr(self.data, "test", np.empty([0, self.data.spec.seq_len], np.int32))
+        self.lengths = (self.test != self.data.spec.vocab_size).sum(axis=1)
         self.settings = dataclasses.replace(settings_of(self.config), samples=size)
         self.evaluator = (TexygenEvaluator if texygen else evaluator_of)(self.data, self.settings)
-        self.objective = self.run.objective(self.data)
+        source = self.run.content.get("objective")  # as the run has it on record
+        self.objective = Objective(self.config.objective, self.data.decode, source) if source else None
         self.adversarial = self.run.taken > Schedule(self.config).pretrain_d.end  # whether that phase has begun
         self.real: Figures = {}  # of real data, once an evaluation has told them
 
@@ -140,15 +142,14 @@ class MeasuredRun:
         evaluators = {n: evaluator_of(self.data, dataclasses.replace(self.settings, candidates=n)) for n in numbers}
 
         def of_candidates(figures: Figures) -> dict[str, tuple[float, float]]:
-            names = {name: column(name, "resampled") for name in plain}
-            return {name: figures[resampled] for name, resampled in names.items() if resampled in figures}
+            return {name: figures[column(name, "resampled")] for name in plain if column(name, "resampled") in figures}
 
         for n, evaluator in evaluators.items():
             if isinstance(evaluator, OracleEvaluator):
                 figures = evaluator.choose_optimally(discriminator, 0, plain, n)
                 yield row(f"{self.name}, candidates by D*", of_candidates(figures), candidates=n)
         try:
-            self.run.check_gain("--candidates")
+            self.run.chooser("--candidates")
         except NoGain as error:
             if self.data.oracle is None:
                 raise
@@ -177,22 +178,15 @@ class MeasuredRun:
         likelihood = -nats(discriminator.policy, pool).reshape(self.size, n)
         log_odds = eta * discriminator.log_odds(tf.constant(pool)).numpy().reshape(self.size, n)
         of_test = -nats(discriminator.policy, self.test)
-        gain, error_of_gain = Groups(likelihood[:GROUPS]).gain(of_test, self.lengths(self.test))
+        gain, error_of_gain = Groups(likelihood[:GROUPS]).gain(of_test, self.lengths)
         chosen = nll - gain, math.hypot(error, error_of_gain)
         permuted = rng.permuted(log_odds, axis=1)  # what these keep has the distribution of G
         for by, weights, pair in (("likelihood", likelihood, chosen), ("permuted log-odds", permuted, (nll, error))):
             kept = groups[np.arange(self.size), (weights + noise).argmax(axis=1)]  # with probabilities by the weights
             yield row(f"{self.name}, candidates by {by}", {"nll_test": pair, **self.compared(kept)}, candidates=n)
 
-    def lengths(self, rows: np.ndarray) -> np.ndarray:
-        """Tokens of sequences, int32 [n, T] → int [n]."""
-        return (rows != self.data.spec.vocab_size).sum(axis=1)
-
     def averages(self, others: Sequence[Path]) -> Iterator[Row]:
-        """A row for the average of this generator with the first of other runs, the first two, and so on.
-
-        Raises UsageError: another run has other data, or a generator of another size.
-        """
+        """Rows of averages with the first of other runs, the first two, ...; raises UsageError: one of another kind."""
         policies = [self.policy]
         for logdir in others:
             other = MeasuredRun(logdir, str(logdir), self.size, guide=bool(self.state))
@@ -229,8 +223,7 @@ class MeasuredRun:
             figures = {"objective": (np.mean(weights * scores), math.nan)}
             figures["kl_to_pretrained"] = np.mean(xlogy(weights, weights)), math.nan
             if len(self.test) and of_real.all():  # else it is infinite
-                nll = nats(policy, self.test) - np.log(of_real)
-                figures["nll_test"] = ratio_and_error(nll, self.lengths(self.test))
+                figures["nll_test"] = ratio_and_error(nats(policy, self.test) - np.log(of_real), self.lengths)
             yield row(f"{self.name}, {name}", figures, beta, **at)
 
 
@@ -247,10 +240,7 @@ def best_of(scores: np.ndarray, real: np.ndarray, count: int) -> list[np.ndarray
 
 
 def least_kl(scores: np.ndarray, real: np.ndarray, beta: float) -> list[np.ndarray]:
-    """Weights in proportion to exp(score / β), for scores of samples, [n], and of real sequences, [m].
-
-    With β = 0 the highest score alone has a weight.
-    """
+    """Weights, exp(score / β), of samples, [n], and real sequences, [m], by their scores; β = 0: the highest alone."""
     less = np.append(scores, real) - max(scores.max(), real.max(initial=-np.inf))
     return np.split(np.exp(less / beta) if beta else (less == 0).astype(float), [len(scores)])
 
@@ -328,16 +318,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("-o", "--output", type=picture, metavar="FIGURE", help="a picture of the planes")
     add("--csv", type=new_file, metavar="FILE", help="all figures and their errors")
     arguments = parser.parse_args(argv)
-    temperatures, candidates, numbers, betas = (
-        sorted(set(each)) for each in (arguments.temperatures, arguments.candidates, arguments.best_of, arguments.beta)
-    )
+    lists = arguments.temperatures, arguments.candidates, arguments.best_of, arguments.beta
+    temperatures, candidates, numbers, betas = (sorted(set(values)) for values in lists)
     with parser.failing_in_one_line(arguments.output):
         logdirs = list(dict.fromkeys(arguments.logdirs))
         check_together(arguments, logdirs)
         configure_tensorflow(cache=True)
         tf.get_logger().setLevel("ERROR")  # it warns of retracing, which several runs in one process are bound to cause
-        short = zip(logdirs, short_names(logdirs), strict=True)
-        names = {logdir: seed_of(logdir, name) for logdir, name in short}
+        names = {logdir: seed_of(logdir, name) for logdir, name in zip(logdirs, short_names(logdirs), strict=True)}
         epochs, guide = arguments.path, arguments.guide
         # First, lest what was measured is lost.
         paths = [point for logdir in logdirs if epochs for point in path_of(logdir, names[logdir], epochs, guide)]
