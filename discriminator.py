@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from generator import TokenSpec
+from generator import Scorer, TokenSpec
 from support import own_code
 from support.errors import UsageError
 from support.lookup import look_up
@@ -40,6 +40,7 @@ def glorot_layer(inputs: int, units: int, seed: int) -> keras.layers.Dense:
     return layer
 
 
+Loss = tuple[tf.Tensor, tf.Tensor]  # the loss and the accuracy, float32 scalars
 KERAS = 0.05, glorot_layer  # the range of the embedding's initial weights, and what makes the other layers
 
 
@@ -101,15 +102,13 @@ class Discriminator(keras.layers.Layer):
 
     def dropped(self, values: tf.Tensor, dropout_seed: tf.Tensor | None, index: int = 0) -> tf.Tensor:
         """`values` with dropout; `index` tells several places of one network apart."""
-        if dropout_seed is None or not self.dropout_rate:
-            return values
-        return dropout(values, self.dropout_rate, fold(dropout_seed, index))
+        return dropout(values, self.dropout_rate, dropout_seed, index)
 
     def real_prob(self, tokens: tf.Tensor) -> tf.Tensor:
         """D(Y), the probability that each sequence is real, without dropout: int32 [B, T] → float32 [B]."""
         return tf.sigmoid(self.log_odds(tokens))
 
-    def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+    def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> Loss:
         """What training minimises, here the cross-entropy (SeqGAN, equation 5), and the accuracy; float32 scalars.
 
         `tokens`: int32 [B, T]. `labels`: int32 [B], FAKE or REAL. `dropout_seed`: as in `log_odds`. The loss is in nats
@@ -117,9 +116,7 @@ class Discriminator(keras.layers.Layer):
         """
         return cross_entropy(self.log_odds(tokens, dropout_seed), labels)
 
-    def completion_log_odds(
-        self, tokens: tf.Tensor, rollout_num: int = 1
-    ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    def completion_log_odds(self, tokens: tf.Tensor, rollout_num: int = 1) -> Scorer:
         """Log-odds of many completions of the same sequences' prefixes; here each is read from its beginning.
 
         `tokens`: int32 [B, T]. `rollout_num`: N, completions of each prefix that are going to be scored; the outputs do
@@ -133,11 +130,6 @@ class Discriminator(keras.layers.Layer):
             return tf.reshape(self.log_odds(tf.reshape(rollouts, [-1, rollouts.shape[2]])), rollouts.shape[:2])
 
         return score
-
-    def completion_probs(self, tokens: tf.Tensor, rollout_num: int = 1) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-        """D(Y) of completions; otherwise as `completion_log_odds`."""
-        score = self.completion_log_odds(tokens, rollout_num)
-        return lambda rollouts, prefix_len: tf.sigmoid(score(rollouts, prefix_len))
 
 
 def cross_entropy(log_odds: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -280,13 +272,7 @@ class ConvolutionalDiscriminator(Discriminator):
         gate = tf.sigmoid(tf.matmul(features, self.gate.kernel) + self.gate.bias)
         transform = tf.nn.relu(tf.matmul(features, self.transform.kernel) + self.transform.bias)
         highway = gate * transform + (1.0 - gate) * features
-        return self.output_layer(self._dropped_once(highway, dropout_seed))
-
-    def _dropped_once(self, values: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
-        """Dropout in the one place that this network has it."""
-        if dropout_seed is None or not self.dropout_rate:
-            return values
-        return dropout(values, self.dropout_rate, dropout_seed)
+        return self.output_layer(dropout(highway, self.dropout_rate, dropout_seed))
 
     def log_odds(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """As in `Discriminator`."""
@@ -324,9 +310,7 @@ class ConvolutionalDiscriminator(Discriminator):
         rows = tf.matmul(tf.concat([self.embedding.embeddings, padding], axis=0), beside)  # [V + 1, w·F]
         return tf.reshape(rows, [(self.vocab_size + 1) * width, filters])
 
-    def completion_log_odds(
-        self, tokens: tf.Tensor, rollout_num: int = 1
-    ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    def completion_log_odds(self, tokens: tf.Tensor, rollout_num: int = 1) -> Scorer:
         """As in `Discriminator`; each window inside a prefix is looked at once.
 
         The other windows' responses are sums of rows of tables that are made here, once for all prefixes, or products
@@ -376,7 +360,7 @@ class ConvolutionalDiscriminator(Discriminator):
 
         return score
 
-    def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+    def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> Loss:
         """As in `Discriminator`, plus the output layer's L2 penalty, l2 · (‖W‖² + ‖b‖²) / 2, as the authors do."""
         logits = self.logits(tokens, dropout_seed)
         loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
@@ -411,11 +395,9 @@ class PooledDiscriminator(ConvolutionalDiscriminator):
 
     def classify(self, features: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """Dense layer, dropout and output layer: float32 [B, 2 F] → scores of (FAKE, REAL), float32 [B, 2]."""
-        return self.output_layer(self._dropped_once(tf.nn.relu(self.dense(features)), dropout_seed))
+        return self.output_layer(dropout(tf.nn.relu(self.dense(features)), self.dropout_rate, dropout_seed))
 
-    def completion_log_odds(
-        self, tokens: tf.Tensor, rollout_num: int = 1
-    ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    def completion_log_odds(self, tokens: tf.Tensor, rollout_num: int = 1) -> Scorer:
         """As in `Discriminator`: each completion is read whole, as a mean depends on all windows."""
         return Discriminator.completion_log_odds(self, tokens, rollout_num)
 

@@ -8,8 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from support.echoes import NOTHING, Echoes
-from support.lookup import look_up, summed_by_token
+from support.lookup import look_up, stacked, summed_by_token, with_row
 from support.seeds import Purpose, dropout, fold, uniforms, variable_seed
+
+# A number for each of whole sequences: (rollouts int32 [N, B, T], how many first tokens they share with the sample they
+# complete, int32) → float32 [N, B]. The number of tokens is only there to save work.
+Scorer = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 SAMPLE_ROWS = 256  # sequences drawn at once where many are wanted: their logits then stay in cache
 
@@ -129,11 +133,6 @@ def run_lstm(lstm: keras.layers.LSTMCell, inputs: tf.Tensor) -> State:
     read = tf.reshape(inputs, [seq_len * batch_size, size]) @ lstm.kernel + lstm.bias
     read = tf.reshape(read, [seq_len, batch_size, 4 * lstm.units])
     return State(*recurrence(read, tf.convert_to_tensor(lstm.recurrent_kernel)))
-
-
-def with_row(array: tf.Tensor, t: tf.Tensor, entry: tf.Tensor) -> tf.Tensor:
-    """The array with another entry at index t."""
-    return tf.tensor_scatter_nd_update(array, [[t]], entry[None])
 
 
 @tf.custom_gradient
@@ -273,7 +272,7 @@ class Policy:
         drawn = tokens != self.vocab_size
         return tf.where(drawn, chosen_log_probs(hidden, projection, tf.where(drawn, tokens, 0)), 0.0)
 
-    def completion_log_probs(self, tokens: tf.Tensor) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    def completion_log_probs(self, tokens: tf.Tensor) -> Scorer:
         """Log G of many completions of the same sequences' prefixes, each prefix being read once.
 
         `tokens`: int32 [B, T]. Returns a function of rollouts, int32 [N, B, T], and the int32 number n of first tokens
@@ -451,18 +450,12 @@ class Generator(keras.layers.Layer, Policy):
         heard = (tf.eye(self.vocab_size),) if self.echoes else ()
         return tf.concat([self.output_layer.kernel, *heard, self.output_layer.bias[None]], axis=0)
 
-    def dropped(self, values: tf.Tensor, dropout_seed: tf.Tensor | None, place: int) -> tf.Tensor:
-        """`values` with some set to 0 and the others scaled up, alike in expectation; unchanged without a seed."""
-        if dropout_seed is None or not self.dropout_rate:
-            return values
-        return dropout(values, self.dropout_rate, fold(dropout_seed, place))
-
     def states(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
         """Teacher forcing, as in `Policy`."""
         start = tf.fill([1, tokens.shape[0]], self.start_token)
         embedded = look_up(self.embedding, tf.concat([start, tf.transpose(tokens)[:-1]], axis=0))  # [T, B, E]
-        hidden, cell = run_lstm(self.cell, self.dropped(embedded, dropout_seed, 0))
-        state = State(self.dropped(hidden, dropout_seed, 1), cell)
+        hidden, cell = run_lstm(self.cell, dropout(embedded, self.dropout_rate, dropout_seed, 0))
+        state = State(dropout(hidden, self.dropout_rate, dropout_seed, 1), cell)
         return self._with_echoes(state, self.echoes.pasts(tokens) if self.echoes else None)
 
     def scheduled_inputs(self, tokens: tf.Tensor, own: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
@@ -634,17 +627,12 @@ class Averaged(Policy):
 
 def sample_many(policy: Policy, size: int, seed: tf.Tensor) -> tf.Tensor:
     """Draws `size` sequences, SAMPLE_ROWS at once: int32 [size, T]; `seed` is a key."""
-    rows = min(size, SAMPLE_ROWS)
-    chunks = -(-size // rows)
-    seq_len = policy.seq_len
+    rows, seq_len = min(size, SAMPLE_ROWS), policy.seq_len
 
-    def draw(i, tokens):
-        numbers = uniforms([seq_len, rows], fold(seed, i))
-        return i + 1, tf.tensor_scatter_nd_update(tokens, [[i]], policy.sample(numbers)[None])
+    def draw(i: tf.Tensor) -> tf.Tensor:
+        return policy.sample(uniforms([seq_len, rows], fold(seed, i)))
 
-    start = (0, tf.zeros([chunks, rows, seq_len], tf.int32))
-    _, tokens = tf.while_loop(lambda i, _: i < chunks, draw, start, maximum_iterations=chunks)
-    return tf.reshape(tokens, [chunks * rows, seq_len])[:size]
+    return tf.reshape(stacked(draw, -(-size // rows), [rows, seq_len]), [-1, seq_len])[:size]
 
 
 def in_chunks(measure: Callable[[tf.Tensor], tf.Tensor], tokens: tf.Tensor) -> tf.Tensor:
@@ -656,10 +644,4 @@ def in_chunks(measure: Callable[[tf.Tensor], tf.Tensor], tokens: tf.Tensor) -> t
     rows = min(size, SAMPLE_ROWS)
     chunks = -(-size // rows)
     parts = tf.reshape(tf.pad(tokens, [[0, chunks * rows - size], [0, 0]]), [chunks, rows, seq_len])
-
-    def fill(i, values):
-        return i + 1, tf.tensor_scatter_nd_update(values, [[i]], measure(parts[i])[None])
-
-    start = (0, tf.zeros([chunks, rows]))
-    _, values = tf.while_loop(lambda i, _: i < chunks, fill, start, maximum_iterations=chunks)
-    return tf.reshape(values, [chunks * rows])[:size]
+    return tf.reshape(stacked(lambda i: measure(parts[i]), chunks, [rows], tf.float32), [chunks * rows])[:size]

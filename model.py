@@ -104,7 +104,8 @@ class SeqGAN:
         parts = Parts(self.generator, self.discriminator, oracle, references, config.rollouts_drawn, config.seed)
         share, weight, to_go = config.objective_share, config.kl_weight, config.baseline != "prefix"
         self.reward = Reward(reward, parts, objective_share=share, kl_weight=weight, to_go=to_go)
-        self.pretrained = PolicyCopy(self.generator, "pretrained_policy") if config.keeps_pretrained else None
+        keeps = config.objective or config.best_of_candidates  # for an objective's divergence, or to draw candidates
+        self.pretrained = PolicyCopy(self.generator, "pretrained_policy") if keeps else None
         self.teacher = teacher or (self.guidance.guided if self.guidance and self.guidance.copy else None)
 
         self.mle_epoch = self._compiled(self._mle_epoch)
@@ -125,8 +126,6 @@ class SeqGAN:
         self.d_step = self._compiled(self._d_step)
         self.follow_policy = self._compiled(self._follow_policy)
         self.adopt_average = self._compiled(self._adopt_average)
-        self.keep_reference = self._compiled(self.reward.keep_reference)
-        self.keep_pretrained = self._compiled(self._keep_pretrained)
         self.is_finite = tf.function(self._is_finite, autograph=False)  # XLA takes a second to compile it for nothing
 
     def _compiled(self, step):
@@ -301,15 +300,9 @@ class SeqGAN:
 
     def begin_adversarial(self) -> None:
         """β ← θ; and G₀ ← θ where a KL penalty, or an evaluation by an objective, compares with it."""
-        self.follow_policy(lag=0.0)
-        if self.pretrained is not None:
-            self.keep_pretrained()
-        if self.reward.reference is not None:
-            self.keep_reference()
-
-    def _keep_pretrained(self) -> None:
-        assert self.pretrained is not None
-        self.pretrained.follow(self.generator)
+        for copy in (self.rollout_policy, self.pretrained, self.reward.reference):
+            if copy is not None:
+                copy.follow(self.generator)
 
     def _follow_policy(self, lag: float) -> None:
         """β ← lag·β + (1 - lag)·θ."""

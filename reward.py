@@ -10,8 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from discriminator import Discriminator
-from generator import Generator, Policy, PolicyCopy
-from rollout import Scorer
+from generator import Generator, Policy, PolicyCopy, Scorer
 from support import own_code
 from support.errors import UsageError
 from support.registries import REWARDS
@@ -41,11 +40,19 @@ BatchScorer = Callable[[tf.Tensor, tf.Tensor], Scorer]
 Maker = Callable[[Parts], BatchScorer]
 
 
+def probability(odds: BatchScorer) -> BatchScorer:
+    """The probability that a sequence is real, by its log-odds."""
+
+    def of_batch(tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+        score = odds(tokens, step)
+        return lambda rollouts, prefix_len: tf.sigmoid(score(rollouts, prefix_len))
+
+    return of_batch
+
+
 def discriminator(parts: Parts) -> BatchScorer:
     """D(Y), the paper's reward."""
-    assert parts.discriminator is not None
-    d = parts.discriminator
-    return lambda tokens, step: d.completion_probs(tokens, parts.rollout_num)
+    return probability(log_odds(parts))
 
 
 def permuted(parts: Parts) -> BatchScorer:
@@ -76,13 +83,7 @@ def log_ratio_to_oracle(parts: Parts) -> BatchScorer:
 
 def optimal(parts: Parts) -> BatchScorer:
     """D*(Y) = p(Y) / (p(Y) + G(Y))."""
-    ratio = log_ratio_to_oracle(parts)
-
-    def of_batch(tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
-        odds = ratio(tokens, step)
-        return lambda rollouts, prefix_len: tf.sigmoid(odds(rollouts, prefix_len))
-
-    return of_batch
+    return probability(log_ratio_to_oracle(parts))
 
 
 def bleu(parts: Parts) -> BatchScorer:
@@ -157,11 +158,6 @@ class Reward:
         self._of_place = make is random  # and not of the sequence
         self._of_batch = make(parts) if objective_share < 1 else None
 
-    def keep_reference(self) -> None:
-        """G₀ ← G."""
-        if self.reference is not None:
-            self.reference.follow(self.parts.policy)
-
     def scorer(self, tokens: tf.Tensor, step: tf.Tensor, scores: tf.Tensor | None = None) -> Scorer:
         """The reward of completions of a batch's prefixes, int32 [B, T], at the g-step numbered `step`.
 
@@ -219,10 +215,8 @@ class Bleu:
 
     def __init__(self, references: np.ndarray, vocab_size: int, end_token: int | None):
         """Counts the n-grams of `references`, int32 [n, T] with n >= 1; an end and padding are no tokens here."""
-        self.vocab_size, self.end_token = vocab_size, end_token
-        counts = np.ones(references.shape, bool)
-        if end_token is not None:
-            counts = (references != end_token) & (references != vocab_size)
+        self.vocab_size, self.end_token = vocab_size, -1 if end_token is None else end_token
+        counts = (references != self.end_token) & (references != vocab_size)
         lengths, seq_len = counts.sum(axis=1), references.shape[1]
         known = np.unique(lengths)  # ascending: of two that are equally near the shorter one is taken
         nearest = known[np.abs(np.arange(seq_len + 1)[:, None] - known).argmin(axis=1)]
@@ -237,9 +231,7 @@ class Bleu:
         """BLEU-3 of each sequence: int32 [N, B, T] → float32 [N, B]."""
         tokens = tf.reshape(sequences, [-1, sequences.shape[-1]])
         rows, seq_len = tokens.shape
-        counts = tf.ones([rows, seq_len], tf.bool)
-        if self.end_token is not None:
-            counts = (tokens != self.end_token) & (tokens != self.vocab_size)
+        counts = (tokens != self.end_token) & (tokens != self.vocab_size)
         lengths = tf.reduce_sum(tf.cast(counts, tf.int32), axis=1)
         not_later = tf.range(seq_len)[:, None] >= tf.range(seq_len)  # [T, T]
         logarithm, matches = tf.zeros([rows]), []

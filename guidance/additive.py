@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from discriminator import Discriminator, Options, cross_entropy
+from discriminator import Discriminator, Loss, Options, cross_entropy
 from generator import Policy, State, TokenSpec, chosen_log_probs, run_lstm, sample_tokens, with_one
 from support.lookup import look_up, rows_of
 from support.seeds import fold, uniforms
@@ -121,15 +121,13 @@ class AdditiveDiscriminator(Discriminator):
         """As in `Discriminator`: the sum of the tokens' scores."""
         return tf.reduce_sum(self.token_scores(tokens, dropout_seed), axis=1)
 
-    def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+    def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> Loss:
         """As in `Discriminator`, plus l2 / 2 times the mean over tokens of |c|² + |b|² + u²."""
         (scores,), squares = self.scores_of(tokens, [tokens], dropout_seed)
         loss, accuracy = cross_entropy(tf.reduce_sum(scores, axis=1), labels)
         return loss + self.l2 / 2 * squares, accuracy
 
-    def token_loss(
-        self, policy: Policy, tokens: tf.Tensor, seed: tf.Tensor, dropout_seed: tf.Tensor | None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def token_loss(self, policy: Policy, tokens: tf.Tensor, seed: tf.Tensor, dropout_seed: tf.Tensor | None) -> Loss:
         """The cross-entropy of telling each real token from one that the policy draws in its place, and the accuracy.
 
         It is noise-contrastive estimation (Gutmann and Hyvärinen, JMLR 2012) with the policy as the noise: no sequence
@@ -147,9 +145,7 @@ class AdditiveDiscriminator(Discriminator):
         right = tf.cast(of_real > 0, tf.float32) + tf.cast(of_fake < 0, tf.float32)
         return loss + self.l2 / 2 * squares, tf.reduce_sum(right * mask) / labels
 
-    def expected_loss(
-        self, policy: Policy, tokens: tf.Tensor, seed: tf.Tensor, dropout_seed: tf.Tensor | None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def expected_loss(self, policy: Policy, tokens: tf.Tensor, seed: tf.Tensor, dropout_seed: tf.Tensor | None) -> Loss:
         """The expectation of `token_loss` over what is drawn: all V tokens are fakes, each weighed by G(· | y_<t).
 
         The optimum is the same, and so are arguments and results; nothing is drawn, and no penalty is added.
@@ -164,7 +160,7 @@ class AdditiveDiscriminator(Discriminator):
 
     def likelihood_loss(
         self, policy: Policy, tokens: tf.Tensor, seed: tf.Tensor, dropout_seed: tf.Tensor | None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    ) -> Loss:
         """The NLL of real tokens under the guided policy of η = 1, and how many are likelier than under G; no GAN.
 
         Arguments and results are those of `token_loss`, the loss in nats per token; nothing is drawn, and no penalty

@@ -15,6 +15,7 @@ import tensorflow as tf
 from scipy.special import logsumexp, softmax
 
 from generator import Policy
+from support.lookup import stacked
 from support.seeds import fold, uniforms
 from support.statistics import mean_and_error, ratio_and_error
 
@@ -61,19 +62,15 @@ def resample(policy: Policy, log_weights: Weighing, size: int, count: int | tf.T
 
     `log_weights` are log w = η · r of int32 [ROWS, T]; `count` n >= 1 is an int32 scalar, `seed` a key.
     """
-    chunks = -(-size // ROWS)
 
     def draw(numbers: tf.Tensor) -> Drawn:
         return (policy.sample(uniforms([policy.seq_len, ROWS], numbers)),)
 
-    def fill(i, tokens):
+    def kept(i: tf.Tensor) -> tf.Tensor:
         like = (tf.zeros([ROWS, policy.seq_len], tf.int32),)
-        (kept,) = keep_one(draw, log_weights, count, fold(seed, i), like)
-        return i + 1, tf.tensor_scatter_nd_update(tokens, [[i]], kept[None])
+        return keep_one(draw, log_weights, count, fold(seed, i), like)[0]
 
-    start = (0, tf.zeros([chunks, ROWS, policy.seq_len], tf.int32))
-    _, tokens = tf.while_loop(lambda i, _: i < chunks, fill, start, maximum_iterations=chunks)
-    return tf.reshape(tokens, [chunks * ROWS, policy.seq_len])[:size]
+    return tf.reshape(stacked(kept, -(-size // ROWS), [ROWS, policy.seq_len]), [-1, policy.seq_len])[:size]
 
 
 class Groups:

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import hashlib
 import io
 import math
 import os
@@ -21,11 +20,11 @@ from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.image import metadata as image_plugin
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
-from tensorboard.plugins.text import metadata as text_plugin
+from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from runs.directories import EVENTS, METRICS, fsync, naming, record_files, write_whole
+from runs.directories import EVENTS, METRICS, fsync, naming, record_files, sha256_of, write_whole
 from runs.manifest import CHECKSUM, sizes_at
 
 HPARAMS = "events.out.tfevents.0.hparams"  # TensorBoard reads a directory's event files in the order of their names
@@ -143,7 +142,7 @@ class RunLog:
         for path in files:
             fsync(path)
         fsync(self.directory)
-        checksum = hashlib.sha256((self.directory / METRICS).read_bytes()).hexdigest()
+        checksum = sha256_of((self.directory / METRICS).read_bytes())
         return {path.name: path.stat().st_size for path in files} | {CHECKSUM: checksum}
 
     def flush(self) -> None:
@@ -198,7 +197,7 @@ class RunLog:
     def text(self, step: int, name: str, lines: list[str]) -> None:
         """Writes lines of text to the events, shown as they are and not as Markdown."""
         block = "\n".join(f"    {line}" for line in lines)  # four spaces: a block of code
-        self._strings(step, name, np.array([block.encode()], object), text_plugin.create_summary_metadata("", ""))
+        self._summary(step, text_pb(name, np.array([block.encode()], object)))
 
     def image(self, step: int, name: str, pixels: np.ndarray) -> None:
         """Writes a picture to the events: uint8 [height, width, 1] (grey) or [height, width, 3] (red, green, blue)."""

@@ -323,11 +323,6 @@ class Config:
         return not (self.trains_discriminator and discriminator_entry(self.discriminator).additive)
 
     @property
-    def keeps_pretrained(self) -> bool:
-        """Whether the pretrained generator is kept: for an objective's divergence, or to draw candidates."""
-        return bool(self.objective or self.best_of_candidates)
-
-    @property
     def rollouts_drawn(self) -> int:
         """Rollouts a prefix: none where nothing tells one completion from another."""
         if self.g_update in ("fold", "distil"):

@@ -40,8 +40,14 @@ def uniforms(shape: tuple[int, ...] | list[int] | tf.Tensor, seed: tf.Tensor) ->
     return tf.bitcast(tf.bitwise.bitwise_or(mantissa, tf.constant(0x3F800000, tf.uint32)), tf.float32) - 1.0
 
 
-def dropout(values: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
-    """`values` with a share `rate` of them set to 0, by a `key`, and the others scaled up, alike in expectation."""
+def dropout(values: tf.Tensor, rate: float, seed: tf.Tensor | None, *place: int) -> tf.Tensor:
+    """`values` with a share `rate` of them set to 0, and the others scaled up, alike in expectation.
+
+    `seed` is a `key`, without which they stay as they are; `place` tells several places of one network apart.
+    """
+    if seed is None or not rate:
+        return values
+    seed = fold(seed, *place)
     return tf.where(uniforms(tf.shape(values), seed) >= rate, values * (1 / (1 - rate)), 0.0)
 
 
