@@ -111,8 +111,7 @@ class Discriminator(keras.layers.Layer):
     def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> Loss:
         """What training minimises, here the cross-entropy (SeqGAN, equation 5), and the accuracy; float32 scalars.
 
-        `tokens`: int32 [B, T]. `labels`: int32 [B], FAKE or REAL. `dropout_seed`: as in `log_odds`. The loss is in nats
-        per sequence.
+        `tokens`: int32 [B, T]. `labels`: int32 [B], FAKE or REAL. `dropout_seed`: as in `log_odds`. In nats a sequence.
         """
         return cross_entropy(self.log_odds(tokens, dropout_seed), labels)
 
@@ -123,10 +122,8 @@ class Discriminator(keras.layers.Layer):
         not depend on it. Returns a function of rollouts, int32 [N, B, T], and the int32 number n of tokens that they
         share with `tokens`, 1..T; it returns their `log_odds`, float32 [N, B].
         """
-        del tokens, rollout_num
 
         def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
-            del prefix_len
             return tf.reshape(self.log_odds(tf.reshape(rollouts, [-1, rollouts.shape[2]])), rollouts.shape[:2])
 
         return score
@@ -155,8 +152,7 @@ def tried(discriminator: Discriminator) -> Discriminator:
     def loss(tokens: tf.Tensor) -> tf.Tensor:
         return cross_entropy(discriminator.log_odds(tokens), tf.zeros([rows], tf.int32))[0]
 
-    tokens = tf.TensorSpec([rows, discriminator.seq_len], tf.int32)
-    tf.function(loss, autograph=False).get_concrete_function(tokens)
+    tf.function(loss, autograph=False).get_concrete_function(tf.TensorSpec([rows, discriminator.seq_len], tf.int32))
     if later := len(discriminator.weights) - made:
         what = f"{type(discriminator).__name__} makes {later} weights after its constructor"
         raise UsageError(f"--discriminator: {what}; build each layer there, with layer.build(shape)")
@@ -248,10 +244,8 @@ class ConvolutionalDiscriminator(Discriminator):
             flat = tf.reshape(windows, [batch_size * steps, width * self.emb_dim])
             response = tf.reshape(tf.matmul(flat, layer.kernel), [batch_size, steps, layer.units])
             if self.padded:
-                first = tf.range(steps)
-                response = tf.where(
-                    window_counts(first, width, self.lengths(tokens)[:, None])[:, :, None], response, -np.inf
-                )
+                counts = window_counts(tf.range(steps), width, self.lengths(tokens)[:, None])
+                response = tf.where(counts[:, :, None], response, -np.inf)
             responses.append(response)
         return responses
 
@@ -317,18 +311,13 @@ class ConvolutionalDiscriminator(Discriminator):
         where `worth_a_table` finds that a table costs more than it saves.
         """
         batch_size, seq_len = tokens.shape
-        tables = [
-            self.table(width, layer.kernel) if worth else None
-            for width, layer, worth in zip(
-                self.filter_sizes, self.convolutions, self.worth_a_table(rollout_num * batch_size), strict=True
-            )
-        ]
+        layers = zip(self.filter_sizes, self.convolutions, self.worth_a_table(rollout_num * batch_size), strict=True)
+        tables = [self.table(width, layer.kernel) if pays else None for width, layer, pays in layers]
         lengths = tf.range(seq_len + 1)[:, None]
         known = []  # a width: the largest response inside each prefix, [T + 1, B, filters]; -inf where no window fits
         for width, response in zip(self.filter_sizes, self.responses(tokens), strict=True):
             inside = tf.range(seq_len - width + 1) + width <= lengths  # [T + 1, steps]
-            masked = tf.where(inside[:, None, :, None], response[None], -np.inf)
-            known.append(tf.reduce_max(masked, axis=2))
+            known.append(tf.reduce_max(tf.where(inside[:, None, :, None], response[None], -np.inf), axis=2))
 
         def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
             rollout_num = rollouts.shape[0]
@@ -355,8 +344,7 @@ class ConvolutionalDiscriminator(Discriminator):
                 start = (first, tf.tile(inside[prefix_len], [rollout_num, 1]))
                 loop = tf.while_loop(lambda i, _, last=last: i <= last, look, start, maximum_iterations=seq_len)
                 maxima.append(loop[1])
-            log_odds = odds(self.classify(self.activated(maxima)))
-            return tf.reshape(log_odds, [rollout_num, batch_size])
+            return tf.reshape(odds(self.classify(self.activated(maxima))), [rollout_num, batch_size])
 
         return score
 
@@ -388,8 +376,7 @@ class PooledDiscriminator(ConvolutionalDiscriminator):
         responses, means = self.responses(tokens), []
         for width, response, layer in zip(self.filter_sizes, responses, self.convolutions, strict=True):
             total = tf.reduce_sum(tf.nn.relu(response + layer.bias), axis=1)  # 0 of a window that does not count
-            windows = tf.maximum(self.lengths(tokens) - width + 1, 1)
-            means.append(total / tf.cast(windows, tf.float32)[:, None])
+            means.append(total / tf.cast(tf.maximum(self.lengths(tokens) - width + 1, 1), tf.float32)[:, None])
         maxima = self.activated([tf.reduce_max(response, axis=1) for response in responses])
         return tf.concat([maxima, *means], axis=1)
 
@@ -429,10 +416,8 @@ def passes_over(
 
     def one_pass(epoch, *totals):
         seed = seed_of(epoch)
-        orders = [
-            permutation(part.shape[0], fold(seed, label)) for part, label in zip(parts, (REAL, FAKE), strict=False)
-        ]
-        shuffled = [tf.gather(part, order) for part, order in zip(parts, orders, strict=True)]
+        labelled = zip(parts, (REAL, FAKE), strict=False)
+        shuffled = [tf.gather(part, permutation(part.shape[0], fold(seed, label))) for part, label in labelled]
 
         def one(i, *totals):
             tokens = tf.concat([tf.slice(part, [i * size, 0], [size, -1]) for part in shuffled], axis=0)

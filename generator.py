@@ -71,8 +71,7 @@ def sample_tokens(logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
     block = first_above(below, mass, target)
     before = tf.where(block > 0, tf.gather_nd(below, tf.stack([row, tf.maximum(block - 1, 0)], -1)), 0.0)
     chosen = tf.gather_nd(token_mass, tf.stack([row, block], -1))  # [..., R, width]
-    token = first_above(tf.cumsum(chosen, axis=-1), chosen, target - before)
-    return block * width + token
+    return block * width + first_above(tf.cumsum(chosen, axis=-1), chosen, target - before)
 
 
 def block_shape(vocab_size: int) -> tuple[int, int]:
@@ -233,8 +232,7 @@ class Policy:
         """What follows the tokens `previous`: what was drawn, or padding once a sequence is finished; int32, alike."""
         if self.end_token is None:
             return drawn
-        finished = (previous == self.end_token) | (previous == self.vocab_size)
-        return tf.where(finished, self.vocab_size, drawn)
+        return tf.where((previous == self.end_token) | (previous == self.vocab_size), self.vocab_size, drawn)
 
     def mask(self, tokens: tf.Tensor) -> tf.Tensor:
         """1 for each token that the policy chose, its end token included, 0 for padding: float32 like `tokens`."""
@@ -307,13 +305,11 @@ class Policy:
         """
         return self.sample_on(self.start(uniforms.shape[1]), uniforms, prefix)[0]
 
-    def start(self, batch_size: int) -> "Place":
+    def start(self, batch_size: int) -> Place:
         """The place before the first token of `batch_size` sequences."""
         return Place(tf.fill([batch_size], self.start_token), self.first_state(batch_size))
 
-    def sample_on(
-        self, place: "Place", uniforms: tf.Tensor, prefix: tf.Tensor | None = None
-    ) -> tuple[tf.Tensor, "Place"]:
+    def sample_on(self, place: Place, uniforms: tf.Tensor, prefix: tf.Tensor | None = None) -> tuple[tf.Tensor, Place]:
         """Draws the next n tokens of sequences that are under way.
 
         `place`: where the sequences are. `uniforms`: float32 [n, B]. `prefix`: as in `sample`, int32 [n]. Returns the
@@ -472,8 +468,7 @@ class Generator(keras.layers.Layer, Policy):
         real, projection = tf.transpose(tokens), self.projection()
 
         def read(t, state, inputs):
-            drawn = sample_tokens(self.logits(state.hidden, projection), uniforms[t])
-            token = tf.where(own[t], drawn, real[t])
+            token = tf.where(own[t], sample_tokens(self.logits(state.hidden, projection), uniforms[t]), real[t])
             return t + 1, self.next_state(token, state), with_row(inputs, t, token)
 
         start = (0, self.first_state(batch_size), real)

@@ -96,7 +96,6 @@ def bleu(parts: Parts) -> BatchScorer:
 
 def constant(parts: Parts) -> BatchScorer:
     """1 for every sequence: a control."""
-    del parts
     return lambda tokens, step: lambda rollouts, prefix_len: tf.ones(rollouts.shape[:2])
 
 
@@ -117,7 +116,6 @@ def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Maker:
     """
 
     def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
-        del prefix_len
         values = tf.cast(function(tf.reshape(rollouts, [-1, rollouts.shape[2]])), tf.float32)
         count = rollouts.shape[0] * rollouts.shape[1]
         if values.shape != [count]:
@@ -145,13 +143,10 @@ def reward_of(name: str, source: dict[str, str] | None = None) -> Maker:
 class Reward:
     """The reward of a g-step: one of the functions above, an objective beside it, a KL penalty."""
 
-    def __init__(
-        self, make: Maker, parts: Parts, *, objective_share: float = 0.0, kl_weight: float = 0.0, to_go: bool = True
-    ):
+    def __init__(self, make: Maker, parts: Parts, *, objective_share: float, kl_weight: float, to_go: bool):
         """Makes the scorer `make`, unless the objective takes its place.
 
-        `objective_share` is λ and `kl_weight` β, see `scorer`; `to_go`: the penalty of a token leaves out what came
-        before it.
+        `objective_share` is λ and `kl_weight` β, see `scorer`; `to_go`: a token's penalty leaves out what came before.
         """
         self.parts, self.objective_share, self.kl_weight, self.to_go = parts, objective_share, kl_weight, to_go
         self.reference = PolicyCopy(parts.policy, "reference_policy") if kl_weight else None  # G₀
@@ -246,8 +241,7 @@ class Bleu:
             logarithm += tf.math.log(tf.maximum(matches[-1], 0.1) / total) / ORDER  # no match counts as 0.1
         length = tf.cast(lengths, tf.float32)
         brevity = tf.minimum(1.0 - tf.gather(self._nearest, lengths) / tf.maximum(length, 1.0), 0.0)
-        score = tf.where(matches[0] > 0, tf.exp(logarithm + brevity), 0.0)
-        return tf.reshape(score, sequences.shape[:-1])
+        return tf.reshape(tf.where(matches[0] > 0, tf.exp(logarithm + brevity), 0.0), sequences.shape[:-1])
 
 
 def gram_numbers(tokens, order: int, vocab_size: int):
@@ -269,8 +263,7 @@ def most_in_one(rows: np.ndarray, lengths: np.ndarray, order: int, vocab_size: i
     last one being no n-gram's; and int32 [m].
     """
     numbers = gram_numbers(tf.constant(rows), order, vocab_size).numpy()
-    outside = np.arange(rows.shape[1]) + order > lengths[:, None]
-    numbers[outside] = NEVER
+    numbers[np.arange(rows.shape[1]) + order > lengths[:, None]] = NEVER
     numbers.sort(axis=1)
     starts = np.ones(numbers.shape, bool)  # of runs of one n-gram in one reference
     starts[:, 1:] = numbers[:, 1:] != numbers[:, :-1]

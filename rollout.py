@@ -114,8 +114,7 @@ def action_values(tokens: tf.Tensor, scorer: Scorer, completions: Completions) -
         mean = tf.reduce_mean(scorer(completions(prefix_len), prefix_len), axis=0)
         return prefix_len + 1, with_row(values, prefix_len - 1, mean)
 
-    finished = scorer(tokens[None], tf.constant(seq_len))[0]
-    values = with_row(tf.zeros([seq_len, batch_size]), seq_len - 1, finished)
+    values = with_row(tf.zeros([seq_len, batch_size]), seq_len - 1, scorer(tokens[None], tf.constant(seq_len))[0])
     _, values = tf.while_loop(lambda n, _: n < seq_len, value, (1, values), maximum_iterations=seq_len)
     return tf.transpose(values)
 

@@ -51,8 +51,7 @@ def keep_one(
 
         return i + 1, tf.where(better, value, best), tuple(map(chosen, drawn, kept))
 
-    start = (0, tf.zeros([like[0].shape[0]]), like)
-    return tf.while_loop(lambda i, *_: i < count, consider, start)[2]
+    return tf.while_loop(lambda i, *_: i < count, consider, (0, tf.zeros([like[0].shape[0]]), like))[2]
 
 
 def resample(policy: Policy, log_weights: Weighing, size: int, count: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -67,8 +66,7 @@ def resample(policy: Policy, log_weights: Weighing, size: int, count: int | tf.T
         return (policy.sample(uniforms([policy.seq_len, ROWS], numbers)),)
 
     def kept(i: tf.Tensor) -> tf.Tensor:
-        like = (tf.zeros([ROWS, policy.seq_len], tf.int32),)
-        return keep_one(draw, log_weights, count, fold(seed, i), like)[0]
+        return keep_one(draw, log_weights, count, fold(seed, i), (tf.zeros([ROWS, policy.seq_len], tf.int32),))[0]
 
     return tf.reshape(stacked(kept, -(-size // ROWS), [ROWS, policy.seq_len]), [-1, policy.seq_len])[:size]
 

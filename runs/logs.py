@@ -27,6 +27,7 @@ from tensorboard.util.tensor_util import make_tensor_proto
 from runs.directories import EVENTS, METRICS, fsync, naming, record_files, sha256_of, write_whole
 from runs.manifest import CHECKSUM, sizes_at
 
+Meaning = Callable[[str], str]  # of a figure, by its name
 HPARAMS = "events.out.tfevents.0.hparams"  # TensorBoard reads a directory's event files in the order of their names
 
 
@@ -34,8 +35,7 @@ def tag_of(name: str, group: str) -> str:
     """The tag that TensorBoard shows a scalar under.
 
     It makes a group of what has the same beginning up to a stroke, and sorts the groups: NLLs, entropies and
-    divergences come first, `nll` by its plain name, then the rest of the `group`, and standard errors have a group of
-    their own.
+    divergences come first, `nll` by its plain name, then the rest of the `group`; standard errors have their own.
     """
     if name.endswith("_se"):
         return f"se/{name.removesuffix('_se')}"
@@ -68,12 +68,7 @@ class RunLog:
     """
 
     def __init__(
-        self,
-        directory: str | Path,
-        columns: tuple[str, ...],
-        position: dict[str, Any],
-        group: str,
-        meaning: Callable[[str], str] = lambda name: "",
+        self, directory: Path, columns: tuple[str, ...], position: dict[str, Any], group: str, meaning: Meaning
     ):
         """Opens `directory` at `position` ({}: from the start).
 
@@ -82,17 +77,15 @@ class RunLog:
         a file can't be written; so do all the methods that write.
         """
         self._meaning, self._described = meaning, set[str]()  # names whose first value the events have
-        self.directory, self.group = Path(directory), group
-        self.columns = ("epoch", "phase", *columns)
+        self.directory, self.group, self.columns = directory, group, ("epoch", "phase", *columns)
         sizes = sizes_at(self.directory, position)
         for path in record_files(self.directory):
             if path.name in sizes:
                 os.truncate(path, sizes[path.name])
             elif path.name != HPARAMS:
                 path.unlink()
-        events = f"events.out.tfevents.{int(time.time())}.seqgan"
-        events = next((name for name in sizes if EVENTS.fullmatch(name)), events)
-        self._event_file = open(self.directory / events, "ab")
+        begun = (name for name in sizes if EVENTS.fullmatch(name))
+        self._event_file = open(self.directory / next(begun, f"events.out.tfevents.{int(time.time())}.seqgan"), "ab")
         self._events = RecordWriter(self._event_file)
         self._csv_file = open(self.directory / METRICS, "a", newline="", encoding="utf-8")
         if position:  # a run keeps the columns that it began with

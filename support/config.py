@@ -344,16 +344,17 @@ class Config:
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 # The groups of --help: {title: its first flag}; those after it belong to it, too.
-SECTIONS = {
-    "the run": "preset",
-    "evaluation": "eval_every",
-    "data": "dataset",
-    "schedule": "batch_size",
+SECTIONS = {"the run": "preset", "evaluation": "eval_every", "data": "dataset", "schedule": "batch_size"} | {
     "generator": "g_emb_dim",
     "rewards": "reward",
     "discriminator": "discriminator",
     "oracle": "oracle_seed",
 }
+
+
+def shown(value: Any) -> str:
+    """A flag's value as one types it; "none" for an empty one."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value) if value != "" else "none"
 
 
 def discriminator_entry(name: str) -> DiscriminatorEntry:

@@ -6,7 +6,7 @@ There the sum is taken as a product with one-hot rows, as repeatable and as fast
 to spare for all the zeros. This is the one place where that is decided.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -62,8 +62,7 @@ def rows_of(table: tf.Tensor, tokens: tf.Tensor):
     vocab_size, emb_dim = table.shape
 
     def gradient(upstream: tf.Tensor):
-        rows = tf.reshape(upstream, [-1, emb_dim])
-        return summed_by_token(rows, tf.reshape(tokens, [-1]), vocab_size), None
+        return summed_by_token(tf.reshape(upstream, [-1, emb_dim]), tf.reshape(tokens, [-1]), vocab_size), None
 
     return tf.gather(table, tokens), gradient
 
@@ -73,9 +72,7 @@ def with_row(array: tf.Tensor, t: int | tf.Tensor, entry: tf.Tensor) -> tf.Tenso
     return tf.tensor_scatter_nd_update(array, [[t]], entry[None])
 
 
-def stacked(
-    make: Callable[[tf.Tensor], tf.Tensor], count: int, shape: Sequence[int], dtype: tf.DType = tf.int32
-) -> tf.Tensor:
+def stacked(make: Callable[[tf.Tensor], tf.Tensor], count: int, shape: list[int], dtype=tf.int32) -> tf.Tensor:
     """make(0), ..., make(count - 1), each of `shape` and `dtype`, one after the other in a loop: [count, *shape]."""
 
     def step(i, made):

@@ -47,8 +47,7 @@ def dropout(values: tf.Tensor, rate: float, seed: tf.Tensor | None, *place: int)
     """
     if seed is None or not rate:
         return values
-    seed = fold(seed, *place)
-    return tf.where(uniforms(tf.shape(values), seed) >= rate, values * (1 / (1 - rate)), 0.0)
+    return tf.where(uniforms(tf.shape(values), fold(seed, *place)) >= rate, values * (1 / (1 - rate)), 0.0)
 
 
 def permutation(size: int, seed: tf.Tensor) -> tf.Tensor:
