@@ -1,7 +1,7 @@
 """The generator: an LSTM policy G_θ(y_t | y_<t) over tokens (SeqGAN, Yu et al. 2017, section "Generative model")."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -482,14 +482,8 @@ class PolicyCopy(Generator):
     def __init__(self, policy: Generator, name: str):
         """Copies the sizes and the weights of `policy`."""
         sizes = policy.vocab_size, policy.seq_len, policy.embedding.output_dim, policy.units
-        super().__init__(
-            *sizes,
-            seed=0,
-            start_token=policy.start_token,
-            end_token=policy.end_token,
-            echoes=policy.echoes is not None,
-            name=name,
-        )
+        ends: dict[str, Any] = {"start_token": policy.start_token, "end_token": policy.end_token}
+        super().__init__(*sizes, seed=0, **ends, echoes=policy.echoes is not None, name=name)
         self.trainable = False
         self.follow(policy)
 

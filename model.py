@@ -71,14 +71,9 @@ class SeqGAN:
         discriminator guides. For distilling: `batches` of an epoch of MLE, int32 [n, B, T], and other runs.
         """
         self.config, self.objective = config, objective
-        self.generator = Generator(
-            *(spec.vocab_size, spec.seq_len, config.g_emb_dim, config.g_hidden_dim),
-            seed=config.seed,
-            start_token=spec.start_token,
-            end_token=spec.end_token,
-            dropout_keep_prob=config.g_dropout_keep_prob,
-            echoes=config.g_echo,
-        )
+        sizes = spec.vocab_size, spec.seq_len, config.g_emb_dim, config.g_hidden_dim
+        own: dict[str, Any] = {"start_token": spec.start_token, "end_token": spec.end_token, "echoes": config.g_echo}
+        self.generator = Generator(*sizes, seed=config.seed, dropout_keep_prob=config.g_dropout_keep_prob, **own)
         self.rollout_policy = RolloutPolicy(self.generator)
         updates, decays = config.updates, config.cosine_decay
         pretraining = rate(config.g_pretrain_lr, "g_pretrain" in decays, updates.mle_pretraining)

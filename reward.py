@@ -211,10 +211,9 @@ class Bleu:
     def __init__(self, references: np.ndarray, vocab_size: int, end_token: int | None):
         """Counts the n-grams of `references`, int32 [n, T] with n >= 1; an end and padding are no tokens here."""
         self.vocab_size, self.end_token = vocab_size, -1 if end_token is None else end_token
-        counts = (references != self.end_token) & (references != vocab_size)
-        lengths, seq_len = counts.sum(axis=1), references.shape[1]
+        lengths = ((references != self.end_token) & (references != vocab_size)).sum(axis=1)
         known = np.unique(lengths)  # ascending: of two that are equally near the shorter one is taken
-        nearest = known[np.abs(np.arange(seq_len + 1)[:, None] - known).argmin(axis=1)]
+        nearest = known[np.abs(np.arange(references.shape[1] + 1)[:, None] - known).argmin(axis=1)]
         self._nearest = tf.constant(nearest, tf.float32)  # [T + 1], by length
         self._tables = []  # an order: the n-grams' numbers, ascending, and how often one reference has each at most
         for order in range(1, ORDER + 1):
@@ -226,8 +225,7 @@ class Bleu:
         """BLEU-3 of each sequence: int32 [N, B, T] → float32 [N, B]."""
         tokens = tf.reshape(sequences, [-1, sequences.shape[-1]])
         rows, seq_len = tokens.shape
-        counts = (tokens != self.end_token) & (tokens != self.vocab_size)
-        lengths = tf.reduce_sum(tf.cast(counts, tf.int32), axis=1)
+        lengths = tf.reduce_sum(tf.cast((tokens != self.end_token) & (tokens != self.vocab_size), tf.int32), axis=1)
         not_later = tf.range(seq_len)[:, None] >= tf.range(seq_len)  # [T, T]
         logarithm, matches = tf.zeros([rows]), []
         for order, (grams, most) in enumerate(self._tables, start=1):

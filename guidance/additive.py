@@ -125,7 +125,7 @@ class AdditiveDiscriminator(Discriminator):
         """The cross-entropy of telling each real token from one that the policy draws in its place, and the accuracy.
 
         It is noise-contrastive estimation (Gutmann and Hyvärinen, JMLR 2012) with the policy as the noise: no sequence
-        is generated. Its optimum over all scores is log p(y_t | y_<t) - log G(y_t | y_<t). It has the penalty of `loss`.
+        is generated. The optimum over all scores is log p(y_t | y_<t) - log G(y_t | y_<t). The penalty is as in `loss`.
 
         `policy`: G, held constant. `tokens`: real sequences, int32 [B, T]. `seed`: the key of the draws. Returns
         float32 scalars, the loss in nats per label.
@@ -185,7 +185,7 @@ def drawn_in_place(policy: Policy, tokens: tf.Tensor, seed: tf.Tensor) -> tf.Ten
 class BigramDiscriminator(AdditiveDiscriminator):
     """The context is a_l(y_{t-l}), K numbers of the token at each lag l: s = Σ_l a_l(y_{t-l}) · b_l(y_t) + u(y_t) + q.
 
-    With the one lag 1 it scores pairs of neighbours. The offset is q(y_{t-1}). Before the first token stand start tokens.
+    With the one lag 1 it scores pairs of neighbours. The offset is q(y_{t-1}). Start tokens precede the first token.
     """
 
     def __init__(self, spec: TokenSpec, options: Options):

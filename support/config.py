@@ -354,7 +354,7 @@ SECTIONS = {"the run": "preset", "evaluation": "eval_every", "data": "dataset", 
 
 def shown(value: Any) -> str:
     """A flag's value as one types it; "none" for an empty one."""
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value) if value != "" else "none"
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value) if value != "" else "none"
 
 
 def discriminator_entry(name: str) -> DiscriminatorEntry:

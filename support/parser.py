@@ -51,9 +51,8 @@ class Parser(argparse.ArgumentParser):
     def failing_in_one_line(self, output: Path | str | None = None) -> Iterator[None]:
         """An OSError, which names `output` where it names no file, and a ValueError end the program with their line.
 
-        The exit status is 2, or that of a `NoGain`.
-
-        A reader of its output, such as `head`, that has seen enough ends it, too, and is no error.
+        The exit status is 2, or that of a `NoGain`. A reader of its output, such as `head`, that has seen enough ends
+        it, too, and is no error.
         """
         try:
             yield

@@ -11,10 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Entry:
-    """A class or function that a flag names.
-
-    `place` is "module:name"; `words` say in --help what it is.
-    """
+    """A class or function that a flag names: `place` is "module:name"; `words` say in --help what it is."""
 
     place: str
     words: str
@@ -40,10 +37,7 @@ class DiscriminatorEntry(Entry):
 
 @dataclass(frozen=True)
 class RewardEntry(Entry):
-    """A function of `reward.py`.
-
-    Says what it needs: a trained `discriminator`, `rollouts`, an `oracle` whose density is known.
-    """
+    """A function of `reward.py`, and its needs: a trained `discriminator`, `rollouts`, an `oracle` of known density."""
 
     discriminator: bool = False
     rollouts: bool = True
