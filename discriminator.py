@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from generator import TokenSpec
+from generator import Scorer, TokenSpec
 from support import own_code
 from support.errors import UsageError
 from support.lookup import look_up
@@ -40,6 +40,7 @@ def glorot_layer(inputs: int, units: int, seed: int) -> keras.layers.Dense:
     return layer
 
 
+Loss = tuple[tf.Tensor, tf.Tensor]  # the loss and the accuracy, float32 scalars
 KERAS = 0.05, glorot_layer  # the range of the embedding's initial weights, and what makes the other layers
 
 
@@ -101,43 +102,31 @@ class Discriminator(keras.layers.Layer):
 
     def dropped(self, values: tf.Tensor, dropout_seed: tf.Tensor | None, index: int = 0) -> tf.Tensor:
         """`values` with dropout; `index` tells several places of one network apart."""
-        if dropout_seed is None or not self.dropout_rate:
-            return values
-        return dropout(values, self.dropout_rate, fold(dropout_seed, index))
+        return dropout(values, self.dropout_rate, dropout_seed, index)
 
     def real_prob(self, tokens: tf.Tensor) -> tf.Tensor:
         """D(Y), the probability that each sequence is real, without dropout: int32 [B, T] → float32 [B]."""
         return tf.sigmoid(self.log_odds(tokens))
 
-    def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+    def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> Loss:
         """What training minimises, here the cross-entropy (SeqGAN, equation 5), and the accuracy; float32 scalars.
 
-        `tokens`: int32 [B, T]. `labels`: int32 [B], FAKE or REAL. `dropout_seed`: as in `log_odds`. The loss is in nats
-        per sequence.
+        `tokens`: int32 [B, T]. `labels`: int32 [B], FAKE or REAL. `dropout_seed`: as in `log_odds`. In nats a sequence.
         """
         return cross_entropy(self.log_odds(tokens, dropout_seed), labels)
 
-    def completion_log_odds(
-        self, tokens: tf.Tensor, rollout_num: int = 1
-    ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    def completion_log_odds(self, tokens: tf.Tensor, rollout_num: int = 1) -> Scorer:
         """Log-odds of many completions of the same sequences' prefixes; here each is read from its beginning.
 
         `tokens`: int32 [B, T]. `rollout_num`: N, completions of each prefix that are going to be scored; the outputs do
         not depend on it. Returns a function of rollouts, int32 [N, B, T], and the int32 number n of tokens that they
         share with `tokens`, 1..T; it returns their `log_odds`, float32 [N, B].
         """
-        del tokens, rollout_num
 
         def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
-            del prefix_len
             return tf.reshape(self.log_odds(tf.reshape(rollouts, [-1, rollouts.shape[2]])), rollouts.shape[:2])
 
         return score
-
-    def completion_probs(self, tokens: tf.Tensor, rollout_num: int = 1) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-        """D(Y) of completions; otherwise as `completion_log_odds`."""
-        score = self.completion_log_odds(tokens, rollout_num)
-        return lambda rollouts, prefix_len: tf.sigmoid(score(rollouts, prefix_len))
 
 
 def cross_entropy(log_odds: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -163,8 +152,7 @@ def tried(discriminator: Discriminator) -> Discriminator:
     def loss(tokens: tf.Tensor) -> tf.Tensor:
         return cross_entropy(discriminator.log_odds(tokens), tf.zeros([rows], tf.int32))[0]
 
-    tokens = tf.TensorSpec([rows, discriminator.seq_len], tf.int32)
-    tf.function(loss, autograph=False).get_concrete_function(tokens)
+    tf.function(loss, autograph=False).get_concrete_function(tf.TensorSpec([rows, discriminator.seq_len], tf.int32))
     if later := len(discriminator.weights) - made:
         what = f"{type(discriminator).__name__} makes {later} weights after its constructor"
         raise UsageError(f"--discriminator: {what}; build each layer there, with layer.build(shape)")
@@ -256,10 +244,8 @@ class ConvolutionalDiscriminator(Discriminator):
             flat = tf.reshape(windows, [batch_size * steps, width * self.emb_dim])
             response = tf.reshape(tf.matmul(flat, layer.kernel), [batch_size, steps, layer.units])
             if self.padded:
-                first = tf.range(steps)
-                response = tf.where(
-                    window_counts(first, width, self.lengths(tokens)[:, None])[:, :, None], response, -np.inf
-                )
+                counts = window_counts(tf.range(steps), width, self.lengths(tokens)[:, None])
+                response = tf.where(counts[:, :, None], response, -np.inf)
             responses.append(response)
         return responses
 
@@ -280,13 +266,7 @@ class ConvolutionalDiscriminator(Discriminator):
         gate = tf.sigmoid(tf.matmul(features, self.gate.kernel) + self.gate.bias)
         transform = tf.nn.relu(tf.matmul(features, self.transform.kernel) + self.transform.bias)
         highway = gate * transform + (1.0 - gate) * features
-        return self.output_layer(self._dropped_once(highway, dropout_seed))
-
-    def _dropped_once(self, values: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
-        """Dropout in the one place that this network has it."""
-        if dropout_seed is None or not self.dropout_rate:
-            return values
-        return dropout(values, self.dropout_rate, dropout_seed)
+        return self.output_layer(dropout(highway, self.dropout_rate, dropout_seed))
 
     def log_odds(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """As in `Discriminator`."""
@@ -324,27 +304,20 @@ class ConvolutionalDiscriminator(Discriminator):
         rows = tf.matmul(tf.concat([self.embedding.embeddings, padding], axis=0), beside)  # [V + 1, w·F]
         return tf.reshape(rows, [(self.vocab_size + 1) * width, filters])
 
-    def completion_log_odds(
-        self, tokens: tf.Tensor, rollout_num: int = 1
-    ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    def completion_log_odds(self, tokens: tf.Tensor, rollout_num: int = 1) -> Scorer:
         """As in `Discriminator`; each window inside a prefix is looked at once.
 
         The other windows' responses are sums of rows of tables that are made here, once for all prefixes, or products
         where `worth_a_table` finds that a table costs more than it saves.
         """
         batch_size, seq_len = tokens.shape
-        tables = [
-            self.table(width, layer.kernel) if worth else None
-            for width, layer, worth in zip(
-                self.filter_sizes, self.convolutions, self.worth_a_table(rollout_num * batch_size), strict=True
-            )
-        ]
+        layers = zip(self.filter_sizes, self.convolutions, self.worth_a_table(rollout_num * batch_size), strict=True)
+        tables = [self.table(width, layer.kernel) if pays else None for width, layer, pays in layers]
         lengths = tf.range(seq_len + 1)[:, None]
         known = []  # a width: the largest response inside each prefix, [T + 1, B, filters]; -inf where no window fits
         for width, response in zip(self.filter_sizes, self.responses(tokens), strict=True):
             inside = tf.range(seq_len - width + 1) + width <= lengths  # [T + 1, steps]
-            masked = tf.where(inside[:, None, :, None], response[None], -np.inf)
-            known.append(tf.reduce_max(masked, axis=2))
+            known.append(tf.reduce_max(tf.where(inside[:, None, :, None], response[None], -np.inf), axis=2))
 
         def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
             rollout_num = rollouts.shape[0]
@@ -371,12 +344,11 @@ class ConvolutionalDiscriminator(Discriminator):
                 start = (first, tf.tile(inside[prefix_len], [rollout_num, 1]))
                 loop = tf.while_loop(lambda i, _, last=last: i <= last, look, start, maximum_iterations=seq_len)
                 maxima.append(loop[1])
-            log_odds = odds(self.classify(self.activated(maxima)))
-            return tf.reshape(log_odds, [rollout_num, batch_size])
+            return tf.reshape(odds(self.classify(self.activated(maxima))), [rollout_num, batch_size])
 
         return score
 
-    def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+    def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> Loss:
         """As in `Discriminator`, plus the output layer's L2 penalty, l2 · (‖W‖² + ‖b‖²) / 2, as the authors do."""
         logits = self.logits(tokens, dropout_seed)
         loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
@@ -404,18 +376,15 @@ class PooledDiscriminator(ConvolutionalDiscriminator):
         responses, means = self.responses(tokens), []
         for width, response, layer in zip(self.filter_sizes, responses, self.convolutions, strict=True):
             total = tf.reduce_sum(tf.nn.relu(response + layer.bias), axis=1)  # 0 of a window that does not count
-            windows = tf.maximum(self.lengths(tokens) - width + 1, 1)
-            means.append(total / tf.cast(windows, tf.float32)[:, None])
+            means.append(total / tf.cast(tf.maximum(self.lengths(tokens) - width + 1, 1), tf.float32)[:, None])
         maxima = self.activated([tf.reduce_max(response, axis=1) for response in responses])
         return tf.concat([maxima, *means], axis=1)
 
     def classify(self, features: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """Dense layer, dropout and output layer: float32 [B, 2 F] → scores of (FAKE, REAL), float32 [B, 2]."""
-        return self.output_layer(self._dropped_once(tf.nn.relu(self.dense(features)), dropout_seed))
+        return self.output_layer(dropout(tf.nn.relu(self.dense(features)), self.dropout_rate, dropout_seed))
 
-    def completion_log_odds(
-        self, tokens: tf.Tensor, rollout_num: int = 1
-    ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    def completion_log_odds(self, tokens: tf.Tensor, rollout_num: int = 1) -> Scorer:
         """As in `Discriminator`: each completion is read whole, as a mean depends on all windows."""
         return Discriminator.completion_log_odds(self, tokens, rollout_num)
 
@@ -447,10 +416,8 @@ def passes_over(
 
     def one_pass(epoch, *totals):
         seed = seed_of(epoch)
-        orders = [
-            permutation(part.shape[0], fold(seed, label)) for part, label in zip(parts, (REAL, FAKE), strict=False)
-        ]
-        shuffled = [tf.gather(part, order) for part, order in zip(parts, orders, strict=True)]
+        labelled = zip(parts, (REAL, FAKE), strict=False)
+        shuffled = [tf.gather(part, permutation(part.shape[0], fold(seed, label))) for part, label in labelled]
 
         def one(i, *totals):
             tokens = tf.concat([tf.slice(part, [i * size, 0], [size, -1]) for part in shuffled], axis=0)

@@ -1,15 +1,19 @@
 """The generator: an LSTM policy G_θ(y_t | y_<t) over tokens (SeqGAN, Yu et al. 2017, section "Generative model")."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from support.echoes import NOTHING, Echoes
-from support.lookup import look_up, summed_by_token
+from support.lookup import look_up, stacked, summed_by_token, with_row
 from support.seeds import Purpose, dropout, fold, uniforms, variable_seed
+
+# A number for each of whole sequences: (rollouts int32 [N, B, T], how many first tokens they share with the sample they
+# complete, int32) → float32 [N, B]. The number of tokens is only there to save work.
+Scorer = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 SAMPLE_ROWS = 256  # sequences drawn at once where many are wanted: their logits then stay in cache
 
@@ -67,8 +71,7 @@ def sample_tokens(logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
     block = first_above(below, mass, target)
     before = tf.where(block > 0, tf.gather_nd(below, tf.stack([row, tf.maximum(block - 1, 0)], -1)), 0.0)
     chosen = tf.gather_nd(token_mass, tf.stack([row, block], -1))  # [..., R, width]
-    token = first_above(tf.cumsum(chosen, axis=-1), chosen, target - before)
-    return block * width + token
+    return block * width + first_above(tf.cumsum(chosen, axis=-1), chosen, target - before)
 
 
 def block_shape(vocab_size: int) -> tuple[int, int]:
@@ -129,11 +132,6 @@ def run_lstm(lstm: keras.layers.LSTMCell, inputs: tf.Tensor) -> State:
     read = tf.reshape(inputs, [seq_len * batch_size, size]) @ lstm.kernel + lstm.bias
     read = tf.reshape(read, [seq_len, batch_size, 4 * lstm.units])
     return State(*recurrence(read, tf.convert_to_tensor(lstm.recurrent_kernel)))
-
-
-def with_row(array: tf.Tensor, t: tf.Tensor, entry: tf.Tensor) -> tf.Tensor:
-    """The array with another entry at index t."""
-    return tf.tensor_scatter_nd_update(array, [[t]], entry[None])
 
 
 @tf.custom_gradient
@@ -234,8 +232,7 @@ class Policy:
         """What follows the tokens `previous`: what was drawn, or padding once a sequence is finished; int32, alike."""
         if self.end_token is None:
             return drawn
-        finished = (previous == self.end_token) | (previous == self.vocab_size)
-        return tf.where(finished, self.vocab_size, drawn)
+        return tf.where((previous == self.end_token) | (previous == self.vocab_size), self.vocab_size, drawn)
 
     def mask(self, tokens: tf.Tensor) -> tf.Tensor:
         """1 for each token that the policy chose, its end token included, 0 for padding: float32 like `tokens`."""
@@ -273,7 +270,7 @@ class Policy:
         drawn = tokens != self.vocab_size
         return tf.where(drawn, chosen_log_probs(hidden, projection, tf.where(drawn, tokens, 0)), 0.0)
 
-    def completion_log_probs(self, tokens: tf.Tensor) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    def completion_log_probs(self, tokens: tf.Tensor) -> Scorer:
         """Log G of many completions of the same sequences' prefixes, each prefix being read once.
 
         `tokens`: int32 [B, T]. Returns a function of rollouts, int32 [N, B, T], and the int32 number n of first tokens
@@ -308,13 +305,11 @@ class Policy:
         """
         return self.sample_on(self.start(uniforms.shape[1]), uniforms, prefix)[0]
 
-    def start(self, batch_size: int) -> "Place":
+    def start(self, batch_size: int) -> Place:
         """The place before the first token of `batch_size` sequences."""
         return Place(tf.fill([batch_size], self.start_token), self.first_state(batch_size))
 
-    def sample_on(
-        self, place: "Place", uniforms: tf.Tensor, prefix: tf.Tensor | None = None
-    ) -> tuple[tf.Tensor, "Place"]:
+    def sample_on(self, place: Place, uniforms: tf.Tensor, prefix: tf.Tensor | None = None) -> tuple[tf.Tensor, Place]:
         """Draws the next n tokens of sequences that are under way.
 
         `place`: where the sequences are. `uniforms`: float32 [n, B]. `prefix`: as in `sample`, int32 [n]. Returns the
@@ -451,18 +446,12 @@ class Generator(keras.layers.Layer, Policy):
         heard = (tf.eye(self.vocab_size),) if self.echoes else ()
         return tf.concat([self.output_layer.kernel, *heard, self.output_layer.bias[None]], axis=0)
 
-    def dropped(self, values: tf.Tensor, dropout_seed: tf.Tensor | None, place: int) -> tf.Tensor:
-        """`values` with some set to 0 and the others scaled up, alike in expectation; unchanged without a seed."""
-        if dropout_seed is None or not self.dropout_rate:
-            return values
-        return dropout(values, self.dropout_rate, fold(dropout_seed, place))
-
     def states(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
         """Teacher forcing, as in `Policy`."""
         start = tf.fill([1, tokens.shape[0]], self.start_token)
         embedded = look_up(self.embedding, tf.concat([start, tf.transpose(tokens)[:-1]], axis=0))  # [T, B, E]
-        hidden, cell = run_lstm(self.cell, self.dropped(embedded, dropout_seed, 0))
-        state = State(self.dropped(hidden, dropout_seed, 1), cell)
+        hidden, cell = run_lstm(self.cell, dropout(embedded, self.dropout_rate, dropout_seed, 0))
+        state = State(dropout(hidden, self.dropout_rate, dropout_seed, 1), cell)
         return self._with_echoes(state, self.echoes.pasts(tokens) if self.echoes else None)
 
     def scheduled_inputs(self, tokens: tf.Tensor, own: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
@@ -479,8 +468,7 @@ class Generator(keras.layers.Layer, Policy):
         real, projection = tf.transpose(tokens), self.projection()
 
         def read(t, state, inputs):
-            drawn = sample_tokens(self.logits(state.hidden, projection), uniforms[t])
-            token = tf.where(own[t], drawn, real[t])
+            token = tf.where(own[t], sample_tokens(self.logits(state.hidden, projection), uniforms[t]), real[t])
             return t + 1, self.next_state(token, state), with_row(inputs, t, token)
 
         start = (0, self.first_state(batch_size), real)
@@ -494,14 +482,8 @@ class PolicyCopy(Generator):
     def __init__(self, policy: Generator, name: str):
         """Copies the sizes and the weights of `policy`."""
         sizes = policy.vocab_size, policy.seq_len, policy.embedding.output_dim, policy.units
-        super().__init__(
-            *sizes,
-            seed=0,
-            start_token=policy.start_token,
-            end_token=policy.end_token,
-            echoes=policy.echoes is not None,
-            name=name,
-        )
+        ends: dict[str, Any] = {"start_token": policy.start_token, "end_token": policy.end_token}
+        super().__init__(*sizes, seed=0, **ends, echoes=policy.echoes is not None, name=name)
         self.trainable = False
         self.follow(policy)
 
@@ -634,17 +616,12 @@ class Averaged(Policy):
 
 def sample_many(policy: Policy, size: int, seed: tf.Tensor) -> tf.Tensor:
     """Draws `size` sequences, SAMPLE_ROWS at once: int32 [size, T]; `seed` is a key."""
-    rows = min(size, SAMPLE_ROWS)
-    chunks = -(-size // rows)
-    seq_len = policy.seq_len
+    rows, seq_len = min(size, SAMPLE_ROWS), policy.seq_len
 
-    def draw(i, tokens):
-        numbers = uniforms([seq_len, rows], fold(seed, i))
-        return i + 1, tf.tensor_scatter_nd_update(tokens, [[i]], policy.sample(numbers)[None])
+    def draw(i: tf.Tensor) -> tf.Tensor:
+        return policy.sample(uniforms([seq_len, rows], fold(seed, i)))
 
-    start = (0, tf.zeros([chunks, rows, seq_len], tf.int32))
-    _, tokens = tf.while_loop(lambda i, _: i < chunks, draw, start, maximum_iterations=chunks)
-    return tf.reshape(tokens, [chunks * rows, seq_len])[:size]
+    return tf.reshape(stacked(draw, -(-size // rows), [rows, seq_len]), [-1, seq_len])[:size]
 
 
 def in_chunks(measure: Callable[[tf.Tensor], tf.Tensor], tokens: tf.Tensor) -> tf.Tensor:
@@ -656,10 +633,4 @@ def in_chunks(measure: Callable[[tf.Tensor], tf.Tensor], tokens: tf.Tensor) -> t
     rows = min(size, SAMPLE_ROWS)
     chunks = -(-size // rows)
     parts = tf.reshape(tf.pad(tokens, [[0, chunks * rows - size], [0, 0]]), [chunks, rows, seq_len])
-
-    def fill(i, values):
-        return i + 1, tf.tensor_scatter_nd_update(values, [[i]], measure(parts[i])[None])
-
-    start = (0, tf.zeros([chunks, rows]))
-    _, values = tf.while_loop(lambda i, _: i < chunks, fill, start, maximum_iterations=chunks)
-    return tf.reshape(values, [chunks * rows])[:size]
+    return tf.reshape(stacked(lambda i: measure(parts[i]), chunks, [rows], tf.float32), [chunks * rows])[:size]

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
@@ -21,6 +21,7 @@ from support.objective import Objective
 from support.optimizers import adam, rate
 from support.seeds import Purpose, key, uniforms
 
+Count: TypeAlias = tf.Tensor | int  # int32 scalar
 GRADIENT_NORM = 5.0  # to which a generator gradient is clipped, as in the authors' code
 
 
@@ -44,8 +45,7 @@ class DiscriminatorStep(NamedTuple):
 class SeqGAN:
     """The networks, their optimizers and the compiled steps.
 
-    Every step draws its random numbers from (seed, purpose, step), so a step is a function of its arguments and the
-    weights alone.
+    Every step draws its random numbers from (seed, purpose, step): it is a function of its arguments and the weights.
     """
 
     def __init__(
@@ -71,14 +71,9 @@ class SeqGAN:
         discriminator guides. For distilling: `batches` of an epoch of MLE, int32 [n, B, T], and other runs.
         """
         self.config, self.objective = config, objective
-        self.generator = Generator(
-            *(spec.vocab_size, spec.seq_len, config.g_emb_dim, config.g_hidden_dim),
-            seed=config.seed,
-            start_token=spec.start_token,
-            end_token=spec.end_token,
-            dropout_keep_prob=config.g_dropout_keep_prob,
-            echoes=config.g_echo,
-        )
+        sizes = spec.vocab_size, spec.seq_len, config.g_emb_dim, config.g_hidden_dim
+        own: dict[str, Any] = {"start_token": spec.start_token, "end_token": spec.end_token, "echoes": config.g_echo}
+        self.generator = Generator(*sizes, seed=config.seed, dropout_keep_prob=config.g_dropout_keep_prob, **own)
         self.rollout_policy = RolloutPolicy(self.generator)
         updates, decays = config.updates, config.cosine_decay
         pretraining = rate(config.g_pretrain_lr, "g_pretrain" in decays, updates.mle_pretraining)
@@ -86,12 +81,11 @@ class SeqGAN:
         self.g_optimizer = adam(rate(config.g_lr, "g" in decays, updates.g), self.generator)
         # What the flags do not ask for is not made: the checkpoints of runs without it stay as they are.
         self.discriminator = discriminators(0) if discriminators else None
+        mle_rate = rate(config.g_lr, "g" in decays, updates.mle)
         self.d_optimizer: Any = None
-        self.mle_optimizer = None
         if self.discriminator is not None:
             self.d_optimizer = adam(rate(config.d_lr, "d" in decays, updates.d), self.discriminator)
-        if config.mle_steps:
-            self.mle_optimizer = adam(rate(config.g_lr, "g" in decays, updates.mle), self.generator)
+        self.mle_optimizer = adam(mle_rate, self.generator) if config.mle_steps else None
         self.average = RolloutPolicy(self.generator) if config.average else None
         self.policy: Policy = self.average or self.generator  # what is drawn from, measured and discriminated
         self.guidance: Guidance | None = None
@@ -104,13 +98,14 @@ class SeqGAN:
         parts = Parts(self.generator, self.discriminator, oracle, references, config.rollouts_drawn, config.seed)
         share, weight, to_go = config.objective_share, config.kl_weight, config.baseline != "prefix"
         self.reward = Reward(reward, parts, objective_share=share, kl_weight=weight, to_go=to_go)
-        self.pretrained = PolicyCopy(self.generator, "pretrained_policy") if config.keeps_pretrained else None
+        keeps = config.objective or config.best_of_candidates  # for an objective's divergence, or to draw candidates
+        self.pretrained = PolicyCopy(self.generator, "pretrained_policy") if keeps else None
         self.teacher = teacher or (self.guidance.guided if self.guidance and self.guidance.copy else None)
 
         self.mle_epoch = self._compiled(self._mle_epoch)
-        self.mle_step = self._compiled(self._mle_step)
+        self.mle_step = self._compiled(functools.partial(self._mle_update, self.mle_optimizer))
         self.sampled_step = self._compiled(self._sampled_step)
-        self._draw, self._ascend = map(self._compiled, (self._drawn, self._rewarded))
+        self._draw, self._ascend = map(self._compiled, (self._drawn, self._scored))
         self.g_step: Callable[[tf.Tensor], PolicyGradientStep] = self.sampled_step
         if config.g_update == "fold":
             self.g_step = self._fold
@@ -125,8 +120,6 @@ class SeqGAN:
         self.d_step = self._compiled(self._d_step)
         self.follow_policy = self._compiled(self._follow_policy)
         self.adopt_average = self._compiled(self._adopt_average)
-        self.keep_reference = self._compiled(self.reward.keep_reference)
-        self.keep_pretrained = self._compiled(self._keep_pretrained)
         self.is_finite = tf.function(self._is_finite, autograph=False)  # XLA takes a second to compile it for nothing
 
     def _compiled(self, step):
@@ -134,19 +127,10 @@ class SeqGAN:
 
     def checkpoint(self) -> tf.train.Checkpoint:
         """All that training changes; everything else follows from the flags."""
-        state = {
-            "generator": self.generator,
-            "rollout_policy": self.rollout_policy,
-            "g_pretrain_optimizer": self.g_pretrain_optimizer,
-            "g_optimizer": self.g_optimizer,
-            "discriminator": self.discriminator,
-            "d_optimizer": self.d_optimizer,
-            "reference_policy": self.reward.reference,
-            "pretrained_policy": self.pretrained,
-            "averaged": self.average,
-            "mle_optimizer": self.mle_optimizer,
-            **(self.guidance.state() if self.guidance else {}),
-        }
+        names = "generator", "rollout_policy", "g_pretrain_optimizer", "g_optimizer", "mle_optimizer", "d_optimizer"
+        state = {name: getattr(self, name) for name in (*names, "discriminator")}
+        state |= {"reference_policy": self.reward.reference, "pretrained_policy": self.pretrained}
+        state |= {"averaged": self.average} | (self.guidance.state() if self.guidance else {})
         return tf.train.Checkpoint(**{name: part for name, part in state.items() if part is not None})
 
     def pretrained_state(self) -> tf.train.Checkpoint:
@@ -156,7 +140,7 @@ class SeqGAN:
 
     # ---- generator, maximum likelihood
 
-    def _mle_epoch(self, batches: tf.Tensor, epoch: tf.Tensor | int = 0) -> tf.Tensor:
+    def _mle_epoch(self, batches: tf.Tensor, epoch: Count = 0) -> tf.Tensor:
         """One maximum-likelihood update a batch, in pretraining: int32 [n, B, T] → mean NLL before, nats per token.
 
         `epoch`, int32 scalar, is for the random numbers and the share of own tokens that --scheduled_sampling feeds.
@@ -173,7 +157,7 @@ class SeqGAN:
         _, total = tf.while_loop(lambda i, _: i < count, update, (0, 0.0), maximum_iterations=count)
         return total / count
 
-    def _scheduled_inputs(self, tokens: tf.Tensor, seed: tf.Tensor, epoch: tf.Tensor | int) -> tf.Tensor:
+    def _scheduled_inputs(self, tokens: tf.Tensor, seed: tf.Tensor, epoch: Count) -> tf.Tensor:
         """What the policy reads in place of `tokens`, int32 [B, T]: by a coin per token, its own ones or the real ones.
 
         `seed` is a key. The share of own tokens grows from 0 by --scheduled_sampling an epoch, until it is 1.
@@ -182,27 +166,15 @@ class SeqGAN:
         coins, numbers = tf.unstack(uniforms([2, *tokens.shape[::-1]], seed))
         return self.generator.scheduled_inputs(tokens, coins < share, numbers)
 
-    def _mle_step(self, tokens: tf.Tensor, epoch: tf.Tensor | int = 0, place: tf.Tensor | int = 0) -> tf.Tensor:
-        """One maximum-likelihood update of an adversarial epoch, int32 [B, T] → NLL before it, nats per token.
-
-        `epoch` counts the passes over the batches, those of pretraining included, and `place` the batches of a pass;
-        int32 scalars.
-        """
-        return self._mle_update(self.mle_optimizer, tokens, epoch, place)
-
     def _mle_update(
-        self,
-        optimizer: keras.optimizers.Optimizer,
-        tokens: tf.Tensor,
-        epoch: tf.Tensor | int,
-        place: tf.Tensor | int,
-        inputs: tf.Tensor | None = None,
+        self, optimizer: keras.Optimizer, tokens: tf.Tensor, epoch: Count = 0, place: Count = 0, inputs: Any = None
     ) -> tf.Tensor:
         """One update on a batch, int32 [B, T], of which the policy has read `inputs`: its NLL before, nats per token.
 
-        (epoch, place) are the batch's, and decide what --g_dropout_keep_prob drops. The gradient is that of the
-        mean NLL of a sequence, scaled by 1/T. Dividing by the batch's own number of tokens instead would give a
-        sequence more weight among short ones.
+        `epoch` counts the passes over the batches, in an adversarial epoch those of pretraining included, and `place`
+        the batches of a pass; they decide what --g_dropout_keep_prob drops. The gradient is that of the mean NLL of a
+        sequence, scaled by 1/T. Dividing by the batch's own number of tokens instead would give a sequence more weight
+        among short ones.
         """
         batch_size, seq_len = tokens.shape
         drops = self.config.g_dropout_keep_prob < 1
@@ -213,7 +185,7 @@ class SeqGAN:
         self._update_generator(optimizer, tape.gradient(loss, self.generator.trainable_variables))
         return nats / tf.reduce_sum(self.generator.mask(tokens))
 
-    def _update_generator(self, optimizer: keras.optimizers.Optimizer, gradients: list) -> None:
+    def _update_generator(self, optimizer: keras.Optimizer, gradients: list) -> None:
         """Clips by global norm and applies; the average, if there is one, takes the new weights in."""
         clipped, _ = tf.clip_by_global_norm(gradients, GRADIENT_NORM)
         optimizer.apply(clipped, self.generator.trainable_variables)
@@ -290,9 +262,7 @@ class SeqGAN:
         tokens, *rollouts = self._batch(step)
         return tokens, self.rollout_policy.all_completions(tokens, *rollouts)
 
-    def _rewarded(
-        self, step: tf.Tensor, tokens: tf.Tensor, rollouts: tf.Tensor, scores: tf.Tensor
-    ) -> PolicyGradientStep:
+    def _scored(self, step: tf.Tensor, tokens: tf.Tensor, rollouts: tf.Tensor, scores: tf.Tensor) -> PolicyGradientStep:
         """The update by what was drawn and its scores by the objective, float32 [K + 1, N, B], the samples last."""
         last = rollouts.shape[0] - 1
         scorer = self.reward.scorer(tokens, step, scores)
@@ -301,15 +271,9 @@ class SeqGAN:
 
     def begin_adversarial(self) -> None:
         """β ← θ; and G₀ ← θ where a KL penalty, or an evaluation by an objective, compares with it."""
-        self.follow_policy(lag=0.0)
-        if self.pretrained is not None:
-            self.keep_pretrained()
-        if self.reward.reference is not None:
-            self.keep_reference()
-
-    def _keep_pretrained(self) -> None:
-        assert self.pretrained is not None
-        self.pretrained.follow(self.generator)
+        for copy in (self.rollout_policy, self.pretrained, self.reward.reference):
+            if copy is not None:
+                copy.follow(self.generator)
 
     def _follow_policy(self, lag: float) -> None:
         """β ← lag·β + (1 - lag)·θ."""

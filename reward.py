@@ -10,8 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from discriminator import Discriminator
-from generator import Generator, Policy, PolicyCopy
-from rollout import Scorer
+from generator import Generator, Policy, PolicyCopy, Scorer
 from support import own_code
 from support.errors import UsageError
 from support.registries import REWARDS
@@ -41,11 +40,19 @@ BatchScorer = Callable[[tf.Tensor, tf.Tensor], Scorer]
 Maker = Callable[[Parts], BatchScorer]
 
 
+def probability(odds: BatchScorer) -> BatchScorer:
+    """The probability that a sequence is real, by its log-odds."""
+
+    def of_batch(tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
+        score = odds(tokens, step)
+        return lambda rollouts, prefix_len: tf.sigmoid(score(rollouts, prefix_len))
+
+    return of_batch
+
+
 def discriminator(parts: Parts) -> BatchScorer:
     """D(Y), the paper's reward."""
-    assert parts.discriminator is not None
-    d = parts.discriminator
-    return lambda tokens, step: d.completion_probs(tokens, parts.rollout_num)
+    return probability(log_odds(parts))
 
 
 def permuted(parts: Parts) -> BatchScorer:
@@ -76,13 +83,7 @@ def log_ratio_to_oracle(parts: Parts) -> BatchScorer:
 
 def optimal(parts: Parts) -> BatchScorer:
     """D*(Y) = p(Y) / (p(Y) + G(Y))."""
-    ratio = log_ratio_to_oracle(parts)
-
-    def of_batch(tokens: tf.Tensor, step: tf.Tensor) -> Scorer:
-        odds = ratio(tokens, step)
-        return lambda rollouts, prefix_len: tf.sigmoid(odds(rollouts, prefix_len))
-
-    return of_batch
+    return probability(log_ratio_to_oracle(parts))
 
 
 def bleu(parts: Parts) -> BatchScorer:
@@ -95,7 +96,6 @@ def bleu(parts: Parts) -> BatchScorer:
 
 def constant(parts: Parts) -> BatchScorer:
     """1 for every sequence: a control."""
-    del parts
     return lambda tokens, step: lambda rollouts, prefix_len: tf.ones(rollouts.shape[:2])
 
 
@@ -116,7 +116,6 @@ def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Maker:
     """
 
     def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
-        del prefix_len
         values = tf.cast(function(tf.reshape(rollouts, [-1, rollouts.shape[2]])), tf.float32)
         count = rollouts.shape[0] * rollouts.shape[1]
         if values.shape != [count]:
@@ -144,23 +143,15 @@ def reward_of(name: str, source: dict[str, str] | None = None) -> Maker:
 class Reward:
     """The reward of a g-step: one of the functions above, an objective beside it, a KL penalty."""
 
-    def __init__(
-        self, make: Maker, parts: Parts, *, objective_share: float = 0.0, kl_weight: float = 0.0, to_go: bool = True
-    ):
+    def __init__(self, make: Maker, parts: Parts, *, objective_share: float, kl_weight: float, to_go: bool):
         """Makes the scorer `make`, unless the objective takes its place.
 
-        `objective_share` is λ and `kl_weight` β, see `scorer`; `to_go`: the penalty of a token leaves out what came
-        before it.
+        `objective_share` is λ and `kl_weight` β, see `scorer`; `to_go`: a token's penalty leaves out what came before.
         """
         self.parts, self.objective_share, self.kl_weight, self.to_go = parts, objective_share, kl_weight, to_go
         self.reference = PolicyCopy(parts.policy, "reference_policy") if kl_weight else None  # G₀
         self._of_place = make is random  # and not of the sequence
         self._of_batch = make(parts) if objective_share < 1 else None
-
-    def keep_reference(self) -> None:
-        """G₀ ← G."""
-        if self.reference is not None:
-            self.reference.follow(self.parts.policy)
 
     def scorer(self, tokens: tf.Tensor, step: tf.Tensor, scores: tf.Tensor | None = None) -> Scorer:
         """The reward of completions of a batch's prefixes, int32 [B, T], at the g-step numbered `step`.
@@ -219,13 +210,10 @@ class Bleu:
 
     def __init__(self, references: np.ndarray, vocab_size: int, end_token: int | None):
         """Counts the n-grams of `references`, int32 [n, T] with n >= 1; an end and padding are no tokens here."""
-        self.vocab_size, self.end_token = vocab_size, end_token
-        counts = np.ones(references.shape, bool)
-        if end_token is not None:
-            counts = (references != end_token) & (references != vocab_size)
-        lengths, seq_len = counts.sum(axis=1), references.shape[1]
+        self.vocab_size, self.end_token = vocab_size, -1 if end_token is None else end_token
+        lengths = ((references != self.end_token) & (references != vocab_size)).sum(axis=1)
         known = np.unique(lengths)  # ascending: of two that are equally near the shorter one is taken
-        nearest = known[np.abs(np.arange(seq_len + 1)[:, None] - known).argmin(axis=1)]
+        nearest = known[np.abs(np.arange(references.shape[1] + 1)[:, None] - known).argmin(axis=1)]
         self._nearest = tf.constant(nearest, tf.float32)  # [T + 1], by length
         self._tables = []  # an order: the n-grams' numbers, ascending, and how often one reference has each at most
         for order in range(1, ORDER + 1):
@@ -237,10 +225,7 @@ class Bleu:
         """BLEU-3 of each sequence: int32 [N, B, T] → float32 [N, B]."""
         tokens = tf.reshape(sequences, [-1, sequences.shape[-1]])
         rows, seq_len = tokens.shape
-        counts = tf.ones([rows, seq_len], tf.bool)
-        if self.end_token is not None:
-            counts = (tokens != self.end_token) & (tokens != self.vocab_size)
-        lengths = tf.reduce_sum(tf.cast(counts, tf.int32), axis=1)
+        lengths = tf.reduce_sum(tf.cast((tokens != self.end_token) & (tokens != self.vocab_size), tf.int32), axis=1)
         not_later = tf.range(seq_len)[:, None] >= tf.range(seq_len)  # [T, T]
         logarithm, matches = tf.zeros([rows]), []
         for order, (grams, most) in enumerate(self._tables, start=1):
@@ -254,8 +239,7 @@ class Bleu:
             logarithm += tf.math.log(tf.maximum(matches[-1], 0.1) / total) / ORDER  # no match counts as 0.1
         length = tf.cast(lengths, tf.float32)
         brevity = tf.minimum(1.0 - tf.gather(self._nearest, lengths) / tf.maximum(length, 1.0), 0.0)
-        score = tf.where(matches[0] > 0, tf.exp(logarithm + brevity), 0.0)
-        return tf.reshape(score, sequences.shape[:-1])
+        return tf.reshape(tf.where(matches[0] > 0, tf.exp(logarithm + brevity), 0.0), sequences.shape[:-1])
 
 
 def gram_numbers(tokens, order: int, vocab_size: int):
@@ -277,8 +261,7 @@ def most_in_one(rows: np.ndarray, lengths: np.ndarray, order: int, vocab_size: i
     last one being no n-gram's; and int32 [m].
     """
     numbers = gram_numbers(tf.constant(rows), order, vocab_size).numpy()
-    outside = np.arange(rows.shape[1]) + order > lengths[:, None]
-    numbers[outside] = NEVER
+    numbers[np.arange(rows.shape[1]) + order > lengths[:, None]] = NEVER
     numbers.sort(axis=1)
     starts = np.ones(numbers.shape, bool)  # of runs of one n-gram in one reference
     starts[:, 1:] = numbers[:, 1:] != numbers[:, :-1]

@@ -4,12 +4,10 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from generator import Generator, PolicyCopy, State, sample_tokens
+from generator import Generator, PolicyCopy, Scorer, State, sample_tokens
+from support.lookup import stacked, with_row
 from support.seeds import fold, uniforms
 
-# The reward of whole sequences: (rollouts int32 [N, B, T], how many first tokens they share with the sample they
-# complete, int32) → float32 [N, B]. The number is only there to save work.
-Scorer = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 # Completions of the prefixes of a batch: how many tokens are kept, 1..T-1, an int32 scalar → int32 [N, B, T].
 Completions = Callable[[tf.Tensor], tf.Tensor]
 
@@ -38,14 +36,14 @@ class RolloutPolicy(PolicyCopy):
         # The N siblings share the distribution of their first token: one softmax for B rows, not for N·B.
         token = sample_tokens(self.logits(states.hidden[prefix_len], projection), uniforms[prefix_len])  # [N, B]
         token = self.after(last, token)
-        rollouts = tf.tensor_scatter_nd_update(rollouts, [[prefix_len]], token[None])
+        rollouts = with_row(rollouts, prefix_len, token)
         tiled = State(*(tf.tile(s[prefix_len], [rollout_num, 1]) for s in states))  # [N·B, H]
 
         def step(t, token, state, rollouts):
             state = self.next_state(tf.reshape(token, [rows]), state)
             drawn = self.draw(state.hidden, projection, tf.reshape(uniforms[t], [rows]))
             token = self.after(token, tf.reshape(drawn, [rollout_num, batch_size]))
-            return t + 1, token, state, tf.tensor_scatter_nd_update(rollouts, [[t]], token[None])
+            return t + 1, token, state, with_row(rollouts, t, token)
 
         start = (prefix_len + 1, token, tiled, rollouts)
         loop = tf.while_loop(lambda t, *_: t < seq_len, step, start, maximum_iterations=seq_len)
@@ -66,13 +64,10 @@ class RolloutPolicy(PolicyCopy):
         hidden = tf.reshape(tf.pad(hidden, [[0, more], [0, 0]]), [blocks, size, self.hidden_dim])
         uniforms = tf.reshape(tf.pad(uniforms, [[0, more]]), [blocks, size])
 
-        def block(i, drawn):
-            tokens = sample_tokens(self.logits(hidden[i], projection), uniforms[i])
-            return i + 1, tf.tensor_scatter_nd_update(drawn, [[i]], tokens[None])
+        def block(i: tf.Tensor) -> tf.Tensor:
+            return sample_tokens(self.logits(hidden[i], projection), uniforms[i])
 
-        start = (0, tf.zeros([blocks, size], tf.int32))
-        _, drawn = tf.while_loop(lambda i, _: i < blocks, block, start, maximum_iterations=blocks)
-        return tf.reshape(drawn, [blocks * size])[:rows]
+        return tf.reshape(stacked(block, blocks, [size]), [blocks * size])[:rows]
 
     def completions(self, tokens: tf.Tensor, rollout_num: int, seed: tf.Tensor) -> Completions:
         """The completions of each prefix of finished samples.
@@ -97,12 +92,7 @@ class RolloutPolicy(PolicyCopy):
         if not rollout_num:
             return tokens[None, None]
         drawn = self.completions(tokens, rollout_num, seed)
-
-        def draw(n, rollouts):
-            return n + 1, tf.tensor_scatter_nd_update(rollouts, [[n - 1]], drawn(n)[None])
-
-        start = (1, tf.zeros([seq_len - 1, rollout_num, batch_size, seq_len], tf.int32))
-        return tf.while_loop(lambda n, _: n < seq_len, draw, start, maximum_iterations=seq_len)[1]
+        return stacked(lambda i: drawn(i + 1), seq_len - 1, [rollout_num, batch_size, seq_len])
 
     def rewards(self, tokens: tf.Tensor, scorer: Scorer, rollout_num: int, seed: tf.Tensor) -> tf.Tensor:
         """The `action_values` of finished samples whose completions are drawn here; arguments as of `completions`."""
@@ -122,10 +112,9 @@ def action_values(tokens: tf.Tensor, scorer: Scorer, completions: Completions) -
 
     def value(prefix_len, values):
         mean = tf.reduce_mean(scorer(completions(prefix_len), prefix_len), axis=0)
-        return prefix_len + 1, tf.tensor_scatter_nd_update(values, [[prefix_len - 1]], mean[None])
+        return prefix_len + 1, with_row(values, prefix_len - 1, mean)
 
-    finished = scorer(tokens[None], tf.constant(seq_len))  # [1, B]
-    values = tf.tensor_scatter_nd_update(tf.zeros([seq_len, batch_size]), [[seq_len - 1]], finished)
+    values = with_row(tf.zeros([seq_len, batch_size]), seq_len - 1, scorer(tokens[None], tf.constant(seq_len))[0])
     _, values = tf.while_loop(lambda n, _: n < seq_len, value, (1, values), maximum_iterations=seq_len)
     return tf.transpose(values)
 

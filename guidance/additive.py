@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from discriminator import Discriminator, Options, cross_entropy
+from discriminator import Discriminator, Loss, Options, cross_entropy
 from generator import Policy, State, TokenSpec, chosen_log_probs, run_lstm, sample_tokens, with_one
 from support.lookup import look_up, rows_of
 from support.seeds import fold, uniforms
@@ -25,8 +25,7 @@ class AdditiveDiscriminator(Discriminator):
     change the guided policy; without it a score can't say "sure of one token, so none of the others".
 
     A subclass makes the context, from a `State` whose `hidden` it is, [..., C], and whose `cell`, [..., M], is what the
-    next one depends on. Its last number is q where there is an offset: C = K + 1, else K. Padding, the id V, has the
-    score 0.
+    next one depends on. Its last number is q where there is an offset: C = K + 1, else K. Padding, the id V, scores 0.
     """
 
     additive = True
@@ -63,8 +62,7 @@ class AdditiveDiscriminator(Discriminator):
 
     def first_state(self, batch_size: int) -> State:
         """The state after the start token: float32 [B, C] and [B, M]."""
-        memory = tf.zeros([batch_size, self.memory_dim])
-        return self.next_state(tf.fill([batch_size], self.spec.start_token), memory)
+        return self.next_state(tf.fill([batch_size], self.spec.start_token), tf.zeros([batch_size, self.memory_dim]))
 
     def next_state(self, tokens: tf.Tensor, memory: tf.Tensor) -> State:
         """Reads one token a row, int32 [B], with the memory of those before, float32 [B, M]."""
@@ -108,10 +106,6 @@ class AdditiveDiscriminator(Discriminator):
             squares += tf.reduce_sum((tf.reduce_sum(own**2, axis=-1) + tf.reduce_sum(rows**2, axis=-1)) * real)
         return scores, squares / (tf.reduce_sum(real) * len(candidates))
 
-    def _read(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None) -> tf.Tensor:
-        """Embeddings of the start token and of all tokens but the last: int32 [B, T] → float32 [T, B, E]."""
-        return self.dropped(look_up(self.embedding, tf.transpose(self._before(tokens, 1))), dropout_seed, 0)
-
     def _before(self, tokens: tf.Tensor, lag: int) -> tf.Tensor:
         """The token so many places before each of int32 [B, T]: the start token before the first."""
         lag = min(lag, tokens.shape[1])
@@ -121,20 +115,17 @@ class AdditiveDiscriminator(Discriminator):
         """As in `Discriminator`: the sum of the tokens' scores."""
         return tf.reduce_sum(self.token_scores(tokens, dropout_seed), axis=1)
 
-    def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+    def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> Loss:
         """As in `Discriminator`, plus l2 / 2 times the mean over tokens of |c|² + |b|² + u²."""
         (scores,), squares = self.scores_of(tokens, [tokens], dropout_seed)
         loss, accuracy = cross_entropy(tf.reduce_sum(scores, axis=1), labels)
         return loss + self.l2 / 2 * squares, accuracy
 
-    def token_loss(
-        self, policy: Policy, tokens: tf.Tensor, seed: tf.Tensor, dropout_seed: tf.Tensor | None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def token_loss(self, policy: Policy, tokens: tf.Tensor, seed: tf.Tensor, dropout_seed: tf.Tensor | None) -> Loss:
         """The cross-entropy of telling each real token from one that the policy draws in its place, and the accuracy.
 
         It is noise-contrastive estimation (Gutmann and Hyvärinen, JMLR 2012) with the policy as the noise: no sequence
-        is generated. Its optimum over all scores is log p(y_t | y_<t) - log G(y_t | y_<t). The penalty is that of
-        `loss`.
+        is generated. The optimum over all scores is log p(y_t | y_<t) - log G(y_t | y_<t). The penalty is as in `loss`.
 
         `policy`: G, held constant. `tokens`: real sequences, int32 [B, T]. `seed`: the key of the draws. Returns
         float32 scalars, the loss in nats per label.
@@ -147,9 +138,7 @@ class AdditiveDiscriminator(Discriminator):
         right = tf.cast(of_real > 0, tf.float32) + tf.cast(of_fake < 0, tf.float32)
         return loss + self.l2 / 2 * squares, tf.reduce_sum(right * mask) / labels
 
-    def expected_loss(
-        self, policy: Policy, tokens: tf.Tensor, seed: tf.Tensor, dropout_seed: tf.Tensor | None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def expected_loss(self, policy: Policy, tokens: tf.Tensor, seed: tf.Tensor, dropout_seed: tf.Tensor | None) -> Loss:
         """The expectation of `token_loss` over what is drawn: all V tokens are fakes, each weighed by G(· | y_<t).
 
         The optimum is the same, and so are arguments and results; nothing is drawn, and no penalty is added.
@@ -164,7 +153,7 @@ class AdditiveDiscriminator(Discriminator):
 
     def likelihood_loss(
         self, policy: Policy, tokens: tf.Tensor, seed: tf.Tensor, dropout_seed: tf.Tensor | None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    ) -> Loss:
         """The NLL of real tokens under the guided policy of η = 1, and how many are likelier than under G; no GAN.
 
         Arguments and results are those of `token_loss`, the loss in nats per token; nothing is drawn, and no penalty
@@ -196,8 +185,7 @@ def drawn_in_place(policy: Policy, tokens: tf.Tensor, seed: tf.Tensor) -> tf.Ten
 class BigramDiscriminator(AdditiveDiscriminator):
     """The context is a_l(y_{t-l}), K numbers of the token at each lag l: s = Σ_l a_l(y_{t-l}) · b_l(y_t) + u(y_t) + q.
 
-    With the one lag 1 it scores pairs of neighbours. The offset is q(y_{t-1}). Before the first token there are start
-    tokens.
+    With the one lag 1 it scores pairs of neighbours. The offset is q(y_{t-1}). Start tokens precede the first token.
     """
 
     def __init__(self, spec: TokenSpec, options: Options):
@@ -256,9 +244,9 @@ class LSTMDiscriminator(AdditiveDiscriminator):
 
     def contexts(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
         """As in `AdditiveDiscriminator`; the LSTM's two states are remembered."""
-        states = run_lstm(self.lstm, self._read(tokens, dropout_seed))
-        context = self.output_layer(self.dropped(states.hidden, dropout_seed, 1))
-        return State(context, tf.concat(states, axis=-1))
+        read = look_up(self.embedding, tf.transpose(self._before(tokens, 1)))  # [T, B, E]
+        states = run_lstm(self.lstm, self.dropped(read, dropout_seed, 0))
+        return State(self.output_layer(self.dropped(states.hidden, dropout_seed, 1)), tf.concat(states, axis=-1))
 
     def next_state(self, tokens: tf.Tensor, memory: tf.Tensor) -> State:
         """As in `AdditiveDiscriminator`."""

@@ -15,6 +15,7 @@ import tensorflow as tf
 from scipy.special import logsumexp, softmax
 
 from generator import Policy
+from support.lookup import stacked
 from support.seeds import fold, uniforms
 from support.statistics import mean_and_error, ratio_and_error
 
@@ -50,8 +51,7 @@ def keep_one(
 
         return i + 1, tf.where(better, value, best), tuple(map(chosen, drawn, kept))
 
-    start = (0, tf.zeros([like[0].shape[0]]), like)
-    return tf.while_loop(lambda i, *_: i < count, consider, start)[2]
+    return tf.while_loop(lambda i, *_: i < count, consider, (0, tf.zeros([like[0].shape[0]]), like))[2]
 
 
 def resample(policy: Policy, log_weights: Weighing, size: int, count: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -61,19 +61,14 @@ def resample(policy: Policy, log_weights: Weighing, size: int, count: int | tf.T
 
     `log_weights` are log w = η · r of int32 [ROWS, T]; `count` n >= 1 is an int32 scalar, `seed` a key.
     """
-    chunks = -(-size // ROWS)
 
     def draw(numbers: tf.Tensor) -> Drawn:
         return (policy.sample(uniforms([policy.seq_len, ROWS], numbers)),)
 
-    def fill(i, tokens):
-        like = (tf.zeros([ROWS, policy.seq_len], tf.int32),)
-        (kept,) = keep_one(draw, log_weights, count, fold(seed, i), like)
-        return i + 1, tf.tensor_scatter_nd_update(tokens, [[i]], kept[None])
+    def kept(i: tf.Tensor) -> tf.Tensor:
+        return keep_one(draw, log_weights, count, fold(seed, i), (tf.zeros([ROWS, policy.seq_len], tf.int32),))[0]
 
-    start = (0, tf.zeros([chunks, ROWS, policy.seq_len], tf.int32))
-    _, tokens = tf.while_loop(lambda i, _: i < chunks, fill, start, maximum_iterations=chunks)
-    return tf.reshape(tokens, [chunks * ROWS, policy.seq_len])[:size]
+    return tf.reshape(stacked(kept, -(-size // ROWS), [ROWS, policy.seq_len]), [-1, policy.seq_len])[:size]
 
 
 class Groups:

@@ -85,16 +85,14 @@ class Distillation:
         """The teacher's sequences that fill the batch, int32 [B - n, T]; `seed` is a key."""
         return self.teacher.sample(uniforms([self.config.seq_len, self.config.batch_size - self.real], seed))
 
-    def _seed(self, step: tf.Tensor) -> tf.Tensor:
-        return key(self.config.seed, Purpose.G_SAMPLE, step)
-
     def _all_candidates(self, step: tf.Tensor) -> tf.Tensor:
         """All candidates of a step, int32 [--candidates, B - n, T]."""
-        return tf.stack([self._draw(fold(self._seed(step), i + 2)) for i in range(self.config.candidates)])
+        seed = key(self.config.seed, Purpose.G_SAMPLE, step)
+        return tf.stack([self._draw(fold(seed, i + 2)) for i in range(self.config.candidates)])
 
     def _drawn(self, step: tf.Tensor) -> tf.Tensor:
         """What is learnt beside the real sequences, int32 [B - n, T]."""
-        seed = self._seed(step)
+        seed = key(self.config.seed, Purpose.G_SAMPLE, step)
         if self.discriminator is None:
             return self._draw(seed)
         like = (tf.zeros([self.config.batch_size - self.real, self.config.seq_len], tf.int32),)

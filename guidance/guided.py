@@ -26,8 +26,7 @@ class GuidedPolicy(Policy):
     def __init__(self, policy: Policy, discriminator: AdditiveDiscriminator, eta: tf.Variable):
         """Guides `policy` by `discriminator`; all three stay what they are, and are followed when they change.
 
-        `policy`: G, which may be a guided one. `discriminator`: gives s; of the same vocabulary. `eta`: η >= 0, float32
-        scalar.
+        `policy`: G, perhaps a guided one. `discriminator`: gives s; of the same vocabulary. `eta`: η >= 0, float32.
         """
         self.policy, self.discriminator, self.eta = policy, discriminator, eta
         self.vocab_size, self.seq_len = policy.vocab_size, policy.seq_len

@@ -1,7 +1,6 @@
 """Checkpoints that are whole or absent: a directory each, renamed into place, with a manifest of checksums."""
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -12,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from runs.directories import PRETRAINED, STEP, checkpoints_in, fsync, naming
+from runs.directories import PRETRAINED, STEP, checkpoints_in, fsync, naming, sha256_of
 from runs.manifest import MANIFEST, read_manifest
 from support.errors import UsageError, first_line
 
@@ -87,11 +86,10 @@ class Checkpoints:
             self.state.write(str(directory / WEIGHTS))
         except tf.errors.OpError as error:
             raise OSError(errno.EIO, first_line(error), str(directory)) from None
-        sums = {path.name: sha256(path) for path in sorted(directory.iterdir())}
+        sums = {path.name: sha256_of(path.read_bytes()) for path in sorted(directory.iterdir())}
         content = json.dumps({"step": step, "sha256": sums, "details": details})
-        checksum = hashlib.sha256(content.encode()).hexdigest()
         with naming(directory):
-            (directory / MANIFEST).write_text(f"{checksum}\n{content}", encoding="utf-8")
+            (directory / MANIFEST).write_text(f"{sha256_of(content.encode())}\n{content}", encoding="utf-8")
         for path in directory.iterdir():
             fsync(path)
         fsync(directory)
@@ -100,9 +98,8 @@ class Checkpoints:
         """Loads the newest good checkpoint; each bad one that is passed over is named in a warning on stderr.
 
         Those are renamed, to damaged-..., so that nothing later takes them for the newest. Without `tidy` nothing
-        is written, and another process may be saving meanwhile. Returns (steps taken, details), or None where there is
-        no checkpoint at all. Raises UsageError: there are checkpoints and none is good. Raises OSError: a bad one can't
-        be renamed.
+        is written, and another process may be saving meanwhile. Returns (steps taken, details), None where there is no
+        checkpoint at all. Raises UsageError: there are some and none is good. Raises OSError: one can't be renamed.
         """
         damaged = []
         for path in reversed(checkpoints_in(self.directory)):
@@ -151,7 +148,7 @@ class Checkpoints:
     def _load(self, path: Path) -> tuple[int, dict[str, Any]]:
         manifest = read_manifest(path)
         for name, recorded in manifest["sha256"].items():
-            if sha256(path / Path(name).name) != recorded:
+            if sha256_of((path / Path(name).name).read_bytes()) != recorded:
                 raise ValueError(f"{name} differs from its checksum")
         if path != self._path(manifest["step"]):
             raise ValueError("the manifest is another checkpoint's")
@@ -177,9 +174,3 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def sha256(path: Path) -> str:
-    """The checksum of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -189,8 +189,7 @@ class RunDirectory:
     def recorded(self, damaged: bool = False) -> dict[str, Any]:
         """The config.json of the run whose records the directory holds, {} where it holds none.
 
-        Raises UsageError: the run is unknown; {} where it may be `damaged`, and checkpoints or event files show that it
-        is one.
+        Raises UsageError: the run is unknown; {} where it may be `damaged`, and checkpoints or event files show it.
         """
         path, names = self.path / CONFIG, os.listdir(self.path)
         ours = any(EVENTS.fullmatch(name) for name in names) or any((self.path / CHECKPOINTS).glob("step-*"))

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from support.config import Config
+from support.config import Config, shown
 from support.config_file import FORMAT
 from support.parser import VERSION
 
@@ -33,7 +33,7 @@ def changed_since(recorded: dict[str, Any], described: dict[str, Any]) -> str:
     before, now = recorded.get("versions", {}), described["versions"]
     pairs = [(name, before.get(name), now[name]) for name in ("tensorflow", "keras")]
     pairs += [(name, recorded.get(name), described[name]) for name in machine]
-    return ", ".join(f"{name} {_shown(old)} is now {_shown(new)}" for name, old, new in pairs if old != new)
+    return ", ".join(f"{name} {shown(old)} is now {shown(new)}" for name, old, new in pairs if old != new)
 
 
 def cpu_model() -> str:
@@ -47,10 +47,6 @@ def cpu_model() -> str:
 def cores() -> int:
     """CPUs of this process's affinity, of which TensorFlow takes as many threads."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def git_commit() -> str:

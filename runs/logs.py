@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import hashlib
 import io
 import math
 import os
@@ -21,13 +20,14 @@ from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.image import metadata as image_plugin
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
-from tensorboard.plugins.text import metadata as text_plugin
+from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from runs.directories import EVENTS, METRICS, fsync, naming, record_files, write_whole
+from runs.directories import EVENTS, METRICS, fsync, naming, record_files, sha256_of, write_whole
 from runs.manifest import CHECKSUM, sizes_at
 
+Meaning = Callable[[str], str]  # of a figure, by its name
 HPARAMS = "events.out.tfevents.0.hparams"  # TensorBoard reads a directory's event files in the order of their names
 
 
@@ -35,8 +35,7 @@ def tag_of(name: str, group: str) -> str:
     """The tag that TensorBoard shows a scalar under.
 
     It makes a group of what has the same beginning up to a stroke, and sorts the groups: NLLs, entropies and
-    divergences come first, `nll` by its plain name, then the rest of the `group`, and standard errors have a group of
-    their own.
+    divergences come first, `nll` by its plain name, then the rest of the `group`; standard errors have their own.
     """
     if name.endswith("_se"):
         return f"se/{name.removesuffix('_se')}"
@@ -69,12 +68,7 @@ class RunLog:
     """
 
     def __init__(
-        self,
-        directory: str | Path,
-        columns: tuple[str, ...],
-        position: dict[str, Any],
-        group: str,
-        meaning: Callable[[str], str] = lambda name: "",
+        self, directory: Path, columns: tuple[str, ...], position: dict[str, Any], group: str, meaning: Meaning
     ):
         """Opens `directory` at `position` ({}: from the start).
 
@@ -83,17 +77,15 @@ class RunLog:
         a file can't be written; so do all the methods that write.
         """
         self._meaning, self._described = meaning, set[str]()  # names whose first value the events have
-        self.directory, self.group = Path(directory), group
-        self.columns = ("epoch", "phase", *columns)
+        self.directory, self.group, self.columns = directory, group, ("epoch", "phase", *columns)
         sizes = sizes_at(self.directory, position)
         for path in record_files(self.directory):
             if path.name in sizes:
                 os.truncate(path, sizes[path.name])
             elif path.name != HPARAMS:
                 path.unlink()
-        events = f"events.out.tfevents.{int(time.time())}.seqgan"
-        events = next((name for name in sizes if EVENTS.fullmatch(name)), events)
-        self._event_file = open(self.directory / events, "ab")
+        begun = (name for name in sizes if EVENTS.fullmatch(name))
+        self._event_file = open(self.directory / next(begun, f"events.out.tfevents.{int(time.time())}.seqgan"), "ab")
         self._events = RecordWriter(self._event_file)
         self._csv_file = open(self.directory / METRICS, "a", newline="", encoding="utf-8")
         if position:  # a run keeps the columns that it began with
@@ -143,7 +135,7 @@ class RunLog:
         for path in files:
             fsync(path)
         fsync(self.directory)
-        checksum = hashlib.sha256((self.directory / METRICS).read_bytes()).hexdigest()
+        checksum = sha256_of((self.directory / METRICS).read_bytes())
         return {path.name: path.stat().st_size for path in files} | {CHECKSUM: checksum}
 
     def flush(self) -> None:
@@ -198,7 +190,7 @@ class RunLog:
     def text(self, step: int, name: str, lines: list[str]) -> None:
         """Writes lines of text to the events, shown as they are and not as Markdown."""
         block = "\n".join(f"    {line}" for line in lines)  # four spaces: a block of code
-        self._strings(step, name, np.array([block.encode()], object), text_plugin.create_summary_metadata("", ""))
+        self._summary(step, text_pb(name, np.array([block.encode()], object)))
 
     def image(self, step: int, name: str, pixels: np.ndarray) -> None:
         """Writes a picture to the events: uint8 [height, width, 1] (grey) or [height, width, 3] (red, green, blue)."""

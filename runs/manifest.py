@@ -1,11 +1,10 @@
 """What a checkpoint says of its run, without TensorFlow: its manifest, and what the logs were when it was saved."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from runs.directories import METRICS
+from runs.directories import METRICS, sha256_of
 from support.errors import UsageError
 
 MANIFEST = "manifest.txt"  # in a checkpoint's directory: its own checksum, then a line of JSON
@@ -20,7 +19,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
     """
     with open(checkpoint / MANIFEST, encoding="utf-8") as file:
         checksum, _, content = file.read(MAX_MANIFEST).partition("\n")
-    if hashlib.sha256(content.encode()).hexdigest() != checksum:
+    if sha256_of(content.encode()) != checksum:
         raise ValueError(f"{MANIFEST} differs from its checksum")
     return json.loads(content)
 
@@ -36,6 +35,6 @@ def sizes_at(directory: Path, position: dict[str, Any], advice: str = "; --overw
         path = directory / Path(name).name
         if not path.is_file() or path.stat().st_size < size:
             raise UsageError(f"{path}: missing or cut short since the last checkpoint{advice}")
-        if name == METRICS and hashlib.sha256(path.read_bytes()[:size]).hexdigest() != position.get(CHECKSUM):
+        if name == METRICS and sha256_of(path.read_bytes()[:size]) != position.get(CHECKSUM):
             raise UsageError(f"{path}: rows or line ends changed since the last checkpoint; restore it{advice}")
     return sizes

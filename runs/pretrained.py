@@ -35,11 +35,8 @@ class Pretraining:
                 raise UsageError(f"no run (there is no {CONFIG})")
             content = read_config(path)
             before, now = pretraining_part(from_flags(content["flags"])), pretraining_part(config)
-            vain = in_vain(before, now)
-            if differing := [
-                *([gone] if (gone := lost_flag(content["flags"])) else []),
-                *differences(before, now, vain),
-            ]:
+            gone = lost_flag(content["flags"])
+            if differing := [*([gone] if gone else []), *differences(before, now, in_vain(before, now))]:
                 raise UsageError(f"that run has {'; '.join(differing)}")
             self.left_out = () if content.get("objective") == source else OF_OBJECTIVE
             if content["data"] != digests:

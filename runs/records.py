@@ -1,12 +1,12 @@
 """What a run writes down beside its weights: its logs, its newest evaluation, which checkpoint is the best."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from runs.checkpoints import BEST, MARKS
-from runs.logs import RunLog, means, with_errors
+from runs.logs import Meaning, RunLog, means, with_errors
 from runs.manifest import sizes_at
 from runs.pretrained import Pretraining
 from support.statistics import Figures
@@ -27,7 +27,7 @@ class Records:
         evaluated: tuple[str, ...],
         details: dict[str, Any],
         mle: bool,
-        meaning: Callable[[str], str] = lambda name: "",
+        meaning: Meaning,
     ):
         """Takes the records up where `details` of a checkpoint left them; {} for a new run.
 

@@ -39,8 +39,7 @@ class Schedule:
         self.config = config
         trained = config.trains_discriminator
         self.pretrain_g = Phase("pretrain_g", config.pretrain_g_epochs, {"mle": 1}, 0)
-        of_d = config.pretrain_d_epochs if trained else 0
-        self.pretrain_d = Phase("pretrain_d", of_d, {"d": 1}, self.pretrain_g.end)
+        self.pretrain_d = Phase("pretrain_d", config.pretrain_d_epochs if trained else 0, {"d": 1}, self.pretrain_g.end)
         steps = {"g": config.g_steps, "mle": config.mle_steps, "d": config.d_steps if trained else 0}
         self.adversarial = Phase("adversarial", config.total_epochs, steps, self.pretrain_d.end)
         self.phases = (self.pretrain_g, self.pretrain_d, self.adversarial)

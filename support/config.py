@@ -323,11 +323,6 @@ class Config:
         return not (self.trains_discriminator and discriminator_entry(self.discriminator).additive)
 
     @property
-    def keeps_pretrained(self) -> bool:
-        """Whether the pretrained generator is kept: for an objective's divergence, or to draw candidates."""
-        return bool(self.objective or self.best_of_candidates)
-
-    @property
     def rollouts_drawn(self) -> int:
         """Rollouts a prefix: none where nothing tells one completion from another."""
         if self.g_update in ("fold", "distil"):
@@ -349,16 +344,17 @@ class Config:
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 # The groups of --help: {title: its first flag}; those after it belong to it, too.
-SECTIONS = {
-    "the run": "preset",
-    "evaluation": "eval_every",
-    "data": "dataset",
-    "schedule": "batch_size",
+SECTIONS = {"the run": "preset", "evaluation": "eval_every", "data": "dataset", "schedule": "batch_size"} | {
     "generator": "g_emb_dim",
     "rewards": "reward",
     "discriminator": "discriminator",
     "oracle": "oracle_seed",
 }
+
+
+def shown(value: Any) -> str:
+    """A flag's value as one types it; "none" for an empty one."""
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value) if value != "" else "none"
 
 
 def discriminator_entry(name: str) -> DiscriminatorEntry:

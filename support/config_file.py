@@ -6,7 +6,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
-from support.config import FIELDS, RATES, Config, lacking
+from support.config import FIELDS, RATES, Config, lacking, shown
 from support.errors import UsageError
 from support.own_code import is_own
 from support.presets import PRESETS
@@ -92,9 +92,8 @@ def read_config(path: Path, published: bool = False) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             content = {"data": {}, **json.loads(file.read(MAX_CONFIG))}
-        if not isinstance(content["flags"]["total_epochs"], int) or not isinstance(content["run"], str):
-            raise TypeError
-        if not isinstance(content["data"], dict):
+        kinds = (content["flags"]["total_epochs"], int), (content["run"], str), (content["data"], dict)
+        if not all(isinstance(value, kind) for value, kind in kinds):
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{path}: not a readable configuration") from None
@@ -153,9 +152,6 @@ def differences(before: Config, now: Config, free: Set[str] = frozenset()) -> li
             used = {rate for rate in RATES if not lacking(before, f"{rate}_lr") or not lacking(now, f"{rate}_lr")}
             return bool(used & (set(old) ^ set(new)))
         return old != new and name not in free and not (name == "token_length" and before.frame == now.frame)
-
-    def shown(value: Any) -> str:
-        return " ".join(map(str, value)) if isinstance(value, tuple) else str(value) if value != "" else "none"
 
     differing = [name for name in sorted(FIELDS) if differs(name)]
     return [f"--{name} {shown(getattr(before, name))}, not {shown(getattr(now, name))}" for name in differing]

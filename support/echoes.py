@@ -40,15 +40,13 @@ class Echoes(keras.layers.Layer):
         super().__init__()
         self.lag_count = seq_len - 1  # L
         self.memory_dim = self.lag_count + max(SPANS)  # P, how many tokens are remembered
-        glorot = keras.initializers.GlorotUniform(seed)
-        self.shared = keras.layers.Dense(UNITS, "relu", kernel_initializer=glorot)
+        self.shared = keras.layers.Dense(UNITS, "relu", kernel_initializer=keras.initializers.GlorotUniform(seed))
         self.shared.build((None, 2 * len(SPANS)))
         self.lag_weights = self.add_weight(shape=(self.lag_count, UNITS + 1), initializer="zeros", name="lag_weights")
 
     def pasts(self, tokens: tf.Tensor) -> tf.Tensor:
         """The last P tokens before each of int32 [B, T]: int32 [T, B, P]."""
-        before = tf.fill([tokens.shape[0], self.memory_dim], NOTHING)
-        padded = tf.concat([before, tokens[:, :-1]], axis=1)
+        padded = tf.concat([tf.fill([tokens.shape[0], self.memory_dim], NOTHING), tokens[:, :-1]], axis=1)
         return tf.stack([padded[:, t : t + self.memory_dim] for t in range(tokens.shape[1])])
 
     def after(self, past: tf.Tensor) -> Heard:

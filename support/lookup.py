@@ -1,10 +1,12 @@
-"""Looking up the rows of tokens in a table, and the sum of rows by token, which is its gradient.
+"""Looking up the rows of tokens in a table, and the sum of rows by token, which is its gradient; stacking in a loop.
 
 Such a sum is a scatter of many rows into few places. A CPU adds them one after the other. A GPU adds them in any order,
 so that no two runs are alike; or, where runs are to be alike, one after the other too, which is what it does worst.
 There the sum is taken as a product with one-hot rows, as repeatable and as fast as any other product. A CPU has no time
 to spare for all the zeros. This is the one place where that is decided.
 """
+
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -60,7 +62,21 @@ def rows_of(table: tf.Tensor, tokens: tf.Tensor):
     vocab_size, emb_dim = table.shape
 
     def gradient(upstream: tf.Tensor):
-        rows = tf.reshape(upstream, [-1, emb_dim])
-        return summed_by_token(rows, tf.reshape(tokens, [-1]), vocab_size), None
+        return summed_by_token(tf.reshape(upstream, [-1, emb_dim]), tf.reshape(tokens, [-1]), vocab_size), None
 
     return tf.gather(table, tokens), gradient
+
+
+def with_row(array: tf.Tensor, t: int | tf.Tensor, entry: tf.Tensor) -> tf.Tensor:
+    """The array with another entry at index t."""
+    return tf.tensor_scatter_nd_update(array, [[t]], entry[None])
+
+
+def stacked(make: Callable[[tf.Tensor], tf.Tensor], count: int, shape: list[int], dtype=tf.int32) -> tf.Tensor:
+    """make(0), ..., make(count - 1), each of `shape` and `dtype`, one after the other in a loop: [count, *shape]."""
+
+    def step(i, made):
+        return i + 1, with_row(made, i, make(i))
+
+    start = (0, tf.zeros([count, *shape], dtype))
+    return tf.while_loop(lambda i, _: i < count, step, start, maximum_iterations=count)[1]

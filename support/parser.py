@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from support.config import FIELDS, SECTIONS, Config, check, check_effect, discriminator_entry
+from support.config import FIELDS, SECTIONS, Config, check, check_effect, discriminator_entry, shown
 from support.config_file import trained
 from support.errors import UsageError, first_line
 from support.own_code import is_own
@@ -51,9 +51,8 @@ class Parser(argparse.ArgumentParser):
     def failing_in_one_line(self, output: Path | str | None = None) -> Iterator[None]:
         """An OSError, which names `output` where it names no file, and a ValueError end the program with their line.
 
-        The exit status is 2, or that of a `NoGain`.
-
-        A reader of its output, such as `head`, that has seen enough ends it, too, and is no error.
+        The exit status is 2, or that of a `NoGain`. A reader of its output, such as `head`, that has seen enough ends
+        it, too, and is no error.
         """
         try:
             yield
@@ -162,17 +161,13 @@ def make_parser(kind: type[Parser] = Parser, preset: str = "default") -> Parser:
         if field.name in titles:
             group = parser.add_argument_group(titles[field.name])
         meta, name, default = field.metadata, f"--{field.name}", defaults.get(field.name, field.default)
-        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-        text = f"{meta['help']} (default: {shown if shown != '' else 'none'})".replace("%", "%%")
+        text = f"{meta['help']} (default: {shown(default) or 'none'})".replace("%", "%%")
         if field.type is bool:
             group.add_argument(name, nargs="?", const=True, type=truth, metavar="True|False", help=text)
             group.add_argument(f"--no-{field.name}", dest=field.name, action="store_false", help=argparse.SUPPRESS)
             continue
-        read, words, item = (
-            str,
-            None,
-            str if field.type == tuple[str, ...] else field.type if field.type in (str, float) else int,
-        )
+        item = str if field.type in (str, tuple[str, ...]) else float if field.type is float else int
+        read, words = str, None
         if meta["choices"]:
             words = "|".join([*meta["choices"], *([meta["own"]] if meta["own"] else [])])
             read = word(meta["choices"], meta["own"])

@@ -11,10 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Entry:
-    """A class or function that a flag names.
-
-    `place` is "module:name"; `words` say in --help what it is.
-    """
+    """A class or function that a flag names: `place` is "module:name"; `words` say in --help what it is."""
 
     place: str
     words: str
@@ -40,37 +37,29 @@ class DiscriminatorEntry(Entry):
 
 @dataclass(frozen=True)
 class RewardEntry(Entry):
-    """A function of `reward.py`.
-
-    Says what it needs: a trained `discriminator`, `rollouts`, an `oracle` whose density is known.
-    """
+    """A function of `reward.py`, and its needs: a trained `discriminator`, `rollouts`, an `oracle` of known density."""
 
     discriminator: bool = False
     rollouts: bool = True
     oracle: bool = False
 
 
-ADDITIVE_DEFAULTS = {  # three passes over 262,144 real sequences
-    "d_loss": "token",
-    "pretrain_d_epochs": 1,
-    "d_draws": 262_144,
-    "d_epochs": 3,
-    "d_batch_size": 1024,
-    "d_lr": 0.005,
-    "cosine_decay": ("d",),
-    "d_l2": 0.0,
-    "dropout_keep_prob": 1.0,
-}
-POOLED_DEFAULTS = {  # by d_gain_valid of folk tunes, seed 0
-    "d_loss": "sequence",
-    "d_hidden_dim": 128,
-    "d_batch_size": 256,
-    "d_lr": 0.001,
-    "cosine_decay": ("d",),
-    "d_l2": 0.0,
-    "dropout_keep_prob": 0.6,
-}
+ADDITIVE_DEFAULTS = (
+    {"d_loss": "token", "pretrain_d_epochs": 1, "d_draws": 262_144, "d_epochs": 3}  # three passes over real sequences
+    | {"d_batch_size": 1024, "d_lr": 0.005, "cosine_decay": ("d",), "d_l2": 0.0, "dropout_keep_prob": 1.0}
+)
+POOLED_DEFAULTS = (  # by d_gain_valid of folk tunes, seed 0
+    {"d_loss": "sequence", "d_hidden_dim": 128, "d_batch_size": 256}
+    | {"d_lr": 0.001, "cosine_decay": ("d",), "d_l2": 0.0, "dropout_keep_prob": 0.6}
+)
 FILTERS = ("d_filter_sizes", "d_num_filters")
+
+
+def additive(kind: str, words: str, own: str) -> DiscriminatorEntry:
+    """The entry of an additive discriminator of guidance/ that also reads the flag `own`."""
+    flags = ("guide_eta", "d_loss", own)
+    return DiscriminatorEntry(f"guidance.{kind}", f"additive, {words}", flags, ADDITIVE_DEFAULTS, additive=True)
+
 
 DISCRIMINATORS = {
     "cnn": DiscriminatorEntry("discriminator:ConvolutionalDiscriminator", "the paper's CNN", (*FILTERS, "d_init")),
@@ -80,27 +69,9 @@ DISCRIMINATORS = {
         (*FILTERS, "d_hidden_dim"),
         POOLED_DEFAULTS,
     ),
-    "bigram": DiscriminatorEntry(
-        "guidance.additive:BigramDiscriminator",
-        "additive, scores each token after those at --d_lags",
-        ("guide_eta", "d_loss", "d_lags"),
-        ADDITIVE_DEFAULTS,
-        additive=True,
-    ),
-    "lstm": DiscriminatorEntry(
-        "guidance.additive:LSTMDiscriminator",
-        "additive, scores each token after all before",
-        ("guide_eta", "d_loss", "d_hidden_dim"),
-        ADDITIVE_DEFAULTS,
-        additive=True,
-    ),
-    "echo": DiscriminatorEntry(
-        "guidance.echo:EchoDiscriminator",
-        "additive, also scores what repeats earlier tokens",
-        ("guide_eta", "d_loss", "d_lags"),
-        ADDITIVE_DEFAULTS,
-        additive=True,
-    ),
+    "bigram": additive("additive:BigramDiscriminator", "scores each token after those at --d_lags", "d_lags"),
+    "lstm": additive("additive:LSTMDiscriminator", "scores each token after all before", "d_hidden_dim"),
+    "echo": additive("echo:EchoDiscriminator", "also scores what repeats earlier tokens", "d_lags"),
 }
 REWARDS = {
     "discriminator": RewardEntry("reward:discriminator", "D(Y)", discriminator=True),

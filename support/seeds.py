@@ -9,30 +9,9 @@ import tensorflow as tf
 class Purpose(enum.IntEnum):
     """What a random draw is for. The numbers are part of a run's identity: append, never renumber."""
 
-    G_INIT = 0
-    D_INIT = 1
-    ORACLE_INIT = 2
-    TRAIN_SET = 3
-    TEST_SET = 4
-    MLE_BATCH = 5
-    G_SAMPLE = 6
-    ROLLOUT = 7
-    D_REAL = 8
-    D_FAKE = 9
-    D_SHUFFLE = 10
-    DROPOUT = 11
-    EVALUATE = 12
-    ORACLE_ENTROPY = 13
-    MLE_SHUFFLE = 14
-    IMAGES = 15
-    TOOL_SAMPLE = 16
-    SCHEDULED_SAMPLING = 17
-    D_TEST_REAL = 18
-    D_TEST_FAKE = 19
-    REWARD = 20
-    G_DROPOUT = 21
-    VALIDATION = 22
-    RESAMPLE = 23
+    G_INIT, D_INIT, ORACLE_INIT, TRAIN_SET, TEST_SET, MLE_BATCH, G_SAMPLE, ROLLOUT = range(8)
+    D_REAL, D_FAKE, D_SHUFFLE, DROPOUT, EVALUATE, ORACLE_ENTROPY, MLE_SHUFFLE, IMAGES = range(8, 16)
+    TOOL_SAMPLE, SCHEDULED_SAMPLING, D_TEST_REAL, D_TEST_FAKE, REWARD, G_DROPOUT, VALIDATION, RESAMPLE = range(16, 24)
 
 
 def key(seed: int, purpose: Purpose, *steps: int | tf.Tensor) -> tf.Tensor:
@@ -61,9 +40,14 @@ def uniforms(shape: tuple[int, ...] | list[int] | tf.Tensor, seed: tf.Tensor) ->
     return tf.bitcast(tf.bitwise.bitwise_or(mantissa, tf.constant(0x3F800000, tf.uint32)), tf.float32) - 1.0
 
 
-def dropout(values: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
-    """`values` with a share `rate` of them set to 0, by a `key`, and the others scaled up, alike in expectation."""
-    return tf.where(uniforms(tf.shape(values), seed) >= rate, values * (1 / (1 - rate)), 0.0)
+def dropout(values: tf.Tensor, rate: float, seed: tf.Tensor | None, *place: int) -> tf.Tensor:
+    """`values` with a share `rate` of them set to 0, and the others scaled up, alike in expectation.
+
+    `seed` is a `key`, without which they stay as they are; `place` tells several places of one network apart.
+    """
+    if seed is None or not rate:
+        return values
+    return tf.where(uniforms(tf.shape(values), fold(seed, *place)) >= rate, values * (1 / (1 - rate)), 0.0)
 
 
 def permutation(size: int, seed: tf.Tensor) -> tf.Tensor:

@@ -148,7 +148,7 @@ def test_without_what_follows_the_expected_update_ends_at_the_guided_generator(e
     """At β = 1, where Σ_a G(a)·(s(a) - log G(a) + log G₀(a)) is greatest for each prefix."""
     words = "--g_update expected --reward log_odds --rollout_num 0 --kl_weight 1 --g_lr 0.03 --batch_size 64"
     model = model_of(*words.split(), end_token=end_token)
-    model.keep_reference()
+    model.begin_adversarial()
     reference = PolicyCopy(model.generator, "before")
     wanted = probabilities(GuidedPolicy(reference, model.discriminator, tf.Variable(1.0)))
 
