@@ -34,14 +34,12 @@ class OracleData(Dataset):
             self.origin = f"--oracle_seed {config.oracle_seed}"
         self.spec = TokenSpec(self.oracle.vocab_size, config.seq_len)
 
-        def draw(rows: int, seed: tf.Tensor) -> tf.Tensor:
-            return self.oracle.sample(uniforms([config.seq_len, rows], seed))
-
         def entropies(rows: int, seed: tf.Tensor) -> tf.Tensor:
             return self.oracle.sample_and_compare(uniforms([config.seq_len, rows], seed))[1] / config.seq_len
 
         compiled = functools.partial(tf.function, jit_compile=config.jit, autograph=False)
-        self.log_probs, self._draw, self._entropies = map(compiled, (self.oracle.log_probs, draw, entropies))
+        self.log_probs, self._entropies = compiled(self.oracle.log_probs), compiled(entropies)
+        self._draw = compiled(lambda rows, seed: self.oracle.sample(uniforms([config.seq_len, rows], seed)))
         self._draw_many = compiled(functools.partial(sample_many, self.oracle))
         if config.train_size:
             sequences = self.sample(config.train_size, Purpose.TRAIN_SET)
