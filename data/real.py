@@ -87,12 +87,10 @@ def read_data(config: Config, recorded: dict[str, str] | None = None) -> Dataset
     Where `recorded`, the checksums of a run, are those of text that version 1.0 had split, it is split like that.
     Raises UsageError, OSError: it can't be used.
     """
-    if own_code.is_own(config.dataset):
-        kind = own_code.load("--dataset", config.dataset)
-        if not (isinstance(kind, type) and issubclass(kind, Dataset)):
-            raise UsageError(f"--dataset {config.dataset}: not a subclass of data.real.Dataset")
-        return kind(config)  # type: ignore[call-arg]
-    kind = DATASETS[config.dataset].load()
+    own = own_code.is_own(config.dataset)
+    kind: Any = own_code.load("--dataset", config.dataset) if own else DATASETS[config.dataset].load()
+    if not (isinstance(kind, type) and issubclass(kind, Dataset)):
+        raise UsageError(f"--dataset {config.dataset}: not a subclass of data.real.Dataset")
     data = kind(config)
     if config.dataset == "text" and recorded and data.digests() != recorded:
         before = kind(config, by_cut=True)
