@@ -10,7 +10,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, compress, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,10 +100,10 @@ def split_files(data_dir: str) -> dict[str, Path | None]:
     Raises DataError: there is no such file, or the folder has no train.txt.
     """
     path = Path(data_dir)
-    if not path.is_dir():
-        if not path.is_file():
-            raise DataError(f"--data_dir {data_dir}: neither a file nor a folder")
+    if path.is_file():
         return {"train": path}
+    if not path.is_dir():
+        raise DataError(f"--data_dir {data_dir}: neither a file nor a folder")
     files = {split: file if (file := path / f"{split}.txt").is_file() else None for split in SPLITS}
     if not files["train"]:
         raise DataError(f"--data_dir {data_dir}: the folder holds no train.txt")
@@ -159,10 +159,7 @@ class Source:
         return sum(count for length, count in self.lengths.items() if length > self.rules.seq_len)
 
     def sufficient(self, share: float) -> tuple[int, float]:
-        """The least --seq_len that holds such a share of the lines whole, or else the largest; and the share it holds.
-
-        Returns (--seq_len, at most `share`).
-        """
+        """(--seq_len, `share`): the least that holds it of the lines, whole; or the largest, and the share it holds."""
         held, total = 0, self.lengths.total()
         for length in sorted(length for length in self.lengths if length <= MAX_SEQ_LEN):
             held += self.lengths[length]
@@ -190,9 +187,7 @@ class Vocabulary:
     @classmethod
     def count(cls, lines: Iterable[Sequence[str]], kind: str, most: int, min_count: int) -> "Vocabulary":
         """The most frequent tokens, at most `most` of them and each found `min_count` times or more; ties in order."""
-        found: Counter[str] = Counter()
-        for tokens in lines:
-            found.update(tokens)
+        found = Counter(chain.from_iterable(lines))
         frequent = sorted((-count, token) for token, count in found.items() if count >= min_count)
         return cls(kind, tuple(token for _, token in frequent[:most]))
 
@@ -222,9 +217,7 @@ class Vocabulary:
             kind, entries = content["kind"], content["entries"]
             if kind not in ("char", "word") or not isinstance(entries, list) or len(set(entries)) < len(entries):
                 raise TypeError
-            if not all(isinstance(each, str) and len(tokenise(each, kind)) == 1 for each in entries):
-                raise TypeError
-            if kind == "word" and [*map(str.strip, entries)] != entries:
+            if not all(isinstance(each, str) and [*tokenise(each, kind)] == [each] for each in entries):
                 raise TypeError
         except (ValueError, KeyError, TypeError, RecursionError):
             raise UsageError(f"{path}: not a vocabulary, whose entries are different tokens") from None
@@ -260,8 +253,8 @@ class Lines:
 
     @functools.cached_property
     def _hashes(self) -> np.ndarray:  # sorted, as a set of as many integers takes twelve times the memory
-        bounds = zip(chain((0,), self._ends), self._ends, strict=False)
-        return np.sort(np.fromiter((hash(self._tokens[a:b].tobytes()) for a, b in bounds), "q", len(self)))
+        hashes = (hash(self._tokens[a:b].tobytes()) for a, b in pairwise(chain((0,), self._ends)))
+        return np.sort(np.fromiter(hashes, "q", len(self)))
 
     def contains(self, sequences: list[list[int]]) -> np.ndarray:
         """Whether each sequence is one of these, whole: bool [n]; after it no sequence may be added.
@@ -269,16 +262,14 @@ class Lines:
         By 64-bit hashes: among 10^7 lines one in 10^12 answers is wrong.
         """
         hashes = np.array([hash(array(self._tokens.typecode, ids).tobytes()) for ids in sequences], "q")
-        places = np.minimum(np.searchsorted(self._hashes, hashes), len(self) - 1)
-        return self._hashes[places] == hashes if len(self) else np.zeros(len(sequences), bool)
+        return np.searchsorted(self._hashes, hashes, "right") > np.searchsorted(self._hashes, hashes)
 
     def without(self, others: "Lines") -> "Lines":
         """These but for those that others have as well."""
-        sequences = [self._tokens[a:b].tolist() for a, b in zip(chain((0,), self._ends), self._ends, strict=False)]
+        sequences = [self._tokens[a:b].tolist() for a, b in pairwise(chain((0,), self._ends))]
         kept = Lines(self.vocabulary, self.seq_len)
-        for ids, known in zip(sequences, others.contains(sequences), strict=True):
-            if not known:
-                kept.append(ids)
+        for ids in compress(sequences, ~others.contains(sequences)):
+            kept.append(ids)
         return kept
 
     def digest(self) -> str:
@@ -318,12 +309,10 @@ class TextData(HeldOut):
             raise DataError(f"{self.origin}: {nothing}")
         for split, tokens in self.source:
             self.lines[split].append(self.vocabulary.encode(tokens))
-        held_out = len(self.lines["valid"]) + len(self.lines["test"])
         if self.source.long and len(self.source.files) == 1:  # lines that begin alike
-            for split, seen in (("valid", ("train",)), ("test", ("train", "valid"))):
-                for other in seen:
-                    self.lines[split] = self.lines[split].without(self.lines[other])
-        self.left_out = held_out - len(self.lines["valid"]) - len(self.lines["test"])
+            for split, other in (("valid", "train"), ("test", "train"), ("test", "valid")):
+                self.lines[split] = self.lines[split].without(self.lines[other])
+        self.left_out = self.source.used.total() - sum(map(len, self.lines.values()))
         self.valid, self.test = (spread(self.lines[split], MAX_HELD_OUT) for split in ("valid", "test"))
         self.training = training_data(self.lines["train"], config, "training lines")
         warn_of_held_out(self.origin, {"valid": self._in_training(self.valid), "test": self._in_training(self.test)})
