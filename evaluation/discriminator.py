@@ -122,6 +122,12 @@ class Known(NamedTuple):
     pool: np.ndarray  # others, int32 [GROUPS · n, T]; none where no candidates are asked for
     groups: Groups | None  # n of the pool each; None where there are none, or no η
 
+    def on_test(self, beside: Figures) -> Figures:
+        """The figures, and the NLL on the test set of what is kept, `beside` that of the generator."""
+        gain, error = self.figures.get("d_gain_resampled", (math.nan, math.nan))
+        changes = {} if math.isnan(gain) else dict.fromkeys(("nll_test", "kl_forward"), (-gain, error))
+        return self.figures | resampled(beside, changes)
+
 
 def what_d_knows(
     d: MeasuredDiscriminator, choosing: np.ndarray, measuring: np.ndarray, epoch: int, padding: int, candidates: int = 0
@@ -144,8 +150,7 @@ def what_d_knows(
         return Known(figures, measuring, measuring, None)
     fakes = d.policy.sample(size + candidates * GROUPS, Purpose.D_TEST_FAKE, tf.constant(epoch)).numpy()
     # All in one call, as each shape would be compiled on its own.
-    both = tf.constant(np.concatenate([choosing, measuring, fakes]))
-    log_odds = d.log_odds(both).numpy().astype(np.float64)
+    log_odds = d.log_odds(tf.constant(np.concatenate([choosing, measuring, fakes]))).numpy().astype(np.float64)
     valid, test, valid_fake, test_fake, of_pool = np.split(log_odds, [n, size, size + n, 2 * size])
     groups = None
     valid_lengths, test_lengths = ((rows != padding).sum(axis=1) for rows in (choosing, measuring))
@@ -175,10 +180,3 @@ def resampled(beside: Figures, changes: Figures) -> Figures:
         for name, (change, error) in changes.items()
         if name in beside
     }
-
-
-def resampled_on_test(known: Known, beside: Figures) -> Figures:
-    """The figures of `known`, and the NLL on the test set of what is kept."""
-    gain, error = known.figures.get("d_gain_resampled", (math.nan, math.nan))
-    changes = {} if math.isnan(gain) else dict.fromkeys(("nll_test", "kl_forward"), (-gain, error))
-    return known.figures | resampled(beside, changes)

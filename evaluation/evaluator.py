@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from data.real import Dataset
 from data.training_set import spread
-from evaluation.discriminator import D_FIGURES, MeasuredDiscriminator, resampled_on_test, what_d_knows
+from evaluation.discriminator import D_FIGURES, MeasuredDiscriminator, what_d_knows
 from evaluation.metrics import METRICS, column
 from evaluation.policy import MeasuredPolicy
 from runs.logs import RunLog
@@ -122,7 +122,7 @@ class Evaluator:
         choosing, measuring = (spread(rows, self.settings.d_samples) for rows in (self.data.valid, self.data.test))
         candidates = self.settings.candidates if own else 0
         known = what_d_knows(discriminator, choosing, measuring, epoch, self.data.spec.vocab_size, candidates)
-        return resampled_on_test(known, own or {})
+        return known.on_test(own or {})
 
     def show(self, policy: MeasuredPolicy, epoch: int, due: Due, log: RunLog) -> None:
         """Shows or saves what a policy generates, after an epoch of a generator's phase; here nothing."""
