@@ -82,8 +82,7 @@ class TuneEvaluator(Evaluator):
             values["self_bleu4"] = self_bleu(samples, orders=(4,))[:, 0]
         values["rest_share"] = (samples == REST).mean(axis=1)
         values["pitch_range"] = pitch_range(pitches)
-        copies = longest_copies(samples, self.data.tunes.train)
-        values["longest_copy"] = np.array([stretch.length for stretch in copies])
+        values["longest_copy"] = np.array([copy.length for copy in longest_copies(samples, self.data.tunes.train)])
         values["copied_share"] = values["longest_copy"] >= min(COPY_LENGTH, samples.shape[1])
         tunes = [analysed(tokens, self.data.grid) for tokens in samples]
         each = [musical(tune) for tune in tunes]
@@ -162,20 +161,17 @@ def musical(tune: Tune) -> dict[str, float]:
     """
     tokens, pitches = tune.tokens, tune.notes[:, 0]
     figures: dict[str, Any] = dict.fromkeys(MUSICAL, math.nan)
-    repeated = repeated_bars(tune)[1:]
-    if len(repeated):
+    if len(repeated := repeated_bars(tune)[1:]):
         figures["repeated_bars"] = np.mean(repeated)
     for count in (2, 4, 8):
-        lag = count * tune.bar
-        if lag < len(tokens):
+        if (lag := count * tune.bar) < len(tokens):
             figures[f"alike_after_{count}"] = np.mean(tokens[lag:] == tokens[:-lag])
     if len(pitches):
         share = np.bincount(pitches % 12, minlength=12) / len(pitches)
         figures["scale_consistency"] = max(share[(tonic + _SCALE) % 12].sum() for tonic in range(12))
         figures["pitch_class_entropy"] = entr(share).sum() / math.log(2)
         figures["ends_on_tonic"] = pitches[-1] % 12 == tune.key.tonic
-    moves = np.abs(np.diff(pitches))
-    if moves.any():
+    if (moves := np.abs(np.diff(pitches))).any():
         figures["stepwise"] = np.mean(moves[moves > 0] <= 2)
     return {name: float(figure) for name, figure in figures.items()}
 
