@@ -5,6 +5,7 @@ import importlib.util
 import io
 import re
 from collections.abc import Iterable
+from itertools import takewhile
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from support.errors import DataError
 HEADER = "%abc-2.1\n"  # a file's first line
 _BARS_A_LINE = 4
 _LINE = " || "  # at single bar lines music21 makes measures and beams, which takes most of its time
+_TUNE = re.compile("^(?=X:)", re.MULTILINE)  # where one begins
 _QUOTED = re.compile(r'"[^"]*"')  # chord symbols and other text
 _UNHEARD = re.compile(r"\{[^{}]*\}|\((?!\d)|\)")  # grace notes, slurs
 _HEARD = "MLQK"  # the fields on which notes depend: metre, length of a note, tempo, key
@@ -50,18 +52,10 @@ def _text(sign: Sign) -> str:
 
 def tunes_of(content: bytes) -> list[tuple[str, bytes]]:
     """The tunes of an ABC file: the number of each, and a file of it alone; a tune ends at an empty line."""
-    head: list[str] = []
-    tunes: list[list[str]] = []
-    inside = False
-    for line in content.decode("utf-8-sig", "replace").splitlines():
-        inside = line.startswith("X:") or (inside and bool(line.strip()))
-        if line.startswith("X:"):
-            tunes.append([line])
-        elif inside:
-            tunes[-1].append(line)
-        elif not tunes and line.strip() and not line.startswith("K:"):
-            head.append(line)
-    return [(tune[0][2:].strip(), "\n".join([tune[0], *head, *tune[1:]]).encode()) for tune in tunes]
+    before, *tunes = _TUNE.split("\n".join(content.decode("utf-8-sig", "replace").splitlines()))
+    head = [line for line in before.splitlines() if line.strip() and not line.startswith("K:")]
+    found = [[*takewhile(str.strip, tune.splitlines())] for tune in tunes]
+    return [(first[2:].strip(), "\n".join([first, *head, *rest]).encode()) for first, *rest in found]
 
 
 def _plain(content: bytes) -> str:
@@ -191,7 +185,6 @@ def read_abc(content: bytes, by_beat: bool = False) -> Notes:
     keys = flat.getElementsByClass(music21.key.KeySignature)
     tempo = float((marks and marks[0].getQuarterBPM()) or 120)
     scale = 1e6 if by_beat else 60e6 / tempo
-    start, end, pitch, voice = np.array(rows, float).T
-    start, end = (np.rint(time * scale).astype(np.int64) for time in (start, end))
+    start, end, pitch, voice = np.rint(np.array(rows, float) * (scale, scale, 1, 1)).astype(np.int64).T
     duration, sharps = round(score.highestTime * scale), keys[0].sharps if keys else None
-    return Notes(start, end, pitch.astype(np.int64), voice.astype(np.int64), duration, tempo, sharps)
+    return Notes(start, end, pitch, voice, duration, tempo, sharps)
