@@ -23,6 +23,7 @@ import re
 from typing import NamedTuple
 
 import numpy as np
+from pretty_midi import note_name_to_number
 
 REST = 0
 LOWEST_PITCH, HIGHEST_PITCH = 21, 108
@@ -171,8 +172,5 @@ def named(word: str, before: int | None, onsets: bool) -> int | None:
         return before + KEYS if onsets and 0 < before <= KEYS else before
     if word.upper() == "R":
         return REST
-    if match := re.fullmatch("([A-Ga-g])([#b]?)([0-9])", word):
-        letter, accidental, octave = match.groups()
-        pitch = 12 * (int(octave) + 1) + "C_D_EF_G_A_B".index(letter.upper()) + {"": 0, "#": 1, "b": -1}[accidental]
-        return pitch - LOWEST_PITCH + 1 if LOWEST_PITCH <= pitch <= HIGHEST_PITCH else None
-    return None
+    pitch = note_name_to_number(word) if re.fullmatch("[A-Ga-g][#b]?[0-9]", word) else 0
+    return pitch - LOWEST_PITCH + 1 if LOWEST_PITCH <= pitch <= HIGHEST_PITCH else None
