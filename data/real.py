@@ -1,7 +1,7 @@
 """What every data set is: real sequences that are read, split, cut into batches and decoded."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,14 +68,14 @@ class HeldOut(Dataset):
         return self.valid
 
 
-def warn_of_held_out(origin: str, known: dict[str, np.ndarray]) -> None:
+def warn_of_held_out(origin: str, known: Mapping[str, Sequence[bool] | np.ndarray]) -> None:
     """Warns of a validation or test set that can't tell what training never saw.
 
     `origin` is the data's flag and its value; `known` tells of each sequence of `valid` and of `test` whether training
     has it as well, bool [n].
     """
     for split, name in (("valid", "validation"), ("test", "test")):
-        if known[split].all():  # or it has none
+        if all(known[split]):  # or it has none
             what = f"whole {name} set is in the training set as well"
             what = what if len(known[split]) else f"{name} set is empty; its figures are left out"
             print(f"warning: {origin}: the {what}", file=sys.stderr)

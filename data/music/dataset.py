@@ -1,7 +1,7 @@
 """Tunes as real data: the music of SeqGAN (Yu et al., AAAI 2017, section 5.3) on a folder of MIDI or ABC files."""
 
+import contextlib
 import json
-import math
 import os
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class NottinghamData(HeldOut):
         self.grid = played(self.grid, self.tunes.tempo)
         in_training = {tune.tobytes() for tune in self.tunes.train}
         known = {split: [tune.tobytes() in in_training for tune in getattr(self.tunes, split)] for split in SPLITS}
-        warn_of_held_out(self.origin, {split: np.array(tunes, bool) for split, tunes in known.items()})
+        warn_of_held_out(self.origin, known)
 
     def digests(self) -> dict[str, str]:
         """A checksum of the tokens of each split."""
@@ -60,9 +60,7 @@ class NottinghamData(HeldOut):
 
     def files(self) -> dict[str, str]:
         """What is kept with the run: where tokens last beats, the tempo of what is written."""
-        if not self.grid.beats:
-            return {}
-        return {TEMPO: json.dumps({"beats_per_minute": self.tunes.tempo}) + "\n"}
+        return {TEMPO: json.dumps({"beats_per_minute": self.tunes.tempo}) + "\n"} if self.grid.beats else {}
 
     def decode(self, rows: np.ndarray) -> list[np.ndarray]:
         """The pitches of sequences, int32 [n, T], for an objective: int32 [T] each."""
@@ -85,8 +83,7 @@ class NottinghamData(HeldOut):
 
 def grid_of(config: Config) -> Grid:
     """How time is cut into tokens, by --token_length and --onsets."""
-    seconds, beats = config.frame
-    return Grid(seconds, beats, config.onsets)
+    return Grid(*config.frame, config.onsets)
 
 
 def played(grid: Grid, tempo: float) -> Grid:
@@ -99,13 +96,11 @@ def recorded_tempo(path: Path) -> float:
 
     Raises UsageError: the file is not what `NottinghamData.files` made. Raises OSError: it can't be read.
     """
-    try:
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
         tempo = float(json.loads(path.read_text(encoding="utf-8"))["beats_per_minute"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        tempo = math.nan
-    if not MIN_TEMPO <= tempo <= MAX_TEMPO:
-        raise UsageError(f"{path}: not a run's tempo")
-    return tempo
+        if MIN_TEMPO <= tempo <= MAX_TEMPO:
+            return tempo
+    raise UsageError(f"{path}: not a run's tempo")
 
 
 def load(config: Config) -> Tunes:

@@ -52,7 +52,7 @@ class Parsed(NamedTuple):
 
 
 def load_tunes(
-    data_dir: Path, grid: Grid, min_len: int = 32, besides: Path | None = None, transpose: str = "none"
+    root: Path, grid: Grid, min_len: int = 32, besides: Path | None = None, transpose: str = "none"
 ) -> Tunes:
     """Reads every `.mid`, `.midi` and `.abc` file under a folder, sub-folders included, hidden files not.
 
@@ -75,7 +75,6 @@ def load_tunes(
     it has some but not all of the three sub-folders, no tune is left to train on, or ABC files but not music21 are
     there.
     """
-    root = data_dir
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     present = [split for split in SPLITS if (root / split).is_dir()]

@@ -76,8 +76,7 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
                     sounding.setdefault(key, []).append(tick)
                     continue
                 onsets = sounding.pop(key, [])
-                ended = [onset for onset in onsets if onset < tick]
-                if ended:
+                if ended := [onset for onset in onsets if onset < tick]:
                     rows.append((ended[0], tick, message.note, 16 * number + message.channel))
                     if len(ended) < len(onsets):  # struck again at the very tick of this release
                         sounding[key] = [tick]
@@ -149,10 +148,8 @@ def to_pretty_midi(tokens: Sequence[int] | np.ndarray, grid: Grid) -> pretty_mid
     A token lasts `grid.seconds`. Its note value, `grid.beats` or else `note_value`, makes the tempo mark. Raises
     DataError: `tokens` are not one sequence of integers in 0..V-1.
     """
-    vocab_size = grid.vocab_size
-    tokens = np.asarray(tokens)
-    if tokens.size == 0:
-        tokens = tokens.astype(np.int32)
+    tokens, vocab_size = np.asarray(tokens), grid.vocab_size
+    tokens = tokens if tokens.size else tokens.astype(np.int32)
     if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or np.any((tokens < 0) | (tokens >= vocab_size)):
         raise DataError(f"tokens must be one sequence of integers in 0..{vocab_size - 1}")
     beats = grid.beats or note_value(grid.seconds)
@@ -160,8 +157,8 @@ def to_pretty_midi(tokens: Sequence[int] | np.ndarray, grid: Grid) -> pretty_mid
     seconds = beats * micros / 1e6  # of a token, on the grid of the ticks
     song = pretty_midi.PrettyMIDI(None, _RESOLUTION, 6e7 / micros / (1 + 1e-12))  # its `write` rounds micros down
     instrument = pretty_midi.Instrument(program=0, name="melody")
-    for pitch, first, end in spans(tokens, grid.onsets):
-        instrument.notes.append(pretty_midi.Note(100, pitch, first * seconds, end * seconds))
+    found = ((pitch, first * seconds, end * seconds) for pitch, first, end in spans(tokens, grid.onsets))
+    instrument.notes = [pretty_midi.Note(100, *note) for note in found]
     # An event at the very end, so that rests after the last note are not lost.
     instrument.control_changes.append(pretty_midi.ControlChange(_ALL_NOTES_OFF, 0, len(tokens) * seconds))
     song.instruments.append(instrument)
