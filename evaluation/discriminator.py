@@ -46,10 +46,7 @@ class MeasuredDiscriminator:
         return resample(self.policy.policy, lambda tokens: eta * log_odds(tokens), size, count, seed)
 
     def _optimal_log_odds(self, oracle: Policy, tokens: tf.Tensor) -> tf.Tensor:
-        """Log-odds of D* = p / (p + G), the best of all discriminators: log p(Y) - log G(Y), int32 [n, T] → [n].
-
-        `oracle` is the distribution p of the real data.
-        """
+        """Log-odds of D* = p / (p + G), the best D, where `oracle` is p: log p(Y) - log G(Y), int32 [n, T] → [n]."""
         g = self.policy.policy
         return in_chunks(lambda part: tf.reduce_sum(oracle.log_probs(part) - g.log_probs(part), axis=1), tokens)
 
@@ -172,8 +169,7 @@ def what_d_knows(
 def resampled(beside: Figures, changes: Figures) -> Figures:
     """The figures of what is kept of --candidates: those of the generator and by how much they change.
 
-    That is less noisy than measuring them on their own: what they are compared with has the same sequences. The errors
-    are taken for independent.
+    That is less noisy than measuring them on their own, as both have the same sequences. Errors count as independent.
     """
     return {
         column(name, "resampled"): (beside[name][0] + change, math.hypot(beside[name][1], error))

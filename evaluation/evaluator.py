@@ -52,6 +52,7 @@ class Evaluator:
     """Measures on the validation and the test set of any data; a subclass adds what its kind of data allows."""
 
     compared: tuple[str, ...] = ()  # the figures of `compare`
+    compares_at = "samples"  # what an evaluation is `Due` for if it asks for them, which takes longer
     generator_figures: tuple[str, ...] = ("nll_test", "nll_valid", "g_entropy")
 
     def __init__(self, data: Dataset, settings: Settings):
@@ -70,16 +71,11 @@ class Evaluator:
     def of_policy(self, policy: MeasuredPolicy, epoch: int, due: Due) -> Figures:
         """(value, standard error) of the figures of `likelihoods`; `epoch` picks the random numbers of the samples.
 
-        Where samples are due as well, also the figures of `compare` for the generated sequences and, as `real_...`, for
-        as many of the validation set.
+        Where samples are due as well, also those of `compare` and, as `real_...`, of as many validation sequences.
         """
         generated = policy.sample(self.settings.samples, Purpose.EVALUATE, tf.constant(epoch)).numpy()
         figures = self.likelihoods(policy, generated)
-        return figures | self.compare(generated) | self._of_real if self.compares(due) else figures
-
-    def compares(self, due: Due) -> bool:
-        """Whether an evaluation compares samples with real sequences, which takes longer."""
-        return due.samples
+        return figures | self.compare(generated) | self._of_real if getattr(due, self.compares_at) else figures
 
     def likelihoods(self, policy: MeasuredPolicy, generated: np.ndarray) -> Figures:
         """NLL of the test and validation set and of generated sequences, int32 [n, T], where there are any.
@@ -91,10 +87,7 @@ class Evaluator:
         return {name: ratio_and_error(nats(policy, rows), lengths[name]) for name, rows in parts.items() if len(rows)}
 
     def compare(self, rows: np.ndarray) -> Figures:
-        """Compares sequences, int32 [n, T], with real ones: (mean, standard error) of each figure.
-
-        Raises UsageError: a metric returns values of another shape than [n].
-        """
+        """(mean, standard error) of figures of sequences, int32 [n, T]; raises UsageError: a metric's are not [n]."""
         found = {each.name: np.asarray(each.of(rows, self.data)) for each in self._own if each.of and len(rows)}
         for name, values in found.items():
             if values.shape != (len(rows),):

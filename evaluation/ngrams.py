@@ -36,8 +36,7 @@ def bleu(samples: Tokens, references: Tokens, orders: Sequence[int] = (2, 3, 4),
     set as references the mean over the samples is what Texygen (Zhu et al., SIGIR 2018) reports.
 
     `samples`: n sequences, of any lengths; one without a token scores 0. `references`: m >= 1 sequences. `orders`: the
-    orders n. `among`: the samples are the references, and each leaves itself out. Returns float64 [n, len(orders)], in
-    0..1.
+    orders n. `among`: the samples are the references; each leaves itself out. Returns float64 [n, len(orders)], 0..1.
     """
     samples, references = _lists(samples), _lists(references)
     order, lengths = max(orders), Counter(map(len, references))

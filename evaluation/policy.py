@@ -67,8 +67,7 @@ class MeasuredPolicy:
     def scored(self, objective: Objective, pretrained: Policy | None, samples: int, epoch: int) -> Figures:
         """(mean, standard error) of `objective`, and of `kl_to_pretrained`, KL(G ‖ G₀) in nats per sequence.
 
-        Both along the same `samples`, whose random numbers `epoch` picks; `pretrained` is G₀. Raises UsageError: the
-        objective fails.
+        Along the same `samples`, which `epoch` picks; `pretrained` is G₀. Raises UsageError: the objective fails.
         """
         tokens, divergence = self.divergence(pretrained, samples, epoch)
         return {"objective": mean_and_error(objective.score(tokens)), "kl_to_pretrained": mean_and_error(divergence)}

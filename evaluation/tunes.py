@@ -39,10 +39,7 @@ class TuneEvaluator(Evaluator):
         *("bleu2", "bleu3", "bleu4", "self_bleu4", "mse", "rest_share", "pitch_range", "copied_share", "longest_copy"),
         *(*MUSICAL, "interval_divergence", "rhythm_divergence"),
     )
-
-    def compares(self, due: Due) -> bool:
-        """At the end of a phase alone, as it takes seconds."""
-        return due.last
+    compares_at = "last"  # at the end of a phase alone, as it takes seconds
 
     def likelihoods(self, policy: MeasuredPolicy, generated: np.ndarray) -> Figures:
         """As in `Evaluator`; their errors take no account of windows that share a tune."""
