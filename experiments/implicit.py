@@ -88,10 +88,8 @@ def main() -> int:
     add = parser.add_argument
     add("logdirs", nargs="+", type=Path, metavar="LOGDIR")
     add("-o", type=new_file, required=True, metavar="FILE.csv")
-    for name, value in (("beta", 1.0), ("weight", 1.0), ("lr", 1e-4)):
-        add(f"--{name}", type=float, default=value)
-    for name, value in (("updates", 400), ("rounds", 2)):
-        add(f"--{name}", type=int, default=value)
+    for name, value in (("beta", 1.0), ("weight", 1.0), ("lr", 1e-4), ("updates", 400), ("rounds", 2)):
+        add(f"--{name}", type=type(value), default=value)
     asked = parser.parse_args()
     with parser.failing_in_one_line():
         rows = [row for logdir in asked.logdirs for row in rows_of(logdir, asked)]

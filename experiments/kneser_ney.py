@@ -49,9 +49,8 @@ class KneserNey:
 
     def _grams(self, tokens: np.ndarray) -> np.ndarray:
         """The trigrams of sequences, int [m, 3], those with padding left out; by rows, then by time."""
-        before = np.full([len(tokens), 2], self.start, tokens.dtype)
-        padded = np.concatenate([before, tokens], axis=1)
-        grams = np.stack([padded[:, :-2], padded[:, 1:-1], padded[:, 2:]], axis=2).reshape(-1, 3)
+        padded = np.pad(tokens, [(0, 0), (2, 0)], constant_values=self.start)
+        grams = np.lib.stride_tricks.sliding_window_view(padded, 3, axis=1).reshape(-1, 3)
         return grams[grams[:, 2] != self.padding]
 
     def prob(self, gram: Sequence[int], order: int = 0) -> float:
@@ -73,10 +72,8 @@ class KneserNey:
 def probs(policy: Policy, tokens: np.ndarray) -> np.ndarray:
     """What a policy gives each token of sequences, int32 [n, T]: float64 [m], as `KneserNey.probs`."""
     score = tf.function(policy.log_probs, autograph=False)
-    found = np.concatenate(
-        [score(tf.constant(rows)).numpy() for rows in np.array_split(tokens, len(tokens) // 250 + 1)]
-    )
-    return np.exp(found[tokens != policy.vocab_size].astype(np.float64))
+    parts = [score(tf.constant(rows)).numpy() for rows in np.array_split(tokens, len(tokens) // 250 + 1)]
+    return np.exp(np.concatenate(parts)[tokens != policy.vocab_size].astype(np.float64))
 
 
 def change(sums: np.ndarray, first: np.ndarray, lengths: np.ndarray) -> np.ndarray:
