@@ -71,8 +71,7 @@ class HeldOut(Dataset):
 def warn_of_held_out(origin: str, known: Mapping[str, Sequence[bool] | np.ndarray]) -> None:
     """Warns of a validation or test set that can't tell what training never saw.
 
-    `origin` is the data's flag and its value; `known` tells of each sequence of `valid` and of `test` whether training
-    has it as well, bool [n].
+    `origin` is the data's flag and its value; `known`: of `valid` and of `test`, whether training has each, bool [n].
     """
     for split, name in (("valid", "validation"), ("test", "test")):
         if all(known[split]):  # or it has none
@@ -84,8 +83,7 @@ def warn_of_held_out(origin: str, known: Mapping[str, Sequence[bool] | np.ndarra
 def read_data(config: Config, recorded: dict[str, str] | None = None) -> Dataset:
     """The data that --dataset names, of the registry or a user's own.
 
-    Where `recorded`, the checksums of a run, are those of text that version 1.0 had split, it is split like that.
-    Raises UsageError, OSError: it can't be used.
+    Text is split as by version 1.0 where that gives the checksums `recorded` of a run. Raises UsageError, OSError.
     """
     own = own_code.is_own(config.dataset)
     kind: Any = own_code.load("--dataset", config.dataset) if own else DATASETS[config.dataset].load()

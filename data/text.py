@@ -133,10 +133,7 @@ class Source:
         self.used: Counter[str] = Counter()  # {split: lines}
 
     def __iter__(self) -> Iterator[tuple[str, Sequence[str]]]:
-        """(split, at most --seq_len tokens, or all) of each line that has any; reads the files anew and counts anew.
-
-        Raises DataError, OSError: as `read_lines` does.
-        """
+        """(split, at most --seq_len tokens, or all) of each line that has any, read anew; raises as `read_lines`."""
         seq_len, kind, long_lines, by_cut = self.rules
         self.empty, self.lengths, self.used = 0, Counter(), Counter()
         for split, path in self.files.items():
@@ -257,10 +254,8 @@ class Lines:
         return np.sort(np.fromiter(hashes, "q", len(self)))
 
     def contains(self, sequences: list[list[int]]) -> np.ndarray:
-        """Whether each sequence is one of these, whole: bool [n]; after it no sequence may be added.
-
-        By 64-bit hashes: among 10^7 lines one in 10^12 answers is wrong.
-        """
+        """Whether each sequence is one of these, whole: bool [n]; after it no sequence may be added."""
+        # By 64-bit hashes: among 10^7 lines one in 10^12 answers is wrong.
         hashes = np.array([hash(array(self._tokens.typecode, ids).tobytes()) for ids in sequences], "q")
         return np.searchsorted(self._hashes, hashes, "right") > np.searchsorted(self._hashes, hashes)
 
@@ -283,17 +278,13 @@ class TextData(HeldOut):
     """Lines of text.
 
     The files are read twice, once for the vocabulary and once for the lines, which stay in memory as token ids. As with
-    the oracle, an epoch of pretraining is one batch, drawn at random, and with --train_size it is a pass over a fixed
-    choice of lines.
+    the oracle, an epoch of pretraining is one random batch, with --train_size a pass over a fixed choice of lines.
     """
 
     kind = "text"
 
     def __init__(self, config: Config, by_cut: bool = False):
-        """Reads the lines of --data_dir; `by_cut` as in `Rules`.
-
-        Raises DataError: they can't be used; the message names the file. Raises OSError: a file can't be read.
-        """
+        """Reads --data_dir; `by_cut` as in `Rules`. Raises DataError: it can't be used; OSError: it can't be read."""
         self.config, self.origin = config, f"--data_dir {config.data_dir}"
         self.source = Source(config.data_dir, Rules(config.seq_len, config.tokens, config.long_lines, by_cut))
         lines = (tokens for split, tokens in self.source if split == "train")

@@ -59,10 +59,7 @@ def tunes_of(content: bytes) -> list[tuple[str, bytes]]:
 
 
 def _plain(content: bytes) -> str:
-    """The first tune of an ABC file as music21 reads it right: its notes and what they depend on, repeats played out.
-
-    Raises DataError: it has no tune, or what is not read here.
-    """
+    """A file's first tune as music21 reads it right, repeats played out; raises DataError: none, or not read here."""
     head: dict[str, str] = {}  # ends with the key
     voices: dict[str, list[str]] = {"": []}  # the lines of each
     told: dict[str, str] = {}  # of each, such as its clef
@@ -148,10 +145,8 @@ def read_abc(content: bytes, by_beat: bool = False) -> Notes:
     """Reads the first tune of an ABC file, with its repeats.
 
     `content`: the whole file. `by_beat`: as in `midi.read_notes`; the tempo is that of the first mark or 120 beats a
-    minute. Raises DataError: music21 is not installed, or finds no tune, or the file or tune is too long.
+    minute. Raises DataError: music21 is not installed, or finds no tune, or the tune is too long.
     """
-    if len(content) > MAX_FILE_BYTES:
-        raise DataError(f"larger than {MAX_FILE_BYTES} bytes")
     check_music21()
     import music21  # it takes a second
 

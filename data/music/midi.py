@@ -42,11 +42,9 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
     whichever track they stand in.
 
     `content`: the whole file. `by_beat`: whether times are in millionths of a beat; otherwise in microseconds. Raises
-    DataError: the file is too large or too long, of a kind that is not read (type 2, SMPTE time), or none of its notes
-    ends. Raises Exception: whatever mido raises on a file that is damaged.
+    DataError: the file is too long, of a kind that is not read (type 2, SMPTE time), or none of its notes ends. Raises
+    Exception: whatever mido raises on a file that is damaged.
     """
-    if len(content) > MAX_FILE_BYTES:
-        raise DataError(f"larger than {MAX_FILE_BYTES} bytes")
     if _ENDLESS_NUMBER.search(content):
         raise DataError("a number in it never ends")
     midi = mido.MidiFile(file=io.BytesIO(content))
@@ -123,6 +121,8 @@ def read_melody(
 
 def melody_of(content: bytes, grid: Grid, read: Callable[[bytes, bool], Notes]) -> tuple[np.ndarray, float, int | None]:
     """As `read_melody`, of what is in a file; raises DataError: it cannot be used."""
+    if len(content) > MAX_FILE_BYTES:
+        raise DataError(f"larger than {MAX_FILE_BYTES} bytes")
     try:
         notes = melody(read(content, grid.beats > 0))
         return to_tokens(notes, grid), notes.tempo, notes.sharps

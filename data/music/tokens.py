@@ -31,10 +31,7 @@ KEYS = HIGHEST_PITCH - LOWEST_PITCH + 1
 
 
 class Notes(NamedTuple):
-    """The pitched notes of a file: four int64 arrays [notes], and the file's length.
-
-    Times are in millionths of a second or of a beat (a quarter note).
-    """
+    """The pitched notes of a file, int64 [notes] each; times are in millionths of a second or of a quarter note."""
 
     start: np.ndarray  # onset
     end: np.ndarray  # release, never before `start`
@@ -118,8 +115,7 @@ def _elect(place: np.ndarray, choice: np.ndarray, length: np.ndarray, frames: in
 def _highest(notes: Notes, more_edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cuts time at every onset, release and further edge, and finds the highest note of each piece.
 
-    Returns edges, int64 [pieces + 1] in the notes' unit, and the index of the highest note, int64 [pieces], -1 in
-    silence.
+    Returns edges, int64 [pieces + 1] in the notes' unit, and the indices of these notes, int64 [pieces], -1 in silence.
     """
     edges = np.unique(np.concatenate([notes.start, notes.end, more_edges]))
     top = np.full(max(len(edges) - 1, 0), -1)
