@@ -91,7 +91,7 @@ def played(grid: Grid, tempo: float) -> Grid:
 
 
 def recorded_tempo(path: Path) -> float:
-    """The tempo that a run has kept, beats a minute; raises UsageError: the file has none; OSError: it can't be read."""
+    """The tempo that a run has kept, beats a minute; raises UsageError: it has none; OSError: it can't be read."""
     with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
         tempo = float(json.loads(path.read_text(encoding="utf-8"))["beats_per_minute"])
         if MIN_TEMPO <= tempo <= MAX_TEMPO:
