@@ -306,7 +306,10 @@ class TextData(HeldOut):
         self.left_out = self.source.used.total() - sum(map(len, self.lines.values()))
         self.valid, self.test = (spread(self.lines[split], MAX_HELD_OUT) for split in ("valid", "test"))
         self.training = training_data(self.lines["train"], config, "training lines")
-        warn_of_held_out(self.origin, {"valid": self._in_training(self.valid), "test": self._in_training(self.test)})
+        # Where one file is split, train has no held-out line.
+        train = self.lines["train"] if len(self.source.files) > 1 else Lines(self.vocabulary, config.seq_len)
+        known = (train.contains(self.vocabulary.strip(rows)) for rows in (self.valid, self.test))
+        warn_of_held_out(self.origin, dict(zip(("valid", "test"), known, strict=True)))
 
     def _nothing_to_learn(self) -> str:
         """Why nothing can be learnt from what was counted, or ""."""
@@ -316,17 +319,9 @@ class TextData(HeldOut):
             few = f"{only} leave a vocabulary of {entries} token{'s' * (entries != 1)}: nothing to choose from"
             return few if entries < 2 else ""
         why = "no line to train on"
-        if source.used:
-            why += f"; the split leaves none of {source.used.total()} for training"
-        if config.long_lines == "drop" and source.long:
-            why += f"; {source.long} are longer than --seq_len {config.seq_len}"
-        return why
-
-    def _in_training(self, rows: np.ndarray) -> np.ndarray:
-        """Whether train has each held-out line, int32 [n, T], as well: bool [n]; where one file is split, none."""
-        if len(self.source.files) == 1:
-            return np.zeros(len(rows), bool)
-        return self.lines["train"].contains(self.vocabulary.strip(rows))
+        why += f"; the split leaves none of {source.used.total()} for training" * bool(source.used)
+        dropped = config.long_lines == "drop" and source.long
+        return why + f"; {source.long} are longer than --seq_len {config.seq_len}" * bool(dropped)
 
     def digests(self) -> dict[str, str]:
         """A checksum of the tokens of each split, and of the vocabulary."""
@@ -353,10 +348,8 @@ class TextData(HeldOut):
             if enough > config.seq_len:
                 long += f", --seq_len {enough}{' (the most)' * (held < HELD)} would hold {100 * held:.3g} %"
             parts.append(long)
-        if self.left_out:
-            parts.append(f"{self.left_out:,} held-out ones left out, as others begin alike")
-        if source.empty:
-            parts.append(f"{source.empty:,} empty ones skipped")
+        parts += [f"{self.left_out:,} held-out ones left out, as others begin alike"] * bool(self.left_out)
+        parts += [f"{source.empty:,} empty ones skipped"] * bool(source.empty)
         given = "" if self.counted else f" of its {VOCABULARY}"
         parts.append(f"{self.spec.vocab_size:,} tokens{given} (each a {config.tokens}), unknown and end among them")
         for rows, name in ((self.valid, "validation"), (self.test, "test")):
