@@ -28,8 +28,7 @@ def quatrains(package: Path) -> bytes:
     """
     found: dict[str, None] = {}
     with tarfile.open(package, "r:gz") as archive:
-        names = filter(MEMBER.fullmatch, archive.getnames())
-        for name in sorted(names, key=lambda name: ("song" in name, name)):
+        for name in sorted(filter(MEMBER.fullmatch, archive.getnames()), key=lambda name: ("song" in name, name)):
             for poem in json.load(archive.extractfile(name)):  # type: ignore[arg-type]  # a regular file
                 verses = [verse for verse in BETWEEN_VERSES.split("".join(poem["paragraphs"])) if verse]
                 if len(verses) == 4 and all(VERSE.fullmatch(verse) for verse in verses):

@@ -181,5 +181,4 @@ def read_abc(content: bytes, by_beat: bool = False) -> Notes:
     tempo = float((marks and marks[0].getQuarterBPM()) or 120)
     scale = 1e6 if by_beat else 60e6 / tempo
     start, end, pitch, voice = np.rint(np.array(rows, float) * (scale, scale, 1, 1)).astype(np.int64).T
-    duration, sharps = round(score.highestTime * scale), keys[0].sharps if keys else None
-    return Notes(start, end, pitch, voice, duration, tempo, sharps)
+    return Notes(start, end, pitch, voice, round(score.highestTime * scale), tempo, keys[0].sharps if keys else None)

@@ -74,10 +74,8 @@ class NottinghamData(HeldOut):
         length = f"{config.seq_len * self.grid.seconds:g} s"
         if beats:
             length = f"{config.seq_len * beats:g} beats, {length} at the tunes' median of {tunes.tempo:g}"
-        return (
-            f"{config.data_dir}: tunes: {counts}{skipped}; {len(self.windows)} training windows of {config.seq_len} "
-            f"tokens ({length}); samples go to {Path(config.log_dir)}/sample*.mid"
-        )
+        cut = f"{len(self.windows)} training windows of {config.seq_len} tokens ({length})"
+        return f"{config.data_dir}: tunes: {counts}{skipped}; {cut}; samples go to {Path(config.log_dir)}/sample*.mid"
 
 
 def grid_of(config: Config) -> Grid:

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +14,8 @@ import numpy as np
 
 from data.music.abc import check_music21, read_abc, tunes_of
 from data.music.analysis import analysed
-from data.music.midi import MAX_FILE_BYTES, melody_of, one_line, read_notes
-from data.music.tokens import KEYS, REST, Grid, Notes, transposed, trim
+from data.music.midi import MAX_FILE_BYTES, Reader, melody_of, one_line, read_notes
+from data.music.tokens import KEYS, REST, Grid, transposed, trim
 from runs.directories import METRICS, write_whole, written_songs
 from support.config_file import CONFIG
 from support.errors import DataError
@@ -90,11 +90,8 @@ def load_tunes(
     tunes = Tunes([], [], [], [], [], 0.0)
     dealt: dict[bytes, str] = {}  # the split of each tune, by its tokens
     tempi = []
-    read = [
-        (f"{name} X:{one.number}" if len(parsed) > 1 else name, one)
-        for name, parsed in zip(names, _parse_cached(root, paths, names, grid), strict=True)
-        for one in parsed
-    ]
+    files = zip(names, _parse_cached(root, paths, names, grid), strict=True)
+    read = [(f"{name} X:{one.number}" if len(parsed) > 1 else name, one) for name, parsed in files for one in parsed]
     for name, (found, reason, tempo, sharps, _) in read:
         if not reason and len(found) < min_len:
             reason = f"too short: {len(found)} tokens of {grid}, {min_len} needed"
@@ -102,8 +99,7 @@ def load_tunes(
             tunes.skipped.append((name, reason))
             continue
         tokens = np.array(found, np.int32)
-        if transpose == "key":
-            tokens = to_one_key(tokens, sharps, grid)
+        tokens = to_one_key(tokens, sharps, grid) if transpose == "key" else tokens
         lowest = 0 if transpose == "none" else int(((tokens[tokens != REST] - 1) % KEYS).min())
         turn = {1: "valid", 2: "test"}.get(len(dealt) % 10, "train")
         split = name.split("/")[0] if present else dealt.setdefault(transposed(tokens, -lowest).tobytes(), turn)
@@ -184,7 +180,7 @@ def _parse(path: Path, grid: Grid) -> list[Parsed]:
     return [_melody_of(tune, number, grid, read_abc if _is_abc(path) else read_notes) for number, tune in tunes]
 
 
-def _melody_of(content: bytes, number: str, grid: Grid, read: Callable[[bytes, bool], Notes]) -> Parsed:
+def _melody_of(content: bytes, number: str, grid: Grid, read: Reader) -> Parsed:
     if not content:
         return Parsed([], "empty file")
     try:

@@ -27,6 +27,7 @@ MAX_SECONDS = 3600.0
 MAX_BEATS = 36_000.0  # ten a second
 MAX_TICKS = 1 << 40  # keeps products with a 24-bit tempo well inside float64
 
+Reader = Callable[[bytes, bool], Notes]  # of a file's content, by the beat or not
 _DRUM_CHANNEL = 9
 _ALL_NOTES_OFF = 123  # MIDI control number
 _DEFAULT_TEMPO = 500_000  # microseconds a quarter note, MIDI's default: 120 a minute
@@ -104,9 +105,7 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
     return Notes(time(start), time(end), pitch, voice, int(time(np.array(last_tick))), mean, sharps)
 
 
-def read_melody(
-    path: str | os.PathLike, grid: Grid, read: Callable[[bytes, bool], Notes] = read_notes
-) -> tuple[np.ndarray, float, int | None]:
+def read_melody(path: str | os.PathLike, grid: Grid, read: Reader = read_notes) -> tuple[np.ndarray, float, int | None]:
     """The melody of one MIDI file, rests at both ends included: the inverse of `midi_file`.
 
     `read` reads the notes of the file's content, by the beat or not. Returns the tokens, int32 [frames], the mean tempo
@@ -119,7 +118,7 @@ def read_melody(
         raise DataError(f"{path}: {one_line(error)}") from error
 
 
-def melody_of(content: bytes, grid: Grid, read: Callable[[bytes, bool], Notes]) -> tuple[np.ndarray, float, int | None]:
+def melody_of(content: bytes, grid: Grid, read: Reader) -> tuple[np.ndarray, float, int | None]:
     """As `read_melody`, of what is in a file; raises DataError: it cannot be used."""
     if len(content) > MAX_FILE_BYTES:
         raise DataError(f"larger than {MAX_FILE_BYTES} bytes")

@@ -151,8 +151,7 @@ def to_pitches(tokens: np.ndarray) -> np.ndarray:
 
 def begins(tokens: np.ndarray, onsets: bool) -> np.ndarray:
     """Whether a note begins with each token: integers [..., T] to bool [..., T]."""
-    changed = np.diff(to_pitches(tokens), axis=-1, prepend=-1) != 0
-    return (tokens != REST) & (changed | (onsets & (tokens <= KEYS)))
+    return (tokens != REST) & ((np.diff(to_pitches(tokens), axis=-1, prepend=-1) != 0) | (onsets & (tokens <= KEYS)))
 
 
 def spans(tokens: np.ndarray, onsets: bool) -> list[tuple[int, int, int]]:
