@@ -171,8 +171,5 @@ def resampled(beside: Figures, changes: Figures) -> Figures:
 
     That is less noisy than measuring them on their own, as both have the same sequences. Errors count as independent.
     """
-    return {
-        column(name, "resampled"): (beside[name][0] + change, math.hypot(beside[name][1], error))
-        for name, (change, error) in changes.items()
-        if name in beside
-    }
+    pairs = [(name, *beside[name], *change) for name, change in changes.items() if name in beside]
+    return {column(name, "resampled"): (a + b, math.hypot(a_error, b_error)) for name, a, a_error, b, b_error in pairs}

@@ -65,8 +65,7 @@ class Evaluator:
     def columns(self) -> tuple[str, ...]:
         """All figures that `of_policy` and `of_discriminator` may return."""
         compared = (*self.compared, *(metric.name for metric in self._own))
-        real = (column(name, "real") for name in compared)
-        return (*self.generator_figures, *compared, *real, *D_FIGURES)
+        return (*self.generator_figures, *compared, *(column(name, "real") for name in compared), *D_FIGURES)
 
     def of_policy(self, policy: MeasuredPolicy, epoch: int, due: Due) -> Figures:
         """(value, standard error) of the figures of `likelihoods`; `epoch` picks the random numbers of the samples.
@@ -101,10 +100,8 @@ class Evaluator:
         Where there are fewer, those that depend on how many there are are left out.
         """
         rows = spread(self.data.valid, self.settings.samples)
-        figures = self.compare(rows)
-        if len(rows) < self.settings.samples:
-            figures = {name: pair for name, pair in figures.items() if not name.startswith(OF_NUMBER)}
-        return {column(name, "real"): pair for name, pair in figures.items()}
+        out = OF_NUMBER if len(rows) < self.settings.samples else ()
+        return {column(name, "real"): pair for name, pair in self.compare(rows).items() if not name.startswith(out)}
 
     def of_discriminator(self, discriminator: MeasuredDiscriminator, epoch: int, own: Figures | None = None) -> Figures:
         """What a discriminator knows of held-out sequences: the figures of `what_d_knows`.

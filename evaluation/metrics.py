@@ -143,9 +143,8 @@ def described(column: str) -> str:
         metric, form = parse(column.removesuffix("_se"))
     except KeyError:
         return ""
-    unit = f" In {metric.unit}." if metric.unit else ""
     of = "Standard error. " * column.endswith("_se") + f"{FORMS[form][2].strip(', ()').capitalize()}: " * bool(form)
-    return of + metric.meaning + unit
+    return of + metric.meaning + f" In {metric.unit}." * bool(metric.unit)
 
 
 def axis_title(column: str, separator: str = ", ") -> str:
@@ -188,9 +187,8 @@ def table(evaluation: Figures) -> str:
 
     forms = {"": "generated", "guided": "guided", "resampled": "resampled", "real": "real"}
     of_real = {"g_entropy": "oracle_entropy"}  # which is not named after the figure that it stands beside
-    names = by_importance(dict.fromkeys(parse(name)[0].name for name in evaluation if name != "oracle_entropy"))
     rows: list[tuple[str, ...]] = [("", *forms.values())]
-    for name in names:
+    for name in by_importance(dict.fromkeys(parse(name)[0].name for name in evaluation if name != "oracle_entropy")):
         columns = {form: column(name, form) for form in forms} | ({"real": of_real[name]} if name in of_real else {})
         rows.append((name, *map(shown, columns.values())))
     kept = [cells for cells in zip(*rows, strict=True) if any(cells[1:])]

@@ -76,8 +76,7 @@ class OracleEvaluator(Evaluator):
         real = self.data.sample(max(self.settings.d_samples, 2), Purpose.D_TEST_REAL)
         policy = discriminator.policy
         pool = policy.sample(GROUPS * count, Purpose.D_TEST_FAKE, tf.constant(epoch)).numpy()
-        both = tf.constant(np.concatenate([real, pool]))
-        optimal = discriminator.optimal_log_odds(self.data.oracle, both).numpy()
+        optimal = discriminator.optimal_log_odds(self.data.oracle, tf.constant(np.concatenate([real, pool]))).numpy()
         groups = Groups(optimal[len(real) :].reshape(GROUPS, count))
         gain, error = groups.gain(optimal[: len(real)], np.full(len(real), self.data.spec.seq_len))
         changes = dict.fromkeys(("nll_test", "kl_forward"), (-gain, error))

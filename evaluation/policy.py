@@ -75,6 +75,5 @@ class MeasuredPolicy:
     def _in_chunks(self, measure: Callable, other: Policy | None, size: int, epoch: int) -> list[np.ndarray]:
         """What `measure` returns for `size` sequences, SAMPLE_ROWS at once: [size, ...] each."""
         rows = min(size, SAMPLE_ROWS)
-        chunks = range(-(-size // rows))
-        parts = [measure(other, rows, tf.constant(epoch), tf.constant(chunk)) for chunk in chunks]
+        parts = [measure(other, rows, tf.constant(epoch), tf.constant(chunk)) for chunk in range(-(-size // rows))]
         return [np.concatenate(values)[:size] for values in zip(*parts, strict=True)]

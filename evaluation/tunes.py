@@ -135,8 +135,7 @@ def nearest_squared_difference(samples: np.ndarray, references: np.ndarray) -> n
     we_sound, they_sound = np.sign(ours), np.sign(theirs)
     total = ours**2 @ they_sound.T + we_sound @ (theirs**2).T - 2 * ours @ theirs.T  # [n, m]
     frames = we_sound @ they_sound.T  # [n, m]
-    differences = np.divide(total, frames, out=np.full_like(total, np.nan), where=frames > 0)
-    return np.fmin.reduce(differences, axis=1)
+    return np.fmin.reduce(np.divide(total, frames, out=np.full_like(total, np.nan), where=frames > 0), axis=1)
 
 
 def pitch_range(samples: np.ndarray) -> np.ndarray:
