@@ -41,7 +41,6 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
         raise UsageError(f"{logdir}: its data have no validation set")
     evaluator = evaluator_of(data, Settings(samples=1000, seed=config.seed))
     measured = MeasuredPolicy(student, config.seed, jit=False)
-    whole = Due(evaluation=True, samples=True, last=True)
     optimizer = keras.optimizers.Adam(asked.lr)
 
     @tf.function(autograph=False)
@@ -57,7 +56,7 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
         optimizer.apply_gradients(zip(gradients, student.trainable_variables, strict=True))
 
     def figures(name: str, number: int) -> dict[str, object]:
-        found = evaluator.of_policy(measured, number, whole)
+        found = evaluator.of_policy(measured, number, Due(evaluation=True, samples=True, last=True))
         row = {"run": str(logdir), "after": name, "beta": asked.beta, "weight": asked.weight, "lr": asked.lr}
         return row | {each: float(found[each][0]) for each in KEPT if each in found}
 

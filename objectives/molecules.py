@@ -22,5 +22,4 @@ def molecule(string: str) -> Chem.Mol | None:
 
     RDKit would take what follows a blank for the name of the molecule, and ends the process at some 20,000 atoms.
     """
-    fits = 0 < len(string) <= LONGEST and not any(map(str.isspace, string))
-    return Chem.MolFromSmiles(string) if fits else None
+    return Chem.MolFromSmiles(string) if 0 < len(string) <= LONGEST and not any(map(str.isspace, string)) else None
