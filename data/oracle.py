@@ -69,12 +69,9 @@ class OracleData(Dataset):
         return self._draw_many(size, seed) if size else self._draw(self.config.d_batch_size // 2, seed)
 
     @functools.cached_property
-    def _validation(self) -> np.ndarray:
-        return self.sample(ENTROPY_SAMPLES, Purpose.VALIDATION)
-
-    def validation(self) -> np.ndarray:
+    def valid(self) -> np.ndarray:  # type: ignore[override]
         """As many sequences as an estimate of the entropy takes, int32 [n, T]; always the same ones."""
-        return self._validation
+        return self.sample(ENTROPY_SAMPLES, Purpose.VALIDATION)
 
     def digests(self) -> dict[str, str]:
         """The checksum of the weights that --oracle_params names; random ones follow from the flags."""

@@ -23,6 +23,7 @@ class Dataset:
     oracle: Policy | None = None  # the distribution of the real data, where it is known
     origin: str  # where they come from, for messages: the flag and its value
     training: TrainingSet | RandomDraws  # what training reads
+    valid: np.ndarray  # what is used of the validation set, int32 [n, T]
 
     def digests(self) -> dict[str, str]:
         """Checksums of the parts of what is read from files, {name of the part: checksum}; recorded with the run."""
@@ -54,18 +55,13 @@ class Dataset:
 
     def validation(self) -> np.ndarray:
         """Real sequences that training never saw, and on which it may choose, int32 [n, T]."""
-        raise NotImplementedError
+        return self.valid
 
 
 class HeldOut(Dataset):
     """A data set with a validation and a test set, of which evaluation uses `valid` and `test`, int32 [n, T]."""
 
-    valid: np.ndarray
     test: np.ndarray
-
-    def validation(self) -> np.ndarray:
-        """What is used of the validation set, int32 [n, T]."""
-        return self.valid
 
 
 def warn_of_held_out(origin: str, known: Mapping[str, Sequence[bool] | np.ndarray]) -> None:
