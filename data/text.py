@@ -85,20 +85,15 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def split_of(tokens: Sequence[str]) -> str:
-    """The part that a line of a single file belongs to: of ten, eight are for training, one each for valid and test.
-
-    A keyed hash of its tokens decides, so that equal sequences are never on both sides, wherever they are in the file.
-    """
+    """The part that a line of a single file belongs to: of ten, eight are for training, one each for valid and test."""
+    # A keyed hash of its tokens decides, so that equal sequences are on one side, wherever they are in the file.
     text = tokens if isinstance(tokens, str) else " ".join(tokens)
     digest = hashlib.blake2b(text.encode(), digest_size=8, key=bytes(8)).digest()
     return {0: "valid", 1: "test"}.get(int.from_bytes(digest, "little") % 10, "train")
 
 
 def split_files(data_dir: str) -> dict[str, Path | None]:
-    """The file of each part: {split: path}, None for a part without one; only `train` where one file is to be split.
-
-    Raises DataError: there is no such file, or the folder has no train.txt.
-    """
+    """{split: path} of each part, None without one; `train` alone where one file is split. Raises DataError: none."""
     path = Path(data_dir)
     if path.is_file():
         return {"train": path}

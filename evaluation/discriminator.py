@@ -38,10 +38,7 @@ class MeasuredDiscriminator:
         self.optimal_log_odds = compiled(self._optimal_log_odds)
 
     def _resample(self, size: int, count: tf.Tensor, eta: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """Draws `size` samples, each kept of `count` candidates by the discriminator's log-odds: int32 [size, T].
-
-        `count`, `eta` (η) and `step`, which picks the random numbers, are scalars.
-        """
+        """Draws int32 [size, T], each of `count` candidates by `eta` (η) · log-odds; these and `step` are scalars."""
         log_odds, seed = self.discriminator.log_odds, key(self.policy.seed, Purpose.RESAMPLE, step)
         return resample(self.policy.policy, lambda tokens: eta * log_odds(tokens), size, count, seed)
 

@@ -77,10 +77,7 @@ class Evaluator:
         return figures | self.compare(generated) | self._of_real if getattr(due, self.compares_at) else figures
 
     def likelihoods(self, policy: MeasuredPolicy, generated: np.ndarray) -> Figures:
-        """NLL of the test and validation set and of generated sequences, int32 [n, T], where there are any.
-
-        All their nats over all their tokens, a sequence's end being one.
-        """
+        """NLL of test, valid and generated sequences, int32 [n, T]: all nats over all tokens; an end is one."""
         parts = {"g_entropy": generated, "nll_valid": self.data.valid, "nll_test": self.data.test}
         lengths = {name: (rows != policy.policy.vocab_size).sum(axis=1) for name, rows in parts.items()}
         return {name: ratio_and_error(nats(policy, rows), lengths[name]) for name, rows in parts.items() if len(rows)}
@@ -95,10 +92,7 @@ class Evaluator:
 
     @cached_property
     def _of_real(self) -> Figures:
-        """The figures of `compare`, as `real_...`, of as many validation sequences: what real ones reach.
-
-        Where there are fewer, those that depend on how many there are are left out.
-        """
+        """What real sequences reach, as `real_...`: of as many, or without what depends on how many there are."""
         rows = spread(self.data.valid, self.settings.samples)
         out = OF_NUMBER if len(rows) < self.settings.samples else ()
         return {column(name, "real"): pair for name, pair in self.compare(rows).items() if not name.startswith(out)}

@@ -35,21 +35,15 @@ class MeasuredPolicy:
         """`policy` is what is measured, `seed` the run's; `jit` compiles with XLA."""
         self.policy, self.seed, self.jit = policy, seed, jit
         compiled = partial(tf.function, jit_compile=jit, autograph=False)
-        self.sample = compiled(self._sample)
+        # int32 [size, T]; the last argument, an int32 scalar, picks the random numbers of the purpose.
+        self.sample = compiled(lambda size, purpose, step: sample_many(policy, size, key(seed, purpose, step)))
         self.nll = compiled(lambda tokens: -tf.reduce_sum(policy.log_probs(tokens), axis=1))  # [n, T] → [n], nats
         # Of `Comparison` and of KL(policy ‖ other): both take another policy, a number of sequences and an epoch.
         self.compare_with = partial(self._in_chunks, compiled(self._compare_with))
         self.divergence = partial(self._in_chunks, compiled(self._diverged))
 
-    def _sample(self, size: int, purpose: Purpose, step: tf.Tensor) -> tf.Tensor:
-        """Draws `size` sequences: int32 [size, T]; `step`, int32 scalar, picks the random numbers of the purpose."""
-        return sample_many(self.policy, size, key(self.seed, purpose, step))
-
     def _compare_with(self, oracle: Policy, rows: int, epoch: tf.Tensor, chunk: tf.Tensor) -> Comparison:
-        """Measures `rows` of the policy, drawn afresh each epoch, and as many of the oracle, always the same.
-
-        `epoch` and `chunk`, which counts the parts of one evaluation, are int32 scalars.
-        """
+        """Measures `rows` of the policy, others in each epoch, and of the oracle the same; `chunk` counts the parts."""
         seq_len = self.policy.seq_len
         fresh = uniforms([seq_len, rows], key(self.seed, Purpose.EVALUATE, epoch, chunk))
         generated, g_entropy, nll_oracle = self.policy.sample_and_compare(fresh, oracle)

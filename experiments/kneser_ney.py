@@ -30,10 +30,8 @@ class KneserNey:
     """A trigram model: p(c | a, b), from the counts of (a, b, c), interpolated with those of (b, c) and of c."""
 
     def __init__(self, tokens: np.ndarray, start: int, padding: int):
-        """Counts sequences, int32 [n, T], with two `start` tokens before each; `padding` is no token.
-
-        The discount of an order is n₁ / (n₁ + 2 n₂), where n_k n-grams have the count k.
-        """
+        """Counts sequences, int32 [n, T], with two `start` tokens before each; `padding` is no token."""
+        # The discount of an order is n₁ / (n₁ + 2 n₂), where n_k n-grams have the count k.
         self.start, self.padding = start, padding
         grams, counts = np.unique(self._grams(tokens), axis=0, return_counts=True)
         self.vocab_size = padding

@@ -192,10 +192,8 @@ def _melody_of(content: bytes, number: str, grid: Grid, read: Reader) -> Parsed:
 
 
 def _parse_cached(root: Path, paths: list[Path], names: list[str], grid: Grid) -> list[list[Parsed]]:
-    """Parses the files, or takes what an earlier call parsed from exactly these files.
-
-    A cache is a line with the SHA-256 of everything that its content depends on and of the content, then that.
-    """
+    """Parses the files, or takes what an earlier call parsed from exactly these files."""
+    # A cache is a line with the SHA-256 of everything that its content depends on and of the content, then that.
     files = []
     for path, name in zip(paths, names, strict=True):
         try:

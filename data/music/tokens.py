@@ -98,10 +98,7 @@ def to_tokens(notes: Notes, grid: Grid) -> np.ndarray:
 
 
 def _elect(place: np.ndarray, choice: np.ndarray, length: np.ndarray, frames: int) -> np.ndarray:
-    """The choice that lasts longest in each frame, the largest of equals: int32 [frames], 0 where there is none.
-
-    `place`, `choice` > 0 and `length` are of pieces of time, [pieces].
-    """
+    """The choice > 0 that lasts longest in each frame, the largest of equals, or 0: of pieces [pieces] → [frames]."""
     size = int(choice.max(initial=0)) + 1
     # One vote for each (frame, choice) that occurs; a table of all of them could be 30 million entries.
     candidates, index = np.unique(place * size + choice, return_inverse=True)
