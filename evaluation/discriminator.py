@@ -49,10 +49,8 @@ class MeasuredDiscriminator:
 
 
 def balanced_accuracy(real: np.ndarray, fake: np.ndarray) -> tuple[float, float]:
-    """(accuracy, standard error) where real and fake sequences are equally likely, from their log-odds, [n] and [m].
-
-    Log-odds of exactly 0 are taken for fake, so that a discriminator that is undecided is right half of the time.
-    """
+    """(accuracy, standard error) where real and fake sequences are equally likely, from their log-odds, [n] and [m]."""
+    # Log-odds of exactly 0 are taken for fake, so that a discriminator that is undecided is right half of the time.
     (right_on_real, real_error), (right_on_fake, fake_error) = mean_and_error(real > 0), mean_and_error(fake <= 0)
     return (right_on_real + right_on_fake) / 2, float(np.hypot(real_error, fake_error)) / 2
 

@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -156,12 +155,10 @@ def musical(tune: Tune) -> dict[str, float]:
         - `alike_after_2`, `_4`, `_8`: share of its tokens that are what they were so many bars before.
     """
     tokens, pitches = tune.tokens, tune.notes[:, 0]
-    figures: dict[str, Any] = dict.fromkeys(MUSICAL, math.nan)
+    lags = {f"alike_after_{count}": count * tune.bar for count in (2, 4, 8)}
+    figures = {name: np.mean(tokens[lag:] == tokens[:-lag]) for name, lag in lags.items() if lag < len(tokens)}
     if len(repeated := repeated_bars(tune)[1:]):
         figures["repeated_bars"] = np.mean(repeated)
-    for count in (2, 4, 8):
-        if (lag := count * tune.bar) < len(tokens):
-            figures[f"alike_after_{count}"] = np.mean(tokens[lag:] == tokens[:-lag])
     if len(pitches):
         share = np.bincount(pitches % 12, minlength=12) / len(pitches)
         figures["scale_consistency"] = max(share[(tonic + _SCALE) % 12].sum() for tonic in range(12))
@@ -169,7 +166,7 @@ def musical(tune: Tune) -> dict[str, float]:
         figures["ends_on_tonic"] = pitches[-1] % 12 == tune.key.tonic
     if (moves := np.abs(np.diff(pitches))).any():
         figures["stepwise"] = np.mean(moves[moves > 0] <= 2)
-    return {name: float(figure) for name, figure in figures.items()}
+    return {name: float(figures.get(name, math.nan)) for name in MUSICAL}
 
 
 def intervals(tune: Tune) -> Counter:

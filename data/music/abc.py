@@ -79,10 +79,9 @@ def _plain(content: bytes) -> str:
         raise DataError("no tune in it: X: begins one, and K: its notes")
     parts = [int(beats) for beats in re.findall(r"\d+", head.get("M", ""))]
     head.setdefault("L", "1/16" if len(parts) > 1 and sum(parts[:-1]) / max(parts[-1], 1) < 0.75 else "1/8")
-    fields = [f"{name}:{head[name]}" for name in _HEARD if name in head]
     found = [(told.get(name, ""), "\n".join(lines)) for name, lines in voices.items() if lines]
     notes = [f"V:{i} {more}\n{_played_out(lines, head)}" for i, (more, lines) in enumerate(found, 1)]
-    return HEADER + "\n".join(["X:1", *fields, *notes]) + "\n"
+    return HEADER + "\n".join(["X:1", *(f"{name}:{head[name]}" for name in _HEARD if name in head), *notes]) + "\n"
 
 
 def _played_out(notes: str, head: dict[str, str]) -> str:

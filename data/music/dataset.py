@@ -33,10 +33,7 @@ class NottinghamData(HeldOut):
     kind = "music"
 
     def __init__(self, config: Config):
-        """Reads the tunes of --data_dir.
-
-        Raises DataError: none to train on, or not --train_size. Raises UsageError: --songs_dir has songs of others.
-        """
+        """Reads the tunes. Raises DataError: too few to train on; UsageError: --songs_dir has songs of others."""
         self.config, seq_len = config, config.seq_len
         self.origin = f"--data_dir {config.data_dir}"
         self.grid = grid_of(config)

@@ -135,8 +135,7 @@ def transposed(tokens: np.ndarray, semitones: int) -> np.ndarray:
     """
     pitch = (tokens - 1) % KEYS + semitones
     heard = pitch[tokens != REST]
-    if heard.size:
-        pitch += 12 * int(heard.min() < 0) - 12 * int(heard.max() >= KEYS)
+    pitch += 12 * int((heard < 0).any()) - 12 * int((heard >= KEYS).any())
     pitch += 12 * (pitch < 0) - 12 * (pitch >= KEYS)
     return np.where(tokens == REST, REST, 1 + pitch + (tokens - 1) // KEYS * KEYS).astype(np.int32)
 
