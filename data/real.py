@@ -65,10 +65,7 @@ class HeldOut(Dataset):
 
 
 def warn_of_held_out(origin: str, known: Mapping[str, Sequence[bool] | np.ndarray]) -> None:
-    """Warns of a validation or test set that can't tell what training never saw.
-
-    `origin` is the data's flag and its value; `known`: of `valid` and of `test`, whether training has each, bool [n].
-    """
+    """Warns of a `valid` or `test` all of which training has, `known` [n]; `origin` is the data's flag and value."""
     for split, name in (("valid", "validation"), ("test", "test")):
         if all(known[split]):  # or it has none
             what = f"whole {name} set is in the training set as well"
@@ -77,10 +74,7 @@ def warn_of_held_out(origin: str, known: Mapping[str, Sequence[bool] | np.ndarra
 
 
 def read_data(config: Config, recorded: dict[str, str] | None = None) -> Dataset:
-    """The data that --dataset names, of the registry or a user's own.
-
-    Text is split as by version 1.0 where that gives the checksums `recorded` of a run. Raises UsageError, OSError.
-    """
+    """The data of --dataset, split as by version 1.0 if `recorded` checksums say so. Raises UsageError, OSError."""
     own = own_code.is_own(config.dataset)
     kind: Any = own_code.load("--dataset", config.dataset) if own else DATASETS[config.dataset].load()
     if Dataset not in getattr(kind, "__mro__", ()):

@@ -172,8 +172,7 @@ class Vocabulary:
     entries: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        count = len(self.entries)
-        self.unknown, self.end, self.size, self.start = range(count, count + 4)
+        self.unknown, self.end, self.size, self.start = range(len(self.entries), len(self.entries) + 4)
         self.ids = {token: i for i, token in enumerate(self.entries)}
 
     @classmethod

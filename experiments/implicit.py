@@ -34,8 +34,7 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
     """The figures of a run's G₀ and of G after each round, at its best and at its end."""
     before, run = restore(logdir), restore(logdir)
     base, student, data, config = before.policy(), run.seqgan.generator, run.data(), run.config
-    for own, kept in zip(student.weights, base.weights, strict=True):
-        own.assign(kept)  # where the run's policy is an average
+    student.set_weights([kept.numpy() for kept in base.weights])  # others where the run's policy is an average
     valid = tf.constant(data.validation())
     if not len(valid):
         raise UsageError(f"{logdir}: its data have no validation set")
@@ -66,14 +65,14 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
     yield figures("G0", 0)
     step = 0
     for number in range(1, asked.rounds + 1):
-        best, weights = nll_held_out(), [weight.numpy() for weight in student.weights]
+        best, weights = nll_held_out(), student.get_weights()
         for done in range(1, asked.updates + 1):
             passes, place = divmod(step, config.mle_batches)
             real = data.mle_batches(config.pretrain_g_epochs + passes)[place]
             update(tf.constant(real), fold(key(config.seed, Purpose.G_SAMPLE, tf.constant(step)), 7))
             step += 1
             if done % EVERY == 0 and (now := nll_held_out()) < best:
-                best, weights = now, [weight.numpy() for weight in student.weights]
+                best, weights = now, student.get_weights()
         yield figures(f"round {number}, end", number)
         for own, kept, reference in zip(student.weights, weights, base.weights, strict=True):
             own.assign(kept)

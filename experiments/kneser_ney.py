@@ -34,7 +34,6 @@ class KneserNey:
         # The discount of an order is n₁ / (n₁ + 2 n₂), where n_k n-grams have the count k.
         self.start, self.padding = start, padding
         grams, counts = np.unique(self._grams(tokens), axis=0, return_counts=True)
-        self.vocab_size = padding
         self.orders = []
         for _ in range(3):  # of (a, b, c), (b, c) and c; lower ones count what precedes them, not how often
             n1, n2 = (max(int((counts == k).sum()), 1) for k in (1, 2))
@@ -54,7 +53,7 @@ class KneserNey:
     def prob(self, gram: Sequence[int], order: int = 0) -> float:
         """p(the last token | those before it)."""
         if order == 3:
-            return 1 / self.vocab_size
+            return 1 / self.padding  # tokens are below it
         counts, contexts, discount = self.orders[order]
         total, kinds = contexts.get(tuple(gram[:-1]), (0, 0))
         lower = self.prob(gram[1:] if order < 2 else gram, order + 1)

@@ -110,10 +110,7 @@ def _elect(place: np.ndarray, choice: np.ndarray, length: np.ndarray, frames: in
 
 
 def _highest(notes: Notes, more_edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts time at every onset, release and further edge, and finds the highest note of each piece.
-
-    Returns edges, int64 [pieces + 1] in the notes' unit, and the indices of these notes, int64 [pieces], -1 in silence.
-    """
+    """Cuts time at the notes' and more edges: edges, int64 [pieces + 1]; index of the highest note, or -1, [pieces]."""
     edges = np.unique(np.concatenate([notes.start, notes.end, more_edges]))
     top = np.full(max(len(edges) - 1, 0), -1)
     first, last = np.searchsorted(edges, notes.start), np.searchsorted(edges, notes.end)
