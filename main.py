@@ -22,9 +22,8 @@ import tensorflow as tf
 from data.real import Dataset, read_data
 from data.training_set import spread
 from evaluation.evaluator import Due
-from evaluation.metrics import described
+from evaluation.metrics import described, report, told
 from evaluation.run import Evaluation, Measures, evaluator_of, measures_of, settings_of
-from evaluation.table import report, told
 from model import SeqGAN, build
 from runs.checkpoints import Checkpoints
 from runs.console import in_one_line, where

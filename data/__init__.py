@@ -5,9 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from support.errors import DataError
-
-__all__ = ["DataError", "checksum"]
+from support.errors import DataError as DataError
 
 
 def checksum(arrays: Iterable[np.ndarray]) -> str:

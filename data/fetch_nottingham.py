@@ -7,7 +7,6 @@ A folder `--dest` that has tunes is used as it is. Else the zip that NOTTINGHAM_
 tunes. Without that it is `<dest>.zip`, which is downloaded where it is missing, and must hold the set's tunes.
 """
 
-import hashlib
 import os
 import re
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pooch
 
+from runs.directories import sha256_of
 from support.errors import DataError, first_line
 from support.parser import Parser
 from support.streams import run_tool
@@ -26,7 +26,7 @@ URLS = (
     "https://www-etud.iro.umontreal.ca/~boulanni/Nottingham.zip",
     "https://web.archive.org/web/20190502175445id_/www-etud.iro.umontreal.ca/~boulanni/Nottingham.zip",
 )
-# Of the tunes, see `sha256_of`, rather than of the zip: the set is there in several packings.
+# Of the tunes, see `sha256_of_tunes`, rather than of the zip: the set is there in several packings.
 SHA256 = "ce41a1a35e08211993806034ba4926408241bc0b9d1e5e217cef0f067cd60346"
 SPLITS = ("train", "valid", "test")
 TUNE = re.compile(r"[^.].*\.midi?", re.IGNORECASE)  # the name of a MIDI file that is not hidden
@@ -38,13 +38,11 @@ def count_tunes(folder: Path) -> dict[str, int]:
     return {split: sum(bool(TUNE.fullmatch(path.name)) for path in (folder / split).glob("*")) for split in SPLITS}
 
 
-def sha256_of(folder: Path) -> str:
+def sha256_of_tunes(folder: Path) -> str:
     """The SHA-256 of the tunes in a folder's splits: of each one's name and content, in the order of their names."""
-    digest = hashlib.sha256()
-    for path in sorted(path for split in SPLITS for path in (folder / split).iterdir()):
-        content = path.read_bytes()
-        digest.update(f"{path.parent.name}/{path.name} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
+    paths = sorted(path for split in SPLITS for path in (folder / split).iterdir())
+    tunes = [(f"{path.parent.name}/{path.name}", path.read_bytes()) for path in paths]
+    return sha256_of(b"".join(f"{name} {len(content)}\n".encode() + content for name, content in tunes))
 
 
 def unpack(source: Path, place: Path, sha256: str = "") -> None:
@@ -67,7 +65,7 @@ def unpack(source: Path, place: Path, sha256: str = "") -> None:
         raise DataError(f"cannot be unpacked: {first_line(error)}") from error
     if missing := [split for split, count in count_tunes(place).items() if not count]:
         raise DataError(f"has no MIDI files in {', '.join(missing)}")
-    if sha256 and sha256_of(place) != sha256:
+    if sha256 and sha256_of_tunes(place) != sha256:
         raise DataError("holds other tunes than the Nottingham set (their SHA-256 is another)")
     os.sync()  # the files before the names that they are to be found by
 

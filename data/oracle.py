@@ -34,14 +34,12 @@ class OracleData(Dataset):
             self.origin = f"--oracle_seed {config.oracle_seed}"
         self.spec = TokenSpec(self.oracle.vocab_size, config.seq_len)
 
-        def draw(rows: int, seed: tf.Tensor) -> tf.Tensor:
-            return self.oracle.sample(uniforms([config.seq_len, rows], seed))
-
         def entropies(rows: int, seed: tf.Tensor) -> tf.Tensor:
             return self.oracle.sample_and_compare(uniforms([config.seq_len, rows], seed))[1] / config.seq_len
 
         compiled = functools.partial(tf.function, jit_compile=config.jit, autograph=False)
-        self.log_probs, self._draw, self._entropies = map(compiled, (self.oracle.log_probs, draw, entropies))
+        self.log_probs, self._entropies = compiled(self.oracle.log_probs), compiled(entropies)
+        self._draw = compiled(lambda rows, seed: self.oracle.sample(uniforms([config.seq_len, rows], seed)))
         self._draw_many = compiled(functools.partial(sample_many, self.oracle))
         if config.train_size:
             sequences = self.sample(config.train_size, Purpose.TRAIN_SET)
@@ -71,12 +69,9 @@ class OracleData(Dataset):
         return self._draw_many(size, seed) if size else self._draw(self.config.d_batch_size // 2, seed)
 
     @functools.cached_property
-    def _validation(self) -> np.ndarray:
-        return self.sample(ENTROPY_SAMPLES, Purpose.VALIDATION)
-
-    def validation(self) -> np.ndarray:
+    def valid(self) -> np.ndarray:  # type: ignore[override]
         """As many sequences as an estimate of the entropy takes, int32 [n, T]; always the same ones."""
-        return self._validation
+        return self.sample(ENTROPY_SAMPLES, Purpose.VALIDATION)
 
     def digests(self) -> dict[str, str]:
         """The checksum of the weights that --oracle_params names; random ones follow from the flags."""

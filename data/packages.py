@@ -55,9 +55,8 @@ def check(content: bytes, sha256: str, otherwise: str) -> bytes:
 def program(package: Package, argv: Sequence[str] | None = None) -> int:
     """The program prepare_LINES, which writes the lines of a package unless they are there; returns the exit status."""
     parser = Parser(prog=f"prepare_{package.lines}", description=f"Make a file of {package.lines}.", allow_abbrev=False)
-    made = f"what `{package.command}` made (default: fetch it)"
+    made, default = f"what `{package.command}` made (default: fetch it)", Path(f"data/{package.lines}.txt")
     parser.add_argument(package.flag, dest="file", type=Path, metavar="FILE", help=made)
-    default = Path(f"data/{package.lines}.txt")
     parser.add_argument("-o", "--output", type=Path, default=default, help="the file (default: %(default)s)")
     arguments = parser.parse_args(argv)
     file, output = arguments.file, arguments.output

@@ -12,7 +12,7 @@ import json
 import random
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,6 @@ def find(source: Path, output: Path) -> list[tuple[str, bytes]]:
 
     Raises DataError: it holds no such two files, or several of a name. Raises OSError: one can't be read.
     """
-    files: dict[str, Callable[[], bytes]]
     if source.is_dir():
         paths = (path for path in sorted(source.rglob("*")) if output.resolve() not in path.resolve().parents)
         files = {path.as_posix(): path.read_bytes for path in paths if path.is_file()}
@@ -50,9 +49,8 @@ def find(source: Path, output: Path) -> list[tuple[str, bytes]]:
     for pair in PAIRS:
         found = [[path for path in files if fnmatchcase(path.split("/")[-1], name)] for name in pair]
         if all(found):
-            for path, *more in found:
-                if more:
-                    raise DataError(f"{source}: holds both {path} and {more[0]}")
+            if several := [paths for paths in found if len(paths) > 1]:
+                raise DataError(f"{source}: holds both {' and '.join(several[0][:2])}")
             return [(path, files[path]()) for (path,) in found]
     pairs = "; ".join(" and ".join(pair) for pair in PAIRS)
     raise DataError(f"{source}: holds none of these pairs (--output is not searched): {pairs}")

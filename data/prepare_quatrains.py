@@ -16,7 +16,6 @@ from pathlib import Path
 from data.packages import Package, program
 from support.streams import run_tool
 
-COLLECTIONS = ("tang", "song")
 MEMBER = re.compile(r"package/dist/quantangshi/poet\.(tang|song)\.\d+\.json")
 BETWEEN_VERSES = re.compile(r"[，。？！；、,.?!;\s]")
 VERSE = re.compile("[\u3400-\u9fff\U00020000-\U0003ffff]{5}")  # five Han characters, of whatever extension
@@ -29,10 +28,8 @@ def quatrains(package: Path) -> bytes:
     """
     found: dict[str, None] = {}
     with tarfile.open(package, "r:gz") as archive:
-        matches = ((MEMBER.fullmatch(member.name), member) for member in archive)
-        members = {(COLLECTIONS.index(match[1]), match[0]): member for match, member in matches if match}
-        for _, member in sorted(members.items()):
-            for poem in json.load(archive.extractfile(member)):  # type: ignore[arg-type]  # a regular file
+        for name in sorted(filter(MEMBER.fullmatch, archive.getnames()), key=lambda name: ("song" in name, name)):
+            for poem in json.load(archive.extractfile(name)):  # type: ignore[arg-type]  # a regular file
                 verses = [verse for verse in BETWEEN_VERSES.split("".join(poem["paragraphs"])) if verse]
                 if len(verses) == 4 and all(VERSE.fullmatch(verse) for verse in verses):
                     found.setdefault("".join(verses))

@@ -1,7 +1,7 @@
 """What every data set is: real sequences that are read, split, cut into batches and decoded."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ class Dataset:
     oracle: Policy | None = None  # the distribution of the real data, where it is known
     origin: str  # where they come from, for messages: the flag and its value
     training: TrainingSet | RandomDraws  # what training reads
+    valid: np.ndarray  # what is used of the validation set, int32 [n, T]
 
     def digests(self) -> dict[str, str]:
         """Checksums of the parts of what is read from files, {name of the part: checksum}; recorded with the run."""
@@ -54,45 +55,30 @@ class Dataset:
 
     def validation(self) -> np.ndarray:
         """Real sequences that training never saw, and on which it may choose, int32 [n, T]."""
-        raise NotImplementedError
+        return self.valid
 
 
 class HeldOut(Dataset):
     """A data set with a validation and a test set, of which evaluation uses `valid` and `test`, int32 [n, T]."""
 
-    valid: np.ndarray
     test: np.ndarray
 
-    def validation(self) -> np.ndarray:
-        """What is used of the validation set, int32 [n, T]."""
-        return self.valid
 
-
-def warn_of_held_out(origin: str, known: dict[str, np.ndarray]) -> None:
-    """Warns of a validation or test set that can't tell what training never saw.
-
-    `origin` is the data's flag and its value; `known` tells of each sequence of `valid` and of `test` whether training
-    has it as well, bool [n].
-    """
+def warn_of_held_out(origin: str, known: Mapping[str, Sequence[bool] | np.ndarray]) -> None:
+    """Warns of a `valid` or `test` all of which training has, `known` [n]; `origin` is the data's flag and value."""
     for split, name in (("valid", "validation"), ("test", "test")):
-        if known[split].all():  # or it has none
+        if all(known[split]):  # or it has none
             what = f"whole {name} set is in the training set as well"
             what = what if len(known[split]) else f"{name} set is empty; its figures are left out"
             print(f"warning: {origin}: the {what}", file=sys.stderr)
 
 
 def read_data(config: Config, recorded: dict[str, str] | None = None) -> Dataset:
-    """The data that --dataset names, of the registry or a user's own.
-
-    Where `recorded`, the checksums of a run, are those of text that version 1.0 had split, it is split like that.
-    Raises UsageError, OSError: it can't be used.
-    """
-    if own_code.is_own(config.dataset):
-        kind = own_code.load("--dataset", config.dataset)
-        if not (isinstance(kind, type) and issubclass(kind, Dataset)):
-            raise UsageError(f"--dataset {config.dataset}: not a subclass of data.real.Dataset")
-        return kind(config)  # type: ignore[call-arg]
-    kind = DATASETS[config.dataset].load()
+    """The data of --dataset, split as by version 1.0 if `recorded` checksums say so. Raises UsageError, OSError."""
+    own = own_code.is_own(config.dataset)
+    kind: Any = own_code.load("--dataset", config.dataset) if own else DATASETS[config.dataset].load()
+    if Dataset not in getattr(kind, "__mro__", ()):
+        raise UsageError(f"--dataset {config.dataset}: not a subclass of data.real.Dataset")
     data = kind(config)
     if config.dataset == "text" and recorded and data.digests() != recorded:
         before = kind(config, by_cut=True)

@@ -10,7 +10,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, compress, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,25 +85,20 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def split_of(tokens: Sequence[str]) -> str:
-    """The part that a line of a single file belongs to: of ten, eight are for training, one each for valid and test.
-
-    A keyed hash of its tokens decides, so that equal sequences are never on both sides, wherever they are in the file.
-    """
+    """The part that a line of a single file belongs to: of ten, eight are for training, one each for valid and test."""
+    # A keyed hash of its tokens decides, so that equal sequences are on one side, wherever they are in the file.
     text = tokens if isinstance(tokens, str) else " ".join(tokens)
     digest = hashlib.blake2b(text.encode(), digest_size=8, key=bytes(8)).digest()
     return {0: "valid", 1: "test"}.get(int.from_bytes(digest, "little") % 10, "train")
 
 
 def split_files(data_dir: str) -> dict[str, Path | None]:
-    """The file of each part: {split: path}, None for a part without one; only `train` where one file is to be split.
-
-    Raises DataError: there is no such file, or the folder has no train.txt.
-    """
+    """{split: path} of each part, None without one; `train` alone where one file is split. Raises DataError: none."""
     path = Path(data_dir)
-    if not path.is_dir():
-        if not path.is_file():
-            raise DataError(f"--data_dir {data_dir}: neither a file nor a folder")
+    if path.is_file():
         return {"train": path}
+    if not path.is_dir():
+        raise DataError(f"--data_dir {data_dir}: neither a file nor a folder")
     files = {split: file if (file := path / f"{split}.txt").is_file() else None for split in SPLITS}
     if not files["train"]:
         raise DataError(f"--data_dir {data_dir}: the folder holds no train.txt")
@@ -133,10 +128,7 @@ class Source:
         self.used: Counter[str] = Counter()  # {split: lines}
 
     def __iter__(self) -> Iterator[tuple[str, Sequence[str]]]:
-        """(split, at most --seq_len tokens, or all) of each line that has any; reads the files anew and counts anew.
-
-        Raises DataError, OSError: as `read_lines` does.
-        """
+        """(split, at most --seq_len tokens, or all) of each line that has any, read anew; raises as `read_lines`."""
         seq_len, kind, long_lines, by_cut = self.rules
         self.empty, self.lengths, self.used = 0, Counter(), Counter()
         for split, path in self.files.items():
@@ -159,10 +151,7 @@ class Source:
         return sum(count for length, count in self.lengths.items() if length > self.rules.seq_len)
 
     def sufficient(self, share: float) -> tuple[int, float]:
-        """The least --seq_len that holds such a share of the lines whole, or else the largest; and the share it holds.
-
-        Returns (--seq_len, at most `share`).
-        """
+        """(--seq_len, `share`): the least that holds it of the lines, whole; or the largest, and the share it holds."""
         held, total = 0, self.lengths.total()
         for length in sorted(length for length in self.lengths if length <= MAX_SEQ_LEN):
             held += self.lengths[length]
@@ -183,16 +172,13 @@ class Vocabulary:
     entries: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        count = len(self.entries)
-        self.unknown, self.end, self.size, self.start = range(count, count + 4)
+        self.unknown, self.end, self.size, self.start = range(len(self.entries), len(self.entries) + 4)
         self.ids = {token: i for i, token in enumerate(self.entries)}
 
     @classmethod
     def count(cls, lines: Iterable[Sequence[str]], kind: str, most: int, min_count: int) -> "Vocabulary":
         """The most frequent tokens, at most `most` of them and each found `min_count` times or more; ties in order."""
-        found: Counter[str] = Counter()
-        for tokens in lines:
-            found.update(tokens)
+        found = Counter(chain.from_iterable(lines))
         frequent = sorted((-count, token) for token, count in found.items() if count >= min_count)
         return cls(kind, tuple(token for _, token in frequent[:most]))
 
@@ -222,9 +208,7 @@ class Vocabulary:
             kind, entries = content["kind"], content["entries"]
             if kind not in ("char", "word") or not isinstance(entries, list) or len(set(entries)) < len(entries):
                 raise TypeError
-            if not all(isinstance(each, str) and len(tokenise(each, kind)) == 1 for each in entries):
-                raise TypeError
-            if kind == "word" and [*map(str.strip, entries)] != entries:
+            if not all(isinstance(each, str) and [*tokenise(each, kind)] == [each] for each in entries):
                 raise TypeError
         except (ValueError, KeyError, TypeError, RecursionError):
             raise UsageError(f"{path}: not a vocabulary, whose entries are different tokens") from None
@@ -260,25 +244,21 @@ class Lines:
 
     @functools.cached_property
     def _hashes(self) -> np.ndarray:  # sorted, as a set of as many integers takes twelve times the memory
-        bounds = zip(chain((0,), self._ends), self._ends, strict=False)
-        return np.sort(np.fromiter((hash(self._tokens[a:b].tobytes()) for a, b in bounds), "q", len(self)))
+        hashes = (hash(self._tokens[a:b].tobytes()) for a, b in pairwise(chain((0,), self._ends)))
+        return np.sort(np.fromiter(hashes, "q", len(self)))
 
     def contains(self, sequences: list[list[int]]) -> np.ndarray:
-        """Whether each sequence is one of these, whole: bool [n]; after it no sequence may be added.
-
-        By 64-bit hashes: among 10^7 lines one in 10^12 answers is wrong.
-        """
+        """Whether each sequence is one of these, whole: bool [n]; after it no sequence may be added."""
+        # By 64-bit hashes: among 10^7 lines one in 10^12 answers is wrong.
         hashes = np.array([hash(array(self._tokens.typecode, ids).tobytes()) for ids in sequences], "q")
-        places = np.minimum(np.searchsorted(self._hashes, hashes), len(self) - 1)
-        return self._hashes[places] == hashes if len(self) else np.zeros(len(sequences), bool)
+        return np.searchsorted(self._hashes, hashes, "right") > np.searchsorted(self._hashes, hashes)
 
     def without(self, others: "Lines") -> "Lines":
         """These but for those that others have as well."""
-        sequences = [self._tokens[a:b].tolist() for a, b in zip(chain((0,), self._ends), self._ends, strict=False)]
+        sequences = [self._tokens[a:b].tolist() for a, b in pairwise(chain((0,), self._ends))]
         kept = Lines(self.vocabulary, self.seq_len)
-        for ids, known in zip(sequences, others.contains(sequences), strict=True):
-            if not known:
-                kept.append(ids)
+        for ids in compress(sequences, ~others.contains(sequences)):
+            kept.append(ids)
         return kept
 
     def digest(self) -> str:
@@ -292,17 +272,13 @@ class TextData(HeldOut):
     """Lines of text.
 
     The files are read twice, once for the vocabulary and once for the lines, which stay in memory as token ids. As with
-    the oracle, an epoch of pretraining is one batch, drawn at random, and with --train_size it is a pass over a fixed
-    choice of lines.
+    the oracle, an epoch of pretraining is one random batch, with --train_size a pass over a fixed choice of lines.
     """
 
     kind = "text"
 
     def __init__(self, config: Config, by_cut: bool = False):
-        """Reads the lines of --data_dir; `by_cut` as in `Rules`.
-
-        Raises DataError: they can't be used; the message names the file. Raises OSError: a file can't be read.
-        """
+        """Reads --data_dir; `by_cut` as in `Rules`. Raises DataError: it can't be used; OSError: it can't be read."""
         self.config, self.origin = config, f"--data_dir {config.data_dir}"
         self.source = Source(config.data_dir, Rules(config.seq_len, config.tokens, config.long_lines, by_cut))
         lines = (tokens for split, tokens in self.source if split == "train")
@@ -318,15 +294,16 @@ class TextData(HeldOut):
             raise DataError(f"{self.origin}: {nothing}")
         for split, tokens in self.source:
             self.lines[split].append(self.vocabulary.encode(tokens))
-        held_out = len(self.lines["valid"]) + len(self.lines["test"])
         if self.source.long and len(self.source.files) == 1:  # lines that begin alike
-            for split, seen in (("valid", ("train",)), ("test", ("train", "valid"))):
-                for other in seen:
-                    self.lines[split] = self.lines[split].without(self.lines[other])
-        self.left_out = held_out - len(self.lines["valid"]) - len(self.lines["test"])
+            for split, other in (("valid", "train"), ("test", "train"), ("test", "valid")):
+                self.lines[split] = self.lines[split].without(self.lines[other])
+        self.left_out = self.source.used.total() - sum(map(len, self.lines.values()))
         self.valid, self.test = (spread(self.lines[split], MAX_HELD_OUT) for split in ("valid", "test"))
         self.training = training_data(self.lines["train"], config, "training lines")
-        warn_of_held_out(self.origin, {"valid": self._in_training(self.valid), "test": self._in_training(self.test)})
+        # Where one file is split, train has no held-out line.
+        train = self.lines["train"] if len(self.source.files) > 1 else Lines(self.vocabulary, config.seq_len)
+        known = (train.contains(self.vocabulary.strip(rows)) for rows in (self.valid, self.test))
+        warn_of_held_out(self.origin, dict(zip(("valid", "test"), known, strict=True)))
 
     def _nothing_to_learn(self) -> str:
         """Why nothing can be learnt from what was counted, or ""."""
@@ -336,17 +313,9 @@ class TextData(HeldOut):
             few = f"{only} leave a vocabulary of {entries} token{'s' * (entries != 1)}: nothing to choose from"
             return few if entries < 2 else ""
         why = "no line to train on"
-        if source.used:
-            why += f"; the split leaves none of {source.used.total()} for training"
-        if config.long_lines == "drop" and source.long:
-            why += f"; {source.long} are longer than --seq_len {config.seq_len}"
-        return why
-
-    def _in_training(self, rows: np.ndarray) -> np.ndarray:
-        """Whether train has each held-out line, int32 [n, T], as well: bool [n]; where one file is split, none."""
-        if len(self.source.files) == 1:
-            return np.zeros(len(rows), bool)
-        return self.lines["train"].contains(self.vocabulary.strip(rows))
+        why += f"; the split leaves none of {source.used.total()} for training" * bool(source.used)
+        dropped = config.long_lines == "drop" and source.long
+        return why + f"; {source.long} are longer than --seq_len {config.seq_len}" * bool(dropped)
 
     def digests(self) -> dict[str, str]:
         """A checksum of the tokens of each split, and of the vocabulary."""
@@ -373,10 +342,8 @@ class TextData(HeldOut):
             if enough > config.seq_len:
                 long += f", --seq_len {enough}{' (the most)' * (held < HELD)} would hold {100 * held:.3g} %"
             parts.append(long)
-        if self.left_out:
-            parts.append(f"{self.left_out:,} held-out ones left out, as others begin alike")
-        if source.empty:
-            parts.append(f"{source.empty:,} empty ones skipped")
+        parts += [f"{self.left_out:,} held-out ones left out, as others begin alike"] * bool(self.left_out)
+        parts += [f"{source.empty:,} empty ones skipped"] * bool(source.empty)
         given = "" if self.counted else f" of its {VOCABULARY}"
         parts.append(f"{self.spec.vocab_size:,} tokens{given} (each a {config.tokens}), unknown and end among them")
         for rows, name in ((self.valid, "validation"), (self.test, "test")):

@@ -38,27 +38,19 @@ class MeasuredDiscriminator:
         self.optimal_log_odds = compiled(self._optimal_log_odds)
 
     def _resample(self, size: int, count: tf.Tensor, eta: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """Draws `size` samples, each kept of `count` candidates by the discriminator's log-odds: int32 [size, T].
-
-        `count`, `eta` (η) and `step`, which picks the random numbers, are scalars.
-        """
+        """Draws int32 [size, T], each of `count` candidates by `eta` (η) · log-odds; these and `step` are scalars."""
         log_odds, seed = self.discriminator.log_odds, key(self.policy.seed, Purpose.RESAMPLE, step)
         return resample(self.policy.policy, lambda tokens: eta * log_odds(tokens), size, count, seed)
 
     def _optimal_log_odds(self, oracle: Policy, tokens: tf.Tensor) -> tf.Tensor:
-        """Log-odds of D* = p / (p + G), the best of all discriminators: log p(Y) - log G(Y), int32 [n, T] → [n].
-
-        `oracle` is the distribution p of the real data.
-        """
+        """Log-odds of D* = p / (p + G), the best D, where `oracle` is p: log p(Y) - log G(Y), int32 [n, T] → [n]."""
         g = self.policy.policy
         return in_chunks(lambda part: tf.reduce_sum(oracle.log_probs(part) - g.log_probs(part), axis=1), tokens)
 
 
 def balanced_accuracy(real: np.ndarray, fake: np.ndarray) -> tuple[float, float]:
-    """(accuracy, standard error) where real and fake sequences are equally likely, from their log-odds, [n] and [m].
-
-    Log-odds of exactly 0 are taken for fake, so that a discriminator that is undecided is right half of the time.
-    """
+    """(accuracy, standard error) where real and fake sequences are equally likely, from their log-odds, [n] and [m]."""
+    # Log-odds of exactly 0 are taken for fake, so that a discriminator that is undecided is right half of the time.
     (right_on_real, real_error), (right_on_fake, fake_error) = mean_and_error(real > 0), mean_and_error(fake <= 0)
     return (right_on_real + right_on_fake) / 2, float(np.hypot(real_error, fake_error)) / 2
 
@@ -122,6 +114,12 @@ class Known(NamedTuple):
     pool: np.ndarray  # others, int32 [GROUPS · n, T]; none where no candidates are asked for
     groups: Groups | None  # n of the pool each; None where there are none, or no η
 
+    def on_test(self, beside: Figures) -> Figures:
+        """The figures, and the NLL on the test set of what is kept, `beside` that of the generator."""
+        gain, error = self.figures.get("d_gain_resampled", (math.nan, math.nan))
+        changes = {} if math.isnan(gain) else dict.fromkeys(("nll_test", "kl_forward"), (-gain, error))
+        return self.figures | resampled(beside, changes)
+
 
 def what_d_knows(
     d: MeasuredDiscriminator, choosing: np.ndarray, measuring: np.ndarray, epoch: int, padding: int, candidates: int = 0
@@ -144,8 +142,7 @@ def what_d_knows(
         return Known(figures, measuring, measuring, None)
     fakes = d.policy.sample(size + candidates * GROUPS, Purpose.D_TEST_FAKE, tf.constant(epoch)).numpy()
     # All in one call, as each shape would be compiled on its own.
-    both = tf.constant(np.concatenate([choosing, measuring, fakes]))
-    log_odds = d.log_odds(both).numpy().astype(np.float64)
+    log_odds = d.log_odds(tf.constant(np.concatenate([choosing, measuring, fakes]))).numpy().astype(np.float64)
     valid, test, valid_fake, test_fake, of_pool = np.split(log_odds, [n, size, size + n, 2 * size])
     groups = None
     valid_lengths, test_lengths = ((rows != padding).sum(axis=1) for rows in (choosing, measuring))
@@ -167,18 +164,7 @@ def what_d_knows(
 def resampled(beside: Figures, changes: Figures) -> Figures:
     """The figures of what is kept of --candidates: those of the generator and by how much they change.
 
-    That is less noisy than measuring them on their own: what they are compared with has the same sequences. The errors
-    are taken for independent.
+    That is less noisy than measuring them on their own, as both have the same sequences. Errors count as independent.
     """
-    return {
-        column(name, "resampled"): (beside[name][0] + change, math.hypot(beside[name][1], error))
-        for name, (change, error) in changes.items()
-        if name in beside
-    }
-
-
-def resampled_on_test(known: Known, beside: Figures) -> Figures:
-    """The figures of `known`, and the NLL on the test set of what is kept."""
-    gain, error = known.figures.get("d_gain_resampled", (math.nan, math.nan))
-    changes = {} if math.isnan(gain) else dict.fromkeys(("nll_test", "kl_forward"), (-gain, error))
-    return known.figures | resampled(beside, changes)
+    pairs = [(name, *beside[name], *change) for name, change in changes.items() if name in beside]
+    return {column(name, "resampled"): (a + b, math.hypot(a_error, b_error)) for name, a, a_error, b, b_error in pairs}

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from data.real import Dataset
 from data.training_set import spread
-from evaluation.discriminator import D_FIGURES, MeasuredDiscriminator, resampled_on_test, what_d_knows
+from evaluation.discriminator import D_FIGURES, MeasuredDiscriminator, what_d_knows
 from evaluation.metrics import METRICS, column
 from evaluation.policy import MeasuredPolicy
 from runs.logs import RunLog
@@ -52,6 +52,7 @@ class Evaluator:
     """Measures on the validation and the test set of any data; a subclass adds what its kind of data allows."""
 
     compared: tuple[str, ...] = ()  # the figures of `compare`
+    compares_at = "samples"  # what an evaluation is `Due` for if it asks for them, which takes longer
     generator_figures: tuple[str, ...] = ("nll_test", "nll_valid", "g_entropy")
 
     def __init__(self, data: Dataset, settings: Settings):
@@ -64,37 +65,25 @@ class Evaluator:
     def columns(self) -> tuple[str, ...]:
         """All figures that `of_policy` and `of_discriminator` may return."""
         compared = (*self.compared, *(metric.name for metric in self._own))
-        real = (column(name, "real") for name in compared)
-        return (*self.generator_figures, *compared, *real, *D_FIGURES)
+        return (*self.generator_figures, *compared, *(column(name, "real") for name in compared), *D_FIGURES)
 
     def of_policy(self, policy: MeasuredPolicy, epoch: int, due: Due) -> Figures:
         """(value, standard error) of the figures of `likelihoods`; `epoch` picks the random numbers of the samples.
 
-        Where samples are due as well, also the figures of `compare` for the generated sequences and, as `real_...`, for
-        as many of the validation set.
+        Where samples are due as well, also those of `compare` and, as `real_...`, of as many validation sequences.
         """
         generated = policy.sample(self.settings.samples, Purpose.EVALUATE, tf.constant(epoch)).numpy()
         figures = self.likelihoods(policy, generated)
-        return figures | self.compare(generated) | self._of_real if self.compares(due) else figures
-
-    def compares(self, due: Due) -> bool:
-        """Whether an evaluation compares samples with real sequences, which takes longer."""
-        return due.samples
+        return figures | self.compare(generated) | self._of_real if getattr(due, self.compares_at) else figures
 
     def likelihoods(self, policy: MeasuredPolicy, generated: np.ndarray) -> Figures:
-        """NLL of the test and validation set and of generated sequences, int32 [n, T], where there are any.
-
-        All their nats over all their tokens, a sequence's end being one.
-        """
+        """NLL of test, valid and generated sequences, int32 [n, T]: all nats over all tokens; an end is one."""
         parts = {"g_entropy": generated, "nll_valid": self.data.valid, "nll_test": self.data.test}
         lengths = {name: (rows != policy.policy.vocab_size).sum(axis=1) for name, rows in parts.items()}
         return {name: ratio_and_error(nats(policy, rows), lengths[name]) for name, rows in parts.items() if len(rows)}
 
     def compare(self, rows: np.ndarray) -> Figures:
-        """Compares sequences, int32 [n, T], with real ones: (mean, standard error) of each figure.
-
-        Raises UsageError: a metric returns values of another shape than [n].
-        """
+        """(mean, standard error) of figures of sequences, int32 [n, T]; raises UsageError: a metric's are not [n]."""
         found = {each.name: np.asarray(each.of(rows, self.data)) for each in self._own if each.of and len(rows)}
         for name, values in found.items():
             if values.shape != (len(rows),):
@@ -103,15 +92,10 @@ class Evaluator:
 
     @cached_property
     def _of_real(self) -> Figures:
-        """The figures of `compare`, as `real_...`, of as many validation sequences: what real ones reach.
-
-        Where there are fewer, those that depend on how many there are are left out.
-        """
+        """What real sequences reach, as `real_...`: of as many, or without what depends on how many there are."""
         rows = spread(self.data.valid, self.settings.samples)
-        figures = self.compare(rows)
-        if len(rows) < self.settings.samples:
-            figures = {name: pair for name, pair in figures.items() if not name.startswith(OF_NUMBER)}
-        return {column(name, "real"): pair for name, pair in figures.items()}
+        out = OF_NUMBER if len(rows) < self.settings.samples else ()
+        return {column(name, "real"): pair for name, pair in self.compare(rows).items() if not name.startswith(out)}
 
     def of_discriminator(self, discriminator: MeasuredDiscriminator, epoch: int, own: Figures | None = None) -> Figures:
         """What a discriminator knows of held-out sequences: the figures of `what_d_knows`.
@@ -122,7 +106,7 @@ class Evaluator:
         choosing, measuring = (spread(rows, self.settings.d_samples) for rows in (self.data.valid, self.data.test))
         candidates = self.settings.candidates if own else 0
         known = what_d_knows(discriminator, choosing, measuring, epoch, self.data.spec.vocab_size, candidates)
-        return resampled_on_test(known, own or {})
+        return known.on_test(own or {})
 
     def show(self, policy: MeasuredPolicy, epoch: int, due: Due, log: RunLog) -> None:
         """Shows or saves what a policy generates, after an epoch of a generator's phase; here nothing."""

@@ -1,10 +1,13 @@
-"""The registry of metrics: the name, title, meaning and unit of every figure that the program writes."""
+"""The registry of metrics: the name, title, meaning and unit of every figure that the program writes; and tables."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from support.statistics import Figures
 
 ARROWS = {"lower": " (↓ better)", "higher": " (↑ better)", "real": " (real is best)", "": ""}
 PER_TOKEN, PER_SEQUENCE = "nats per token", "nats per sequence"
@@ -34,15 +37,12 @@ class Metric:
     of: Callable[[np.ndarray, Any], np.ndarray] | None = None
 
 
-def _bleu(prefix: str, words: str, references: str, data: tuple[str, ...]) -> list[Metric]:
+def _bleu(prefix: str, words: str, references: str, data: tuple[str, ...]) -> Iterator[Metric]:
     """BLEU and self-BLEU of all orders."""
-    found = []
     for n in range(2, 6):
-        meaning = f"BLEU-{n} against {references}."
-        found.append(Metric(f"{prefix}bleu{n}", f"{words}BLEU-{n}", meaning, "", "higher", data))
+        yield Metric(f"{prefix}bleu{n}", f"{words}BLEU-{n}", f"BLEU-{n} against {references}.", "", "higher", data)
         meaning = f"BLEU-{n} of each sample against all others; high where samples are alike."
-        found.append(Metric(f"{prefix}self_bleu{n}", f"{words}self-BLEU-{n}", meaning, "", "real", data))
-    return found
+        yield Metric(f"{prefix}self_bleu{n}", f"{words}self-BLEU-{n}", meaning, "", "real", data)
 
 
 _ORACLE, _TEXT, _MUSIC = ("oracle",), ("text",), ("music",)
@@ -111,6 +111,7 @@ FORMS: dict[str, tuple[str, str, str]] = {
     "real": ("real_", "", " (real)"),
     "before": ("before_", "", ", before"),
 }
+TOLD = ("g_entropy", "objective", "kl_to_pretrained")  # in a line of progress, beside NLLs
 _RESAMPLED = ("nll", "nll_test", "g_entropy", "kl_forward", "kl_reverse", "d_gain")
 
 
@@ -142,9 +143,8 @@ def described(column: str) -> str:
         metric, form = parse(column.removesuffix("_se"))
     except KeyError:
         return ""
-    unit = f" In {metric.unit}." if metric.unit else ""
     of = "Standard error. " * column.endswith("_se") + f"{FORMS[form][2].strip(', ()').capitalize()}: " * bool(form)
-    return of + metric.meaning + unit
+    return of + metric.meaning + f" In {metric.unit}." * bool(metric.unit)
 
 
 def axis_title(column: str, separator: str = ", ") -> str:
@@ -163,3 +163,41 @@ def guided_columns(columns: Iterable[str]) -> tuple[str, ...]:
 def resampled_columns(columns: Iterable[str]) -> tuple[str, ...]:
     """The columns of samples chosen by D beside those of the generator."""
     return tuple(column(name, "resampled") for name in columns if name in _RESAMPLED)
+
+
+def by_importance(names: Iterable[str]) -> list[str]:
+    """NLLs first, then entropies."""
+    return sorted(names, key=lambda name: (not name.startswith("nll"), not name.endswith("entropy")))
+
+
+def told(evaluation: Figures) -> dict[str, float]:
+    """The figures of an evaluation that a line of progress has."""
+    names = (name for name in by_importance(evaluation) if parse(name)[1] != "resampled")
+    return {name: evaluation[name][0] for name in names if name.startswith("nll") or name in TOLD}
+
+
+def table(evaluation: Figures) -> str:
+    """The figures of an evaluation, a line each, and what real data has beside it; an unknown error is left out."""
+    if not evaluation:
+        return "not evaluated"
+
+    def shown(name: str) -> str:
+        value, error = evaluation.get(name, (math.nan, math.nan))
+        return "" if math.isnan(value) else f"{value:.3f}" if math.isnan(error) else f"{value:.3f} ± {error:.3f}"
+
+    forms = {"": "generated", "guided": "guided", "resampled": "resampled", "real": "real"}
+    of_real = {"g_entropy": "oracle_entropy"}  # which is not named after the figure that it stands beside
+    rows: list[tuple[str, ...]] = [("", *forms.values())]
+    for name in by_importance(dict.fromkeys(parse(name)[0].name for name in evaluation if name != "oracle_entropy")):
+        columns = {form: column(name, form) for form in forms} | ({"real": of_real[name]} if name in of_real else {})
+        rows.append((name, *map(shown, columns.values())))
+    kept = [cells for cells in zip(*rows, strict=True) if any(cells[1:])]
+    padded = [[cell.ljust(max(map(len, cells))) for cell in cells] for cells in kept]
+    return "\n".join("  ".join(line).rstrip() for line in zip(*padded, strict=True))
+
+
+def report(evaluation: Figures, *remarks: str, first: str = "") -> str:
+    """What a run ends with: the table of an evaluation, a line that comes `first`, and one of remarks."""
+    units = "NLL and entropy in nats per token, ± one standard error"
+    units += ", kl_to_pretrained in nats per sequence" * ("kl_to_pretrained" in evaluation)
+    return "\n".join([table(evaluation), *([first] if first else []), "; ".join([units, *remarks])])

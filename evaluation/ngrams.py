@@ -28,7 +28,7 @@ def distinct(samples: Tokens, order: int = 2) -> tuple[float, float]:
     return len(holders) / float(counts.sum()), (len(grams) - 1) * mean_and_error(without)[1]
 
 
-def bleu(samples: Tokens, references: Tokens, orders: Sequence[int] = (2, 3, 4)) -> np.ndarray:
+def bleu(samples: Tokens, references: Tokens, orders: Sequence[int] = (2, 3, 4), among: bool = False) -> np.ndarray:
     """BLEU-n of each sample, all references being its references.
 
     That is nltk's `sentence_bleu` (Papineni et al., ACL 2002) with a count of 0 taken for 0.1 (Chen and Cherry, 2014,
@@ -36,24 +36,9 @@ def bleu(samples: Tokens, references: Tokens, orders: Sequence[int] = (2, 3, 4))
     set as references the mean over the samples is what Texygen (Zhu et al., SIGIR 2018) reports.
 
     `samples`: n sequences, of any lengths; one without a token scores 0. `references`: m >= 1 sequences. `orders`: the
-    orders n. Returns float64 [n, len(orders)], in 0..1.
+    orders n. `among`: the samples are the references; each leaves itself out. Returns float64 [n, len(orders)], 0..1.
     """
-    return _bleu(_lists(samples), _lists(references), orders)
-
-
-def self_bleu(samples: Tokens, orders: Sequence[int] = (2, 3, 4)) -> np.ndarray:
-    """BLEU-n of each sample with the others as its references (Zhu et al., "Texygen", SIGIR 2018): high is uniform.
-
-    A sample is never its own reference, but its duplicates are. The figure grows with the number of samples.
-
-    `samples`: n >= 2 sequences, of any lengths. `orders`: the orders n. Returns float64 [n, len(orders)], in 0..1.
-    """
-    sentences = _lists(samples)
-    return _bleu(sentences, sentences, orders, among=True)
-
-
-def _bleu(samples: Tokens, references: Tokens, orders: Sequence[int], among: bool = False) -> np.ndarray:
-    """BLEU of each sample; `among`: the samples are the references, and each leaves itself out."""
+    samples, references = _lists(samples), _lists(references)
     order, lengths = max(orders), Counter(map(len, references))
     most: dict[tuple[Hashable, ...], tuple[int, int]] = {}  # how often the two references have an n-gram that lead
     for reference in references:
@@ -74,6 +59,16 @@ def _bleu(samples: Tokens, references: Tokens, orders: Sequence[int], among: boo
         penalty = math.exp(min(0.0, 1 - nearest / size))
         scores[i] = [penalty * math.exp(math.fsum(1 / n * log for log in logs[:n])) for n in orders]
     return scores
+
+
+def self_bleu(samples: Tokens, orders: Sequence[int] = (2, 3, 4)) -> np.ndarray:
+    """BLEU-n of each sample with the others as its references (Zhu et al., "Texygen", SIGIR 2018): high is uniform.
+
+    A sample is never its own reference, but its duplicates are. The figure grows with the number of samples.
+
+    `samples`: n >= 2 sequences, of any lengths. `orders`: the orders n. Returns float64 [n, len(orders)], in 0..1.
+    """
+    return bleu(samples, samples, orders, among=True)
 
 
 def _up_to(order: int, sequence: Sentence) -> list[tuple[Hashable, ...]]:

@@ -9,14 +9,7 @@ import tensorflow as tf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from evaluation.discriminator import (
-    D_FIGURES,
-    MeasuredDiscriminator,
-    balanced_accuracy,
-    resampled,
-    resampled_on_test,
-    what_d_knows,
-)
+from evaluation.discriminator import D_FIGURES, MeasuredDiscriminator, balanced_accuracy, resampled, what_d_knows
 from evaluation.evaluator import Due, Evaluator
 from evaluation.ngrams import distinct
 from evaluation.policy import Comparison, MeasuredPolicy
@@ -35,8 +28,7 @@ class OracleEvaluator(Evaluator):
     @property
     def columns(self) -> tuple[str, ...]:
         """As in `Evaluator`."""
-        own = (metric.name for metric in self._own)
-        return (*self.generator_figures, *own, *D_FIGURES, "d_optimal_acc")
+        return (*self.generator_figures, *(metric.name for metric in self._own), *D_FIGURES, "d_optimal_acc")
 
     def of_policy(self, policy: MeasuredPolicy, epoch: int, due: Due) -> Figures:
         """Measures a policy against the oracle; `epoch` picks the random numbers, `due` changes nothing.
@@ -49,16 +41,10 @@ class OracleEvaluator(Evaluator):
             - `distinct2`, the share of different bigrams among those of the generated sequences;
             - `oracle_entropy` as it was estimated at the start.
         """
-        size = self.settings.samples
-        rows = min(size, SAMPLE_ROWS)
-        chunks = range(-(-size // rows))
-        oracle = self.data.oracle
-        parts = [policy.compare_with(oracle, rows, tf.constant(epoch), tf.constant(chunk)) for chunk in chunks]
-        joined = Comparison._make(np.concatenate(values)[:size] for values in zip(*parts, strict=True))
-        measured = {"nll": joined.nll_oracle, "nll_test": joined.nll_test, "g_entropy": joined.g_entropy}
-        measured |= {"kl_forward": joined.kl_forward, "kl_reverse": joined.kl_reverse}
-        figures = {name: mean_and_error(values) for name, values in measured.items()}
-        return figures | {"oracle_entropy": self.data.entropy} | self.compare(np.asarray(joined.generated))
+        found = Comparison._make(policy.compare_with(self.data.oracle, self.settings.samples, epoch))._asdict()
+        generated = found.pop("generated")
+        figures = {name: mean_and_error(values) for name, values in found.items()}
+        return figures | {"oracle_entropy": self.data.entropy} | self.compare(generated)
 
     def compare(self, rows: np.ndarray) -> Figures:
         """`distinct2` and metrics of one's own of sequences, int32 [n, T]."""
@@ -74,28 +60,23 @@ class OracleEvaluator(Evaluator):
         The first half stands for the validation set, the other for the test set. Beside the figures of `Evaluator`
         there is `d_optimal_acc`: the accuracy, on the same sequences, of the optimal discriminator, D* = p / (p + G).
         """
-        size = self.settings.d_samples
         choosing, measuring = np.split(self._unseen, 2)
         candidates = self.settings.candidates if own else 0
         known = what_d_knows(discriminator, choosing, measuring, epoch, self.data.spec.vocab_size, candidates)
         sequences = np.concatenate([measuring, known.fakes, known.pool])
         optimal = discriminator.optimal_log_odds(self.data.oracle, tf.constant(sequences)).numpy()  # log p - log G
-        real, fake, of_pool = np.split(optimal, [size, 2 * size])
+        real, fake, of_pool = np.split(optimal, [len(measuring), 2 * len(measuring)])
         figures = {"d_optimal_acc": balanced_accuracy(real, fake)}
         if known.groups and own:
             figures |= resampled(own, self._changes(discriminator.policy, known.groups, known.pool, of_pool))
-        return resampled_on_test(known, own or {}) | figures
+        return known.on_test(own or {}) | figures
 
     def choose_optimally(self, discriminator: MeasuredDiscriminator, epoch: int, own: Figures, count: int) -> Figures:
-        """What would come of keeping one of `count` samples by D*, with η = 1: the figures of `resampled`.
-
-        As many sequences of the oracle as `settings.d_samples` measure it.
-        """
+        """`resampled` where D* keeps one of `count` samples, with η = 1, on `settings.d_samples` of the oracle."""
         real = self.data.sample(max(self.settings.d_samples, 2), Purpose.D_TEST_REAL)
         policy = discriminator.policy
         pool = policy.sample(GROUPS * count, Purpose.D_TEST_FAKE, tf.constant(epoch)).numpy()
-        both = tf.constant(np.concatenate([real, pool]))
-        optimal = discriminator.optimal_log_odds(self.data.oracle, both).numpy()
+        optimal = discriminator.optimal_log_odds(self.data.oracle, tf.constant(np.concatenate([real, pool]))).numpy()
         groups = Groups(optimal[len(real) :].reshape(GROUPS, count))
         gain, error = groups.gain(optimal[: len(real)], np.full(len(real), self.data.spec.seq_len))
         changes = dict.fromkeys(("nll_test", "kl_forward"), (-gain, error))

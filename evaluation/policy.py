@@ -1,5 +1,6 @@
 """What is asked of a policy where it is measured: samples, likelihoods, and the divergences from an oracle."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -15,15 +16,15 @@ from support.statistics import Figures, mean_and_error
 class Comparison(NamedTuple):
     """One value a sequence, float32 [n], nats per token; and the sequences that the policy drew, int32 [n, T].
 
-    `kl_reverse` and `kl_forward` are KL(G ‖ oracle) and KL(oracle ‖ G) along the sequences of `nll_oracle` and of
+    `kl_reverse` and `kl_forward` are KL(G ‖ oracle) and KL(oracle ‖ G) along the sequences of `nll`, NLL_oracle, and of
     `nll_test`: the distributions of the next token compared at each prefix.
     """
 
-    nll_oracle: tf.Tensor
-    g_entropy: tf.Tensor
+    nll: tf.Tensor
     nll_test: tf.Tensor
-    kl_reverse: tf.Tensor
+    g_entropy: tf.Tensor
     kl_forward: tf.Tensor
+    kl_reverse: tf.Tensor
     generated: tf.Tensor
 
 
@@ -34,26 +35,21 @@ class MeasuredPolicy:
         """`policy` is what is measured, `seed` the run's; `jit` compiles with XLA."""
         self.policy, self.seed, self.jit = policy, seed, jit
         compiled = partial(tf.function, jit_compile=jit, autograph=False)
-        self.sample = compiled(self._sample)
+        # int32 [size, T]; the last argument, an int32 scalar, picks the random numbers of the purpose.
+        self.sample = compiled(lambda size, purpose, step: sample_many(policy, size, key(seed, purpose, step)))
         self.nll = compiled(lambda tokens: -tf.reduce_sum(policy.log_probs(tokens), axis=1))  # [n, T] → [n], nats
-        self.compare_with = compiled(self._compare_with)
-        self._divergence = compiled(self._diverged)
-
-    def _sample(self, size: int, purpose: Purpose, step: tf.Tensor) -> tf.Tensor:
-        """Draws `size` sequences: int32 [size, T]; `step`, int32 scalar, picks the random numbers of the purpose."""
-        return sample_many(self.policy, size, key(self.seed, purpose, step))
+        # Of `Comparison` and of KL(policy ‖ other): both take another policy, a number of sequences and an epoch.
+        self.compare_with = partial(self._in_chunks, compiled(self._compare_with))
+        self.divergence = partial(self._in_chunks, compiled(self._diverged))
 
     def _compare_with(self, oracle: Policy, rows: int, epoch: tf.Tensor, chunk: tf.Tensor) -> Comparison:
-        """Measures `rows` of the policy, drawn afresh each epoch, and as many of the oracle, always the same.
-
-        `epoch` and `chunk`, which counts the parts of one evaluation, are int32 scalars.
-        """
+        """Measures `rows` of the policy, others in each epoch, and of the oracle the same; `chunk` counts the parts."""
         seq_len = self.policy.seq_len
         fresh = uniforms([seq_len, rows], key(self.seed, Purpose.EVALUATE, epoch, chunk))
         generated, g_entropy, nll_oracle = self.policy.sample_and_compare(fresh, oracle)
         held_out = uniforms([seq_len, rows], key(self.seed, Purpose.TEST_SET, chunk))
         _, entropy, nll_test = oracle.sample_and_compare(held_out, self.policy)
-        nats = nll_oracle, g_entropy, nll_test, nll_oracle - g_entropy, nll_test - entropy
+        nats = nll_oracle, nll_test, g_entropy, nll_test - entropy, nll_oracle - g_entropy
         return Comparison._make([*(each / seq_len for each in nats), generated])
 
     def _diverged(self, other: Policy, rows: int, epoch: tf.Tensor, chunk: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -65,16 +61,13 @@ class MeasuredPolicy:
     def scored(self, objective: Objective, pretrained: Policy | None, samples: int, epoch: int) -> Figures:
         """(mean, standard error) of `objective`, and of `kl_to_pretrained`, KL(G ‖ G₀) in nats per sequence.
 
-        Both along the same `samples`, whose random numbers `epoch` picks; `pretrained` is G₀. Raises UsageError: the
-        objective fails.
+        Along the same `samples`, which `epoch` picks; `pretrained` is G₀. Raises UsageError: the objective fails.
         """
         tokens, divergence = self.divergence(pretrained, samples, epoch)
         return {"objective": mean_and_error(objective.score(tokens)), "kl_to_pretrained": mean_and_error(divergence)}
 
-    def divergence(self, other: Policy | None, samples: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Samples, int32 [n, T], and KL(policy ‖ other) along them, float32 [n], nats; `epoch` picks the numbers."""
-        rows = min(samples, SAMPLE_ROWS)
-        chunks = range(-(-samples // rows))
-        parts = [self._divergence(other, rows, tf.constant(epoch), tf.constant(chunk)) for chunk in chunks]
-        tokens, nats = (np.concatenate(values)[:samples] for values in zip(*parts, strict=True))
-        return tokens, nats
+    def _in_chunks(self, measure: Callable, other: Policy | None, size: int, epoch: int) -> list[np.ndarray]:
+        """What `measure` returns for `size` sequences, SAMPLE_ROWS at once: [size, ...] each."""
+        rows = min(size, SAMPLE_ROWS)
+        parts = [measure(other, rows, tf.constant(epoch), tf.constant(chunk)) for chunk in range(-(-size // rows))]
+        return [np.concatenate(values)[:size] for values in zip(*parts, strict=True)]

@@ -50,9 +50,7 @@ def measures_of(config: Config, seqgan: Any) -> Measures:
     policy = MeasuredPolicy(seqgan.policy, config.seed, config.jit)
     guided = MeasuredPolicy(seqgan.guidance.guided, config.seed, config.jit) if seqgan.guidance else None
     discriminator = None if seqgan.discriminator is None else MeasuredDiscriminator(seqgan.discriminator, policy)
-    teacher = guided if seqgan.teacher else None
-    if seqgan.teacher and not seqgan.guidance:
-        teacher = MeasuredPolicy(seqgan.teacher, config.seed, config.jit)
+    teacher = seqgan.teacher and (guided or MeasuredPolicy(seqgan.teacher, config.seed, config.jit))
     return Measures(policy, guided, discriminator, teacher)
 
 
@@ -80,11 +78,9 @@ class Evaluation:
     def columns(self) -> tuple[str, ...]:
         """All figures that `measure` may return; raises KeyError: METRICS lacks one."""
         columns = own = self.evaluator.columns
-        if self.objective:
-            columns = (*columns, "objective", column("objective", "real"), "kl_to_pretrained")
+        columns += ("objective", column("objective", "real"), "kl_to_pretrained") if self.objective else ()
         columns += guided_columns(columns) if self.guided else ()
-        if self.discriminator and self.evaluator.settings.candidates:
-            columns += resampled_columns(own)
+        columns += resampled_columns(own) if self.discriminator and self.evaluator.settings.candidates else ()
         columns += ("kl_of_teacher",) if self.teacher else ()
         for name in columns:
             parse(name)

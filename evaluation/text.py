@@ -93,10 +93,8 @@ class TexygenEvaluator(TextEvaluator):
         return figures | {"texygen_nll_gen": mean_and_error(of_train / self.longest)} | self.of_real
 
     def compare(self, rows: np.ndarray) -> Figures:
-        """As `TextEvaluator`, `texygen_self_bleu2` to `5`, which are its self-BLEU, and `texygen_bleu2` to `5`.
-
-        The last have all test lines as references, as they are written, so that an unknown token occurs in none.
-        """
+        """As `TextEvaluator`, `texygen_self_bleu2` to `5`, which are its self-BLEU, and `texygen_bleu2` to `5`."""
+        # The last have all test lines as references, as they are written, so that an unknown token occurs in none.
         figures = super().compare(rows)
         among = {f"texygen_{name}": pair for name, pair in figures.items() if name.startswith("self_bleu")}
         shown = [*self.data.vocabulary.entries, UNKNOWN]

@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -39,10 +38,7 @@ class TuneEvaluator(Evaluator):
         *("bleu2", "bleu3", "bleu4", "self_bleu4", "mse", "rest_share", "pitch_range", "copied_share", "longest_copy"),
         *(*MUSICAL, "interval_divergence", "rhythm_divergence"),
     )
-
-    def compares(self, due: Due) -> bool:
-        """At the end of a phase alone, as it takes seconds."""
-        return due.last
+    compares_at = "last"  # at the end of a phase alone, as it takes seconds
 
     def likelihoods(self, policy: MeasuredPolicy, generated: np.ndarray) -> Figures:
         """As in `Evaluator`; their errors take no account of windows that share a tune."""
@@ -82,8 +78,7 @@ class TuneEvaluator(Evaluator):
             values["self_bleu4"] = self_bleu(samples, orders=(4,))[:, 0]
         values["rest_share"] = (samples == REST).mean(axis=1)
         values["pitch_range"] = pitch_range(pitches)
-        copies = longest_copies(samples, self.data.tunes.train)
-        values["longest_copy"] = np.array([stretch.length for stretch in copies])
+        values["longest_copy"] = np.array([copy.length for copy in longest_copies(samples, self.data.tunes.train)])
         values["copied_share"] = values["longest_copy"] >= min(COPY_LENGTH, samples.shape[1])
         tunes = [analysed(tokens, self.data.grid) for tokens in samples]
         each = [musical(tune) for tune in tunes]
@@ -139,8 +134,7 @@ def nearest_squared_difference(samples: np.ndarray, references: np.ndarray) -> n
     we_sound, they_sound = np.sign(ours), np.sign(theirs)
     total = ours**2 @ they_sound.T + we_sound @ (theirs**2).T - 2 * ours @ theirs.T  # [n, m]
     frames = we_sound @ they_sound.T  # [n, m]
-    differences = np.divide(total, frames, out=np.full_like(total, np.nan), where=frames > 0)
-    return np.fmin.reduce(differences, axis=1)
+    return np.fmin.reduce(np.divide(total, frames, out=np.full_like(total, np.nan), where=frames > 0), axis=1)
 
 
 def pitch_range(samples: np.ndarray) -> np.ndarray:
@@ -161,23 +155,18 @@ def musical(tune: Tune) -> dict[str, float]:
         - `alike_after_2`, `_4`, `_8`: share of its tokens that are what they were so many bars before.
     """
     tokens, pitches = tune.tokens, tune.notes[:, 0]
-    figures: dict[str, Any] = dict.fromkeys(MUSICAL, math.nan)
-    repeated = repeated_bars(tune)[1:]
-    if len(repeated):
+    lags = {f"alike_after_{count}": count * tune.bar for count in (2, 4, 8)}
+    figures = {name: np.mean(tokens[lag:] == tokens[:-lag]) for name, lag in lags.items() if lag < len(tokens)}
+    if len(repeated := repeated_bars(tune)[1:]):
         figures["repeated_bars"] = np.mean(repeated)
-    for count in (2, 4, 8):
-        lag = count * tune.bar
-        if lag < len(tokens):
-            figures[f"alike_after_{count}"] = np.mean(tokens[lag:] == tokens[:-lag])
     if len(pitches):
         share = np.bincount(pitches % 12, minlength=12) / len(pitches)
         figures["scale_consistency"] = max(share[(tonic + _SCALE) % 12].sum() for tonic in range(12))
         figures["pitch_class_entropy"] = entr(share).sum() / math.log(2)
         figures["ends_on_tonic"] = pitches[-1] % 12 == tune.key.tonic
-    moves = np.abs(np.diff(pitches))
-    if moves.any():
+    if (moves := np.abs(np.diff(pitches))).any():
         figures["stepwise"] = np.mean(moves[moves > 0] <= 2)
-    return {name: float(figure) for name, figure in figures.items()}
+    return {name: float(figures.get(name, math.nan)) for name in MUSICAL}
 
 
 def intervals(tune: Tune) -> Counter:

@@ -33,14 +33,12 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
     """The figures of a run's G₀ and of G after each round, at its best and at its end."""
     before, run = restore(logdir), restore(logdir)
     base, student, data, config = before.policy(), run.seqgan.generator, run.data(), run.config
-    for own, kept in zip(student.weights, base.weights, strict=True):
-        own.assign(kept)  # where the run's policy is an average
+    student.set_weights([kept.numpy() for kept in base.weights])  # others where the run's policy is an average
     valid = tf.constant(data.validation())
     if not len(valid):
         raise UsageError(f"{logdir}: its data have no validation set")
     evaluator = evaluator_of(data, Settings(samples=1000, seed=config.seed))
     measured = MeasuredPolicy(student, config.seed, jit=False)
-    whole = Due(evaluation=True, samples=True, last=True)
     optimizer = keras.optimizers.Adam(asked.lr)
 
     @tf.function(autograph=False)
@@ -56,7 +54,7 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
         optimizer.apply_gradients(zip(gradients, student.trainable_variables, strict=True))
 
     def figures(name: str, number: int) -> dict[str, object]:
-        found = evaluator.of_policy(measured, number, whole)
+        found = evaluator.of_policy(measured, number, Due(evaluation=True, samples=True, last=True))
         row = {"run": str(logdir), "after": name, "beta": asked.beta, "weight": asked.weight, "lr": asked.lr}
         return row | {each: float(found[each][0]) for each in KEPT if each in found}
 
@@ -66,14 +64,14 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
     yield figures("G0", 0)
     step = 0
     for number in range(1, asked.rounds + 1):
-        best, weights = nll_held_out(), [weight.numpy() for weight in student.weights]
+        best, weights = nll_held_out(), student.get_weights()
         for done in range(1, asked.updates + 1):
             passes, place = divmod(step, config.mle_batches)
             real = data.mle_batches(config.pretrain_g_epochs + passes)[place]
             update(tf.constant(real), fold(key(config.seed, Purpose.G_SAMPLE, tf.constant(step)), 7))
             step += 1
             if done % EVERY == 0 and (now := nll_held_out()) < best:
-                best, weights = now, [weight.numpy() for weight in student.weights]
+                best, weights = now, student.get_weights()
         yield figures(f"round {number}, end", number)
         for own, kept, reference in zip(student.weights, weights, base.weights, strict=True):
             own.assign(kept)
@@ -87,10 +85,8 @@ def main() -> int:
     add = parser.add_argument
     add("logdirs", nargs="+", type=Path, metavar="LOGDIR")
     add("-o", type=new_file, required=True, metavar="FILE.csv")
-    for name, value in (("beta", 1.0), ("weight", 1.0), ("lr", 1e-4)):
-        add(f"--{name}", type=float, default=value)
-    for name, value in (("updates", 400), ("rounds", 2)):
-        add(f"--{name}", type=int, default=value)
+    for name, value in (("beta", 1.0), ("weight", 1.0), ("lr", 1e-4), ("updates", 400), ("rounds", 2)):
+        add(f"--{name}", type=type(value), default=value)
     asked = parser.parse_args()
     with parser.failing_in_one_line():
         rows = [row for logdir in asked.logdirs for row in rows_of(logdir, asked)]

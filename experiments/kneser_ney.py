@@ -29,13 +29,10 @@ class KneserNey:
     """A trigram model: p(c | a, b), from the counts of (a, b, c), interpolated with those of (b, c) and of c."""
 
     def __init__(self, tokens: np.ndarray, start: int, padding: int):
-        """Counts sequences, int32 [n, T], with two `start` tokens before each; `padding` is no token.
-
-        The discount of an order is n₁ / (n₁ + 2 n₂), where n_k n-grams have the count k.
-        """
+        """Counts sequences, int32 [n, T], with two `start` tokens before each; `padding` is no token."""
+        # The discount of an order is n₁ / (n₁ + 2 n₂), where n_k n-grams have the count k.
         self.start, self.padding = start, padding
         grams, counts = np.unique(self._grams(tokens), axis=0, return_counts=True)
-        self.vocab_size = padding
         self.orders = []
         for _ in range(3):  # of (a, b, c), (b, c) and c; lower ones count what precedes them, not how often
             n1, n2 = (max(int((counts == k).sum()), 1) for k in (1, 2))
@@ -48,15 +45,14 @@ class KneserNey:
 
     def _grams(self, tokens: np.ndarray) -> np.ndarray:
         """The trigrams of sequences, int [m, 3], those with padding left out; by rows, then by time."""
-        before = np.full([len(tokens), 2], self.start, tokens.dtype)
-        padded = np.concatenate([before, tokens], axis=1)
-        grams = np.stack([padded[:, :-2], padded[:, 1:-1], padded[:, 2:]], axis=2).reshape(-1, 3)
+        padded = np.pad(tokens, [(0, 0), (2, 0)], constant_values=self.start)
+        grams = np.lib.stride_tricks.sliding_window_view(padded, 3, axis=1).reshape(-1, 3)
         return grams[grams[:, 2] != self.padding]
 
     def prob(self, gram: Sequence[int], order: int = 0) -> float:
         """p(the last token | those before it)."""
         if order == 3:
-            return 1 / self.vocab_size
+            return 1 / self.padding  # tokens are below it
         counts, contexts, discount = self.orders[order]
         total, kinds = contexts.get(tuple(gram[:-1]), (0, 0))
         lower = self.prob(gram[1:] if order < 2 else gram, order + 1)
@@ -72,10 +68,8 @@ class KneserNey:
 def probs(policy: Policy, tokens: np.ndarray) -> np.ndarray:
     """What a policy gives each token of sequences, int32 [n, T]: float64 [m], as `KneserNey.probs`."""
     score = tf.function(policy.log_probs, autograph=False)
-    found = np.concatenate(
-        [score(tf.constant(rows)).numpy() for rows in np.array_split(tokens, len(tokens) // 250 + 1)]
-    )
-    return np.exp(found[tokens != policy.vocab_size].astype(np.float64))
+    parts = [score(tf.constant(rows)).numpy() for rows in np.array_split(tokens, len(tokens) // 250 + 1)]
+    return np.exp(np.concatenate(parts)[tokens != policy.vocab_size].astype(np.float64))
 
 
 def change(sums: np.ndarray, first: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -18,9 +18,6 @@ def qed(strings: list[str]) -> list[float]:
 
 
 def molecule(string: str) -> Chem.Mol | None:
-    """The molecule that a string means; None where it means none, as an empty one.
-
-    RDKit would take what follows a blank for the name of the molecule, and ends the process at some 20,000 atoms.
-    """
-    fits = 0 < len(string) <= LONGEST and not any(map(str.isspace, string))
-    return Chem.MolFromSmiles(string) if fits else None
+    """The molecule that a string means; None where it means none, as an empty one."""
+    # RDKit would take what follows a blank for the name of the molecule, and ends the process at some 20,000 atoms.
+    return Chem.MolFromSmiles(string) if 0 < len(string) <= LONGEST and not any(map(str.isspace, string)) else None

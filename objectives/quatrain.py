@@ -18,9 +18,7 @@ PLACES = (1, 3)  # in a line, from 0: the second and the fourth character, whose
 def reading(character: str) -> tuple[str, int]:
     """What a character rhymes on, a final without its glide, and its tone, 1 to 5; ("", 0) if it has no reading."""
     found = re.fullmatch(r"(\D+)(\d)", lazy_pinyin(character, Style.FINALS_TONE3, neutral_tone_with_five=True)[0])
-    if not found:
-        return "", 0
-    return re.sub(r"^[iuv](?=[ao]|e.)", "", found[1]).replace("ve", "ie"), int(found[2])
+    return (re.sub(r"^[iuv](?=[ao]|e.)", "", found[1]).replace("ve", "ie"), int(found[2])) if found else ("", 0)
 
 
 def rhyme(poems: list[str]) -> list[float]:
@@ -41,9 +39,7 @@ def regulated(poems: list[str]) -> list[float]:
 def rhymes(poem: str) -> bool:
     """Whether the second line and the fourth rhyme, each with a character of its own."""
     ends = poem[2 * LENGTH - 1 : 2 * LENGTH], poem[4 * LENGTH - 1 : 4 * LENGTH]
-    if not all(ends) or ends[0] == ends[1]:
-        return False
-    return reading(ends[0])[0] == reading(ends[1])[0] != ""
+    return all(ends) and ends[0] != ends[1] and reading(ends[0])[0] == reading(ends[1])[0] != ""
 
 
 def pattern(poem: str) -> list[bool]:

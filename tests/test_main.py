@@ -15,9 +15,8 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 import main as program
 from evaluation.discriminator import D_FIGURES
-from evaluation.metrics import described
+from evaluation.metrics import described, told
 from evaluation.oracle import likelihoods
-from evaluation.table import told
 from runs.console import Progress, where
 from support.errors import UsageError
 from support.parser import VERSION, parse

@@ -28,9 +28,9 @@ from data.music.midi import midi_file
 from data.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, REST, Grid, to_pitches, transposed
 from data.training_set import spread
 from evaluation.discriminator import D_FIGURES
+from evaluation.metrics import table
 from evaluation.policy import MeasuredPolicy
 from evaluation.run import evaluator_of, settings_of
-from evaluation.table import table
 from evaluation.tunes import SAMPLES, TuneEvaluator
 from runs.logs import with_errors
 from support.errors import UsageError

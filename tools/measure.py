@@ -24,11 +24,10 @@ from data.music.tokens import Grid, trim
 from data.text import MAX_HELD_OUT, MAX_SEQ_LEN, Lines, Vocabulary, read_lines, tokenise
 from data.training_set import RandomDraws, spread
 from evaluation.evaluator import Settings, nats
-from evaluation.metrics import column
+from evaluation.metrics import column, table
 from evaluation.ngrams import bleu, distinct, self_bleu
 from evaluation.policy import MeasuredPolicy
 from evaluation.run import EVALUATORS
-from evaluation.table import table
 from evaluation.text import ORDERS, by_order
 from generator import Policy, TokenSpec
 from model import build

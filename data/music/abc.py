@@ -5,6 +5,7 @@ import importlib.util
 import io
 import re
 from collections.abc import Iterable
+from itertools import takewhile
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from support.errors import DataError
 HEADER = "%abc-2.1\n"  # a file's first line
 _BARS_A_LINE = 4
 _LINE = " || "  # at single bar lines music21 makes measures and beams, which takes most of its time
+_TUNE = re.compile("^(?=X:)", re.MULTILINE)  # where one begins
 _QUOTED = re.compile(r'"[^"]*"')  # chord symbols and other text
 _UNHEARD = re.compile(r"\{[^{}]*\}|\((?!\d)|\)")  # grace notes, slurs
 _HEARD = "MLQK"  # the fields on which notes depend: metre, length of a note, tempo, key
@@ -50,25 +52,14 @@ def _text(sign: Sign) -> str:
 
 def tunes_of(content: bytes) -> list[tuple[str, bytes]]:
     """The tunes of an ABC file: the number of each, and a file of it alone; a tune ends at an empty line."""
-    head: list[str] = []
-    tunes: list[list[str]] = []
-    inside = False
-    for line in content.decode("utf-8-sig", "replace").splitlines():
-        inside = line.startswith("X:") or (inside and bool(line.strip()))
-        if line.startswith("X:"):
-            tunes.append([line])
-        elif inside:
-            tunes[-1].append(line)
-        elif not tunes and line.strip() and not line.startswith("K:"):
-            head.append(line)
-    return [(tune[0][2:].strip(), "\n".join([tune[0], *head, *tune[1:]]).encode()) for tune in tunes]
+    before, *tunes = _TUNE.split("\n".join(content.decode("utf-8-sig", "replace").splitlines()))
+    head = [line for line in before.splitlines() if line.strip() and not line.startswith("K:")]
+    found = [[*takewhile(str.strip, tune.splitlines())] for tune in tunes]
+    return [(first[2:].strip(), "\n".join([first, *head, *rest]).encode()) for first, *rest in found]
 
 
 def _plain(content: bytes) -> str:
-    """The first tune of an ABC file as music21 reads it right: its notes and what they depend on, repeats played out.
-
-    Raises DataError: it has no tune, or what is not read here.
-    """
+    """A file's first tune as music21 reads it right, repeats played out; raises DataError: none, or not read here."""
     head: dict[str, str] = {}  # ends with the key
     voices: dict[str, list[str]] = {"": []}  # the lines of each
     told: dict[str, str] = {}  # of each, such as its clef
@@ -88,10 +79,9 @@ def _plain(content: bytes) -> str:
         raise DataError("no tune in it: X: begins one, and K: its notes")
     parts = [int(beats) for beats in re.findall(r"\d+", head.get("M", ""))]
     head.setdefault("L", "1/16" if len(parts) > 1 and sum(parts[:-1]) / max(parts[-1], 1) < 0.75 else "1/8")
-    fields = [f"{name}:{head[name]}" for name in _HEARD if name in head]
     found = [(told.get(name, ""), "\n".join(lines)) for name, lines in voices.items() if lines]
     notes = [f"V:{i} {more}\n{_played_out(lines, head)}" for i, (more, lines) in enumerate(found, 1)]
-    return HEADER + "\n".join(["X:1", *fields, *notes]) + "\n"
+    return HEADER + "\n".join(["X:1", *(f"{name}:{head[name]}" for name in _HEARD if name in head), *notes]) + "\n"
 
 
 def _played_out(notes: str, head: dict[str, str]) -> str:
@@ -154,10 +144,8 @@ def read_abc(content: bytes, by_beat: bool = False) -> Notes:
     """Reads the first tune of an ABC file, with its repeats.
 
     `content`: the whole file. `by_beat`: as in `midi.read_notes`; the tempo is that of the first mark or 120 beats a
-    minute. Raises DataError: music21 is not installed, or finds no tune, or the file or tune is too long.
+    minute. Raises DataError: music21 is not installed, or finds no tune, or the tune is too long.
     """
-    if len(content) > MAX_FILE_BYTES:
-        raise DataError(f"larger than {MAX_FILE_BYTES} bytes")
     check_music21()
     import music21  # it takes a second
 
@@ -191,7 +179,5 @@ def read_abc(content: bytes, by_beat: bool = False) -> Notes:
     keys = flat.getElementsByClass(music21.key.KeySignature)
     tempo = float((marks and marks[0].getQuarterBPM()) or 120)
     scale = 1e6 if by_beat else 60e6 / tempo
-    start, end, pitch, voice = np.array(rows, float).T
-    start, end = (np.rint(time * scale).astype(np.int64) for time in (start, end))
-    duration, sharps = round(score.highestTime * scale), keys[0].sharps if keys else None
-    return Notes(start, end, pitch.astype(np.int64), voice.astype(np.int64), duration, tempo, sharps)
+    start, end, pitch, voice = np.rint(np.array(rows, float) * (scale, scale, 1, 1)).astype(np.int64).T
+    return Notes(start, end, pitch, voice, round(score.highestTime * scale), tempo, keys[0].sharps if keys else None)

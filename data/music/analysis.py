@@ -65,8 +65,7 @@ class Sign(NamedTuple):
 
 def analysed(tokens: np.ndarray, grid: Grid) -> Tune:
     """What can be told of a melody, int [T]; its tokens are written as the nearest power of two of a beat, 1/16..4."""
-    notes = np.array([(pitch, first, end - first) for pitch, first, end in spans(tokens, grid.onsets)], int)
-    notes = notes.reshape(-1, 3)
+    notes = np.array([(pitch, a, b - a) for pitch, a, b in spans(tokens, grid.onsets)], int).reshape(-1, 3)
     value = 2.0 ** min(max(round(math.log2(grid.beats or note_value(grid.seconds))), -4), 2)
     metre = _metre_of(notes, len(tokens), value)
     return Tune(tokens, notes, value, _key_of(notes), metre, int((4 if metre == "4/4" else 3) / value))
@@ -109,7 +108,7 @@ def written(tune: Tune) -> list[list[Sign]]:
     notes, frames, sharps = tune.notes, len(tune.tokens), tune.key.sharps
     # Of twelve fifths in a row: from the minor third to the leading tone of the minor key, without double sharps.
     lowest = min(sharps - 3, 1)
-    in_key = {_name_of(fifths)[0]: _name_of(fifths)[1] for fifths in range(sharps - 1, sharps + 6)}
+    in_key = dict(map(_name_of, range(sharps - 1, sharps + 6)))
     bars: list[list[Sign]] = []
     altered: dict[tuple[int, int | None], int] = {}  # by letter and octave, and by letter and None
     signed: set[int] = set()  # letters with an accidental in this bar

@@ -1,7 +1,7 @@
 """Tunes as real data: the music of SeqGAN (Yu et al., AAAI 2017, section 5.3) on a folder of MIDI or ABC files."""
 
+import contextlib
 import json
-import math
 import os
 from pathlib import Path
 
@@ -33,11 +33,7 @@ class NottinghamData(HeldOut):
     kind = "music"
 
     def __init__(self, config: Config):
-        """Reads the tunes of --data_dir.
-
-        Raises DataError: there is none to train on, or --train_size is more than there is. Raises UsageError:
-        --songs_dir has songs of such names that are not this program's.
-        """
+        """Reads the tunes. Raises DataError: too few to train on; UsageError: --songs_dir has songs of others."""
         self.config, seq_len = config, config.seq_len
         self.origin = f"--data_dir {config.data_dir}"
         self.grid = grid_of(config)
@@ -52,7 +48,7 @@ class NottinghamData(HeldOut):
         self.grid = played(self.grid, self.tunes.tempo)
         in_training = {tune.tobytes() for tune in self.tunes.train}
         known = {split: [tune.tobytes() in in_training for tune in getattr(self.tunes, split)] for split in SPLITS}
-        warn_of_held_out(self.origin, {split: np.array(tunes, bool) for split, tunes in known.items()})
+        warn_of_held_out(self.origin, known)
 
     def digests(self) -> dict[str, str]:
         """A checksum of the tokens of each split."""
@@ -60,9 +56,7 @@ class NottinghamData(HeldOut):
 
     def files(self) -> dict[str, str]:
         """What is kept with the run: where tokens last beats, the tempo of what is written."""
-        if not self.grid.beats:
-            return {}
-        return {TEMPO: json.dumps({"beats_per_minute": self.tunes.tempo}) + "\n"}
+        return {TEMPO: json.dumps({"beats_per_minute": self.tunes.tempo}) + "\n"} if self.grid.beats else {}
 
     def decode(self, rows: np.ndarray) -> list[np.ndarray]:
         """The pitches of sequences, int32 [n, T], for an objective: int32 [T] each."""
@@ -77,16 +71,13 @@ class NottinghamData(HeldOut):
         length = f"{config.seq_len * self.grid.seconds:g} s"
         if beats:
             length = f"{config.seq_len * beats:g} beats, {length} at the tunes' median of {tunes.tempo:g}"
-        return (
-            f"{config.data_dir}: tunes: {counts}{skipped}; {len(self.windows)} training windows of {config.seq_len} "
-            f"tokens ({length}); samples go to {Path(config.log_dir)}/sample*.mid"
-        )
+        cut = f"{len(self.windows)} training windows of {config.seq_len} tokens ({length})"
+        return f"{config.data_dir}: tunes: {counts}{skipped}; {cut}; samples go to {Path(config.log_dir)}/sample*.mid"
 
 
 def grid_of(config: Config) -> Grid:
     """How time is cut into tokens, by --token_length and --onsets."""
-    seconds, beats = config.frame
-    return Grid(seconds, beats, config.onsets)
+    return Grid(*config.frame, config.onsets)
 
 
 def played(grid: Grid, tempo: float) -> Grid:
@@ -95,17 +86,12 @@ def played(grid: Grid, tempo: float) -> Grid:
 
 
 def recorded_tempo(path: Path) -> float:
-    """The tempo that a run has kept, beats a minute.
-
-    Raises UsageError: the file is not what `NottinghamData.files` made. Raises OSError: it can't be read.
-    """
-    try:
+    """The tempo that a run has kept, beats a minute; raises UsageError: it has none; OSError: it can't be read."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
         tempo = float(json.loads(path.read_text(encoding="utf-8"))["beats_per_minute"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        tempo = math.nan
-    if not MIN_TEMPO <= tempo <= MAX_TEMPO:
-        raise UsageError(f"{path}: not a run's tempo")
-    return tempo
+        if MIN_TEMPO <= tempo <= MAX_TEMPO:
+            return tempo
+    raise UsageError(f"{path}: not a run's tempo")
 
 
 def load(config: Config) -> Tunes:

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +14,8 @@ import numpy as np
 
 from data.music.abc import check_music21, read_abc, tunes_of
 from data.music.analysis import analysed
-from data.music.midi import MAX_FILE_BYTES, melody_of, one_line, read_notes
-from data.music.tokens import KEYS, REST, Grid, Notes, transposed, trim
+from data.music.midi import MAX_FILE_BYTES, Reader, melody_of, one_line, read_notes
+from data.music.tokens import KEYS, REST, Grid, transposed, trim
 from runs.directories import METRICS, write_whole, written_songs
 from support.config_file import CONFIG
 from support.errors import DataError
@@ -52,7 +52,7 @@ class Parsed(NamedTuple):
 
 
 def load_tunes(
-    data_dir: Path, grid: Grid, min_len: int = 32, besides: Path | None = None, transpose: str = "none"
+    root: Path, grid: Grid, min_len: int = 32, besides: Path | None = None, transpose: str = "none"
 ) -> Tunes:
     """Reads every `.mid`, `.midi` and `.abc` file under a folder, sub-folders included, hidden files not.
 
@@ -75,7 +75,6 @@ def load_tunes(
     it has some but not all of the three sub-folders, no tune is left to train on, or ABC files but not music21 are
     there.
     """
-    root = data_dir
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     present = [split for split in SPLITS if (root / split).is_dir()]
@@ -91,11 +90,8 @@ def load_tunes(
     tunes = Tunes([], [], [], [], [], 0.0)
     dealt: dict[bytes, str] = {}  # the split of each tune, by its tokens
     tempi = []
-    read = [
-        (f"{name} X:{one.number}" if len(parsed) > 1 else name, one)
-        for name, parsed in zip(names, _parse_cached(root, paths, names, grid), strict=True)
-        for one in parsed
-    ]
+    files = zip(names, _parse_cached(root, paths, names, grid), strict=True)
+    read = [(f"{name} X:{one.number}" if len(parsed) > 1 else name, one) for name, parsed in files for one in parsed]
     for name, (found, reason, tempo, sharps, _) in read:
         if not reason and len(found) < min_len:
             reason = f"too short: {len(found)} tokens of {grid}, {min_len} needed"
@@ -103,8 +99,7 @@ def load_tunes(
             tunes.skipped.append((name, reason))
             continue
         tokens = np.array(found, np.int32)
-        if transpose == "key":
-            tokens = to_one_key(tokens, sharps, grid)
+        tokens = to_one_key(tokens, sharps, grid) if transpose == "key" else tokens
         lowest = 0 if transpose == "none" else int(((tokens[tokens != REST] - 1) % KEYS).min())
         turn = {1: "valid", 2: "test"}.get(len(dealt) % 10, "train")
         split = name.split("/")[0] if present else dealt.setdefault(transposed(tokens, -lowest).tobytes(), turn)
@@ -145,8 +140,7 @@ def _tell_skipped(root: Path, skipped: list[tuple[str, str]]) -> None:
 def windows(tunes: Sequence[np.ndarray], seq_len: int, stride: int) -> np.ndarray:
     """Cuts tunes, int32 [length] each, into windows, int32 [windows, seq_len], tune after tune.
 
-    Each lies within one tune and begins at a multiple of `stride` tokens from its beginning; what is left of its end is
-    not used.
+    Each lies within one tune and begins at a multiple of `stride` tokens of it; what is left of its end is not used.
     """
     cut = [np.lib.stride_tricks.sliding_window_view(t, seq_len)[::stride] for t in tunes if len(t) >= seq_len]
     return np.concatenate([np.empty((0, seq_len), np.int32), *cut]).astype(np.int32)
@@ -186,7 +180,7 @@ def _parse(path: Path, grid: Grid) -> list[Parsed]:
     return [_melody_of(tune, number, grid, read_abc if _is_abc(path) else read_notes) for number, tune in tunes]
 
 
-def _melody_of(content: bytes, number: str, grid: Grid, read: Callable[[bytes, bool], Notes]) -> Parsed:
+def _melody_of(content: bytes, number: str, grid: Grid, read: Reader) -> Parsed:
     if not content:
         return Parsed([], "empty file")
     try:
@@ -198,10 +192,8 @@ def _melody_of(content: bytes, number: str, grid: Grid, read: Callable[[bytes, b
 
 
 def _parse_cached(root: Path, paths: list[Path], names: list[str], grid: Grid) -> list[list[Parsed]]:
-    """Parses the files, or takes what an earlier call parsed from exactly these files.
-
-    A cache is a line with the SHA-256 of everything that its content depends on and of the content, then that.
-    """
+    """Parses the files, or takes what an earlier call parsed from exactly these files."""
+    # A cache is a line with the SHA-256 of everything that its content depends on and of the content, then that.
     files = []
     for path, name in zip(paths, names, strict=True):
         try:

@@ -27,6 +27,7 @@ MAX_SECONDS = 3600.0
 MAX_BEATS = 36_000.0  # ten a second
 MAX_TICKS = 1 << 40  # keeps products with a 24-bit tempo well inside float64
 
+Reader = Callable[[bytes, bool], Notes]  # of a file's content, by the beat or not
 _DRUM_CHANNEL = 9
 _ALL_NOTES_OFF = 123  # MIDI control number
 _DEFAULT_TEMPO = 500_000  # microseconds a quarter note, MIDI's default: 120 a minute
@@ -42,11 +43,9 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
     whichever track they stand in.
 
     `content`: the whole file. `by_beat`: whether times are in millionths of a beat; otherwise in microseconds. Raises
-    DataError: the file is too large or too long, of a kind that is not read (type 2, SMPTE time), or none of its notes
-    ends. Raises Exception: whatever mido raises on a file that is damaged.
+    DataError: the file is too long, of a kind that is not read (type 2, SMPTE time), or none of its notes ends. Raises
+    Exception: whatever mido raises on a file that is damaged.
     """
-    if len(content) > MAX_FILE_BYTES:
-        raise DataError(f"larger than {MAX_FILE_BYTES} bytes")
     if _ENDLESS_NUMBER.search(content):
         raise DataError("a number in it never ends")
     midi = mido.MidiFile(file=io.BytesIO(content))
@@ -76,8 +75,7 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
                     sounding.setdefault(key, []).append(tick)
                     continue
                 onsets = sounding.pop(key, [])
-                ended = [onset for onset in onsets if onset < tick]
-                if ended:
+                if ended := [onset for onset in onsets if onset < tick]:
                     rows.append((ended[0], tick, message.note, 16 * number + message.channel))
                     if len(ended) < len(onsets):  # struck again at the very tick of this release
                         sounding[key] = [tick]
@@ -107,9 +105,7 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
     return Notes(time(start), time(end), pitch, voice, int(time(np.array(last_tick))), mean, sharps)
 
 
-def read_melody(
-    path: str | os.PathLike, grid: Grid, read: Callable[[bytes, bool], Notes] = read_notes
-) -> tuple[np.ndarray, float, int | None]:
+def read_melody(path: str | os.PathLike, grid: Grid, read: Reader = read_notes) -> tuple[np.ndarray, float, int | None]:
     """The melody of one MIDI file, rests at both ends included: the inverse of `midi_file`.
 
     `read` reads the notes of the file's content, by the beat or not. Returns the tokens, int32 [frames], the mean tempo
@@ -122,8 +118,10 @@ def read_melody(
         raise DataError(f"{path}: {one_line(error)}") from error
 
 
-def melody_of(content: bytes, grid: Grid, read: Callable[[bytes, bool], Notes]) -> tuple[np.ndarray, float, int | None]:
+def melody_of(content: bytes, grid: Grid, read: Reader) -> tuple[np.ndarray, float, int | None]:
     """As `read_melody`, of what is in a file; raises DataError: it cannot be used."""
+    if len(content) > MAX_FILE_BYTES:
+        raise DataError(f"larger than {MAX_FILE_BYTES} bytes")
     try:
         notes = melody(read(content, grid.beats > 0))
         return to_tokens(notes, grid), notes.tempo, notes.sharps
@@ -149,10 +147,8 @@ def to_pretty_midi(tokens: Sequence[int] | np.ndarray, grid: Grid) -> pretty_mid
     A token lasts `grid.seconds`. Its note value, `grid.beats` or else `note_value`, makes the tempo mark. Raises
     DataError: `tokens` are not one sequence of integers in 0..V-1.
     """
-    vocab_size = grid.vocab_size
-    tokens = np.asarray(tokens)
-    if tokens.size == 0:
-        tokens = tokens.astype(np.int32)
+    tokens, vocab_size = np.asarray(tokens), grid.vocab_size
+    tokens = tokens if tokens.size else tokens.astype(np.int32)
     if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or np.any((tokens < 0) | (tokens >= vocab_size)):
         raise DataError(f"tokens must be one sequence of integers in 0..{vocab_size - 1}")
     beats = grid.beats or note_value(grid.seconds)
@@ -160,8 +156,8 @@ def to_pretty_midi(tokens: Sequence[int] | np.ndarray, grid: Grid) -> pretty_mid
     seconds = beats * micros / 1e6  # of a token, on the grid of the ticks
     song = pretty_midi.PrettyMIDI(None, _RESOLUTION, 6e7 / micros / (1 + 1e-12))  # its `write` rounds micros down
     instrument = pretty_midi.Instrument(program=0, name="melody")
-    for pitch, first, end in spans(tokens, grid.onsets):
-        instrument.notes.append(pretty_midi.Note(100, pitch, first * seconds, end * seconds))
+    found = ((pitch, first * seconds, end * seconds) for pitch, first, end in spans(tokens, grid.onsets))
+    instrument.notes = [pretty_midi.Note(100, *note) for note in found]
     # An event at the very end, so that rests after the last note are not lost.
     instrument.control_changes.append(pretty_midi.ControlChange(_ALL_NOTES_OFF, 0, len(tokens) * seconds))
     song.instruments.append(instrument)

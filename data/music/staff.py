@@ -20,11 +20,7 @@ _EIGHTH_REST = "M-3-3a2.4 2.4 0 1 0 4.5 0q2 0 3-3l-4.500 14"
 
 
 def staff(tune: Tune, marked: range = range(0)) -> str:
-    """Draws a tune as SVG.
-
-    Notes and rests that begin at the tokens of `marked` are of the class `marked`. A bar that occurs before in the tune
-    lies on a ground of the class `again`.
-    """
+    """Draws a tune as SVG: of class `marked` what begins at these tokens, `again` the ground of repeated bars."""
     bars, sharps, again = written(tune), tune.key.sharps, repeated_bars(tune)
     steps = [sign.step for bar in bars for sign in bar if sign.step is not None]
     above = (max([*steps, _MIDDLE + 6]) - _MIDDLE) * _STEP + 24
@@ -45,8 +41,8 @@ def staff(tune: Tune, marked: range = range(0)) -> str:
         parts.append(f'<path d="{_CLEF}" transform="translate(5 0)" class="line"/>')
         parts += [_accidental(24 + 9 * i, step, sharp) for i, (step, sharp) in enumerate(signature)]
         if line == 0:
-            upper, lower = tune.metre.split("/")
-            parts += [f'<text x="{left}" y="{y}" class="metre">{n}</text>' for y, n in ((-1, upper), (15, lower))]
+            metre = zip((-1, 15), tune.metre.split("/"), strict=True)
+            parts += [f'<text x="{left}" y="{y}" class="metre">{number}</text>' for y, number in metre]
         for i, bar in enumerate(here):
             x = begin + width * i + 12
             places = [x + token * (sign.start % tune.bar) for sign in bar]
@@ -111,8 +107,7 @@ def _notes(tune: Tune, group: Sequence[tuple[float, Sign]], marked: range) -> It
                 parts += [f'<path {shape} transform="translate({x - 2 * i:g} {7 * i})"/>' for i in range(max(many, 1))]
         else:
             y = _y(sign.step)
-            lines = [*range(_MIDDLE - 6, sign.step - 1, -2), *range(_MIDDLE + 6, sign.step + 1, 2)]
-            if lines:
+            if lines := [*range(_MIDDLE - 6, sign.step - 1, -2), *range(_MIDDLE + 6, sign.step + 1, 2)]:
                 parts.append(_path("".join(f"M{x - 8:g} {_y(step)}h16" for step in lines), "thin"))
             kind = ' class="open"' if beats >= 2 else ""
             parts.append(f'<ellipse rx="5" ry="3.600" transform="translate({x:g} {y})rotate(-20)"{kind}/>')

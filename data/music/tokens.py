@@ -23,6 +23,7 @@ import re
 from typing import NamedTuple
 
 import numpy as np
+from pretty_midi import note_name_to_number
 
 REST = 0
 LOWEST_PITCH, HIGHEST_PITCH = 21, 108
@@ -30,10 +31,7 @@ KEYS = HIGHEST_PITCH - LOWEST_PITCH + 1
 
 
 class Notes(NamedTuple):
-    """The pitched notes of a file: four int64 arrays [notes], and the file's length.
-
-    Times are in millionths of a second or of a beat (a quarter note).
-    """
+    """The pitched notes of a file, int64 [notes] each; times are in millionths of a second or of a quarter note."""
 
     start: np.ndarray  # onset
     end: np.ndarray  # release, never before `start`
@@ -100,10 +98,7 @@ def to_tokens(notes: Notes, grid: Grid) -> np.ndarray:
 
 
 def _elect(place: np.ndarray, choice: np.ndarray, length: np.ndarray, frames: int) -> np.ndarray:
-    """The choice that lasts longest in each frame, the largest of equals: int32 [frames], 0 where there is none.
-
-    `place`, `choice` > 0 and `length` are of pieces of time, [pieces].
-    """
+    """The choice > 0 that lasts longest in each frame, the largest of equals, or 0: of pieces [pieces] → [frames]."""
     size = int(choice.max(initial=0)) + 1
     # One vote for each (frame, choice) that occurs; a table of all of them could be 30 million entries.
     candidates, index = np.unique(place * size + choice, return_inverse=True)
@@ -115,11 +110,7 @@ def _elect(place: np.ndarray, choice: np.ndarray, length: np.ndarray, frames: in
 
 
 def _highest(notes: Notes, more_edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts time at every onset, release and further edge, and finds the highest note of each piece.
-
-    Returns edges, int64 [pieces + 1] in the notes' unit, and the index of the highest note, int64 [pieces], -1 in
-    silence.
-    """
+    """Cuts time at the notes' and more edges: edges, int64 [pieces + 1]; index of the highest note, or -1, [pieces]."""
     edges = np.unique(np.concatenate([notes.start, notes.end, more_edges]))
     top = np.full(max(len(edges) - 1, 0), -1)
     first, last = np.searchsorted(edges, notes.start), np.searchsorted(edges, notes.end)
@@ -141,8 +132,7 @@ def transposed(tokens: np.ndarray, semitones: int) -> np.ndarray:
     """
     pitch = (tokens - 1) % KEYS + semitones
     heard = pitch[tokens != REST]
-    if heard.size:
-        pitch += 12 * int(heard.min() < 0) - 12 * int(heard.max() >= KEYS)
+    pitch += 12 * int((heard < 0).any()) - 12 * int((heard >= KEYS).any())
     pitch += 12 * (pitch < 0) - 12 * (pitch >= KEYS)
     return np.where(tokens == REST, REST, 1 + pitch + (tokens - 1) // KEYS * KEYS).astype(np.int32)
 
@@ -154,8 +144,7 @@ def to_pitches(tokens: np.ndarray) -> np.ndarray:
 
 def begins(tokens: np.ndarray, onsets: bool) -> np.ndarray:
     """Whether a note begins with each token: integers [..., T] to bool [..., T]."""
-    changed = np.diff(to_pitches(tokens), axis=-1, prepend=-1) != 0
-    return (tokens != REST) & (changed | (onsets & (tokens <= KEYS)))
+    return (tokens != REST) & ((np.diff(to_pitches(tokens), axis=-1, prepend=-1) != 0) | (onsets & (tokens <= KEYS)))
 
 
 def spans(tokens: np.ndarray, onsets: bool) -> list[tuple[int, int, int]]:
@@ -171,8 +160,5 @@ def named(word: str, before: int | None, onsets: bool) -> int | None:
         return before + KEYS if onsets and 0 < before <= KEYS else before
     if word.upper() == "R":
         return REST
-    if match := re.fullmatch("([A-Ga-g])([#b]?)([0-9])", word):
-        letter, accidental, octave = match.groups()
-        pitch = 12 * (int(octave) + 1) + "C_D_EF_G_A_B".index(letter.upper()) + {"": 0, "#": 1, "b": -1}[accidental]
-        return pitch - LOWEST_PITCH + 1 if LOWEST_PITCH <= pitch <= HIGHEST_PITCH else None
-    return None
+    pitch = note_name_to_number(word) if re.fullmatch("[A-Ga-g][#b]?[0-9]", word) else 0
+    return pitch - LOWEST_PITCH + 1 if LOWEST_PITCH <= pitch <= HIGHEST_PITCH else None
