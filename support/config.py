@@ -344,7 +344,11 @@ class Config:
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 # The groups of --help: {title: its first flag}; those after it belong to it, too.
-SECTIONS = {"the run": "preset", "evaluation": "eval_every", "data": "dataset", "schedule": "batch_size"} | {
+SECTIONS = {
+    "the run": "preset",
+    "evaluation": "eval_every",
+    "data": "dataset",
+    "schedule": "batch_size",
     "generator": "g_emb_dim",
     "rewards": "reward",
     "discriminator": "discriminator",
