@@ -56,7 +56,7 @@ def discriminator(parts: Parts) -> BatchScorer:
 
 
 def permuted(parts: Parts) -> BatchScorer:
-    """D(Y) of another sample of the batch, by a permutation a g-step: as D's rewards, without their information."""
+    """D(Y) of the batch's samples in a random order, another one a g-step: D's rewards, without their information."""
     of_batch = discriminator(parts)
 
     def permuted_batch(tokens: tf.Tensor, step: tf.Tensor) -> Scorer:

@@ -20,7 +20,7 @@ from evaluation.evaluator import Due, Settings
 from evaluation.policy import MeasuredPolicy
 from evaluation.run import evaluator_of
 from support.errors import UsageError
-from support.parser import Parser, new_file
+from support.parser import Parser, new_file, number
 from support.seeds import Purpose, fold, key, uniforms
 from support.streams import run_tool
 from tools.restored import restore
@@ -63,7 +63,7 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
 
     yield figures("G0", 0)
     step = 0
-    for number in range(1, asked.rounds + 1):
+    for round_ in range(1, asked.rounds + 1):
         best, weights = nll_held_out(), student.get_weights()
         for done in range(1, asked.updates + 1):
             passes, place = divmod(step, config.mle_batches)
@@ -72,11 +72,11 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
             step += 1
             if done % EVERY == 0 and (now := nll_held_out()) < best:
                 best, weights = now, student.get_weights()
-        yield figures(f"round {number}, end", number)
+        yield figures(f"round {round_}, end", round_)
         for own, kept, reference in zip(student.weights, weights, base.weights, strict=True):
             own.assign(kept)
             reference.assign(kept)
-        yield figures(f"round {number}", number)
+        yield figures(f"round {round_}", round_)
 
 
 def main() -> int:
@@ -86,7 +86,7 @@ def main() -> int:
     add("logdirs", nargs="+", type=Path, metavar="LOGDIR")
     add("-o", type=new_file, required=True, metavar="FILE.csv")
     for name, value in (("beta", 1.0), ("weight", 1.0), ("lr", 1e-4), ("updates", 400), ("rounds", 2)):
-        add(f"--{name}", type=type(value), default=value)
+        add(f"--{name}", type=number(type(value), 1 if type(value) is int else 0, None), default=value)
     asked = parser.parse_args()
     with parser.failing_in_one_line():
         rows = [row for logdir in asked.logdirs for row in rows_of(logdir, asked)]

@@ -90,7 +90,8 @@ def measured(runs: Sequence[Restored]) -> Iterator[dict[str, object]]:
     policies = []
     for run in runs:
         policy = run.teaches()
-        name = run.logdir.parts[-3] if len(run.logdir.parts) > 2 else str(run.logdir)
+        *_, method, seed, _ = ("", "", *run.logdir.parts)
+        name = method if seed.isdecimal() else str(run.logdir)  # the folders of a sweep are METHOD/SEED/train
         policies.append((name, run.config.seed, {of: probs(policy, rows) for of, rows in splits.items()}))
     first: dict[int, np.ndarray] = {}
     for name, seed, own in [*policies, ("kneser_ney", policies[0][1], trigram)]:

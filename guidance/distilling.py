@@ -83,6 +83,8 @@ class Distillation:
 
     def _draw(self, seed: tf.Tensor) -> tf.Tensor:
         """The teacher's sequences that fill the batch, int32 [B - n, T]; `seed` is a key."""
+        if self.real == self.config.batch_size:
+            return tf.zeros([0, self.config.seq_len], tf.int32)
         return self.teacher.sample(uniforms([self.config.seq_len, self.config.batch_size - self.real], seed))
 
     def _all_candidates(self, step: tf.Tensor) -> tf.Tensor:

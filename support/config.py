@@ -90,6 +90,7 @@ LEARNING = on("g_update", "sampled", "expected", "distil")
 DISTIL = on("g_update", "distil")
 AIMED = Need("without --objective", lambda c: c.objective)
 D_MEASURED = above_0("d_eval_samples")
+REWARDED = Need("with --g_update {0.g_update}", lambda c: c.g_update not in ("fold", "distil"))
 UNTAUGHT = Need("with --teacher", lambda c: not c.teacher)
 FOR_D = (UNTAUGHT, PART, on("reward", *(name for name, entry in REWARDS.items() if entry.discriminator)))
 USED = Need("with --total_epochs and --pretrain_d_epochs 0", lambda c: c.total_epochs or c.pretrain_d_epochs)
@@ -209,7 +210,7 @@ class Config:
     reward: str = flag(
         "discriminator",
         f"reward of a sequence; {explained(REWARDS)}; or a function of yours in TensorFlow",
-        PART,
+        *(REWARDED, PART),
         choices=REWARDS,
         own="FILE.py:FUNCTION",
     )
@@ -396,6 +397,8 @@ def check(config: Config) -> None:
         raise UsageError("--reward bleu compares with the training set: with --dataset LSTM give a --train_size")
     if config.baseline != "none" and config.batch_size < 2:
         raise UsageError(f"--baseline {config.baseline} needs a --batch_size of 2 or more")
+    if config.reward == "permuted" and config.batch_size < 2:
+        raise UsageError("--reward permuted needs a --batch_size of 2 or more")
     least = max(config.batch_size, config.d_batch_size // 2 if config.trains_discriminator and config.updates.d else 0)
     if config.train_size and config.train_size < least:
         raise UsageError(f"--train_size: {config.train_size} is less than one batch ({least})")
@@ -468,6 +471,11 @@ def check_distilling(config: Config) -> None:
         raise UsageError(f"{update} learns from what a discriminator says: --pretrain_d_epochs is 1 or more")
     if config.kl_weight:
         raise UsageError(f"{update} has no reward: --kl_weight is 0")
+    real = round(config.distil_real * config.batch_size)
+    if (config.distil_real > 0) > (real > 0):
+        raise UsageError(f"--distil_real: {config.distil_real} of a --batch_size of {config.batch_size} is no sequence")
+    if config.best_of_candidates and real == config.batch_size:
+        raise UsageError(f"{update} keeps one of --candidates: --distil_real leaves none to draw")
     if config.best_of_candidates and config.candidates < 2:
         raise UsageError(f"{update} keeps one of --candidates: they are 2 or more")
     if config.best_of_candidates and config.trains_discriminator and config.d_steps:

@@ -11,6 +11,7 @@ from typing import Any
 
 from support.errors import UsageError
 
+_on_record: dict[tuple[str, str], dict[str, str]] = {}  # the sources that were given, by flag and name
 LONGEST = 2**17  # bytes of a file, which is kept in config.json
 
 
@@ -46,10 +47,16 @@ def read_source(flag: str, name: str) -> dict[str, str]:
 def load(flag: str, name: str, source: dict[str, str] | None = None) -> Any:
     """What FILE.py:NAME names: runs the file, or the `source` that a run has on record; once for each text.
 
-    Raises UsageError: the file can't be read, raises an exception, or has no such function or class.
+    Where the file has moved since, the name means the last `source`. Raises UsageError: the file can't be read,
+    raises an exception, or has no such function or class.
     """
+    path = name.rpartition(":")[0]
+    if source:
+        _on_record[flag, name] = source
+    elif not Path(path).exists():
+        source = _on_record.get((flag, name))
     source = source or read_source(flag, name)
-    return _run(flag, name.rpartition(":")[0], source["function"], source["text"])
+    return _run(flag, path, source["function"], source["text"])
 
 
 @functools.cache

@@ -5,103 +5,195 @@ from typing import Any
 from support.registries import DISCRIMINATORS
 
 # SeqGAN's synthetic experiment: sizes from the paper and its appendix, the schedule from the authors' code.
-PAPER = (
-    {"batch_size": 64, "train_size": 10_000}  # the paper's training set; 156 batches a pass
-    | {"pretrain_g_epochs": 120, "total_epochs": 200}  # passes and rounds, as in the authors' code
-    | {"pretrain_d_epochs": 50}  # 50 · 3 passes of 312 minibatches
-    | {"g_steps": 1, "d_steps": 5, "d_epochs": 3}  # the best curve of the paper's figure 3
-    | {"g_emb_dim": 32, "g_hidden_dim": 32}
-    | {"oracle_emb_dim": 32, "oracle_hidden_dim": 32, "oracle_init": "normal"}
-    | {"d_emb_dim": 64, "d_filter_sizes": (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20)}  # for sequences of 20
-    | {"d_num_filters": (100, 200, 200, 200, 200, 100, 100, 100, 100, 100, 160, 160)}
-    | {"eval_every": 1, "checkpoint_every": 5}  # an evaluation is a small part of a pass over 10,000 sequences
-)
+PAPER = {
+    "log_dir": "logs/train/paper",
+    "eval_log_dir": "logs/eval/paper",
+    "batch_size": 64,
+    "train_size": 10_000,  # the paper's training set; 156 batches a pass
+    "pretrain_g_epochs": 120,  # passes, as in the authors' code
+    "pretrain_d_epochs": 50,  # 50 · 3 passes of 312 minibatches
+    "total_epochs": 200,  # rounds, as in the authors' code
+    "g_steps": 1,  # with d_steps 5, d_epochs 3: the best curve of the paper's figure 3
+    "d_steps": 5,
+    "d_epochs": 3,
+    "g_emb_dim": 32,
+    "g_hidden_dim": 32,
+    "oracle_emb_dim": 32,
+    "oracle_hidden_dim": 32,
+    "oracle_init": "normal",
+    "d_emb_dim": 64,
+    "d_filter_sizes": (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20),  # for sequences of 20
+    "d_num_filters": (100, 200, 200, 200, 200, 100, 100, 100, 100, 100, 160, 160),
+    "eval_every": 1,  # an epoch is a pass over 10,000 sequences: an evaluation is a small part of it
+    "checkpoint_every": 5,
+}
 # All three phases within a minute on two cores, the program's start and compilation included; to look at, not to cite.
-QUICK = (
-    {"vocab_size": 200, "seq_len": 10}  # compiles in half the time
-    | {"pretrain_g_epochs": 300, "pretrain_d_epochs": 30, "total_epochs": 40, "eval_every": 10}
-    | {"g_lr": 0.001, "baseline": "batch"}  # since without a baseline the curves would show drift rather than learning
-    | {"rollout_num": 8, "d_filter_sizes": (2, 3, 5), "d_num_filters": (50, 50, 50)}
-)
+QUICK = {
+    "log_dir": "logs/train/quick",
+    "eval_log_dir": "logs/eval/quick",
+    "vocab_size": 200,
+    "seq_len": 10,  # compiles in half the time
+    "pretrain_g_epochs": 300,
+    "pretrain_d_epochs": 30,
+    "total_epochs": 40,
+    "g_lr": 0.001,  # with a baseline, since without one the curves would show drift rather than learning
+    "baseline": "batch",
+    "rollout_num": 8,
+    "d_filter_sizes": (2, 3, 5),
+    "d_num_filters": (50, 50, 50),
+    "eval_every": 10,
+}
 # The folk tunes as the paper has them, 32 tokens of 0.4 s: maximum likelihood tuned on the validation set
 # (experiments/nottingham_mle.toml), the discriminator by d_gain (nottingham_tries.toml), both with seed 0; then its
 # log-odds with a KL penalty (nottingham.toml). The discriminator was chosen on the test set, as there was no
 # d_gain_valid yet.
-PAPER_MUSIC = (
-    {"dataset": "Nottingham", "seq_len": 32, "batch_size": 64}
-    | {"g_emb_dim": 64, "g_hidden_dim": 128, "g_dropout_keep_prob": 0.5, "g_pretrain_lr": 0.005, "average": 0.995}
-    | {"pretrain_g_epochs": 2000, "pretrain_d_epochs": 1000}
-    | {"d_filter_sizes": (2, 4, 8, 16, 32), "d_num_filters": (60, 60, 60, 60, 60)}
-    | {"d_batch_size": 512, "d_epochs": 1, "d_lr": 0.001}
-    | {"total_epochs": 200, "d_steps": 0, "mle_steps": 2, "g_lr": 0.0005, "cosine_decay": ("g", "d")}
-    | {"reward": "log_odds", "kl_weight": 1.0, "rollout_num": 4, "baseline": "prefix"}
-    | {"eval_every": 100, "sample_every": 500}
-)
+PAPER_MUSIC = {
+    "log_dir": "logs/train/paper_music",
+    "eval_log_dir": "logs/eval/paper_music",
+    "dataset": "Nottingham",
+    "seq_len": 32,
+    "batch_size": 64,
+    "g_emb_dim": 64,
+    "g_hidden_dim": 128,
+    "g_dropout_keep_prob": 0.5,
+    "g_pretrain_lr": 0.005,
+    "average": 0.995,
+    "pretrain_g_epochs": 2000,
+    "pretrain_d_epochs": 1000,
+    "d_filter_sizes": (2, 4, 8, 16, 32),
+    "d_num_filters": (60, 60, 60, 60, 60),
+    "d_batch_size": 512,
+    "d_epochs": 1,
+    "d_lr": 0.001,
+    "total_epochs": 200,
+    "d_steps": 0,
+    "mle_steps": 2,
+    "g_lr": 0.0005,
+    "cosine_decay": ("g", "d"),
+    "reward": "log_odds",
+    "kl_weight": 1.0,
+    "rollout_num": 4,
+    "baseline": "prefix",
+    "eval_every": 100,
+    "sample_every": 500,
+}
 # Sixteen bars of folk tunes, in eighths with onsets: the generator of the paper's setting that also hears what a tune
 # repeats, by maximum likelihood.
-MUSIC = (
-    PAPER_MUSIC
-    | {"log_dir": "logs/train/nottingham", "eval_log_dir": "logs/eval/nottingham"}
-    | {"token_length": "0.5beats", "onsets": True, "seq_len": 128, "window_stride": 64, "batch_size": 32}
-    | {"g_echo": True, "total_epochs": 0, "eval_every": 500, "sample_every": 100}
-)
+MUSIC = PAPER_MUSIC | {
+    "log_dir": "logs/train/nottingham",
+    "eval_log_dir": "logs/eval/nottingham",
+    "token_length": "0.5beats",
+    "onsets": True,
+    "seq_len": 128,
+    "window_stride": 64,
+    "batch_size": 32,
+    "g_echo": True,
+    "total_epochs": 0,
+    "eval_every": 500,
+    "sample_every": 100,
+}
 # Lines of text of one's own: maximum likelihood, then an additive discriminator that guides what is drawn.
-TEXT = (
-    {"dataset": "text", "total_epochs": 0}
-    | DISCRIMINATORS["bigram"].defaults
-    | {"discriminator": "bigram", "d_draws": 115_200, "d_epochs": 1, "d_batch_size": 256, "d_lr": 0.003}
-    | {"dropout_keep_prob": 0.7}
-)
-# TEXT for so many training lines; docs/text.md has what was measured. LINES is what the three have in common.
-LINES = TEXT | {"batch_size": 64, "g_pretrain_lr": 0.005, "pretrain_g_epochs": 2000}
+TEXT = {
+    "log_dir": "logs/train/text",
+    "eval_log_dir": "logs/eval/text",
+    "dataset": "text",
+    **DISCRIMINATORS["bigram"].defaults,
+    "discriminator": "bigram",
+    "d_draws": 115_200,
+    "d_epochs": 1,
+    "d_batch_size": 256,
+    "d_lr": 0.003,
+    "dropout_keep_prob": 0.7,
+    "total_epochs": 0,
+}
+
+
+def text_of(lines: str, **pretraining: Any) -> dict[str, Any]:
+    """TEXT with a pretraining for so many training lines; docs/text.md has what was measured."""
+    logs = {"log_dir": f"logs/train/text{lines}", "eval_log_dir": f"logs/eval/text{lines}"}
+    return TEXT | logs | {"batch_size": 64, "g_pretrain_lr": 0.005, "pretrain_g_epochs": 2000} | pretraining
+
+
 WIDE = {"g_emb_dim": 128, "g_hidden_dim": 128}
-TEXT_400 = LINES | WIDE
-TEXT_400 |= {"g_dropout_keep_prob": 0.3, "average": 0.99, "best_pretraining": True, "pretrain_g_epochs": 300}
-TEXT_10K = LINES | WIDE
-TEXT_10K |= {"g_dropout_keep_prob": 0.4, "cosine_decay": ("g_pretrain", "d"), "pretrain_g_epochs": 6400}
-TEXT_100K = LINES | {"average": 0.995}
+TEXT_400 = text_of("400", **WIDE, g_dropout_keep_prob=0.3, average=0.99, best_pretraining=True, pretrain_g_epochs=300)
+TEXT_10K = text_of("10k", **WIDE, g_dropout_keep_prob=0.4, cosine_decay=("g_pretrain", "d"), pretrain_g_epochs=6400)
+TEXT_100K = text_of("100k", average=0.995)
 # What captions and poems share: then the bigram discriminator's expected policy gradient.
-LEARNT = (
-    TEXT
-    | {"batch_size": 64, "pretrain_g_epochs": 2000, "total_epochs": 200, "d_steps": 0}
-    | {"g_update": "expected", "reward": "log_odds", "rollout_num": 0, "kl_weight": 1.0}
-    | {"g_lr": 0.001, "cosine_decay": ("g_pretrain", "g", "d")}
-)
+LEARNT = TEXT | {
+    "batch_size": 64,
+    "pretrain_g_epochs": 2000,
+    "g_update": "expected",
+    "reward": "log_odds",
+    "rollout_num": 0,
+    "kl_weight": 1.0,
+    "d_steps": 0,
+    "total_epochs": 200,
+    "g_lr": 0.001,
+    "cosine_decay": ("g_pretrain", "g", "d"),
+}
 # 24 tokens hold 99.7 % of COCO's captions whole. Dropout is strong, as the generator memorises 100,000 words soon;
 # its share and the length of pretraining are best by nll_valid with seed 0.
-CAPTIONS = (
-    LEARNT
-    | {"data_dir": "data/captions", "tokens": "word", "min_count": 2, "seq_len": 24}
-    | WIDE
-    | {"g_dropout_keep_prob": 0.4, "g_pretrain_lr": 0.005, "pretrain_g_epochs": 6400}
-)
+CAPTIONS = LEARNT | {
+    "log_dir": "logs/train/captions",
+    "eval_log_dir": "logs/eval/captions",
+    "data_dir": "data/captions",
+    "tokens": "word",
+    "min_count": 2,
+    "seq_len": 24,
+    "g_emb_dim": 128,
+    "g_hidden_dim": 128,
+    "g_dropout_keep_prob": 0.4,
+    "g_pretrain_lr": 0.005,
+    "pretrain_g_epochs": 6400,
+}
 # Chinese quatrains of 20 characters; pretraining tuned by nll_valid with seed 0.
-POEMS = (
-    LEARNT
-    | {"data_dir": "data/quatrains.txt", "seq_len": 20, "vocab_size": 10_000}
-    | {"g_emb_dim": 256, "g_hidden_dim": 256, "g_dropout_keep_prob": 0.7, "g_pretrain_lr": 0.003}
-)
+POEMS = LEARNT | {
+    "log_dir": "logs/train/poems",
+    "eval_log_dir": "logs/eval/poems",
+    "data_dir": "data/quatrains.txt",
+    "seq_len": 20,
+    "vocab_size": 10_000,
+    "g_emb_dim": 256,
+    "g_hidden_dim": 256,
+    "g_dropout_keep_prob": 0.7,
+    "g_pretrain_lr": 0.003,
+}
 # SMILES strings: maximum likelihood, then likeness to drugs as the objective.
-MOLECULES = (
-    {"dataset": "text", "data_dir": "data/molecules.txt", "seq_len": 57, "vocab_size": 40, "batch_size": 64}
-    | {"g_hidden_dim": 256, "g_pretrain_lr": 0.004, "cosine_decay": ("g_pretrain",), "pretrain_g_epochs": 10_000}
-    | {"objective": "objectives/molecules.py:qed", "kl_weight": 0.05}
-    | {"total_epochs": 300, "rollout_num": 0, "baseline": "batch", "g_lr": 0.0005}
-)
+MOLECULES = {
+    "log_dir": "logs/train/molecules",
+    "eval_log_dir": "logs/eval/molecules",
+    "dataset": "text",
+    "data_dir": "data/molecules.txt",
+    "seq_len": 57,
+    "vocab_size": 40,
+    "batch_size": 64,
+    "g_hidden_dim": 256,
+    "g_pretrain_lr": 0.004,
+    "cosine_decay": ("g_pretrain",),
+    "pretrain_g_epochs": 10_000,
+    "objective": "objectives/molecules.py:qed",
+    "kl_weight": 0.05,
+    "total_epochs": 300,
+    "rollout_num": 0,
+    "baseline": "batch",
+    "g_lr": 0.0005,
+}
 # Defaults of a --g_update, whatever the preset.
 UPDATE_DEFAULTS: dict[str, dict[str, Any]] = {
     "fold": {"total_epochs": 2, "d_steps": 1, "g_steps": 1, "mle_steps": 0, "kl_weight": 0.0},
     "distil": {"total_epochs": 1200, "d_steps": 0, "g_lr": 0.001, "cosine_decay": ("g",), "kl_weight": 0.0},
 }
-# By name, with log directories of that name unless it has others.
 PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
     "paper": PAPER,
     "quick": QUICK,
     "music": MUSIC,
     "paper_music": PAPER_MUSIC,
     "text": TEXT,
     "text400": TEXT_400,
-} | {"text10k": TEXT_10K, "text100k": TEXT_100K, "captions": CAPTIONS, "poems": POEMS, "molecules": MOLECULES}
-for _name, _values in PRESETS.items():
-    PRESETS[_name] = {"log_dir": f"logs/train/{_name}", "eval_log_dir": f"logs/eval/{_name}"} | _values
-PRESETS = {"default": {}} | PRESETS
+    "text10k": TEXT_10K,
+    "text100k": TEXT_100K,
+    "captions": CAPTIONS,
+    "poems": POEMS,
+    "molecules": MOLECULES,
+}

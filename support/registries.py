@@ -44,14 +44,26 @@ class RewardEntry(Entry):
     oracle: bool = False
 
 
-ADDITIVE_DEFAULTS = (
-    {"d_loss": "token", "pretrain_d_epochs": 1, "d_draws": 262_144, "d_epochs": 3}  # three passes over real sequences
-    | {"d_batch_size": 1024, "d_lr": 0.005, "cosine_decay": ("d",), "d_l2": 0.0, "dropout_keep_prob": 1.0}
-)
-POOLED_DEFAULTS = (  # by d_gain_valid of folk tunes, seed 0
-    {"d_loss": "sequence", "d_hidden_dim": 128, "d_batch_size": 256}
-    | {"d_lr": 0.001, "cosine_decay": ("d",), "d_l2": 0.0, "dropout_keep_prob": 0.6}
-)
+ADDITIVE_DEFAULTS = {  # three passes over 262,144 real sequences
+    "d_loss": "token",
+    "pretrain_d_epochs": 1,
+    "d_draws": 262_144,
+    "d_epochs": 3,
+    "d_batch_size": 1024,
+    "d_lr": 0.005,
+    "cosine_decay": ("d",),
+    "d_l2": 0.0,
+    "dropout_keep_prob": 1.0,
+}
+POOLED_DEFAULTS = {  # by d_gain_valid of folk tunes, seed 0
+    "d_loss": "sequence",
+    "d_hidden_dim": 128,
+    "d_batch_size": 256,
+    "d_lr": 0.001,
+    "cosine_decay": ("d",),
+    "d_l2": 0.0,
+    "dropout_keep_prob": 0.6,
+}
 FILTERS = ("d_filter_sizes", "d_num_filters")
 
 
@@ -75,7 +87,9 @@ DISCRIMINATORS = {
 }
 REWARDS = {
     "discriminator": RewardEntry("reward:discriminator", "D(Y)", discriminator=True),
-    "permuted": RewardEntry("reward:permuted", "D(Y) of another sample of the batch, a control", discriminator=True),
+    "permuted": RewardEntry(
+        "reward:permuted", "D(Y) of the batch's samples in a random order, a control", discriminator=True
+    ),
     "log_odds": RewardEntry("reward:log_odds", "log D(Y) - log(1 - D(Y))", discriminator=True),
     "bleu": RewardEntry("reward:bleu", "BLEU-3 against the training set"),
     "optimal": RewardEntry("reward:optimal", "D*(Y) of the optimal discriminator (LSTM)", oracle=True),

@@ -9,9 +9,30 @@ import tensorflow as tf
 class Purpose(enum.IntEnum):
     """What a random draw is for. The numbers are part of a run's identity: append, never renumber."""
 
-    G_INIT, D_INIT, ORACLE_INIT, TRAIN_SET, TEST_SET, MLE_BATCH, G_SAMPLE, ROLLOUT = range(8)
-    D_REAL, D_FAKE, D_SHUFFLE, DROPOUT, EVALUATE, ORACLE_ENTROPY, MLE_SHUFFLE, IMAGES = range(8, 16)
-    TOOL_SAMPLE, SCHEDULED_SAMPLING, D_TEST_REAL, D_TEST_FAKE, REWARD, G_DROPOUT, VALIDATION, RESAMPLE = range(16, 24)
+    G_INIT = 0
+    D_INIT = 1
+    ORACLE_INIT = 2
+    TRAIN_SET = 3
+    TEST_SET = 4
+    MLE_BATCH = 5
+    G_SAMPLE = 6
+    ROLLOUT = 7
+    D_REAL = 8
+    D_FAKE = 9
+    D_SHUFFLE = 10
+    DROPOUT = 11
+    EVALUATE = 12
+    ORACLE_ENTROPY = 13
+    MLE_SHUFFLE = 14
+    IMAGES = 15
+    TOOL_SAMPLE = 16
+    SCHEDULED_SAMPLING = 17
+    D_TEST_REAL = 18
+    D_TEST_FAKE = 19
+    REWARD = 20
+    G_DROPOUT = 21
+    VALIDATION = 22
+    RESAMPLE = 23
 
 
 def key(seed: int, purpose: Purpose, *steps: int | tf.Tensor) -> tf.Tensor:

@@ -69,6 +69,8 @@ def test_real_sequences_are_those_of_the_passes_after_pretraining(eagerly):
         np.testing.assert_array_equal(tokens[:2], real[:2])
         np.testing.assert_allclose(rewards, -divergence(distil.student, distil.teacher, tokens)[1], atol=1e-6)
         assert tokens.shape == [4, 3] and not np.array_equal(tokens[2:], real[2:])
+    distil, _ = distillation("--distil_real 1")  # nothing is drawn
+    np.testing.assert_array_equal(distil.step(tf.constant(1))[3], distil._batches(distil.config.pretrain_g_epochs)[1])
 
 
 @pytest.mark.parametrize("by", ["objective", "discriminator"])

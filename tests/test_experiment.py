@@ -114,15 +114,22 @@ def test_a_student_needs_the_runs_of_its_teachers(tmp_path):
         record(cell, str(number))
     student.checkpoint.mkdir(parents=True)
     assert student.finished
+    learnt = json.loads((student.log_dir / CONFIG).read_text())["teacher"]
+    assert [each["steps"] for each in learnt] == [20, 20]
+    record(student, "2", steps=10)  # of a teacher that has trained on since
+    with pytest.raises(UsageError, match="learnt from others"):
+        _ = student.finished
+    record(student, "2")
     record(teachers[1], "another")
     with pytest.raises(UsageError, match="learnt from others"):
         _ = student.finished
 
 
-def record(cell: Cell, run: str = "x", **flags) -> None:
+def record(cell: Cell, run: str = "x", steps: int = 20, **flags) -> None:
     """Writes the config.json of a cell's `run`, with some flags otherwise than the table has them."""
     cell.log_dir.mkdir(parents=True, exist_ok=True)
-    config, learnt = vars(read_flags(cell.argv)) | flags, [{"run": each.recorded["run"]} for each in cell.teachers]
+    learnt = [{"run": each.recorded["run"], "steps": steps} for each in cell.teachers]
+    config = vars(read_flags(cell.argv)) | flags
     (cell.log_dir / CONFIG).write_text(json.dumps({"flags": config, "run": run, "format": FORMAT, "teacher": learnt}))
 
 

@@ -360,6 +360,7 @@ def test_the_page_keeps_what_is_by_hand(cells, capsys):
 
 
 SEVERAL = """collapsed = ["long"]
+best = ["nll", "nll_guided", "kl_reverse"]
 [[report.figures]]
 curves = ["nll"]
 limits = { nll = [2.5, 3.5], epoch = [1, 3] }
@@ -383,6 +384,8 @@ def test_curves_over_epochs_and_seconds(cells, drawn, seeds):
         if cell.seed > seeds:
             shutil.rmtree(cell.log_dir)
     page, _ = made(SEVERAL)
+    assert "| best: NLL_oracle " in page and "| best: NLL_oracle, guided " in page
+    assert "- kl_reverse of evaluations, for best" in page
     assert "(hand.png)\n\n*Said.*" in page and "(over_time.png)\n" in page and os.path.exists("out/over_time.png")
     (epochs,), (panel, read, other) = (figure.axes for figure in drawn)
     mean, thin = (2.5, 0) if seeds == 4 else (2.0, 3)
@@ -394,6 +397,8 @@ def test_curves_over_epochs_and_seconds(cells, drawn, seeds):
     assert read.lines[thin].get_xydata().tolist() == [[32, 3], [64, 2], [96, 1], [96, 1], [96, 1]]
     flags = ["--pretrain_g_epochs", "3", "--pretrain_d_epochs", "7", "--d_steps", "2", "--mle_steps", "1"]
     assert [studies.sequences_read(read_flags(flags), epoch) for epoch in (0, 2, 3, 4)] == [32, 96, 416, 512]
+    student = read_flags(["--pretrain_g_epochs", "3", "--g_update", "distil", "--teacher", "a"])
+    assert [studies.sequences_read(student, epoch) for epoch in (2, 3, 4)] == [96, 112, 128]  # half of each batch
     assert [line.get_xydata().tolist() for line in other.lines] == [[[7, 3], [7, 2], [7, 1]]] * (seeds + 1)
     assert (epochs.get_xlabel(), panel.get_xlabel(), epochs.get_xlim()) == ("epoch", "seconds", (1, 3))
     assert (read.get_xlabel(), other.get_xlabel()) == ("real sequences read", "NLL_test (↓ better), nats per token")

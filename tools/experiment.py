@@ -25,7 +25,7 @@ PRETRAINED = "pretrained"  # the folder of the runs that pretrain a generator fo
 # Flags on which the data depend: cells with equal values must have read the same data.
 DATA_FLAGS = (
     *("dataset", "data_dir", "oracle_params", "objective", "seq_len", "vocab_size", "tokens", "min_count"),
-    *("long_lines", "token_length", "onsets"),
+    *("long_lines", "token_length", "onsets", "transpose"),
 )
 # The keys of a table, of a method and of what is said of the report.
 TABLE = {"title": str, "seeds": list, "flags": str, "threads": int, "methods": list, "report": dict}
@@ -137,9 +137,9 @@ class Cell:
             free |= UNRELATED_TO_PRETRAINING
         if differing := differences(recorded, config, free):
             raise UsageError(f"{self.log_dir}: holds a run with {'; '.join(differing)}")
-        learnt = [record["run"] for record in content.get("teacher", [])]
-        present = [cell.recorded.get("run") for cell in self.teachers]
-        if len(learnt) != len(present) or any(run and run != of for run, of in zip(present, learnt, strict=True)):
+        learnt = [(record["run"], record["steps"]) for record in content.get("teacher", [])]
+        present = [(cell.recorded.get("run"), len(Schedule(cell.method.config))) for cell in self.teachers]
+        if len(learnt) != len(present) or any(now[0] and now != of for now, of in zip(present, learnt, strict=True)):
             raise UsageError(f"{self.log_dir}: holds a run that learnt from others than its teachers now")
         return self.checkpoint.is_dir()
 

@@ -126,25 +126,35 @@ def text(asked: Any, run: Restored | None) -> Parts:
     return Parts(samples, real, data, learnt, spec, [figures(samples, lines), figures(real, train)])
 
 
-def melodies(path: Path, grid: Grid, whole: bool) -> list[np.ndarray]:
-    """The tunes of a folder, int32 [length] each, `whole` or without rests at both ends; raises DataError: no tune."""
+def melodies(path: Path, grid: Grid, whole: bool, transpose: str) -> list[np.ndarray]:
+    """The tunes of a folder, int32 [length] each, `whole` or without rests at both ends; raises DataError: no tune.
+
+    All tunes of an ABC file count, but for tunes.abc beside others, which has theirs. With --transpose key they are
+    moved to one key.
+    """
     if not path.is_dir():
         raise DataError(f"{path}: not a folder, as the other tunes are in")
     shown = sorted(file for file in path.rglob("[!.]*") if file.is_file())
     files = [file for file in shown if file.suffix.lower() in (".mid", ".midi")]
+    read, texts = midi.read_notes if files else abc.read_abc, [file for file in shown if file.suffix.lower() == ".abc"]
+    texts = [file for file in texts if file.name != "tunes.abc"] or texts
     found, skipped = [], []
-    for file in files or [file for file in shown if file.suffix.lower() == ".abc"]:
-        try:
-            tokens, *_ = midi.read_melody(file, grid, midi.read_notes if files else abc.read_abc)
-            if not len(trim(tokens)):
-                raise DataError(f"{file}: no melody in it")
-            found.append(tokens if whole else trim(tokens))
-        except DataError as error:
-            skipped.append(str(error))
+    for file in files or texts:
+        with open(file, "rb") as opened:
+            content = opened.read(midi.MAX_FILE_BYTES + 1)
+        for each in [content] if files else [tune for _, tune in abc.tunes_of(content)] or [content]:
+            try:
+                tokens, _, sharps = midi.melody_of(each, grid, read)
+                if not len(trim(tokens)):
+                    raise DataError("no melody in it")
+                tokens = folder.to_one_key(tokens, sharps, grid) if transpose == "key" else tokens
+                found.append(tokens if whole else trim(tokens))
+            except DataError as error:
+                skipped.append(f"{file}: {error}")
     if not found:
         raise DataError(skipped[0] if skipped else f"{path}: no .mid, .midi or .abc file in it")
     if skipped:
-        told(f"{len(skipped):,} files of {path} skipped; {skipped[0]}")
+        told(f"{len(skipped):,} tunes of {path} skipped; {skipped[0]}")
     return found
 
 
@@ -153,7 +163,9 @@ def tunes(asked: Any, run: Restored | None) -> Parts:
     config = run.config if run else Config(**PRESETS["music"])
     grid, length = dataset.grid_of(config), config.seq_len if run else asked.seq_len or config.seq_len
     paths, cut = (asked.file, asked.train, asked.test), []
-    all_tunes = [melodies(path, grid, whole=path is asked.file) for path in paths]
+    if config.transpose == "all":
+        told("copies are looked for in --train as it is, not in twelve keys")
+    all_tunes = [melodies(path, grid, path is asked.file, config.transpose) for path in paths]
     for path, found in zip(paths, all_tunes, strict=True):
         cut.append(folder.windows(found, length, length))
         if not len(cut[-1]):

@@ -61,7 +61,7 @@ def markdown(frame: pd.DataFrame, corner: str = "") -> str:
 def finals(study: Study, shown: Sequence[str]) -> str:
     """The table of what the runs ended with, a row a method."""
     rows: dict[str, dict[str, str]] = {}
-    best = study.report["best"]
+    best = study.report["best"] if {*study.report["best"][:1]} <= {*study.curves} else []
     at_best = study._replace(runs=best_rounds(study.curves, best[0])) if best else study
     for method, label in study.labels.items():
         found = {title(name): study.values(method, name) for name in shown}
@@ -104,6 +104,7 @@ def page(study: Study, pictures: Mapping[str, str], points: pd.DataFrame | None 
     absent = [f"{m.name}, seed {seed}" for m in experiment.methods for seed in m.seeds if (m.name, seed) not in here]
     asked = dict.fromkeys([*report["metrics"], *report["table"]])
     absent += [f"{name}, which the table names" for name in asked if name not in study.runs]
+    absent += [f"{name} of evaluations, for best" for name in report["best"] if name not in study.curves]
     if absent:
         parts.append("**Not all runs are here:**\n\n" + "\n".join(f"- {line}" for line in absent))
     shown = [name for name in report["table"] or [*study.metrics, "seconds"] if name in study.runs]
@@ -254,7 +255,8 @@ def lines_of(study: Study, figure: Mapping[str, Any]) -> list[Line]:
         many = table.shape[1] >= FEW and clock in CLOCKS
         if not many:
             lines += [Line(label, name, times[seed], table[seed], thin=True, **more) for seed in table]
-        if len(guided := study.values(method, column(name, "guided"))) and clock in CLOCKS:  # after D's training
+        guided = study.values(method, column(name, "guided"))  # of a student, its teacher's
+        if len(guided) and clock in CLOCKS and configs[method].g_update != "distil":  # after D's training
             ends = {"seconds": study.values(method, "seconds").mean(), "epoch": x[-1]}
             ends["sequences"] = sequences_read(configs[method], int(own.epoch.max()), trained=True)
             x, found = [*x, *[ends[clock]] * 2], [*found, found[-1], study.summary(method, guided)]

@@ -302,18 +302,24 @@ def best_rounds(curves: pd.DataFrame, by: str) -> pd.DataFrame:
 def sequences_read(config: Config, epoch: int, trained: bool = False) -> int:
     """Real sequences that training has read by the end of an epoch of the generator; those of a d-step count once.
 
-    Where `trained`, D's pretraining has ended as well, even if no adversarial epoch has.
+    Where `trained`, D's pretraining has ended as well, even if no adversarial epoch has. Students read some, too.
     """
     rounds = max(epoch + 1 - config.pretrain_g_epochs, 0)
     batches = min(epoch + 1, config.pretrain_g_epochs) * config.mle_batches + rounds * config.mle_steps
     d_steps = config.pretrain_d_epochs + rounds * config.d_steps if rounds or trained else 0
-    return batches * config.batch_size + d_steps * config.real_draws * config.trains_discriminator
+    learnt = round(config.distil_real * config.batch_size) * config.g_steps * rounds * (config.g_update == "distil")
+    return batches * config.batch_size + d_steps * config.real_draws * config.trains_discriminator + learnt
 
 
 def tables(study: Study) -> dict[str, str]:
     """The contents of runs.csv and curves.csv, if they have rows, in the table's order, with seven digits."""
     asked = {*study.report["metrics"], *study.report["table"]}
-    drawn = {*PANELS, "seconds", *itertools.chain(*([*f["curves"], *f["x"].split()] for f in study.report["figures"]))}
+    drawn = {
+        *PANELS,
+        *study.report["best"],
+        "seconds",
+        *itertools.chain(*([*f["curves"], *f["x"].split()] for f in study.report["figures"])),
+    }
     runs = [name for name in study.runs if name in asked or name not in RUN + RECORDS and parse(name)[1] != "before"]
     runs.sort(key=lambda name: (list(METRICS).index(parse(name)[0].name), name))
     curves = [name for name in study.curves if name in drawn and name not in FILES["curves.csv"]]

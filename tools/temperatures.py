@@ -192,7 +192,8 @@ class MeasuredRun:
             other = MeasuredRun(logdir, str(logdir), self.size, guide=bool(self.state))
             other.check_same_data(self, "--average ")
             policies.append(other.policy)
-            first, last = ([weight.shape for weight in each.weights] for each in (policies[0], policies[-1]))
+            ends = policies[0], policies[-1]
+            first, last = ([part.shape for part in (*each.weights, *each.first_state(1))] for each in ends)
             if first != last:
                 raise UsageError(f"--average {logdir}: a generator of another size than that of {self.run.logdir}")
             name = f"average of {len(policies)}/{self.config.seed}{self.state}"
