@@ -150,7 +150,7 @@ def draw_finals(path: Path, finals: Mapping[str, Mapping[str, Sequence[Sequence[
     `finals` has by column and method its middle with the ends of its interval, or the values of few seeds.
     """
     rows = list(dict.fromkeys(label for found in finals.values() for label in found))
-    figure = Figure(figsize=(8.0, 1.2 + 0.3 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(10.0, 1.2 + 0.3 * len(rows)), layout="constrained")
     panels = figure.subplots(1, len(finals), sharey=True, squeeze=False)[0]
     for panel, (column, found) in zip(panels, finals.items(), strict=True):
         for label, values in found.items():

@@ -251,7 +251,7 @@ def lines_of(study: Study, figure: Mapping[str, Any]) -> list[Line]:
         table = own.pivot(index="epoch", columns="seed", values=name).dropna(axis=1, how="all").dropna()
         times = own.pivot(index="epoch", columns="seed", values=clock).loc[table.index]
         x, found = times.mean(axis=1).to_list(), [study.summary(method, row) for row in table.to_numpy()]
-        more: dict[str, Any] = {"floor": study.floor, "axis": clock}
+        more: dict[str, Any] = {"floor": study.floor if clock in CLOCKS else None, "axis": clock}
         many = table.shape[1] >= FEW and clock in CLOCKS
         if not many:
             lines += [Line(label, name, times[seed], table[seed], thin=True, **more) for seed in table]
