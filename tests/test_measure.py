@@ -104,14 +104,13 @@ def test_lines_are_measured_as_they_are_written(folder):
 
 
 def test_abc_is_as_good_as_midi(folder):
-    """A file a tune or all tunes in one; beside others tunes.abc, which has theirs, is not read."""
     for name in ("train", "test"):
         (folder / "one" / name).mkdir(parents=True)
         texts = [path.read_text() for path in sorted((folder / "abc" / name).iterdir())]
         for place in ("abc", "one"):
             (folder / place / name / "tunes.abc").write_text("\n".join(texts))
-    places = [{"place": place, "ending": ""} for place in ("mid/", "abc/", "one/")]
-    midi, abc, one = (measured(folder, f"{each['place']}train", "--seq_len", "16", **each) for each in places)
+    where = ("mid/", "abc/", "one/")
+    midi, abc, one = (measured(folder, f"{p}train", "--seq_len", "16", place=p, ending="") for p in where)
     assert midi == abc == one and len(midi[0]) > 20
     plain, moved = (measure.melodies(folder / "one" / "train", GRID, False, kind) for kind in ("none", "key"))
     assert [analysed(tune, GRID).key.sharps for tune in moved] == [0] * len(plain) and not np.array_equal(plain, moved)

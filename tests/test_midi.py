@@ -592,11 +592,7 @@ def test_nottingham_statistics(nottingham):
 
 
 def test_nottingham_melodies_and_rests(nottingham):
-    """The voice chosen, and the notes against pretty_midi's.
-
-    abc2midi writes the tune to channel 0 and what it makes of the chord symbols to channels 1 and 2. The stress of the
-    beat, velocities 80, 95 and 105, marks the tune as well; chords have one velocity.
-    """
+    """abc2midi writes the tune to channel 0, in velocities 80, 95 and 105, and chord symbols to channels 1 and 2."""
     for place, path in enumerate(sorted(nottingham.glob("*/*.mid"))[::2]):
         notes = read_notes(path.read_bytes())
         assert set(melody(notes).voice % 16) == {0}, path.name

@@ -1,12 +1,11 @@
 """tools/plot_curves.py: what it reads of a run, what it calls the runs, what it draws and what it refuses."""
 
 import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, cases, refusal
+from conftest import cases, refusal
 
 from tools import plot_curves
 from tools.plot_curves import read_run, short_names
@@ -92,15 +91,12 @@ def test_an_entropy_is_drawn_for_the_runs_of_its_oracle(tmp_path, drawn):
 
 
 def test_where_the_picture_goes(tmp_path, monkeypatch, capsys):
-    """To a place that git ignores, unless a file or a folder is named."""
     run = str(make(tmp_path / "run", ORACLE))
     (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path)
     for flags, path in (([], "logs/curves.png"), (["-o", "folder"], "folder/curves.png"), (["-o", "a.svg"], "a.svg")):
         assert plot_curves.main([run, *flags]) == 0
         assert capsys.readouterr().out == f"{path}\n" and (tmp_path / path).stat().st_size > 1000
-    ignored = subprocess.run(["git", "check-ignore", "-q", "logs/curves.png"], cwd=ROOT)
-    assert ignored.returncode in (0, 128)  # 128: not a repository
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.svg", "folder", "logs", "run"]
 
 
@@ -110,9 +106,7 @@ def test_where_the_picture_goes(tmp_path, monkeypatch, capsys):
     ("epoch,phase,g_loss\n0,adversarial,1\n", [], "run: nothing to draw; the curves are in a run's --eval_log_dir"),
     *(("", [], "run: nothing to draw"), (ORACLE + "x,adversarial,,,,,,,,\n", [], "run/metrics.csv: not a table")),
     (ORACLE + "9" * 21 + ",adversarial,,,,,,,,\n", [], "run/metrics.csv: not a table"),
-    (ORACLE + "7,adversarial,x,,,,,,,\n", [], "run/metrics.csv: not a table"),
-    (ORACLE + "7,adversarial" + ",1" * 20 + "\n", [], "run/metrics.csv: not a table"),
-    ("\xff\n", [], "run/metrics.csv: not a table"),
+    *((bad, [], "run/metrics.csv: not a table") for bad in ("\xff\n", ORACLE + "7,adversarial,x,,,,,,,\n")),
     (ORACLE, ["-o", "none/x.png"], "-o/--output: none/x.png: there is no such folder"),
     (ORACLE, ["-o", "x.docx"], "-o/--output: x.docx: a picture's name ends in ."),
     (ORACLE, ["-o", "picture"], "-o/--output: picture: a picture's name ends in ."),

@@ -378,15 +378,15 @@ def test_curves_over_epochs_and_seconds(cells, drawn, seeds):
     """Of fewer than four seeds a thin line each and no band; a line ends at what the guided generator reached."""
     for cell in cells:
         figures = {"nll_guided": 1.0, "nll_test": 7.0}
-        rows = [{"nll": 3.0 - i, "seconds": (i + 1) * cell.seed, **figures} for i in range(cell.epochs)]
+        rows = [figures | {"nll": 3.0 - i, "seconds": (i + 1) * cell.seed} for i in range(cell.epochs)]
         later = dict(rows[-1], epoch=cell.epochs - 1, phase="pretrain_d", seconds=9 * cell.seed)  # D's training
         make_run(cell, [*rows, later])
         if cell.seed > seeds:
             shutil.rmtree(cell.log_dir)
     page, _ = made(SEVERAL)
-    assert "| best: NLL_oracle " in page and "| best: NLL_oracle, guided " in page
-    assert "- kl_reverse of evaluations, for best" in page
-    assert "(hand.png)\n\n*Said.*" in page and "(over_time.png)\n" in page and os.path.exists("out/over_time.png")
+    best = ("| best: NLL_oracle ", "| best: NLL_oracle, guided ", "- kl_reverse of evaluations, for best\n")
+    assert all(text in page for text in best) and "(hand.png)\n\n*Said.*" in page
+    assert "(over_time.png)\n" in page and os.path.exists("out/over_time.png")
     (epochs,), (panel, read, other) = (figure.axes for figure in drawn)
     mean, thin = (2.5, 0) if seeds == 4 else (2.0, 3)
     assert len(panel.lines) == 1 + thin and len(panel.collections) == (seeds == 4)

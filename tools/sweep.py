@@ -41,10 +41,12 @@ WITH_PARENT = (
 
 def busy(directory: Path) -> bool:
     """Whether a process trains in a cell's directory: another sweep's, or one that is saving."""
-    for path in directory.glob("*/lock"):  # in train and eval
+    for path in (directory / "train" / "lock", directory / "eval" / "lock"):
         try:
             with open(path, "a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            continue
         except BlockingIOError:
             return True
     return False
