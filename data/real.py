@@ -65,7 +65,11 @@ class HeldOut(Dataset):
 
 
 def warn_of_held_out(origin: str, known: Mapping[str, Sequence[bool] | np.ndarray]) -> None:
-    """Warns of a `valid` or `test` all of which training has, `known` [n]; `origin` is the data's flag and value."""
+    """Warns of a validation or test set that can't tell what training never saw.
+
+    `origin` is the data's flag and its value; `known` tells of each sequence of `valid` and of `test` whether training
+    has it as well, bool [n].
+    """
     for split, name in (("valid", "validation"), ("test", "test")):
         if all(known[split]):  # or it has none
             what = f"whole {name} set is in the training set as well"
@@ -74,7 +78,11 @@ def warn_of_held_out(origin: str, known: Mapping[str, Sequence[bool] | np.ndarra
 
 
 def read_data(config: Config, recorded: dict[str, str] | None = None) -> Dataset:
-    """The data of --dataset, split as by version 1.0 if `recorded` checksums say so. Raises UsageError, OSError."""
+    """The data that --dataset names, of the registry or a user's own.
+
+    Where `recorded`, the checksums of a run, are those of text that version 1.0 had split, it is split like that.
+    Raises UsageError, OSError: it can't be used.
+    """
     own = own_code.is_own(config.dataset)
     kind: Any = own_code.load("--dataset", config.dataset) if own else DATASETS[config.dataset].load()
     if Dataset not in getattr(kind, "__mro__", ()):

@@ -93,7 +93,10 @@ def split_of(tokens: Sequence[str]) -> str:
 
 
 def split_files(data_dir: str) -> dict[str, Path | None]:
-    """{split: path} of each part, None without one; `train` alone where one file is split. Raises DataError: none."""
+    """The file of each part: {split: path}, None for a part without one; only `train` where one file is to be split.
+
+    Raises DataError: there is no such file, or the folder has no train.txt.
+    """
     path = Path(data_dir)
     if path.is_file():
         return {"train": path}
@@ -128,7 +131,10 @@ class Source:
         self.used: Counter[str] = Counter()  # {split: lines}
 
     def __iter__(self) -> Iterator[tuple[str, Sequence[str]]]:
-        """(split, at most --seq_len tokens, or all) of each line that has any, read anew; raises as `read_lines`."""
+        """(split, at most --seq_len tokens, or all) of each line that has any; reads the files anew and counts anew.
+
+        Raises DataError, OSError: as `read_lines` does.
+        """
         seq_len, kind, long_lines, by_cut = self.rules
         self.empty, self.lengths, self.used = 0, Counter(), Counter()
         for split, path in self.files.items():
@@ -151,7 +157,10 @@ class Source:
         return sum(count for length, count in self.lengths.items() if length > self.rules.seq_len)
 
     def sufficient(self, share: float) -> tuple[int, float]:
-        """(--seq_len, `share`): the least that holds it of the lines, whole; or the largest, and the share it holds."""
+        """The least --seq_len that holds such a share of the lines whole, or else the largest; and the share it holds.
+
+        Returns (--seq_len, at most `share`).
+        """
         held, total = 0, self.lengths.total()
         for length in sorted(length for length in self.lengths if length <= MAX_SEQ_LEN):
             held += self.lengths[length]
@@ -272,13 +281,17 @@ class TextData(HeldOut):
     """Lines of text.
 
     The files are read twice, once for the vocabulary and once for the lines, which stay in memory as token ids. As with
-    the oracle, an epoch of pretraining is one random batch, with --train_size a pass over a fixed choice of lines.
+    the oracle, an epoch of pretraining is one batch, drawn at random, and with --train_size it is a pass over a fixed
+    choice of lines.
     """
 
     kind = "text"
 
     def __init__(self, config: Config, by_cut: bool = False):
-        """Reads --data_dir; `by_cut` as in `Rules`. Raises DataError: it can't be used; OSError: it can't be read."""
+        """Reads the lines of --data_dir; `by_cut` as in `Rules`.
+
+        Raises DataError: they can't be used; the message names the file. Raises OSError: a file can't be read.
+        """
         self.config, self.origin = config, f"--data_dir {config.data_dir}"
         self.source = Source(config.data_dir, Rules(config.seq_len, config.tokens, config.long_lines, by_cut))
         lines = (tokens for split, tokens in self.source if split == "train")

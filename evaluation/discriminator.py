@@ -38,12 +38,18 @@ class MeasuredDiscriminator:
         self.optimal_log_odds = compiled(self._optimal_log_odds)
 
     def _resample(self, size: int, count: tf.Tensor, eta: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """Draws int32 [size, T], each of `count` candidates by `eta` (η) · log-odds; these and `step` are scalars."""
+        """Draws `size` samples, each kept of `count` candidates by the discriminator's log-odds: int32 [size, T].
+
+        `count`, `eta` (η) and `step`, which picks the random numbers, are scalars.
+        """
         log_odds, seed = self.discriminator.log_odds, key(self.policy.seed, Purpose.RESAMPLE, step)
         return resample(self.policy.policy, lambda tokens: eta * log_odds(tokens), size, count, seed)
 
     def _optimal_log_odds(self, oracle: Policy, tokens: tf.Tensor) -> tf.Tensor:
-        """Log-odds of D* = p / (p + G), the best D, where `oracle` is p: log p(Y) - log G(Y), int32 [n, T] → [n]."""
+        """Log-odds of D* = p / (p + G), the best of all discriminators: log p(Y) - log G(Y), int32 [n, T] → [n].
+
+        `oracle` is the distribution p of the real data.
+        """
         g = self.policy.policy
         return in_chunks(lambda part: tf.reduce_sum(oracle.log_probs(part) - g.log_probs(part), axis=1), tokens)
 
@@ -164,7 +170,8 @@ def what_d_knows(
 def resampled(beside: Figures, changes: Figures) -> Figures:
     """The figures of what is kept of --candidates: those of the generator and by how much they change.
 
-    That is less noisy than measuring them on their own, as both have the same sequences. Errors count as independent.
+    That is less noisy than measuring them on their own: what they are compared with has the same sequences. The errors
+    are taken for independent.
     """
     pairs = [(name, *beside[name], *change) for name, change in changes.items() if name in beside]
     return {column(name, "resampled"): (a + b, math.hypot(a_error, b_error)) for name, a, a_error, b, b_error in pairs}

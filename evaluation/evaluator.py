@@ -70,20 +70,27 @@ class Evaluator:
     def of_policy(self, policy: MeasuredPolicy, epoch: int, due: Due) -> Figures:
         """(value, standard error) of the figures of `likelihoods`; `epoch` picks the random numbers of the samples.
 
-        Where samples are due as well, also those of `compare` and, as `real_...`, of as many validation sequences.
+        Where samples are due as well, also the figures of `compare` for the generated sequences and, as `real_...`, for
+        as many of the validation set.
         """
         generated = policy.sample(self.settings.samples, Purpose.EVALUATE, tf.constant(epoch)).numpy()
         figures = self.likelihoods(policy, generated)
         return figures | self.compare(generated) | self._of_real if getattr(due, self.compares_at) else figures
 
     def likelihoods(self, policy: MeasuredPolicy, generated: np.ndarray) -> Figures:
-        """NLL of test, valid and generated sequences, int32 [n, T]: all nats over all tokens; an end is one."""
+        """NLL of the test and validation set and of generated sequences, int32 [n, T], where there are any.
+
+        All their nats over all their tokens, a sequence's end being one.
+        """
         parts = {"g_entropy": generated, "nll_valid": self.data.valid, "nll_test": self.data.test}
         lengths = {name: (rows != policy.policy.vocab_size).sum(axis=1) for name, rows in parts.items()}
         return {name: ratio_and_error(nats(policy, rows), lengths[name]) for name, rows in parts.items() if len(rows)}
 
     def compare(self, rows: np.ndarray) -> Figures:
-        """(mean, standard error) of figures of sequences, int32 [n, T]; raises UsageError: a metric's are not [n]."""
+        """Compares sequences, int32 [n, T], with real ones: (mean, standard error) of each figure.
+
+        Raises UsageError: a metric returns values of another shape than [n].
+        """
         found = {each.name: np.asarray(each.of(rows, self.data)) for each in self._own if each.of and len(rows)}
         for name, values in found.items():
             if values.shape != (len(rows),):
@@ -92,7 +99,10 @@ class Evaluator:
 
     @cached_property
     def _of_real(self) -> Figures:
-        """What real sequences reach, as `real_...`: of as many, or without what depends on how many there are."""
+        """The figures of `compare`, as `real_...`, of as many validation sequences: what real ones reach.
+
+        Where there are fewer, those that depend on how many there are are left out.
+        """
         rows = spread(self.data.valid, self.settings.samples)
         out = OF_NUMBER if len(rows) < self.settings.samples else ()
         return {column(name, "real"): pair for name, pair in self.compare(rows).items() if not name.startswith(out)}

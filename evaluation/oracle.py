@@ -72,7 +72,10 @@ class OracleEvaluator(Evaluator):
         return known.on_test(own or {}) | figures
 
     def choose_optimally(self, discriminator: MeasuredDiscriminator, epoch: int, own: Figures, count: int) -> Figures:
-        """`resampled` where D* keeps one of `count` samples, with η = 1, on `settings.d_samples` of the oracle."""
+        """What would come of keeping one of `count` samples by D*, with η = 1: the figures of `resampled`.
+
+        As many sequences of the oracle as `settings.d_samples` measure it.
+        """
         real = self.data.sample(max(self.settings.d_samples, 2), Purpose.D_TEST_REAL)
         policy = discriminator.policy
         pool = policy.sample(GROUPS * count, Purpose.D_TEST_FAKE, tf.constant(epoch)).numpy()

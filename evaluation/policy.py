@@ -43,7 +43,10 @@ class MeasuredPolicy:
         self.divergence = partial(self._in_chunks, compiled(self._diverged))
 
     def _compare_with(self, oracle: Policy, rows: int, epoch: tf.Tensor, chunk: tf.Tensor) -> Comparison:
-        """Measures `rows` of the policy, others in each epoch, and of the oracle the same; `chunk` counts the parts."""
+        """Measures `rows` of the policy, drawn afresh each epoch, and as many of the oracle, always the same.
+
+        `epoch` and `chunk`, which counts the parts of one evaluation, are int32 scalars.
+        """
         seq_len = self.policy.seq_len
         fresh = uniforms([seq_len, rows], key(self.seed, Purpose.EVALUATE, epoch, chunk))
         generated, g_entropy, nll_oracle = self.policy.sample_and_compare(fresh, oracle)
@@ -61,7 +64,8 @@ class MeasuredPolicy:
     def scored(self, objective: Objective, pretrained: Policy | None, samples: int, epoch: int) -> Figures:
         """(mean, standard error) of `objective`, and of `kl_to_pretrained`, KL(G ‖ G₀) in nats per sequence.
 
-        Along the same `samples`, which `epoch` picks; `pretrained` is G₀. Raises UsageError: the objective fails.
+        Both along the same `samples`, whose random numbers `epoch` picks; `pretrained` is G₀. Raises UsageError: the
+        objective fails.
         """
         tokens, divergence = self.divergence(pretrained, samples, epoch)
         return {"objective": mean_and_error(objective.score(tokens)), "kl_to_pretrained": mean_and_error(divergence)}

@@ -98,8 +98,9 @@ class Checkpoints:
         """Loads the newest good checkpoint; each bad one that is passed over is named in a warning on stderr.
 
         Those are renamed, to damaged-..., so that nothing later takes them for the newest. Without `tidy` nothing
-        is written, and another process may be saving meanwhile. Returns (steps taken, details), None where there is no
-        checkpoint at all. Raises UsageError: there are some and none is good. Raises OSError: one can't be renamed.
+        is written, and another process may be saving meanwhile. Returns (steps taken, details), or None where there is
+        no checkpoint at all. Raises UsageError: there are checkpoints and none is good. Raises OSError: a bad one can't
+        be renamed.
         """
         damaged = []
         for path in reversed(checkpoints_in(self.directory)):

@@ -35,7 +35,8 @@ def tag_of(name: str, group: str) -> str:
     """The tag that TensorBoard shows a scalar under.
 
     It makes a group of what has the same beginning up to a stroke, and sorts the groups: NLLs, entropies and
-    divergences come first, `nll` by its plain name, then the rest of the `group`; standard errors have their own.
+    divergences come first, `nll` by its plain name, then the rest of the `group`, and standard errors have a group of
+    their own.
     """
     if name.endswith("_se"):
         return f"se/{name.removesuffix('_se')}"

@@ -38,7 +38,10 @@ TEACHER = re.compile(rf"({NAME.pattern})(?:\+([1-9]))?")  # a method, and how ma
 
 @dataclass(frozen=True)
 class Method:
-    """A row: its folder's `name`, a `label` for people, `flags` of main.py, `seeds`, and the methods it learns from."""
+    """A row of the table: the `name` of its folder, a `label` for people, `flags` of main.py, and its `seeds`.
+
+    `teachers` name the methods whose runs it learns from (--teacher).
+    """
 
     name: str
     label: str

@@ -55,7 +55,8 @@ def read_run(directory: str | Path) -> pd.DataFrame:
 def short_names(directories: Sequence[str | Path]) -> list[str]:
     """A name for each run: the shortest part of its path that tells it from the others.
 
-    That is the fewest last parts that differ, without those at the end that all share: of a/eval and b/eval a and b.
+    That is the fewest last parts that differ, once those at the end that all paths share are left out: `exp1/eval` and
+    `exp2/eval` are exp1 and exp2.
     """
     paths = [Path(os.path.abspath(directory)).parts for directory in directories]
     if len(set(paths)) == 1:

@@ -156,7 +156,8 @@ def samples(
     """Tables of what was measured of samples: a row a method at a temperature, and how near each is to real data.
 
     `points` are rows of `read_points`; evaluations that runs made themselves, which have an epoch, are left out.
-    `labels` are the methods' names for people, `measures` the columns, () for all, and `collapsed` has medians, ranges.
+    `labels` are the methods' names for people, `measures` the columns that are shown, () for all, and `collapsed` the
+    methods whose runs have medians and ranges.
     """
     points = named(points, labels)
     points = points[points.epoch.isna()].sort_values("method", key=lambda name: name == REAL, kind="stable")

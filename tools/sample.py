@@ -128,7 +128,9 @@ def read_prefix(text: str, run: Restored, vocabulary: Vocabulary | None) -> list
 def read_first(path: Path, keep: int, config: Config) -> list[int]:
     """The first tokens of the melody of a file, `keep` of them or all, without the rests before it.
 
-    They are moved as --transpose moves a run's tunes. Raises UsageError, OSError: it can't be read, or has no melody.
+    They are moved as --transpose moves all tunes of a run.
+
+    Raises UsageError: it is no MIDI or ABC file, or has no melody. Raises OSError: it can't be read.
     """
     open(path, "rb").close()  # tells best why it can't be read
     tokens, _, sharps = read_melody(path, grid_of(config), read_abc if path.suffix.lower() == ".abc" else read_notes)
@@ -191,7 +193,8 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     """Writes a page on which listeners rate tunes of several kinds and real ones, and KEY.csv, which tells them apart.
 
     The kinds are `samples`, int32 [n, T] each portion, and those of --blind, each n tunes. All are played at the run's
-    tempo, in an order by the seed. Returns where they are. Raises UsageError: a kind lacks tunes, or -o holds others.
+    tempo, in an order that the seed decides. Returns where they are. Raises UsageError, DataError: a kind lacks tunes,
+    or -o has another page or key.
     """
     config, count, output = run.config, asked.n, asked.output or asked.logdir / "blind"
     grid = grid_of(config)
@@ -237,7 +240,8 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
 def write_lines(samples: Iterable[np.ndarray], vocabulary: Vocabulary | None, output: Path | None) -> None:
     """Writes samples, int32 [n, T] each portion, as a line each of text or of token ids, to a file or stdout.
 
-    A file is written when all is drawn and scored, so that a failure costs nothing that was there. Raises OSError.
+    A file is written when all is drawn and scored, so that a failure costs nothing that was there. Raises OSError: it
+    can't be written.
     """
     lines = vocabulary.decode if vocabulary else lambda rows: [" ".join(map(str, row)) for row in rows.tolist()]
     contents = ("".join(f"{line}\n" for line in lines(rows)).encode() for rows in samples)

@@ -37,7 +37,10 @@ FEW = 4  # seeds for an interval or a band; of fewer each is shown
 
 
 class Summary(NamedTuple):
-    """Values of one method, a seed each: mean and 95 % interval by Student's t (NaN: one seed), or median and range."""
+    """Values of one method, a seed each: their mean and 95 % interval by Student's t, or median and range.
+
+    `low` and `high` are NaN where one seed gives none.
+    """
 
     middle: float
     low: float
@@ -130,7 +133,8 @@ def points_text(points: Iterable[Mapping[str, Any]]) -> str:
 def outcome(cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The row of a finished cell in runs.csv, with the figures of its last epoch, and its rows in curves.csv.
 
-    Raises UsageError, ValueError: its records are not those that its last checkpoint tells of. Raises OSError.
+    Raises UsageError, ValueError: its records are not those that its last checkpoint tells of. Raises OSError: one
+    can't be read.
     """
     config, described = cell.method.config, read_config(cell.log_dir / CONFIG)
     if not config.evaluate:
@@ -336,7 +340,8 @@ def tables(study: Study) -> dict[str, str]:
 def load(experiment: Experiment, logs: Path, folder: Path) -> tuple[Study, dict[str, str], list[str]]:
     """A study with the runs under `logs` and those of its folder; its CSV files; and what could not be used.
 
-    It has the runs of the table, with the numbers of the files. Raises UsageError, OSError: as `collect`, `settings`.
+    The study has the runs of the table, with the numbers that are in the files. Raises UsageError, OSError: as
+    `collect` and `settings`.
     """
     report = settings(experiment)
     frames, problems = collect(experiment, logs, folder)

@@ -109,7 +109,10 @@ def data_now(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def connect(address: str | None, jobs: int) -> Client:
-    """A client of Dask at `address` or, if None, in this process with `jobs` threads; raises UsageError: no answer."""
+    """A client of the Dask scheduler at `address` or, if None, of one in this process with `jobs` threads.
+
+    Raises UsageError: no scheduler answers.
+    """
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # errors are one line of the sweep's own
     if address is None:
         # Tasks go through memory: no port is open through which other users of the machine could run code. Dask's web

@@ -186,7 +186,10 @@ class MeasuredRun:
             yield row(f"{self.name}, candidates by {by}", {"nll_test": pair, **self.compared(kept)}, candidates=n)
 
     def averages(self, others: Sequence[Path]) -> Iterator[Row]:
-        """Rows of averages with the first of other runs, the first two, ...; raises UsageError: one of another kind."""
+        """A row for the average of this generator with the first of other runs, the first two, and so on.
+
+        Raises UsageError: another run has other data, or a generator of another size.
+        """
         policies = [self.policy]
         for logdir in others:
             other = MeasuredRun(logdir, str(logdir), self.size, guide=bool(self.state))
@@ -241,7 +244,10 @@ def best_of(scores: np.ndarray, real: np.ndarray, count: int) -> list[np.ndarray
 
 
 def least_kl(scores: np.ndarray, real: np.ndarray, beta: float) -> list[np.ndarray]:
-    """Weights, exp(score / β), of samples, [n], and real sequences, [m], by their scores; β = 0: the highest alone."""
+    """Weights in proportion to exp(score / β), for scores of samples, [n], and of real sequences, [m].
+
+    With β = 0 the highest score alone has a weight.
+    """
     less = np.append(scores, real) - max(scores.max(), real.max(initial=-np.inf))
     return np.split(np.exp(less / beta) if beta else (less == 0).astype(float), [len(scores)])
 

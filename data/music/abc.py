@@ -59,7 +59,10 @@ def tunes_of(content: bytes) -> list[tuple[str, bytes]]:
 
 
 def _plain(content: bytes) -> str:
-    """A file's first tune as music21 reads it right, repeats played out; raises DataError: none, or not read here."""
+    """The first tune of an ABC file as music21 reads it right: its notes and what they depend on, repeats played out.
+
+    Raises DataError: it has no tune, or what is not read here.
+    """
     head: dict[str, str] = {}  # ends with the key
     voices: dict[str, list[str]] = {"": []}  # the lines of each
     told: dict[str, str] = {}  # of each, such as its clef

@@ -33,7 +33,11 @@ class NottinghamData(HeldOut):
     kind = "music"
 
     def __init__(self, config: Config):
-        """Reads the tunes. Raises DataError: too few to train on; UsageError: --songs_dir has songs of others."""
+        """Reads the tunes of --data_dir.
+
+        Raises DataError: there is none to train on, or --train_size is more than there is. Raises UsageError:
+        --songs_dir has songs of such names that are not this program's.
+        """
         self.config, seq_len = config, config.seq_len
         self.origin = f"--data_dir {config.data_dir}"
         self.grid = grid_of(config)
@@ -86,7 +90,10 @@ def played(grid: Grid, tempo: float) -> Grid:
 
 
 def recorded_tempo(path: Path) -> float:
-    """The tempo that a run has kept, beats a minute; raises UsageError: it has none; OSError: it can't be read."""
+    """The tempo that a run has kept, beats a minute.
+
+    Raises UsageError: the file is not what `NottinghamData.files` made. Raises OSError: it can't be read.
+    """
     with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
         tempo = float(json.loads(path.read_text(encoding="utf-8"))["beats_per_minute"])
         if MIN_TEMPO <= tempo <= MAX_TEMPO:

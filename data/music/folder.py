@@ -140,7 +140,8 @@ def _tell_skipped(root: Path, skipped: list[tuple[str, str]]) -> None:
 def windows(tunes: Sequence[np.ndarray], seq_len: int, stride: int) -> np.ndarray:
     """Cuts tunes, int32 [length] each, into windows, int32 [windows, seq_len], tune after tune.
 
-    Each lies within one tune and begins at a multiple of `stride` tokens of it; what is left of its end is not used.
+    Each lies within one tune and begins at a multiple of `stride` tokens from its beginning; what is left of its end is
+    not used.
     """
     cut = [np.lib.stride_tricks.sliding_window_view(t, seq_len)[::stride] for t in tunes if len(t) >= seq_len]
     return np.concatenate([np.empty((0, seq_len), np.int32), *cut]).astype(np.int32)

@@ -10,7 +10,10 @@ from support.errors import UsageError
 
 
 def check_songs(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """`written_songs`. Raises UsageError: a file of these names is another's, or no folder; OSError: can't be read."""
+    """Makes sure that no file of these names is somebody else's; returns `written_songs`.
+
+    Raises UsageError: one is, or the folder is none; the message names it. Raises OSError: one can't be read.
+    """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: not a folder")
     earlier = written_songs(folder)

@@ -20,7 +20,11 @@ _EIGHTH_REST = "M-3-3a2.4 2.4 0 1 0 4.5 0q2 0 3-3l-4.500 14"
 
 
 def staff(tune: Tune, marked: range = range(0)) -> str:
-    """Draws a tune as SVG: of class `marked` what begins at these tokens, `again` the ground of repeated bars."""
+    """Draws a tune as SVG.
+
+    Notes and rests that begin at the tokens of `marked` are of the class `marked`. A bar that occurs before in the tune
+    lies on a ground of the class `again`.
+    """
     bars, sharps, again = written(tune), tune.key.sharps, repeated_bars(tune)
     steps = [sign.step for bar in bars for sign in bar if sign.step is not None]
     above = (max([*steps, _MIDDLE + 6]) - _MIDDLE) * _STEP + 24

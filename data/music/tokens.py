@@ -31,7 +31,10 @@ KEYS = HIGHEST_PITCH - LOWEST_PITCH + 1
 
 
 class Notes(NamedTuple):
-    """The pitched notes of a file, int64 [notes] each; times are in millionths of a second or of a quarter note."""
+    """The pitched notes of a file: four int64 arrays [notes], and the file's length.
+
+    Times are in millionths of a second or of a beat (a quarter note).
+    """
 
     start: np.ndarray  # onset
     end: np.ndarray  # release, never before `start`
@@ -98,7 +101,10 @@ def to_tokens(notes: Notes, grid: Grid) -> np.ndarray:
 
 
 def _elect(place: np.ndarray, choice: np.ndarray, length: np.ndarray, frames: int) -> np.ndarray:
-    """The choice > 0 that lasts longest in each frame, the largest of equals, or 0: of pieces [pieces] → [frames]."""
+    """The choice that lasts longest in each frame, the largest of equals: int32 [frames], 0 where there is none.
+
+    `place`, `choice` > 0 and `length` are of pieces of time, [pieces].
+    """
     size = int(choice.max(initial=0)) + 1
     # One vote for each (frame, choice) that occurs; a table of all of them could be 30 million entries.
     candidates, index = np.unique(place * size + choice, return_inverse=True)
@@ -110,7 +116,11 @@ def _elect(place: np.ndarray, choice: np.ndarray, length: np.ndarray, frames: in
 
 
 def _highest(notes: Notes, more_edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts time at the notes' and more edges: edges, int64 [pieces + 1]; index of the highest note, or -1, [pieces]."""
+    """Cuts time at every onset, release and further edge, and finds the highest note of each piece.
+
+    Returns edges, int64 [pieces + 1] in the notes' unit, and the index of the highest note, int64 [pieces], -1 in
+    silence.
+    """
     edges = np.unique(np.concatenate([notes.start, notes.end, more_edges]))
     top = np.full(max(len(edges) - 1, 0), -1)
     first, last = np.searchsorted(edges, notes.start), np.searchsorted(edges, notes.end)
