@@ -285,10 +285,8 @@ def kill_at_random(
 
 
 def fault_at_each_call(trainer: Trainer, folder: Path, *actions: str, first: int = 1, stride: int = 1) -> int:
-    """Has one of `actions`, in turn, happen at calls of a toy run that change a file, and resumes; returns how many.
-
-    These are each `first`-th of the calls in which the directories become the run's, then each `stride`-th.
-    """
+    """Has one of `actions`, in turn, happen at calls of a toy run that change a file, and resumes; returns how many."""
+    # These are each `first`-th of the calls in which the directories become the run's, then each `stride`-th.
     folder.mkdir(parents=True, exist_ok=True)
     whole = trainer.run(flags(folder / "whole"), toy=True)
     assert whole.status == 0 and whole.calls > 50, whole

@@ -333,6 +333,8 @@ def test_what_the_function_prints_is_not_output(tmp_path, capsys):
 
 
 def test_a_file_that_cannot_be_read(tmp_path):
+    moved, source = f"{tmp_path / 'moved.py'}:f", {"function": "f", "text": "def f(): pass"}  # of a run's record
+    assert own_code.load("--discriminator", moved, source) is own_code.load("--discriminator", moved)
     (tmp_path / "latin.py").write_bytes(b"# \xe9\n")
     (tmp_path / "long.py").write_text("#" * (own_code.LONGEST + 1))
     (tmp_path / "wide.py").write_text("#" + "𝕏" * (own_code.LONGEST // 4))  # four bytes each
