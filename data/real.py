@@ -85,7 +85,8 @@ def read_data(config: Config, recorded: dict[str, str] | None = None) -> Dataset
     """
     own = own_code.is_own(config.dataset)
     kind: Any = own_code.load("--dataset", config.dataset) if own else DATASETS[config.dataset].load()
-    if Dataset not in getattr(kind, "__mro__", ()):
+    fits = isinstance(kind, type) and issubclass(kind, Dataset)
+    if not fits:
         raise UsageError(f"--dataset {config.dataset}: not a subclass of data.real.Dataset")
     data = kind(config)
     if config.dataset == "text" and recorded and data.digests() != recorded:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from support.config import FIELDS, SECTIONS
+from support.config import FIELDS, SECTIONS, shown
 from support.presets import PRESETS, UPDATE_DEFAULTS
 from support.registries import DISCRIMINATORS
 from support.streams import run_tool
@@ -20,11 +20,6 @@ COLUMNS = "| flag | default; presets | meaning (values) |\n|---|---|---|\n"
 # What flags start from, by what brings it: a preset, or another flag.
 BROUGHT = PRESETS | {f"`--discriminator {name}`": entry.defaults for name, entry in DISCRIMINATORS.items()}
 BROUGHT |= {f"`--g_update {name}`": brought for name, brought in UPDATE_DEFAULTS.items()}
-
-
-def shown(value: object) -> str:
-    """A default as one types it."""
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def flag_row(name: str) -> str:
