@@ -1,12 +1,16 @@
-"""Runs on text beside a trigram model: python -m experiments.kneser_ney LOGDIR... -o FILE.csv.
+"""Runs on text beside a trigram model: python -m experiments.kneser_ney LOGDIR... -o FILE.csv [--updates N].
 
 Of each run it measures the generator, guided where the run guides it, alone and mixed with a trigram model of the same
 training set by interpolated Kneser-Ney smoothing (Chen and Goodman, 1999). The mixture's weight is the best on the
-validation set. All runs must have the same data. `change` is NLL_test less that of the first run with the same seed;
-`low` and `high` are its 95 % interval by a paired bootstrap over test sequences (scipy.stats.bootstrap, 9,999 draws).
+validation set. With --updates the run's generator then learns from the mixture, as --g_update distil does (rate 0.001,
+cosine decay), and is measured at temperature 1 and at the best one. All runs must have the same data. `change` is
+NLL_test less that of the first run with the same seed; `low` and `high` are its 95 % interval by a paired bootstrap
+over test sequences (scipy.stats.bootstrap, 9,999 draws).
 """
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +20,16 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 from scipy.optimize import minimize_scalar
+from scipy.sparse import csr_array
 from scipy.stats import bootstrap
 
-from generator import Policy
+from data.real import Dataset
+from generator import Generator, Policy, PolicyWrapper, State, Tempered
+from guidance.distilling import Distillation
+from model import GRADIENT_NORM
 from support.errors import UsageError
-from support.parser import Parser, new_file
+from support.optimizers import adam, rate
+from support.parser import Parser, new_file, number
 from support.streams import run_tool
 from tools.restored import Restored, restore
 
@@ -29,19 +38,24 @@ class KneserNey:
     """A trigram model: p(c | a, b), from the counts of (a, b, c), interpolated with those of (b, c) and of c."""
 
     def __init__(self, tokens: np.ndarray, start: int, padding: int):
-        """Counts sequences, int32 [n, T], with two `start` tokens before each; `padding` is no token."""
+        """Counts sequences, int32 [n, T], with two `start` tokens before each; `padding`, V, is no token."""
         # The discount of an order is n₁ / (n₁ + 2 n₂), where n_k n-grams have the count k.
-        self.start, self.padding = start, padding
+        self.start, self.padding, self.ids = start, padding, max(start, padding) + 1
         grams, counts = np.unique(self._grams(tokens), axis=0, return_counts=True)
         self.orders = []
         for _ in range(3):  # of (a, b, c), (b, c) and c; lower ones count what precedes them, not how often
             n1, n2 = (max(int((counts == k).sum()), 1) for k in (1, 2))
-            contexts, place = np.unique(grams[:, :-1], axis=0, return_inverse=True)
-            totals = np.bincount(place.ravel(), counts)
-            kinds = np.bincount(place.ravel())
-            of = {tuple(context): (totals[i], kinds[i]) for i, context in enumerate(contexts.tolist())}
-            self.orders.append((dict(zip(map(tuple, grams.tolist()), counts, strict=True)), of, n1 / (n1 + 2 * n2)))
+            discount = n1 / (n1 + 2 * n2)
+            contexts, place = np.unique(self._number(grams[:, :-1]), return_inverse=True)
+            totals = np.append(np.bincount(place, counts), 1)  # the last is that of a context never seen
+            shares = (counts - discount) / totals[place]
+            table = csr_array((shares, (place, grams[:, -1])), shape=(len(totals), padding))
+            self.orders.append((contexts, table, np.append(discount * np.bincount(place), 1) / totals))
             grams, counts = np.unique(grams[:, 1:], axis=0, return_counts=True)
+
+    def _number(self, contexts: np.ndarray) -> np.ndarray:
+        """A number for each context, int [m, 0 to 2] -> int64 [m]."""
+        return contexts.astype(np.int64) @ self.ids ** np.arange(contexts.shape[1])
 
     def _grams(self, tokens: np.ndarray) -> np.ndarray:
         """The trigrams of sequences, int [m, 3], those with padding left out; by rows, then by time."""
@@ -49,20 +63,56 @@ class KneserNey:
         grams = np.lib.stride_tricks.sliding_window_view(padded, 3, axis=1).reshape(-1, 3)
         return grams[grams[:, 2] != self.padding]
 
-    def prob(self, gram: Sequence[int], order: int = 0) -> float:
-        """p(the last token | those before it)."""
-        if order == 3:
-            return 1 / self.padding  # tokens are below it
-        counts, contexts, discount = self.orders[order]
-        total, kinds = contexts.get(tuple(gram[:-1]), (0, 0))
-        lower = self.prob(gram[1:] if order < 2 else gram, order + 1)
-        if not total:
-            return lower
-        return (max(counts.get(tuple(gram), 0) - discount, 0) + discount * kinds * lower) / total
+    def rows(self, contexts: np.ndarray) -> np.ndarray:
+        """p(· | the last two tokens): int [m, 2] → float64 [m, V]."""
+        mixed = np.full([len(contexts), self.padding], 1 / self.padding)
+        for used, (known, table, left) in zip(
+            (contexts[:, :0], contexts[:, 1:], contexts), self.orders[::-1], strict=True
+        ):
+            number = self._number(used)
+            place = np.minimum(known.searchsorted(number), len(known) - 1)
+            place = np.where(known[place] == number, place, len(known))
+            mixed = table[place].toarray() + left[place, None] * mixed
+        return mixed
 
     def probs(self, tokens: np.ndarray) -> np.ndarray:
         """The probability of each token of sequences, float64 [m]; by rows, then by time, without padding."""
-        return np.array([self.prob(gram) for gram in self._grams(tokens).tolist()])
+        parts = np.array_split(self._grams(tokens), len(tokens) // 250 + 1)
+        return np.concatenate([self.rows(part[:, :2])[np.arange(len(part)), part[:, 2]] for part in parts])
+
+
+class Mixture(PolicyWrapper):
+    """w · p(y_t | y_{t-2}, y_{t-1}) + (1 - w) · G(y_t | y_<t), where p is a trigram model. Not for XLA."""
+
+    def __init__(self, policy: Policy, model: KneserNey, weight: float):
+        """Mixes `policy`, G, with `model`, p; `weight` is w."""
+        super().__init__(policy)
+        self.model, self.weight, self.hidden_dim = model, weight, policy.hidden_dim + 2
+
+    def _joined(self, state: State, past: tf.Tensor) -> State:
+        """G's state with the last two tokens, [..., 2], as numbers, which are exact up to 2^24."""
+        return State(tf.concat([state.hidden, tf.cast(past, tf.float32)], axis=-1), state.cell)
+
+    def first_state(self, batch_size: int) -> State:
+        """As in `Policy`."""
+        return self._joined(self.policy.first_state(batch_size), tf.fill([batch_size, 2], self.start_token))
+
+    def next_state(self, tokens: tf.Tensor, state: State) -> State:
+        """As in `Policy`."""
+        past = tf.stack([state.hidden[:, -1], tf.cast(tokens, tf.float32)], axis=1)
+        return self._joined(self.policy.next_state(tokens, State(state.hidden[:, :-2], state.cell)), past)
+
+    def states(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
+        """As in `Policy`."""
+        padded = tf.transpose(tf.pad(tokens, [[0, 0], [2, 0]], constant_values=self.start_token))
+        return self._joined(self.policy.states(tokens, dropout_seed), tf.stack([padded[:-2], padded[1:-1]], axis=-1))
+
+    def logits(self, hidden: tf.Tensor, projection: tf.Tensor | None = None) -> tf.Tensor:
+        """The logarithm of the mixture's probabilities: [..., H] → float32 [..., V]."""
+        own = tf.nn.softmax(super().logits(hidden[..., :-2], projection))
+        past = tf.reshape(tf.cast(hidden[..., -2:], tf.int32), [-1, 2])
+        counted = tf.numpy_function(lambda each: self.model.rows(each).astype(np.float32), [past], tf.float32)
+        return tf.math.log(self.weight * tf.reshape(counted, own.shape) + (1 - self.weight) * own)
 
 
 def probs(policy: Policy, tokens: np.ndarray) -> np.ndarray:
@@ -77,7 +127,27 @@ def change(sums: np.ndarray, first: np.ndarray, lengths: np.ndarray) -> np.ndarr
     return (sums - first).sum(axis=-1) / lengths.sum(axis=-1)
 
 
-def measured(runs: Sequence[Restored]) -> Iterator[dict[str, object]]:
+def student_of(run: Restored, teacher: Policy, data: Dataset, updates: int) -> Generator:
+    """The run's generator after so many updates of distilling the teacher, as --g_update distil has them."""
+    student = restore(run.logdir).seqgan.generator
+    optimizer = adam(rate(0.001, True, updates), student)
+
+    def update(gradients: list) -> None:
+        optimizer.apply(tf.clip_by_global_norm(gradients, GRADIENT_NORM)[0], student.trainable_variables)
+
+    config = dataclasses.replace(run.config, jit=False)
+    distillation = Distillation(config, student, teacher, batches=data.mle_batches, update=update)
+    for step in range(updates):
+        distillation.step(tf.constant(step))
+    return student
+
+
+def best_of(nll: Callable[[float], float], low: float, high: float) -> float:
+    """Where the mean NLL of the validation set is least, by Brent's method."""
+    return float(minimize_scalar(nll, bounds=(low, high), method="bounded").x)
+
+
+def measured(runs: Sequence[Restored], updates: int) -> Iterator[dict[str, object]]:
     """The rows of runs on the same data."""
     data: Any = runs[0].data()
     spec, splits = data.spec, {"valid": data.validation(), "test": data.test}
@@ -87,27 +157,41 @@ def measured(runs: Sequence[Restored]) -> Iterator[dict[str, object]]:
     trigram = {name: model.probs(rows) for name, rows in splits.items()}
     lengths = (data.test != spec.vocab_size).sum(axis=1)
     begins = np.concatenate([[0], lengths.cumsum()[:-1]])
-    policies = []
-    for run in runs:
-        policy = run.teaches()
-        *_, method, seed, _ = ("", "", *run.logdir.parts)
-        name = method if seed.isdecimal() else str(run.logdir)  # the folders of a sweep are METHOD/SEED/train
-        policies.append((name, run.config.seed, {of: probs(policy, rows) for of, rows in splits.items()}))
     first: dict[int, np.ndarray] = {}
-    for name, seed, own in [*policies, ("kneser_ney", policies[0][1], trigram)]:
 
-        def nll(weight: float, split: str, own=own) -> np.ndarray:
-            return -np.log(weight * trigram[split] + (1 - weight) * own[split])
+    def row(method: str, seed: int, of: Callable[[str], np.ndarray], **settings: float) -> dict[str, object]:
+        """The figures of what gives the tokens of a split the probabilities `of` it."""
+        sums = np.add.reduceat(-np.log(of("test")), begins)
+        before = first.setdefault(seed, sums)
+        given: dict[str, Any] = {"paired": True, "method": "percentile", "batch": 500, "rng": 0}
+        low, high = bootstrap((sums, before, lengths), change, **given).confidence_interval
+        known = {"nll_valid": -np.log(of("valid")).mean(), "nll_test": sums.sum() / lengths.sum()}
+        known |= {"change": float(change(sums, before, lengths)), "low": low, "high": high}
+        return {"method": method, "seed": seed, "weight": 0.0, "temperature": 1.0} | settings | known
 
-        best = minimize_scalar(lambda weight: nll(weight, "valid").mean(), bounds=(0, 1), method="bounded").x  # noqa: B023
-        for weight in [0.0] if own is trigram else [0.0, best]:
-            sums = np.add.reduceat(nll(weight, "test"), begins)
-            given: dict[str, Any] = {"paired": True, "method": "percentile", "batch": 500, "rng": 0}
-            before = first.setdefault(seed, sums)
-            low, high = bootstrap((sums, before, lengths), change, **given).confidence_interval
-            row = {"method": f"{name}+kneser_ney" if weight else name, "seed": seed, "weight": weight}
-            row |= {"nll_valid": nll(weight, "valid").mean(), "nll_test": sums.sum() / lengths.sum()}
-            yield row | {"change": float(change(sums, before, lengths)), "low": low, "high": high}
+    for run in runs:
+        policy, seed = run.teaches(), run.config.seed
+        *_, method, folder, _ = ("", "", *run.logdir.parts)
+        name = method if folder.isdecimal() else str(run.logdir)  # the folders of a sweep are METHOD/SEED/train
+        own = {split: probs(policy, rows) for split, rows in splits.items()}
+        yield row(name, seed, own.__getitem__)
+
+        def mixed(split: str, weight: float, own=own) -> np.ndarray:
+            return weight * trigram[split] + (1 - weight) * own[split]
+
+        weight = best_of(lambda w: -np.log(mixed("valid", w)).mean(), 0, 1)  # noqa: B023
+        yield row(f"{name}+kneser_ney", seed, lambda split: mixed(split, weight), weight=weight)  # noqa: B023
+        if updates:
+            student = student_of(run, Mixture(policy, model, weight), data, updates)
+
+            def at(temperature: float, split: str, student=student) -> np.ndarray:
+                return probs(Tempered(student, temperature), splits[split])
+
+            best = best_of(lambda t: -np.log(at(t, "valid")).mean(), 0.8, 1.5)  # noqa: B023
+            for temperature in (1.0, best):
+                of = functools.partial(at, temperature)
+                yield row(f"student of {name}+kneser_ney", seed, of, temperature=temperature)
+    yield row("kneser_ney", runs[0].config.seed, trigram.__getitem__)
 
 
 def main() -> int:
@@ -115,6 +199,7 @@ def main() -> int:
     parser = Parser(prog="kneser_ney", description=__doc__)
     parser.add_argument("logdirs", nargs="+", type=Path, metavar="LOGDIR")
     parser.add_argument("-o", type=new_file, required=True, metavar="FILE.csv")
+    parser.add_argument("--updates", type=number(int, 0, None), default=0, metavar="N")
     asked = parser.parse_args()
     with parser.failing_in_one_line():
         runs = [restore(logdir) for logdir in asked.logdirs]
@@ -122,7 +207,7 @@ def main() -> int:
             raise UsageError(f"{other[0]}: no run on text")
         if other := [str(run.logdir) for run in runs if run.content["data"] != runs[0].content["data"]]:
             raise UsageError(f"{other[0]}: has other data than {runs[0].logdir}")
-        rows = list(measured(runs))
+        rows = list(measured(runs, asked.updates))
     pd.DataFrame(rows).to_csv(asked.o, index=False, float_format="%.4f")
     return 0
 

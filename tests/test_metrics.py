@@ -4,13 +4,15 @@ from itertools import product
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
 from evaluation.discriminator import balanced_accuracy, best_eta, cross_fitted_gain, reweighting_gain
 from evaluation.ngrams import bleu, distinct, self_bleu
-from experiments.kneser_ney import KneserNey
+from experiments.kneser_ney import KneserNey, Mixture
+from generator import Generator
 from support.statistics import log_mean_exp, mean_and_error, ratio_and_error
 
 METHOD1 = SmoothingFunction().method1
@@ -162,7 +164,22 @@ def test_gains_and_their_errors_are_right_however_heavy_the_tails(s, n):
 def test_the_trigram_model_is_kneser_ney():
     """Its probabilities sum to 1, also after what was never seen; and of a small corpus, by hand."""
     model = KneserNey(np.random.default_rng(0).choice([0, 0, 0, 1, 2, 3], size=(20, 6)), start=4, padding=5)
-    np.testing.assert_allclose([sum(model.prob((*c, t)) for t in range(5)) for c in product(range(5), repeat=2)], 1)
+    np.testing.assert_allclose(model.rows(np.array([*product(range(5), repeat=2)])).sum(axis=1), 1)
     model = KneserNey(np.array([[0, 1], [0, 1], [0, 2]]), start=2, padding=2)  # 2 is padding
     bigram = 1 / 2 + 1 / 2 * (1 / 4 + 1 / 2 * 1 / 2)  # p(1 | 0), from p(1) with V = 2; the discount is 1/2, above 1/3
     assert model.probs(np.array([[0, 1]]))[1] == pytest.approx((2 - 1 / 3 + 1 / 3 * bigram) / 2)
+
+
+def test_a_mixture_with_the_trigram_model_is_a_policy():
+    """Its next tokens have w · p + (1 - w) · G after every prefix, read at once or token by token."""
+    policy = Generator(3, 3, 4, 5, seed=0, stddev=1.0, start_token=4)
+    model = KneserNey(np.array([[0, 1, 2], [1, 1, 0], [0, 2, 3]]), start=4, padding=3)
+    mixture, tokens = Mixture(policy, model, 0.3), np.array([*product(range(3), repeat=3)], np.int32)
+    counted = model.probs(tokens).reshape(tokens.shape)
+    log_probs = tf.nn.log_softmax(mixture.logits(mixture.states(tf.constant(tokens)).hidden))
+    found = np.exp(np.take_along_axis(log_probs.numpy().transpose(1, 0, 2), tokens[..., None], axis=2)[..., 0])
+    np.testing.assert_allclose(found, 0.3 * counted + 0.7 * np.exp(policy.log_probs(tf.constant(tokens))), rtol=1e-5)
+    state = mixture.first_state(len(tokens))
+    for t in range(3):
+        np.testing.assert_allclose(tf.nn.log_softmax(mixture.logits(state.hidden)), log_probs[t], atol=1e-5)
+        state = mixture.next_state(tf.constant(tokens[:, t]), state)
