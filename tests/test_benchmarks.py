@@ -13,7 +13,9 @@ from oracle import Oracle
 from support.parser import parse
 
 
-def test_steps(tmp_path, capsys):
+def test_steps(tmp_path, capsys, monkeypatch):
+    real = steps.time_calls
+    monkeypatch.setattr(steps, "time_calls", lambda step, repeats: real(step, 1))
     assert steps.main(["--repeats", "1", "--json", str(tmp_path / "steps.json"), *TINY]) == 0
     lines = capsys.readouterr().out.splitlines()
     content = json.loads((tmp_path / "steps.json").read_text())

@@ -102,8 +102,8 @@ def test_a_student_of_another_size_learns_from_other_runs(tmp_path, eagerly, cap
     runs = [restore(tmp_path / name / "train") for name in ("guided", "plain")]
     own = [probabilities(run.policy(guide=run.guided())) for run in runs]
     assert np.abs(own[0] - probabilities(runs[0].seqgan.generator)).max() > 0.01
-    student = "--pretrain_g_epochs 0 --g_update distil --distil_real 0 --g_hidden_dim 9 --g_lr 0.05 --total_epochs 60"
-    words = [*TINY, *student.split(), *split("--eval_every 60 --batch_size 16 --teacher")]
+    student = "--pretrain_g_epochs 0 --g_update distil --distil_real 0 --g_hidden_dim 9 --g_lr 0.1 --total_epochs 30"
+    words = [*TINY, *student.split(), *split("--eval_every 30 --batch_size 16 --teacher")]
     for i, wanted in enumerate(own):
         assert train([*words, str(runs[i].logdir), *split(LOGS.format(tmp_path / str(i)))]) == 0
         learnt = probabilities(restore(tmp_path / str(i) / "train").seqgan.generator)

@@ -147,7 +147,7 @@ def test_pretraining_and_the_path_of_adversarial_training(runs, tmp_path, monkey
 def test_the_path_of_a_guided_generator(tmp_path, monkeypatch, eagerly):
     monkeypatch.chdir(tmp_path)
     words = "--g_update expected --reward log_odds --rollout_num 0 --kl_weight 1 --total_epochs 4"
-    words += " --d_steps 1 --d_epochs 1"
+    words += " --d_steps 1 --d_epochs 1 --guide_eta 2"
     assert train([*BIGRAM, *shlex.split(f"{words} --log_dir run --eval_log_dir eval")]) == 0
     found = measured(tmp_path, "run", "--guide", "--temperatures", "1", "-n", "50", "--path", "4")
     made = {row["epoch"]: row for row in rows(Path("eval/metrics.csv"))}
