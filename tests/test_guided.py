@@ -29,7 +29,6 @@ from guidance.additive import BigramDiscriminator
 from guidance.guided import GuidedPolicy
 from model import SeqGAN, build
 from reward import discriminator as opinion
-from runs.schedule import Schedule
 from support.parser import parse
 from support.seeds import Purpose, key
 from tools import sample
@@ -58,15 +57,6 @@ def text_in(folder, *splits: str) -> list[str]:
         (folder / "lines" / f"{name}.txt").write_text(LINES * 4)
     words = shlex.split("--dataset text --discriminator bigram --d_draws 8")
     return [*SIZES, *words, "--data_dir", str(folder / "lines")]
-
-
-def test_defaults_are_those_of_the_discriminator():
-    config = parse(["--discriminator", "lstm"])
-    assert (config.pretrain_d_epochs, config.d_batch_size, config.d_l2, config.cosine_decay) == (1, 1024, 0, ("d",))
-    assert parse(["--discriminator", "lstm", "--d_lr", "0.5"]).d_lr == 0.5
-    assert parse(["--discriminator", "bigram", "--g_update", "fold"]).d_steps == 1
-    assert parse([]).d_batch_size == 64
-    assert Schedule(parse(["--discriminator", "bigram", "--total_epochs", "0"])).pretrain_d.epochs == 1  # to guide
 
 
 @ENDS

@@ -278,18 +278,6 @@ def test_audio_has_the_pitch_and_the_duration():
     assert len(silent) == 2 * SAMPLE_RATE and not silent.any()
 
 
-def test_audio_takes_fluidsynth_where_it_is_installed(monkeypatch):
-    asked = []
-
-    def fluidsynth(self, fs):
-        asked.append(fs)
-        return np.full(10 * fs, 0.25)  # longer than the tune, as a note that dies away is
-
-    monkeypatch.setattr(pretty_midi.PrettyMIDI, "fluidsynth", fluidsynth)
-    clip = audio(np.array([49, 49]), SECONDS)
-    assert asked == [SAMPLE_RATE] and np.all(clip == 0.25) and len(clip) == 0.8 * SAMPLE_RATE
-
-
 def test_piano_roll_draws_higher_pitches_higher_and_later_ones_to_the_right():
     low_then_high = piano_roll(np.array([[40, 40, 50, 50]]), SECONDS, "a tune")
     assert low_then_high.dtype == np.uint8 and low_then_high.ndim == 3 and low_then_high.shape[2] == 3

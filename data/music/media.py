@@ -36,14 +36,11 @@ def piano_roll(tunes: np.ndarray | Sequence[np.ndarray], grid: Grid, title: str)
 
 
 def audio(tokens: np.ndarray, grid: Grid, rate: int = SAMPLE_RATE) -> np.ndarray:
-    """Plays a tune with FluidSynth or as sine tones: int [T] → float32 [T · seconds · rate] in -1..1, `rate` in Hz."""
+    """Plays a tune as sine tones: int [T] → float32 [T · seconds · rate] in -1..1, `rate` in Hz."""
     clip = np.zeros(round(len(tokens) * grid.seconds * rate), np.float32)
     song = to_pretty_midi(tokens, grid)
     if song.instruments[0].notes:  # silence can't be normalised
-        try:
-            wave = song.fluidsynth(fs=rate)  # with pretty_midi's SoundFont, if pyfluidsynth is installed
-        except ImportError:
-            wave = song.synthesize(fs=rate)
+        wave = song.synthesize(fs=rate)
         clip[: len(wave)] = wave[: len(clip)]
     return clip
 
