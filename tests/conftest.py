@@ -145,8 +145,9 @@ def trainer() -> Iterator[Trainer]:
 
 
 @pytest.fixture
-def eagerly() -> Iterator[None]:
-    """Runs steps operation by operation: no tracing, which pays where tiny networks take few steps."""
+def eagerly(monkeypatch) -> Iterator[None]:
+    """Runs steps operation by operation: no tracing, which pays where tiny networks take few steps. η is at most 4."""
+    monkeypatch.setattr("guidance.guided.ETAS", (4.0,))
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
