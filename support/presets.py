@@ -117,7 +117,7 @@ def text_of(lines: str, **pretraining: Any) -> dict[str, Any]:
 WIDE = {"g_emb_dim": 128, "g_hidden_dim": 128}
 TEXT_400 = text_of("400", **WIDE, g_dropout_keep_prob=0.3, average=0.99, best_pretraining=True, pretrain_g_epochs=300)
 TEXT_10K = text_of("10k", **WIDE, g_dropout_keep_prob=0.4, cosine_decay=("g_pretrain", "d"), pretrain_g_epochs=6400)
-TEXT_100K = text_of("100k", average=0.995)
+TEXT_100K = text_of("100k", **WIDE, g_dropout_keep_prob=0.7, cosine_decay=("g_pretrain", "d"), pretrain_g_epochs=6400)
 # What captions and poems share: then the bigram discriminator's expected policy gradient.
 LEARNT = TEXT | {
     "batch_size": 64,
