@@ -130,6 +130,7 @@ def change(sums: np.ndarray, first: np.ndarray, lengths: np.ndarray) -> np.ndarr
 def student_of(run: Restored, teacher: Policy, data: Dataset, updates: int) -> Generator:
     """The run's generator after so many updates of distilling the teacher, as --g_update distil has them."""
     student = restore(run.logdir).seqgan.generator
+    student.set_weights([kept.numpy() for kept in run.policy().weights])  # others where the run's policy is an average
     optimizer = adam(rate(0.001, True, updates), student)
 
     def update(gradients: list) -> None:
