@@ -189,9 +189,9 @@ def measured(runs: Sequence[Restored], updates: int) -> Iterator[dict[str, objec
                 return probs(Tempered(student, temperature), splits[split])
 
             best = best_of(lambda t: -np.log(at(t, "valid")).mean(), 0.8, 1.5)  # noqa: B023
-            for word, temperature in (("student", 1.0), ("tempered student", best)):
+            for word, temperature in (("student", 1.0), ("tempered_student", best)):
                 of = functools.partial(at, temperature)
-                yield row(f"{word} of {name}+kneser_ney", seed, of, temperature=temperature)
+                yield row(f"{word}_of_{name}+kneser_ney", seed, of, temperature=temperature)
     yield row("kneser_ney", runs[0].config.seed, trigram.__getitem__)
 
 
