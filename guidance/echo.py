@@ -24,8 +24,9 @@ class EchoDiscriminator(BigramDiscriminator):
         super().__init__(spec, options)
         self.echoes = Echoes(spec.seq_len, next(islice(self.seeds(), 50, None)))
         self.memory_dim = self.echoes.memory_dim  # P
-        self.level = keras.layers.Dense(1, kernel_initializer="zeros")
-        self.level.build((None, 2 * UNITS + 1))
+        if options.offset:
+            self.level = keras.layers.Dense(1, kernel_initializer="zeros")
+            self.level.build((None, 2 * UNITS + 1))
         self.rank += spec.vocab_size
 
     def _known(self, past: tf.Tensor, heard: Heard, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:

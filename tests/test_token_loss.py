@@ -192,6 +192,20 @@ def test_the_control_is_the_likelihood_of_the_guided_generator(kind, end_token):
         np.testing.assert_allclose(mine, theirs, atol=1e-6)
 
 
+@KINDS
+@pytest.mark.parametrize("loss", ["sequence", "no_offset", "token", "expected", "likelihood"])
+def test_every_weight_has_a_part_in_the_loss(kind, loss):
+    """A weight without one would end training: there is no gradient to update it with."""
+    discriminator, tokens = made(kind, offset=loss in ("token", "expected", "likelihood")), tf.constant([[0, 1, 2]])
+    with tf.GradientTape() as tape:
+        if loss == "sequence":
+            nats, _ = discriminator.loss(tokens, tf.constant([1]), None)
+        else:
+            of_tokens = getattr(discriminator, f"{loss.replace('no_offset', 'token')}_loss")
+            nats, _ = of_tokens(random_generator(), tokens, key(1, Purpose.D_FAKE), None)
+    assert all(gradient is not None for gradient in tape.gradient(nats, discriminator.trainable_variables))
+
+
 @ENDS
 def test_a_generator_that_hears_echoes_is_an_lstm_guided_by_them(end_token):
     """The same distribution, token by token and whole, as of an LSTM that a discriminator of echoes alone guides."""
