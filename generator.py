@@ -97,18 +97,28 @@ def with_one(hidden: tf.Tensor) -> tf.Tensor:
     return tf.concat([hidden, tf.ones_like(hidden[..., :1])], axis=-1)
 
 
+def logits_of(hidden: tf.Tensor, projection: tf.Tensor) -> tf.Tensor:
+    """with_one(h) · projection, plus a: float32 [..., V]; `hidden` is h, [..., H], or h and then a, [..., H + V].
+
+    `projection`: kernel and bias, float32 [H + 1, V].
+    """
+    size = projection.shape[0] - 1
+    logits = with_one(hidden[..., :size]) @ projection
+    return logits + hidden[..., size:] if hidden.shape[-1] > size else logits
+
+
 @tf.custom_gradient
 def chosen_log_probs(hidden: tf.Tensor, projection: tf.Tensor, tokens: tf.Tensor):
-    """The entries at `tokens` of log softmax(with_one(hidden) · projection), in nats.
+    """The entries at `tokens` of log softmax(logits_of(hidden, projection)), in nats.
 
     The gradient multiplies the exponentials as they are and divides by their sums afterwards, so no [R, V] matrix of
-    probabilities or of logit gradients is made.
+    probabilities is made, nor one of logit gradients where none are added.
 
-    float32 [R, H], float32 [H + 1, V] (kernel and bias), int32 [R] → float32 [R]. The function that carries a gradient
-    back comes with it, as `tf.custom_gradient` wants it.
+    float32 [R, H] or [R, H + V], float32 [H + 1, V], int32 [R] → float32 [R]. The function that carries a gradient back
+    comes with it, as `tf.custom_gradient` wants it.
     """
-    hidden = with_one(hidden)
-    logits = hidden @ projection
+    size = projection.shape[0] - 1
+    logits, added, hidden = logits_of(hidden, projection), hidden[:, size:], with_one(hidden[:, :size])
     largest = tf.reduce_max(logits, axis=1)
     exps = tf.exp(logits - largest[:, None])  # [R, V]
     total = tf.reduce_sum(exps, axis=1)
@@ -121,9 +131,21 @@ def chosen_log_probs(hidden: tf.Tensor, projection: tf.Tensor, tokens: tf.Tensor
         of_hidden = upstream[:, None] * chosen - scale[:, None] * (exps @ columns)
         pulled = summed_by_token(hidden * upstream[:, None], tokens, projection.shape[1])  # [V, H + 1]
         pushed = tf.matmul(hidden * scale[:, None], exps, transpose_a=True)  # [H + 1, V]
-        return of_hidden[:, :-1], tf.transpose(pulled) - pushed, None
+        of_hidden = of_hidden[:, :-1]
+        if added.shape[1]:
+            of_added = tf.one_hot(tokens, projection.shape[1]) * upstream[:, None] - scale[:, None] * exps
+            of_hidden = tf.concat([of_hidden, of_added], axis=1)
+        return of_hidden, tf.transpose(pulled) - pushed, None
 
-    return tf.reduce_sum(hidden * chosen, axis=1) - largest - tf.math.log(total), gradient
+    own = tf.reduce_sum(hidden * chosen, axis=1) - largest - tf.math.log(total)
+    return own + tf.gather(added, tokens, batch_dims=1) if added.shape[1] else own, gradient
+
+
+def joined(first: tf.Tensor, second: tf.Tensor, sizes: tuple[int, int]) -> tf.Tensor:
+    """What `logits_of` takes for the sum of two sets of logits: both h, of these sizes, and the sum of both a."""
+    parts = [(part[..., :size], part[..., size:]) for part, size in zip((first, second), sizes, strict=True)]
+    added = [each for _, each in parts if each.shape[-1]]
+    return tf.concat([*(own for own, _ in parts), *([tf.add_n(added)] if added else [])], axis=-1)
 
 
 def run_lstm(lstm: keras.layers.LSTMCell, inputs: tf.Tensor) -> State:
@@ -193,7 +215,7 @@ def recurrence(read: tf.Tensor, kernel: tf.Tensor):
 
 
 class Policy:
-    """A distribution over sequences, read token by token: softmax of what is linear in a state, `hidden`.
+    """A distribution over sequences, read token by token: softmax of the `logits_of` a state, `hidden`.
 
     With an end token it is one of sequences of up to T tokens: one that draws the end token is finished, and what is
     left of its T places holds padding, the id V, which is never drawn. A sequence of T tokens needs no end.
@@ -202,7 +224,8 @@ class Policy:
     weights: list[tf.Variable]  # all variables on which it depends
     vocab_size: int  # V, how many tokens can be generated
     seq_len: int  # T, tokens a sequence
-    hidden_dim: int  # H, numbers of a state from which the next token is predicted
+    hidden_dim: int  # H, numbers of a state from which the next token is predicted, and `added_dim`
+    added_dim = 0  # V where a state also has a number for each token, which is added to its logit
     start_token: int  # the id that is read before the first token
     end_token: int | None  # one of 0..V-1, or None where every sequence has T tokens
 
@@ -225,7 +248,7 @@ class Policy:
         raise NotImplementedError
 
     def projection(self) -> tf.Tensor:
-        """What multiplies `with_one(hidden)` to give the logits, float32 [H + 1, V]."""
+        """What multiplies a state's first H numbers and a 1 to give the logits, see `logits_of`: float32 [H + 1, V]."""
         raise NotImplementedError
 
     def after(self, previous: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
@@ -241,13 +264,13 @@ class Policy:
         return tf.cast(tokens != self.vocab_size, tf.float32)
 
     def logits(self, hidden: tf.Tensor, projection: tf.Tensor | None = None) -> tf.Tensor:
-        """The policy's unnormalised log-probabilities of the next token: [..., H] → float32 [..., V].
+        """The policy's unnormalised log-probabilities of the next token: [..., `hidden_dim`] → float32 [..., V].
 
         `projection` is that of `projection()`, where a loop needs it many times.
         """
         if projection is None:
             projection = self.projection()
-        return with_one(hidden) @ projection
+        return logits_of(hidden, projection)
 
     def log_probs(
         self, tokens: tf.Tensor, inputs: tf.Tensor | None = None, dropout_seed: tf.Tensor | None = None
@@ -264,7 +287,7 @@ class Policy:
         return tf.transpose(tf.reshape(chosen, [seq_len, batch_size]))
 
     def _log_probs_after(self, hidden: tf.Tensor, tokens: tf.Tensor, projection: tf.Tensor) -> tf.Tensor:
-        """Log-probability of one token a row: [R, H], int32 [R] → float32 [R]; `projection` is `projection()`."""
+        """Log-probability of one token a row: [R, ...], int32 [R] → float32 [R]; `projection` is `projection()`."""
         if self.end_token is None:
             return chosen_log_probs(hidden, projection, tokens)
         drawn = tokens != self.vocab_size
@@ -400,7 +423,8 @@ class Generator(keras.layers.Layer, Policy):
         """
         super().__init__(name=name)
         self.vocab_size, self.seq_len = vocab_size, seq_len
-        self.units, self.hidden_dim = hidden_dim, hidden_dim + echoes * vocab_size
+        self.added_dim = echoes * vocab_size
+        self.units, self.hidden_dim = hidden_dim, hidden_dim + self.added_dim
         self.start_token, self.end_token = start_token, end_token
         self.dropout_rate = 1.0 - dropout_keep_prob
 
@@ -439,12 +463,11 @@ class Generator(keras.layers.Layer, Policy):
         return State(tf.concat([state.hidden, heard], axis=-1), tf.concat([state.cell, remembered], axis=-1))
 
     def projection(self) -> tf.Tensor:
-        """The output layer's kernel, 1 for each token's echoes, and the bias as a last row: float32 [H + 1, V].
+        """The output layer's kernel, and its bias as a last row: float32 [H + 1, V].
 
         As one product the logits spare a pass over memory to add the bias.
         """
-        heard = (tf.eye(self.vocab_size),) if self.echoes else ()
-        return tf.concat([self.output_layer.kernel, *heard, self.output_layer.bias[None]], axis=0)
+        return tf.concat([self.output_layer.kernel, self.output_layer.bias[None]], axis=0)
 
     def states(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
         """Teacher forcing, as in `Policy`."""
@@ -510,7 +533,8 @@ class PolicyWrapper(Policy):
     def __init__(self, policy: Policy):
         """Wraps `policy`."""
         self.policy = policy
-        self.vocab_size, self.seq_len, self.hidden_dim = policy.vocab_size, policy.seq_len, policy.hidden_dim
+        self.vocab_size, self.seq_len = policy.vocab_size, policy.seq_len
+        self.hidden_dim, self.added_dim = policy.hidden_dim, policy.added_dim
         self.start_token, self.end_token = policy.start_token, policy.end_token
 
     @property
@@ -550,6 +574,19 @@ class Tempered(PolicyWrapper):
     def projection(self) -> tf.Tensor:
         """As in `Policy`, in which the logits are linear."""
         return self.policy.projection() / self.temperature
+
+    def _tempered(self, hidden: tf.Tensor) -> tf.Tensor:
+        """A state whose numbers that are added to logits are divided, too."""
+        size = self.hidden_dim - self.added_dim
+        own, added = hidden[..., :size], hidden[..., size:] / self.temperature
+        return tf.concat([own, added], axis=-1) if self.added_dim else hidden
+
+    def logits(self, hidden: tf.Tensor, projection: tf.Tensor | None = None) -> tf.Tensor:
+        """As in `Policy`."""
+        return super().logits(self._tempered(hidden), projection)
+
+    def _log_probs_after(self, hidden: tf.Tensor, tokens: tf.Tensor, projection: tf.Tensor) -> tf.Tensor:
+        return super()._log_probs_after(self._tempered(hidden), tokens, projection)
 
 
 class Excluding(PolicyWrapper):

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from discriminator import Discriminator, Loss, Options, cross_entropy
-from generator import Policy, State, TokenSpec, chosen_log_probs, run_lstm, sample_tokens, with_one
+from generator import Policy, State, TokenSpec, chosen_log_probs, joined, logits_of, run_lstm, sample_tokens, with_one
 from support.lookup import look_up, rows_of
 from support.seeds import fold, uniforms
 
@@ -25,10 +25,11 @@ class AdditiveDiscriminator(Discriminator):
     change the guided policy; without it a score can't say "sure of one token, so none of the others".
 
     A subclass makes the context, from a `State` whose `hidden` it is, [..., C], and whose `cell`, [..., M], is what the
-    next one depends on. Its last number is q where there is an offset: C = K + 1, else K. Padding, the id V, scores 0.
+    next one depends on. Its last number is q where there is an offset: C = K + 1, else K. With an `added_dim` of V a
+    number for each token follows, which is added to its score. Padding, the id V, scores 0.
     """
 
-    additive = True
+    additive, added_dim = True, 0
 
     def __init__(self, spec: TokenSpec, options: Options, context_dim: int = 0):
         """Makes and initialises the weights, from N(0, STDDEV²); q, u and biases are 0, but 1 of an LSTM's forget gate.
@@ -74,8 +75,8 @@ class AdditiveDiscriminator(Discriminator):
         return tf.concat([rows[:-1], tf.ones([int(self.options.offset), self.vocab_size]), rows[-1:]], axis=0)
 
     def next_scores(self, contexts: tf.Tensor) -> tf.Tensor:
-        """The score of every next token: contexts [..., C] → float32 [..., V], nats."""
-        return with_one(contexts) @ self.projection()
+        """The score of every next token: contexts [..., C] or [..., C + V] → float32 [..., V], nats."""
+        return logits_of(contexts, self.projection())
 
     def token_scores(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """s(y_t | y_<t) of each token, 0 for padding: int32 [B, T] → float32 [B, T], nats."""
@@ -165,7 +166,8 @@ class AdditiveDiscriminator(Discriminator):
         before = tf.reshape(tf.stop_gradient(hidden), [chosen.shape[0], -1])
         context = tf.reshape(self.contexts(tokens, dropout_seed).hidden, [chosen.shape[0], -1])
         projection = tf.concat([own[:-1], scores[:-1], own[-1:] + scores[-1:]], axis=0)
-        nats = chosen_log_probs(tf.concat([before, context], axis=1), projection, chosen)
+        both = joined(before, context, (policy.hidden_dim - policy.added_dim, self.rank))
+        nats = chosen_log_probs(both, projection, chosen)
         likelier = tf.cast(nats > chosen_log_probs(before, own, chosen), tf.float32)
         weights = tf.reshape(tf.transpose(mask), [-1]) / tf.reduce_sum(mask)
         return -tf.reduce_sum(nats * weights), tf.reduce_sum(likelier * weights)

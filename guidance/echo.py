@@ -27,7 +27,7 @@ class EchoDiscriminator(BigramDiscriminator):
         if options.offset:
             self.level = keras.layers.Dense(1, kernel_initializer="zeros")
             self.level.build((None, 2 * UNITS + 1))
-        self.rank += spec.vocab_size
+        self.added_dim = spec.vocab_size
 
     def _known(self, past: tf.Tensor, heard: Heard, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """The bigram's context of `past`, int32 [..., P], with the echoes' part of q: float32 [..., K or K + 1]."""
@@ -53,16 +53,10 @@ class EchoDiscriminator(BigramDiscriminator):
         return scores, squares
 
     def _state(self, past: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
-        """c, the V tokens' echoes and q after `past`, int32 [..., P], which is remembered."""
+        """c, q and the V tokens' echoes after `past`, int32 [..., P], which is remembered."""
         heard = self.echoes.after(past)
-        context, count = self._known(past, heard, dropout_seed), self.context_dim
-        parts = context[..., :count], heard.spread(self.vocab_size), context[..., count:]
+        parts = self._known(past, heard, dropout_seed), heard.spread(self.vocab_size)
         return State(tf.concat(parts, axis=-1), tf.cast(past, tf.float32))
-
-    def projection(self) -> tf.Tensor:
-        """As in `AdditiveDiscriminator`, with a row for each token's echoes."""
-        rows = super().projection()
-        return tf.concat([rows[: self.context_dim], tf.eye(self.vocab_size), rows[self.context_dim :]], axis=0)
 
     def contexts(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
         """As in `AdditiveDiscriminator`."""

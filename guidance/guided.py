@@ -9,7 +9,7 @@ import tensorflow as tf
 from scipy.optimize import minimize_scalar
 
 from discriminator import Discriminator
-from generator import Generator, Policy, PolicyCopy, State, in_chunks
+from generator import Generator, Policy, PolicyCopy, State, in_chunks, joined
 from guidance.additive import AdditiveDiscriminator
 from support.errors import UsageError
 
@@ -20,7 +20,8 @@ class GuidedPolicy(Policy):
     """G'(y_t | y_<t) ∝ G(y_t | y_<t) · exp(η s(y_t | y_<t)).
 
     With the optimal discriminator, s = log p(y_t | y_<t) - log G(y_t | y_<t), and η = 1 it is p. Both factors are
-    softmax of what is linear in a state. So their product is, too: its `hidden` is [hidden of G, η · context of D].
+    softmax of what is linear in a state. So their product is, too: its `hidden` is [hidden of G, η · context of D], and
+    then the sum of what both add to the logits.
     """
 
     def __init__(self, policy: Policy, discriminator: AdditiveDiscriminator, eta: tf.Variable):
@@ -31,7 +32,9 @@ class GuidedPolicy(Policy):
         self.policy, self.discriminator, self.eta = policy, discriminator, eta
         self.vocab_size, self.seq_len = policy.vocab_size, policy.seq_len
         self.start_token, self.end_token = policy.start_token, policy.end_token
-        self.hidden_dim = policy.hidden_dim + discriminator.rank
+        self.sizes = policy.hidden_dim - policy.added_dim, discriminator.rank
+        self.added_dim = max(policy.added_dim, discriminator.added_dim)
+        self.hidden_dim = sum(self.sizes) + self.added_dim
 
     @property
     def weights(self) -> list[tf.Variable]:  # type: ignore[override]
@@ -39,7 +42,7 @@ class GuidedPolicy(Policy):
         return [*self.policy.weights, *self.discriminator.weights, self.eta]
 
     def _joined(self, state: State, context: State) -> State:
-        hidden = tf.concat([state.hidden, self.eta * context.hidden], axis=-1)
+        hidden = joined(state.hidden, self.eta * context.hidden, self.sizes)
         return State(hidden, tf.concat([state.cell, context.cell], axis=-1))
 
     def first_state(self, batch_size: int) -> State:
@@ -49,7 +52,7 @@ class GuidedPolicy(Policy):
     def next_state(self, tokens: tf.Tensor, state: State) -> State:
         """As in `Policy`."""
         own = state.cell.shape[-1] - self.discriminator.memory_dim
-        read = State(state.hidden[:, : self.policy.hidden_dim], state.cell[:, :own])
+        read = State(state.hidden[:, : self.sizes[0]], state.cell[:, :own])
         context = self.discriminator.next_state(tokens, state.cell[:, own:])
         return self._joined(self.policy.next_state(tokens, read), context)
 

@@ -7,7 +7,7 @@ from conftest import all_sequences, probabilities, random_generator, randomise
 from test_additive import ENDS, exact
 
 from discriminator import Options
-from generator import PolicyCopy, TokenSpec
+from generator import PolicyCopy, Tempered, TokenSpec
 from guidance.additive import AdditiveDiscriminator, BigramDiscriminator, LSTMDiscriminator, drawn_in_place
 from guidance.echo import EchoDiscriminator
 from guidance.guided import GuidedPolicy
@@ -204,6 +204,23 @@ def test_every_weight_has_a_part_in_the_loss(kind, loss):
             of_tokens = getattr(discriminator, f"{loss.replace('no_offset', 'token')}_loss")
             nats, _ = of_tokens(random_generator(), tokens, key(1, Purpose.D_FAKE), None)
     assert all(gradient is not None for gradient in tape.gradient(nats, discriminator.trainable_variables))
+
+
+@pytest.mark.parametrize("guide", [None, BigramDiscriminator, EchoDiscriminator])
+def test_what_is_added_to_the_logits_is_tempered_and_learnt(guide):
+    policy = generator = random_generator(echoes=True)
+    if guide:
+        policy = GuidedPolicy(generator, made(guide), tf.Variable(0.7))
+    tokens, weights = tf.constant(all_sequences(4, 3)), generator.trainable_variables
+    for temperature in (1.0, 0.5):
+        with tf.GradientTape() as tape:
+            nats = Tempered(policy, temperature).log_probs(tokens)
+        with tf.GradientTape() as other:
+            logits = policy.logits(policy.states(tokens).hidden) / temperature
+            expected = tf.gather(tf.nn.log_softmax(logits), tf.transpose(tokens), batch_dims=2)
+        np.testing.assert_allclose(nats, tf.transpose(expected), atol=1e-5)
+        for mine, theirs in zip(tape.gradient(nats, weights), other.gradient(expected, weights), strict=True):
+            np.testing.assert_allclose(mine, tf.convert_to_tensor(theirs), rtol=1e-4, atol=1e-4)
 
 
 @ENDS
