@@ -119,10 +119,3 @@ def test_what_cannot_be_drawn(tmp_path, monkeypatch, capsys, content, flags, why
         (tmp_path / "run" / "metrics.csv").write_bytes(content.encode("latin-1"))
     assert why in refusal(capsys, plot_curves.main, ["good", "run", *flags])
     assert not list(tmp_path.glob("*.*")) and not list((tmp_path / "logs").glob("*"))
-
-
-def test_a_method_has_its_colour_in_every_figure():
-    one, other = (plot_curves.colours(labels) for labels in (["random reward", "MLE", "a"], ["x", "MLE", "constant"]))
-    assert one["MLE"] == other["MLE"] and len({*one.values(), other["constant"]}) == 4
-    many = plot_curves.colours(["MLE", *(f"MLE {i}" for i in range(44))])
-    assert len(many) == 45 and len(set(many.values())) > 20 and many["MLE"] == one["MLE"]

@@ -298,14 +298,6 @@ def test_a_damaged_run_is_named_and_gives_no_figures(cells, capsys, damage, why,
     assert "- mle, seed 1\n" in page and (runs.method == "mle").sum() == seeds
 
 
-def test_a_run_without_evaluations_is_named(cells, capsys):
-    Path("hand.toml").write_text(TABLE.replace("--pretrain_g_epochs 3 ", "--pretrain_g_epochs 3 --no-evaluate "))
-    for cell in read(Path("hand.toml")).cells(Path("logs")):
-        make_run(cell, [{"nll": 3.0}] * cell.epochs)
-    made()
-    assert "mle, seed 1: has no evaluations, as its flags have --no-evaluate" in capsys.readouterr().err
-
-
 TEXTS = """
 seeds = [1, 2, 3]
 flags = "--dataset text --data_dir lines.txt --total_epochs 0 --pretrain_g_epochs 2"
@@ -350,7 +342,7 @@ def test_the_page_keeps_what_is_by_hand(cells, capsys):
         (cell.log_dir / CONFIG).write_text(json.dumps(described | {"git_commit": "0123456789"}))
         os.utime(cell.eval_log_dir / METRICS, (0, 86400 * 365))
     first, _ = made()
-    assert "2 runs of 1971-01-01: 2 cores of an Processor, Python 3.12.1, NumPy 2.0; commit 0123456." in first
+    assert "2 runs of 1971-01-01: 2 cores of an Processor; commit 0123456." in first and " NumPy 2.0." in first
     assert "python tools/report.py experiments/hand.toml -o results/hand" in first and "6 runs without" in first
     written = first.replace("(The question.", "Mine.").replace("## What is not known\n", "## Open\n\nAll.\n")
     Path("out/README.md").write_text(written.replace("3.15", "9.99"))

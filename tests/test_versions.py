@@ -150,18 +150,6 @@ def test_a_run_of_version_1_goes_on(of_version_1, tmp_path, capsys):
         assert content["format"] == FORMAT and content["flags"].keys() == FIELDS.keys()
 
 
-def test_a_run_of_version_1_with_flags_in_vain_goes_on(trainer, tmp_path):
-    """Which are refused today; so the command is without them, and the networks are as they were."""
-    argv = flags(tmp_path, "--total_epochs", "0", "--pretrain_d_epochs", "0")
-    assert trainer.run(argv, toy=True).status == 0
-    as_version_1(tmp_path)
-    for kind in ("train", "eval"):
-        change(tmp_path / kind / "config.json", flags={"g_lr": 0.5, "d_lr": 0.5, "rollout_num": 9})
-    assert trainer.run([*argv, "--pretrain_g_epochs", "6"], toy=True).status == 0
-    content = json.loads((tmp_path / "train" / "config.json").read_text())
-    assert content["flags"]["g_lr"] == 0.5 and content["format"] == FORMAT
-
-
 @cases(
     "changed, why",
     ({"flags": {"temperature": 2}}, "config.json: a run of another version, with unknown flags: --temperature"),

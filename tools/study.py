@@ -159,7 +159,8 @@ def outcome(cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
         row["compile_seconds"] = trained.compile_seconds.sum()
     day = pd.Timestamp((cell.eval_log_dir / LOG).stat().st_mtime, unit="s").date()
     versions = {name.lower(): number for name, number in described.get("versions", {}).items()}
-    machine = [f"{described['cores']} cores of an {described['cpu']}"] if described.get("cpu") else []
+    cores = f"{described['cores']} core{'s' * (described['cores'] != 1)}" if described.get("cpu") else ""
+    machine = [f"{cores} of an {described['cpu']}"] if cores else []
     machine += [f"{n} {versions[n.lower()]}" for n in ("Python", "TensorFlow", "NumPy") if n.lower() in versions]
     row |= {"flags": shlex.join(cell.method.words), "commit": described.get("git_commit", "")[:7] or None}
     row |= {"date": day.isoformat(), "machine": ", ".join(machine) or None, "data": cell.data or None}
@@ -281,14 +282,17 @@ class Study(NamedTuple):
 
     def made_where(self) -> str:
         """Which runs were made when, where and by what code, in sentences."""
-        lines = []
-        for machine, of in self.runs.reindex(columns=RECORDS).astype(object).fillna("").groupby("machine", sort=False):
+        records = self.runs.reindex(columns=RECORDS).astype(object).fillna("")
+        parts = records.machine.str.partition(", ")  # the place, and the versions
+        alike, lines = len({*parts[2]} - {""}) == 1, []
+        for (place, versions), of in records.groupby([parts[0], parts[2]], sort=False):
             days, commits = (sorted({*of[name]} - {""}) for name in ("date", "commit"))
             when = " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "unknown days"
-            made = f" of {when}: {machine}; commit {', '.join(commits) or 'unknown'}."
-            made = made if machine else " without a record of machine and commit."
+            where = place if alike else f"{place}, {versions}"
+            made = f" of {when}: {where}; commit {', '.join(commits) or 'unknown'}."
+            made = made if place else " without a record of machine and commit."
             lines.append(f"{len(of)} run{'s' * (len(of) > 1)}{made}")
-        return " ".join(lines)
+        return " ".join([*lines, *([f"{max(parts[2])}."] if alike else [])])
 
 
 def values(runs: pd.DataFrame, method: str, name: str) -> pd.Series:
