@@ -89,6 +89,9 @@ def read_data(config: Config, recorded: dict[str, str] | None = None) -> Dataset
     if not fits:
         raise UsageError(f"--dataset {config.dataset}: not a subclass of data.real.Dataset")
     data = kind(config)
+    if data.spec.end_token is not None and data.spec.start_token == data.spec.vocab_size:
+        what = f"start_token is {data.spec.vocab_size}, which is padding where sequences end early; the next id is free"
+        raise UsageError(f"--dataset {config.dataset}: {what}")
     if config.dataset == "text" and recorded and data.digests() != recorded:
         before = kind(config, by_cut=True)
         return before if before.digests() == recorded else data

@@ -43,10 +43,9 @@ QUICK = {
     "d_num_filters": (50, 50, 50),
     "eval_every": 10,
 }
-# The folk tunes as the paper has them, 32 tokens of 0.4 s: maximum likelihood tuned on the validation set
-# (experiments/nottingham_mle.toml), the discriminator by d_gain (nottingham_tries.toml), both with seed 0; then its
-# log-odds with a KL penalty (nottingham.toml). The discriminator was chosen on the test set, as there was no
-# d_gain_valid yet.
+# The folk tunes as the paper has them, 32 tokens of 0.4 s: maximum likelihood tuned on the validation set, the
+# discriminator by d_gain, both with seed 0; then its log-odds with a KL penalty (experiments/nottingham.toml). The
+# discriminator was chosen on the test set, as there was no d_gain_valid yet.
 PAPER_MUSIC = {
     "log_dir": "logs/train/paper_music",
     "eval_log_dir": "logs/eval/paper_music",

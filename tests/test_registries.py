@@ -134,6 +134,7 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     ("reward", CODE.replace("tokens[:, 1:] >", "tokens.numpy()[:, 1:] >"), "own.py: line 23: "),  # none in a graph
     ("reward", CODE.replace("tf.float32), axis=1", "tf.float32), axis=0"), "shape (2,) for 4 sequences"),
     ("dataset", CODE.replace("config.seq_len)", "config.length)"), "own.py: line 30: AttributeError"),
+    ("dataset", CODE.replace("c(config.vocab_size, config.seq_len)", "c(5, 3, 5, 4)"), "start_token is 5, which is pa"),
 )
 def test_an_error_in_ones_own_code_is_one_line_that_tells_where(own, capsys, flag, code, why):
     own.write_text(code)

@@ -110,7 +110,7 @@ def page(study: Study, pictures: Mapping[str, str], points: pd.DataFrame | None 
     shown = [name for name in report["table"] or [*study.metrics, "seconds"] if name in study.runs]
     parts += [finals(study, shown), *contrasts(study, shown)]
     for picture, caption in pictures.items():
-        parts.append(f"![{experiment.title}]({picture})" + f"\n\n*{' '.join(caption.split())}*" * bool(caption))
+        parts.append(f"![{Path(picture).stem}]({picture})" + f"\n\n*{' '.join(caption.split())}*" * bool(caption))
     if points is not None:
         parts.append(samples(points, study.labels, report["measures"], report["collapsed"]))
     return "\n\n".join([*parts, study.made_where()])

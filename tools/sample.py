@@ -33,6 +33,7 @@ from support.config_file import CONFIG
 from support.device import configure_tensorflow
 from support.errors import UsageError
 from support.objective import Objective
+from support.own_code import is_own
 from support.parser import Parser, number
 from support.seeds import Purpose, fold, key, numpy_rng, uniforms
 from support.statistics import mean_and_error
@@ -305,7 +306,8 @@ def sample(asked: Namespace, run: Restored) -> None:
 
     samples = drawn(asked.n)
     if asked.objective is not None:
-        decode = (lambda rows: list(to_pitches(rows))) if music else vocabulary.decode if vocabulary else list
+        own = run.data().decode if is_own(config.dataset) else list
+        decode = (lambda rows: list(to_pitches(rows))) if music else vocabulary.decode if vocabulary else own
         objective = Objective(asked.objective, decode)
         samples = ranked(drawn(asked.n * asked.candidates), objective.check, asked.candidates, asked.rank, "objective")
     elif asked.candidates > 1 or asked.rank:
