@@ -26,7 +26,7 @@ from scipy.stats import bootstrap
 from data.real import Dataset
 from generator import Generator, Policy, PolicyWrapper, State, Tempered
 from guidance.distilling import Distillation
-from model import GRADIENT_NORM
+from model import GRADIENT_NORM, build
 from support.errors import UsageError
 from support.optimizers import adam, rate
 from support.parser import Parser, new_file, number
@@ -127,11 +127,12 @@ def change(sums: np.ndarray, first: np.ndarray, lengths: np.ndarray) -> np.ndarr
     return (sums - first).sum(axis=-1) / lengths.sum(axis=-1)
 
 
-def student_of(run: Restored, teacher: Policy, data: Dataset, updates: int) -> Generator:
-    """The run's generator after so many updates of distilling the teacher, as --g_update distil has them."""
-    student = restore(run.logdir).seqgan.generator
-    student.set_weights([kept.numpy() for kept in run.policy().weights])  # others where the run's policy is an average
-    optimizer = adam(rate(0.001, True, updates), student)
+def student_of(run: Restored, teacher: Policy, data: Dataset, updates: int, fresh: bool) -> Generator:
+    """The run's generator, or a fresh one, after so many updates of distilling the teacher as --g_update distil does."""
+    student = build(run.config, data.spec).generator
+    if not fresh:
+        student.set_weights([kept.numpy() for kept in run.policy().weights])
+    optimizer = adam(rate(0.005 if fresh else 0.001, True, updates), student)
 
     def update(gradients: list) -> None:
         optimizer.apply(tf.clip_by_global_norm(gradients, GRADIENT_NORM)[0], student.trainable_variables)
@@ -148,7 +149,7 @@ def best_of(nll: Callable[[float], float], low: float, high: float) -> float:
     return float(minimize_scalar(nll, bounds=(low, high), method="bounded").x)
 
 
-def measured(runs: Sequence[Restored], updates: int) -> Iterator[dict[str, object]]:
+def measured(runs: Sequence[Restored], updates: int, fresh: bool) -> Iterator[dict[str, object]]:
     """The rows of runs on the same data."""
     data: Any = runs[0].data()
     spec, splits = data.spec, {"valid": data.validation(), "test": data.test}
@@ -183,7 +184,7 @@ def measured(runs: Sequence[Restored], updates: int) -> Iterator[dict[str, objec
         weight = best_of(lambda w: -np.log(mixed("valid", w)).mean(), 0, 1)  # noqa: B023
         yield row(f"{name}+kneser_ney", seed, lambda split: mixed(split, weight), weight=weight)  # noqa: B023
         if updates:
-            student = student_of(run, Mixture(policy, model, weight), data, updates)
+            student = student_of(run, Mixture(policy, model, weight), data, updates, fresh)
 
             def at(temperature: float, split: str, student=student) -> np.ndarray:
                 return probs(Tempered(student, temperature), splits[split])
@@ -191,7 +192,7 @@ def measured(runs: Sequence[Restored], updates: int) -> Iterator[dict[str, objec
             best = best_of(lambda t: -np.log(at(t, "valid")).mean(), 0.8, 1.5)  # noqa: B023
             for word, temperature in (("student", 1.0), ("tempered_student", best)):
                 of = functools.partial(at, temperature)
-                yield row(f"{word}_of_{name}+kneser_ney", seed, of, temperature=temperature)
+                yield row(f"{'fresh_' * fresh}{word}_of_{name}+kneser_ney", seed, of, temperature=temperature)
     yield row("kneser_ney", runs[0].config.seed, trigram.__getitem__)
 
 
@@ -201,6 +202,7 @@ def main() -> int:
     parser.add_argument("logdirs", nargs="+", type=Path, metavar="LOGDIR")
     parser.add_argument("-o", type=new_file, required=True, metavar="FILE.csv")
     parser.add_argument("--updates", type=number(int, 0, None), default=0, metavar="N")
+    parser.add_argument("--fresh", action="store_true", help="students begin with new weights, at a rate of 0.005")
     asked = parser.parse_args()
     with parser.failing_in_one_line():
         runs = [restore(logdir) for logdir in asked.logdirs]
@@ -208,7 +210,7 @@ def main() -> int:
             raise UsageError(f"{other[0]}: no run on text")
         if other := [str(run.logdir) for run in runs if run.content["data"] != runs[0].content["data"]]:
             raise UsageError(f"{other[0]}: has other data than {runs[0].logdir}")
-        rows = list(measured(runs, asked.updates))
+        rows = list(measured(runs, asked.updates, asked.fresh))
     pd.DataFrame(rows).to_csv(asked.o, index=False, float_format="%.4f")
     return 0
 
