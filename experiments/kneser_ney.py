@@ -5,7 +5,8 @@ training set by interpolated Kneser-Ney smoothing (Chen and Goodman, 1999). The 
 validation set. With --updates the run's generator, or with --fresh a new one, then learns from the mixture, as
 --g_update distil does (rate 0.001 or 0.005, cosine decay). It is measured at temperature 1 and at the best
 one of 0.8 to 1.5. All runs must have the same data. `change` is NLL_test less that of the first run with the same
-seed; `low` and `high` are its 95 % interval by a paired bootstrap over test sequences (scipy.stats.bootstrap, 9,999 draws).
+seed; `low` and `high` are its 95 % interval by a paired bootstrap over test sequences
+(scipy.stats.bootstrap, 9,999 draws).
 """
 
 import dataclasses
