@@ -224,7 +224,7 @@ class Policy:
     weights: list[tf.Variable]  # all variables on which it depends
     vocab_size: int  # V, how many tokens can be generated
     seq_len: int  # T, tokens a sequence
-    hidden_dim: int  # H, numbers of a state from which the next token is predicted, and `added_dim`
+    hidden_dim: int  # numbers of a state from which the next token is predicted: H, and then `added_dim`
     added_dim = 0  # V where a state also has a number for each token, which is added to its logit
     start_token: int  # the id that is read before the first token
     end_token: int | None  # one of 0..V-1, or None where every sequence has T tokens

@@ -3,10 +3,9 @@
 Of each run it measures the generator, guided where the run guides it, alone and mixed with a trigram model of the same
 training set by interpolated Kneser-Ney smoothing (Chen and Goodman, 1999). The mixture's weight is the best on the
 validation set. With --updates the run's generator, or with --fresh a new one, then learns from the mixture, as
---g_update distil does (rate 0.001 or 0.005, cosine decay). It is measured at temperature 1 and at the best
-one of 0.8 to 1.5. All runs must have the same data. `change` is NLL_test less that of the first run with the same
-seed; `low` and `high` are its 95 % interval by a paired bootstrap over test sequences
-(scipy.stats.bootstrap, 9,999 draws).
+--g_update distil does (rate 0.001 or 0.005, cosine decay). It is measured at temperature 1 and at the best one of 0.8
+to 1.5. All runs must have the same data. `change` is NLL_test less that of the first run with the same seed; `low` and
+`high` are its 95 % interval by a paired bootstrap over test sequences (scipy.stats.bootstrap, 9,999 draws).
 """
 
 import dataclasses

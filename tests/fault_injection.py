@@ -1,7 +1,4 @@
-"""Tiny trainings that are killed, starved or signalled at chosen moments, and what is left of them.
-
-As a program it is the process from which they are forked.
-"""
+"""Tiny trainings that are killed, starved or signalled at chosen moments; as a program, what they are forked from."""
 
 import builtins
 import csv
@@ -27,9 +24,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as in main.py
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = shlex.split(
     "--no-jit --seq_len 3 --batch_size 2 --g_emb_dim 2 --g_hidden_dim 3 --rollout_num 2 --d_emb_dim 2 "
-    "--d_filter_sizes 1 3 --d_num_filters 2 2 --d_batch_size 4 "
-    "--pretrain_g_epochs 5 --pretrain_d_epochs 3 --total_epochs 5 --d_steps 2 --d_epochs 2 --eval_samples 4 "
-    "--eval_every 2 --checkpoint_every 2"
+    "--d_filter_sizes 1 3 --d_num_filters 2 2 --d_batch_size 4 --pretrain_g_epochs 5 --pretrain_d_epochs 3 "
+    "--total_epochs 5 --d_steps 2 --d_epochs 2 --eval_samples 4 --eval_every 2 --checkpoint_every 2"
 )
 TINY = [*SIZES, *shlex.split("--vocab_size 6 --oracle_emb_dim 2 --oracle_hidden_dim 3")]
 CLOCKS = ("seconds_per_epoch", "compile_seconds", "seconds")  # the scalars that measure time

@@ -298,6 +298,14 @@ def test_a_damaged_run_is_named_and_gives_no_figures(cells, capsys, damage, why,
     assert "- mle, seed 1\n" in page and (runs.method == "mle").sum() == seeds
 
 
+def test_a_run_without_evaluations_is_named(cells, capsys):
+    Path("hand.toml").write_text(TABLE.replace("--pretrain_g_epochs 3 ", "--pretrain_g_epochs 3 --no-evaluate "))
+    for cell in read(Path("hand.toml")).cells(Path("logs")):
+        make_run(cell, [{"nll": 3.0}] * cell.epochs)
+    made()
+    assert "mle, seed 1: has no evaluations, as its flags have --no-evaluate" in capsys.readouterr().err
+
+
 TEXTS = """
 seeds = [1, 2, 3]
 flags = "--dataset text --data_dir lines.txt --total_epochs 0 --pretrain_g_epochs 2"

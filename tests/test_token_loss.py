@@ -193,21 +193,17 @@ def test_the_control_is_the_likelihood_of_the_guided_generator(kind, end_token):
 @pytest.mark.parametrize("loss", ["sequence", "token", "expected", "likelihood"])
 @pytest.mark.parametrize("offset", [False, True])
 def test_every_weight_has_a_part_in_the_loss(kind, loss, offset):
-    """A weight without one would end training: there is no gradient to update it with."""
-    discriminator, tokens, seed = made(kind, offset=offset), tf.constant([[0, 1, 2]]), key(1, Purpose.D_FAKE)
+    discriminator, tokens, ones = made(kind, offset=offset), tf.constant([[0, 1, 2]]), tf.constant([1])
+    given = (tokens, ones, None) if loss == "sequence" else (random_generator(), tokens, key(1, Purpose.D_FAKE), None)
     with tf.GradientTape() as tape:
-        if loss == "sequence":
-            nats, _ = discriminator.loss(tokens, tf.constant([1]), None)
-        else:
-            nats, _ = getattr(discriminator, f"{loss}_loss")(random_generator(), tokens, seed, None)
+        nats, _ = getattr(discriminator, "loss" if loss == "sequence" else f"{loss}_loss")(*given)
     assert all(gradient is not None for gradient in tape.gradient(nats, discriminator.trainable_variables))
 
 
 @pytest.mark.parametrize("guide", [None, BigramDiscriminator, EchoDiscriminator])
 def test_what_is_added_to_the_logits_is_tempered_and_learnt(guide):
-    policy = generator = random_generator(echoes=True)
-    if guide:
-        policy = GuidedPolicy(generator, made(guide), tf.Variable(0.7))
+    generator = random_generator(echoes=True)
+    policy = GuidedPolicy(generator, made(guide), tf.Variable(0.7)) if guide else generator
     tokens, weights = tf.constant(all_sequences(4, 3)), generator.trainable_variables
     with tf.GradientTape() as tape, tf.GradientTape() as other:
         nats = Tempered(policy, 0.5).log_probs(tokens)
