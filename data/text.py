@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, compress, pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -92,8 +91,8 @@ def split_of(tokens: Sequence[str]) -> str:
     return {0: "valid", 1: "test"}.get(int.from_bytes(digest, "little") % 10, "train")
 
 
-def split_files(data_dir: str) -> dict[str, Path | None]:
-    """The file of each part: {split: path}, None for a part without one; only `train` where one file is to be split.
+def split_files(data_dir: str) -> dict[str, Path]:
+    """The file of each part that has one: {split: path}; only `train` where one file is to be split.
 
     Raises DataError: there is no such file, or the folder has no train.txt.
     """
@@ -102,30 +101,21 @@ def split_files(data_dir: str) -> dict[str, Path | None]:
         return {"train": path}
     if not path.is_dir():
         raise DataError(f"--data_dir {data_dir}: neither a file nor a folder")
-    files = {split: file if (file := path / f"{split}.txt").is_file() else None for split in SPLITS}
-    if not files["train"]:
+    files = {split: file for split in SPLITS if (file := path / f"{split}.txt").is_file()}
+    if "train" not in files:
         raise DataError(f"--data_dir {data_dir}: the folder holds no train.txt")
-    return files if files["valid"] or files["test"] else {"train": files["train"]}
-
-
-class Rules(NamedTuple):
-    """How lines become sequences: `seq_len`, what `tokens` are, and what becomes of `long_lines`.
-
-    `by_cut`: a single file is split by what is left of long lines, as version 1.0 did, and not by whole lines.
-    """
-
-    seq_len: int
-    tokens: str
-    long_lines: str
-    by_cut: bool = False
+    return files
 
 
 class Source:
     """The lines of --data_dir that are used, as tokens, with counts of those that are not used whole."""
 
-    def __init__(self, folder: str, rules: Rules, whole: bool = False):
-        """Finds the files; raises DataError where there are none. `whole`: lines are not cut to --seq_len."""
-        self.folder, self.rules, self.files, self.whole = folder, rules, split_files(folder), whole
+    def __init__(self, config: Config, by_cut: bool = False, whole: bool = False):
+        """Finds the files; raises DataError where there are none. `whole`: lines are not cut to --seq_len.
+
+        `by_cut`: a single file is split by what is left of long lines, as version 1.0 did, and not by whole lines.
+        """
+        self.config, self.by_cut, self.whole, self.files = config, by_cut, whole, split_files(config.data_dir)
         self.empty = 0  # lines of white space
         self.lengths: Counter[int] = Counter()  # {tokens: lines of so many}, of all others
         self.used: Counter[str] = Counter()  # {split: lines}
@@ -135,26 +125,26 @@ class Source:
 
         Raises DataError, OSError: as `read_lines` does.
         """
-        seq_len, kind, long_lines, by_cut = self.rules
+        seq_len = self.config.seq_len
         self.empty, self.lengths, self.used = 0, Counter(), Counter()
         for split, path in self.files.items():
-            for line in read_lines(path) if path else ():
+            for line in read_lines(path):
                 if not line.strip():
                     self.empty += 1
                     continue
-                tokens = tokenise(line, kind)
+                tokens = tokenise(line, self.config.tokens)
                 self.lengths[len(tokens)] += 1
-                if len(tokens) > seq_len and long_lines == "drop":
+                if len(tokens) > seq_len and self.config.long_lines == "drop":
                     continue
                 cut = tokens[:seq_len]
-                part = split_of(cut if by_cut else tokens) if len(self.files) == 1 else split
+                part = split_of(cut if self.by_cut else tokens) if len(self.files) == 1 else split
                 self.used[part] += 1
                 yield part, tokens if self.whole else cut
 
     @property
     def long(self) -> int:
         """How many lines are longer than --seq_len."""
-        return sum(count for length, count in self.lengths.items() if length > self.rules.seq_len)
+        return sum(count for length, count in self.lengths.items() if length > self.config.seq_len)
 
     def sufficient(self, share: float) -> tuple[int, float]:
         """The least --seq_len that holds such a share of the lines whole, or else the largest; and the share it holds.
@@ -288,12 +278,12 @@ class TextData(HeldOut):
     kind = "text"
 
     def __init__(self, config: Config, by_cut: bool = False):
-        """Reads the lines of --data_dir; `by_cut` as in `Rules`.
+        """Reads the lines of --data_dir; `by_cut` as in `Source`.
 
         Raises DataError: they can't be used; the message names the file. Raises OSError: a file can't be read.
         """
         self.config, self.origin = config, f"--data_dir {config.data_dir}"
-        self.source = Source(config.data_dir, Rules(config.seq_len, config.tokens, config.long_lines, by_cut))
+        self.source = Source(config, by_cut)
         lines = (tokens for split, tokens in self.source if split == "train")
         counted = Vocabulary.count(lines, config.tokens, config.vocab_size - 2, config.min_count)
         given = Path(config.data_dir, VOCABULARY)  # another run's, so that likelihoods can be compared

@@ -1,5 +1,6 @@
 """What is measured of lines of text beside real ones, and what Texygen measures of them (Zhu et al., SIGIR 2018)."""
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 
@@ -65,12 +66,12 @@ class TexygenEvaluator(TextEvaluator):
     def __init__(self, data, settings: Settings):
         """Reads the lines of `data` anew; raises DataError and OSError as `TextData` does."""
         super().__init__(data, settings)
-        if data.source.long and data.source.rules.long_lines == "truncate":
+        if data.source.long and data.config.long_lines == "truncate":
             share = 100 * data.source.long / data.source.lengths.total()
             what = f"texygen_nll_gen leaves out what was truncated of {share:.3g} % of the lines"
             print(f"warning: {data.origin}: {what}", file=sys.stderr)
         lines: dict[str, list[Sequence[str]]] = {split: [] for split in SPLITS}
-        whole = Source(data.source.folder, data.source.rules._replace(long_lines="truncate"), whole=True)
+        whole = Source(dataclasses.replace(data.config, long_lines="truncate"), data.source.by_cut, whole=True)
         for split, tokens in whole:
             lines[split].append(tokens)
         self.written, self.longest = lines["test"], max(whole.lengths)

@@ -19,7 +19,7 @@ from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from test_nottingham import SMALL as SHORT
 
 from data.real import read_data
-from data.text import Lines, Rules, Source, TextData, Vocabulary, read_lines, split_of
+from data.text import Lines, Source, TextData, Vocabulary, read_lines, split_of
 from evaluation.discriminator import D_FIGURES, what_d_knows
 from evaluation.evaluator import Due
 from evaluation.policy import MeasuredPolicy
@@ -112,7 +112,7 @@ def test_what_are_no_lines(tmp_path, content, why):
 )
 def test_the_length_that_holds_95_in_100(tmp_path, lengths, enough):
     path = write(tmp_path / "lines.txt", "".join("x" * n + "\n" for n in lengths))
-    source = Source(str(path), Rules(6, "char", "truncate"))
+    source = Source(config_of(path))
     assert sum(source.used.values()) == 0 and len(list(source)) == len(lengths)
     assert source.sufficient(0.95) == (enough, 0.95) and source.long == sum(n > 6 for n in lengths)
 
