@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from evaluation.discriminator import D_FIGURES, MeasuredDiscriminator, balanced_accuracy, resampled, what_d_knows
 from evaluation.evaluator import Due, Evaluator
 from evaluation.ngrams import distinct
-from evaluation.policy import Comparison, MeasuredPolicy
+from evaluation.policy import COMPARED, MeasuredPolicy
 from generator import SAMPLE_ROWS
 from guidance.choosing import GROUPS, Groups
 from runs.logs import RunLog
@@ -41,9 +41,8 @@ class OracleEvaluator(Evaluator):
             - `distinct2`, the share of different bigrams among those of the generated sequences;
             - `oracle_entropy` as it was estimated at the start.
         """
-        found = Comparison._make(policy.compare_with(self.data.oracle, self.settings.samples, epoch))._asdict()
-        generated = found.pop("generated")
-        figures = {name: mean_and_error(values) for name, values in found.items()}
+        *found, generated = policy.compare_with(self.data.oracle, self.settings.samples, epoch)
+        figures = {name: mean_and_error(values) for name, values in zip(COMPARED, found, strict=True)}
         return figures | {"oracle_entropy": self.data.entropy} | self.compare(generated)
 
     def compare(self, rows: np.ndarray) -> Figures:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -12,20 +11,9 @@ from support.objective import Objective
 from support.seeds import Purpose, key, uniforms
 from support.statistics import Figures, mean_and_error
 
-
-class Comparison(NamedTuple):
-    """One value a sequence, float32 [n], nats per token; and the sequences that the policy drew, int32 [n, T].
-
-    `kl_reverse` and `kl_forward` are KL(G ‖ oracle) and KL(oracle ‖ G) along the sequences of `nll`, NLL_oracle, and of
-    `nll_test`: the distributions of the next token compared at each prefix.
-    """
-
-    nll: tf.Tensor
-    nll_test: tf.Tensor
-    g_entropy: tf.Tensor
-    kl_forward: tf.Tensor
-    kl_reverse: tf.Tensor
-    generated: tf.Tensor
+# What `compare_with` measures, nats per token. KL(oracle ‖ G) and KL(G ‖ oracle) are along the sequences of `nll_test`
+# and of `nll`, NLL_oracle: the distributions of the next token compared at each prefix.
+COMPARED = ("nll", "nll_test", "g_entropy", "kl_forward", "kl_reverse")
 
 
 class MeasuredPolicy:
@@ -38,14 +26,15 @@ class MeasuredPolicy:
         # int32 [size, T]; the last argument, an int32 scalar, picks the random numbers of the purpose.
         self.sample = compiled(lambda size, purpose, step: sample_many(policy, size, key(seed, purpose, step)))
         self.nll = compiled(lambda tokens: -tf.reduce_sum(policy.log_probs(tokens), axis=1))  # [n, T] → [n], nats
-        # Of `Comparison` and of KL(policy ‖ other): both take another policy, a number of sequences and an epoch.
+        # Of COMPARED and of KL(policy ‖ other): both take another policy, a number of sequences and an epoch.
         self.compare_with = partial(self._in_chunks, compiled(self._compare_with))
         self.divergence = partial(self._in_chunks, compiled(self._diverged))
 
-    def _compare_with(self, oracle: Policy, rows: int, epoch: tf.Tensor, chunk: tf.Tensor) -> Comparison:
+    def _compare_with(self, oracle: Policy, rows: int, epoch: tf.Tensor, chunk: tf.Tensor) -> list[tf.Tensor]:
         """Measures `rows` of the policy, drawn afresh each epoch, and as many of the oracle, always the same.
 
-        `epoch` and `chunk`, which counts the parts of one evaluation, are int32 scalars.
+        `epoch` and `chunk`, which counts the parts of one evaluation, are int32 scalars. Returns what is COMPARED, each
+        float32 [rows], one value a sequence, and the sequences that the policy drew, int32 [rows, T].
         """
         seq_len = self.policy.seq_len
         fresh = uniforms([seq_len, rows], key(self.seed, Purpose.EVALUATE, epoch, chunk))
@@ -53,7 +42,7 @@ class MeasuredPolicy:
         held_out = uniforms([seq_len, rows], key(self.seed, Purpose.TEST_SET, chunk))
         _, entropy, nll_test = oracle.sample_and_compare(held_out, self.policy)
         nats = nll_oracle, nll_test, g_entropy, nll_test - entropy, nll_oracle - g_entropy
-        return Comparison._make([*(each / seq_len for each in nats), generated])
+        return [*(each / seq_len for each in nats), generated]
 
     def _diverged(self, other: Policy, rows: int, epoch: tf.Tensor, chunk: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Samples, int32 [rows, T], and KL(policy ‖ other) along them, float32 [rows], nats per sequence."""
