@@ -110,18 +110,18 @@ def split_files(data_dir: str) -> dict[str, Path]:
 class Source:
     """The lines of --data_dir that are used, as tokens, with counts of those that are not used whole."""
 
-    def __init__(self, config: Config, by_cut: bool = False, whole: bool = False):
-        """Finds the files; raises DataError where there are none. `whole`: lines are not cut to --seq_len.
+    def __init__(self, config: Config, by_cut: bool = False):
+        """Finds the files; raises DataError where there are none.
 
         `by_cut`: a single file is split by what is left of long lines, as version 1.0 did, and not by whole lines.
         """
-        self.config, self.by_cut, self.whole, self.files = config, by_cut, whole, split_files(config.data_dir)
+        self.config, self.by_cut, self.files = config, by_cut, split_files(config.data_dir)
         self.empty = 0  # lines of white space
         self.lengths: Counter[int] = Counter()  # {tokens: lines of so many}, of all others
         self.used: Counter[str] = Counter()  # {split: lines}
 
     def __iter__(self) -> Iterator[tuple[str, Sequence[str]]]:
-        """(split, at most --seq_len tokens, or all) of each line that has any; reads the files anew and counts anew.
+        """(split, all tokens) of each line that has any and is not dropped; reads the files anew and counts anew.
 
         Raises DataError, OSError: as `read_lines` does.
         """
@@ -136,10 +136,9 @@ class Source:
                 self.lengths[len(tokens)] += 1
                 if len(tokens) > seq_len and self.config.long_lines == "drop":
                     continue
-                cut = tokens[:seq_len]
-                part = split_of(cut if self.by_cut else tokens) if len(self.files) == 1 else split
+                part = split_of(tokens[:seq_len] if self.by_cut else tokens) if len(self.files) == 1 else split
                 self.used[part] += 1
-                yield part, tokens if self.whole else cut
+                yield part, tokens
 
     @property
     def long(self) -> int:
@@ -284,7 +283,7 @@ class TextData(HeldOut):
         """
         self.config, self.origin = config, f"--data_dir {config.data_dir}"
         self.source = Source(config, by_cut)
-        lines = (tokens for split, tokens in self.source if split == "train")
+        lines = (tokens[: config.seq_len] for split, tokens in self.source if split == "train")
         counted = Vocabulary.count(lines, config.tokens, config.vocab_size - 2, config.min_count)
         given = Path(config.data_dir, VOCABULARY)  # another run's, so that likelihoods can be compared
         self.counted = not given.is_file()
@@ -296,7 +295,7 @@ class TextData(HeldOut):
         if nothing := self._nothing_to_learn():
             raise DataError(f"{self.origin}: {nothing}")
         for split, tokens in self.source:
-            self.lines[split].append(self.vocabulary.encode(tokens))
+            self.lines[split].append(self.vocabulary.encode(tokens[: config.seq_len]))
         if self.source.long and len(self.source.files) == 1:  # lines that begin alike
             for split, other in (("valid", "train"), ("test", "train"), ("test", "valid")):
                 self.lines[split] = self.lines[split].without(self.lines[other])
