@@ -35,10 +35,6 @@ class TrainingSet:
         """The real sequences of every d-step: all of them, int32 [n, T]."""
         return tf.constant(self.sequences)
 
-    def references(self) -> np.ndarray:
-        """All of them, int32 [n, T]."""
-        return self.sequences
-
 
 def draw(sequences: Sequences, size: int, seed: int, purpose: Purpose, step: int) -> np.ndarray:
     """Sequences drawn with replacement, int32 [size, T]; the same ones for a (seed, purpose, step)."""
@@ -59,10 +55,6 @@ class RandomDraws:
     def real(self, step: int) -> tf.Tensor:
         """The real sequences of a d-step, int32 [real_draws, T]."""
         return tf.constant(draw(self.sequences, self.real_draws, self.seed, Purpose.D_REAL, step))
-
-    def references(self) -> np.ndarray:
-        """The whole collection, int32 [n, T]."""
-        return self.sequences[np.arange(len(self.sequences))]
 
 
 def training_data(sequences: Sequences, config: Config, what: str) -> TrainingSet | RandomDraws:
