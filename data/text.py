@@ -231,8 +231,6 @@ class Lines:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """The sequences of these numbers, each followed by its end and padding: int [k] → int32 [k, T]."""
-        if not len(rows):
-            return np.zeros([0, self.seq_len], np.int32)
         flat, ends = np.frombuffer(self._tokens, self._tokens.typecode), np.frombuffer(self._ends, "q")
         starts = np.where(rows > 0, ends[rows - 1], 0)
         lengths, places = (ends[rows] - starts)[:, None], np.arange(self.seq_len)
