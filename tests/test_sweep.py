@@ -36,7 +36,6 @@ flags = "--pretrain_g_epochs 2 --total_epochs 3 --pretrain_d_epochs 1"
 EPOCHS = 25
 SLOW = TABLE.replace("lr 0.01", "lr 0.1").replace("--pretrain_g_epochs 3", f"--pretrain_g_epochs {EPOCHS}")
 RUN, BUSY = program.run, program.busy
-TOYS = program.PARTS._replace(program=TOY, poll=0.05)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,6 +49,8 @@ def one_thread(tmp_path_factory):
 @pytest.fixture
 def toys(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(program, "MAIN", TOY)
+    monkeypatch.setattr(program, "POLL", 0.05)
     (tmp_path / "toys.toml").write_text(TABLE)
     return tmp_path
 
@@ -64,8 +65,7 @@ def script(*arguments: str, cwd: Path, main: Path = TOY) -> subprocess.Popen:
     """tools/sweep.py as a process, its cells being those of `main`."""
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; import tools.sweep as program; "
-        f"parts = program.PARTS._replace(program=Path({str(main)!r}), poll=.05); "
-        "sys.exit(program.main(sys.argv[1:], parts))"
+        f"program.MAIN, program.POLL = Path({str(main)!r}), .05; sys.exit(program.main())"
     )
     command = [sys.executable, "-c", code, *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -80,17 +80,17 @@ def until(condition, seconds: float = 240) -> None:
 
 
 def test_a_table_from_start_to_end(toys, capfd):
-    assert program.main(["toys.toml", "--only", "b", "--seeds", "2"], TOYS) == 0
+    assert program.main(["toys.toml", "--only", "b", "--seeds", "2"]) == 0
     logs = toys / "logs" / "toys"
     assert {str(path.relative_to(logs)) for path in logs.glob("**/train")} == {"b/2/train", "pretrained/a/2/train"}
-    assert program.main(["toys.toml", "--jobs", "3"], TOYS) == 0
+    assert program.main(["toys.toml", "--jobs", "3"]) == 0
     assert sorted(path.name for path in logs.iterdir()) == ["a", "b", "mle", "pretrained"]
     assert len(rows(logs / "b" / "2" / "train")) == 2 + 1 + 3
     assert (logs / "pretrained" / "a" / "1" / "train" / "checkpoints" / "step-000000002").is_dir()
     out = capfd.readouterr().out
     assert "8 runs, 2 of them finished before" in out and out.count(": finished\n") == 8
     before = sorted((path, path.stat().st_mtime_ns) for path in logs.rglob("*"))
-    assert program.main(["toys.toml"], TOYS) == 0
+    assert program.main(["toys.toml"]) == 0
     out, error = capfd.readouterr()
     assert "8 runs, 8 of them finished before" in out and not error
     assert before == sorted((path, path.stat().st_mtime_ns) for path in logs.rglob("*"))
@@ -109,16 +109,18 @@ def counted(*arguments):
 
 
 @pytest.mark.parametrize(("arguments", "threads", "most"), [(["--jobs", "2"], 1, 2), ([], 2, 3)])
-def test_as_many_at_once_as_jobs_or_cpus(toys, arguments, threads, most):
+def test_as_many_at_once_as_jobs_or_cpus(toys, monkeypatch, arguments, threads, most):
     (toys / "toys.toml").write_text(f"threads = {threads}\n" + TABLE)
     COUNTS.clear()
-    assert program.main(["toys.toml", *arguments], TOYS._replace(run=counted, cpus=7)) == 0
+    monkeypatch.setattr(program, "run", counted)
+    monkeypatch.setattr(program, "CPU_COUNT", 7)
+    assert program.main(["toys.toml", *arguments]) == 0
     assert len(COUNTS) == 8 and max(COUNTS) == most
 
 
 def test_a_failing_cell_stops_no_other_and_is_reported(toys, capfd):
     (toys / "toys.toml").write_text(TABLE.replace("seeds = [1, 2]", "seeds = [13, 2]"))
-    assert program.main(["toys.toml", "--jobs", "2"], TOYS) == 1
+    assert program.main(["toys.toml", "--jobs", "2"]) == 1
     error = capfd.readouterr().err
     assert "sweep.py: mle, seed 13: exit status 3: toy: error: an unlucky seed" in error
     assert "a, seed 13: not started, as a run that it needs failed" in error
@@ -140,26 +142,28 @@ def test_an_interrupted_or_killed_sweep_goes_on(toys, capsys):
             assert "saved after" in out and "the same command goes on from there" in out
             done = len(rows(log_dir))
             assert done < EPOCHS and (log_dir / "checkpoints" / f"step-{done:09d}").is_dir()
-    assert program.main(arguments, TOYS) == 0 and "mle, seed 1: goes on" in capsys.readouterr().out
+    assert program.main(arguments) == 0 and "mle, seed 1: goes on" in capsys.readouterr().out
     assert [row[0] for row in rows(log_dir)] == [str(epoch) for epoch in range(EPOCHS)]
 
 
-def test_a_signal_that_comes_while_a_cell_is_being_started(toys, capfd):
+def test_a_signal_that_comes_while_a_cell_is_being_started(toys, monkeypatch, capfd):
     def interrupted(*arguments):
         os.kill(os.getpid(), signal.SIGINT)
         return RUN(*arguments)
 
     (toys / "toys.toml").write_text(SLOW)
-    assert program.main(["toys.toml", "--jobs", "1"], TOYS._replace(run=interrupted)) == 128 + signal.SIGINT
+    monkeypatch.setattr(program, "run", interrupted)
+    assert program.main(["toys.toml", "--jobs", "1"]) == 128 + signal.SIGINT
     assert "mle, seed 1: saved after" in capfd.readouterr().out
     assert [path.name for path in (toys / "logs/toys").iterdir()] == ["mle"]
 
 
-def test_that_no_worker_is_there_is_said(toys, capsys):
-    parts = TOYS._replace(connect=lambda *_: Client(processes=False, n_workers=0, dashboard_address=":0"))
+def test_that_no_worker_is_there_is_said(toys, monkeypatch, capsys):
+    none = {"processes": False, "n_workers": 0, "dashboard_address": ":0"}
+    monkeypatch.setattr(program, "connect", lambda *_: Client(**none))
     signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     signal.setitimer(signal.ITIMER_REAL, 2)
-    assert program.main(["toys.toml"], parts) == 128 + signal.SIGTERM
+    assert program.main(["toys.toml"]) == 128 + signal.SIGTERM
     assert capsys.readouterr().out.count("no worker has joined the scheduler") == 1 and not (toys / "logs").exists()
 
 
@@ -175,30 +179,28 @@ def test_sweeps_that_begin_at_once(toys):
         assert len(rows(toys / "logs/toys/b" / seed / "train")) == 2 + 1 + 3
 
 
-def test_a_cell_that_another_sweep_takes_in_the_same_moment_waits(toys, capsys):
+def test_a_cell_that_another_sweep_takes_in_the_same_moment_waits(toys, monkeypatch, capsys):
     """After the look at the directory, before the process has locked it; the other's output follows the refusal."""
     (toys / "toys.toml").write_text(SLOW)
-    looks = iter([False])
-    parts = TOYS._replace(
-        run=lambda *arguments: RUN(*arguments[:-1], lambda directory: False),
-        busy=lambda directory: next(looks, True) and BUSY(directory),
-    )
+    looks = iter([False, False])  # of the sweep and of its worker
+    monkeypatch.setattr(program, "busy", lambda directory: next(looks, True) and BUSY(directory))
     arguments = ("toys.toml", "--only", "mle", "--seeds", "1")
     other, log_dir = script(*arguments, cwd=toys), toys / "logs/toys/mle/1/train"
     until(lambda: len(rows(log_dir)) > 2)
-    assert program.main([*arguments], parts) == 0
+    assert program.main([*arguments]) == 0
     assert other.wait(timeout=60) == 0 and len(rows(log_dir)) == EPOCHS
     out = capsys.readouterr().out
     assert out.count("mle, seed 1: goes on") == 1 and "mle, seed 1: finished by another process" in out
     assert "mle, seed 1: waits, as another process trains in" in out
 
 
-def test_a_cell_that_another_sweep_has_finished_has_not_failed(toys, capsys):
+def test_a_cell_that_another_sweep_has_finished_has_not_failed(toys, monkeypatch, capsys):
     def finished_by_another(argv, *_):
         assert subprocess.run([sys.executable, TOY, *argv], stdout=subprocess.DEVNULL).returncode == 0
         return "exit status 2: epoch 2"
 
-    assert program.main(["toys.toml", "--jobs", "4"], TOYS._replace(run=finished_by_another)) == 0
+    monkeypatch.setattr(program, "run", finished_by_another)
+    assert program.main(["toys.toml", "--jobs", "4"]) == 0
     assert not capsys.readouterr().err and len(list((toys / "logs/toys").glob("[ab]/*/train"))) == 4
 
 
@@ -214,7 +216,7 @@ def test_a_cell_that_another_sweep_has_finished_has_not_failed(toys, capsys):
 )
 def test_bad_arguments_are_one_line_before_anything_starts(toys, capsys, arguments, why):
     (toys / "bad.toml").write_text("no = 1\n")
-    assert why in refusal(capsys, program.main, arguments, TOYS, alone=False) and not (toys / "logs").exists()
+    assert why in refusal(capsys, program.main, arguments, alone=False) and not (toys / "logs").exists()
 
 
 @pytest.fixture
@@ -223,7 +225,7 @@ def lines(toys):
     flags = "--dataset text --data_dir lines.txt --pretrain_g_epochs 2 --total_epochs 0 --seq_len 5"
     (toys / "lines.toml").write_text(f'seeds = [1, 2, 3]\nflags = "{flags}"\n[[methods]]\nname = "m"\n')
     (toys / "lines.txt").write_text("abc\nbca\ncab\nab\nba\n" * 5)
-    assert program.main(["lines.toml", "--seeds", "1", "2"], TOYS) == 0
+    assert program.main(["lines.toml", "--seeds", "1", "2"]) == 0
     cells = read(Path("lines.toml")).cells(Path("logs"))
     for cell in cells[:2]:
         record(cell, program.data_now(cells[2].argv))
@@ -239,36 +241,35 @@ def test_data_that_have_changed_are_refused_before_anything_starts(toys, lines, 
     """What main.py would read now is not what the cells have read that have finished; but what comes back is."""
     before = (toys / "lines.txt").read_text()
     (toys / "lines.txt").write_text(before.replace("cab", "cba"))
-    assert "the data have changed since m, seed" in refusal(capsys, program.main, ["lines.toml"], TOYS, alone=False)
+    assert "the data have changed since m, seed" in refusal(capsys, program.main, ["lines.toml"], alone=False)
     assert not lines[2].directory.exists()
     (toys / "lines.txt").unlink()
     with pytest.raises(UsageError, match="--data_dir lines.txt: neither a file"):  # in a process of its own
         program.data_now(lines[2].argv)
-    assert program.main(["lines.toml", "--seeds", "1", "2"], TOYS) == 0  # nothing is left to read them
+    assert program.main(["lines.toml", "--seeds", "1", "2"]) == 0  # nothing is left to read them
     (toys / "lines.txt").write_text(before)
-    assert program.main(["lines.toml"], TOYS) == 0 and lines[2].finished
+    assert program.main(["lines.toml"]) == 0 and lines[2].finished
 
 
-def test_cells_of_other_data_are_named(lines, capsys):
+def test_cells_of_other_data_are_named(lines, monkeypatch, capsys):
     record(lines[1], {"data": {"lines": "others"}})
-    assert "m, seed 2: read other data than m, seed 1" in refusal(
-        capsys, program.main, ["lines.toml"], TOYS, alone=False
-    )
+    assert "m, seed 2: read other data than m, seed 1" in refusal(capsys, program.main, ["lines.toml"], alone=False)
     assert not lines[2].directory.exists()
     # Or where they have changed while the sweep was under way.
-    assert program.main(["lines.toml"], TOYS._replace(check_data=lambda cells: None)) == 1
+    monkeypatch.setattr(program, "check_data", lambda cells: None)
+    assert program.main(["lines.toml"]) == 1
     assert "sweep.py: m, seed 2: read other data than m, seed 1\n" in capsys.readouterr().err
 
 
 def test_a_table_whose_epochs_grew_goes_on(toys, capsys):
     """As main.py does, which says no to fewer."""
     arguments = ["toys.toml", "--only", "a", "--seeds", "1"]
-    assert program.main(arguments, TOYS) == 0
+    assert program.main(arguments) == 0
     (toys / "toys.toml").write_text(TABLE.replace("--total_epochs 2", "--total_epochs 4"))
-    assert program.main(arguments, TOYS) == 0
+    assert program.main(arguments) == 0
     assert "a, seed 1: goes on" in capsys.readouterr().out and len(rows(toys / "logs/toys/a/1/train")) == 2 + 1 + 4
     (toys / "toys.toml").write_text(TABLE)
-    assert "holds a run with --total_epochs 4, not 2" in refusal(capsys, program.main, arguments, TOYS, alone=False)
+    assert "holds a run with --total_epochs 4, not 2" in refusal(capsys, program.main, arguments, alone=False)
 
 
 def test_a_cluster_loses_a_worker_and_nothing_else(toys):

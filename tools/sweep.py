@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -29,6 +29,7 @@ from tools.experiment import Cell, data_flags, fingerprint, mixed, read
 
 MAIN = Path(__file__).resolve().parent.parent / "main.py"
 OUTPUT = "output.txt"  # what the processes of a cell print
+POLL = 0.5  # seconds between looks at the cells
 # A cell whose sweep or worker is killed saves and ends, so that it does not train beside its successor.
 WITH_PARENT = (
     "import ctypes, os, signal, sys\n"
@@ -52,21 +53,19 @@ def busy(directory: Path) -> bool:
     return False
 
 
-def run(
-    argv: Sequence[str], directory: Path, cwd: Path, stop: str, program: Path, poll: float, busy: Callable[[Path], bool]
-) -> str:
+def run(argv: Sequence[str], directory: Path, cwd: Path, stop: str) -> str:
     """Runs main.py on a worker of Dask, from the newest checkpoint on; if the worker dies, another one continues.
 
     `directory` is the cell's, an absolute path; relative ones in `argv` start from `cwd`. After the event `stop`
-    main.py, the `program`, saves and ends; `poll` is the seconds between looks at it. Nothing of the program's other
-    files is used, as workers can't import them. Returns "" if the run is complete, TAKEN if another process trains in
-    the directory, or else what went wrong.
+    main.py saves and ends. Nothing of the program's other files is used, as workers can't import them; they get what
+    is of this one by value. Returns "" if the run is complete, TAKEN if another process trains in the directory, or
+    else what went wrong.
     """
     event = Event(stop)
     if event.is_set() or busy(directory):
         return TAKEN
     directory.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-c", WITH_PARENT, str(os.getpid()), str(program), *argv]
+    command = [sys.executable, "-c", WITH_PARENT, str(os.getpid()), str(MAIN), *argv]
     with open(directory / OUTPUT, "ab") as output:
         start = output.tell()
         streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
@@ -74,7 +73,7 @@ def run(
         process = subprocess.Popen(command, cwd=cwd, start_new_session=True, **streams)
     try:
         while process.poll() is None and not event.is_set():
-            time.sleep(poll)
+            time.sleep(POLL)
     finally:  # it has ended, or the sweep was interrupted, or the scheduler is gone
         process.terminate()
         status = process.wait()
@@ -128,27 +127,12 @@ def connect(address: str | None, jobs: int) -> Client:
         raise UsageError(f"--dask {address}: no scheduler answers ({str(error).strip() or 'time-out'})") from None
 
 
-class Parts(NamedTuple):
-    """What a sweep is made of; tests give others. `poll` is the seconds between looks at the cells."""
-
-    program: Path = MAIN
-    poll: float = 0.5
-    cpus: int = CPU_COUNT
-    run: Callable[..., str] = run
-    busy: Callable[[Path], bool] = busy
-    connect: Callable[[str | None, int], Client] = connect
-    check_data: Callable[[Sequence[Cell]], None] = check_data
-
-
-PARTS = Parts()
-
-
 class Sweep:
     """The cells of a table: which wait, which run, which have failed and why, and the signal that stopped it."""
 
-    def __init__(self, cells: Sequence[Cell], client: Client, parts: Parts):
+    def __init__(self, cells: Sequence[Cell], client: Client):
         """Raises UsageError: the directory of a cell holds another run."""
-        self.cells, self.client, self.parts = cells, client, parts
+        self.cells, self.client = cells, client
         self.waiting = [cell for cell in cells if not cell.finished]
         self.running: dict[Cell, Future] = {}
         self.failed: dict[Cell, str] = {}
@@ -166,7 +150,7 @@ class Sweep:
             with tqdm(total=sum(cell.epochs for cell in self.cells), unit="epoch", disable=None) as bar:
                 while self.waiting or self.running:
                     self._start_cells()
-                    time.sleep(self.parts.poll)
+                    time.sleep(POLL)
                     if self.client.status != "running":
                         self.running.clear()
                         raise UsageError("the connection to the scheduler is lost; cells that it started save and end")
@@ -197,16 +181,15 @@ class Sweep:
                 self.failed[cell] = f"not started, as a run that it needs failed: {failed[0].log_dir}"
             elif len(self.running) >= threads or not all(need.finished for need in cell.needs):
                 continue
-            elif self.parts.busy(cell.directory):
+            elif busy(cell.directory):
                 self._say_once(f"{cell.title}: waits, as another process trains in {cell.directory}")
                 continue
             elif cell.finished:
                 tqdm.write(f"{cell.title}: finished by another process")
             else:
                 tqdm.write(f"{cell.title}: {'goes on' if cell.epochs_done else 'starts'} in {cell.directory}")
-                where = (cell.directory.absolute(), Path.cwd(), self._event.name, *self.parts[:2], self.parts.busy)
-                # Not pure: it may have to run again.
-                self.running[cell] = self.client.submit(self.parts.run, cell.argv, *where, pure=False)
+                where = cell.directory.absolute(), Path.cwd(), self._event.name
+                self.running[cell] = self.client.submit(run, cell.argv, *where, pure=False)  # it may have to run again
             self.waiting.remove(cell)
 
     def _collect_ended(self) -> None:
@@ -224,7 +207,7 @@ class Sweep:
                 tqdm.write(f"{cell.title}: failed; {cell.directory / OUTPUT} has what it printed")
 
 
-def main(argv: Sequence[str] | None = None, parts: Parts = PARTS) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns 0, 1 if a cell failed, 2 if the table can't be used, 128 + n after signal n."""
     parser = Parser(prog="sweep.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("experiment", type=Path, metavar="FILE.toml", help="the table, such as experiments/figure.toml")
@@ -241,9 +224,9 @@ def main(argv: Sequence[str] | None = None, parts: Parts = PARTS) -> int:
             raise UsageError("--jobs is for this machine; with --dask the workers' threads say how many cells run")
         experiment = read(arguments.experiment)
         cells = experiment.cells(arguments.logs, arguments.only, arguments.seeds)
-        parts.check_data(cells)
-        with parts.connect(arguments.dask, arguments.jobs or max(1, parts.cpus // experiment.threads)) as client:
-            sweep = Sweep(cells, client, parts)
+        check_data(cells)
+        with connect(arguments.dask, arguments.jobs or max(1, CPU_COUNT // experiment.threads)) as client:
+            sweep = Sweep(cells, client)
             print(f"{experiment.title}: {len(cells)} runs, {len(cells) - len(sweep.waiting)} of them finished before")
             sweep.run()
     for cell, why in sweep.failed.items():
