@@ -145,19 +145,19 @@ def draw_panels(
     figure.savefig(path)
 
 
-def draw_finals(path: Path, finals: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> None:
+def draw_finals(path: Path, finals: pd.DataFrame) -> None:
     """Draws a panel a column with a row a method; raises OSError.
 
-    `finals` has by column and method its middle with the ends of its interval, or the values of few seeds.
+    `finals` has a row for the `middle` of a `column` and the `label` of a method with the ends of its interval, `low`
+    and `high`, or, for few seeds, a row for each value.
     """
-    rows = list(dict.fromkeys(label for found in finals.values() for label in found))
+    rows = finals.label.unique().tolist()
     figure = Figure(figsize=(10.0, 1.2 + 0.3 * len(rows)), layout="constrained")
-    panels = figure.subplots(1, len(finals), sharey=True, squeeze=False)[0]
-    for panel, (column, found) in zip(panels, finals.items(), strict=True):
-        for label, values in found.items():
-            for middle, low, high in values:
-                ends = [[middle - low], [high - middle]]
-                panel.errorbar(middle, rows.index(label), xerr=ends, fmt="o", color="tab:blue", capsize=3)
+    panels = figure.subplots(1, finals.column.nunique(), sharey=True, squeeze=False)[0]
+    for panel, (column, found) in zip(panels, finals.groupby("column", sort=False), strict=True):
+        for _, label, middle, low, high in found.itertuples(index=False):
+            ends = [[middle - low], [high - middle]]
+            panel.errorbar(middle, rows.index(label), xerr=ends, fmt="o", color="tab:blue", capsize=3)
         panel.set(xlabel=axis_title(column, "\n"), yticks=range(len(rows)), yticklabels=rows)
         panel.grid(alpha=0.3)
     panels[0].invert_yaxis()

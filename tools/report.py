@@ -266,16 +266,16 @@ def lines_of(study: Study, figure: Mapping[str, Any]) -> list[Line]:
     return lines
 
 
-def finals_of(study: Study, figure: Mapping[str, Any]) -> dict[str, dict[str, list[tuple[float, float, float]]]]:
-    """The final values of a figure's columns and methods; of fewer seeds than `FEW` each value."""
-    found: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
+def finals_of(study: Study, figure: Mapping[str, Any]) -> pd.DataFrame:
+    """The final values of a figure's columns and methods, as `draw_finals` has them."""
+    found: list[tuple[Any, ...]] = []
     for name, method in itertools.product(figure["curves"] or CURVES, figure["draw"] or study.labels):
         if len(numbers := study.values(method, name)):
             whole = study.summary(method, numbers)
             few = not whole.collapsed and len(numbers) < FEW
             points = [(v, v, v) for v in whole.values] if few else [(whole.middle, whole.low, whole.high)]
-            found.setdefault(name, {})[study.labels[method]] = points
-    return found
+            found += [(name, study.labels[method], *point) for point in points]
+    return pd.DataFrame(found, columns=["column", "label", "middle", "low", "high"])
 
 
 def write(study: Study, texts: Mapping[str, str], folder: Path) -> list[Path]:
@@ -296,7 +296,7 @@ def write(study: Study, texts: Mapping[str, str], folder: Path) -> list[Path]:
         file = f"{figure['name'] or experiment.name}.png"
         drawn = [method.config for method in experiment.methods if method.name in (figure["draw"] or study.labels)]
         starts = {config.pretrain_g_epochs for config in drawn if config.total_epochs}  # shown where it is one
-        if figure["x"] == "method" and (ends := finals_of(study, figure)):
+        if figure["x"] == "method" and len(ends := finals_of(study, figure)):
             drawings.append(partial(draw_finals, folder / file, ends))
         elif figure["x"] != "method" and (lines := lines_of(study, figure)):
             starts = starts if len(starts) == 1 else set()

@@ -322,12 +322,8 @@ def sequences_read(config: Config, epoch: int, trained: bool = False) -> int:
 def tables(study: Study) -> dict[str, str]:
     """The contents of runs.csv and curves.csv, if they have rows, in the table's order, with seven digits."""
     asked = {*study.report["metrics"], *study.report["table"]}
-    drawn = {
-        *PANELS,
-        *study.report["best"],
-        "seconds",
-        *itertools.chain(*([*f["curves"], *f["x"].split()] for f in study.report["figures"])),
-    }
+    drawn = {*PANELS, "seconds", *study.report["best"]}
+    drawn |= {name for figure in study.report["figures"] for name in figure["curves"] + figure["x"].split()}
     runs = [name for name in study.runs if name in asked or name not in RUN + RECORDS and parse(name)[1] != "before"]
     runs.sort(key=lambda name: (list(METRICS).index(parse(name)[0].name), name))
     curves = [name for name in study.curves if name in drawn and name not in FILES["curves.csv"]]
@@ -350,14 +346,9 @@ def load(experiment: Experiment, logs: Path, folder: Path) -> tuple[Study, dict[
     report = settings(experiment)
     frames, problems = collect(experiment, logs, folder)
     texts = tables(Study(experiment, report, *frames))
-    asked = pd.MultiIndex.from_tuples((method.name, seed) for method in experiment.methods for seed in method.seeds)
-
-    def numbers(file: str) -> pd.DataFrame:
-        rows = read_table(folder / file, texts.get(file, ""), FILES[file])
-        return rows[pd.MultiIndex.from_frame(rows[RUN]).isin(asked)] if len(rows) else rows
-
-    runs, curves = map(numbers, FILES)
-    return Study(experiment, report, runs, curves), texts, problems
+    asked = pd.DataFrame([(method.name, seed) for method in experiment.methods for seed in method.seeds], columns=RUN)
+    numbers = (read_table(folder / file, texts.get(file, ""), keys).merge(asked) for file, keys in FILES.items())
+    return Study(experiment, report, *numbers), texts, problems
 
 
 class Difference(NamedTuple):
