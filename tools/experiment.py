@@ -1,7 +1,6 @@
 """A table of experiments, methods × seeds: read from a TOML file and checked with the parser of main.py."""
 
 import functools
-import hashlib
 import json
 import os
 import re
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runs.directories import CHECKPOINTS, METRICS, changeable
+from runs.directories import CHECKPOINTS, METRICS, changeable, sha256_of
 from runs.schedule import Schedule
 from support.config import FIELDS, Config, lacking
 from support.config_file import CONFIG, UNRELATED_TO_PRETRAINING, differences, from_flags, pretraining_part, read_config
@@ -120,11 +119,6 @@ class Cell:
         return read_config(path) if path.exists() else {}
 
     @property
-    def data(self) -> str:
-        """The fingerprint of the data that the run has read; "" if it read no files, or none is recorded."""
-        return fingerprint(self.recorded)
-
-    @property
     def checkpoint(self) -> Path:
         """The directory of the checkpoint after the last step."""
         return self.log_dir / CHECKPOINTS / f"step-{len(Schedule(self.method.config)):09d}"
@@ -155,9 +149,9 @@ def named_teacher(text: str) -> tuple[str, int]:
 
 
 def fingerprint(content: dict[str, Any]) -> str:
-    """A checksum of what the `content` of a config.json records of its data; "" if the run reads no files."""
+    """A checksum of what the `content` of a config.json records of its run's data; "" if there is no such record."""
     read = content.get("data", {}) | ({"objective": content["objective"]} if content.get("objective") else {})
-    return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:16] if read else ""
+    return sha256_of(json.dumps(read, sort_keys=True).encode())[:16] if read else ""
 
 
 def data_flags(cell: Cell) -> tuple[Any, ...]:

@@ -3,7 +3,6 @@
 A study's folder has runs.csv, a row a run, curves.csv, a row an evaluation, and files of measured samples.
 """
 
-import hashlib
 import io
 import itertools
 import math
@@ -19,12 +18,13 @@ from statsmodels.stats.multitest import multipletests
 
 from evaluation.metrics import METRICS, column, parse
 from runs.directories import METRICS as LOG
+from runs.directories import sha256_of
 from runs.manifest import CHECKSUM, read_manifest
 from support.config import Config
 from support.config_file import CONFIG, FREE_TO_CHANGE, READ_FROM, differences, read_config
 from support.errors import UsageError
 from support.parser import read_flags
-from tools.experiment import Cell, Experiment, checked, mixed
+from tools.experiment import Cell, Experiment, checked, fingerprint, mixed
 from tools.plot_curves import CLOCKS, FLOOR, PANELS, read_run
 
 RUN = ["method", "seed"]
@@ -143,7 +143,7 @@ def outcome(cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
     if read_config(cell.eval_log_dir / CONFIG)["run"] != described["run"]:
         raise UsageError(f"{cell.eval_log_dir} has the evaluations of another run")
     for kind, directory in (("train", cell.log_dir), ("eval", cell.eval_log_dir)):
-        if hashlib.sha256((directory / LOG).read_bytes()).hexdigest() != positions[kind][CHECKSUM]:
+        if sha256_of((directory / LOG).read_bytes()) != positions[kind][CHECKSUM]:
             raise UsageError(f"{directory / LOG} is not as the last checkpoint has it")
     evaluated, trained = read_run(cell.eval_log_dir), read_run(cell.log_dir)
     names = [name for name in evaluated if name not in ("epoch", "phase") and not name.endswith("_se")]
@@ -163,7 +163,7 @@ def outcome(cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
     machine = [f"{cores} of an {described['cpu']}"] if cores else []
     machine += [f"{n} {versions[n.lower()]}" for n in ("Python", "TensorFlow", "NumPy") if n.lower() in versions]
     row |= {"flags": shlex.join(cell.method.words), "commit": described.get("git_commit", "")[:7] or None}
-    row |= {"date": day.isoformat(), "machine": ", ".join(machine) or None, "data": cell.data or None}
+    row |= {"date": day.isoformat(), "machine": ", ".join(machine) or None, "data": fingerprint(described) or None}
     # Around D's pretraining there are two evaluations of one generator: when that was reached is the first one's.
     curves = evaluated.groupby("epoch", as_index=False)[names].first()
     return pd.DataFrame([row]), curves.assign(method=cell.method.name, seed=cell.seed)

@@ -85,7 +85,7 @@ def run(argv: Sequence[str], directory: Path, cwd: Path, stop: str) -> str:
 
 def check_data(cells: Sequence[Cell]) -> None:
     """Raises UsageError: cells with equal data flags have read other data, or would now, or the data can't be read."""
-    data = {cell: cell.data for cell in cells}
+    data = {cell: fingerprint(cell.recorded) for cell in cells}
     before = {data_flags(cell): cell for cell in cells if data[cell]}
     to_come = {data_flags(cell): cell for cell in cells if not cell.finished}
     advice = "bring the data back, or remove the directories of the runs that do not count"
@@ -234,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sweep.stopped:
         print("interrupted; the same command goes on from there")
         return 128 + sweep.stopped
-    if why := mixed({cell: cell.data for cell in cells}):  # the data have changed meanwhile
+    if why := mixed({cell: fingerprint(cell.recorded) for cell in cells}):  # the data have changed meanwhile
         print(f"sweep.py: {why}", file=sys.stderr)
     return 1 if sweep.failed or why else 0
 
