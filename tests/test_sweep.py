@@ -159,8 +159,7 @@ def test_a_signal_that_comes_while_a_cell_is_being_started(toys, monkeypatch, ca
 
 
 def test_that_no_worker_is_there_is_said(toys, monkeypatch, capsys):
-    none = {"processes": False, "n_workers": 0, "dashboard_address": ":0"}
-    monkeypatch.setattr(program, "connect", lambda *_: Client(**none))
+    monkeypatch.setattr(program, "connect", lambda *_: Client(processes=False, n_workers=0, dashboard_address=":0"))
     signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     signal.setitimer(signal.ITIMER_REAL, 2)
     assert program.main(["toys.toml"]) == 128 + signal.SIGTERM
