@@ -132,8 +132,6 @@ def melodies(path: Path, grid: Grid, whole: bool, transpose: str) -> list[np.nda
     All tunes of an ABC file count, but for tunes.abc beside others, which has theirs. With --transpose key they are
     moved to one key.
     """
-    if not path.is_dir():
-        raise DataError(f"{path}: not a folder, as the other tunes are in")
     shown = sorted(file for file in path.rglob("[!.]*") if file.is_file())
     files = [file for file in shown if file.suffix.lower() in (".mid", ".midi")]
     read, texts = midi.read_notes if files else abc.read_abc, [file for file in shown if file.suffix.lower() == ".abc"]
