@@ -254,7 +254,7 @@ def write_lines(samples: Iterable[np.ndarray], vocabulary: Vocabulary | None, ou
     try:
         os.scandir(output.parent).close()  # before anything is drawn
         content = b"".join(contents)
-        if output.is_symlink() or (output.exists() and not output.is_file()):  # /dev/stdout, a device, a pipe
+        if output.is_symlink():  # as /dev/stdout is one
             output.write_bytes(content)
         else:
             write_whole(output, content)
