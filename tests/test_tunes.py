@@ -226,8 +226,10 @@ def test_folders_of_abc_are_read_and_moved_to_one_key_or_twelve(tmp_path, monkey
     assert moves(all_.valid + all_.test, [*plain.valid, plain.train[1]]) == [{0}, {0}]
     assert moves(all_.train[::3], [plain.train[0]] * 12) == [{by} for by in (0, 1, 2, 3, 4, 5, -6, -5, -4, -3, -2, -1)]
     monkeypatch.setitem(sys.modules, "music21", None)
-    for attempt in (lambda: load_tunes(tmp_path, EIGHTHS), lambda: read_abc(FOLK.encode())):
-        with pytest.raises(DataError, match="ABC files are read by music21, which is not installed: pip install music"):
+    for where, attempt in ((tmp_path, lambda: load_tunes(tmp_path, EIGHTHS)), ("", lambda: read_abc(FOLK.encode()))):
+        with pytest.raises(
+            DataError, match=f"^{where}.*: ABC is read by music21, which is not installed: pip install mu"
+        ):
             attempt()
 
 

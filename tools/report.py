@@ -15,6 +15,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import support.quiet  # noqa: F401 - before TensorFlow
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -197,9 +199,10 @@ def draw_samples(
     points = named(points, labels)
     own, points = points[points.method == REAL], points[points.method != REAL]
     real = {} if own.empty else own.iloc[0].dropna().to_dict()
-    pairs = [(x, y) for x, y in pairs or PAIRS if {x, y} <= {*points}]
+    asked = pairs or PAIRS
+    pairs = [(x, y) for x, y in asked if {x, y} <= {*points}]
     if not pairs:
-        raise UsageError("no figure: there are no test sequences to compare with")
+        raise UsageError(f"no figure: nothing has both {asked[0][0]} and {asked[0][1]}, as without test sequences")
     color = colours(sorted(points.family.unique(), key=len))
     color = dict(zip(points.label, points.family.map(color), strict=True))
     rows, columns = -(-len(pairs) // 2), min(len(pairs), 2)

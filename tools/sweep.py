@@ -16,6 +16,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import support.quiet  # noqa: F401 - before TensorFlow
+
 from dask.system import CPU_COUNT
 from distributed import Client, Event, Future, wait
 from tqdm import tqdm

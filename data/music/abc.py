@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterable
 from itertools import takewhile
+from pathlib import Path
 
 import numpy as np
 
@@ -137,10 +138,10 @@ def _played_out(notes: str, head: dict[str, str]) -> str:
     return "".join(played)
 
 
-def check_music21() -> None:
-    """Raises DataError: music21, which is optional, is not installed."""
+def check_music21(where: Path | str = "ABC files") -> None:
+    """Raises DataError, which names `where`: music21, which is optional, is not installed."""
     if not importlib.util.find_spec("music21"):
-        raise DataError("ABC files are read by music21, which is not installed: pip install music21")
+        raise DataError(f"{where}: ABC is read by music21, which is not installed: pip install music21")
 
 
 def read_abc(content: bytes, by_beat: bool = False) -> Notes:

@@ -85,7 +85,7 @@ def load_tunes(
     if not paths:
         raise DataError(f"{root}: no .mid, .midi or .abc file in it")
     if any(_is_abc(path) for path in paths):
-        check_music21()
+        check_music21(root)
 
     tunes = Tunes([], [], [], [], [], 0.0)
     dealt: dict[bytes, str] = {}  # the split of each tune, by its tokens
