@@ -6,8 +6,6 @@ from support.registries import DISCRIMINATORS
 
 # SeqGAN's synthetic experiment: sizes from the paper and its appendix, the schedule from the authors' code.
 PAPER = {
-    "log_dir": "logs/train/paper",
-    "eval_log_dir": "logs/eval/paper",
     "batch_size": 64,
     "train_size": 10_000,  # the paper's training set; 156 batches a pass
     "pretrain_g_epochs": 120,  # passes, as in the authors' code
@@ -29,8 +27,6 @@ PAPER = {
 }
 # All three phases within a minute on two cores, the program's start and compilation included; to look at, not to cite.
 QUICK = {
-    "log_dir": "logs/train/quick",
-    "eval_log_dir": "logs/eval/quick",
     "vocab_size": 200,
     "seq_len": 10,  # compiles in half the time
     "pretrain_g_epochs": 300,
@@ -47,8 +43,6 @@ QUICK = {
 # discriminator by d_gain, both with seed 0; then its log-odds with a KL penalty (experiments/nottingham.toml). The
 # discriminator was chosen on the test set, as there was no d_gain_valid yet.
 PAPER_MUSIC = {
-    "log_dir": "logs/train/paper_music",
-    "eval_log_dir": "logs/eval/paper_music",
     "dataset": "Nottingham",
     "seq_len": 32,
     "batch_size": 64,
@@ -93,8 +87,6 @@ MUSIC = PAPER_MUSIC | {
 }
 # Lines of text of one's own: maximum likelihood, then an additive discriminator that guides what is drawn.
 TEXT = {
-    "log_dir": "logs/train/text",
-    "eval_log_dir": "logs/eval/text",
     "dataset": "text",
     **DISCRIMINATORS["bigram"].defaults,
     "discriminator": "bigram",
@@ -105,18 +97,10 @@ TEXT = {
     "dropout_keep_prob": 0.7,
     "total_epochs": 0,
 }
-
-
-def text_of(lines: str, **pretraining: Any) -> dict[str, Any]:
-    """TEXT with a pretraining for so many training lines; docs/text.md has what was measured."""
-    logs = {"log_dir": f"logs/train/text{lines}", "eval_log_dir": f"logs/eval/text{lines}"}
-    return TEXT | logs | {"batch_size": 64, "g_pretrain_lr": 0.005, "pretrain_g_epochs": 2000} | pretraining
-
-
-WIDE = {"g_emb_dim": 128, "g_hidden_dim": 128}
-TEXT_400 = text_of("400", **WIDE, g_dropout_keep_prob=0.3, average=0.99, best_pretraining=True, pretrain_g_epochs=300)
-TEXT_10K = text_of("10k", **WIDE, g_dropout_keep_prob=0.4, cosine_decay=("g_pretrain", "d"), pretrain_g_epochs=6400)
-TEXT_100K = text_of("100k", **WIDE, g_dropout_keep_prob=0.7, cosine_decay=("g_pretrain", "d"), pretrain_g_epochs=6400)
+# Generators of captions and of lines like them; docs/text.md has what was measured.
+WIDE = {"batch_size": 64, "g_emb_dim": 128, "g_hidden_dim": 128, "g_pretrain_lr": 0.005}
+FEW = {"g_dropout_keep_prob": 0.3, "average": 0.99, "best_pretraining": True, "pretrain_g_epochs": 300}
+MANY = {"g_dropout_keep_prob": 0.4, "cosine_decay": ("g_pretrain", "d"), "pretrain_g_epochs": 6400}
 # What captions and poems share: then the bigram discriminator's expected policy gradient.
 LEARNT = TEXT | {
     "batch_size": 64,
@@ -133,22 +117,16 @@ LEARNT = TEXT | {
 # 24 tokens hold 99.7 % of COCO's captions whole. Dropout is strong, as the generator memorises 100,000 words soon;
 # its share and the length of pretraining are best by nll_valid with seed 0.
 CAPTIONS = LEARNT | {
-    "log_dir": "logs/train/captions",
-    "eval_log_dir": "logs/eval/captions",
+    **WIDE,
     "data_dir": "data/captions",
     "tokens": "word",
     "min_count": 2,
     "seq_len": 24,
-    "g_emb_dim": 128,
-    "g_hidden_dim": 128,
     "g_dropout_keep_prob": 0.4,
-    "g_pretrain_lr": 0.005,
     "pretrain_g_epochs": 6400,
 }
 # Chinese quatrains of 20 characters; pretraining tuned by nll_valid with seed 0.
 POEMS = LEARNT | {
-    "log_dir": "logs/train/poems",
-    "eval_log_dir": "logs/eval/poems",
     "data_dir": "data/quatrains.txt",
     "seq_len": 20,
     "vocab_size": 10_000,
@@ -159,8 +137,6 @@ POEMS = LEARNT | {
 }
 # SMILES strings: maximum likelihood, then likeness to drugs as the objective.
 MOLECULES = {
-    "log_dir": "logs/train/molecules",
-    "eval_log_dir": "logs/eval/molecules",
     "dataset": "text",
     "data_dir": "data/molecules.txt",
     "seq_len": 57,
@@ -182,17 +158,19 @@ UPDATE_DEFAULTS: dict[str, dict[str, Any]] = {
     "fold": {"total_epochs": 2, "d_steps": 1, "g_steps": 1, "mle_steps": 0, "kl_weight": 0.0},
     "distil": {"total_epochs": 1200, "d_steps": 0, "g_lr": 0.001, "cosine_decay": ("g",), "kl_weight": 0.0},
 }
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
+BY_NAME: dict[str, dict[str, Any]] = {  # each has directories of its name beside its values, unless it says otherwise
     "paper": PAPER,
     "quick": QUICK,
     "music": MUSIC,
     "paper_music": PAPER_MUSIC,
     "text": TEXT,
-    "text400": TEXT_400,
-    "text10k": TEXT_10K,
-    "text100k": TEXT_100K,
+    "text400": TEXT | WIDE | FEW,
+    "text10k": TEXT | WIDE | MANY,
+    "text100k": TEXT | WIDE | MANY | {"g_dropout_keep_prob": 0.7},
     "captions": CAPTIONS,
     "poems": POEMS,
     "molecules": MOLECULES,
 }
+PRESETS: dict[str, dict[str, Any]] = {"default": {}}
+for name, values in BY_NAME.items():
+    PRESETS[name] = {"log_dir": f"logs/train/{name}", "eval_log_dir": f"logs/eval/{name}"} | values
