@@ -22,7 +22,7 @@ import tensorflow as tf
 from data.real import Dataset, read_data
 from data.training_set import spread
 from evaluation.evaluator import Due
-from evaluation.metrics import described, report, told
+from evaluation.metrics import report
 from evaluation.run import Evaluation, Measures, evaluator_of, measures_of, settings_of
 from model import SeqGAN, build
 from runs.checkpoints import Checkpoints
@@ -31,8 +31,7 @@ from runs.directories import CHECKPOINTS, SAVED, SONGS, RunDirectory, claim
 from runs.identity import changed_since, description
 from runs.pretrained import Pretraining
 from runs.records import Records
-from runs.schedule import Phase, Schedule
-from runs.signals import Interrupt
+from runs.schedule import Schedule
 from runs.training import HALF, Diverged, Interrupted, Training
 from support import own_code
 from support.config import Config, own_names, own_sources
@@ -40,7 +39,6 @@ from support.device import configure_tensorflow
 from support.errors import UsageError
 from support.objective import Objective
 from support.parser import parse
-from support.statistics import Figures
 from tools.restored import teacher_of
 
 
@@ -94,20 +92,6 @@ def algorithm_1(config: Config, data: Dataset, seqgan: SeqGAN, run: Training) ->
             run.record(d_loss=result.loss, d_acc=result.accuracy)
         if seqgan.guidance and config.d_steps and (run.due or seqgan.guidance.copy):
             seqgan.guidance.choose_eta()
-
-
-def measured(evaluation: Evaluation, schedule: Schedule, config: Config, phase: Phase, epoch: int) -> Figures | None:
-    """The figures after an epoch of a phase, {} where there are none; None where no evaluation is due."""
-    due = Due(*(ask(phase, epoch) for ask in (schedule.evaluation_due, schedule.samples_due, schedule.ends)))
-    if not due.evaluation:
-        return None
-    if not config.evaluate:
-        return {}
-    # D's pretraining leaves the generator as it is: measured once more where D's figures are the run's last ones.
-    again = phase is not schedule.pretrain_d or evaluation.guided is not None or not config.total_epochs
-    of_d, moved = phase is not schedule.pretrain_g, phase is schedule.adversarial
-    at = schedule.g_epoch(phase, epoch)
-    return evaluation.measure(at, due, of_policy=again, of_discriminator=of_d, since_pretrained=moved)
 
 
 def run(config: Config, makers: Makers) -> int:
@@ -169,26 +153,8 @@ def run(config: Config, makers: Makers) -> int:
             begun = taken > schedule.pretrain_g.end and (not seqgan.guidance or taken >= schedule.pretrain_d.end)
             print(report(evaluation.measure(0, Due(True, True, True), True, begun, taken > schedule.pretrain_d.end)))
             return 0
-        eval_dir = directories[1].path if config.evaluate else None
-        records = Records(first.path, eval_dir, evaluation.columns, details, config.mle_steps > 0, described)
-
-        def at_epoch(phase: Phase, epoch: int) -> Figures | None:
-            found = measured(evaluation, schedule, config, phase, epoch)
-            if phase is not schedule.pretrain_d:  # which leaves the generator as it is
-                due = Due(found is not None, schedule.samples_due(phase, epoch), schedule.ends(phase, epoch))
-                axis = schedule.axis(phase, epoch)
-                evaluation.evaluator.show(evaluation.policy, axis, due, records.logs[-1])
-            return found
-
-        def adopt(step: int) -> None:
-            Checkpoints(checkpoints.directory, seqgan.pretrained_state(), whole=False).look(step)
-            if config.average:
-                seqgan.adopt_average()
-
-        interrupt = Interrupt()
-        calls: dict[str, Any] = {"evaluate": at_epoch, "told": told, "is_finite": seqgan.is_finite, "adopt": adopt}
-        calls["saved"] = lambda: [each.note_saved(True) for each in directories]  # type: ignore[func-returns-value]
-        training = Training(schedule, checkpoints, records, interrupt, taken, **calls)
+        records = Records([each.path for each in directories], evaluation.columns, details, config.mle_steps > 0)
+        training = Training(schedule, checkpoints, records, seqgan, evaluation, directories, taken)
         if training.finished:
             print(report(records.evaluation, "finished before", where(config), first=training.passed))
             return 0
@@ -206,7 +172,7 @@ def run(config: Config, makers: Makers) -> int:
         first.keep(files)
         for directory in directories:
             directory.describe(content)
-        with interrupt:
+        with training.interrupt:
             held.callback(records.close)
             records.open(content)
             if pretraining:
@@ -214,11 +180,11 @@ def run(config: Config, makers: Makers) -> int:
             with contextlib.suppress(Interrupted):
                 algorithm_1(config, data, seqgan, training)
             training.save()
-        if not training.finished and interrupt.signal is not None:
+        if not training.finished and training.interrupt.signal is not None:
             saved_in = f"{training.taken} of {len(schedule)} steps; saved in {checkpoints.newest}"
             again = "the same command, without --overwrite," if config.overwrite else "the same command"
             print(f"interrupted after {saved_in}; {again} goes on from there")
-            return 128 + interrupt.signal
+            return 128 + training.interrupt.signal
         took = f"{time.perf_counter() - started:.0f} s, {training.evaluation_seconds:.0f} s of them evaluation"
         print(report(records.evaluation, took, where(config), first=training.passed))
         return 0

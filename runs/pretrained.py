@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from runs.checkpoints import Checkpoints
 from runs.directories import CHECKPOINTS, METRICS, PRETRAINED, evaluations_of, in_vain
-from runs.logs import RunLog
 from runs.manifest import sizes_at
 from support.config import Config
 from support.config_file import CONFIG, differences, from_flags, lost_flag, pretraining_part, read_config
@@ -82,14 +81,9 @@ class Pretraining:
         Returns (steps taken, details of the checkpoint). Raises UsageError: it is not there, or damaged.
         """
         try:
-            found = Checkpoints(self.directory / CHECKPOINTS, self.state, keep=1, whole=False).look(which)
+            found = Checkpoints(self.directory / CHECKPOINTS, self.state, whole=False).look(which)
         except UsageError as error:
             raise UsageError(f"--pretrained: {error}") from None
         if not found:
             raise UsageError(f"--pretrained {self.directory}: the run has no checkpoint yet")
         return found
-
-    def copy_logs(self, logs: list[RunLog]) -> None:
-        """Writes its records to the logs of training and evaluation. Raises UsageError: they are cut short."""
-        for log, (kind, directory) in zip(logs, self.directories.items(), strict=False):
-            log.copy(directory, self.details["positions"][kind], self.left_out)

@@ -1,12 +1,12 @@
 """What a run writes down beside its weights: its logs, its newest evaluation, which checkpoint is the best."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from runs.checkpoints import BEST, MARKS
-from runs.logs import Meaning, RunLog, means, with_errors
+from runs.logs import RunLog, means, with_errors
 from runs.manifest import sizes_at
 from runs.pretrained import Pretraining
 from support.statistics import Figures
@@ -15,29 +15,23 @@ TRAIN_COLUMNS = (
     *("g_pretrain_loss", "d_pretrain_loss", "d_pretrain_acc", "g_loss", "g_reward", "d_loss", "d_acc"),
     *("seconds_per_epoch", "compile_seconds"),
 )
+GROUPS = {"train": "training", "eval": "samples"}  # of the logs of training and of evaluation, in TensorBoard
 
 
 class Records:
     """The records of a run as they are after its newest step; a checkpoint holds what it takes to go on with them."""
 
-    def __init__(
-        self,
-        log_dir: Path,
-        eval_log_dir: Path | None,
-        evaluated: tuple[str, ...],
-        details: dict[str, Any],
-        mle: bool,
-        meaning: Meaning,
-    ):
+    def __init__(self, directories: Sequence[Path], evaluated: tuple[str, ...], details: dict[str, Any], mle: bool):
         """Takes the records up where `details` of a checkpoint left them; {} for a new run.
 
-        `eval_log_dir` is None where nothing is evaluated. `evaluated` are the names of all figures that an evaluation
-        may have; `mle`: adversarial epochs have maximum-likelihood steps. `meaning` describes a figure to TensorBoard.
+        `directories` are those of training and, unless nothing is evaluated, of evaluation. `evaluated` are the names
+        of all figures that an evaluation may have; `mle`: adversarial epochs have maximum-likelihood steps.
         """
-        self._meaning = meaning
-        self.log_dir, self.eval_log_dir = log_dir, eval_log_dir
-        self.columns: tuple[str, ...] = (*TRAIN_COLUMNS, "g_mle_loss") if mle else TRAIN_COLUMNS
-        self.eval_columns = (*(column for name in evaluated for column in (name, f"{name}_se")), "seconds")
+        self.directories = dict(zip(GROUPS, directories, strict=False))
+        self.columns: dict[str, tuple[str, ...]] = {
+            "train": (*TRAIN_COLUMNS, "g_mle_loss") if mle else TRAIN_COLUMNS,
+            "eval": (*(column for name in evaluated for column in (name, f"{name}_se")), "seconds"),
+        }
         # By kind of step: how many there were that did not compile, their seconds, and those of the first of all.
         self.clocks: dict[str, list[float]] = details.get("clocks", {})
         self.results: list[dict[str, float]] = details.get("results", [])  # of the epoch under way
@@ -46,23 +40,15 @@ class Records:
         self.best: dict[str, float] | None = details.get("best")  # the step of least nll_valid, and that
         self.logs: list[RunLog] = []  # those open: of training, and of evaluation
 
-    @property
-    def _places(self) -> list[tuple[Path, tuple[str, ...], dict[str, Any], str]]:
-        logs = [(self.log_dir, self.columns, self.positions.get("train", {}), "training")]
-        if self.eval_log_dir:
-            logs.append((self.eval_log_dir, self.eval_columns, self.positions.get("eval", {}), "samples"))
-        return logs
-
     def check(self) -> None:
         """Raises UsageError: a log is not what it was at the checkpoint. Raises OSError: it can't be read."""
-        for directory, _, position, _ in self._places:
-            sizes_at(directory, position)
+        for kind, directory in self.directories.items():
+            sizes_at(directory, self.positions.get(kind, {}))
 
     def open(self, described: dict[str, Any]) -> None:
         """Opens the logs where the checkpoint left them; `described` is the content of config.json."""
-        self.check()  # all of them before one is touched
-        for arguments in self._places:
-            self.logs.append(RunLog(*arguments, self._meaning))
+        for kind, directory in self.directories.items():
+            self.logs.append(RunLog(directory, self.columns[kind], self.positions.get(kind, {}), GROUPS[kind]))
             self.logs[-1].write_hyperparameters(described)
 
     def close(self) -> None:
@@ -71,8 +57,9 @@ class Records:
             log.close()
 
     def take_over(self, pretraining: Pretraining) -> None:
-        """Copies the records of another run's pretraining."""
-        pretraining.copy_logs(self.logs)
+        """Copies the records of another run's pretraining. Raises UsageError: its logs are cut short."""
+        for log, (kind, directory) in zip(self.logs, pretraining.directories.items(), strict=True):
+            log.copy(directory, pretraining.details["positions"][kind], pretraining.left_out)
         self.evaluation, self.best = pretraining.evaluation, pretraining.best
         self.clocks = pretraining.details.get("clocks", {})
 
@@ -101,7 +88,7 @@ class Records:
 
     def evaluated(self, epoch: int, phase: str, figures: Figures, taken: int) -> None:
         """Writes the row of an evaluation after so many steps. Raises KeyError: a figure has no column."""
-        if unknown := figures.keys() - set(self.eval_columns):
+        if unknown := figures.keys() - set(self.columns["eval"]):
             raise KeyError(f"{', '.join(sorted(unknown))}: no column of metrics.csv, see evaluation/metrics.py")
         self.evaluation = figures
         nll_valid, _ = figures.get("nll_valid", (math.inf, 0))
@@ -111,7 +98,7 @@ class Records:
 
     def details(self, marks: dict[str, int]) -> dict[str, Any]:
         """What a checkpoint holds of them, once all that was written is on disk; `marks` are kept besides the best."""
-        self.positions = {name: log.position() for name, log in zip(("train", "eval"), self.logs, strict=False)}
+        self.positions = {name: log.position() for name, log in zip(self.directories, self.logs, strict=True)}
         details: dict[str, Any] = {"results": self.results, "clocks": self.clocks, "positions": self.positions}
         details |= {"evaluation": self.evaluation, MARKS: marks}
         if self.best:

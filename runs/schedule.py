@@ -70,15 +70,11 @@ class Schedule:
         """The first and the last epoch of a phase, and every --eval_every-th; of D's pretraining the last alone."""
         if phase is self.pretrain_d:
             return self.ends(phase, epoch)
-        return epoch == 0 or self.ends(phase, epoch) or (epoch + 1) % self.config.eval_every == 0
+        return epoch == 0 or self.due(self.config.eval_every, phase, epoch)
 
-    def samples_due(self, phase: Phase, epoch: int) -> bool:
-        """The last epoch of a phase, and every --sample_every-th."""
-        return self.ends(phase, epoch) or (epoch + 1) % self.config.sample_every == 0
-
-    def checkpoint_due(self, phase: Phase, epoch: int) -> bool:
-        """The last epoch of a phase, and every --checkpoint_every-th."""
-        return self.ends(phase, epoch) or (epoch + 1) % self.config.checkpoint_every == 0
+    def due(self, every: int, phase: Phase, epoch: int) -> bool:
+        """The last epoch of a phase, and each whose number is a multiple of `every`, counted from 1."""
+        return self.ends(phase, epoch) or (epoch + 1) % every == 0
 
     def place(self, taken: int) -> str:
         """The epoch that ended with so many steps, in words."""

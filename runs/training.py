@@ -3,13 +3,16 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
+from evaluation.evaluator import Due
+from evaluation.run import Evaluation
+from model import SeqGAN
 from runs.checkpoints import Checkpoints
 from runs.console import Progress
+from runs.directories import RunDirectory
 from runs.pretrained import Pretraining
 from runs.records import Records
 from runs.schedule import Phase, Schedule
@@ -41,23 +44,15 @@ class Training:
         schedule: Schedule,
         checkpoints: Checkpoints,
         records: Records,
-        interrupt: Interrupt,
+        seqgan: SeqGAN,
+        evaluation: Evaluation,
+        directories: Sequence[RunDirectory],
         taken: int,
-        *,
-        evaluate: Callable[[Phase, int], Figures | None],
-        told: Callable[[Figures], dict[str, float]],
-        is_finite: Callable[[], Any],
-        saved: Callable[[], None],
-        adopt: Callable[[int], None],
     ):
-        """After `taken` steps. `evaluate` measures after an epoch of a phase where that is due, and else returns None.
-
-        `told` picks what a line of progress has of an evaluation, `is_finite` tells whether all weights are finite
-        numbers, `saved` is called after the first checkpoint, and `adopt` loads the generator of a step's checkpoint.
-        """
+        """After `taken` steps of `seqgan`, which `evaluation` measures; all `directories` note the first checkpoint."""
         self.schedule, self.checkpoints, self.records, self.taken = schedule, checkpoints, records, taken
-        self.interrupt = interrupt
-        self._evaluate, self._told, self._is_finite, self._saved, self._adopt = evaluate, told, is_finite, saved, adopt
+        self.seqgan, self.evaluation, self.directories = seqgan, evaluation, directories
+        self.interrupt = Interrupt()
         self.evaluation_seconds = 0.0
         self.moved = False  # whether this process has taken a step of the epoch
         self._phase, self._epoch = schedule.pretrain_g, 0
@@ -72,8 +67,8 @@ class Training:
     @property
     def due(self) -> bool:
         """Whether the epoch under way is evaluated or saved at its end."""
-        at = self._phase, self._epoch
-        return self.schedule.evaluation_due(*at) or self.schedule.checkpoint_due(*at)
+        at, every = (self._phase, self._epoch), self.schedule.config.checkpoint_every
+        return self.schedule.evaluation_due(*at) or self.schedule.due(every, *at)
 
     @property
     def last(self) -> bool:
@@ -101,15 +96,15 @@ class Training:
             flag = "--best_pretraining begins it from there"
             print(f"warning: {phase.name} begins from an overfitted generator: {self.passed}; {flag}", file=sys.stderr)
         first = max(self.taken - phase.begin, 0) // phase.per_epoch
-        with Progress(phase.name, phase.epochs, first, self._told) as progress:
+        with Progress(phase.name, phase.epochs, first) as progress:
             for epoch in range(first, phase.epochs):
                 self._phase, self._epoch, self.moved = phase, epoch, False
                 started, self._compiling = time.perf_counter(), 0.0
                 yield epoch
                 figures, evaluation = self._end_epoch(time.perf_counter() - started)
                 progress.update(epoch, figures, evaluation, self.passed)
-                best = self.records.best
-                if self.schedule.checkpoint_due(phase, epoch) or (best and best["step"] == self.taken):
+                best, every = self.records.best, self.schedule.config.checkpoint_every
+                if self.schedule.due(every, phase, epoch) or (best and best["step"] == self.taken):
                     self.save()
 
     def steps(self, kind: str) -> Iterator[tf.Tensor]:
@@ -128,7 +123,7 @@ class Training:
             started = time.perf_counter()
             yield tf.constant(before + self._epoch * phase.steps[kind] + turn)
             # In pretraining the next loss would tell. Here it may be the other network's, which need not.
-            if phase is self.schedule.adversarial and not self._is_finite():
+            if phase is self.schedule.adversarial and not self.seqgan.is_finite():
                 raise self._diverged("a weight is not finite")
             self.taken, self.moved = self.taken + 1, True
             spent, new = time.perf_counter() - started, name not in self._compiled
@@ -169,11 +164,11 @@ class Training:
         clock = {} if phase is self.schedule.pretrain_d else clock
         figures = records.end_epoch(self.schedule.axis(phase, epoch), phase.name, clock)
         started = time.perf_counter()
-        evaluation, best = self._evaluate(phase, epoch), self.records.best
+        evaluation, best = self._evaluate(), records.best
         back = self.schedule.config.best_pretraining and phase is self.schedule.pretrain_g and self.last
         if back and best and evaluation and evaluation["nll_valid"][0] > best["nll_valid"]:
             self._adopt(int(best["step"]))
-            evaluation = self._evaluate(phase, epoch)
+            evaluation = self._evaluate()
         self.evaluation_seconds += time.perf_counter() - started
         for name, (value, _) in (evaluation or {}).items():
             if not math.isfinite(value):  # weights too large, if finite
@@ -184,17 +179,37 @@ class Training:
             records.evaluated(self.schedule.g_epoch(phase, epoch), phase.name, evaluation, self.taken)
         return figures, evaluation
 
+    def _evaluate(self) -> Figures | None:
+        """The figures after the epoch under way, {} with --no-evaluate; None where no evaluation is due."""
+        schedule, config, phase, at = self.schedule, self.schedule.config, self._phase, (self._phase, self._epoch)
+        due = Due(schedule.evaluation_due(*at), schedule.due(config.sample_every, *at), self.last)
+        figures: Figures | None = {} if due.evaluation else None
+        if due.evaluation and config.evaluate:
+            # D's pretraining leaves the generator as it is: measured once more where D's figures are the run's last.
+            again = phase is not schedule.pretrain_d or self.evaluation.guided is not None or not config.total_epochs
+            of_d, moved = phase is not schedule.pretrain_g, phase is schedule.adversarial
+            figures = self.evaluation.measure(schedule.g_epoch(*at), due, again, of_d, moved)
+        if phase is not schedule.pretrain_d:
+            self.evaluation.evaluator.show(self.evaluation.policy, schedule.axis(*at), due, self.records.logs[-1])
+        return figures
+
+    def _adopt(self, step: int) -> None:
+        """Loads the generator of a step's checkpoint."""
+        Checkpoints(self.checkpoints.directory, self.seqgan.pretrained_state(), whole=False).look(step)
+        if self.schedule.config.average:
+            self.seqgan.adopt_average()
+
     def save(self, **more: bool) -> None:
         """Saves the state after the steps taken so far, and `more` details.
 
         Raises Diverged: a weight is not finite; the last good checkpoint stays. Raises OSError: it can't be written.
         """
-        if not self._is_finite():
+        if not self.seqgan.is_finite():
             raise self._diverged("a weight is not finite")
         first = not self.checkpoints.newest
         self.checkpoints.save(self.taken, self.records.details(self.schedule.marks(self.taken)) | more)
-        if first:
-            self._saved()
+        for directory in self.directories if first else ():
+            directory.note_saved(True)
 
     def start_from(self, pretraining: Pretraining) -> None:
         """Takes the place at the end of another run's pretraining, with its records and its best checkpoint."""
