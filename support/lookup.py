@@ -12,25 +12,20 @@ import keras
 import tensorflow as tf
 
 
-def by_product(rows: tf.Tensor, tokens: tf.Tensor, vocab_size: int) -> tf.Tensor:
-    """`summed_by_token` as a product, for a GPU; where it isn't fused, it takes R·V numbers of memory."""
-    return tf.matmul(tf.one_hot(tokens, vocab_size), rows, transpose_a=True)
-
-
-def one_by_one(rows: tf.Tensor, tokens: tf.Tensor, vocab_size: int) -> tf.Tensor:
-    """`summed_by_token` row by row, for a CPU."""
-    return tf.math.unsorted_segment_sum(rows, tokens, vocab_size)
-
-
-SUMS = {"GPU": by_product, "CPU": one_by_one}
+def by_product() -> bool:
+    """Whether sums are products, for a GPU; else they are taken row by row, for a CPU."""
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def summed_by_token(rows: tf.Tensor, tokens: tf.Tensor, vocab_size: int) -> tf.Tensor:
     """The sum of each token's rows, zeros for a token that has none: the same by both forms but for rounding.
 
+    The product takes R·V numbers of memory where it isn't fused.
     `rows`: float32 [R, E]. `tokens`: whose each row is, int32 [R], of 0..V-1. `vocab_size`: V. Returns float32 [V, E].
     """
-    return SUMS["GPU" if tf.config.list_physical_devices("GPU") else "CPU"](rows, tokens, vocab_size)
+    if by_product():
+        return tf.matmul(tf.one_hot(tokens, vocab_size), rows, transpose_a=True)
+    return tf.math.unsorted_segment_sum(rows, tokens, vocab_size)
 
 
 def summed_in_rows(values: tf.Tensor, tokens: tf.Tensor, vocab_size: int) -> tf.Tensor:
@@ -40,7 +35,7 @@ def summed_in_rows(values: tf.Tensor, tokens: tf.Tensor, vocab_size: int) -> tf.
     """
     shape, size = [*values.shape[:-1], vocab_size], values.shape[-1]
     values, tokens = tf.reshape(values, [-1, size]), tf.reshape(tokens, [-1, size])
-    if tf.config.list_physical_devices("GPU"):
+    if by_product():
         return tf.reshape(tf.matmul(values[:, None], tf.one_hot(tokens, vocab_size)), shape)
     rows = values.shape[0]
     places = tf.where((tokens < 0) | (tokens >= vocab_size), -1, tokens + vocab_size * tf.range(rows)[:, None])
