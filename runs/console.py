@@ -1,5 +1,6 @@
 """What a run tells its user, in lines."""
 
+import contextlib
 import datetime
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from support.errors import first_line
 from support.statistics import Figures
 
 
-class Progress:
+class Progress(contextlib.AbstractContextManager["Progress"]):
     """Shows how far a phase is: on a terminal by a bar, elsewhere by a line an evaluation, and one a minute."""
 
     def __init__(self, phase: str, epochs: int, first: int, pause: float = 60.0):
@@ -26,9 +27,6 @@ class Progress:
         self.bar = tqdm(total=epochs, initial=first, desc=phase, unit="epoch", disable=None)
         self.bar.set_postfix_str("compiling, which takes some seconds")
         self._since: tuple[int, float] | None = None  # the first epoch, which compiled, and when it ended
-
-    def __enter__(self) -> "Progress":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.bar.close()

@@ -139,7 +139,7 @@ def steps_taken(log_dir: Path) -> int:
     return max((int(path.name[5:]) for path in checkpoints_in(log_dir / CHECKPOINTS)), default=0)
 
 
-class RunDirectory:
+class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
     """A directory that one run, and one process at a time, may write to."""
 
     def __init__(self, path: str, flag: str, make: bool = True):
@@ -287,9 +287,6 @@ class RunDirectory:
             if dataset == "Nottingham":
                 kept += [path for path in (self.path / MEDIA).glob("*") if MEDIUM.fullmatch(path.name)]
         return kept
-
-    def __enter__(self) -> "RunDirectory":
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Lets the next process in; what was made for nothing goes."""
