@@ -167,7 +167,9 @@ class Training:
         evaluation, best = self._evaluate(), records.best
         back = self.schedule.config.best_pretraining and phase is self.schedule.pretrain_g and self.last
         if back and best and evaluation and evaluation["nll_valid"][0] > best["nll_valid"]:
-            self._adopt(int(best["step"]))
+            Checkpoints(self.checkpoints.directory, self.seqgan.pretrained_state(), whole=False).look(int(best["step"]))
+            if self.schedule.config.average:
+                self.seqgan.adopt_average()
             evaluation = self._evaluate()
         self.evaluation_seconds += time.perf_counter() - started
         for name, (value, _) in (evaluation or {}).items():
@@ -192,12 +194,6 @@ class Training:
         if phase is not schedule.pretrain_d:
             self.evaluation.evaluator.show(self.evaluation.policy, schedule.axis(*at), due, self.records.logs[-1])
         return figures
-
-    def _adopt(self, step: int) -> None:
-        """Loads the generator of a step's checkpoint."""
-        Checkpoints(self.checkpoints.directory, self.seqgan.pretrained_state(), whole=False).look(step)
-        if self.schedule.config.average:
-            self.seqgan.adopt_average()
 
     def save(self, **more: bool) -> None:
         """Saves the state after the steps taken so far, and `more` details.
