@@ -124,8 +124,7 @@ def run(config: Config, makers: Makers) -> int:
         checkpoints = Checkpoints(first.path / CHECKPOINTS, seqgan.checkpoint())
         files, digests = data.files(), data.digests()
         first.check(recorded, data.origin, digests, files, SONGS if config.dataset == "Nottingham" else ())
-        if not config.overwrite:
-            first.check_code(recorded, sources)
+        first.check_code(recorded, sources)
         if objective:
             real = spread(data.validation(), config.eval_samples)
             objective.check(real if len(real) else next(iter(data.mle_batches(0))).numpy())

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from support import own_code
-from support.errors import UsageError, first_line
+from support.errors import UsageError
 from support.presets import PRESETS
 from support.registries import DATASETS, DISCRIMINATORS, G_UPDATES, REWARDS, DiscriminatorEntry, RewardEntry, explained
 
-__all__ = ["FIELDS", "Config", "UsageError", "first_line"]
 TUNES, VOCABULARY = "data/Nottingham", "vocabulary.json"  # VOCABULARY: in --data_dir or --log_dir, of text
 RATES = ("g_pretrain", "g", "d")  # the learning rates that may decay: those of --g_pretrain_lr, --g_lr, --d_lr
 TOKEN_LENGTH = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(s|beats?)")
