@@ -49,7 +49,7 @@ def flag(
     default: Any,
     help: str,
     *needs: Need,
-    low: float | None = None,
+    low: float = 0,
     high: float | None = None,
     choices: Collection[str] | None = None,
     own: str = "",
@@ -110,14 +110,14 @@ class Config:
     preset: str = flag("default", "the set of values that the other flags start from", choices=PRESETS)
 
     # the run
-    seed: int = flag(1, "seed of every random draw but the oracle's weights", low=0, high=2**31 - 1)
+    seed: int = flag(1, "seed of every random draw but the oracle's weights", high=2**31 - 1)
     is_train: bool = flag(True, "train; --no-is_train evaluates the weights saved in --log_dir and stops")
     evaluate: bool = flag(True, "measure NLL and entropy during the run, into --eval_log_dir")
     jit: bool = flag(True, "compile the steps with XLA; False: sums are rounded otherwise, so a few samples differ")
     deterministic: bool = flag(
         True, "repeat operations bit for bit; False: on GPUs faster, with float32 products rounded to 10 bits (TF32)"
     )
-    threads: int = flag(0, "threads of a step, on which its rounding depends; 0: all cores", low=0, high=1024)
+    threads: int = flag(0, "threads of a step, on which its rounding depends; 0: all cores", high=1024)
     log_dir: str = flag("logs/train/default", "directory of the training curves, the configuration and the weights")
     eval_log_dir: str = flag("logs/eval/default", "directory of the evaluation curves")
     pretrained: str = flag("", "--log_dir of a run whose pretraining of the generator is copied", PRETRAINED)
@@ -130,13 +130,12 @@ class Config:
     )
     eval_samples: int = flag(256, "sequences an evaluation draws from the generator and the oracle", MEASURED, low=2)
     d_eval_samples: int = flag(
-        1024, "held-out and as many generated sequences that measure the discriminator; 0: none", MEASURED, *OF_D, low=0
+        1024, "held-out and as many generated sequences that measure the discriminator; 0: none", MEASURED, *OF_D
     )
     candidates: int = flag(
         16,
         "n: measure, or distil, keeping one of n samples by D or --objective; 0: do not",
         *map(or_chosen, (MEASURED, *OF_D, D_MEASURED)),
-        low=0,
         high=1024,
     )
     sample_every: int = flag(100, "music and text: epochs of a phase between samples to hear or read", FILES, low=1)
@@ -153,7 +152,7 @@ class Config:
     vocab_size: int = flag(
         5000, "V, tokens (text: at most); music and --oracle_params bring their own", COUNTED, RANDOM, COUNTING, low=2
     )
-    train_size: int = flag(0, "size of a fixed training set; an epoch is a pass over it, with 0 a fresh batch", low=0)
+    train_size: int = flag(0, "size of a fixed training set; an epoch is a pass over it, with 0 a fresh batch")
     data_dir: str = flag(
         TUNES, "music: folder of MIDI or ABC files, or of train, valid, test; text: file, or folder of train.txt", FILES
     )
@@ -172,17 +171,17 @@ class Config:
 
     # schedule
     batch_size: int = flag(32, "B, sequences per generator batch", low=1)
-    pretrain_g_epochs: int = flag(1000, "epochs of maximum-likelihood pretraining of the generator", low=0)
+    pretrain_g_epochs: int = flag(1000, "epochs of maximum-likelihood pretraining of the generator")
     pretrain_d_epochs: int = flag(
-        50, "d-steps of discriminator pretraining; 0 unless given where no adversarial phase follows", *FOR_D, low=0
+        50, "d-steps of discriminator pretraining; 0 unless given where no adversarial phase follows", *FOR_D
     )
-    total_epochs: int = flag(1000, "adversarial epochs, each of --g_steps and --d_steps", low=0)
+    total_epochs: int = flag(1000, "adversarial epochs, each of --g_steps and --d_steps")
     g_steps: int = flag(1, "generator updates per adversarial epoch", ADVERSARIAL, low=1)
-    mle_steps: int = flag(0, "maximum-likelihood updates after an adversarial epoch's g-steps", ADVERSARIAL, low=0)
-    d_steps: int = flag(5, "d-steps per adversarial epoch; each draws fresh sequences", *FOR_D, ADVERSARIAL, low=0)
+    mle_steps: int = flag(0, "maximum-likelihood updates after an adversarial epoch's g-steps", ADVERSARIAL)
+    d_steps: int = flag(5, "d-steps per adversarial epoch; each draws fresh sequences", *FOR_D, ADVERSARIAL)
     d_epochs: int = flag(3, "passes over the sequences of a d-step", *TRAINED, low=1)
     d_draws: int = flag(
-        0, "real sequences per d-step, as many generated; 0: half a minibatch or --train_size", *TRAINED, ENDLESS, low=0
+        0, "real sequences per d-step, as many generated; 0: half a minibatch or --train_size", *TRAINED, ENDLESS
     )
     cosine_decay: tuple[str, ...] = flag(
         (), "learning rates that decay to 0 by a cosine over all their updates: any of g_pretrain, g, d", choices=RATES
@@ -195,15 +194,15 @@ class Config:
         False, "the generator also hears which of its last tokens repeat earlier ones, as --discriminator echo does"
     )
     g_dropout_keep_prob: float = flag(1.0, "share kept by the generator's dropout in MLE", MLE, low=0.01, high=1)
-    g_pretrain_lr: float = flag(0.01, "Adam's learning rate in pretraining", PRETRAINED, low=0)
+    g_pretrain_lr: float = flag(0.01, "Adam's learning rate in pretraining", PRETRAINED)
     scheduled_sampling: float = flag(
-        0.0, "growth per epoch of the share of own tokens read in pretraining (paper: 0.002)", PRETRAINED, low=0, high=1
+        0.0, "growth per epoch of the share of own tokens read in pretraining (paper: 0.002)", PRETRAINED, high=1
     )
-    g_lr: float = flag(0.01, "Adam's learning rate after pretraining, and of --mle_steps", ADVERSARIAL, LEARNING, low=0)
+    g_lr: float = flag(0.01, "Adam's learning rate after pretraining, and of --mle_steps", ADVERSARIAL, LEARNING)
     best_pretraining: bool = flag(
         False, "what follows pretraining begins from its least nll_valid, not from its end", PRETRAINED, FILES, MEASURED
     )
-    average: float = flag(0.0, "decay of a moving average of weights that is evaluated; 0: none", low=0, high=0.999999)
+    average: float = flag(0.0, "decay of a moving average of weights that is evaluated; 0: none", high=0.999999)
 
     # rewards
     reward: str = flag(
@@ -214,7 +213,7 @@ class Config:
         own="FILE.py:FUNCTION",
     )
     kl_weight: float = flag(
-        0.0, "β of a KL penalty to the pretrained G0: the reward less β (log G(Y) - log G0(Y))", ADVERSARIAL, low=0
+        0.0, "β of a KL penalty to the pretrained G0: the reward less β (log G(Y) - log G0(Y))", ADVERSARIAL
     )
     objective: str = flag(
         "",
@@ -223,22 +222,20 @@ class Config:
         SCORED,
     )
     objective_weight: float = flag(
-        1.0, "λ: the reward is (1 - λ) times --reward plus λ times --objective", AIMED, USED, low=0, high=1
+        1.0, "λ: the reward is (1 - λ) times --reward plus λ times --objective", AIMED, USED, high=1
     )
     g_update: str = flag("sampled", f"g-step; {explained(G_UPDATES)}", ADVERSARIAL, choices=G_UPDATES)
-    distil_real: float = flag(
-        0.5, "share of real sequences in a batch; the teacher draws the others", DISTIL, low=0, high=1
-    )
+    distil_real: float = flag(0.5, "share of real sequences in a batch; the teacher draws the others", DISTIL, high=1)
     teacher: tuple[str, ...] = flag(
         (),
         "--log_dir of runs to learn from: of several their average, each guided by its discriminator if it is additive",
         DISTIL,
     )
     rollout_num: int = flag(
-        16, "N, rollouts per prefix; 0: the sample itself is scored; bleu: 1 unless given", *GRADIENT, ROLLOUTS, low=0
+        16, "N, rollouts per prefix; 0: the sample itself is scored; bleu: 1 unless given", *GRADIENT, ROLLOUTS
     )
     rollout_lag: float = flag(
-        0.0, "share of old weights in the rollout policy", *GRADIENT, ROLLOUTS, above_0("rollout_num"), low=0, high=1
+        0.0, "share of old weights in the rollout policy", *GRADIENT, ROLLOUTS, above_0("rollout_num"), high=1
     )
     baseline: str = flag(
         "none",
@@ -250,7 +247,7 @@ class Config:
 
     # discriminator
     discriminator: str = flag("cnn", explained(DISCRIMINATORS), *OF_D, choices=DISCRIMINATORS, own="FILE.py:CLASS")
-    guide_eta: float = flag(0.0, "η of guidance; 0: that of 0 to 64 with the least NLL_valid", *OF_D, low=0, high=100)
+    guide_eta: float = flag(0.0, "η of guidance; 0: that of 0 to 64 with the least NLL_valid", *OF_D, high=100)
     d_loss: str = flag(
         "sequence",
         "additive: tell whole sequences from generated ones, each real token from one drawn in its place, or from "
@@ -265,14 +262,12 @@ class Config:
     d_filter_sizes: tuple[int, ...] = flag((3, 5, 5, 5), "widths of the convolutions, tokens", *FOR_D, low=1)
     d_num_filters: tuple[int, ...] = flag((50, 80, 80, 100), "filters of each convolution", *FOR_D, low=1)
     dropout_keep_prob: float = flag(0.75, "share kept by the discriminator's dropout", *TRAINED, low=1e-12, high=1)
-    d_l2: float = flag(
-        0.2, "L2 penalty on the discriminator's output layer, or additive scores", *TRAINED, PENALISED, low=0
-    )
-    d_lr: float = flag(1e-4, "Adam's learning rate of the discriminator", *TRAINED, low=0)
+    d_l2: float = flag(0.2, "L2 penalty on the discriminator's output layer, or additive scores", *TRAINED, PENALISED)
+    d_lr: float = flag(1e-4, "Adam's learning rate of the discriminator", *TRAINED)
     d_batch_size: int = flag(64, "sequences per discriminator minibatch, half of them real (even)", *TRAINED, low=2)
 
     # oracle
-    oracle_seed: int = flag(32, "seed of the oracle's weights", ORACLE, RANDOM, low=0, high=2**31 - 1)
+    oracle_seed: int = flag(32, "seed of the oracle's weights", ORACLE, RANDOM, high=2**31 - 1)
     oracle_emb_dim: int = flag(20, "size of the oracle's token embedding", ORACLE, RANDOM, low=1)
     oracle_hidden_dim: int = flag(50, "LSTM units of the oracle", ORACLE, RANDOM, low=1)
     oracle_init: str = flag(
