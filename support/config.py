@@ -40,11 +40,6 @@ def on(flag: str, *values: str) -> Need:
     return Need(f"without --{flag} {' or '.join(values)}", lambda c: getattr(c, flag) in values)
 
 
-def above_0(flag: str) -> Need:
-    """Needs another flag to be above 0."""
-    return Need(f"without --{flag} above 0", lambda c: getattr(c, flag) > 0)
-
-
 def flag(
     default: Any,
     help: str,
@@ -88,7 +83,8 @@ ENDLESS = Need("with --train_size {0.train_size}", lambda c: not c.train_size)
 LEARNING = on("g_update", "sampled", "expected", "distil")
 DISTIL = on("g_update", "distil")
 AIMED = Need("without --objective", lambda c: c.objective)
-D_MEASURED = above_0("d_eval_samples")
+D_MEASURED = Need("without --d_eval_samples above 0", lambda c: c.d_eval_samples)
+DRAWN = Need("without --rollout_num above 0", lambda c: c.rollout_num)
 REWARDED = Need("with --g_update {0.g_update}", lambda c: c.g_update not in ("fold", "distil"))
 UNTAUGHT = Need("with --teacher", lambda c: not c.teacher)
 FOR_D = (UNTAUGHT, PART, on("reward", *(name for name, entry in REWARDS.items() if entry.discriminator)))
@@ -96,11 +92,11 @@ USED = Need("with --total_epochs and --pretrain_d_epochs 0", lambda c: c.total_e
 PENALISED = Need("with --d_loss {0.d_loss}", lambda c: not c.by_token or c.d_loss == "token")
 OF_D = (*FOR_D, USED)  # what the flags of the discriminator need, but for its filters, which must fit --seq_len
 TRAINED = (*OF_D, Need("with --pretrain_d_epochs and --d_steps 0", lambda c: c.updates.d))  # and of its training
-
-
-def or_chosen(need: Need) -> Need:
-    """A need of what measures one of --candidates; --g_update distil may choose one without."""
-    return Need(need.words, lambda c: c.best_of_candidates or need.met(c))
+# What measuring one of --candidates needs; --g_update distil may choose one without.
+CHOOSING = [
+    Need(words, lambda c, met=met: c.best_of_candidates or met(c))  # type: ignore[misc]
+    for words, met in (MEASURED, *OF_D, D_MEASURED)
+]
 
 
 @dataclass(frozen=True)
@@ -133,10 +129,7 @@ class Config:
         1024, "held-out and as many generated sequences that measure the discriminator; 0: none", MEASURED, *OF_D
     )
     candidates: int = flag(
-        16,
-        "n: measure, or distil, keeping one of n samples by D or --objective; 0: do not",
-        *map(or_chosen, (MEASURED, *OF_D, D_MEASURED)),
-        high=1024,
+        16, "n: measure, or distil, keeping one of n samples by D or --objective; 0: do not", *CHOOSING, high=1024
     )
     sample_every: int = flag(100, "music and text: epochs of a phase between samples to hear or read", FILES, low=1)
     log_generation: bool = flag(
@@ -234,9 +227,7 @@ class Config:
     rollout_num: int = flag(
         16, "N, rollouts per prefix; 0: the sample itself is scored; bleu: 1 unless given", *GRADIENT, ROLLOUTS
     )
-    rollout_lag: float = flag(
-        0.0, "share of old weights in the rollout policy", *GRADIENT, ROLLOUTS, above_0("rollout_num"), high=1
-    )
+    rollout_lag: float = flag(0.0, "share of old weights in the rollout policy", *GRADIENT, ROLLOUTS, DRAWN, high=1)
     baseline: str = flag(
         "none",
         "subtracted from a token's reward: nothing, the batch's mean, or the value of the prefix",
