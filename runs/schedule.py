@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-from runs.directories import PRETRAINED
 from support.config import Config
 
 
@@ -89,8 +88,3 @@ class Schedule:
     def g_epoch(self, phase: Phase, epoch: int) -> int:
         """The epoch of the generator as it is after an epoch, on the axis of the curves; -1: it is untrained."""
         return self.pretrain_g.epochs - 1 if phase is self.pretrain_d else self.axis(phase, epoch)
-
-    def marks(self, taken: int) -> dict[str, int]:
-        """The checkpoints to keep for good once so many steps were taken, {name: steps taken then}."""
-        pretrained = self.pretrain_g.end
-        return {PRETRAINED: pretrained} if 0 < pretrained <= taken else {}

@@ -12,7 +12,7 @@ from evaluation.run import Evaluation
 from model import SeqGAN
 from runs.checkpoints import Checkpoints
 from runs.console import Progress
-from runs.directories import RunDirectory
+from runs.directories import PRETRAINED, RunDirectory
 from runs.pretrained import Pretraining
 from runs.records import Records
 from runs.schedule import Phase, Schedule
@@ -202,8 +202,9 @@ class Training:
         """
         if not self.seqgan.is_finite():
             raise self._diverged("a weight is not finite")
-        first = not self.checkpoints.newest
-        self.checkpoints.save(self.taken, self.records.details(self.schedule.marks(self.taken)) | more)
+        first, pretrained = not self.checkpoints.newest, self.schedule.pretrain_g.end
+        marks = {PRETRAINED: pretrained} if 0 < pretrained <= self.taken else {}
+        self.checkpoints.save(self.taken, self.records.details(marks) | more)
         for directory in self.directories if first else ():
             directory.note_saved(True)
 
