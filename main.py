@@ -22,7 +22,7 @@ import tensorflow as tf
 from data.real import Dataset, read_data
 from data.training_set import spread
 from evaluation.evaluator import Due
-from evaluation.metrics import report
+from evaluation.metrics import described, report, told
 from evaluation.run import Evaluation, Measures, evaluator_of, measures_of, settings_of
 from model import SeqGAN, build
 from runs.checkpoints import Checkpoints
@@ -31,7 +31,7 @@ from runs.directories import CHECKPOINTS, SAVED, SONGS, RunDirectory, claim
 from runs.identity import changed_since, description
 from runs.pretrained import Pretraining
 from runs.records import Records
-from runs.schedule import Schedule
+from runs.schedule import Phase, Schedule
 from runs.training import HALF, Diverged, Interrupted, Training
 from support import own_code
 from support.config import Config, own_names, own_sources
@@ -39,6 +39,7 @@ from support.device import configure_tensorflow
 from support.errors import UsageError
 from support.objective import Objective
 from support.parser import parse
+from support.statistics import Figures
 from tools.restored import teacher_of
 
 
@@ -152,8 +153,24 @@ def run(config: Config, makers: Makers) -> int:
             begun = taken > schedule.pretrain_g.end and (not seqgan.guidance or taken >= schedule.pretrain_d.end)
             print(report(evaluation.measure(0, Due(True, True, True), True, begun, taken > schedule.pretrain_d.end)))
             return 0
-        records = Records([each.path for each in directories], evaluation.columns, details, config.mle_steps > 0)
-        training = Training(schedule, checkpoints, records, seqgan, evaluation, directories, taken)
+        paths, mle = [directory.path for directory in directories], config.mle_steps > 0
+        records = Records(paths, evaluation.columns, details, mle, described)
+
+        def measured(phase: Phase, epoch: int) -> Figures | None:
+            """The figures after an epoch of a phase, {} with --no-evaluate; None where no evaluation is due."""
+            at = phase, epoch
+            due = Due(schedule.evaluation_due(*at), schedule.due(config.sample_every, *at), schedule.ends(*at))
+            figures: Figures | None = {} if due.evaluation else None
+            if due.evaluation and config.evaluate:
+                # D's pretraining leaves the generator as it is: measured once more where D's figures are the last ones.
+                again = phase is not schedule.pretrain_d or evaluation.guided is not None or not config.total_epochs
+                of_d, moved = phase is not schedule.pretrain_g, phase is schedule.adversarial
+                figures = evaluation.measure(schedule.g_epoch(*at), due, again, of_d, moved)
+            if phase is not schedule.pretrain_d:
+                evaluation.evaluator.show(evaluation.policy, schedule.axis(*at), due, records.logs[-1])
+            return figures
+
+        training = Training(schedule, checkpoints, records, directories, seqgan, taken, evaluate=measured, told=told)
         if training.finished:
             print(report(records.evaluation, "finished before", where(config), first=training.passed))
             return 0

@@ -3,12 +3,12 @@
 import contextlib
 import datetime
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
 from tqdm import tqdm
 
-from evaluation.metrics import told
 from support.config import Config
 from support.errors import first_line
 from support.statistics import Figures
@@ -17,12 +17,14 @@ from support.statistics import Figures
 class Progress(contextlib.AbstractContextManager["Progress"]):
     """Shows how far a phase is: on a terminal by a bar, elsewhere by a line an evaluation, and one a minute."""
 
-    def __init__(self, phase: str, epochs: int, first: int, pause: float = 60.0):
-        """A phase of `epochs` from the epoch numbered `first` on.
+    def __init__(
+        self, phase: str, epochs: int, first: int, told: Callable[[Figures], dict[str, float]], pause: float = 60.0
+    ):
+        """A phase of `epochs` from the epoch numbered `first` on; `told` picks what a line has of an evaluation.
 
         Without evaluations a line comes after a `pause`, seconds.
         """
-        self.phase, self.epochs, self._pause = phase, epochs, pause
+        self.phase, self.epochs, self._told, self._pause = phase, epochs, told, pause
         self._newest = time.perf_counter()  # when the newest line was written
         self.bar = tqdm(total=epochs, initial=first, desc=phase, unit="epoch", disable=None)
         self.bar.set_postfix_str("compiling, which takes some seconds")
@@ -48,7 +50,7 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
             self._newest = now
 
     def _line(self, epoch: int, figures: dict[str, float], evaluation: Figures) -> str:
-        values = told(evaluation) or figures
+        values = self._told(evaluation) or figures
         line = f"{self.phase} {epoch + 1}/{self.epochs}: {', '.join(f'{name} {values[name]:.3f}' for name in values)}"
         first, since = self._since or (epoch, 0.0)
         taken, seconds, left = epoch - first, time.perf_counter() - since, self.epochs - epoch - 1

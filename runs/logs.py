@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from evaluation.metrics import described
 from runs.directories import EVENTS, METRICS, fsync, naming, record_files, sha256_of, write_whole
 from runs.manifest import CHECKSUM, sizes_at
 
+Meaning = Callable[[str], str]  # of a figure, by its name
 HPARAMS = "events.out.tfevents.0.hparams"  # TensorBoard reads a directory's event files in the order of their names
 
 
@@ -68,14 +68,16 @@ class RunLog:
     the disk is full, and which starts another file in each process.
     """
 
-    def __init__(self, directory: Path, columns: tuple[str, ...], position: dict[str, Any], group: str):
+    def __init__(
+        self, directory: Path, columns: tuple[str, ...], position: dict[str, Any], group: str, meaning: Meaning
+    ):
         """Opens `directory` at `position` ({}: from the start).
 
-        `columns` are a row's scalars, after epoch and phase; TensorBoard shows them under `group`, see `tag_of`. Raises
-        UsageError: the files are not what they were then, see `sizes_at`. Raises OSError: a file can't be written; so
-        do all the methods that write.
+        `columns` are a row's scalars, after epoch and phase; TensorBoard shows them under `group`, see `tag_of`, with
+        the `meaning` of each. Raises UsageError: the files are not what they were then, see `sizes_at`. Raises OSError:
+        a file can't be written; so do all the methods that write.
         """
-        self._described = set[str]()  # names whose first value the events have
+        self._meaning, self._described = meaning, set[str]()  # names whose first value the events have
         self.directory, self.group, self.columns = directory, group, ("epoch", "phase", *columns)
         sizes = sizes_at(self.directory, position)
         for path in record_files(self.directory):
@@ -177,7 +179,7 @@ class RunLog:
         with naming(self.directory):
             self._csv.writerow({"epoch": epoch, "phase": phase, **{name: repr(float(v)) for name, v in values.items()}})
         for name, value in values.items():
-            meaning = "" if name in self._described else described(name)  # TensorBoard reads the first one
+            meaning = "" if name in self._described else self._meaning(name)  # TensorBoard reads the first one
             self._summary(epoch, scalar_pb(tag_of(name, self.group), value, meaning))
         self._described |= values.keys()
         self.flush()  # the curves can be watched

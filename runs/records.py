@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from runs.checkpoints import BEST, MARKS
-from runs.logs import RunLog, means, with_errors
+from runs.logs import Meaning, RunLog, means, with_errors
 from runs.manifest import sizes_at
 from runs.pretrained import Pretraining
 from support.statistics import Figures
@@ -21,12 +21,21 @@ GROUPS = {"train": "training", "eval": "samples"}  # of the logs of training and
 class Records:
     """The records of a run as they are after its newest step; a checkpoint holds what it takes to go on with them."""
 
-    def __init__(self, directories: Sequence[Path], evaluated: tuple[str, ...], details: dict[str, Any], mle: bool):
+    def __init__(
+        self,
+        directories: Sequence[Path],
+        evaluated: tuple[str, ...],
+        details: dict[str, Any],
+        mle: bool,
+        meaning: Meaning,
+    ):
         """Takes the records up where `details` of a checkpoint left them; {} for a new run.
 
         `directories` are those of training and, unless nothing is evaluated, of evaluation. `evaluated` are the names
-        of all figures that an evaluation may have; `mle`: adversarial epochs have maximum-likelihood steps.
+        of all figures that an evaluation may have; `mle`: adversarial epochs have maximum-likelihood steps. `meaning`
+        describes a figure to TensorBoard.
         """
+        self._meaning = meaning
         self.directories = dict(zip(GROUPS, directories, strict=False))
         self.columns: dict[str, tuple[str, ...]] = {
             "train": (*TRAIN_COLUMNS, "g_mle_loss") if mle else TRAIN_COLUMNS,
@@ -48,7 +57,8 @@ class Records:
     def open(self, described: dict[str, Any]) -> None:
         """Opens the logs where the checkpoint left them; `described` is the content of config.json."""
         for kind, directory in self.directories.items():
-            self.logs.append(RunLog(directory, self.columns[kind], self.positions.get(kind, {}), GROUPS[kind]))
+            position = self.positions.get(kind, {})
+            self.logs.append(RunLog(directory, self.columns[kind], position, GROUPS[kind], self._meaning))
             self.logs[-1].write_hyperparameters(described)
 
     def close(self) -> None:

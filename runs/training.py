@@ -3,13 +3,11 @@
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
-from evaluation.evaluator import Due
-from evaluation.run import Evaluation
-from model import SeqGAN
 from runs.checkpoints import Checkpoints
 from runs.console import Progress
 from runs.directories import PRETRAINED, RunDirectory
@@ -44,14 +42,20 @@ class Training:
         schedule: Schedule,
         checkpoints: Checkpoints,
         records: Records,
-        seqgan: SeqGAN,
-        evaluation: Evaluation,
         directories: Sequence[RunDirectory],
+        seqgan: Any,
         taken: int,
+        *,
+        evaluate: Callable[[Phase, int], Figures | None],
+        told: Callable[[Figures], dict[str, float]],
     ):
-        """After `taken` steps of `seqgan`, which `evaluation` measures; all `directories` note the first checkpoint."""
+        """After `taken` steps of a `model.SeqGAN`; all `directories` note the first checkpoint.
+
+        `evaluate` measures after an epoch of a phase where that is due, and else returns None; `told` picks what a line
+        of progress has of an evaluation.
+        """
         self.schedule, self.checkpoints, self.records, self.taken = schedule, checkpoints, records, taken
-        self.seqgan, self.evaluation, self.directories = seqgan, evaluation, directories
+        self.directories, self.seqgan, self._evaluate, self._told = directories, seqgan, evaluate, told
         self.interrupt = Interrupt()
         self.evaluation_seconds = 0.0
         self.moved = False  # whether this process has taken a step of the epoch
@@ -96,7 +100,7 @@ class Training:
             flag = "--best_pretraining begins it from there"
             print(f"warning: {phase.name} begins from an overfitted generator: {self.passed}; {flag}", file=sys.stderr)
         first = max(self.taken - phase.begin, 0) // phase.per_epoch
-        with Progress(phase.name, phase.epochs, first) as progress:
+        with Progress(phase.name, phase.epochs, first, self._told) as progress:
             for epoch in range(first, phase.epochs):
                 self._phase, self._epoch, self.moved = phase, epoch, False
                 started, self._compiling = time.perf_counter(), 0.0
@@ -164,13 +168,13 @@ class Training:
         clock = {} if phase is self.schedule.pretrain_d else clock
         figures = records.end_epoch(self.schedule.axis(phase, epoch), phase.name, clock)
         started = time.perf_counter()
-        evaluation, best = self._evaluate(), records.best
+        evaluation, best = self._evaluate(phase, epoch), records.best
         back = self.schedule.config.best_pretraining and phase is self.schedule.pretrain_g and self.last
         if back and best and evaluation and evaluation["nll_valid"][0] > best["nll_valid"]:
             Checkpoints(self.checkpoints.directory, self.seqgan.pretrained_state(), whole=False).look(int(best["step"]))
             if self.schedule.config.average:
                 self.seqgan.adopt_average()
-            evaluation = self._evaluate()
+            evaluation = self._evaluate(phase, epoch)
         self.evaluation_seconds += time.perf_counter() - started
         for name, (value, _) in (evaluation or {}).items():
             if not math.isfinite(value):  # weights too large, if finite
@@ -180,20 +184,6 @@ class Training:
             evaluation = {**evaluation, **({} if math.isnan(seconds) else {"seconds": (seconds, math.nan)})}
             records.evaluated(self.schedule.g_epoch(phase, epoch), phase.name, evaluation, self.taken)
         return figures, evaluation
-
-    def _evaluate(self) -> Figures | None:
-        """The figures after the epoch under way, {} with --no-evaluate; None where no evaluation is due."""
-        schedule, config, phase, at = self.schedule, self.schedule.config, self._phase, (self._phase, self._epoch)
-        due = Due(schedule.evaluation_due(*at), schedule.due(config.sample_every, *at), self.last)
-        figures: Figures | None = {} if due.evaluation else None
-        if due.evaluation and config.evaluate:
-            # D's pretraining leaves the generator as it is: measured once more where D's figures are the run's last.
-            again = phase is not schedule.pretrain_d or self.evaluation.guided is not None or not config.total_epochs
-            of_d, moved = phase is not schedule.pretrain_g, phase is schedule.adversarial
-            figures = self.evaluation.measure(schedule.g_epoch(*at), due, again, of_d, moved)
-        if phase is not schedule.pretrain_d:
-            self.evaluation.evaluator.show(self.evaluation.policy, schedule.axis(*at), due, self.records.logs[-1])
-        return figures
 
     def save(self, **more: bool) -> None:
         """Saves the state after the steps taken so far, and `more` details.

@@ -202,7 +202,7 @@ def test_all_are_removed_and_nothing_else(tmp_path):
 
 
 def log_of(folder: Path, position: dict | None = None, columns: tuple[str, ...] = ("a",)) -> RunLog:
-    return RunLog(folder, columns, position or {}, "g")
+    return RunLog(folder, columns, position or {}, "g", lambda name: "")
 
 
 def events(folder: Path) -> list[tuple[str, int]]:

@@ -15,7 +15,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 import main as program
 from evaluation.discriminator import D_FIGURES
-from evaluation.metrics import described
+from evaluation.metrics import described, told
 from evaluation.oracle import likelihoods
 from runs.console import Progress, where
 from support.errors import UsageError
@@ -140,7 +140,7 @@ def test_tensorboard_shows_first_what_a_reader_wants(finished):
 @pytest.mark.parametrize(("pause", "count"), [(0.0, 4), (60.0, 2)])
 def test_where_there_is_no_terminal_a_line_comes_after_a_minute(capsys, pause, count):
     """And after an evaluation; the last one, and the bar, end with a remark."""
-    with Progress("pretrain_g", 4, 0, pause) as progress:
+    with Progress("pretrain_g", 4, 0, told, pause) as progress:
         for epoch in range(4):
             figures = {"nll_test": (1.0, 0.1)} if epoch in (1, 3) else None
             progress.update(epoch, {"loss": 2.0}, figures, "remark")
