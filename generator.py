@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from support.echoes import NOTHING, Echoes
+from support.echoes import Echoes
 from support.lookup import look_up, stacked, summed_by_token, with_row
 from support.seeds import Purpose, dropout, fold, uniforms, variable_seed
 
@@ -230,8 +230,8 @@ class Policy:
     end_token: int | None  # one of 0..V-1, or None where every sequence has T tokens
 
     def first_state(self, batch_size: int) -> State:
-        """The state after the start token, from which y_1 is drawn."""
-        raise NotImplementedError
+        """The state after the start token, from which y_1 is drawn: float32 [B, ...]."""
+        return State(*(part[0] for part in self.states(tf.zeros([batch_size, 1], tf.int32))))
 
     def next_state(self, tokens: tf.Tensor, state: State) -> State:
         """Reads one token a row, int32 [B]; returns the state from which the next one is drawn."""
@@ -442,13 +442,6 @@ class Generator(keras.layers.Layer, Policy):
         self.echoes = Echoes(seq_len, variable_seed(seed, purpose, 6)) if echoes else None
         self.built = True
 
-    def first_state(self, batch_size: int) -> State:
-        """The state after the start token, from which y_1 is drawn."""
-        zeros = tf.zeros([batch_size, self.units])
-        _, states = self.cell(self.embedding(tf.fill([batch_size], self.start_token)), [zeros, zeros])
-        nothing = tf.fill([batch_size, self.echoes.memory_dim], NOTHING) if self.echoes else None
-        return self._with_echoes(State(*states), nothing)
-
     def next_state(self, tokens: tf.Tensor, state: State) -> State:
         """Reads one token a row, int32 [B]; returns the state from which the next one is drawn."""
         _, states = self.cell(self.embedding(tokens), [part[:, : self.units] for part in state])
@@ -542,10 +535,6 @@ class PolicyWrapper(Policy):
         """Those of the wrapped policy."""
         return self.policy.weights
 
-    def first_state(self, batch_size: int) -> State:
-        """As in `Policy`."""
-        return self.policy.first_state(batch_size)
-
     def next_state(self, tokens: tf.Tensor, state: State) -> State:
         """As in `Policy`."""
         return self.policy.next_state(tokens, state)
@@ -620,12 +609,8 @@ class Averaged(Policy):
     def _join(self, states: Sequence[State]) -> State:
         return State(*(tf.concat(parts, axis=-1) for parts in zip(*states, strict=True)))
 
-    def first_state(self, batch_size: int) -> State:
-        """As in `Policy`; the policies' states side by side."""
-        return self._join([each.first_state(batch_size) for each in self.policies])
-
     def next_state(self, tokens: tf.Tensor, state: State) -> State:
-        """As in `Policy`."""
+        """As in `Policy`; the policies' states side by side."""
         own = map(State, self._split(state.hidden), self._split(state.cell))
         return self._join([each.next_state(tokens, s) for each, s in zip(self.policies, own, strict=True)])
 

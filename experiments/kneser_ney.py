@@ -93,10 +93,6 @@ class Mixture(PolicyWrapper):
         """G's state with the last two tokens, [..., 2], as numbers, which are exact up to 2^24."""
         return State(tf.concat([state.hidden, tf.cast(past, tf.float32)], axis=-1), state.cell)
 
-    def first_state(self, batch_size: int) -> State:
-        """As in `Policy`."""
-        return self._joined(self.policy.first_state(batch_size), tf.fill([batch_size, 2], self.start_token))
-
     def next_state(self, tokens: tf.Tensor, state: State) -> State:
         """As in `Policy`."""
         past = tf.stack([state.hidden[:, -1], tf.cast(tokens, tf.float32)], axis=1)

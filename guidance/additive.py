@@ -5,13 +5,14 @@ sequences leave the scores open: s + φ(y_≤t) - φ(y_<t) has the same sum. Tol
 unique: log p(y_t | y_<t) - log G(y_t | y_<t), of which E_G[exp s] = 1 after every prefix.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
 from discriminator import Discriminator, Loss, Options, cross_entropy
 from generator import Policy, State, TokenSpec, chosen_log_probs, joined, logits_of, run_lstm, sample_tokens, with_one
+from support.echoes import NOTHING
 from support.lookup import look_up, rows_of
 from support.seeds import fold, uniforms
 
@@ -63,7 +64,7 @@ class AdditiveDiscriminator(Discriminator):
 
     def first_state(self, batch_size: int) -> State:
         """The state after the start token: float32 [B, C] and [B, M]."""
-        return self.next_state(tf.fill([batch_size], self.spec.start_token), tf.zeros([batch_size, self.memory_dim]))
+        return State(*(part[0] for part in self.contexts(tf.zeros([batch_size, 1], tf.int32))))
 
     def next_state(self, tokens: tf.Tensor, memory: tf.Tensor) -> State:
         """Reads one token a row, int32 [B], with the memory of those before, float32 [B, M]."""
@@ -106,11 +107,6 @@ class AdditiveDiscriminator(Discriminator):
             scores.append(tf.transpose((tf.reduce_sum(with_one(own) * rows, axis=-1) + offset) * real))
             squares += tf.reduce_sum((tf.reduce_sum(own**2, axis=-1) + tf.reduce_sum(rows**2, axis=-1)) * real)
         return scores, squares / (tf.reduce_sum(real) * len(candidates))
-
-    def _before(self, tokens: tf.Tensor, lag: int) -> tf.Tensor:
-        """The token so many places before each of int32 [B, T]: the start token before the first."""
-        lag = min(lag, tokens.shape[1])
-        return tf.concat([tf.fill([tokens.shape[0], lag], self.spec.start_token), tokens[:, :-lag]], axis=1)
 
     def log_odds(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """As in `Discriminator`: the sum of the tokens' scores."""
@@ -196,35 +192,31 @@ class BigramDiscriminator(AdditiveDiscriminator):
         self.lags = options.lags
         self.further = tuple(self._embedding(options.emb_dim) for _ in self.lags[1:])
         self.offsets = (self._embedding(1, "zeros"),) if options.offset else ()
-        self.memory_dim = max(self.lags) - 1  # tokens before the last one
+        self.memory_dim = max(self.lags)  # P, how many tokens are remembered
+
+    def _context(self, past: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
+        """The numbers of the tokens that stand each lag before: c, and q as the last; `past` as of `_state`."""
+        past = tf.where(past == NOTHING, self.spec.start_token, past)
+        tables = enumerate(zip(self.lags, (self.embedding, *self.further), strict=True))
+        read = [self.dropped(look_up(table, past[..., -lag]), dropout_seed, i) for i, (lag, table) in tables]
+        return tf.concat([*read, *(look_up(table, past[..., -1]) for table in self.offsets)], axis=-1)
+
+    def _state(self, past: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
+        """The state after the last tokens `past`, int32 [..., P], NOTHING before the first; they are remembered."""
+        return State(self._context(past, dropout_seed), tf.cast(past, tf.float32))  # exact up to 2^24
+
+    def _pasts(self, tokens: tf.Tensor) -> tf.Tensor:
+        """The last P tokens before each of int32 [B, T]: int32 [T, B, P]."""
+        padded = tf.pad(tokens[:, :-1], [[0, 0], [self.memory_dim, 0]], constant_values=NOTHING)
+        return tf.stack([padded[:, t : t + self.memory_dim] for t in range(tokens.shape[1])])
 
     def contexts(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
-        """As in `AdditiveDiscriminator`; the tokens that later lags look back to are remembered."""
-        seq_len, memory = tokens.shape[1], self.memory_dim
-        back = {lag: tf.transpose(self._before(tokens, lag)) for lag in range(1, memory + 2)}  # each [T, B]
-        remembered = [tf.cast(back[lag], tf.float32) for lag in range(memory, 0, -1)]
-        nothing = tf.zeros([seq_len, tokens.shape[0], 0])
-        return State(self._context(back.__getitem__, dropout_seed), tf.stack(remembered, -1) if memory else nothing)
-
-    def _context(self, before: Callable[[int], tf.Tensor], dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
-        """The numbers of the tokens that stand each lag before: c, and q as the last."""
-        tables = (self.embedding, *self.further)
-        read = [
-            self.dropped(look_up(table, before(lag)), dropout_seed, i)
-            for i, (lag, table) in enumerate(zip(self.lags, tables, strict=True))
-        ]
-        return tf.concat([*read, *(look_up(table, before(1)) for table in self.offsets)], axis=-1)
-
-    def first_state(self, batch_size: int) -> State:
-        """As in `AdditiveDiscriminator`; start tokens are all that is remembered."""
-        memory = tf.fill([batch_size, self.memory_dim], float(self.spec.start_token))
-        return self.next_state(tf.fill([batch_size], self.spec.start_token), memory)
+        """As in `AdditiveDiscriminator`."""
+        return self._state(self._pasts(tokens), dropout_seed)
 
     def next_state(self, tokens: tf.Tensor, memory: tf.Tensor) -> State:
         """As in `AdditiveDiscriminator`."""
-        known = tf.concat([memory, tf.cast(tokens, tf.float32)[:, None]], axis=1)  # exact up to 2^24
-        context = self._context(lambda lag: tf.cast(known[:, self.memory_dim + 1 - lag], tf.int32))
-        return State(context, known[:, 1:])
+        return self._state(tf.concat([tf.cast(memory[:, 1:], tf.int32), tokens[:, None]], axis=1))
 
 
 class LSTMDiscriminator(AdditiveDiscriminator):
@@ -246,7 +238,8 @@ class LSTMDiscriminator(AdditiveDiscriminator):
 
     def contexts(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
         """As in `AdditiveDiscriminator`; the LSTM's two states are remembered."""
-        read = look_up(self.embedding, tf.transpose(self._before(tokens, 1)))  # [T, B, E]
+        start = tf.fill([1, tokens.shape[0]], self.spec.start_token)
+        read = look_up(self.embedding, tf.concat([start, tf.transpose(tokens)[:-1]], axis=0))  # [T, B, E]
         states = run_lstm(self.lstm, self.dropped(read, dropout_seed, 0))
         return State(self.output_layer(self.dropped(states.hidden, dropout_seed, 1)), tf.concat(states, axis=-1))
 

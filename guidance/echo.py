@@ -9,7 +9,7 @@ import tensorflow as tf
 from discriminator import Options
 from generator import State, TokenSpec
 from guidance.additive import BigramDiscriminator
-from support.echoes import NOTHING, UNITS, Echoes, Heard
+from support.echoes import UNITS, Echoes, Heard
 
 
 class EchoDiscriminator(BigramDiscriminator):
@@ -31,8 +31,7 @@ class EchoDiscriminator(BigramDiscriminator):
 
     def _known(self, past: tf.Tensor, heard: Heard, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """The bigram's context of `past`, int32 [..., P], with the echoes' part of q: float32 [..., K or K + 1]."""
-        read = tf.where(past == NOTHING, self.spec.start_token, past)
-        context = self._context(lambda lag: read[..., self.memory_dim - lag], dropout_seed)
+        context = self._context(past, dropout_seed)
         if not self.options.offset:
             return context
         largest = tf.reduce_max(heard.echo, axis=-1, keepdims=True)
@@ -43,7 +42,7 @@ class EchoDiscriminator(BigramDiscriminator):
         self, tokens: tf.Tensor, candidates: Sequence[tf.Tensor], dropout_seed: tf.Tensor | None = None
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """As in `AdditiveDiscriminator`; no array of all V tokens is made."""
-        past = self.echoes.pasts(tokens)
+        past = self._pasts(tokens)
         heard = self.echoes.after(past)
         scores, squares = self._scored(self._known(past, heard, dropout_seed), tokens, candidates)
         mask = self.mask(tokens)
@@ -53,19 +52,7 @@ class EchoDiscriminator(BigramDiscriminator):
         return scores, squares
 
     def _state(self, past: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
-        """c, q and the V tokens' echoes after `past`, int32 [..., P], which is remembered."""
+        """As in `BigramDiscriminator`, with the V tokens' echoes."""
         heard = self.echoes.after(past)
         parts = self._known(past, heard, dropout_seed), heard.spread(self.vocab_size)
         return State(tf.concat(parts, axis=-1), tf.cast(past, tf.float32))
-
-    def contexts(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
-        """As in `AdditiveDiscriminator`."""
-        return self._state(self.echoes.pasts(tokens), dropout_seed)
-
-    def first_state(self, batch_size: int) -> State:
-        """As in `AdditiveDiscriminator`; there is nothing to hear yet."""
-        return self._state(tf.fill([batch_size, self.memory_dim], NOTHING))
-
-    def next_state(self, tokens: tf.Tensor, memory: tf.Tensor) -> State:
-        """As in `AdditiveDiscriminator`."""
-        return self._state(tf.concat([tf.cast(memory[:, 1:], tf.int32), tokens[:, None]], axis=1))

@@ -45,10 +45,6 @@ class GuidedPolicy(Policy):
         hidden = joined(state.hidden, self.eta * context.hidden, self.sizes)
         return State(hidden, tf.concat([state.cell, context.cell], axis=-1))
 
-    def first_state(self, batch_size: int) -> State:
-        """As in `Policy`."""
-        return self._joined(self.policy.first_state(batch_size), self.discriminator.first_state(batch_size))
-
     def next_state(self, tokens: tf.Tensor, state: State) -> State:
         """As in `Policy`."""
         own = state.cell.shape[-1] - self.discriminator.memory_dim
