@@ -3,8 +3,8 @@
 `support/registries.py` lists them by the names that --discriminator takes; `guidance/additive.py` has others.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -15,9 +15,9 @@ import tensorflow as tf
 from generator import Scorer, TokenSpec
 from support import own_code
 from support.errors import UsageError
-from support.lookup import look_up
+from support.lookup import look_up, looped
 from support.registries import DISCRIMINATORS
-from support.seeds import Purpose, dropout, fold, permutation, variable_seed
+from support.seeds import Purpose, dropout, variable_seed
 
 FAKE, REAL = 0, 1  # the classes of the softmax
 
@@ -41,7 +41,8 @@ def glorot_layer(inputs: int, units: int, seed: int) -> keras.layers.Dense:
 
 
 Loss = tuple[tf.Tensor, tf.Tensor]  # the loss and the accuracy, float32 scalars
-KERAS = 0.05, glorot_layer  # the range of the embedding's initial weights, and what makes the other layers
+# By --d_init: the range of the embedding's initial weights, and what makes the other layers.
+INITIAL_WEIGHTS = {"authors": (1.0, authors_layer), "keras": (0.05, glorot_layer)}
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,6 @@ class Discriminator(keras.layers.Layer):
 
     def mask(self, tokens: tf.Tensor) -> tf.Tensor:
         """1 for each token, its end token included, 0 for padding: float32 like `tokens`."""
-        if self.spec.end_token is None:
-            return tf.ones(tokens.shape)
         return tf.cast(tokens != self.vocab_size, tf.float32)
 
     def dropped(self, values: tf.Tensor, dropout_seed: tf.Tensor | None, index: int = 0) -> tf.Tensor:
@@ -180,8 +179,6 @@ class ConvolutionalDiscriminator(Discriminator):
     zeros there, so that a filter wider than the sequence sees something.
     """
 
-    embedding_range, initialised = 1.0, staticmethod(authors_layer)  # what the weights begin with
-
     def __init__(self, spec: TokenSpec, options: Options):
         """Makes and initialises the weights as the authors' code does, or with Keras' if `options.init` is "keras".
 
@@ -194,11 +191,9 @@ class ConvolutionalDiscriminator(Discriminator):
         if len(filter_sizes) != len(num_filters) or not all(1 <= width <= spec.seq_len for width in filter_sizes):
             raise ValueError(f"{filter_sizes=} and {num_filters=} do not fit sequences of {spec.seq_len} tokens")
         self.emb_dim, self.filter_sizes, self.padded = emb_dim, filter_sizes, spec.end_token is not None
-        if options.init == "keras":
-            self.embedding_range, self.initialised = KERAS
+        embedding_range, self.initialised = INITIAL_WEIGHTS[options.init]
         seeds = self.seeds()
-        features = sum(num_filters)
-        uniform = keras.initializers.RandomUniform(-self.embedding_range, self.embedding_range, next(seeds))
+        uniform = keras.initializers.RandomUniform(-embedding_range, embedding_range, next(seeds))
         self.embedding = keras.layers.Embedding(spec.vocab_size, emb_dim, uniform)
         self.embedding.build()
         # A tuple: tf.train.Checkpoint drops layers held in a list.
@@ -206,7 +201,7 @@ class ConvolutionalDiscriminator(Discriminator):
             self.initialised(width * emb_dim, filters, next(seeds))
             for width, filters in zip(filter_sizes, num_filters, strict=True)
         )
-        self._add_head(features, seeds)
+        self._add_head(sum(num_filters), seeds)
         self.built = True
 
     def _add_head(self, features: int, seeds: Iterator[int]) -> None:
@@ -324,7 +319,7 @@ class ConvolutionalDiscriminator(Discriminator):
             rows = rollout_num * batch_size
             embedded = tf.reshape(self.embedded(rollouts), [rows, seq_len * self.emb_dim])
             lengths = tf.reshape(self.lengths(rollouts), [rows, 1])
-            maxima = []
+            maxima: list[tf.Tensor] = []
             flat = tf.reshape(rollouts, [rows, seq_len])
             for width, layer, inside, table in zip(self.filter_sizes, self.convolutions, known, tables, strict=True):
 
@@ -337,13 +332,11 @@ class ConvolutionalDiscriminator(Discriminator):
                         response = tf.add_n([tf.gather(table, window[:, place] + place) for place in range(width)])
                     if self.padded:
                         response = tf.where(window_counts(i, width, lengths), response, -np.inf)
-                    return i + 1, tf.maximum(best, response)
+                    return (tf.maximum(best, response),)
 
-                last = seq_len - width  # where the last window begins; those from `first` on reach beyond the prefix
-                first = tf.maximum(prefix_len - width + 1, 0)
-                start = (first, tf.tile(inside[prefix_len], [rollout_num, 1]))
-                loop = tf.while_loop(lambda i, _, last=last: i <= last, look, start, maximum_iterations=seq_len)
-                maxima.append(loop[1])
+                best = tf.tile(inside[prefix_len], [rollout_num, 1])
+                first = tf.maximum(prefix_len - width + 1, 0)  # windows from here on reach beyond the prefix
+                maxima += looped(look, best, since=first, until=seq_len - width + 1)
             return tf.reshape(odds(self.classify(self.activated(maxima))), [rollout_num, batch_size])
 
         return score
@@ -364,7 +357,11 @@ class PooledDiscriminator(ConvolutionalDiscriminator):
     whole. The initial weights are Keras' own: with the authors' it learns next to nothing in as many minibatches.
     """
 
-    embedding_range, initialised = 0.05, staticmethod(glorot_layer)
+    completion_log_odds = Discriminator.completion_log_odds  # of whole sequences, as a mean depends on all windows
+
+    def __init__(self, spec: TokenSpec, options: Options):
+        """As in `ConvolutionalDiscriminator`."""
+        super().__init__(spec, replace(options, init="keras"))
 
     def _add_head(self, features: int, seeds: Iterator[int]) -> None:
         units = self.options.hidden_dim
@@ -384,10 +381,6 @@ class PooledDiscriminator(ConvolutionalDiscriminator):
         """Dense layer, dropout and output layer: float32 [B, 2 F] → scores of (FAKE, REAL), float32 [B, 2]."""
         return self.output_layer(dropout(tf.nn.relu(self.dense(features)), self.dropout_rate, dropout_seed))
 
-    def completion_log_odds(self, tokens: tf.Tensor, rollout_num: int = 1) -> Scorer:
-        """As in `Discriminator`: each completion is read whole, as a mean depends on all windows."""
-        return Discriminator.completion_log_odds(self, tokens, rollout_num)
-
 
 def odds(logits: tf.Tensor) -> tf.Tensor:
     """The log-odds of REAL from scores of (FAKE, REAL): float32 [..., 2] → float32 [...]."""
@@ -397,34 +390,3 @@ def odds(logits: tf.Tensor) -> tf.Tensor:
 def window_counts(first: tf.Tensor, width: int, lengths: tf.Tensor) -> tf.Tensor:
     """Whether the window of `width` tokens from `first` on counts in sequences of these lengths; all broadcast."""
     return (first + width <= lengths) | (first == 0)
-
-
-def passes_over(
-    parts: Sequence[tf.Tensor],
-    size: int,
-    passes: int,
-    seed_of: Callable[[tf.Tensor], tf.Tensor],
-    update: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Sequence[tf.Tensor]],
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Passes in random order over several sets of sequences, and takes as many of each for a minibatch.
-
-    `parts`: int32 [n, T] each. `size`: sequences of each part in a minibatch; what does not fill one is left out of
-    that pass. `seed_of`: the key of a pass, for its order. `update` is given a minibatch, int32 [parts · size, T], the
-    pass and its place in the pass, and returns two float32 scalars. Returns their means.
-    """
-    count = parts[0].shape[0] // size  # minibatches a pass
-
-    def one_pass(epoch, *totals):
-        seed = seed_of(epoch)
-        labelled = zip(parts, (REAL, FAKE), strict=False)
-        shuffled = [tf.gather(part, permutation(part.shape[0], fold(seed, label))) for part, label in labelled]
-
-        def one(i, *totals):
-            tokens = tf.concat([tf.slice(part, [i * size, 0], [size, -1]) for part in shuffled], axis=0)
-            tokens = tf.ensure_shape(tokens, [len(parts) * size, parts[0].shape[1]])
-            return i + 1, *(total + each for total, each in zip(totals, update(tokens, epoch, i), strict=True))
-
-        return epoch + 1, *tf.while_loop(lambda i, *_: i < count, one, (0, *totals), maximum_iterations=count)[1:]
-
-    loop = tf.while_loop(lambda e, *_: e < passes, one_pass, (0, 0.0, 0.0), maximum_iterations=passes)
-    return loop[1] / (passes * count), loop[2] / (passes * count)

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from support.echoes import Echoes
-from support.lookup import look_up, stacked, summed_by_token, with_row
+from support.lookup import look_up, looped, summed_by_token, with_row
 from support.seeds import Purpose, dropout, fold, uniforms, variable_seed
 
 # A number for each of whole sequences: (rollouts int32 [N, B, T], how many first tokens they share with the sample they
@@ -177,11 +177,10 @@ def recurrence(read: tf.Tensor, kernel: tf.Tensor):
         cell = f * cell + i * candidate
         hidden = o * tf.tanh(cell)
         kept = with_row(all_gates, t, tf.concat(gates, 1)), with_row(all_hidden, t, hidden), with_row(all_cell, t, cell)
-        return t + 1, hidden, cell, *kept
+        return hidden, cell, *kept
 
-    start = (0, zeros, zeros, tf.zeros_like(read), states, states)
-    loop = tf.while_loop(lambda t, *_: t < seq_len, forward, start, maximum_iterations=seq_len)
-    _, _, _, all_gates, all_hidden, all_cell = loop
+    empty = tf.zeros_like(read), states, states
+    _, _, all_gates, all_hidden, all_cell = looped(forward, zeros, zeros, *empty, until=seq_len)
 
     def gradient(of_hidden: tf.Tensor, of_cell: tf.Tensor):
         columns = tf.transpose(kernel)
@@ -203,13 +202,12 @@ def recurrence(read: tf.Tensor, kernel: tf.Tensor):
                 d_hidden * squashed * o * (1 - o),
             )
             d_step = tf.concat(d_gates, axis=1)
-            return k + 1, d_step @ columns, d_cell * f, with_row(d_read, t, d_step)
+            return d_step @ columns, d_cell * f, with_row(d_read, t, d_step)
 
-        start = (0, zeros, zeros, tf.zeros_like(read))
-        loop = tf.while_loop(lambda k, *_: k < seq_len, backward, start, maximum_iterations=seq_len)
+        _, _, d_read = looped(backward, zeros, zeros, tf.zeros_like(read), until=seq_len)
         rows = seq_len * batch_size
-        d_kernel = tf.matmul(tf.reshape(hidden_before, [rows, -1]), tf.reshape(loop[3], [rows, -1]), transpose_a=True)
-        return loop[3], d_kernel
+        d_kernel = tf.matmul(tf.reshape(hidden_before, [rows, -1]), tf.reshape(d_read, [rows, -1]), transpose_a=True)
+        return d_read, d_kernel
 
     return (all_hidden, all_cell), gradient
 
@@ -259,8 +257,6 @@ class Policy:
 
     def mask(self, tokens: tf.Tensor) -> tf.Tensor:
         """1 for each token that the policy chose, its end token included, 0 for padding: float32 like `tokens`."""
-        if self.end_token is None:
-            return tf.ones(tokens.shape)
         return tf.cast(tokens != self.vocab_size, tf.float32)
 
     def logits(self, hidden: tf.Tensor, projection: tf.Tensor | None = None) -> tf.Tensor:
@@ -268,9 +264,7 @@ class Policy:
 
         `projection` is that of `projection()`, where a loop needs it many times.
         """
-        if projection is None:
-            projection = self.projection()
-        return logits_of(hidden, projection)
+        return logits_of(hidden, self.projection() if projection is None else projection)
 
     def log_probs(
         self, tokens: tf.Tensor, inputs: tf.Tensor | None = None, dropout_seed: tf.Tensor | None = None
@@ -312,11 +306,10 @@ class Policy:
 
             def read(t, state, total):
                 total += self._log_probs_after(state.hidden, by_time[t], projection)
-                return t + 1, self.next_state(by_time[t], state), total
+                return self.next_state(by_time[t], state), total
 
-            start = (prefix_len, tiled, tf.zeros([rows]))
-            loop = tf.while_loop(lambda t, *_: t < seq_len, read, start, maximum_iterations=seq_len)
-            return tf.reshape(loop[2], [rollout_num, batch_size])
+            _, total = looped(read, tiled, tf.zeros([rows]), since=prefix_len, until=seq_len)
+            return tf.reshape(total, [rollout_num, batch_size])
 
         return score
 
@@ -345,10 +338,9 @@ class Policy:
             token = self.after(token, sample_tokens(self.logits(state.hidden, projection), uniforms[t]))
             if prefix is not None:
                 token = tf.where(prefix[t] < 0, token, prefix[t])
-            return t + 1, token, self.next_state(token, state), with_row(tokens, t, token)
+            return token, self.next_state(token, state), with_row(tokens, t, token)
 
-        start = (0, *place, tf.zeros([steps, batch_size], tf.int32))
-        _, token, state, tokens = tf.while_loop(lambda t, *_: t < steps, draw, start, maximum_iterations=steps)
+        token, state, tokens = looped(draw, *place, tf.zeros([steps, batch_size], tf.int32), until=steps)
         return tf.transpose(tokens), Place(token, state)
 
     def sample_and_compare(
@@ -381,13 +373,12 @@ class Policy:
             for other_logits in others:  # [B, V], as logits
                 cross_entropy += expected(tf.nn.log_softmax(other_logits))
             states = tuple(m.next_state(token, s) for m, s in zip(models, states, strict=True))
-            return t + 1, token, states, with_row(tokens, t, token), entropy + expected(log_probs), cross_entropy
+            return token, states, with_row(tokens, t, token), entropy + expected(log_probs), cross_entropy
 
         token, tokens = tf.fill([batch_size], self.start_token), tf.zeros([seq_len, batch_size], tf.int32)
-        states = tuple(model.first_state(batch_size) for model in models)
-        start = (0, token, states, tokens, tf.zeros([batch_size]), tf.zeros([batch_size]))
-        loop = tf.while_loop(lambda t, *_: t < seq_len, draw, start, maximum_iterations=seq_len)
-        return tf.transpose(loop[3]), loop[4], loop[5]
+        states, zeros = tuple(model.first_state(batch_size) for model in models), tf.zeros([batch_size])
+        _, _, tokens, *sums = looped(draw, token, states, tokens, zeros, zeros, until=seq_len)
+        return tf.transpose(tokens), *sums
 
 
 class Generator(keras.layers.Layer, Policy):
@@ -412,7 +403,6 @@ class Generator(keras.layers.Layer, Policy):
         end_token: int | None = None,
         dropout_keep_prob: float = 1.0,
         echoes: bool = False,
-        name: str = "generator",
     ):
         """Makes and initialises the weights, every one of them from N(0, stddev²).
 
@@ -421,7 +411,7 @@ class Generator(keras.layers.Layer, Policy):
         1.0 what the paper gives the oracle. The start token may be an id that is never generated: V, or V + 1 where V
         is padding. `log_probs` with a `dropout_seed` keeps a share of `dropout_keep_prob`.
         """
-        super().__init__(name=name)
+        super().__init__()
         self.vocab_size, self.seq_len = vocab_size, seq_len
         self.added_dim = echoes * vocab_size
         self.units, self.hidden_dim = hidden_dim, hidden_dim + self.added_dim
@@ -441,6 +431,11 @@ class Generator(keras.layers.Layer, Policy):
         self.output_layer.build((None, hidden_dim))
         self.echoes = Echoes(seq_len, variable_seed(seed, purpose, 6)) if echoes else None
         self.built = True
+
+    def follow(self, policy: "Generator", lag: float | tf.Tensor = 0.0) -> None:
+        """β ← lag·β + (1 - lag)·θ, weight by weight: θ are those of `policy`, with lag 0 they become its own."""
+        for beta, theta in zip(self.weights, policy.weights, strict=True):
+            beta.assign(lag * beta + (1.0 - lag) * theta)
 
     def next_state(self, tokens: tf.Tensor, state: State) -> State:
         """Reads one token a row, int32 [B]; returns the state from which the next one is drawn."""
@@ -485,28 +480,21 @@ class Generator(keras.layers.Layer, Policy):
 
         def read(t, state, inputs):
             token = tf.where(own[t], sample_tokens(self.logits(state.hidden, projection), uniforms[t]), real[t])
-            return t + 1, self.next_state(token, state), with_row(inputs, t, token)
+            return self.next_state(token, state), with_row(inputs, t, token)
 
-        start = (0, self.first_state(batch_size), real)
-        loop = tf.while_loop(lambda t, *_: t < seq_len - 1, read, start, maximum_iterations=seq_len - 1)
-        return tf.transpose(loop[2])
+        return tf.transpose(looped(read, self.first_state(batch_size), real, until=seq_len - 1)[1])
 
 
 class PolicyCopy(Generator):
     """A copy of the policy that is not trained: it stays as it is until it is told to follow."""
 
-    def __init__(self, policy: Generator, name: str):
+    def __init__(self, policy: Generator):
         """Copies the sizes and the weights of `policy`."""
         sizes = policy.vocab_size, policy.seq_len, policy.embedding.output_dim, policy.units
         ends: dict[str, Any] = {"start_token": policy.start_token, "end_token": policy.end_token}
-        super().__init__(*sizes, seed=0, **ends, echoes=policy.echoes is not None, name=name)
+        super().__init__(*sizes, seed=0, **ends, echoes=policy.echoes is not None)
         self.trainable = False
         self.follow(policy)
-
-    def follow(self, policy: Generator, lag: float | tf.Tensor = 0.0) -> None:
-        """β ← lag·β + (1 - lag)·θ, weight by weight; lag 0 makes the copy equal to the policy."""
-        for beta, theta in zip(self.weights, policy.weights, strict=True):
-            beta.assign(lag * beta + (1.0 - lag) * theta)
 
 
 def average_lag(decay: float, taken: tf.Tensor) -> tf.Tensor:
@@ -525,15 +513,10 @@ class PolicyWrapper(Policy):
 
     def __init__(self, policy: Policy):
         """Wraps `policy`."""
-        self.policy = policy
+        self.policy, self.weights = policy, policy.weights
         self.vocab_size, self.seq_len = policy.vocab_size, policy.seq_len
         self.hidden_dim, self.added_dim = policy.hidden_dim, policy.added_dim
         self.start_token, self.end_token = policy.start_token, policy.end_token
-
-    @property
-    def weights(self) -> list[tf.Variable]:  # type: ignore[override]
-        """Those of the wrapped policy."""
-        return self.policy.weights
 
     def next_state(self, tokens: tf.Tensor, state: State) -> State:
         """As in `Policy`."""
@@ -643,7 +626,7 @@ def sample_many(policy: Policy, size: int, seed: tf.Tensor) -> tf.Tensor:
     def draw(i: tf.Tensor) -> tf.Tensor:
         return policy.sample(uniforms([seq_len, rows], fold(seed, i)))
 
-    return tf.reshape(stacked(draw, -(-size // rows), [rows, seq_len]), [-1, seq_len])[:size]
+    return tf.reshape(tf.map_fn(draw, tf.range(-(-size // rows))), [-1, seq_len])[:size]
 
 
 def in_chunks(measure: Callable[[tf.Tensor], tf.Tensor], tokens: tf.Tensor) -> tf.Tensor:
@@ -655,4 +638,4 @@ def in_chunks(measure: Callable[[tf.Tensor], tf.Tensor], tokens: tf.Tensor) -> t
     rows = min(size, SAMPLE_ROWS)
     chunks = -(-size // rows)
     parts = tf.reshape(tf.pad(tokens, [[0, chunks * rows - size], [0, 0]]), [chunks, rows, seq_len])
-    return tf.reshape(stacked(lambda i: measure(parts[i]), chunks, [rows], tf.float32), [chunks * rows])[:size]
+    return tf.reshape(tf.map_fn(measure, parts, fn_output_signature=tf.float32), [chunks * rows])[:size]

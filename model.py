@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from discriminator import FAKE, REAL, Discriminator, Options, discriminator_of, passes_over
+from discriminator import FAKE, REAL, Discriminator, Options, discriminator_of
 from generator import Generator, Policy, PolicyCopy, TokenSpec, average_lag, sample_many
 from guidance.additive import AdditiveDiscriminator
 from guidance.distilling import Distillation
@@ -17,9 +17,10 @@ from guidance.learning import surrogate
 from reward import BatchScorer, Parts, Reward, reward_of
 from rollout import RolloutPolicy, action_values, advantages_of
 from support.config import Config
+from support.lookup import looped
 from support.objective import Objective
 from support.optimizers import adam, rate
-from support.seeds import Purpose, key, uniforms
+from support.seeds import Purpose, fold, key, permutation, uniforms
 
 Count: TypeAlias = tf.Tensor | int  # int32 scalar
 GRADIENT_NORM = 5.0  # to which a generator gradient is clipped, as in the authors' code
@@ -75,31 +76,27 @@ class SeqGAN:
         own: dict[str, Any] = {"start_token": spec.start_token, "end_token": spec.end_token, "echoes": config.g_echo}
         self.generator = Generator(*sizes, seed=config.seed, dropout_keep_prob=config.g_dropout_keep_prob, **own)
         self.rollout_policy = RolloutPolicy(self.generator)
-        updates, decays = config.updates, config.cosine_decay
-        pretraining = rate(config.g_pretrain_lr, "g_pretrain" in decays, updates.mle_pretraining)
-        self.g_pretrain_optimizer = adam(pretraining, self.generator)
-        self.g_optimizer = adam(rate(config.g_lr, "g" in decays, updates.g), self.generator)
+        updates = config.updates
+        self.g_pretrain_optimizer = self._adam("g_pretrain", updates.mle_pretraining, self.generator)
+        self.g_optimizer = self._adam("g", updates.g, self.generator)
+        self.mle_optimizer = self._adam("g", updates.mle, self.generator) if config.mle_steps else None
         # What the flags do not ask for is not made: the checkpoints of runs without it stay as they are.
         self.discriminator = discriminators(0) if discriminators else None
-        mle_rate = rate(config.g_lr, "g" in decays, updates.mle)
         self.d_optimizer: Any = None
         if self.discriminator is not None:
-            self.d_optimizer = adam(rate(config.d_lr, "d" in decays, updates.d), self.discriminator)
-        self.mle_optimizer = adam(mle_rate, self.generator) if config.mle_steps else None
-        self.average = RolloutPolicy(self.generator) if config.average else None
+            self.d_optimizer = self._adam("d", updates.d, self.discriminator)
+        self.average = PolicyCopy(self.generator) if config.average else None
         self.policy: Policy = self.average or self.generator  # what is drawn from, measured and discriminated
         self.guidance: Guidance | None = None
         if discriminators and isinstance(self.discriminator, AdditiveDiscriminator):
             folds = [discriminators(k + 1) for k in range(config.total_epochs)] if config.g_update == "fold" else []
-            given = folds, config.guide_eta or None, validation, config.jit
-            self.guidance = Guidance(self.policy, self.discriminator, *given, copies=config.g_update == "distil")
+            self.guidance = Guidance(self.policy, self.discriminator, folds, validation, config)
             self.policy = self.guidance.policy
             self._d_optimizer_at_first = [variable.numpy() for variable in self.d_optimizer.variables]
         parts = Parts(self.generator, self.discriminator, oracle, references, config.rollouts_drawn, config.seed)
-        share, weight, to_go = config.objective_share, config.kl_weight, config.baseline != "prefix"
-        self.reward = Reward(reward, parts, objective_share=share, kl_weight=weight, to_go=to_go)
+        self.reward = Reward(reward, parts, config)
         keeps = config.objective or config.best_of_candidates  # for an objective's divergence, or to draw candidates
-        self.pretrained = PolicyCopy(self.generator, "pretrained_policy") if keeps else None
+        self.pretrained = PolicyCopy(self.generator) if keeps else None
         self.teacher = teacher or (self.guidance.guided if self.guidance and self.guidance.copy else None)
 
         self.mle_epoch = self._compiled(self._mle_epoch)
@@ -121,6 +118,11 @@ class SeqGAN:
         self.follow_policy = self._compiled(self._follow_policy)
         self.adopt_average = self._compiled(self._adopt_average)
         self.is_finite = tf.function(self._is_finite, autograph=False)  # XLA takes a second to compile it for nothing
+
+    def _adam(self, name: str, updates: int, network: keras.layers.Layer) -> keras.Optimizer:
+        """The optimizer of so many updates whose rate is --NAME_lr, and decays where --cosine_decay says so."""
+        config = self.config
+        return adam(rate(getattr(config, f"{name}_lr"), name in config.cosine_decay, updates), network)
 
     def _compiled(self, step):
         return tf.function(step, jit_compile=self.config.jit, autograph=False)
@@ -152,10 +154,9 @@ class SeqGAN:
             if config.scheduled_sampling:
                 seed = key(config.seed, Purpose.SCHEDULED_SAMPLING, epoch, i)
                 inputs = self._scheduled_inputs(batches[i], seed, epoch)
-            return i + 1, total + self._mle_update(self.g_pretrain_optimizer, batches[i], epoch, i, inputs)
+            return (total + self._mle_update(self.g_pretrain_optimizer, batches[i], epoch, i, inputs),)
 
-        _, total = tf.while_loop(lambda i, _: i < count, update, (0, 0.0), maximum_iterations=count)
-        return total / count
+        return looped(update, 0.0, until=count)[0] / count
 
     def _scheduled_inputs(self, tokens: tf.Tensor, seed: tf.Tensor, epoch: Count) -> tf.Tensor:
         """What the policy reads in place of `tokens`, int32 [B, T]: by a coin per token, its own ones or the real ones.
@@ -197,8 +198,7 @@ class SeqGAN:
     def _adopt_average(self) -> None:
         """θ ← the average of θ: so what begins the adversarial phase is what was evaluated."""
         assert self.average is not None
-        for weight, average in zip(self.generator.weights, self.average.weights, strict=True):
-            weight.assign(average)
+        self.generator.follow(self.average)
 
     # ---- generator, policy gradient
 
@@ -213,18 +213,14 @@ class SeqGAN:
         advantages = tf.stop_gradient(advantages_of(rewards, self.config.baseline))
         with tf.GradientTape() as tape:
             if self.config.g_update == "expected":
-                objective = self._expected(tokens, advantages)
+                assert isinstance(self.discriminator, AdditiveDiscriminator)
+                used, kl_weight = advantages if self.config.rollouts_drawn else None, self.config.kl_weight
+                more: dict[str, Any] = {"reference": self.reward.reference, "kl_weight": kl_weight, "advantages": used}
+                objective = surrogate(self.generator, self.discriminator, tokens, **more)
             else:
                 objective = tf.reduce_sum(self.generator.log_probs(tokens) * advantages, axis=1)
             loss = -tf.reduce_mean(objective)
         return loss, tape.gradient(loss, self.generator.trainable_variables)
-
-    def _expected(self, tokens: tf.Tensor, advantages: tf.Tensor) -> tf.Tensor:
-        """The objective whose gradient is summed over all next tokens; `advantages` count where there are rollouts."""
-        assert isinstance(self.discriminator, AdditiveDiscriminator)
-        used, weight = advantages if self.config.rollouts_drawn else None, self.config.kl_weight
-        more: dict[str, Any] = {"reference": self.reward.reference, "kl_weight": weight, "advantages": used}
-        return surrogate(self.generator, self.discriminator, tokens, **more)
 
     def _sampled_step(self, step: tf.Tensor) -> PolicyGradientStep:
         """Draws a batch, rolls it out, and ascends its policy gradient; `step` counts these updates, int32 scalar."""
@@ -300,19 +296,26 @@ class SeqGAN:
         that pass. int32 [n, T]; `step`, int32 scalar, counts these steps.
         """
         config, size, half = self.config, real.shape[0], self.config.d_batch_size // 2
-        by_token, parts = config.by_token, [real]
+        by_token, parts = config.by_token, {REAL: real}
         if not by_token:
-            parts.append(sample_many(self.policy, size, key(config.seed, Purpose.D_FAKE, step)))
+            parts[FAKE] = sample_many(self.policy, size, key(config.seed, Purpose.D_FAKE, step))
         labels = tf.constant([REAL] * half + [FAKE] * half)
+        count, passes = size // half, config.d_epochs  # minibatches a pass
 
-        def update(tokens: tf.Tensor, epoch: tf.Tensor, i: tf.Tensor) -> DiscriminatorStep:
-            seeds = [key(config.seed, purpose, step, epoch, i) for purpose in (Purpose.DROPOUT, Purpose.D_FAKE)]
-            return self.update_discriminator(tokens, labels, *seeds[: 1 + by_token])
+        def one_pass(epoch, *totals):
+            seed = key(config.seed, Purpose.D_SHUFFLE, step, epoch)
+            shuffled = [tf.gather(part, permutation(size, fold(seed, label))) for label, part in parts.items()]
 
-        def shuffle(epoch: tf.Tensor) -> tf.Tensor:
-            return key(config.seed, Purpose.D_SHUFFLE, step, epoch)
+            def update(i, *totals):
+                tokens = tf.concat([tf.slice(p, [i * half, 0], [half, real.shape[1]]) for p in shuffled], axis=0)
+                seeds = [key(config.seed, purpose, step, epoch, i) for purpose in (Purpose.DROPOUT, Purpose.D_FAKE)]
+                found = self.update_discriminator(tokens, labels, *seeds[: 1 + by_token])
+                return tuple(total + each for total, each in zip(totals, found, strict=True))
 
-        return DiscriminatorStep(*passes_over(parts, half, config.d_epochs, shuffle, update))
+            return looped(update, *totals, until=count)
+
+        totals = looped(one_pass, 0.0, 0.0, until=passes)
+        return DiscriminatorStep(*(total / (passes * count) for total in totals))
 
     def update_discriminator(
         self, tokens: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, fake_seed: tf.Tensor | None = None

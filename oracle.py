@@ -27,7 +27,7 @@ class Oracle(Generator):
         """
         purpose = Purpose.ORACLE_INIT
         sizes = vocab_size, seq_len, emb_dim, hidden_dim
-        super().__init__(*sizes, seed=seed, purpose=purpose, stddev=1.0, name="oracle")
+        super().__init__(*sizes, seed=seed, purpose=purpose, stddev=1.0)
         if init == "glorot":
             shape = (emb_dim + hidden_dim, 4 * hidden_dim)
             joint = keras.initializers.GlorotUniform(variable_seed(seed, purpose, 1))(shape)

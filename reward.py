@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 
 from discriminator import Discriminator
 from generator import Generator, Policy, PolicyCopy, Scorer
 from support import own_code
+from support.config import Config
 from support.errors import UsageError
 from support.registries import REWARDS
 from support.seeds import Purpose, key, permutation, uniforms
@@ -143,15 +145,13 @@ def reward_of(name: str, source: dict[str, str] | None = None) -> Maker:
 class Reward:
     """The reward of a g-step: one of the functions above, an objective beside it, a KL penalty."""
 
-    def __init__(self, make: Maker, parts: Parts, *, objective_share: float, kl_weight: float, to_go: bool):
-        """Makes the scorer `make`, unless the objective takes its place.
-
-        `objective_share` is λ and `kl_weight` β, see `scorer`; `to_go`: a token's penalty leaves out what came before.
-        """
-        self.parts, self.objective_share, self.kl_weight, self.to_go = parts, objective_share, kl_weight, to_go
-        self.reference = PolicyCopy(parts.policy, "reference_policy") if kl_weight else None  # G₀
+    def __init__(self, make: Maker, parts: Parts, config: Config):
+        """Makes the scorer `make`, unless the objective takes its place."""
+        self.parts, self.objective_share, self.kl_weight = parts, config.objective_share, config.kl_weight  # λ, β
+        self.to_go = config.baseline != "prefix"  # a token's penalty leaves out what came before
+        self.reference = PolicyCopy(parts.policy) if config.kl_weight else None  # G₀
         self._of_place = make is random  # and not of the sequence
-        self._of_batch = make(parts) if objective_share < 1 else None
+        self._of_batch = make(parts) if config.objective_share < 1 else None
 
     def scorer(self, tokens: tf.Tensor, step: tf.Tensor, scores: tf.Tensor | None = None) -> Scorer:
         """The reward of completions of a batch's prefixes, int32 [B, T], at the g-step numbered `step`.
@@ -261,16 +261,10 @@ def most_in_one(rows: np.ndarray, lengths: np.ndarray, order: int, vocab_size: i
     last one being no n-gram's; and int32 [m].
     """
     numbers = gram_numbers(tf.constant(rows), order, vocab_size).numpy()
-    numbers[np.arange(rows.shape[1]) + order > lengths[:, None]] = NEVER
-    numbers.sort(axis=1)
-    starts = np.ones(numbers.shape, bool)  # of runs of one n-gram in one reference
-    starts[:, 1:] = numbers[:, 1:] != numbers[:, :-1]
-    found, runs = numbers[starts], np.diff(np.flatnonzero(starts), append=starts.size)
-    found, runs = np.append(found, NEVER), np.append(np.where(found == NEVER, 0, runs), 0)
-    ascending = np.lexsort((runs, found))
-    found, runs = found[ascending], runs[ascending]
-    last = np.append(found[1:] != found[:-1], True)  # the longest of an n-gram's runs
-    return found[last], runs[last].astype(np.int32)
+    reference, place = np.nonzero(np.arange(rows.shape[1]) + order <= lengths[:, None])
+    found = pd.DataFrame({"reference": reference, "gram": numbers[reference, place]})
+    most = found.groupby(["reference", "gram"], sort=False).size().groupby("gram").max()
+    return np.append(most.index, NEVER), np.append(most, 0).astype(np.int32)
 
 
 def looked_up(numbers: tf.Tensor, keys: tf.Tensor, values: tf.Tensor) -> tf.Tensor:

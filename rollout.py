@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from generator import Generator, PolicyCopy, Scorer, State, sample_tokens
-from support.lookup import stacked, with_row
+from generator import PolicyCopy, Scorer, State, sample_tokens
+from support.lookup import looped, with_row
 from support.seeds import fold, uniforms
 
 # Completions of the prefixes of a batch: how many tokens are kept, 1..T-1, an int32 scalar → int32 [N, B, T].
@@ -16,10 +16,6 @@ BLOCK_ROWS = 128  # of which tokens are drawn at once: their logits then stay in
 
 class RolloutPolicy(PolicyCopy):
     """The rollout policy G_β: a copy of the policy that completes its prefixes and may lag behind it."""
-
-    def __init__(self, policy: Generator):
-        """Copies the sizes and the weights of `policy`."""
-        super().__init__(policy, name="rollout_policy")
 
     def complete(self, tokens: tf.Tensor, states: State, prefix_len: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
         """Completes the first `prefix_len` tokens of each sequence N times; the prefix is kept as it is.
@@ -43,11 +39,10 @@ class RolloutPolicy(PolicyCopy):
             state = self.next_state(tf.reshape(token, [rows]), state)
             drawn = self.draw(state.hidden, projection, tf.reshape(uniforms[t], [rows]))
             token = self.after(token, tf.reshape(drawn, [rollout_num, batch_size]))
-            return t + 1, token, state, with_row(rollouts, t, token)
+            return token, state, with_row(rollouts, t, token)
 
-        start = (prefix_len + 1, token, tiled, rollouts)
-        loop = tf.while_loop(lambda t, *_: t < seq_len, step, start, maximum_iterations=seq_len)
-        return tf.transpose(loop[3], [1, 2, 0])
+        _, _, rollouts = looped(step, token, tiled, rollouts, since=prefix_len + 1, until=seq_len)
+        return tf.transpose(rollouts, [1, 2, 0])
 
     def draw(self, hidden: tf.Tensor, projection: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
         """Draws a token a row, BLOCK_ROWS rows at a time.
@@ -64,10 +59,10 @@ class RolloutPolicy(PolicyCopy):
         hidden = tf.reshape(tf.pad(hidden, [[0, more], [0, 0]]), [blocks, size, self.hidden_dim])
         uniforms = tf.reshape(tf.pad(uniforms, [[0, more]]), [blocks, size])
 
-        def block(i: tf.Tensor) -> tf.Tensor:
-            return sample_tokens(self.logits(hidden[i], projection), uniforms[i])
+        def block(each: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            return sample_tokens(self.logits(each[0], projection), each[1])
 
-        return tf.reshape(stacked(block, blocks, [size]), [blocks * size])[:rows]
+        return tf.reshape(tf.map_fn(block, (hidden, uniforms), fn_output_signature=tf.int32), [blocks * size])[:rows]
 
     def completions(self, tokens: tf.Tensor, rollout_num: int, seed: tf.Tensor) -> Completions:
         """The completions of each prefix of finished samples.
@@ -88,11 +83,9 @@ class RolloutPolicy(PolicyCopy):
 
     def all_completions(self, tokens: tf.Tensor, rollout_num: int, seed: tf.Tensor) -> tf.Tensor:
         """`completions` of each prefix of 1..T-1 tokens, int32 [T - 1, N, B, T]; with N = 0 once, [1, 1, B, T]."""
-        batch_size, seq_len = tokens.shape
         if not rollout_num:
             return tokens[None, None]
-        drawn = self.completions(tokens, rollout_num, seed)
-        return stacked(lambda i: drawn(i + 1), seq_len - 1, [rollout_num, batch_size, seq_len])
+        return tf.map_fn(self.completions(tokens, rollout_num, seed), tf.range(1, tokens.shape[1]))
 
     def rewards(self, tokens: tf.Tensor, scorer: Scorer, rollout_num: int, seed: tf.Tensor) -> tf.Tensor:
         """The `action_values` of finished samples whose completions are drawn here; arguments as of `completions`."""
@@ -112,11 +105,10 @@ def action_values(tokens: tf.Tensor, scorer: Scorer, completions: Completions) -
 
     def value(prefix_len, values):
         mean = tf.reduce_mean(scorer(completions(prefix_len), prefix_len), axis=0)
-        return prefix_len + 1, with_row(values, prefix_len - 1, mean)
+        return (with_row(values, prefix_len - 1, mean),)
 
     values = with_row(tf.zeros([seq_len, batch_size]), seq_len - 1, scorer(tokens[None], tf.constant(seq_len))[0])
-    _, values = tf.while_loop(lambda n, _: n < seq_len, value, (1, values), maximum_iterations=seq_len)
-    return tf.transpose(values)
+    return tf.transpose(looped(value, values, since=1, until=seq_len)[0])
 
 
 def advantages_of(rewards: tf.Tensor, baseline: str) -> tf.Tensor:

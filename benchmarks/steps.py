@@ -20,12 +20,13 @@ from data.oracle import OracleData
 from discriminator import FAKE, REAL
 from evaluation.evaluator import Due
 from evaluation.run import evaluator_of, measures_of, settings_of
-from model import GRADIENT_NORM, SeqGAN, build
+from model import SeqGAN, build
 from oracle import Oracle
 from runs.directories import write_whole
 from runs.identity import cpu_model, description
 from support.config import Config
 from support.device import configure_tensorflow
+from support.lookup import looped
 from support.parser import Parser, new_file, number, parse
 from support.seeds import Purpose, key, uniforms
 from support.streams import run_tool
@@ -58,7 +59,7 @@ def measure_peaks() -> dict[str, float]:
 
     @tf.function(jit_compile=True)
     def copies() -> tf.Tensor:
-        return tf.while_loop(lambda i, _: i < 10, lambda i, x: (i + 1, x + 1.0), (0, block), maximum_iterations=10)[1]
+        return looped(lambda i, x: (x + 1.0,), block, until=10)[0]
 
     product = time_calls(tf.function(lambda: tf.matmul(matrix, matrix)), 20)["low"]
     copied = time_calls(lambda: copies()[0], 20)["low"]
@@ -124,15 +125,14 @@ def steps_of(config: Config, data: OracleData, seqgan: SeqGAN) -> dict[str, Call
 
     def policy_gradient_step() -> tf.Tensor:
         loss, gradients = seqgan.policy_gradient(batch[0], tf.ones([config.batch_size, config.seq_len]))
-        clipped, _ = tf.clip_by_global_norm(gradients, GRADIENT_NORM)
-        seqgan.g_optimizer.apply(clipped, seqgan.generator.trainable_variables)
+        seqgan._update_generator(seqgan.g_optimizer, gradients)
         return loss
 
     def d_step() -> tf.Tensor:
         def update(i, total):
-            return i + 1, total + seqgan.update_discriminator(minibatch, labels, key(1, Purpose.DROPOUT, i)).loss
+            return (total + seqgan.update_discriminator(minibatch, labels, key(1, Purpose.DROPOUT, i)).loss,)
 
-        return tf.while_loop(lambda i, _: i < LOOP, update, (0, 0.0), maximum_iterations=LOOP)[1]
+        return looped(update, 0.0, until=LOOP)[0]
 
     def adversarial_epoch() -> list:
         results = [seqgan.g_step(zero).loss]

@@ -15,7 +15,6 @@ import tensorflow as tf
 from scipy.special import logsumexp, softmax
 
 from generator import Policy
-from support.lookup import stacked
 from support.seeds import fold, uniforms
 from support.statistics import mean_and_error, ratio_and_error
 
@@ -68,7 +67,7 @@ def resample(policy: Policy, log_weights: Weighing, size: int, count: int | tf.T
     def kept(i: tf.Tensor) -> tf.Tensor:
         return keep_one(draw, log_weights, count, fold(seed, i), (tf.zeros([ROWS, policy.seq_len], tf.int32),))[0]
 
-    return tf.reshape(stacked(kept, -(-size // ROWS), [ROWS, policy.seq_len]), [-1, policy.seq_len])[:size]
+    return tf.reshape(tf.map_fn(kept, tf.range(-(-size // ROWS))), [-1, policy.seq_len])[:size]
 
 
 class Groups:

@@ -1,4 +1,4 @@
-"""Looking up the rows of tokens in a table, and the sum of rows by token, which is its gradient; stacking in a loop.
+"""Looking up the rows of tokens in a table, and the sum of rows by token, which is its gradient; loops.
 
 Such a sum is a scatter of many rows into few places. A CPU adds them one after the other. A GPU adds them in any order,
 so that no two runs are alike; or, where runs are to be alike, one after the other too, which is what it does worst.
@@ -7,6 +7,7 @@ to spare for all the zeros. This is the one place where that is decided.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -67,11 +68,10 @@ def with_row(array: tf.Tensor, t: int | tf.Tensor, entry: tf.Tensor) -> tf.Tenso
     return tf.tensor_scatter_nd_update(array, [[t]], entry[None])
 
 
-def stacked(make: Callable[[tf.Tensor], tf.Tensor], count: int, shape: list[int], dtype=tf.int32) -> tf.Tensor:
-    """make(0), ..., make(count - 1), each of `shape` and `dtype`, one after the other in a loop: [count, *shape]."""
+def looped(step: Callable[..., tuple], *carried: Any, until: int, since: int | tf.Tensor = 0) -> tuple:
+    """What is left after `carried = step(t, *carried)` for each t from `since` to `until` - 1: a loop of the graph."""
 
-    def step(i, made):
-        return i + 1, with_row(made, i, make(i))
+    def body(t, *carried):
+        return t + 1, *step(t, *carried)
 
-    start = (0, tf.zeros([count, *shape], dtype))
-    return tf.while_loop(lambda i, _: i < count, step, start, maximum_iterations=count)[1]
+    return tf.while_loop(lambda t, *_: t < until, body, (since, *carried), maximum_iterations=until)[1:]

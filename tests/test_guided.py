@@ -139,7 +139,7 @@ def test_without_what_follows_the_expected_update_ends_at_the_guided_generator(e
     words = "--g_update expected --reward log_odds --rollout_num 0 --kl_weight 1 --g_lr 0.03 --batch_size 64"
     model = model_of(*words.split(), end_token=end_token)
     model.begin_adversarial()
-    reference = PolicyCopy(model.generator, "before")
+    reference = PolicyCopy(model.generator)
     wanted = probabilities(GuidedPolicy(reference, model.discriminator, tf.Variable(1.0)))
 
     def divergence() -> float:

@@ -151,7 +151,7 @@ def test_text_pitches_or_ids():
 @ENDS
 def test_the_curves_are_the_expectations(end_token):
     policy, other = (random_generator(seed=seed, end_token=end_token) for seed in (0, 5))
-    pretrained = PolicyCopy(other, "pretrained")
+    pretrained = PolicyCopy(other)
     figures = MeasuredPolicy(policy, seed=1, jit=False).scored(objective_of(), pretrained, 3000, 0)
     p, q = probabilities(policy), probabilities(pretrained)
     scores = told(all_sequences(4, 3, end_token)).numpy()

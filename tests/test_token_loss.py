@@ -234,4 +234,4 @@ def test_a_generator_that_hears_echoes_is_an_lstm_guided_by_them(end_token):
         np.testing.assert_allclose(state.hidden, whole.hidden[t], atol=1e-5)
         np.testing.assert_allclose(state.cell, whole.cell[t], atol=1e-5)
         state = hearing.next_state(tokens[:, t], state)
-    np.testing.assert_allclose(probabilities(PolicyCopy(hearing, "copy")), probabilities(hearing), rtol=1e-5)
+    np.testing.assert_allclose(probabilities(PolicyCopy(hearing)), probabilities(hearing), rtol=1e-5)
