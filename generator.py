@@ -313,13 +313,9 @@ class Policy:
 
         return score
 
-    def sample(self, uniforms: tf.Tensor, prefix: tf.Tensor | None = None) -> tf.Tensor:
-        """Draws sequences, all of which begin with `prefix`.
-
-        `uniforms`: float32 [T, B] in [0, 1), of which [t] draws token t. `prefix`: token ids, int32 [T], -1 where a
-        token is drawn; None draws all. Returns int32 [B, T].
-        """
-        return self.sample_on(self.start(uniforms.shape[1]), uniforms, prefix)[0]
+    def sample(self, uniforms: tf.Tensor) -> tf.Tensor:
+        """Draws sequences: `uniforms`, float32 [T, B] in [0, 1), of which [t] draws token t → int32 [B, T]."""
+        return self.sample_on(self.start(uniforms.shape[1]), uniforms)[0]
 
     def start(self, batch_size: int) -> Place:
         """The place before the first token of `batch_size` sequences."""
@@ -328,8 +324,9 @@ class Policy:
     def sample_on(self, place: Place, uniforms: tf.Tensor, prefix: tf.Tensor | None = None) -> tuple[tf.Tensor, Place]:
         """Draws the next n tokens of sequences that are under way.
 
-        `place`: where the sequences are. `uniforms`: float32 [n, B]. `prefix`: as in `sample`, int32 [n]. Returns the
-        tokens, int32 [B, n], and the place after them.
+        `place`: where the sequences are. `uniforms`: float32 [n, B], as in `sample`. `prefix`: token ids with which all
+        go on, int32 [n], -1 where a token is drawn; None draws all. Returns the tokens, int32 [B, n], and the place
+        after them.
         """
         steps, batch_size = uniforms.shape
         projection = self.projection()
@@ -621,12 +618,10 @@ class Averaged(Policy):
 
 def sample_many(policy: Policy, size: int, seed: tf.Tensor) -> tf.Tensor:
     """Draws `size` sequences, SAMPLE_ROWS at once: int32 [size, T]; `seed` is a key."""
-    rows, seq_len = min(size, SAMPLE_ROWS), policy.seq_len
-
-    def draw(i: tf.Tensor) -> tf.Tensor:
-        return policy.sample(uniforms([seq_len, rows], fold(seed, i)))
-
-    return tf.reshape(tf.map_fn(draw, tf.range(-(-size // rows))), [-1, seq_len])[:size]
+    shape = policy.seq_len, min(size, SAMPLE_ROWS)
+    chunks = tf.range(-(-size // shape[1]))
+    drawn = tf.map_fn(lambda i: policy.sample(uniforms(shape, fold(seed, i))), chunks)
+    return tf.reshape(drawn, [-1, policy.seq_len])[:size]
 
 
 def in_chunks(measure: Callable[[tf.Tensor], tf.Tensor], tokens: tf.Tensor) -> tf.Tensor:

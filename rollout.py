@@ -83,9 +83,8 @@ class RolloutPolicy(PolicyCopy):
 
     def all_completions(self, tokens: tf.Tensor, rollout_num: int, seed: tf.Tensor) -> tf.Tensor:
         """`completions` of each prefix of 1..T-1 tokens, int32 [T - 1, N, B, T]; with N = 0 once, [1, 1, B, T]."""
-        if not rollout_num:
-            return tokens[None, None]
-        return tf.map_fn(self.completions(tokens, rollout_num, seed), tf.range(1, tokens.shape[1]))
+        prefixes = tf.range(1, tokens.shape[1] if rollout_num else 2)
+        return tf.map_fn(self.completions(tokens, rollout_num, seed), prefixes)
 
     def rewards(self, tokens: tf.Tensor, scorer: Scorer, rollout_num: int, seed: tf.Tensor) -> tf.Tensor:
         """The `action_values` of finished samples whose completions are drawn here; arguments as of `completions`."""

@@ -81,8 +81,7 @@ class AdditiveDiscriminator(Discriminator):
 
     def token_scores(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """s(y_t | y_<t) of each token, 0 for padding: int32 [B, T] → float32 [B, T], nats."""
-        (scores,), _ = self.scores_of(tokens, [tokens], dropout_seed)
-        return scores
+        return self.scores_of(tokens, [tokens], dropout_seed)[0][0]
 
     def scores_of(
         self, tokens: tf.Tensor, candidates: Sequence[tf.Tensor], dropout_seed: tf.Tensor | None = None

@@ -64,10 +64,9 @@ def resample(policy: Policy, log_weights: Weighing, size: int, count: int | tf.T
     def draw(numbers: tf.Tensor) -> Drawn:
         return (policy.sample(uniforms([policy.seq_len, ROWS], numbers)),)
 
-    def kept(i: tf.Tensor) -> tf.Tensor:
-        return keep_one(draw, log_weights, count, fold(seed, i), (tf.zeros([ROWS, policy.seq_len], tf.int32),))[0]
-
-    return tf.reshape(tf.map_fn(kept, tf.range(-(-size // ROWS))), [-1, policy.seq_len])[:size]
+    like, chunks = (tf.zeros([ROWS, policy.seq_len], tf.int32),), tf.range(-(-size // ROWS))
+    kept = tf.map_fn(lambda i: keep_one(draw, log_weights, count, fold(seed, i), like)[0], chunks)
+    return tf.reshape(kept, [-1, policy.seq_len])[:size]
 
 
 class Groups:

@@ -83,7 +83,7 @@ def drawn_by(policy: Policy, jit: bool = False, probs: np.ndarray | None = None,
     """The p-value of 40,000 samples under probabilities of all sequences, by default the policy's own."""
 
     def sample(seed: tf.Tensor) -> tf.Tensor:
-        return policy.sample(uniforms([3, 40_000], seed), prefix)
+        return policy.sample_on(policy.start(40_000), uniforms([3, 40_000], seed), prefix)[0]
 
     sample = tf.function(sample, jit_compile=True) if jit else sample
     probs = probabilities(policy) if probs is None else probs
@@ -109,14 +109,14 @@ def test_a_prefix_is_kept_and_the_rest_follows_it(prefix, end_token):
 @pytest.mark.parametrize(("jit", "end_token"), [(True, 1), (False, None)])
 def test_sequences_drawn_in_stretches_are_those_drawn_at_once(jit, end_token):
     policy, numbers = random_generator(vocab_size=5, seq_len=7, end_token=end_token), uniforms([7, 300], [1, 2])
-    prefix = tf.constant([-1, 2, -1, -1, -1, 3, -1])
     on = tf.function(policy.sample_on, jit_compile=jit, autograph=False)
-    for given in (None, prefix):
+    for given in (None, tf.constant([-1, 2, -1, -1, -1, 3, -1])):
         place, parts = policy.start(300), []
+        whole, _ = policy.sample_on(place, numbers, given)
         for first, last in ((0, 1), (1, 4), (4, 7)):
             part, place = on(place, numbers[first:last], None if given is None else given[first:last])
             parts.append(part)
-        np.testing.assert_array_equal(np.concatenate(parts, axis=1), policy.sample(numbers, given))
+        np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
 
 
 def next_probs(policy: Policy, sequences: np.ndarray) -> np.ndarray:
