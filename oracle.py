@@ -57,9 +57,7 @@ class Oracle(Generator):
         bias, output = stacked("b", (hidden_dim,)), array_of(arrays, "W_out", (hidden_dim, vocab_size), path)
         output_bias = array_of(arrays, "b_out", (vocab_size,), path)
         oracle = cls(vocab_size, seq_len, emb_dim, hidden_dim, seed=0)
-        oracle.embedding.set_weights([arrays["embedding"]])
-        oracle.cell.set_weights([kernel, recurrent, bias])
-        oracle.output_layer.set_weights([output, output_bias])
+        oracle.set_weights([arrays["embedding"], kernel, recurrent, bias, output, output_bias])
         return oracle
 
 
