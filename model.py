@@ -90,11 +90,13 @@ class SeqGAN:
         self.guidance: Guidance | None = None
         if discriminators and isinstance(self.discriminator, AdditiveDiscriminator):
             folds = [discriminators(k + 1) for k in range(config.total_epochs)] if config.g_update == "fold" else []
-            self.guidance = Guidance(self.policy, self.discriminator, folds, validation, config)
+            given = folds, config.guide_eta or None, validation, config.jit
+            self.guidance = Guidance(self.policy, self.discriminator, *given, copies=config.g_update == "distil")
             self.policy = self.guidance.policy
             self._d_optimizer_at_first = [variable.numpy() for variable in self.d_optimizer.variables]
         parts = Parts(self.generator, self.discriminator, oracle, references, config.rollouts_drawn, config.seed)
-        self.reward = Reward(reward, parts, config)
+        share, weight, to_go = config.objective_share, config.kl_weight, config.baseline != "prefix"
+        self.reward = Reward(reward, parts, objective_share=share, kl_weight=weight, to_go=to_go)
         keeps = config.objective or config.best_of_candidates  # for an objective's divergence, or to draw candidates
         self.pretrained = PolicyCopy(self.generator) if keeps else None
         self.teacher = teacher or (self.guidance.guided if self.guidance and self.guidance.copy else None)

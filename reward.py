@@ -13,7 +13,6 @@ import tensorflow as tf
 from discriminator import Discriminator
 from generator import Generator, Policy, PolicyCopy, Scorer
 from support import own_code
-from support.config import Config
 from support.errors import UsageError
 from support.registries import REWARDS
 from support.seeds import Purpose, key, permutation, uniforms
@@ -145,13 +144,15 @@ def reward_of(name: str, source: dict[str, str] | None = None) -> Maker:
 class Reward:
     """The reward of a g-step: one of the functions above, an objective beside it, a KL penalty."""
 
-    def __init__(self, make: Maker, parts: Parts, config: Config):
-        """Makes the scorer `make`, unless the objective takes its place."""
-        self.parts, self.objective_share, self.kl_weight = parts, config.objective_share, config.kl_weight  # λ, β
-        self.to_go = config.baseline != "prefix"  # a token's penalty leaves out what came before
-        self.reference = PolicyCopy(parts.policy) if config.kl_weight else None  # G₀
+    def __init__(self, make: Maker, parts: Parts, *, objective_share: float, kl_weight: float, to_go: bool):
+        """Makes the scorer `make`, unless the objective takes its place.
+
+        `objective_share` is λ and `kl_weight` β, see `scorer`; `to_go`: a token's penalty leaves out what came before.
+        """
+        self.parts, self.objective_share, self.kl_weight, self.to_go = parts, objective_share, kl_weight, to_go
+        self.reference = PolicyCopy(parts.policy) if kl_weight else None  # G₀
         self._of_place = make is random  # and not of the sequence
-        self._of_batch = make(parts) if config.objective_share < 1 else None
+        self._of_batch = make(parts) if objective_share < 1 else None
 
     def scorer(self, tokens: tf.Tensor, step: tf.Tensor, scores: tf.Tensor | None = None) -> Scorer:
         """The reward of completions of a batch's prefixes, int32 [B, T], at the g-step numbered `step`.

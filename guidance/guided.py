@@ -11,7 +11,6 @@ from scipy.optimize import minimize_scalar
 from discriminator import Discriminator
 from generator import Generator, Policy, PolicyCopy, State, in_chunks, joined
 from guidance.additive import AdditiveDiscriminator
-from support.config import Config
 from support.errors import UsageError
 
 ETAS = 4.0, 16.0, 64.0  # upper bounds of η; the scores of a discriminator that is right have the best η at 1
@@ -82,30 +81,33 @@ class Guidance:
         policy: Policy,
         discriminator: AdditiveDiscriminator,
         folds: Sequence[Discriminator],
+        eta: float | None,
         validation: Callable[[], np.ndarray] | None,
-        config: Config,
+        jit: bool,
+        copies: bool = False,
     ):
         """Guides `policy` by `discriminator`, after `folds`, one for each round of --g_update fold.
 
-        η is --guide_eta, or chosen on `validation`, which returns real sequences, int32 [n, T]. With --g_update distil
-        it is a copy of the policy that is guided, the teacher; it takes the policy's weights in when η is chosen.
+        `eta` is η, or None where it is chosen on `validation`, which returns real sequences, int32 [n, T]; `jit`
+        compiles with XLA. With `copies` it is a copy of the policy that is guided, the teacher of --g_update distil; it
+        takes the policy's weights in when η is chosen.
         """
-        self.discriminator, self._validation, self.given = discriminator, validation, bool(config.guide_eta)
-        self.eta = tf.Variable(config.guide_eta or 1.0, trainable=False)
+        self.discriminator, self.given, self._validation = discriminator, eta, validation
+        self.eta = tf.Variable(eta or 1.0, trainable=False)
         self.folds: tuple[GuidedPolicy, ...] = ()
         for fold in folds:
             assert isinstance(fold, AdditiveDiscriminator)
             self.folds += (GuidedPolicy(policy, fold, tf.Variable(0.0, trainable=False)),)
             policy = self.folds[-1]
         self.policy = policy
-        self.copy = PolicyCopy(policy) if config.g_update == "distil" and isinstance(policy, Generator) else None
+        self.copy = PolicyCopy(policy) if copies and isinstance(policy, Generator) else None
         self.guided = guided = GuidedPolicy(self.copy or policy, discriminator, self.eta)
 
         def mean_nll(tokens: tf.Tensor) -> tf.Tensor:  # nats per token
             nats = in_chunks(lambda part: -tf.reduce_sum(guided.log_probs(part), axis=1), tokens)
             return tf.reduce_sum(nats) / tf.reduce_sum(guided.mask(tokens))
 
-        self._nll = tf.function(mean_nll, jit_compile=config.jit, autograph=False)
+        self._nll = tf.function(mean_nll, jit_compile=jit, autograph=False)
 
     @property
     def discriminators(self) -> list[Discriminator]:
@@ -133,7 +135,7 @@ class Guidance:
         """
         if self.copy and isinstance(self.policy, Generator):
             self.copy.follow(self.policy)
-        if not self.given:
+        if self.given is None:
             sequences = tf.constant(self.validation())
 
             def nll(eta: float) -> float:
