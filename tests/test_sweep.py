@@ -67,9 +67,8 @@ def script(*arguments: str, cwd: Path, main: Path = TOY) -> subprocess.Popen:
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; import tools.sweep as program; "
         f"program.MAIN, program.POLL = Path({str(main)!r}), .05; sys.exit(program.main())"
     )
-    command = [sys.executable, "-c", code, *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=cwd, text=True, start_new_session=True, **pipes)
+    command, pipe = [sys.executable, "-c", code, *arguments], subprocess.PIPE
+    return subprocess.Popen(command, cwd=cwd, text=True, start_new_session=True, stdout=pipe, stderr=pipe)
 
 
 def until(condition, seconds: float = 240) -> None:
