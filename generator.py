@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from support.echoes import Echoes
+from support.echoes import Echoes, pasts
 from support.lookup import look_up, looped, summed_by_token, with_row
 from support.seeds import Purpose, dropout, fold, uniforms, variable_seed
 
@@ -462,7 +462,7 @@ class Generator(keras.layers.Layer, Policy):
         embedded = look_up(self.embedding, tf.concat([start, tf.transpose(tokens)[:-1]], axis=0))  # [T, B, E]
         hidden, cell = run_lstm(self.cell, dropout(embedded, self.dropout_rate, dropout_seed, 0))
         state = State(dropout(hidden, self.dropout_rate, dropout_seed, 1), cell)
-        return self._with_echoes(state, self.echoes.pasts(tokens) if self.echoes else None)
+        return self._with_echoes(state, pasts(tokens, self.echoes.memory_dim) if self.echoes else None)
 
     def scheduled_inputs(self, tokens: tf.Tensor, own: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
         """What scheduled sampling has the policy read (Bengio et al., NIPS 2015): here and there its own token.

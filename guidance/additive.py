@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from discriminator import Discriminator, Loss, Options, cross_entropy
 from generator import Policy, State, TokenSpec, chosen_log_probs, joined, logits_of, run_lstm, sample_tokens, with_one
-from support.echoes import NOTHING
+from support.echoes import NOTHING, pasts
 from support.lookup import look_up, rows_of
 from support.seeds import fold, uniforms
 
@@ -204,14 +204,9 @@ class BigramDiscriminator(AdditiveDiscriminator):
         """The state after the last tokens `past`, int32 [..., P], NOTHING before the first; they are remembered."""
         return State(self._context(past, dropout_seed), tf.cast(past, tf.float32))  # exact up to 2^24
 
-    def _pasts(self, tokens: tf.Tensor) -> tf.Tensor:
-        """The last P tokens before each of int32 [B, T]: int32 [T, B, P]."""
-        padded = tf.pad(tokens[:, :-1], [[0, 0], [self.memory_dim, 0]], constant_values=NOTHING)
-        return tf.stack([padded[:, t : t + self.memory_dim] for t in range(tokens.shape[1])])
-
     def contexts(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
-        """As in `AdditiveDiscriminator`."""
-        return self._state(self._pasts(tokens), dropout_seed)
+        """As in `AdditiveDiscriminator`; what is remembered are the last P tokens, NOTHING before the first."""
+        return self._state(pasts(tokens, self.memory_dim), dropout_seed)
 
     def next_state(self, tokens: tf.Tensor, memory: tf.Tensor) -> State:
         """As in `AdditiveDiscriminator`."""

@@ -9,7 +9,7 @@ import tensorflow as tf
 from discriminator import Options
 from generator import State, TokenSpec
 from guidance.additive import BigramDiscriminator
-from support.echoes import UNITS, Echoes, Heard
+from support.echoes import UNITS, Echoes, Heard, pasts
 
 
 class EchoDiscriminator(BigramDiscriminator):
@@ -42,7 +42,7 @@ class EchoDiscriminator(BigramDiscriminator):
         self, tokens: tf.Tensor, candidates: Sequence[tf.Tensor], dropout_seed: tf.Tensor | None = None
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """As in `AdditiveDiscriminator`; no array of all V tokens is made."""
-        past = self._pasts(tokens)
+        past = pasts(tokens, self.memory_dim)
         heard = self.echoes.after(past)
         scores, squares = self._scored(self._known(past, heard, dropout_seed), tokens, candidates)
         mask = self.mask(tokens)

@@ -16,6 +16,16 @@ UNITS = 16  # of the layer that all lags share
 NOTHING = -1  # in place of a token before the first
 
 
+def pasts(tokens: tf.Tensor, count: int) -> tf.Tensor:
+    """The last `count` tokens before each of int32 [B, T], NOTHING before the first: int32 [T, B, count].
+
+    One gather: a slice for each t would take seconds to compile where T is 128.
+    """
+    padded = tf.pad(tf.transpose(tokens[:, :-1]), [[count, 0], [0, 0]], constant_values=NOTHING)
+    places = tf.range(tokens.shape[1])[:, None] + tf.range(count)
+    return tf.transpose(tf.gather(padded, places), [0, 2, 1])
+
+
 class Heard(NamedTuple):
     """What is heard after the last tokens, for each of L lags."""
 
@@ -43,11 +53,6 @@ class Echoes(keras.layers.Layer):
         self.shared = keras.layers.Dense(UNITS, "relu", kernel_initializer=keras.initializers.GlorotUniform(seed))
         self.shared.build((None, 2 * len(SPANS)))
         self.lag_weights = self.add_weight(shape=(self.lag_count, UNITS + 1), initializer="zeros", name="lag_weights")
-
-    def pasts(self, tokens: tf.Tensor) -> tf.Tensor:
-        """The last P tokens before each of int32 [B, T]: int32 [T, B, P]."""
-        padded = tf.concat([tf.fill([tokens.shape[0], self.memory_dim], NOTHING), tokens[:, :-1]], axis=1)
-        return tf.stack([padded[:, t : t + self.memory_dim] for t in range(tokens.shape[1])])
 
     def after(self, past: tf.Tensor) -> Heard:
         """What is heard after the last tokens: int32 [..., P], the newest last, NOTHING where there is none."""

@@ -69,7 +69,10 @@ def with_row(array: tf.Tensor, t: int | tf.Tensor, entry: tf.Tensor) -> tf.Tenso
 
 
 def looped(step: Callable[..., tuple], *carried: Any, until: int, since: int | tf.Tensor = 0) -> tuple:
-    """What is left after `carried = step(t, *carried)` for each t from `since` to `until` - 1: a loop of the graph."""
+    """What is left after `carried = step(t, *carried)` for each t from `since` to `until` - 1: a loop of the graph.
+
+    `step` returns a tuple, even of one. Where `since` is not below `until`, nothing happens.
+    """
 
     def body(t, *carried):
         return t + 1, *step(t, *carried)

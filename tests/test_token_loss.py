@@ -164,7 +164,7 @@ def test_an_echo_is_of_the_token_that_came_so_long_before_and_hears_how_well_the
     expected[5, 3] = expected[6, 1] = expected[7, 2] = 3.5
     np.testing.assert_allclose(scores, expected, atol=1e-6)
     echo.echoes.shared.bias.assign(tf.ones([16]))
-    heard = echo.echoes.after(echo.echoes.pasts(tf.constant(tokens)))
+    heard = echo.echoes.after(tf.cast(echo.contexts(tf.constant(tokens)).cell, tf.int32))
     exists = np.arange(7) < np.arange(8)[:, None]  # of a lag, as many tokens as it is long
     heard_of = heard.units.numpy()[:, 0, :, 1] == 1, heard.echo.numpy()[:, 0] != 0
     assert (heard_of[0] == exists).all() and (heard_of[1] <= exists).all()
