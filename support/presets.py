@@ -171,7 +171,9 @@ BY_NAME: dict[str, dict[str, Any]] = {  # each has directories of its name besid
     "poems": POEMS,
     "molecules": MOLECULES,
 }
-PRESETS: dict[str, dict[str, Any]] = {"default": {}} | {
-    name: {"log_dir": f"logs/train/{name}", "eval_log_dir": f"logs/eval/{name}"} | values
-    for name, values in BY_NAME.items()
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    **{
+        name: {"log_dir": f"logs/train/{name}", "eval_log_dir": f"logs/eval/{name}"} | BY_NAME[name] for name in BY_NAME
+    },
 }
