@@ -71,7 +71,7 @@ def finals(study: Study, shown: Sequence[str]) -> str:
         found |= {f"best: {title(name)}": at_best.values(method, name) for name in best}
         rows[label] = {head: str(study.summary(method, of)) if len(of) else "" for head, of in found.items()}
         rows[label]["seeds"] = seeds
-    said = "Final values: mean ± half of the 95 % interval; of two or three seeds, each."
+    said = "Final values: mean ± half of the 95 % interval; of few seeds, each."
     said += " Of runs that collapse: median (range)." if study.report["collapsed"] else ""
     said += f" *Best*: at the evaluation of least {title(best[0])}." if best else ""
     said += "" if study.floor is None else f" The oracle's entropy is {study.floor:.3f} nats per token."
