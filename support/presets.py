@@ -171,9 +171,5 @@ BY_NAME: dict[str, dict[str, Any]] = {  # each has directories of its name besid
     "poems": POEMS,
     "molecules": MOLECULES,
 }
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    **{
-        name: {"log_dir": f"logs/train/{name}", "eval_log_dir": f"logs/eval/{name}"} | BY_NAME[name] for name in BY_NAME
-    },
-}
+DIRECTORIES = {name: {"log_dir": f"logs/train/{name}", "eval_log_dir": f"logs/eval/{name}"} for name in BY_NAME}
+PRESETS: dict[str, dict[str, Any]] = {"default": {}, **{name: DIRECTORIES[name] | BY_NAME[name] for name in BY_NAME}}
