@@ -161,7 +161,7 @@ def recurrence(read: tf.Tensor, kernel: tf.Tensor):
     """What an LSTM remembers, from a state of zeros.
 
     The gradient's loop carries only what depends on the step after; the kernel's gradient is one product over all
-    steps. docs/speed.md compares it with TensorFlow's own gradient.
+    steps.
 
     `read`: float32 [T, B, 4H], what the inputs and the bias add to the gates i, f, candidate and o. `kernel`: float32
     [H, 4H], what multiplies `hidden`. Returns `hidden` and `cell` after each step, float32 [T, B, H], and the function

@@ -114,6 +114,8 @@ def run(config: Config, makers: Makers) -> int:
         sources, data = own_sources(config), makers.data(config, recorded.get("data"))
         print(data.introduction(), flush=True)
         objective = Objective(config.objective, data.decode, sources["objective"]) if config.objective else None
+        if config.trains_discriminator and config.total_epochs and not config.updates.d:
+            print("warning: D is never trained, as --pretrain_d_epochs and --d_steps are 0", file=sys.stderr)
         given: dict[str, Any] = {"oracle": data.oracle, "references": data.references, "validation": data.validation}
         given["teacher"], taught = teacher_of(config, data.spec, data.digests(), recorded)
         seqgan = makers.seqgan(config, data.spec, sources, objective=objective, batches=data.mle_batches, **given)
@@ -164,7 +166,9 @@ def run(config: Config, makers: Makers) -> int:
             if due.evaluation and config.evaluate:
                 # D's pretraining leaves the generator as it is: measured once more where D's figures are the last ones.
                 again = phase is not schedule.pretrain_d or evaluation.guided is not None or not config.total_epochs
-                of_d, moved = phase is not schedule.pretrain_g, phase is schedule.adversarial
+                moved = phase is schedule.adversarial
+                anew = moved and config.g_update == "fold" and not config.d_steps  # D: put in place, and not trained
+                of_d = phase is not schedule.pretrain_g and not anew
                 figures = evaluation.measure(schedule.g_epoch(*at), due, again, of_d, moved)
             if phase is not schedule.pretrain_d:
                 evaluation.evaluator.show(evaluation.policy, schedule.axis(*at), due, records.logs[-1])
@@ -193,8 +197,11 @@ def run(config: Config, makers: Makers) -> int:
             records.open(content)
             if pretraining:
                 training.start_from(pretraining)
-            with contextlib.suppress(Interrupted):
+            try:
                 algorithm_1(config, data, seqgan, training)
+            except Interrupted:
+                if seqgan.guidance and not seqgan.guidance.copy and training.taken > schedule.pretrain_d.end:
+                    seqgan.guidance.choose_eta()  # else what is saved has that of an older discriminator
             training.save()
         if not training.finished and training.interrupt.signal is not None:
             saved_in = f"{training.taken} of {len(schedule)} steps; saved in {checkpoints.newest}"

@@ -292,7 +292,7 @@ class SeqGAN:
     # ---- discriminator
 
     def _d_step(self, real: tf.Tensor, step: tf.Tensor) -> DiscriminatorStep:
-        """Passes `d_epochs` times over real sequences and, but for --d_loss token, as many fakes that it draws.
+        """Passes `d_epochs` times over real sequences and, with --d_loss sequence, as many fakes that it draws.
 
         Each pass has its own order, and each minibatch is half real, half fake; what does not fill one is left out of
         that pass. int32 [n, T]; `step`, int32 scalar, counts these steps.

@@ -78,6 +78,22 @@ def warn_of_held_out(origin: str, known: Mapping[str, Sequence[bool] | np.ndarra
             print(f"warning: {origin}: the {what}", file=sys.stderr)
 
 
+def check_own(data: Dataset, config: Config) -> None:
+    """Raises UsageError: a user's own data set lacks a part, or has what is no token."""
+    reads = type(data).mle_batches is Dataset.mle_batches
+    for part in ("spec", "origin", "valid", *("training",) * reads):
+        if not hasattr(data, part):
+            raise UsageError(f"--dataset {config.dataset}: its constructor sets no {part}")
+    most, length = data.spec.vocab_size - (data.spec.end_token is None), data.spec.seq_len
+    held = {"valid": data.valid, "test": getattr(data, "test", data.valid)}
+    for part, rows in (held | ({"training": data.references()} if reads else {})).items():
+        if rows.shape[1:] != (length,):
+            raise UsageError(f"--dataset {config.dataset}: {part} has the shape {rows.shape}, not [n, {length}]")
+        if rows.size and (rows.min() < 0 or rows.max() > most):
+            found = f"token ids from {rows.min()} to {rows.max()}"
+            raise UsageError(f"--dataset {config.dataset}: {part} has {found}, not from 0 to {most}")
+
+
 def read_data(config: Config, recorded: dict[str, str] | None = None) -> Dataset:
     """The data that --dataset names, of the registry or a user's own.
 
@@ -90,6 +106,8 @@ def read_data(config: Config, recorded: dict[str, str] | None = None) -> Dataset
     if not fits:
         raise UsageError(f"--dataset {config.dataset}: not a subclass of data.real.Dataset")
     data = kind(config)
+    if own:
+        check_own(data, config)
     if data.spec.end_token is not None and data.spec.start_token == data.spec.vocab_size:
         what = f"start_token is {data.spec.vocab_size}, which is padding where sequences end early; the next id is free"
         raise UsageError(f"--dataset {config.dataset}: {what}")

@@ -33,7 +33,7 @@ class AdditiveDiscriminator(Discriminator):
     additive, added_dim = True, 0
 
     def __init__(self, spec: TokenSpec, options: Options, context_dim: int = 0):
-        """Makes and initialises the weights, from N(0, STDDEV²); q, u and biases are 0, but 1 of an LSTM's forget gate.
+        """Makes and initialises the weights, from N(0, STDDEV²); u, biases and most q are 0, forget gates 1.
 
         `context_dim` is K, by default `options.emb_dim`. Dropout is applied to the numbers that are read, and to an
         LSTM's hidden state; `l2` is the weight of the penalty, see `loss`.

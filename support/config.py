@@ -101,7 +101,7 @@ CHOOSING = [
 
 @dataclass(frozen=True)
 class Config:
-    """The configuration of a run. A default is the paper's or the authors' value unless its help text says why not."""
+    """The configuration of a run. docs/faithfulness.md says where a default is not the paper's."""
 
     preset: str = flag("default", "the set of values that the other flags start from", choices=PRESETS)
 
@@ -354,7 +354,15 @@ def discriminator_entry(name: str) -> DiscriminatorEntry:
     found = own_code.load("--discriminator", name)
     additive = bool(getattr(found, "additive", False))
     of_some = {flag for entry in DISCRIMINATORS.values() if additive >= entry.additive for flag in entry.flags}
-    return DiscriminatorEntry(name, "", tuple(of_some), dict(getattr(found, "defaults", {})), additive)
+    own = {
+        flag: tuple(value) if isinstance(value, list) else value
+        for flag, value in getattr(found, "defaults", {}).items()
+    }
+    for flag, value in own.items():
+        kind = type(FIELDS[flag].default) if flag in FIELDS else None
+        if not (kind and isinstance(value, (int, float) if kind is float else kind)):
+            raise UsageError(f"--discriminator {name}: its defaults have {flag} = {value!r}, which no flag can be")
+    return DiscriminatorEntry(name, "", tuple(of_some), own, additive)
 
 
 def own_names(config: Config) -> dict[str, str]:
@@ -407,6 +415,8 @@ def check(config: Config) -> None:
         raise UsageError(f"--pretrained {config.pretrained}: is the --log_dir that --overwrite empties")
     if config.songs_dir and log_dir == os.path.realpath(config.songs_dir):
         raise UsageError(f"--log_dir and --songs_dir are both {config.log_dir}")
+    if config.is_train and config.best_pretraining and config.pretrain_g_epochs and not config.evaluate:
+        raise UsageError("--no-evaluate: --best_pretraining chooses by evaluations; --no-best_pretraining would do")
     if config.is_train and not config.pretrain_g_epochs and not config.total_epochs:
         raise UsageError("--pretrain_g_epochs and --total_epochs are both 0: nothing to do")
 

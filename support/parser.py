@@ -189,7 +189,7 @@ def parse(argv: Sequence[str] | None = None) -> Config:
     parser.parse_args(words)  # ends here where it asks for --help or --version
     try:
         return read_flags(words)
-    except UsageError as error:
+    except (UsageError, OSError) as error:
         parser.error(str(error))
 
 

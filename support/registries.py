@@ -103,9 +103,9 @@ DATASETS = {
     "text": Entry("data.text:TextData", "lines of text"),
 }
 G_UPDATES = {
-    "sampled": Entry("model:SeqGAN.sampled_step", "the paper's policy gradient"),
-    "expected": Entry("model:SeqGAN.sampled_step", "its sum over all next tokens"),
-    "fold": Entry("model:SeqGAN.fold", "the guided generator becomes the generator"),
+    "sampled": Entry("model:SeqGAN._sampled_step", "the paper's policy gradient"),
+    "expected": Entry("model:SeqGAN._sampled_step", "its sum over all next tokens"),
+    "fold": Entry("model:SeqGAN._fold", "the guided generator becomes the generator"),
     "distil": Entry("guidance.distilling:Distillation", "the generator learns a teacher, such as the guided one"),
 }
 

@@ -1,6 +1,7 @@
 """The guided policy in a run: η, what is measured, folding, learning from the guide, resuming."""
 
 import shlex
+import signal
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from conftest import (
     cases,
     fitting,
     index_of,
+    interrupted_at,
     probabilities,
     randomise,
     resumed_alike,
@@ -26,7 +28,7 @@ from test_reward import exact_gradient
 from discriminator import Options
 from generator import PolicyCopy, TokenSpec, sample_many
 from guidance.additive import BigramDiscriminator
-from guidance.guided import GuidedPolicy
+from guidance.guided import Guidance, GuidedPolicy
 from model import SeqGAN, build
 from reward import discriminator as opinion
 from support.parser import parse
@@ -211,6 +213,22 @@ def test_eta_is_chosen_once_when_the_discriminators_training_ends(tmp_path, eage
     assert measured == pytest.approx(etas[0][1:])
     guided = [run.guided() for run in (runs[0][0], runs[0][1]._replace(taken=5), runs[0][1])]
     assert guided == [False, False, True]  # the second is in the midst of D's training
+
+
+def test_what_is_saved_after_a_signal_and_told_after_a_fold_is_of_the_discriminator_that_is_there(
+    tmp_path, eagerly, monkeypatch
+):
+    read, choose = [], Guidance.choose_eta
+    keep = lambda self: read.append(self.discriminator.successors.numpy()) or choose(self)  # noqa: E731
+    monkeypatch.setattr(Guidance, "choose_eta", keep)
+    logs = ["--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval")]
+    words = ["--total_epochs", "3", "--d_lr", "0.05", "--d_steps", "2", "--eval_every", "9", "--checkpoint_every", "9"]
+    assert train([*BIGRAM, *words, *logs], interrupted_at(11)) == 128 + signal.SIGTERM
+    assert (read[-1] == restore(tmp_path / "train").seqgan.discriminator.successors.numpy()).all()
+    fold = ["--g_update", "fold", "--total_epochs", "1", "--d_steps", "0", "--guide_eta", "1", "--overwrite"]
+    assert train([*BIGRAM, *fold, *logs]) == 0
+    rows = timeless_rows(tmp_path / "eval")
+    assert [bool(row["nll_guided"]) for row in rows[-2:]] == [True, False] and not rows[-1]["d_test_acc"]
 
 
 def test_an_empty_validation_set_is_named(tmp_path, capsys, eagerly):

@@ -71,11 +71,12 @@ def one_line(capsys, argv: list[str], *parts: str, makers: Makers | None = None)
 @pytest.mark.parametrize(("flags", "step"), [(["discriminator", "dataset"], 6), (["reward"], 5)])
 def test_it_trains_and_resumes_bit_for_bit(own, flags, step):
     words = [*words_of(flags[-1]), "--checkpoint_every", "2"]
-    words += ["--discriminator", "own.py:Slopes", "--d_lr", "0.1"] if "discriminator" in flags else []
+    words += ["--discriminator", "own.py:Slopes"] if "discriminator" in flags else []
+    own.write_text(code := defaults("d_lr=0.1, d_num_filters=[2]"))
     assert not resumed_alike(own.parent, words, step)
     rows = timeless_rows(own.parent / "whole" / "train")
     content = json.loads((own.parent / "whole" / "train" / "config.json").read_text())
-    assert all(content[flag] == {"function": KINDS[flag], "text": CODE} for flag in flags)
+    assert all(content[flag] == {"function": KINDS[flag], "text": code} for flag in flags)
     restored = restore(own.parent / "whole" / "train")
     if "discriminator" in flags:
         assert rows[5]["d_pretrain_loss"] != rows[4]["d_pretrain_loss"] and rows[-1]["d_loss"]
@@ -117,6 +118,11 @@ def broken(line: str) -> str:
     return CODE.replace(line, line[: len(line) - len(line.lstrip())] + "tokens.nothing()\n" + line)
 
 
+def defaults(words: str) -> str:
+    """A discriminator that brings these values of flags, at the end of the code."""
+    return CODE.replace("class Slopes", "class Base") + f"\n\nclass Slopes(Base):\n    defaults = dict({words})\n"
+
+
 LATER = CODE.replace("import tensorflow", "import keras\nimport tensorflow").replace(
     "axis=1) * tf.reduce_mean(self.scale)", "axis=1) * self.later(self.scale)[0, 0]"
 )
@@ -135,6 +141,12 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     ("reward", CODE.replace("tf.float32), axis=1", "tf.float32), axis=0"), "shape (2,) for 4 sequences"),
     ("dataset", CODE.replace("config.seq_len)", "config.length)"), "own.py: line 30: AttributeError"),
     ("dataset", CODE.replace("c(config.vocab_size, config.seq_len)", "c(5, 3, 5, 4)"), "start_token is 5, which is pa"),
+    ("dataset", CODE.replace("% config.vocab_size", "% 6"), "valid has token ids from 0 to 5, not from 0 to 4"),
+    ("dataset", CODE.replace("rows[40:50]", "rows[40:50, :2]"), "valid has the shape (10, 2), not [n, 3]"),
+    ("dataset", CODE.replace("self.origin", "self.source"), "its constructor sets no origin"),
+    ("discriminator", defaults("d_learning_rate=1"), "its defaults have d_learning_rate = 1, which no flag can be"),
+    ("discriminator", defaults("d_lr='0.1'"), "its defaults have d_lr = '0.1', which"),
+    ("discriminator", defaults("") + "    additive = True\n", "additive, but no subclass of AdditiveDiscriminator"),
 )
 def test_an_error_in_ones_own_code_is_one_line_that_tells_where(own, capsys, flag, code, why):
     own.write_text(code)
