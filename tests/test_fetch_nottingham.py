@@ -112,7 +112,6 @@ def test_the_default_folder_may_be_empty_or_missing(dest, named_zip, monkeypatch
 
 
 def test_the_named_zip_is_unpacked_whatever_its_tunes(dest, named_zip):
-    """Nothing else is written; others may read it."""
     junk = [("Nottingham/README", b"x"), ("__MACOSX/Nottingham/train/._a.mid", b"x"), ("Nottingham/train/.a.mid", b"x")]
     named_zip(zip_bytes([*junk, ("Nottingham/train/", b""), ("Nottingham/extra/a.mid", b"x")], content=b"MThd tune"))
     dest.with_name("Nottingham.zip").write_bytes(b"not a zip")
@@ -187,7 +186,6 @@ def test_addresses_are_tried_in_turn_until_one_has_the_set(dest, served, capsys)
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 @pytest.mark.parametrize(("moment", "call"), [("zipfile.ZipFile.open", 2), ("os.replace", 1), ("os.rename", 1)])
 def test_a_run_that_is_killed_is_completed_by_the_next(dest, served, moment, call):
     folder, urls = served

@@ -215,9 +215,7 @@ def test_eta_is_chosen_once_when_the_discriminators_training_ends(tmp_path, eage
     assert guided == [False, False, True]  # the second is in the midst of D's training
 
 
-def test_what_is_saved_after_a_signal_and_told_after_a_fold_is_of_the_discriminator_that_is_there(
-    tmp_path, eagerly, monkeypatch
-):
+def test_what_a_signal_saves_and_a_fold_tells_is_of_the_discriminator_there(tmp_path, eagerly, monkeypatch):
     read, choose = [], Guidance.choose_eta
     keep = lambda self: read.append(self.discriminator.successors.numpy()) or choose(self)  # noqa: E731
     monkeypatch.setattr(Guidance, "choose_eta", keep)

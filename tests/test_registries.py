@@ -144,8 +144,7 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     ("dataset", CODE.replace("% config.vocab_size", "% 6"), "valid has token ids from 0 to 5, not from 0 to 4"),
     ("dataset", CODE.replace("rows[40:50]", "rows[40:50, :2]"), "valid has the shape (10, 2), not [n, 3]"),
     ("dataset", CODE.replace("self.origin", "self.source"), "its constructor sets no origin"),
-    ("discriminator", defaults("d_learning_rate=1"), "its defaults have d_learning_rate = 1, which no flag can be"),
-    ("discriminator", defaults("d_lr='0.1'"), "its defaults have d_lr = '0.1', which"),
+    ("discriminator", defaults("d_lr='0.1'"), "its defaults have d_lr = '0.1', which no flag can be"),
     ("discriminator", defaults("") + "    additive = True\n", "additive, but no subclass of AdditiveDiscriminator"),
 )
 def test_an_error_in_ones_own_code_is_one_line_that_tells_where(own, capsys, flag, code, why):

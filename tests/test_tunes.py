@@ -347,6 +347,8 @@ def test_a_staff_has_every_note():
         assert drawn.count('class="sign"') == accidentals + lines * abs(tune.key.sharps)
         assert drawn.count('class="marked"') == sum(3 <= sign.start < 20 for sign in signs)
     assert staff(analysed(np.zeros(0, np.int32), EIGHTHS)).startswith("<svg")
+    bar, other = np.array([40, 42, 44, 45, 47, 45, 44, 42]), np.array([47, 49, 51, 52, 51, 49, 47, 45])
+    assert staff(analysed(np.concatenate([bar, other, bar, other + 1]), EIGHTHS)).count('class="again"') == 1
 
 
 def test_a_page_escapes_text_and_plays_what_is_not_too_long():
