@@ -170,8 +170,6 @@ def discriminator_of(name: str, source: dict[str, str] | None = None) -> Callabl
     found = own_code.load("--discriminator", name, source)
     if not (isinstance(found, type) and issubclass(found, Discriminator)):
         raise UsageError(f"--discriminator {name}: not a subclass of discriminator.Discriminator")
-    if found.additive and not hasattr(found, "token_loss"):
-        raise UsageError(f"--discriminator {name}: additive, but no subclass of AdditiveDiscriminator")
     return lambda spec, options: tried(found(spec, options))
 
 
@@ -193,8 +191,9 @@ class ConvolutionalDiscriminator(Discriminator):
         super().__init__(spec, options)
         filter_sizes, num_filters, emb_dim = options.filter_sizes, options.num_filters, options.emb_dim
         if len(filter_sizes) != len(num_filters) or not all(1 <= width <= spec.seq_len for width in filter_sizes):
-            widths = f"--d_filter_sizes {filter_sizes} and --d_num_filters {num_filters}"
-            raise UsageError(f"{widths} do not fit sequences of {spec.seq_len} tokens")
+            widths, numbers = (" ".join(map(str, each)) for each in (filter_sizes, num_filters))
+            what = f"--d_filter_sizes {widths} and --d_num_filters {numbers}"
+            raise UsageError(f"{what} do not fit sequences of {spec.seq_len} tokens")
         self.emb_dim, self.filter_sizes, self.padded = emb_dim, filter_sizes, spec.end_token is not None
         embedding_range, self.initialised = INITIAL_WEIGHTS[options.init]
         seeds = self.seeds()

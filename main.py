@@ -114,8 +114,6 @@ def run(config: Config, makers: Makers) -> int:
         sources, data = own_sources(config), makers.data(config, recorded.get("data"))
         print(data.introduction(), flush=True)
         objective = Objective(config.objective, data.decode, sources["objective"]) if config.objective else None
-        if config.trains_discriminator and config.total_epochs and not config.updates.d:
-            print("warning: D is never trained, as --pretrain_d_epochs and --d_steps are 0", file=sys.stderr)
         given: dict[str, Any] = {"oracle": data.oracle, "references": data.references, "validation": data.validation}
         given["teacher"], taught = teacher_of(config, data.spec, data.digests(), recorded)
         seqgan = makers.seqgan(config, data.spec, sources, objective=objective, batches=data.mle_batches, **given)
@@ -153,6 +151,7 @@ def run(config: Config, makers: Makers) -> int:
             if not checkpoints.newest:
                 raise UsageError(f"--log_dir {config.log_dir}: the run has no checkpoint yet")
             begun = taken > schedule.pretrain_g.end and (not seqgan.guidance or taken >= schedule.pretrain_d.end)
+            begun = begun and not schedule.begins_anew(taken)
             print(report(evaluation.measure(0, Due(True, True, True), True, begun, taken > schedule.pretrain_d.end)))
             return 0
         paths, mle = [directory.path for directory in directories], config.mle_steps > 0
@@ -167,8 +166,7 @@ def run(config: Config, makers: Makers) -> int:
                 # D's pretraining leaves the generator as it is: measured once more where D's figures are the last ones.
                 again = phase is not schedule.pretrain_d or evaluation.guided is not None or not config.total_epochs
                 moved = phase is schedule.adversarial
-                anew = moved and config.g_update == "fold" and not config.d_steps  # D: put in place, and not trained
-                of_d = phase is not schedule.pretrain_g and not anew
+                of_d = phase is not schedule.pretrain_g and not schedule.begins_anew(training.taken)
                 figures = evaluation.measure(schedule.g_epoch(*at), due, again, of_d, moved)
             if phase is not schedule.pretrain_d:
                 evaluation.evaluator.show(evaluation.policy, schedule.axis(*at), due, records.logs[-1])
@@ -189,6 +187,8 @@ def run(config: Config, makers: Makers) -> int:
             content["flags"]["pretrained"] = recorded["flags"].get("pretrained", "")
         if checkpoints.newest and (changed := changed_since(recorded, content)):
             print(f"warning: {changed}: the run will not be bitwise that of one machine and version", file=sys.stderr)
+        if config.trains_discriminator and config.total_epochs and not config.updates.d:
+            print("warning: D is never trained, as --pretrain_d_epochs and --d_steps are 0", file=sys.stderr)
         first.keep(files)
         for directory in directories:
             directory.describe(content)
@@ -197,12 +197,14 @@ def run(config: Config, makers: Makers) -> int:
             records.open(content)
             if pretraining:
                 training.start_from(pretraining)
-            try:
+            with contextlib.suppress(Interrupted):
                 algorithm_1(config, data, seqgan, training)
-            except Interrupted:
-                if seqgan.guidance and not seqgan.guidance.copy and training.taken > schedule.pretrain_d.end:
+            trains_on = config.d_steps and schedule.pretrain_d.end < training.taken < len(schedule)
+            try:
+                if trains_on and seqgan.guidance and not seqgan.guidance.copy:
                     seqgan.guidance.choose_eta()  # else what is saved has that of an older discriminator
-            training.save()
+            finally:
+                training.save()
         if not training.finished and training.interrupt.signal is not None:
             saved_in = f"{training.taken} of {len(schedule)} steps; saved in {checkpoints.newest}"
             again = "the same command, without --overwrite," if config.overwrite else "the same command"

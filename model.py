@@ -17,6 +17,7 @@ from guidance.learning import surrogate
 from reward import BatchScorer, Parts, Reward, reward_of
 from rollout import RolloutPolicy, action_values, advantages_of
 from support.config import Config
+from support.errors import UsageError
 from support.lookup import looped
 from support.objective import Objective
 from support.optimizers import adam, rate
@@ -94,6 +95,8 @@ class SeqGAN:
             self.guidance = Guidance(self.policy, self.discriminator, *given, copies=config.g_update == "distil")
             self.policy = self.guidance.policy
             self._d_optimizer_at_first = [variable.numpy() for variable in self.d_optimizer.variables]
+        elif getattr(self.discriminator, "additive", False):
+            raise UsageError(f"--discriminator {config.discriminator}: additive, but no AdditiveDiscriminator")
         parts = Parts(self.generator, self.discriminator, oracle, references, config.rollouts_drawn, config.seed)
         share, weight, to_go = config.objective_share, config.kl_weight, config.baseline != "prefix"
         self.reward = Reward(reward, parts, objective_share=share, kl_weight=weight, to_go=to_go)

@@ -80,18 +80,18 @@ def warn_of_held_out(origin: str, known: Mapping[str, Sequence[bool] | np.ndarra
 
 def check_own(data: Dataset, config: Config) -> None:
     """Raises UsageError: a user's own data set lacks a part, or has what is no token."""
-    reads = type(data).mle_batches is Dataset.mle_batches
-    for part in ("spec", "origin", "valid", *("training",) * reads):
-        if not hasattr(data, part):
-            raise UsageError(f"--dataset {config.dataset}: its constructor sets no {part}")
-    most, length = data.spec.vocab_size - (data.spec.end_token is None), data.spec.seq_len
-    held = {"valid": data.valid, "test": getattr(data, "test", data.valid)}
-    for part, rows in (held | ({"training": data.references()} if reads else {})).items():
-        if rows.shape[1:] != (length,):
-            raise UsageError(f"--dataset {config.dataset}: {part} has the shape {rows.shape}, not [n, {length}]")
+    name, parts = f"--dataset {config.dataset}", ["mle_batches", "valid", *["test"] * isinstance(data, HeldOut)]
+    try:
+        most, length = data.spec.vocab_size - (data.spec.end_token is None), data.spec.seq_len
+        found = [data.mle_batches(0), data.validation(), getattr(data, "test", None)]
+        assert data.origin
+    except AttributeError as error:
+        raise UsageError(f"{name}: {error}") from None
+    for part, rows in zip(parts, map(np.asarray, found), strict=False):
+        if rows.dtype != np.int32 or rows.shape[-1:] != (length,):
+            raise UsageError(f"{name}: {part} is {rows.dtype} {list(rows.shape)}, not int32 [..., {length}]")
         if rows.size and (rows.min() < 0 or rows.max() > most):
-            found = f"token ids from {rows.min()} to {rows.max()}"
-            raise UsageError(f"--dataset {config.dataset}: {part} has {found}, not from 0 to {most}")
+            raise UsageError(f"{name}: {part} has token ids from {rows.min()} to {rows.max()}, not from 0 to {most}")
 
 
 def read_data(config: Config, recorded: dict[str, str] | None = None) -> Dataset:

@@ -61,6 +61,12 @@ class Schedule:
                 rest -= steps
         return {kind: count for kind, count in counts.items() if count}
 
+    def begins_anew(self, taken: int) -> bool:
+        """Whether --g_update fold has put a discriminator in place that no d-step has trained yet."""
+        of_round = (taken - self.adversarial.begin) % max(self.adversarial.per_epoch, 1)
+        trained = self.config.d_steps and not 0 < of_round <= self.config.g_steps
+        return self.config.g_update == "fold" and taken > self.adversarial.begin and not trained
+
     def ends(self, phase: Phase, epoch: int) -> bool:
         """Whether the epoch is the last of its phase."""
         return epoch == phase.epochs - 1

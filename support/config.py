@@ -60,7 +60,8 @@ def flag(
 
 ORACLE, MUSIC, TEXT = on("dataset", "LSTM"), on("dataset", "Nottingham"), on("dataset", "text")
 COUNTING = Need(  # which a file of another run's vocabulary saves
-    f"with {{0.data_dir}}/{VOCABULARY}", lambda c: c.dataset != "text" or not Path(c.data_dir, VOCABULARY).is_file()
+    f"with {{0.data_dir}}/{VOCABULARY}",
+    lambda c: c.dataset != "text" or not os.path.isfile(Path(c.data_dir, VOCABULARY)),
 )
 FILES = Need("with --dataset LSTM", lambda c: c.dataset != "LSTM")
 COUNTED = Need("with --dataset Nottingham", lambda c: c.dataset != "Nottingham")  # whose tokens follow from the flags
@@ -354,15 +355,7 @@ def discriminator_entry(name: str) -> DiscriminatorEntry:
     found = own_code.load("--discriminator", name)
     additive = bool(getattr(found, "additive", False))
     of_some = {flag for entry in DISCRIMINATORS.values() if additive >= entry.additive for flag in entry.flags}
-    own = {
-        flag: tuple(value) if isinstance(value, list) else value
-        for flag, value in getattr(found, "defaults", {}).items()
-    }
-    for flag, value in own.items():
-        kind = type(FIELDS[flag].default) if flag in FIELDS else None
-        if not (kind and isinstance(value, (int, float) if kind is float else kind)):
-            raise UsageError(f"--discriminator {name}: its defaults have {flag} = {value!r}, which no flag can be")
-    return DiscriminatorEntry(name, "", tuple(of_some), own, additive)
+    return DiscriminatorEntry(name, "", tuple(of_some), dict(getattr(found, "defaults", {})), additive)
 
 
 def own_names(config: Config) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Set
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ def trained(given: dict[str, Any]) -> Config:
         raise UsageError("--overwrite and --no-is_train: nothing would be left to evaluate")
     log_dir = (PRESETS[given.get("preset", "default")] | given).get("log_dir", Config.log_dir)
     path = Path(log_dir) / CONFIG
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError(f"--no-is_train: no run to evaluate in --log_dir {log_dir} (there is no {CONFIG})")
     content = read_config(path)
     try:

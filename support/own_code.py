@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import sys
 import traceback
 import types
@@ -53,7 +54,7 @@ def load(flag: str, name: str, source: dict[str, str] | None = None) -> Any:
     path = name.rpartition(":")[0]
     if source:
         _on_record[flag, name] = source
-    elif not Path(path).exists():
+    elif not os.path.exists(path):
         source = _on_record.get((flag, name))
     source = source or read_source(flag, name)
     return _run(flag, path, source["function"], source["text"])

@@ -213,7 +213,11 @@ def defaults_of(given: dict[str, Any]) -> dict[str, Any]:
     defaults = PRESETS[given.get("preset", "default")]
     asked, brought = given.get("discriminator"), []
     if asked and asked != defaults.get("discriminator"):  # or it is as the preset has it
-        brought.append(discriminator_entry(asked).defaults)
+        words = words_of(discriminator_entry(asked).defaults)
+        try:
+            brought.append(explicit_flags(words))
+        except UsageError as error:  # in a user's own class
+            raise UsageError(f"--discriminator {asked}: its defaults: {error}") from None
     brought.append(UPDATE_DEFAULTS.get(given.get("g_update", ""), {}))
     for more in brought:
         both = dict.fromkeys([*defaults.get("cosine_decay", ()), *more.get("cosine_decay", ())])

@@ -192,5 +192,5 @@ def test_weights_start_from_the_authors_distributions():
 
 @pytest.mark.parametrize(("sizes", "filters"), [((6,), (4,)), ((0,), (4,)), ((1, 2), (4,))])
 def test_filters_that_do_not_fit_are_refused(sizes, filters):
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="--d_filter_sizes .* do not fit"):
         discriminator(filter_sizes=sizes, num_filters=filters)

@@ -189,7 +189,7 @@ def test_a_run_shows_what_guidance_changes_and_the_tool_draws_from_it(tmp_path, 
 @cases(
     "update",
     "--g_update fold --d_steps 2 --total_epochs 2 --pretrain_g_epochs 2 --guide_eta 0.7",
-    "--g_update expected --reward log_odds --kl_weight 1 --baseline prefix --total_epochs 2 --guide_eta 2",
+    "--g_update expected --reward log_odds --kl_weight 1 --baseline prefix --total_epochs 2 --d_steps 0",
     "--g_update distil --d_steps 2 --total_epochs 2 --g_dropout_keep_prob 0.5",
     ids=["fold", "expected", "distil"],
 )
@@ -223,7 +223,7 @@ def test_what_a_signal_saves_and_a_fold_tells_is_of_the_discriminator_there(tmp_
     words = ["--total_epochs", "3", "--d_lr", "0.05", "--d_steps", "2", "--eval_every", "9", "--checkpoint_every", "9"]
     assert train([*BIGRAM, *words, *logs], interrupted_at(11)) == 128 + signal.SIGTERM
     assert (read[-1] == restore(tmp_path / "train").seqgan.discriminator.successors.numpy()).all()
-    fold = ["--g_update", "fold", "--total_epochs", "1", "--d_steps", "0", "--guide_eta", "1", "--overwrite"]
+    fold = shlex.split("--g_update fold --total_epochs 1 --d_steps 0 --guide_eta 1 --overwrite --d_eval_samples 8")
     assert train([*BIGRAM, *fold, *logs]) == 0
     rows = timeless_rows(tmp_path / "eval")
     assert [bool(row["nll_guided"]) for row in rows[-2:]] == [True, False] and not rows[-1]["d_test_acc"]

@@ -72,7 +72,7 @@ def one_line(capsys, argv: list[str], *parts: str, makers: Makers | None = None)
 def test_it_trains_and_resumes_bit_for_bit(own, flags, step):
     words = [*words_of(flags[-1]), "--checkpoint_every", "2"]
     words += ["--discriminator", "own.py:Slopes"] if "discriminator" in flags else []
-    own.write_text(code := defaults("d_lr=0.1, d_num_filters=[2]"))
+    own.write_text(code := defaults("d_lr=0.1, cosine_decay=['d']"))
     assert not resumed_alike(own.parent, words, step)
     rows = timeless_rows(own.parent / "whole" / "train")
     content = json.loads((own.parent / "whole" / "train" / "config.json").read_text())
@@ -141,11 +141,11 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     ("reward", CODE.replace("tf.float32), axis=1", "tf.float32), axis=0"), "shape (2,) for 4 sequences"),
     ("dataset", CODE.replace("config.seq_len)", "config.length)"), "own.py: line 30: AttributeError"),
     ("dataset", CODE.replace("c(config.vocab_size, config.seq_len)", "c(5, 3, 5, 4)"), "start_token is 5, which is pa"),
-    ("dataset", CODE.replace("% config.vocab_size", "% 6"), "valid has token ids from 0 to 5, not from 0 to 4"),
-    ("dataset", CODE.replace("rows[40:50]", "rows[40:50, :2]"), "valid has the shape (10, 2), not [n, 3]"),
-    ("dataset", CODE.replace("self.origin", "self.source"), "its constructor sets no origin"),
-    ("discriminator", defaults("d_lr='0.1'"), "its defaults have d_lr = '0.1', which no flag can be"),
-    ("discriminator", defaults("") + "    additive = True\n", "additive, but no subclass of AdditiveDiscriminator"),
+    ("dataset", CODE.replace("% config.vocab_size", "% 6"), "has token ids from 0 to 5, not from 0 to 4"),
+    ("dataset", CODE.replace("rows[40:50]", "rows[40:50, :2]"), "valid is int32 [10, 2], not int32 [..., 3]"),
+    ("dataset", CODE.replace("self.origin", "self.source"), "has no attribute 'origin'"),
+    ("discriminator", defaults("d_lr=-1.0"), "its defaults: argument --d_lr: -1.0 is less than 0"),
+    ("discriminator", defaults("") + "    additive = True\n", "additive, but no AdditiveDiscriminator"),
 )
 def test_an_error_in_ones_own_code_is_one_line_that_tells_where(own, capsys, flag, code, why):
     own.write_text(code)

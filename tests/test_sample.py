@@ -504,10 +504,11 @@ def test_what_cannot_choose_is_one_line(knowing, tmp_path, capsys, recorded, wor
     ("--pretrain_d_epochs 0", [6, 7, 8, 9, 10]),  # the first g-step comes before
     ("--pretrain_d_epochs 0 --d_steps 0", []),
     ("--pretrain_d_epochs 2 --discriminator bigram --g_update fold", [5, 6, 8, 9]),  # a fold begins a new one
+    ("--pretrain_d_epochs 2 --discriminator bigram --g_update fold --d_steps 0 --total_epochs 1", [5, 6]),
 )
 def test_a_discriminator_is_trained_once_it_has_taken_a_step(flags, steps):
     config = parse(["--pretrain_g_epochs", "4", "--total_epochs", "3", "--d_steps", "2", *flags.split()])
-    last = steps[-1] if steps else 8
+    last = steps[-1] if len(steps) > 2 else 8
     trained = [Restored(Path(), config, {}, None, taken, {}).trained() for taken in range(last + 1)]
     assert [taken for taken, is_trained in enumerate(trained) if is_trained] == steps
 

@@ -42,9 +42,8 @@ class Restored(NamedTuple):
     def trained(self) -> bool:
         """Whether the discriminator was trained by then; one that --g_update fold has just put in place was not."""
         schedule = Schedule(self.config)
-        of_round = max(self.taken - schedule.adversarial.begin, 0) % max(schedule.adversarial.per_epoch, 1)
-        fresh = self.config.g_update == "fold" and 0 < of_round <= self.config.g_steps
-        return any(name.endswith(" d") for name in schedule.taken_of(self.taken)) and not fresh
+        steps = any(name.endswith(" d") for name in schedule.taken_of(self.taken))
+        return steps and not schedule.begins_anew(self.taken)
 
     def guided(self) -> bool:
         """Whether a discriminator guides the policy, whose pretraining has ended: η is chosen then."""
