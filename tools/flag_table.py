@@ -29,8 +29,10 @@ def flag_row(name: str) -> str:
     for by, values in BROUGHT.items():
         if name in values:
             changed.setdefault(shown(values[name]), []).append(by)
-    defaults = [shown(field.default) or "none", *(f"{', '.join(names)}: {value}" for value, names in changed.items())]
-    words = [*(field.metadata["choices"] or ()), *([field.metadata["own"]] if field.metadata["own"] else [])]
+    brought = {value: ", ".join(names).replace("`, `--discriminator ", "`, `") for value, names in changed.items()}
+    defaults = [shown(field.default) or "none", *(f"{names}: {value}" for value, names in brought.items())]
+    words = [word for word in field.metadata["choices"] or () if f"{word}: " not in field.metadata["help"]]
+    words += [field.metadata["own"]] if field.metadata["own"] else []
     listed = f" ({', '.join(f'`{word}`' for word in words)})" if words else ""
     return f"| `--{name}` | {'; '.join(defaults)} | {field.metadata['help']}{listed} |\n"
 
