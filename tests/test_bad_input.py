@@ -126,7 +126,7 @@ OF_SEVERAL_FLAGS = [
     ("--overwrite --log_dir a --pretrained ./a/", "--pretrained ./a/: is the --log_dir that --overwrite empties"),
     ("--log_dir a --eval_log_dir ./b/../a/", "--log_dir and --eval_log_dir are both a"),
     ("--overwrite --no-is_train", "--overwrite and --no-is_train"),
-    ("--preset text400 --data_dir x --no-evaluate", "--no-evaluate: --best_pretraining chooses by evaluations"),
+    ("--preset text400 --data_dir x --d_lags 1 --no-evaluate", "--best_pretraining chooses by evaluations"),
     (f"--no-is_train --log_dir {'x' * 300}", "--no-is_train: no run to evaluate in --log_dir xxx"),
 ]
 
