@@ -189,9 +189,10 @@ def test_a_run_shows_what_guidance_changes_and_the_tool_draws_from_it(tmp_path, 
 @cases(
     "update",
     "--g_update fold --d_steps 2 --total_epochs 2 --pretrain_g_epochs 2 --guide_eta 0.7",
+    "--g_update expected --reward log_odds --kl_weight 1 --baseline prefix --total_epochs 2 --guide_eta 2",
     "--g_update expected --reward log_odds --kl_weight 1 --baseline prefix --total_epochs 2 --d_steps 0",
     "--g_update distil --d_steps 2 --total_epochs 2 --g_dropout_keep_prob 0.5",
-    ids=["fold", "expected", "distil"],
+    ids=["fold", "expected", "kept eta", "distil"],
 )
 def test_a_resumed_run_is_bitwise_the_same(tmp_path, eagerly, update):
     words = text_in(tmp_path, "train", "valid", "test")

@@ -72,7 +72,7 @@ def one_line(capsys, argv: list[str], *parts: str, makers: Makers | None = None)
 def test_it_trains_and_resumes_bit_for_bit(own, flags, step):
     words = [*words_of(flags[-1]), "--checkpoint_every", "2"]
     words += ["--discriminator", "own.py:Slopes"] if "discriminator" in flags else []
-    own.write_text(code := defaults("d_lr=0.1, cosine_decay=['d']"))
+    own.write_text(code := defaults("d_lr=0.1, d_lags=[1]"))
     assert not resumed_alike(own.parent, words, step)
     rows = timeless_rows(own.parent / "whole" / "train")
     content = json.loads((own.parent / "whole" / "train" / "config.json").read_text())
