@@ -80,16 +80,18 @@ def warn_of_held_out(origin: str, known: Mapping[str, Sequence[bool] | np.ndarra
 
 def check_own(data: Dataset, config: Config) -> None:
     """Raises UsageError: a user's own data set lacks a part, or has what is no token."""
-    name, parts = f"--dataset {config.dataset}", ["mle_batches", "valid", *["test"] * isinstance(data, HeldOut)]
+    name = f"--dataset {config.dataset}"
     try:
-        most, length = data.spec.vocab_size - (data.spec.end_token is None), data.spec.seq_len
-        found = [data.mle_batches(0), data.validation(), getattr(data, "test", None)]
-        assert data.origin
+        spec, _ = data.spec, data.origin
+        parts: dict[str, Any] = {"mle_batches": data.mle_batches(0), "valid": data.validation()}
+        if isinstance(data, HeldOut):
+            parts["test"] = data.test
     except AttributeError as error:
         raise UsageError(f"{name}: {error}") from None
-    for part, rows in zip(parts, map(np.asarray, found), strict=False):
-        if rows.dtype != np.int32 or rows.shape[-1:] != (length,):
-            raise UsageError(f"{name}: {part} is {rows.dtype} {list(rows.shape)}, not int32 [..., {length}]")
+    most = spec.vocab_size - (spec.end_token is None)
+    for part, rows in ((part, np.asarray(values)) for part, values in parts.items()):
+        if rows.dtype != np.int32 or rows.shape[-1:] != (spec.seq_len,):
+            raise UsageError(f"{name}: {part} is {rows.dtype} {list(rows.shape)}, not int32 [..., {spec.seq_len}]")
         if rows.size and (rows.min() < 0 or rows.max() > most):
             raise UsageError(f"{name}: {part} has token ids from {rows.min()} to {rows.max()}, not from 0 to {most}")
 
