@@ -97,8 +97,6 @@ class Discriminator(keras.layers.Layer):
 
     def mask(self, tokens: tf.Tensor) -> tf.Tensor:
         """1 for each token, its end token included, 0 for padding: float32 like `tokens`."""
-        if self.spec.end_token is None:
-            return tf.ones(tokens.shape)
         return tf.cast(tokens != self.vocab_size, tf.float32)
 
     def dropped(self, values: tf.Tensor, dropout_seed: tf.Tensor | None, index: int = 0) -> tf.Tensor:

@@ -257,8 +257,6 @@ class Policy:
 
     def mask(self, tokens: tf.Tensor) -> tf.Tensor:
         """1 for each token that the policy chose, its end token included, 0 for padding: float32 like `tokens`."""
-        if self.end_token is None:
-            return tf.ones(tokens.shape)
         return tf.cast(tokens != self.vocab_size, tf.float32)
 
     def logits(self, hidden: tf.Tensor, projection: tf.Tensor | None = None) -> tf.Tensor:

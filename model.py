@@ -20,7 +20,7 @@ from support.config import Config
 from support.errors import UsageError
 from support.lookup import looped
 from support.objective import Objective
-from support.optimizers import adam, rate
+from support.optimizers import adam
 from support.seeds import Purpose, fold, key, permutation, uniforms
 
 Count: TypeAlias = tf.Tensor | int  # int32 scalar
@@ -126,8 +126,8 @@ class SeqGAN:
 
     def _adam(self, name: str, updates: int, network: keras.layers.Layer) -> keras.Optimizer:
         """The optimizer of so many updates whose rate is --NAME_lr, and decays where --cosine_decay says so."""
-        config = self.config
-        return adam(rate(getattr(config, f"{name}_lr"), name in config.cosine_decay, updates), network)
+        decay = max(updates, 1) if name in self.config.cosine_decay else 0
+        return adam(getattr(self.config, f"{name}_lr"), network, decay)
 
     def _compiled(self, step):
         return tf.function(step, jit_compile=self.config.jit, autograph=False)
@@ -348,7 +348,7 @@ class SeqGAN:
     def _is_finite(self) -> tf.Tensor:
         """Whether every weight that training changes is a finite number."""
         networks = [net for net in (self.generator, self.rollout_policy, self.discriminator) if net is not None]
-        networks += self.guidance.discriminators if self.guidance else []
+        networks += [fold.discriminator for fold in self.guidance.folds] if self.guidance else []
         return tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for net in networks for v in net.weights])
 
 

@@ -24,6 +24,7 @@ class Dataset:
     origin: str  # where they come from, for messages: the flag and its value
     training: TrainingSet | RandomDraws  # what training reads
     valid: np.ndarray  # what is used of the validation set, int32 [n, T]
+    test: np.ndarray  # the same of the test set; not where there is an oracle
 
     def digests(self) -> dict[str, str]:
         """Checksums of the parts of what is read from files, {name of the part: checksum}; recorded with the run."""
@@ -59,12 +60,6 @@ class Dataset:
         return self.valid
 
 
-class HeldOut(Dataset):
-    """A data set with a validation and a test set, of which evaluation uses `valid` and `test`, int32 [n, T]."""
-
-    test: np.ndarray
-
-
 def warn_of_held_out(origin: str, known: Mapping[str, Sequence[bool] | np.ndarray]) -> None:
     """Warns of a validation or test set that can't tell what training never saw.
 
@@ -83,15 +78,14 @@ def check_own(data: Dataset, config: Config) -> None:
     name = f"--dataset {config.dataset}"
     try:
         spec, _ = data.spec, data.origin
-        parts: dict[str, Any] = {"mle_batches": data.mle_batches(0), "valid": data.validation()}
-        if isinstance(data, HeldOut):
-            parts["test"] = data.test
+        parts = {"mle_batches": data.mle_batches(0), "valid": data.validation(), "test": data.test}
     except AttributeError as error:
         raise UsageError(f"{name}: {error}") from None
     most = spec.vocab_size - (spec.end_token is None)
     for part, rows in ((part, np.asarray(values)) for part, values in parts.items()):
-        if rows.dtype != np.int32 or rows.shape[-1:] != (spec.seq_len,):
-            raise UsageError(f"{name}: {part} is {rows.dtype} {list(rows.shape)}, not int32 [..., {spec.seq_len}]")
+        wanted = f"n, B, {spec.seq_len}" if part == "mle_batches" else f"n, {spec.seq_len}"
+        if rows.dtype != np.int32 or rows.ndim != wanted.count(",") + 1 or rows.shape[-1] != spec.seq_len:
+            raise UsageError(f"{name}: {part} is {rows.dtype} {list(rows.shape)}, not int32 [{wanted}]")
         if rows.size and (rows.min() < 0 or rows.max() > most):
             raise UsageError(f"{name}: {part} has token ids from {rows.min()} to {rows.max()}, not from 0 to {most}")
 

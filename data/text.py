@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.real import HeldOut, warn_of_held_out
+from data.real import Dataset, warn_of_held_out
 from data.training_set import spread, training_data
 from generator import TokenSpec
 from support.config import FIELDS, VOCABULARY, Config
@@ -264,7 +264,7 @@ class Lines:
         return digest.hexdigest()
 
 
-class TextData(HeldOut):
+class TextData(Dataset):
     """Lines of text.
 
     The files are read twice, once for the vocabulary and once for the lines, which stay in memory as token ids. As with

@@ -92,7 +92,7 @@ _TRAINING = (
     Metric("g_mle_loss", "MLE loss beside rewards", "NLL of the minibatches of --mle_steps.", PER_TOKEN, "lower"),
     Metric("d_pretrain_loss", "D's loss in pretraining", "Loss of D on the minibatches of its pretraining."),
     Metric("d_pretrain_acc", "D's training accuracy in pretraining", "Accuracy of D on the same minibatches."),
-    Metric("g_loss", "policy-gradient loss", "Loss of the policy gradient."),
+    Metric("g_loss", "policy-gradient loss", "Loss of the policy gradient, or of distilling."),
     Metric("g_reward", "mean reward", "Mean reward of generated sequences."),
     Metric("d_loss", "D's loss", "Loss of D on the minibatches of adversarial training."),
     Metric("d_acc", "D's training accuracy", "Accuracy of D on the same minibatches."),

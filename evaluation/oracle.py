@@ -10,10 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from evaluation.discriminator import D_FIGURES, MeasuredDiscriminator, balanced_accuracy, resampled, what_d_knows
-from evaluation.evaluator import Due, Evaluator
+from evaluation.evaluator import Due, Evaluator, nats
 from evaluation.ngrams import distinct
 from evaluation.policy import COMPARED, MeasuredPolicy
-from generator import SAMPLE_ROWS
 from guidance.choosing import GROUPS, Groups
 from runs.logs import RunLog
 from support.seeds import Purpose
@@ -86,9 +85,8 @@ class OracleEvaluator(Evaluator):
 
     def _changes(self, policy: MeasuredPolicy, groups: Groups, pool: np.ndarray, log_ratios: np.ndarray) -> Figures:
         """By how much choosing changes NLL_oracle, entropy and KL(G ‖ oracle), by a pool and its log p - log G."""
-        parts = np.split(pool, len(pool) // SAMPLE_ROWS)  # one shape, whatever the candidates
-        nats = np.concatenate([policy.nll(tf.constant(part)).numpy() for part in parts])
-        values = {"nll": (nats - log_ratios, 0.0), "g_entropy": (nats, -1.0), "kl_reverse": (-log_ratios, 1.0)}
+        own = nats(policy, pool)
+        values = {"nll": (own - log_ratios, 0.0), "g_entropy": (own, -1.0), "kl_reverse": (-log_ratios, 1.0)}
         shape, length = groups.log_weights.shape, self.data.spec.seq_len
         changes = {name: groups.change(f.reshape(shape), slope) for name, (f, slope) in values.items()}
         return {name: (change / length, error / length) for name, (change, error) in changes.items()}

@@ -7,9 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from generator import SAMPLE_ROWS, Policy, sample_many
-from support.objective import Objective
 from support.seeds import Purpose, key, uniforms
-from support.statistics import Figures, mean_and_error
 
 # What `compare_with` measures, nats per token. KL(oracle ‖ G) and KL(G ‖ oracle) are along the sequences of `nll_test`
 # and of `nll`, NLL_oracle: the distributions of the next token compared at each prefix.
@@ -49,15 +47,6 @@ class MeasuredPolicy:
         numbers = uniforms([self.policy.seq_len, rows], key(self.seed, Purpose.EVALUATE, epoch, chunk))
         tokens, entropy, cross_entropy = self.policy.sample_and_compare(numbers, other)
         return tokens, cross_entropy - entropy
-
-    def scored(self, objective: Objective, pretrained: Policy | None, samples: int, epoch: int) -> Figures:
-        """(mean, standard error) of `objective`, and of `kl_to_pretrained`, KL(G ‖ G₀) in nats per sequence.
-
-        Both along the same `samples`, whose random numbers `epoch` picks; `pretrained` is G₀. Raises UsageError: the
-        objective fails.
-        """
-        tokens, divergence = self.divergence(pretrained, samples, epoch)
-        return {"objective": mean_and_error(objective.score(tokens)), "kl_to_pretrained": mean_and_error(divergence)}
 
     def _in_chunks(self, measure: Callable, other: Policy | None, size: int, epoch: int) -> list[np.ndarray]:
         """What `measure` returns for `size` sequences, SAMPLE_ROWS at once: [size, ...] each."""

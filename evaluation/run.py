@@ -114,12 +114,11 @@ class Evaluation:
         return figures
 
     def _of(self, policy: MeasuredPolicy, epoch: int, due: Due, since_pretrained: bool) -> Figures:
-        """The figures of a policy, those of an objective among them."""
+        """The figures of a policy, and of an objective along the same samples; raises UsageError: that fails."""
         with np.errstate(all="ignore"):
             figures = self.evaluator.of_policy(policy, epoch, due)
-        if not self.objective:
-            return figures
-        scored = policy.scored(self.objective, self.pretrained, self.evaluator.settings.samples, epoch)
-        if not since_pretrained:
-            del scored["kl_to_pretrained"]
-        return figures | scored | self._of_real
+        if self.objective:
+            tokens, nats = policy.divergence(self.pretrained, self.evaluator.settings.samples, epoch)
+            figures["objective"] = mean_and_error(self.objective.score(tokens))
+            figures |= {"kl_to_pretrained": mean_and_error(nats)} if since_pretrained else {}
+        return figures | self._of_real

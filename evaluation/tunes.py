@@ -40,14 +40,6 @@ class TuneEvaluator(Evaluator):
     )
     compares_at = "last"  # at the end of a phase alone, as it takes seconds
 
-    def likelihoods(self, policy: MeasuredPolicy, generated: np.ndarray) -> Figures:
-        """As in `Evaluator`; their errors take no account of windows that share a tune."""
-        measured = {"g_entropy": generated, "nll_valid": self.data.valid, "nll_test": self.data.test}
-        # All in one call, as each shape would be compiled on its own.
-        nll = policy.nll(tf.constant(np.concatenate(list(measured.values())))).numpy() / self.data.spec.seq_len
-        parts = np.split(nll, np.cumsum([len(tokens) for tokens in measured.values()])[:-1])
-        return {name: mean_and_error(part) for name, part in zip(measured, parts, strict=True) if len(part)}
-
     def compare(self, samples: np.ndarray) -> Figures:
         """Compares sequences, int32 [n, T], with real tunes.
 

@@ -19,6 +19,7 @@ import tensorflow as tf
 from evaluation.evaluator import Due, Settings
 from evaluation.policy import MeasuredPolicy
 from evaluation.run import evaluator_of
+from runs.directories import write_whole
 from support.errors import UsageError
 from support.parser import Parser, new_file, number
 from support.seeds import Purpose, fold, key, uniforms
@@ -88,9 +89,9 @@ def main() -> int:
     for name, value in (("beta", 1.0), ("weight", 1.0), ("lr", 1e-4), ("updates", 400), ("rounds", 2)):
         add(f"--{name}", type=number(type(value), 1 if type(value) is int else 0, None), default=value)
     asked = parser.parse_args()
-    with parser.failing_in_one_line():
+    with parser.failing_in_one_line(asked.o):
         rows = [row for logdir in asked.logdirs for row in rows_of(logdir, asked)]
-    pd.DataFrame(rows).to_csv(asked.o, index=False, float_format="%.4f")
+        write_whole(asked.o, pd.DataFrame(rows).to_csv(index=False, float_format="%.4f"))
     return 0
 
 

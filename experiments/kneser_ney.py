@@ -27,8 +27,9 @@ from data.real import Dataset
 from generator import Generator, Policy, PolicyWrapper, State, Tempered
 from guidance.distilling import Distillation
 from model import GRADIENT_NORM, build
+from runs.directories import write_whole
 from support.errors import UsageError
-from support.optimizers import adam, rate
+from support.optimizers import adam
 from support.parser import Parser, new_file, number
 from support.streams import run_tool
 from tools.restored import Restored, restore
@@ -128,7 +129,7 @@ def student_of(run: Restored, teacher: Policy, data: Dataset, updates: int, fres
     student = build(run.config, data.spec).generator
     if not fresh:
         student.set_weights([kept.numpy() for kept in run.policy().weights])
-    optimizer = adam(rate(0.005 if fresh else 0.001, True, updates), student)
+    optimizer = adam(0.005 if fresh else 0.001, student, updates)
 
     def update(gradients: list) -> None:
         optimizer.apply(tf.clip_by_global_norm(gradients, GRADIENT_NORM)[0], student.trainable_variables)
@@ -149,8 +150,8 @@ def measured(runs: Sequence[Restored], updates: int, fresh: bool) -> Iterator[di
     """The rows of runs on the same data."""
     data: Any = runs[0].data()
     spec, splits = data.spec, {"valid": data.validation(), "test": data.test}
-    if not len(splits["valid"]):
-        raise UsageError(f"{runs[0].logdir}: its data have no validation set")
+    if not len(splits["valid"]) or not len(splits["test"]):
+        raise UsageError(f"{runs[0].logdir}: its data lack a validation or a test set")
     model = KneserNey(data.references(), spec.start_token, spec.vocab_size)
     trigram = {name: model.probs(rows) for name, rows in splits.items()}
     lengths = (data.test != spec.vocab_size).sum(axis=1)
@@ -200,14 +201,14 @@ def main() -> int:
     parser.add_argument("--updates", type=number(int, 0, None), default=0, metavar="N")
     parser.add_argument("--fresh", action="store_true", help="students begin with new weights, at a rate of 0.005")
     asked = parser.parse_args()
-    with parser.failing_in_one_line():
+    with parser.failing_in_one_line(asked.o):
         runs = [restore(logdir) for logdir in asked.logdirs]
         if other := [str(run.logdir) for run in runs if run.config.dataset != "text"]:
             raise UsageError(f"{other[0]}: no run on text")
         if other := [str(run.logdir) for run in runs if run.content["data"] != runs[0].content["data"]]:
             raise UsageError(f"{other[0]}: has other data than {runs[0].logdir}")
         rows = list(measured(runs, asked.updates, asked.fresh))
-    pd.DataFrame(rows).to_csv(asked.o, index=False, float_format="%.4f")
+        write_whole(asked.o, pd.DataFrame(rows).to_csv(index=False, float_format="%.4f"))
     return 0
 
 

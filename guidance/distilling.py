@@ -90,7 +90,7 @@ class Distillation:
     def _all_candidates(self, step: tf.Tensor) -> tf.Tensor:
         """All candidates of a step, int32 [--candidates, B - n, T]."""
         seed = key(self.config.seed, Purpose.G_SAMPLE, step)
-        return tf.stack([self._draw(fold(seed, i + 2)) for i in range(self.config.candidates)])
+        return tf.map_fn(lambda i: self._draw(fold(seed, i + 2)), tf.range(self.config.candidates))
 
     def _drawn(self, step: tf.Tensor) -> tf.Tensor:
         """What is learnt beside the real sequences, int32 [B - n, T]."""

@@ -11,7 +11,6 @@ from scipy.optimize import minimize_scalar
 from discriminator import Discriminator
 from generator import Generator, Policy, PolicyCopy, State, in_chunks, joined
 from guidance.additive import AdditiveDiscriminator
-from support.errors import UsageError
 
 ETAS = 4.0, 16.0, 64.0  # upper bounds of η; the scores of a discriminator that is right have the best η at 1
 
@@ -92,7 +91,8 @@ class Guidance:
         compiles with XLA. With `copies` it is a copy of the policy that is guided, the teacher of --g_update distil; it
         takes the policy's weights in when η is chosen.
         """
-        self.discriminator, self.given, self._validation = discriminator, eta, validation
+        self.discriminator, self.given = discriminator, eta
+        self._validation: Any = validation  # None where nothing is trained
         self.eta = tf.Variable(eta or 1.0, trainable=False)
         self.folds: tuple[GuidedPolicy, ...] = ()
         for fold in folds:
@@ -109,11 +109,6 @@ class Guidance:
 
         self._nll = tf.function(mean_nll, jit_compile=jit, autograph=False)
 
-    @property
-    def discriminators(self) -> list[Discriminator]:
-        """Those of earlier rounds."""
-        return [guide.discriminator for guide in self.folds]
-
     def state(self) -> dict[str, Any]:
         """What training changes, by its names in a checkpoint."""
         state: dict[str, Any] = {"guide_eta": self.eta} | ({"teacher": self.copy} if self.copy else {})
@@ -121,22 +116,12 @@ class Guidance:
             state |= {f"fold{k}": guide.discriminator, f"fold{k}_eta": guide.eta}
         return state
 
-    def validation(self) -> np.ndarray:
-        """The validation set, int32 [n, T]; raises UsageError where it is empty."""
-        tokens = self._validation() if self._validation else np.empty([0, 0])
-        if not len(tokens):
-            raise UsageError("--guide_eta 0: there is no validation set to choose it on; give another, such as 1")
-        return tokens
-
     def choose_eta(self) -> float:
-        """η ← the one that was given or else that of least NLL on the validation set; when D's training ends.
-
-        Raises UsageError: the validation set is empty.
-        """
+        """η ← the one that was given or else that of least NLL on the validation set; when D's training ends."""
         if self.copy and isinstance(self.policy, Generator):
             self.copy.follow(self.policy)
         if self.given is None:
-            sequences = tf.constant(self.validation())
+            sequences = tf.constant(self._validation())
 
             def nll(eta: float) -> float:
                 self.eta.assign(eta)
@@ -151,7 +136,7 @@ class Guidance:
         Returns the new policy's NLL of the validation set, nats per token, float32 scalar; η s(y_t) of each of its
         tokens, float32 [n, T], and the tokens, int32 [n, T].
         """
-        guide, eta, tokens = self.folds[round_], self.choose_eta(), tf.constant(self.validation())
+        guide, eta, tokens = self.folds[round_], self.choose_eta(), tf.constant(self._validation())
         rewards, loss = eta * self.discriminator.token_scores(tokens), self._nll(tokens)
         for kept, present in zip(guide.discriminator.weights, self.discriminator.weights, strict=True):
             fresh = kept.numpy()

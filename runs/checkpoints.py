@@ -11,8 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from runs.directories import PRETRAINED, STEP, checkpoints_in, fsync, naming, sha256_of
-from runs.manifest import MANIFEST, read_manifest
+from runs.directories import MANIFEST, PRETRAINED, STEP, checkpoints_in, fsync, naming, read_manifest, sha256_of
 from support.errors import UsageError, first_line
 
 WEIGHTS = "weights"

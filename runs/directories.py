@@ -33,6 +33,9 @@ SONGS = tuple(f"sample{i}.mid" for i in range(5))  # that such a run leaves in i
 WRITTEN: dict[str | None, tuple[str, ...]] = {"text": (VOCABULARY,), "Nottingham": (TEMPO, *SONGS)}
 EVENTS = re.compile(r"events\.out\.tfevents\.\d+\.(seqgan|hparams)")  # files that runs/logs.py writes
 SAVED = "saved"  # in config.json: whether the run has written a checkpoint
+MANIFEST = "manifest.txt"  # in a checkpoint's directory: its own checksum, then a line of JSON
+MAX_MANIFEST = 2**24  # bytes; one of a long run has thousands
+CHECKSUM = "sha256"  # in a position: of metrics.csv
 STEP = re.compile(r"step-\d{9}")  # a checkpoint's directory: the number of steps taken
 
 
@@ -137,6 +140,34 @@ def checkpoints_in(folder: Path) -> list[Path]:
 def steps_taken(log_dir: Path) -> int:
     """How many steps the newest checkpoint of a run has behind it; 0 where there is none."""
     return max((int(path.name[5:]) for path in checkpoints_in(log_dir / CHECKPOINTS)), default=0)
+
+
+def read_manifest(checkpoint: Path) -> dict[str, Any]:
+    """`step`, `sha256` of its files by their names, and `details` of a checkpoint's directory.
+
+    Raises ValueError: it is damaged. Raises OSError: it can't be read.
+    """
+    with open(checkpoint / MANIFEST, encoding="utf-8") as file:
+        checksum, _, content = file.read(MAX_MANIFEST).partition("\n")
+    if sha256_of(content.encode()) != checksum:
+        raise ValueError(f"{MANIFEST} differs from its checksum")
+    return json.loads(content)
+
+
+def sizes_at(directory: Path, position: dict[str, Any], advice: str = "; --overwrite starts afresh") -> dict[str, int]:
+    """How long each file of a directory was at a position, {file name: bytes}.
+
+    Raises UsageError: a file is shorter now, or metrics.csv does not begin with the rows that were written until then.
+    Raises OSError: one can't be read.
+    """
+    sizes = {name: size for name, size in position.items() if name != CHECKSUM}
+    for name, size in sizes.items():
+        path = directory / Path(name).name
+        if not path.is_file() or path.stat().st_size < size:
+            raise UsageError(f"{path}: missing or cut short since the last checkpoint{advice}")
+        if name == METRICS and sha256_of(path.read_bytes()[:size]) != position.get(CHECKSUM):
+            raise UsageError(f"{path}: rows or line ends changed since the last checkpoint; restore it{advice}")
+    return sizes
 
 
 class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):

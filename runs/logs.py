@@ -24,8 +24,7 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from runs.directories import EVENTS, METRICS, fsync, naming, record_files, sha256_of, write_whole
-from runs.manifest import CHECKSUM, sizes_at
+from runs.directories import CHECKSUM, EVENTS, METRICS, fsync, naming, record_files, sha256_of, sizes_at, write_whole
 
 Meaning = Callable[[str], str]  # of a figure, by its name
 HPARAMS = "events.out.tfevents.0.hparams"  # TensorBoard reads a directory's event files in the order of their names

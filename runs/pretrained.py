@@ -7,8 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from runs.checkpoints import Checkpoints
-from runs.directories import CHECKPOINTS, METRICS, PRETRAINED, evaluations_of, in_vain
-from runs.manifest import sizes_at
+from runs.directories import CHECKPOINTS, METRICS, PRETRAINED, evaluations_of, in_vain, sizes_at
 from support.config import Config
 from support.config_file import CONFIG, differences, from_flags, lost_flag, pretraining_part, read_config
 from support.errors import UsageError

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from runs.checkpoints import BEST, MARKS
+from runs.directories import sizes_at
 from runs.logs import Meaning, RunLog, means, with_errors
-from runs.manifest import sizes_at
 from runs.pretrained import Pretraining
 from support.statistics import Figures
 

@@ -216,7 +216,7 @@ class Config:
         SCORED,
     )
     objective_weight: float = flag(
-        1.0, "λ: the reward is (1 - λ) times --reward plus λ times --objective", AIMED, USED, high=1
+        1.0, "λ: the reward is (1 - λ) times --reward plus λ times --objective", *(AIMED, USED, UNTAUGHT), high=1
     )
     g_update: str = flag("sampled", f"g-step; {explained(G_UPDATES)}", ADVERSARIAL, choices=G_UPDATES)
     distil_real: float = flag(0.5, "share of real sequences in a batch; the teacher draws the others", DISTIL, high=1)
@@ -462,8 +462,8 @@ def check_distilling(config: Config) -> None:
     real = round(config.distil_real * config.batch_size)
     if (config.distil_real > 0) > (real > 0):
         raise UsageError(f"--distil_real: {config.distil_real} of a --batch_size of {config.batch_size} is no sequence")
-    if config.best_of_candidates and real == config.batch_size:
-        raise UsageError(f"{update} keeps one of --candidates: --distil_real leaves none to draw")
+    if real == config.batch_size and (config.distil_real < 1 or config.best_of_candidates):
+        raise UsageError(f"--distil_real {config.distil_real} leaves none of a --batch_size of {real} to draw")
     if config.best_of_candidates and config.candidates < 2:
         raise UsageError(f"{update} keeps one of --candidates: they are 2 or more")
     if config.best_of_candidates and config.trains_discriminator and config.d_steps:

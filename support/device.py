@@ -49,5 +49,5 @@ def keep_compiled(threads: int) -> None:
         for path in folder.iterdir():
             if not path.stat().st_size:
                 path.unlink()
-        kept = f"--tf_xla_persistent_cache_directory={folder} --tf_xla_persistent_cache_device_types=CPU"
+        kept = f'--tf_xla_persistent_cache_directory="{folder}" --tf_xla_persistent_cache_device_types=CPU'
         os.environ["TF_XLA_FLAGS"] = f"{flags} {kept}".strip()

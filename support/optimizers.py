@@ -3,17 +3,12 @@
 import keras
 
 
-def rate(start: float, decays: bool, updates: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """A learning rate that stays at `start`, or decays to 0 by a cosine over so many updates."""
-    if not decays:
-        return start
-    return keras.optimizers.schedules.CosineDecay(start, max(updates, 1))
+def adam(rate: float, network: keras.layers.Layer, decay: int = 0) -> keras.optimizers.Optimizer:
+    """Adam with the epsilon of the authors' TensorFlow, its slots made at once so that a checkpoint can fill them.
 
-
-def adam(
-    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule, network: keras.layers.Layer
-) -> keras.optimizers.Optimizer:
-    """Adam with the epsilon of the authors' TensorFlow, its slots made at once so that a checkpoint can fill them."""
-    optimizer = keras.optimizers.Adam(learning_rate, epsilon=1e-8)
+    Its `rate` is constant, or falls to 0 by a cosine over `decay` updates.
+    """
+    falling = keras.optimizers.schedules.CosineDecay(rate, decay) if decay else rate
+    optimizer = keras.optimizers.Adam(falling, epsilon=1e-8)
     optimizer.build(network.trainable_variables)
     return optimizer

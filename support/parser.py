@@ -212,8 +212,9 @@ def defaults_of(given: dict[str, Any]) -> dict[str, Any]:
     """
     defaults = PRESETS[given.get("preset", "default")]
     asked, brought = given.get("discriminator"), []
-    if asked and asked != defaults.get("discriminator"):  # or it is as the preset has it
-        words = words_of(discriminator_entry(asked).defaults)
+    start = discriminator_entry(defaults.get("discriminator", "cnn")).defaults
+    if asked and (own := discriminator_entry(asked).defaults) != start:  # or it is as the preset has it
+        words = words_of(own)
         try:
             brought.append(explicit_flags(words))
         except UsageError as error:  # in a user's own class

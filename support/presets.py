@@ -158,7 +158,14 @@ MOLECULES = {
 # Defaults of a --g_update, whatever the preset.
 UPDATE_DEFAULTS: dict[str, dict[str, Any]] = {
     "fold": {"total_epochs": 2, "d_steps": 1, "g_steps": 1, "mle_steps": 0, "kl_weight": 0.0},
-    "distil": {"total_epochs": 1200, "d_steps": 0, "g_lr": 0.001, "cosine_decay": ("g",), "kl_weight": 0.0},
+    "distil": {
+        "total_epochs": 1200,
+        "d_steps": 0,
+        "mle_steps": 0,
+        "g_lr": 0.001,
+        "cosine_decay": ("g",),
+        "kl_weight": 0.0,
+    },
 }
 BY_NAME: dict[str, dict[str, Any]] = {  # each has directories of its name beside its values, unless it says otherwise
     "paper": PAPER,

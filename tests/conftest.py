@@ -44,8 +44,8 @@ from fault_injection import Trainer, differing, outcome
 from tensorflow.python.framework import ops
 
 import main as program
-from data import checksum
-from data.music.midi import read_melody
+from data import DataError, checksum
+from data.music.midi import melody_of, read_notes
 from data.music.tokens import KEYS, REST, Grid, begins
 from data.oracle import OracleData
 from data.real import Dataset, read_data
@@ -103,6 +103,14 @@ def refusal(capsys: Any, main: Callable, *given: Any, status: int = 2, alone: bo
     assert ended == status and begins and err.count(": error: ") == 1, (ended, err)
     assert not alone or not others and not (room and out), (out, err)
     return line + "\n"
+
+
+def read_melody(path, grid: Grid, read=read_notes) -> tuple[np.ndarray, float, int | None]:
+    """`melody_of` a file, whose name is in a DataError."""
+    try:
+        return melody_of(Path(path).read_bytes(), grid, read)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def read_tokens(path, frame_seconds: float = 0.4, frame_beats: float = 0.0, onsets: bool = False) -> np.ndarray:

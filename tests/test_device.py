@@ -28,8 +28,8 @@ print(json.dumps([float(compiled(tf.ones([5, 5]))) for compiled in (one, other)]
 
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
-    """A function that tells TensorFlow's flags for XLA with so many threads; the cache directory is tmp_path."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    """A function that tells TensorFlow's flags for XLA with so many threads; the cache directory is "a b" in tmp_path."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a b"))
 
     def flags(threads: int = 1, given: str = "") -> str:
         monkeypatch.setenv("TF_XLA_FLAGS", given)
@@ -46,7 +46,7 @@ def test_another_process_finds_what_was_compiled(kept, tmp_path):
         inherited = {name: value for name, value in os.environ.items() if name != "TF_XLA_FLAGS"}
         done = subprocess.run([sys.executable, "-c", PROGRAM], env=inherited, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("xla_compile_cache*")}
+        files = {path: path.stat().st_mtime_ns for path in (tmp_path / "a b").rglob("xla_compile_cache*")}
         assert files and all(path.stat().st_size for path in files)
         return json.loads(done.stdout.splitlines()[-1]), files
 
@@ -62,9 +62,9 @@ def test_another_process_finds_what_was_compiled(kept, tmp_path):
 def test_where_programs_are_kept(kept, tmp_path):
     """Each number of threads has its own; the user's own directory is taken, and one that can't be used is no error."""
     own = f"--tf_xla_persistent_cache_directory={tmp_path / 'own'}"
-    assert kept(given=own) == own and not (tmp_path / "seqgan").exists()
+    assert kept(given=own) == own and not (tmp_path / "a b" / "seqgan").exists()
     assert kept(1) == kept(1) != kept(2)
-    assert len(list((tmp_path / "seqgan").iterdir())) == 2
-    shutil.rmtree(tmp_path / "seqgan")
-    (tmp_path / "seqgan").write_text("a file\n")
-    assert kept(given="--other") == "--other" and (tmp_path / "seqgan").read_text() == "a file\n"
+    assert len(list((tmp_path / "a b" / "seqgan").iterdir())) == 2
+    shutil.rmtree(tmp_path / "a b" / "seqgan")
+    (tmp_path / "a b" / "seqgan").write_text("a file\n")
+    assert kept(given="--other") == "--other" and (tmp_path / "a b" / "seqgan").read_text() == "a file\n"

@@ -6,14 +6,26 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import BIGRAM, TINY, all_sequences, fitting, probabilities, random_generator, refusal, train
+from conftest import (
+    BIGRAM,
+    TINY,
+    all_sequences,
+    fitting,
+    probabilities,
+    random_generator,
+    refusal,
+    resumed_alike,
+    train,
+)
 from fault_injection import timeless_rows
 from test_model import flat
 from test_token_loss import ENDS, made
 
+from generator import Averaged
 from guidance.additive import BigramDiscriminator
 from guidance.distilling import Distillation, divergence
 from guidance.guided import GuidedPolicy
+from support.errors import UsageError
 from support.parser import parse
 from tools.restored import restore
 
@@ -94,26 +106,40 @@ def test_the_best_candidates_are_learnt_as_if_they_were_real(eagerly, by):
 
 
 def test_a_student_of_another_size_learns_from_other_runs(tmp_path, eagerly, capsys):
-    """From one, which its discriminator guides, and from one without a discriminator."""
+    """From one, which its discriminator guides, from one without a discriminator, and from the average of two."""
     guided = [*BIGRAM, *split("--pretrain_d_epochs 9 --d_lr 0.3 --guide_eta 1 --total_epochs 0")]
-    plain = [*TINY, "--seed", "2", "--total_epochs", "0"]
-    for name, words in ("guided", guided), ("plain", plain):
+    plain = [[*TINY, "--seed", seed, "--total_epochs", "0"] for seed in "23"]
+    for name, words in zip(names := ("guided", "plain", "another"), (guided, *plain), strict=True):
         assert train([*words, *split(LOGS.format(tmp_path / name))]) == 0
-    runs = [restore(tmp_path / name / "train") for name in ("guided", "plain")]
-    own = [probabilities(run.policy(guide=run.guided())) for run in runs]
+    runs = [restore(tmp_path / name / "train") for name in names]
+    average = Averaged([run.seqgan.generator for run in runs[1:]])
+    own = [probabilities(each) for each in (runs[0].policy(guide=True), runs[1].policy(), average)]
     assert np.abs(own[0] - probabilities(runs[0].seqgan.generator)).max() > 0.01
     student = "--pretrain_g_epochs 0 --g_update distil --distil_real 0 --g_hidden_dim 9 --g_lr 0.1 --total_epochs 30"
     words = [*TINY, *student.split(), *split("--eval_every 30 --batch_size 16 --teacher")]
-    for i, wanted in enumerate(own):
-        assert train([*words, str(runs[i].logdir), *split(LOGS.format(tmp_path / str(i)))]) == 0
+    logs = [str(run.logdir) for run in runs]
+    for i, (teachers, wanted) in enumerate(zip((logs[:1], logs[1:2], logs[1:]), own, strict=True)):
+        assert train([*words, *teachers, *split(LOGS.format(tmp_path / str(i)))]) == 0
         learnt = probabilities(restore(tmp_path / str(i) / "train").seqgan.generator)
         first, last = (float(row["kl_of_teacher"]) for row in timeless_rows(tmp_path / str(i) / "eval"))
         kl = float(tf.reduce_sum(wanted * tf.math.log(wanted / learnt)))
         assert last == pytest.approx(kl, abs=0.02) and last < 0.3 * first
-    own = [str(run.logdir) for run in runs]
-    cases = [("0", own[1:], "learns from another run"), ("c", ["nowhere"], "no run"), ("c", own, "runs of one size")]
-    for name, teachers, why in [*cases, ("c", [own[0], "--oracle_seed", "3"], "other --oracle_seed")]:
+    assert not resumed_alike(tmp_path / "resumed", [*words, logs[0], "--total_epochs", "6"], 1, 3)
+    cases = [("0", logs[1:], "learns from another run"), ("c", ["nowhere"], "no run"), ("c", logs, "runs of one size")]
+    for name, teachers, why in [*cases, ("c", [logs[0], "--oracle_seed", "3"], "other --oracle_seed")]:
         assert why in refusal(capsys, train, [*words, *teachers, *split(LOGS.format(tmp_path / name))], alone=False)
+
+
+def test_a_teacher_is_guided_where_its_discriminator_knows_it_as_it_is(tmp_path, eagerly):
+    """Not before the discriminator is trained, nor after a policy gradient without d-steps."""
+    words = "--pretrain_d_epochs 2 --d_lr 0.3 --guide_eta 1 --total_epochs 2 --checkpoint_every 1 --g_update expected"
+    more = f"--reward log_odds --g_lr 0.1 --d_steps 0 {LOGS.format(tmp_path)}"
+    assert train([*BIGRAM, *words.split(), *more.split()]) == 0
+    run = restore(tmp_path / "train", step := restore(tmp_path / "train").taken - 2)
+    assert run.teaches() is run.seqgan.guidance.guided
+    assert (last := restore(tmp_path / "train")).teaches() is last.seqgan.policy and last.guided()
+    with pytest.raises(UsageError, match="its discriminator is not trained yet"):
+        run._replace(taken=step - 1).teaches()
 
 
 def test_the_generator_learns_the_guided_one_which_a_new_discriminator_makes_anew(tmp_path, eagerly):

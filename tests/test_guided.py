@@ -114,7 +114,7 @@ def test_a_folding_run_trains_each_discriminator_against_what_was_folded(eagerly
 def test_folding_makes_the_guided_generator_the_generator(eagerly, kind):
     model = model_of(*kind, "--g_update", "fold", "--total_epochs", "2")
     guidance, before = model.guidance, probabilities(model.generator)
-    fresh = [discriminator.get_weights() for discriminator in guidance.discriminators]
+    fresh = [fold.discriminator.get_weights() for fold in guidance.folds]
     np.testing.assert_allclose(probabilities(model.policy), before, atol=1e-6)
     for round_ in range(2):
         model.d_step(tf.constant(all_sequences(4, 3)[:8]), tf.constant(round_))
@@ -192,7 +192,8 @@ def test_a_run_shows_what_guidance_changes_and_the_tool_draws_from_it(tmp_path, 
     "--g_update expected --reward log_odds --kl_weight 1 --baseline prefix --total_epochs 2 --guide_eta 2",
     "--g_update expected --reward log_odds --kl_weight 1 --baseline prefix --total_epochs 2 --d_steps 0",
     "--g_update distil --d_steps 2 --total_epochs 2 --g_dropout_keep_prob 0.5",
-    ids=["fold", "expected", "kept eta", "distil"],
+    "--g_echo --discriminator echo --g_update distil --d_steps 2 --total_epochs 2 --average 0.9",
+    ids=["fold", "expected", "kept eta", "distil", "echo"],
 )
 def test_a_resumed_run_is_bitwise_the_same(tmp_path, eagerly, update):
     words = text_in(tmp_path, "train", "valid", "test")

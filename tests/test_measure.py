@@ -2,16 +2,17 @@
 
 import csv
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SIZES, cases, refusal, train
+from conftest import SIZES, cases, read_melody, refusal, train
 
 from data.music.abc import to_abc
 from data.music.analysis import analysed
 from data.music.folder import windows
-from data.music.midi import midi_file, read_melody
+from data.music.midi import midi_file
 from data.music.tokens import Grid, trim
 from data.text import Lines
 from data.training_set import spread
@@ -109,6 +110,8 @@ def test_abc_is_as_good_as_midi(folder):
         texts = [path.read_text() for path in sorted((folder / "abc" / name).iterdir())]
         for place in ("abc", "one"):
             (folder / place / name / "tunes.abc").write_text("\n".join(texts))
+    (folder / "mid" / "train" / ".hidden").mkdir()
+    shutil.copy(next((folder / "mid" / "test").iterdir()), folder / "mid" / "train" / ".hidden" / "a.mid")
     where = ("mid/", "abc/", "one/")
     midi, abc, one = (measured(folder, f"{p}train", "--seq_len", "16", place=p, ending="") for p in where)
     assert midi == abc == one and len(midi[0]) > 20

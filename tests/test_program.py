@@ -103,6 +103,10 @@ def test_presets_and_explicit_flags():
     assert parse(["--batch_size", "8", "--preset", "paper"]).batch_size == 8
     assert parse(["--preset=paper", "--batch_size", "32"]).batch_size == 32  # the default's value, but explicit
     assert parse(["--preset", "paper", "--d_filter_sizes", "1", "--d_num_filters", "2"]).d_filter_sizes == (1,)
+    # An additive discriminator in the place of another is trained as the preset trains that one.
+    for name in ("bigram", "lstm", "echo"):
+        assert parse(["--preset", "text", "--data_dir", __file__, "--discriminator", name]).d_draws == 115_200
+    assert parse(["--discriminator", "echo"]).d_draws == 262_144
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)

@@ -15,7 +15,7 @@ from tools.restored import restore
 CODE = '''
 import numpy as np
 import tensorflow as tf
-from data.real import HeldOut
+from data.real import Dataset
 from data.training_set import training_data
 from discriminator import Discriminator
 from generator import TokenSpec
@@ -37,7 +37,7 @@ def ascending(tokens):
     return tf.reduce_mean(tf.cast(tokens[:, 1:] > tokens[:, :-1], tf.float32), axis=1)
 
 
-class Squares(HeldOut):
+class Squares(Dataset):
     kind = "squares"
 
     def __init__(self, config):
@@ -142,8 +142,10 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     ("dataset", CODE.replace("config.seq_len)", "config.length)"), "own.py: line 30: AttributeError"),
     ("dataset", CODE.replace("c(config.vocab_size, config.seq_len)", "c(5, 3, 5, 4)"), "start_token is 5, which is pa"),
     ("dataset", CODE.replace("% config.vocab_size", "% 6"), "has token ids from 0 to 5, not from 0 to 4"),
-    ("dataset", CODE.replace("rows[40:50]", "rows[40:50, :2]"), "valid is int32 [10, 2], not int32 [..., 3]"),
+    ("dataset", CODE.replace("rows[40:50]", "rows[40:50, :2]"), "valid is int32 [10, 2], not int32 [n, 3]"),
+    ("dataset", CODE.replace("rows[40:50]", "rows[40]"), "valid is int32 [3], not int32 [n, 3]"),
     ("dataset", CODE.replace("self.origin", "self.source"), "has no attribute 'origin'"),
+    ("dataset", CODE.replace("self.test", "self.tested"), "has no attribute 'test'"),
     ("discriminator", defaults("d_lr=-1.0"), "its defaults: argument --d_lr: -1.0 is less than 0"),
     ("discriminator", defaults("") + "    additive = True\n", "additive, but no AdditiveDiscriminator"),
 )

@@ -17,8 +17,7 @@ from conftest import ROOT, cases, refusal
 from matplotlib.figure import Figure
 from scipy import stats
 
-from runs.directories import CHECKPOINTS, METRICS
-from runs.manifest import CHECKSUM, MANIFEST
+from runs.directories import CHECKPOINTS, CHECKSUM, MANIFEST, METRICS
 from runs.schedule import Schedule
 from support.config import UsageError
 from support.config_file import CONFIG, FORMAT

@@ -17,13 +17,24 @@ import numpy as np
 import pretty_midi
 import pytest
 import tensorflow as tf
-from conftest import SIZES, all_sequences, canonical, cases, index_of, probabilities, read_tokens, refusal, train
+from conftest import (
+    SIZES,
+    all_sequences,
+    canonical,
+    cases,
+    index_of,
+    probabilities,
+    read_melody,
+    read_tokens,
+    refusal,
+    train,
+)
 from test_generator import chi_square
 from test_nottingham import write_song
 
 from data.music.abc import HEADER, read_abc, to_abc
 from data.music.analysis import analysed
-from data.music.midi import midi_file, read_melody
+from data.music.midi import midi_file
 from data.music.songs import write_songs
 from data.music.tokens import Grid, transposed
 from generator import Excluding, Policy, Tempered
@@ -273,6 +284,9 @@ def test_a_page_to_rate_tunes_and_its_key(runs, melodies, capsysbinary, tmp_path
     assert blind(1) == (page, [head, *key]) and len({str([kind for *_, kind in blind(i)[1]]) for i in range(5)}) > 1
     assert [page.count(part) for part in ("<audio ", "<svg ", '<input type="radio"')] == [4, 4, 80]
     assert not [word for word in (str(tmp_path), str(runs), "real", "http") if word in page]
+    for i, more in ((1, ()), (9, ("--temperature", 0.01))):  # which holds for both runs; their seed is one
+        assert len(set(re.findall("<svg .*?</svg>", blind(i, *more)[0], re.DOTALL))) == 3
+    assert "--blind: not with a prefix" in refused(capsysbinary, runs / "tunes", "--blind", "--prefix", "C4")
     line = refused(capsysbinary, runs / "tunes", "--blind", "-n", 1, "-o", tmp_path / "blind1")
     assert "KEY.csv: is there, and holds something else; choose another -o" in line and blind(1)[0] == page
     if browser := shutil.which("chromium"):

@@ -243,6 +243,12 @@ def test_what_cannot_be_measured_is_one_line(runs, capsys, argv, message):
     assert message.replace("{}", str(runs)) in error and error.count("error: ") == 1
 
 
+def test_runs_of_one_method_in_two_experiments_are_told_apart():
+    named = lambda *paths: temperatures.names_of([Path(path) for path in paths])  # noqa: E731
+    assert named("a/mle/1/train", "b/mle/2/train") == ["a/1", "b/2"] and named("mle/1", "mle/2") == ["mle/1", "mle/2"]
+    assert named("a/mle/1", "a/seqgan/2") == ["mle/1", "seqgan/2"]
+
+
 def test_what_was_made_otherwise_is_named(runs, tmp_path, capsys):
     """--jit decides on the last bits of the oracle's samples; and data may have changed since."""
     shutil.copytree(runs / "oracle", tmp_path / "compiled")

@@ -12,7 +12,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import canonical, cases
+from conftest import canonical, cases, read_melody
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
@@ -21,7 +21,7 @@ from data import DataError
 from data.music.abc import HEADER, read_abc, to_abc
 from data.music.analysis import Key, Stretch, analysed, longest_copies, written
 from data.music.folder import load_tunes
-from data.music.midi import midi_file, read_melody, read_notes
+from data.music.midi import midi_file, read_notes
 from data.music.page import Near, page
 from data.music.staff import staff
 from data.music.tokens import REST, Grid, melody, to_tokens, transposed

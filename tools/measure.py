@@ -19,8 +19,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from data.music import abc, dataset, folder, midi
-from data.music.tokens import Grid, trim
+from data.music import dataset, folder
+from data.music.tokens import Grid
 from data.text import MAX_HELD_OUT, MAX_SEQ_LEN, Lines, Vocabulary, read_lines, tokenise
 from data.training_set import RandomDraws, spread
 from evaluation.evaluator import Settings, nats
@@ -132,23 +132,14 @@ def melodies(path: Path, grid: Grid, whole: bool, transpose: str) -> list[np.nda
     All tunes of an ABC file count, but for tunes.abc beside others, which has theirs. With --transpose key they are
     moved to one key.
     """
-    shown = sorted(file for file in path.rglob("[!.]*") if file.is_file())
-    files = [file for file in shown if file.suffix.lower() in (".mid", ".midi")]
-    read, texts = midi.read_notes if files else abc.read_abc, [file for file in shown if file.suffix.lower() == ".abc"]
-    texts = [file for file in texts if file.name != "tunes.abc"] or texts
     found, skipped = [], []
-    for file in files or texts:
-        with open(file, "rb") as opened:
-            content = opened.read(midi.MAX_FILE_BYTES + 1)
-        for each in [content] if files else [tune for _, tune in abc.tunes_of(content)] or [content]:
-            try:
-                tokens, _, sharps = midi.melody_of(each, grid, read)
-                if not len(trim(tokens)):
-                    raise DataError("no melody in it")
-                tokens = folder.to_one_key(tokens, sharps, grid) if transpose == "key" else tokens
-                found.append(tokens if whole else trim(tokens))
-            except DataError as error:
-                skipped.append(f"{file}: {error}")
+    for file in folder.song_files(path):
+        for one in folder.parse(file, grid, whole):
+            tokens = np.array(one.tokens, np.int32)
+            if one.reason:
+                skipped.append(f"{file}: {one.reason}")
+            else:
+                found.append(folder.to_one_key(tokens, one.sharps, grid) if transpose == "key" else tokens)
     if not found:
         raise DataError(skipped[0] if skipped else f"{path}: no .mid, .midi or .abc file in it")
     if skipped:

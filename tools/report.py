@@ -127,7 +127,8 @@ def named(points: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     """
     form = rf"(?P<method>.*?)(?:/(?P<seed>[0-9]+))?(?:,? (?P<state>{'|'.join(map(re.escape, STATES))}))?$"
     parts = points.run.str.extract(form).fillna("")
-    parts["method"] = parts.method.str.rpartition("/")[2]
+    last = parts.method.str.rpartition("/")[2]  # of two experiments' methods of one name the whole
+    parts["method"] = last.where(parts.method.groupby(last).transform("nunique") == 1, parts.method)
     own = parts.method.map(lambda name: labels.get(name, name))
     parts["label"] = own + parts.state.map(lambda state: f", {STATES[state]}" if state else "")
     parts["family"] = own.where(parts.state == "training", parts.label)
@@ -139,7 +140,7 @@ def named(points: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
 
 def measured(rows: pd.DataFrame, name: str, collapsed: Sequence[str]) -> str:
     """A figure of a method's seeds, or of one run ± its standard error; averages share generators: no interval."""
-    found = rows.dropna(subset=[name])
+    found = rows.dropna(subset=[name]) if name in rows else rows[:0]
     if not len(found):
         return ""
     method, error = found.method.iloc[0], found[f"{name}_se"].iloc[0] if f"{name}_se" in found else math.nan
@@ -188,7 +189,7 @@ def samples(
 
 
 def draw_samples(
-    path: Path, points: pd.DataFrame, labels: Mapping[str, str] = {}, pairs: Pairs = (), crosses: Any = None
+    path: Path, points: pd.DataFrame, labels: Mapping[str, str] = {}, pairs: Pairs = (), crosses: Any = ()
 ) -> None:
     """Draws quality against diversity, a panel a pair of columns (x, y): a line a method, seeds as means ± deviation.
 
@@ -227,7 +228,7 @@ def draw_samples(
                 panel.annotate(text, (end[x], end[y]), (5, 5), textcoords="offset points", size=9, color=color[label])
         if {x, y} <= real.keys():
             panel.plot(real[x], real[y], "*", markersize=14, color="black", label="real data")
-        for name, other in crosses.dropna(subset=[x, y]).iterrows() if crosses is not None else ():
+        for name, other in crosses.dropna(subset=[x, y]).iterrows() if {x, y} <= {*crosses} else ():
             panel.plot(other[x], other[y], "x", color="0.3", markersize=8)
             panel.annotate(name, (other[x], other[y]), (3, 3), textcoords="offset points", fontsize=8, rotation=30)
         panel.set(xlabel=axis_title(x), ylabel=axis_title(y, "\n"))
@@ -308,11 +309,11 @@ def write(study: Study, texts: Mapping[str, str], folder: Path) -> list[Path]:
             continue
         pictures[file] = figure["caption"]
     for plane in report["planes"]:
-        points = read_points(*(folder / file for file in plane["files"]))
-        crosses = pd.read_csv(folder / plane["crosses"], index_col=0) if plane["crosses"] else None
+        points = read_points(*(folder / str(file) for file in plane["files"]))
+        crosses = pd.read_csv(folder / plane["crosses"], index_col=0) if plane["crosses"] else ()
         pictures[file := f"{plane['name'] or Path(plane['files'][0]).stem}.png"] = plane["caption"]
         drawings.append(partial(draw_samples, folder / file, points, study.labels, plane["pairs"], crosses))
-    found = read_points(*(folder / file for file in report["measured"])) if report["measured"] else None
+    found = read_points(*(folder / str(file) for file in report["measured"])) if report["measured"] else None
     whole = f"{before}{BEGIN}\n\n{page(study, pictures, found)}\n\n{END}{after}"
     folder.mkdir(parents=True, exist_ok=True)
     for draw in drawings:

@@ -61,8 +61,16 @@ class Restored(NamedTuple):
         return self.seqgan.guidance.guided
 
     def teaches(self) -> Policy:
-        """What --teacher learns from: the guided policy where there is one, but of --g_update distil the student."""
-        return self.policy(guide=self.guided() and self.config.g_update != "distil")
+        """What --teacher learns from: the policy, guided where its discriminator was trained against it as it is.
+
+        A student is not guided, nor is what a policy gradient has moved since. Raises UsageError: the discriminator is
+        not trained yet.
+        """
+        update, end = self.config.g_update, Schedule(self.config).pretrain_d.end
+        if self.seqgan.guidance and update != "distil" and self.taken < end:
+            raise UsageError(f"{self.logdir}: its discriminator is not trained yet")
+        moved = update in ("sampled", "expected") and not self.config.d_steps and self.taken > end
+        return self.policy(guide=self.guided() and update != "distil" and not moved)
 
     def chooser(self, flag: str, gain: bool = True) -> Discriminator:
         """The discriminator, which was found to have a gain by the newest evaluation, if that is asked for.
@@ -98,10 +106,10 @@ def teacher_of(
 ) -> tuple[Policy | None, dict[str, Any]]:
     """The policy that --teacher names, None where it names none; and what config.json has on record of it.
 
-    Of several runs it is the average. Each is guided by its discriminator if that is additive and trained, but for
-    students. The run that learns from it has the flags `config`, tokens `spec`, data with the checksums `digests`, and
-    maybe a config.json, `recorded`. Raises UsageError: a directory holds no run, one of other tokens, data or sizes, or
-    another than is on record. Raises OSError: it can't be read.
+    Of several runs it is the average of what each of them `teaches`. The run that learns from it has the flags
+    `config`, tokens `spec`, data with the checksums `digests`, and maybe a config.json, `recorded`. Raises
+    UsageError: a directory holds no run, one of other tokens, data or sizes, or another than is on record. Raises
+    OSError: it can't be read.
     """
     if not config.teacher:
         return None, {}
@@ -111,9 +119,9 @@ def teacher_of(
     for logdir in config.teacher:
         try:
             found = restore(Path(logdir))
+            policy = found.teaches()
         except UsageError as error:
             raise UsageError(f"--teacher {error}") from None
-        policy = found.teaches()
         own = TokenSpec(policy.vocab_size, policy.seq_len, policy.start_token, policy.end_token)
         differing = [f"--{name}" for name in names if getattr(found.config, name) != getattr(config, name)]
         differing += ["tokens"] * (own != spec) + ["data"] * (found.content["data"] != digests)

@@ -15,14 +15,14 @@ import pandas as pd
 import tensorflow as tf
 
 from data import DataError, checksum
-from data.music.abc import HEADER, read_abc, to_abc
+from data.music.abc import HEADER, to_abc
 from data.music.analysis import analysed, longest_copies
 from data.music.dataset import TRAIN_TUNES, NottinghamData, grid_of, load, played, recorded_tempo
-from data.music.folder import to_one_key, windows
-from data.music.midi import midi_file, read_melody, read_notes
+from data.music.folder import parse, song_files, to_one_key, windows
+from data.music.midi import midi_file
 from data.music.page import Near, blind_page, page
 from data.music.songs import write_songs
-from data.music.tokens import named, to_pitches, trim
+from data.music.tokens import named, to_pitches
 from data.text import Vocabulary, tokenise
 from generator import Excluding, Place, Policy, State, Tempered, in_chunks
 from guidance.choosing import Weighing, keep_one
@@ -134,10 +134,11 @@ def read_first(path: Path, keep: int, config: Config) -> list[int]:
     Raises UsageError: it is no MIDI or ABC file, or has no melody. Raises OSError: it can't be read.
     """
     open(path, "rb").close()  # tells best why it can't be read
-    tokens, _, sharps = read_melody(path, grid_of(config), read_abc if path.suffix.lower() == ".abc" else read_notes)
-    if not len(tokens := trim(tokens)):
-        raise UsageError(f"{path}: no melody in it")
-    return (to_one_key(tokens, sharps, grid_of(config)) if config.transpose == "key" else tokens)[:keep].tolist()
+    tune = next(parse(path, grid_of(config)))
+    if tune.reason:
+        raise UsageError(f"{path}: {tune.reason}")
+    tokens = np.array(tune.tokens, np.int32)
+    return (to_one_key(tokens, tune.sharps, grid_of(config)) if config.transpose == "key" else tokens)[:keep].tolist()
 
 
 def nearest(tunes: Sequence[np.ndarray], run: Restored) -> list[Near | None]:
@@ -193,27 +194,27 @@ def write_tunes(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
 def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) -> str:
     """Writes a page on which listeners rate tunes of several kinds and real ones, and KEY.csv, which tells them apart.
 
-    The kinds are `samples`, int32 [n, T] each portion, and those of --blind, each n tunes. All are played at the run's
-    tempo, in an order that the seed decides. Returns where they are. Raises UsageError, DataError: a kind lacks tunes,
+    The kinds are `samples`, int32 [n, T] each portion, and those of --blind, each n tunes. --temperature and --guide
+    hold for all runs, the latter where a discriminator can guide. All are played at the run's tempo, in an order that
+    the seed decides. Returns where they are. Raises UsageError, DataError: a kind lacks tunes,
     or -o has another page or key.
     """
     config, count, output = run.config, asked.n, asked.output or asked.logdir / "blind"
     grid = grid_of(config)
     grid = played(grid, recorded_tempo(asked.logdir / TEMPO)) if grid.beats else grid
     rng = numpy_rng(asked.seed, Purpose.TOOL_SAMPLE)
-    kinds = [(f"samples of {asked.logdir}", [row for rows in samples for row in rows])]
+    kinds = [(f"samples of {asked.logdir}" + ", guided" * asked.guide, [row for rows in samples for row in rows])]
     length = len(kinds[0][1][0])
     for folder in asked.blind:
         if (folder / CONFIG).is_file():
-            other = restore(folder)
+            other = restore(folder, asked.checkpoint)
             if (other.config.dataset, grid_of(other.config)) != (config.dataset, grid_of(config)):
                 raise UsageError(f"--blind {folder}: a run with other tokens than {asked.logdir}")
-            drawn = portions(other.policy(), count, [], asked.seed, length, config.jit)
-            kinds.append((f"--blind {folder}", [row for rows in drawn for row in rows]))
+            policy = Tempered(other.policy(guide := asked.guide and other.guided()), asked.temperature)
+            drawn = portions(policy, count, [], asked.seed, length, config.jit)
+            kinds.append((f"--blind {folder}" + ", guided" * guide, [row for rows in drawn for row in rows]))
             continue
-        there = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-        files = [path for path in there if path.suffix.lower() in (".mid", ".midi")]
-        files = files or [path for path in there if path.suffix.lower() == ".abc" and path.name != "tunes.abc"]
+        files = song_files(folder, "*")
         if len(files) < count:
             raise UsageError(f"--blind {folder}: {len(files)} files of tunes there, and -n is {count}")
         chosen = [files[i] for i in rng.permutation(len(files))[:count]]
@@ -271,6 +272,9 @@ def check(asked: Namespace, music: bool, text: bool) -> None:
         f"--abc: {asked.logdir} is no run on music": asked.abc and not music,
         f"--blind: {asked.logdir} is no run on music": asked.blind is not None and not music,
         "--blind: not with --abc": asked.blind is not None and asked.abc,
+        "--blind: not with a prefix, --candidates, --rank or --objective, which other kinds would not have": (
+            asked.blind is not None and (prefix or choosing or asked.rank or asked.objective)
+        ),
         f"--prefix_file: {asked.logdir} is no run on music": asked.prefix_file and not music,
         "--prefix_file: not with --prefix": asked.prefix_file and asked.prefix,
         "--keep has no effect without --prefix_file": asked.keep and not asked.prefix_file,

@@ -17,9 +17,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from evaluation.metrics import METRICS, column, parse
+from runs.directories import CHECKSUM, read_manifest, sha256_of
 from runs.directories import METRICS as LOG
-from runs.directories import sha256_of
-from runs.manifest import CHECKSUM, read_manifest
 from support.config import Config
 from support.config_file import CONFIG, FREE_TO_CHANGE, READ_FROM, differences, read_config
 from support.errors import UsageError

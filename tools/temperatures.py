@@ -273,10 +273,13 @@ def path_of(logdir: Path, name: str, epochs: int, guide: bool) -> list[Row]:
     return rows.assign(run=f"{name}, training", temperature=1.0).to_dict("records")
 
 
-def seed_of(logdir: Path, name: str) -> str:
-    """The name of a run; of a seed alone, as where all runs are of one method of a sweep, with the folder above it."""
-    above = [folder.parent.name for folder in logdir.absolute().parents if folder.name == name]
-    return f"{above[0]}/{name}" if name.isdigit() and above and above[0] else name
+def names_of(logdirs: Sequence[Path]) -> list[str]:
+    """The names of runs; of seeds alone, as where all runs are of one method of a sweep, with the folder above them."""
+    names = short_names(logdirs)
+    above = [[f.parent for f in d.absolute().parents if f.name == n] for d, n in zip(logdirs, names, strict=True)]
+    if not all(name.isdigit() for name in names) or not all(above):
+        return names
+    return [f"{method}/{name}" for method, name in zip(short_names([each[0] for each in above]), names, strict=True)]
 
 
 def check_together(arguments: Any, logdirs: Sequence[Path]) -> None:
@@ -332,7 +335,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_together(arguments, logdirs)
         configure_tensorflow(cache=True)
         tf.get_logger().setLevel("ERROR")  # it warns of retracing, which several runs in one process are bound to cause
-        names = {logdir: seed_of(logdir, name) for logdir, name in zip(logdirs, short_names(logdirs), strict=True)}
+        names = dict(zip(logdirs, names_of(logdirs), strict=True))
         epochs, guide = arguments.path, arguments.guide
         # First, lest what was measured is lost.
         paths = [point for logdir in logdirs if epochs for point in path_of(logdir, names[logdir], epochs, guide)]
@@ -364,9 +367,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         frame = read_table(arguments.csv or Path("points"), content, POINT)
         if arguments.csv:
             write_whole(arguments.csv, content)
+        print(samples(frame))  # before what may fail
         if arguments.output:
             draw_samples(arguments.output, frame, pairs=OBJECTIVE_PAIRS if numbers or betas else PAIRS)
-    print(samples(frame))
     return 0
 
 

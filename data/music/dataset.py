@@ -11,7 +11,7 @@ from data import checksum
 from data.music.folder import MAX_TEMPO, MIN_TEMPO, SPLITS, Tunes, load_tunes, windows
 from data.music.songs import check_songs
 from data.music.tokens import Grid, to_pitches
-from data.real import HeldOut, warn_of_held_out
+from data.real import Dataset, warn_of_held_out
 from data.training_set import spread, training_data
 from generator import TokenSpec
 from runs.directories import SONGS, TEMPO
@@ -22,7 +22,7 @@ TRAIN_TUNES = "tunes of train"  # what `digests` calls their checksum
 MAX_HELD_OUT = 1024  # validation windows, and test windows, that are used; Nottingham has 813 and 794
 
 
-class NottinghamData(HeldOut):
+class NottinghamData(Dataset):
     """A folder of tunes.
 
     Training draws its windows of --seq_len tokens at random from all those of the train split. As with the oracle, an

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from data.music.abc import check_music21, read_abc, tunes_of
 from data.music.analysis import analysed
-from data.music.midi import MAX_FILE_BYTES, Reader, melody_of, one_line, read_notes
+from data.music.midi import MAX_FILE_BYTES, melody_of, one_line, read_notes
 from data.music.tokens import KEYS, REST, Grid, transposed, trim
 from runs.directories import METRICS, write_whole, written_songs
 from support.config_file import CONFIG
@@ -169,27 +169,33 @@ def _tune_files(folders: Sequence[Path], besides: Path | None) -> list[Path]:
     return found
 
 
-def _parse(path: Path, grid: Grid) -> list[Parsed]:
-    """Reads the tunes of one file."""
+def song_files(folder: Path, pattern: str = "**/*") -> list[Path]:
+    """The MIDI files of a folder or, if it has none, the ABC files, but for tunes.abc beside others; none is hidden."""
+    files = [path for path in sorted(folder.glob(pattern)) if path.is_file()]
+    shown = [path for path in files if not any(part[0] == "." for part in path.relative_to(folder).parts)]
+    texts = [path for path in shown if _is_abc(path)]
+    midi = [path for path in shown if path.suffix.lower() in (".mid", ".midi")]
+    return midi or [path for path in texts if path.name != "tunes.abc"] or texts
+
+
+def parse(path: Path, grid: Grid, whole: bool = False) -> Iterator[Parsed]:
+    """Reads the tunes of one file, `whole` or without the rests at both ends."""
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        return [Parsed([], one_line(error))]
-    whole = not _is_abc(path) or len(content) > MAX_FILE_BYTES
-    tunes = [("", content)] if whole else tunes_of(content) or [("", content)]
-    return [_melody_of(tune, number, grid, read_abc if _is_abc(path) else read_notes) for number, tune in tunes]
-
-
-def _melody_of(content: bytes, number: str, grid: Grid, read: Reader) -> Parsed:
-    if not content:
-        return Parsed([], "empty file")
-    try:
-        tokens, tempo, sharps = melody_of(content, grid, read)
-    except DataError as error:
-        return Parsed([], str(error), number=number)
-    found = trim(tokens).tolist()
-    return Parsed(found, "" if found else "no melody: it has no notes, or only drums", tempo, sharps, number)
+        yield Parsed([], one_line(error))
+        return
+    several = _is_abc(path) and len(content) <= MAX_FILE_BYTES
+    for number, tune in (several and tunes_of(content)) or [("", content)]:
+        try:
+            tokens, tempo, sharps = melody_of(tune, grid, read_abc if _is_abc(path) else read_notes)
+        except DataError as error:
+            yield Parsed([], str(error) if tune else "empty file", number=number)
+            continue
+        heard = trim(tokens).tolist()
+        reason = "" if heard else "no melody: it has no notes, or only drums"
+        yield Parsed(tokens.tolist() if whole else heard, reason, tempo, sharps, number)
 
 
 def _parse_cached(root: Path, paths: list[Path], names: list[str], grid: Grid) -> list[list[Parsed]]:
@@ -212,7 +218,7 @@ def _parse_cached(root: Path, paths: list[Path], names: list[str], grid: Grid) -
             digest, content = file.readline(_MAX_CACHE_BYTES), file.read(_MAX_CACHE_BYTES)
             if digest.decode("latin-1").strip() == hashlib.sha256(key + content).hexdigest():
                 return [[Parsed(*one) for one in each] for each in json.loads(content)]
-    parsed = [_parse(path, grid) for path in paths]
+    parsed = [list(parse(path, grid)) for path in paths]
     content = json.dumps(parsed).encode()
     for place in places:
         with contextlib.suppress(OSError):

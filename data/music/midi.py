@@ -10,7 +10,6 @@ tempo changes outside the first track and splits a voice in two where its instru
 
 import io
 import math
-import os
 import re
 from collections.abc import Callable, Sequence
 
@@ -105,21 +104,12 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
     return Notes(time(start), time(end), pitch, voice, int(time(np.array(last_tick))), mean, sharps)
 
 
-def read_melody(path: str | os.PathLike, grid: Grid, read: Reader = read_notes) -> tuple[np.ndarray, float, int | None]:
-    """The melody of one MIDI file, rests at both ends included: the inverse of `midi_file`.
-
-    `read` reads the notes of the file's content, by the beat or not. Returns the tokens, int32 [frames], the mean tempo
-    in beats a minute and `Notes.sharps`. Raises DataError: the file cannot be used; the message names it and says why.
-    """
-    try:
-        with open(path, "rb") as file:
-            return melody_of(file.read(MAX_FILE_BYTES + 1), grid, read)
-    except (OSError, DataError) as error:
-        raise DataError(f"{path}: {one_line(error)}") from error
-
-
 def melody_of(content: bytes, grid: Grid, read: Reader) -> tuple[np.ndarray, float, int | None]:
-    """As `read_melody`, of what is in a file; raises DataError: it cannot be used."""
+    """The melody of a file's content, rests at both ends included: the inverse of `midi_file`.
+
+    `read` reads its notes, by the beat or not. Returns the tokens, int32 [frames], the mean tempo in beats a minute and
+    `Notes.sharps`. Raises DataError: it cannot be used.
+    """
     if len(content) > MAX_FILE_BYTES:
         raise DataError(f"larger than {MAX_FILE_BYTES} bytes")
     try:
@@ -167,7 +157,7 @@ def to_pretty_midi(tokens: Sequence[int] | np.ndarray, grid: Grid) -> pretty_mid
 def midi_file(tokens: Sequence[int] | np.ndarray, grid: Grid) -> bytes:
     """A MIDI file (type 1, one song, one instrument) of tokens, integers [length], as `to_pretty_midi` has them.
 
-    `read_melody` gives them back, as long as they last at most `MAX_SECONDS`; a pitch that goes on after another then
+    `melody_of` gives them back, as long as they last at most `MAX_SECONDS`; a pitch that goes on after another then
     begins. Raises DataError: as `to_pretty_midi`.
     """
     content = io.BytesIO()
