@@ -28,7 +28,7 @@ print(json.dumps([float(compiled(tf.ones([5, 5]))) for compiled in (one, other)]
 
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
-    """A function that tells TensorFlow's flags for XLA with so many threads; the cache directory is "a b" in tmp_path."""
+    """TensorFlow's flags for XLA with so many threads, by a function; the cache directory is "a b" in tmp_path."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a b"))
 
     def flags(threads: int = 1, given: str = "") -> str:

@@ -456,7 +456,9 @@ def test_what_is_measured_of_several_seeds(tmp_path):
     assert counts == {**judged, "alone": ("0 of 1", ""), "G": ("", ""), "real data": ("", "")}
     twice = pd.concat([frame, points(tmp_path, {"run": "worse/1", "bleu2": 0.8, "self_bleu2": 0.9})])
     assert cells_of(samples(twice.reset_index(drop=True)))["worse"]["self-BLEU-2"] == "0.900"
-    odd = pd.concat([frame, points(tmp_path, {"run": "logs/worse/1", "bleu2": 0.7})]).reset_index(drop=True)
+    other = pd.concat([frame, points(tmp_path, {"run": "logs/worse/1", "bleu2": 0.7})]).reset_index(drop=True)
+    assert {"worse", "logs/worse"} <= cells_of(samples(other)).keys()  # of another experiment
+    odd = pd.concat([frame, points(tmp_path, {"run": "worse/1", "bleu2": 0.7})]).reset_index(drop=True)
     with pytest.raises(UsageError, match="^worse, 1 is there twice, with other figures"):
         samples(odd)
 

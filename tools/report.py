@@ -207,8 +207,7 @@ def draw_samples(
     color = colours(sorted(points.family.unique(), key=len))
     color = dict(zip(points.label, points.family.map(color), strict=True))
     rows, columns = -(-len(pairs) // 2), min(len(pairs), 2)
-    size = (8.0 if columns > 1 else 6.5, 3.6 * rows + 0.25 * (len(color) + 1))  # and the legend
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=(8.0, 3.6 * rows + 0.25 * (len(color) + 1)), layout="constrained")  # and the legend
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for spare in panels[len(pairs) :]:
         spare.set_axis_off()
@@ -223,7 +222,7 @@ def draw_samples(
             panel.errorbar(mean[x], mean[y], marker=".", label=label, color=color[label], **errors)
             ring = mean[(mean.temperature == 1) & ~(mean.candidates > 1)]
             panel.plot(ring[x], ring[y], "o", markersize=10, markerfacecolor="none", color=color[label])
-            for _, end in mean.iloc[[0, -1]].iterrows():
+            for _, end in mean.iloc[[0, -1] if len(mean) > 1 else []].iterrows():
                 text = f"{end.temperature if math.isnan(end.candidates) else end.candidates:g}"
                 panel.annotate(text, (end[x], end[y]), (5, 5), textcoords="offset points", size=9, color=color[label])
         if {x, y} <= real.keys():
@@ -234,7 +233,7 @@ def draw_samples(
         panel.set(xlabel=axis_title(x), ylabel=axis_title(y, "\n"))
         panel.grid(alpha=0.3)
     legend(figure, "lower")  # inside a panel it hides points, and the star of real data lies in a corner
-    kinds = "temperatures, or candidates" if points.candidates.notna().any() else "temperatures"
+    kinds = "temperatures" + ", β" * ("objective" in points) + " or candidates" * bool(points.candidates.notna().any())
     figure.suptitle(f"numbers: {kinds}; a ring at temperature 1; bars: standard deviation over seeds", fontsize=10)
     figure.savefig(path)
 
