@@ -401,7 +401,7 @@ class Generator(keras.layers.Layer, Policy):
         dropout_keep_prob: float = 1.0,
         echoes: bool = False,
     ):
-        """Makes and initialises the weights, every one of them from N(0, stddev²).
+        """Makes and initialises the weights, every one from N(0, stddev²), but for those of `Echoes`.
 
         Sizes and tokens are those of `Policy`. `emb_dim` is the size of a token's embedding; `purpose` tells the
         weights of several networks of one run apart. A `stddev` of 0.1 is what the authors' code gives the generator,

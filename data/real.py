@@ -78,7 +78,9 @@ def check_own(data: Dataset, config: Config) -> None:
     name = f"--dataset {config.dataset}"
     try:
         spec, _ = data.spec, data.origin
-        parts = {"mle_batches": data.mle_batches(0), "valid": data.validation(), "test": data.test}
+        parts: dict[str, Any] = {"mle_batches": data.mle_batches(0), "valid": data.validation()}
+        if not data.oracle:
+            parts["test"] = data.test
     except AttributeError as error:
         raise UsageError(f"{name}: {error}") from None
     most = spec.vocab_size - (spec.end_token is None)

@@ -93,7 +93,9 @@ _TRAINING = (
     Metric("d_pretrain_loss", "D's loss in pretraining", "Loss of D on the minibatches of its pretraining."),
     Metric("d_pretrain_acc", "D's training accuracy in pretraining", "Accuracy of D on the same minibatches."),
     Metric("g_loss", "policy-gradient loss", "Loss of the policy gradient, or of distilling."),
-    Metric("g_reward", "mean reward", "Mean reward of generated sequences."),
+    Metric(
+        "g_reward", "mean reward", "Mean reward of generated sequences, or of distilling -KL(teacher ‖ G) or log G."
+    ),
     Metric("d_loss", "D's loss", "Loss of D on the minibatches of adversarial training."),
     Metric("d_acc", "D's training accuracy", "Accuracy of D on the same minibatches."),
     Metric("seconds_per_epoch", "time per epoch", "Time of an epoch without steps that were compiled.", "seconds"),

@@ -117,7 +117,10 @@ class Guidance:
         return state
 
     def choose_eta(self) -> float:
-        """η ← the one that was given or else that of least NLL on the validation set; when D's training ends."""
+        """η ← the one that was given or else that of least NLL on the validation set; when D's training ends.
+
+        A run with `validation` alone can choose: `main.py` has seen that it is not empty.
+        """
         if self.copy and isinstance(self.policy, Generator):
             self.copy.follow(self.policy)
         if self.given is None:

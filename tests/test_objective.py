@@ -34,7 +34,9 @@ from test_reward import exact_gradient
 from data.music.dataset import NottinghamData
 from data.music.tokens import Grid
 from data.text import TextData, Vocabulary
+from evaluation.evaluator import Due
 from evaluation.policy import MeasuredPolicy
+from evaluation.run import Evaluation, Measures
 from generator import PolicyCopy, TokenSpec
 from model import SeqGAN, build
 from reward import of_function
@@ -43,7 +45,6 @@ from support.config_file import FORMAT
 from support.errors import UsageError
 from support.objective import KEPT, Objective
 from support.parser import read_flags
-from support.statistics import mean_and_error
 from tools import temperatures
 from tools.experiment import Cell, Method, data_flags, fingerprint, mixed, read
 from tools.restored import restore
@@ -153,8 +154,12 @@ def test_text_pitches_or_ids():
 def test_the_curves_are_the_expectations(end_token):
     policy, other = (random_generator(seed=seed, end_token=end_token) for seed in (0, 5))
     pretrained = PolicyCopy(other)
-    tokens, nats = MeasuredPolicy(policy, seed=1, jit=False).divergence(pretrained, 3000, 0)
-    figures = {"objective": mean_and_error(objective_of().score(tokens)), "kl_to_pretrained": mean_and_error(nats)}
+    drawn = SimpleNamespace(samples=3000, d_samples=0)
+    evaluator = SimpleNamespace(of_policy=lambda *_: {}, settings=drawn, data=SimpleNamespace(validation=list))
+    measures = Measures(MeasuredPolicy(policy, seed=1, jit=False), None, None)
+    evaluation = Evaluation(evaluator, measures, objective=objective_of(), pretrained=pretrained)
+    figures = evaluation.measure(0, Due(True, True, True))
+    assert figures.keys() == {"objective", "kl_to_pretrained"}
     p, q = probabilities(policy), probabilities(pretrained)
     scores = told(all_sequences(4, 3, end_token)).numpy()
     exact = {"objective": (p * scores).sum(), "kl_to_pretrained": (p * np.log(p / q)).sum()}

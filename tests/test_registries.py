@@ -113,6 +113,11 @@ def test_a_file_that_cannot_be_used_is_one_line(own, capsys, flag, code, why):
     assert not (own.parent / "whole").exists()
 
 
+def test_own_data_of_an_oracle_need_no_test_set(own):
+    own.write_text("from data.oracle import OracleData\n\n\nclass Squares(OracleData):\n    pass\n")
+    assert train([*words_of("dataset"), *FEW, "--log_dir", "whole"]) == 0
+
+
 def broken(line: str) -> str:
     """The code with something that fails before a line of it."""
     return CODE.replace(line, line[: len(line) - len(line.lstrip())] + "tokens.nothing()\n" + line)

@@ -134,6 +134,7 @@ def melodies(path: Path, grid: Grid, whole: bool, transpose: str) -> list[np.nda
     """
     found, skipped = [], []
     for file in folder.song_files(path):
+        open(file, "rb").close()  # tells best why it can't be read
         for one in folder.parse(file, grid, whole):
             tokens = np.array(one.tokens, np.int32)
             if one.reason:

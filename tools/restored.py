@@ -66,11 +66,13 @@ class Restored(NamedTuple):
         A student is not guided, nor is what a policy gradient has moved since. Raises UsageError: the discriminator is
         not trained yet.
         """
-        update, end = self.config.g_update, Schedule(self.config).pretrain_d.end
-        if self.seqgan.guidance and update != "distil" and self.taken < end:
+        config, phase = self.config, Schedule(self.config).adversarial
+        of_round = (self.taken - phase.begin) % max(phase.per_epoch, 1)
+        if self.seqgan.guidance and config.g_update != "distil" and self.taken < phase.begin:
             raise UsageError(f"{self.logdir}: its discriminator is not trained yet")
-        moved = update in ("sampled", "expected") and not self.config.d_steps and self.taken > end
-        return self.policy(guide=self.guided() and update != "distil" and not moved)
+        moved = self.taken > phase.begin and (not config.d_steps or 0 < of_round <= config.g_steps + config.mle_steps)
+        learns = config.g_update in ("sampled", "expected")
+        return self.policy(guide=self.guided() and config.g_update != "distil" and not (learns and moved))
 
     def chooser(self, flag: str, gain: bool = True) -> Discriminator:
         """The discriminator, which was found to have a gain by the newest evaluation, if that is asked for.

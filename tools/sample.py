@@ -194,10 +194,10 @@ def write_tunes(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
 def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) -> str:
     """Writes a page on which listeners rate tunes of several kinds and real ones, and KEY.csv, which tells them apart.
 
-    The kinds are `samples`, int32 [n, T] each portion, and those of --blind, each n tunes. --temperature and --guide
-    hold for all runs, the latter where a discriminator can guide. All are played at the run's tempo, in an order that
-    the seed decides. Returns where they are. Raises UsageError, DataError: a kind lacks tunes,
-    or -o has another page or key.
+    The kinds are `samples`, int32 [n, T] each portion, and those of --blind, each n tunes. --temperature holds for all
+    runs, and --guide for those whose discriminator can guide; the run itself must have one. All are played at the run's
+    tempo, in an order that the seed decides. Returns where they are. Raises UsageError, DataError: a kind lacks tunes,
+    or -o has another page or key. Raises OSError: a folder can't be read.
     """
     config, count, output = run.config, asked.n, asked.output or asked.logdir / "blind"
     grid = grid_of(config)
@@ -207,13 +207,14 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     length = len(kinds[0][1][0])
     for folder in asked.blind:
         if (folder / CONFIG).is_file():
-            other = restore(folder, asked.checkpoint)
+            other = restore(folder)
             if (other.config.dataset, grid_of(other.config)) != (config.dataset, grid_of(config)):
                 raise UsageError(f"--blind {folder}: a run with other tokens than {asked.logdir}")
             policy = Tempered(other.policy(guide := asked.guide and other.guided()), asked.temperature)
             drawn = portions(policy, count, [], asked.seed, length, config.jit)
             kinds.append((f"--blind {folder}" + ", guided" * guide, [row for rows in drawn for row in rows]))
             continue
+        os.scandir(folder).close()  # tells best why it can't be read
         files = song_files(folder, "*")
         if len(files) < count:
             raise UsageError(f"--blind {folder}: {len(files)} files of tunes there, and -n is {count}")

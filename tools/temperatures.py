@@ -279,7 +279,9 @@ def names_of(logdirs: Sequence[Path]) -> list[str]:
     above = [[f.parent for f in d.absolute().parents if f.name == n] for d, n in zip(logdirs, names, strict=True)]
     if not all(name.isdigit() for name in names) or not all(above):
         return names
-    return [f"{method}/{name}" for method, name in zip(short_names([each[0] for each in above]), names, strict=True)]
+    parts = [(short, each[0].name) for short, each in zip(short_names([each[0] for each in above]), above, strict=True)]
+    methods = [short if short.endswith(method) else f"{short}/{method}" for short, method in parts]
+    return [f"{method}/{name}" for method, name in zip(methods, names, strict=True)]
 
 
 def check_together(arguments: Any, logdirs: Sequence[Path]) -> None:

@@ -44,7 +44,7 @@ class Tunes(NamedTuple):
 class Parsed(NamedTuple):
     """What a file, or a tune of it, gave."""
 
-    tokens: list[int]  # without the rests at both ends
+    tokens: list[int]  # without the rests at both ends, unless parsed whole
     reason: str  # why the file cannot be used, or ""
     tempo: float = 0.0  # its mean tempo, beats a minute
     sharps: int | None = None  # of its key signature, as in `Notes`
