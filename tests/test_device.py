@@ -56,7 +56,7 @@ def test_another_process_finds_what_was_compiled(kept, tmp_path):
     again, after = compiled()
     assert again == values and after.keys() == before.keys()
     assert others and all(after[path] == before[path] for path in others)
-    assert {f"={path.parent} " in kept() for path in before} == {True}
+    assert {f'="{path.parent}" ' in kept() for path in before} == {True}
 
 
 def test_where_programs_are_kept(kept, tmp_path):

@@ -154,8 +154,11 @@ def test_text_pitches_or_ids():
 def test_the_curves_are_the_expectations(end_token):
     policy, other = (random_generator(seed=seed, end_token=end_token) for seed in (0, 5))
     pretrained = PolicyCopy(other)
-    drawn = SimpleNamespace(samples=3000, d_samples=0)
-    evaluator = SimpleNamespace(of_policy=lambda *_: {}, settings=drawn, data=SimpleNamespace(validation=list))
+    settings, data = (
+        SimpleNamespace(samples=3000, d_samples=0),
+        SimpleNamespace(validation=lambda: all_sequences(4, 3)[:0]),
+    )
+    evaluator = SimpleNamespace(of_policy=lambda *_: {}, settings=settings, data=data)
     measures = Measures(MeasuredPolicy(policy, seed=1, jit=False), None, None)
     evaluation = Evaluation(evaluator, measures, objective=objective_of(), pretrained=pretrained)
     figures = evaluation.measure(0, Due(True, True, True))

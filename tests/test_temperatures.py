@@ -245,11 +245,9 @@ def test_what_cannot_be_measured_is_one_line(runs, capsys, argv, message):
 
 def test_runs_of_one_method_in_two_experiments_are_told_apart():
     named = lambda *paths: temperatures.names_of([Path(path) for path in paths])  # noqa: E731
-    assert named("a/mle/1/train", "b/mle/2/train") == ["a/mle/1", "b/mle/2"] and named("mle/1", "mle/2") == [
-        "mle/1",
-        "mle/2",
-    ]
-    assert named("a/mle/1", "a/seqgan/2") == ["mle/1", "seqgan/2"]
+    assert named("a/mle/1/train", "b/mle/2/train") == ["a/mle/1", "b/mle/2"]
+    assert named("mle/1/train", "mle/2/train") == ["mle/1", "mle/2"]
+    assert named("a/mle/1/train", "a/seqgan/2/train") == ["mle/1", "seqgan/2"]
 
 
 def test_what_was_made_otherwise_is_named(runs, tmp_path, capsys):

@@ -13,7 +13,7 @@ from support.streams import run_tool
 HEAD = """# Flags
 
 All flags of `python main.py`. Booleans take `--evaluate`, `--no-evaluate` or `--evaluate False`. A preset is a set of
-values that the other flags start from. Some flags bring values of others, but for a `--discriminator` like the preset's.
+values that the other flags start from. Some flags bring values of others, a `--discriminator` like the preset's none.
 Explicit flags win over both. Most flags that have no effect beside the others are refused.
 """
 COLUMNS = "| flag | default; presets | meaning (values) |\n|---|---|---|\n"
