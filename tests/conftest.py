@@ -40,7 +40,7 @@ import hypothesis
 import numpy as np
 import pytest
 import tensorflow as tf
-from fault_injection import Trainer, differing, outcome
+from fault_injection import Trainer, differing, logs_in, outcome
 from tensorflow.python.framework import ops
 
 import main as program
@@ -150,6 +150,13 @@ def trainer() -> Iterator[Trainer]:
     """Trains in processes that can be killed."""
     yield (trainer := Trainer())
     trainer.close()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """The working directory, a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
@@ -281,7 +288,7 @@ def resumed_alike(folder: Path, words: Sequence[str], *steps: int) -> list[str]:
     """What a run left alone and one that is interrupted, in each process after so many steps, leave otherwise."""
 
     def run(name: str, makers: program.Makers = MAKERS) -> int:
-        return train([*words, "--log_dir", f"{folder}/{name}/train", "--eval_log_dir", f"{folder}/{name}/eval"], makers)
+        return train([*words, *logs_in(folder / name)], makers)
 
     assert run("whole") == 0
     for step in steps:
@@ -323,10 +330,10 @@ def randomise(network, seed: int, stddev: float = 1.0) -> None:
         weight.assign(rng.normal(0.0, stddev, weight.shape))
 
 
-def assert_same(one, other) -> None:
-    """Checks that pairs of arrays are equal, bit for bit."""
+def assert_same(one, other, rtol: float = 0.0, atol: float = 0.0) -> None:
+    """Checks that pairs of arrays are equal: bit for bit, or up to tolerances."""
     for mine, theirs in zip(one, other, strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+        np.testing.assert_allclose(mine, theirs, rtol, atol)
 
 
 def random_generator(vocab_size: int = 4, seq_len: int = 3, seed: int = 0, **sizes) -> Generator:

@@ -42,9 +42,14 @@ class Ended(NamedTuple):
     calls: int  # that change files, see `Fault`; 0 where it was killed
 
 
+def logs_in(folder: Path) -> list[str]:
+    """The flags of a run's directories."""
+    return ["--log_dir", str(folder / "train"), "--eval_log_dir", str(folder / "eval")]
+
+
 def flags(folder: Path, *more: str) -> list[str]:
     """The command line of a tiny run in `folder`."""
-    return fitting(TINY, ["--log_dir", str(folder / "train"), "--eval_log_dir", str(folder / "eval"), *more])
+    return fitting(TINY, [*logs_in(folder), *more])
 
 
 def fitting(sizes: list[str], more: list[str]) -> list[str]:
@@ -206,10 +211,29 @@ class Fault:
             raise OSError(number, os.strerror(number))
 
 
+def change(path: Path, **changed) -> None:
+    """Changes entries of a config.json, those of `flags` one by one."""
+    content = json.loads(path.read_text())
+    for name, value in changed.items():
+        content[name] = content[name] | value if name == "flags" else value
+    path.write_text(json.dumps(content))
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Those of a run in `folder`, the newest last."""
+    return sorted((folder / "train" / "checkpoints").glob("step-*"))
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """The rows of a table."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def timeless_rows(directory: Path) -> list[dict[str, str]]:
     """The rows of metrics.csv without the time they took."""
-    with open(directory / "metrics.csv", newline="", encoding="utf-8") as file:
-        return [{name: value for name, value in row.items() if name not in CLOCKS} for row in csv.DictReader(file)]
+    rows = rows_of(directory / "metrics.csv")
+    return [{name: value for name, value in row.items() if name not in CLOCKS} for row in rows]
 
 
 def events_of(directory: Path) -> Any:
@@ -238,7 +262,7 @@ def outcome(folder: Path) -> dict[str, Any]:
             left[f"{kind} {tag}"] = [(n, timeless and it.SerializeToString(deterministic=True)) for n, it in kept]
         left[f"{kind} metrics.csv"] = timeless_rows(directory)
         left[f"{kind} event files"] = len(list(directory.glob("*.tfevents.*")))
-    newest = max((folder / "train" / "checkpoints").glob("step-*"))
+    newest = checkpoints(folder)[-1]
     best = json.loads((newest / "manifest.txt").read_text().partition("\n")[2])["details"].get("best")
     kept = {"weights": newest} | ({"best": newest.with_name(f"step-{best['step']:09d}")} if best else {})
     for kind, checkpoint in kept.items():

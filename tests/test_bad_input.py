@@ -73,8 +73,6 @@ OF_ONE_FLAG = {
     "'t/\\udcff.txt' is not UTF-8": ["--log_dir t/\udcff.txt"],
     "expected one argument": ["--log_dir"],
 }
-
-
 OF_NUMBERS += [(words, why) for why, some in OF_ONE_FLAG.items() for words in some]
 
 
@@ -134,10 +132,9 @@ OF_SEVERAL_FLAGS = [
 
 
 @pytest.mark.parametrize(("words", "why"), OF_SEVERAL_FLAGS)
-def test_flags_that_contradict_each_other(capsys, tmp_path, monkeypatch, words, why):
-    monkeypatch.chdir(tmp_path)
+def test_flags_that_contradict_each_other(capsys, here, words, why):
     one_line(capsys, fitting(TINY, shlex.split(words)), why)
-    assert not list(tmp_path.iterdir())
+    assert not list(here.iterdir())
 
 
 NO_GAN, NO_D = "with --total_epochs 0", "with --total_epochs and --pretrain_d_epochs 0"
@@ -183,14 +180,11 @@ IN_VAIN = [  # beside some flags each of others has no effect, and why
 ]
 
 
-@pytest.mark.parametrize(
-    ("words", "flag", "why"), [(w, flag, why) for w, some, why in IN_VAIN for flag in some.split()]
-)
-def test_a_flag_without_effect(capsys, tmp_path, monkeypatch, words, flag, why):
-    monkeypatch.chdir(tmp_path)
+@cases("words, flag, why", *((words, flag, why) for words, some, why in IN_VAIN for flag in some.split()))
+def test_a_flag_without_effect(capsys, here, words, flag, why):
     name = flag.replace("=", " ") if flag.startswith("cosine") else flag.partition("=")[0].removeprefix("no-")
     one_line(capsys, [*shlex.split(words), f"--{flag}"], f"--{name} has no effect {why}")
-    assert not list(tmp_path.iterdir())
+    assert not list(here.iterdir())
 
 
 @cases(
@@ -233,11 +227,10 @@ NO_ORACLE = [*SIZES, *DIRECTORIES]  # flags for data of other kinds
 
 
 @pytest.fixture
-def logs(tmp_path, monkeypatch) -> list[str]:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").write_text("in the way")
-    (tmp_path / "loop").symlink_to("loop")
-    (tmp_path / "lock-is-a-folder" / "lock").mkdir(parents=True)
+def logs(here) -> list[str]:
+    (here / "file").write_text("in the way")
+    (here / "loop").symlink_to("loop")
+    (here / "lock-is-a-folder" / "lock").mkdir(parents=True)
     return [*TINY, *DIRECTORIES]
 
 

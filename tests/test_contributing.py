@@ -9,7 +9,6 @@ from pathlib import Path
 from textwrap import dedent
 
 import numpy as np
-import pytest
 from conftest import ROOT, cases
 
 import main as program
@@ -45,20 +44,14 @@ def column(rows: list[dict[str, str]], name: str) -> list[float]:
     return [float(row[name]) for row in rows if row[name]]
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def test_a_discriminator(folder):
+def test_a_discriminator(here):
     """It learns to tell the oracle's sequences from the generator's, and its code is on record."""
     sizes = "--d_emb_dim 4 --d_hidden_dim 8 --d_batch_size 128 --d_lr 0.02 --no-evaluate --pretrain_d_epochs 40"
-    rows = train("A discriminator", folder, *ORACLE, *shlex.split(f"{sizes} --total_epochs 2"))["train"]
+    rows = train("A discriminator", here, *ORACLE, *shlex.split(f"{sizes} --total_epochs 2"))["train"]
     losses = column(rows, "d_pretrain_loss")
     assert losses[-1] < losses[0] - 0.05 and column(rows, "d_pretrain_acc")[-1] > 0.6
     assert 0 < column(rows, "g_reward")[-1] < 1
-    assert "class Pairs" in json.loads((folder / "train/config.json").read_text())["discriminator"]["text"]
+    assert "class Pairs" in json.loads((here / "train/config.json").read_text())["discriminator"]["text"]
     assert read_flags(shlex.split("--discriminator pairs.py:Pairs")).d_lr == 0.001
 
 
@@ -67,15 +60,15 @@ def test_a_discriminator(folder):
     ("A reward", "train", "g_reward", ["--no-evaluate"]),
     ("An objective", "eval", "objective", MEASURED),
 )
-def test_a_score(section, kind, name, flags, folder):
+def test_a_score(section, kind, name, flags, here):
     """The policy gradient raises it, without a discriminator."""
-    found = train(section, folder, *ORACLE, *flags, *["--total_epochs", "80", "--g_lr", "0.03", "--batch_size", "64"])
+    found = train(section, here, *ORACLE, *flags, *["--total_epochs", "80", "--g_lr", "0.03", "--batch_size", "64"])
     values = column(found[kind], name)
     assert values[-1] > values[0] + 0.1
     assert not any(row.get("d_loss") for row in found["train"])
 
 
-def test_a_data_set_and_a_metric(folder, monkeypatch, capsys):
+def test_a_data_set_and_a_metric(here, monkeypatch, capsys):
     """Rows that repeat one token are learnt; the metric tells so of generated and of real rows."""
     code, line, *_ = blocks(SECTIONS["A metric"])
     names: dict = {"Metric": Metric}
@@ -84,20 +77,20 @@ def test_a_data_set_and_a_metric(folder, monkeypatch, capsys):
     monkeypatch.setitem(METRICS, metric.name, metric)
     np.save("rows.npy", np.repeat(np.arange(400) % 5, 6).reshape(400, 6))
     sizes = "--pretrain_g_epochs 150 --g_pretrain_lr 0.05 --total_epochs 0 --eval_every 50 --eval_samples 64"
-    rows = train("A data set", folder, *shlex.split(sizes))["eval"]
+    rows = train("A data set", here, *shlex.split(sizes))["eval"]
     assert column(rows, "nll_test")[0] > 1.2 and column(rows, "nll_test")[-1] < 0.7
     assert 0.9 < column(rows, "repeats")[-1] < 1 == column(rows, "real_repeats")[-1]
-    assert "the rows" in json.loads((folder / "train/config.json").read_text())["data"]
+    assert "the rows" in json.loads((here / "train/config.json").read_text())["data"]
     monkeypatch.setitem(METRICS, metric.name, replace(metric, of=lambda rows, data: rows == 0))  # a number a token
     words = ["--no-is_train", "--log_dir", "train", "--data_dir", "rows.npy"]
     assert program.main(words) == 2 and "metric repeats: values of shape (64, 6) for 64" in capsys.readouterr().err
 
 
-def test_one_line_makes_it_permanent(folder, monkeypatch):
+def test_one_line_makes_it_permanent(here, monkeypatch):
     """The entries of the page are entries, with their defaults; their names are values of the flags."""
     code, *_ = blocks(SECTIONS["A discriminator"])
-    (folder / "pairs.py").write_text(code, encoding="utf-8")
-    monkeypatch.syspath_prepend(folder)
+    (here / "pairs.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(here)
     registries = {DiscriminatorEntry: DISCRIMINATORS, RewardEntry: REWARDS, Entry: DATASETS}
     lines = blocks(SECTIONS["To stay"])[0]
     entries = eval(f"{{{lines}}}", {kind.__name__: kind for kind in registries})

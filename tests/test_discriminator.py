@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import random_generator, randomise
+from conftest import cases, random_generator, randomise
 
 from discriminator import FAKE, REAL, ConvolutionalDiscriminator, Options, PooledDiscriminator
 from generator import TokenSpec
@@ -88,12 +88,8 @@ SCORERS = {"even": with_tables([False, True, False, True]), "odd": with_tables([
 SCORERS |= {"none": with_tables([False] * 4), "pooled": PooledDiscriminator}
 
 
-@pytest.mark.parametrize(
-    ("kind", "unequal", "jit"),
-    [("even", True, True), *(("odd", unequal, None) for unequal in (False, True)), ("none", False, None)]
-    + [("pooled", unequal, None) for unequal in (False, True)],
-)
-def test_completions_are_scored_as_whole_sequences(kind, unequal, jit):
+@cases("kind, unequal", ("even", True), ("none", False), *((k, u) for k in ("odd", "pooled") for u in (False, True)))
+def test_completions_are_scored_as_whole_sequences(kind, unequal):
     """Whatever the prefix, whose tokens are the sample's."""
     network = discriminator(SCORERS[kind], unequal, filter_sizes=WIDTHS)
     policy = RolloutPolicy(random_generator(7, 5, end_token=6 if unequal else None))
@@ -104,7 +100,7 @@ def test_completions_are_scored_as_whole_sequences(kind, unequal, jit):
     def scores(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
         return network.completion_log_odds(tokens)(rollouts, prefix_len)
 
-    scores = tf.function(scores, jit_compile=True) if jit else scores
+    scores = tf.function(scores, jit_compile=True) if kind == "even" else scores
     for prefix_len in range(1, 6):
         rollouts = tokens[None]
         if prefix_len < 5:

@@ -17,7 +17,7 @@ from conftest import (
     resumed_alike,
     train,
 )
-from fault_injection import timeless_rows
+from fault_injection import logs_in, timeless_rows
 from test_model import flat
 from test_token_loss import ENDS, made
 
@@ -59,9 +59,6 @@ def test_a_student_that_is_its_teacher_has_no_gradient(end_token):
     np.testing.assert_allclose(apart, np.zeros(apart.shape), atol=1e-6)
     for gradient in tape.gradient(crossed, student.trainable_variables):
         np.testing.assert_allclose(gradient, np.zeros(gradient.shape), atol=1e-5)
-
-
-LOGS = "--log_dir {0}/train --eval_log_dir {0}/eval"
 
 
 def distillation(more: str, **chosen_by) -> tuple[Distillation, list]:
@@ -110,7 +107,7 @@ def test_a_student_of_another_size_learns_from_other_runs(tmp_path, eagerly, cap
     guided = [*BIGRAM, *split("--pretrain_d_epochs 9 --d_lr 0.3 --guide_eta 1 --total_epochs 0")]
     plain = [[*TINY, "--seed", seed, "--total_epochs", "0"] for seed in "23"]
     for name, words in zip(names := ("guided", "plain", "another"), (guided, *plain), strict=True):
-        assert train([*words, *split(LOGS.format(tmp_path / name))]) == 0
+        assert train([*words, *logs_in(tmp_path / name)]) == 0
     runs = [restore(tmp_path / name / "train") for name in names]
     average = Averaged([run.seqgan.generator for run in runs[1:]])
     own = [probabilities(each) for each in (runs[0].policy(guide=True), runs[1].policy(), average)]
@@ -119,7 +116,7 @@ def test_a_student_of_another_size_learns_from_other_runs(tmp_path, eagerly, cap
     words = [*TINY, *student.split(), *split("--eval_every 30 --batch_size 16 --teacher")]
     logs = [str(run.logdir) for run in runs]
     for i, (teachers, wanted) in enumerate(zip((logs[:1], logs[1:2], logs[1:]), own, strict=True)):
-        assert train([*words, *teachers, *split(LOGS.format(tmp_path / str(i)))]) == 0
+        assert train([*words, *teachers, *logs_in(tmp_path / str(i))]) == 0
         learnt = probabilities(restore(tmp_path / str(i) / "train").seqgan.generator)
         first, last = (float(row["kl_of_teacher"]) for row in timeless_rows(tmp_path / str(i) / "eval"))
         kl = float(tf.reduce_sum(wanted * tf.math.log(wanted / learnt)))
@@ -127,14 +124,14 @@ def test_a_student_of_another_size_learns_from_other_runs(tmp_path, eagerly, cap
     assert not resumed_alike(tmp_path / "resumed", [*words, logs[0], "--total_epochs", "6"], 1, 3)
     cases = [("0", logs[1:], "learns from another run"), ("c", ["nowhere"], "no run"), ("c", logs, "runs of one size")]
     for name, teachers, why in [*cases, ("c", [logs[0], "--oracle_seed", "3"], "other --oracle_seed")]:
-        assert why in refusal(capsys, train, [*words, *teachers, *split(LOGS.format(tmp_path / name))], alone=False)
+        assert why in refusal(capsys, train, [*words, *teachers, *logs_in(tmp_path / name)], alone=False)
 
 
 def test_a_teacher_is_guided_where_its_discriminator_knows_it_as_it_is(tmp_path, eagerly):
     """Not before the discriminator is trained, nor after a policy gradient without d-steps."""
     words = "--pretrain_d_epochs 2 --d_lr 0.3 --guide_eta 1 --total_epochs 2 --checkpoint_every 1 --g_update expected"
-    more = f"--reward log_odds --g_lr 0.1 --d_steps 0 {LOGS.format(tmp_path)}"
-    assert train([*BIGRAM, *words.split(), *more.split()]) == 0
+    words += " --reward log_odds --g_lr 0.1 --d_steps 0"
+    assert train([*BIGRAM, *words.split(), *logs_in(tmp_path)]) == 0
     run = restore(tmp_path / "train", step := restore(tmp_path / "train").taken - 2)
     assert run.teaches() is run.seqgan.guidance.guided
     assert (last := restore(tmp_path / "train")).teaches() is last.seqgan.policy and last.guided()
@@ -145,8 +142,8 @@ def test_a_teacher_is_guided_where_its_discriminator_knows_it_as_it_is(tmp_path,
 def test_the_generator_learns_the_guided_one_which_a_new_discriminator_makes_anew(tmp_path, eagerly):
     """After d-steps the teacher takes the student in; without them it stays, as the student above shows."""
     words = "--g_update distil --total_epochs 3 --d_steps 1 --g_lr 0.05 --d_lr 0.3 --pretrain_d_epochs 20 --guide_eta 1"
-    more = f"--eval_every 30 --distil_real 0.25 --batch_size 16 {LOGS.format(tmp_path)}"
-    assert train([*BIGRAM, *words.split(), *more.split()]) == 0
+    words += " --eval_every 30 --distil_real 0.25 --batch_size 16"
+    assert train([*BIGRAM, *words.split(), *logs_in(tmp_path)]) == 0
     seqgan, before = (restore(tmp_path / "train", *which).seqgan for which in ((), ("pretrained",)))
     teacher, student = probabilities(seqgan.guidance.copy), probabilities(seqgan.generator)
     np.testing.assert_array_equal(teacher, student)

@@ -95,14 +95,11 @@ def test_a_selected_cell_brings_the_pretraining_that_it_needs(tmp_path):
         places(tmp_path, seeds=[7])
 
 
-STUDENT = (
-    '[[methods]]\nname = "student"\nflags = "--g_update distil --pretrain_g_epochs 10"\nteachers = ["mle", "mle+1"]\n'
-)
-
-
 def test_a_student_needs_the_runs_of_its_teachers(tmp_path):
     """Those of the same seed and of the next one, after the last the first; only methods above it are teachers."""
-    cells = places(tmp_path, text := GOOD.replace("[report]", STUDENT + "[report]"), only=["student"], seeds=[2])
+    own = 'name = "student"\nflags = "--g_update distil --pretrain_g_epochs 10"\nteachers = ["mle", "mle+1"]\n'
+    text = GOOD.replace("[report]", f"[[methods]]\n{own}[report]")
+    cells = places(tmp_path, text, only=["student"], seeds=[2])
     assert list(cells) == ["pretrained/seqgan/2", "mle/2", "mle/1", "student/2"]
     student, teachers = cells["student/2"], (cells["mle/2"], cells["mle/1"])
     assert student.needs == [cells["pretrained/seqgan/2"], *teachers] and student.teachers == teachers

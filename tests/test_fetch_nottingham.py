@@ -103,9 +103,8 @@ def test_a_folder_that_is_there_is_used_as_it_is(dest, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_the_default_folder_may_be_empty_or_missing(dest, named_zip, monkeypatch, tmp_path, there):
+def test_the_default_folder_may_be_empty_or_missing(here, dest, named_zip, there):
     named_zip(GOOD)
-    monkeypatch.chdir(tmp_path)
     dest.parent.rmdir()
     if there:
         dest.mkdir(parents=True)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
-from conftest import all_sequences, cases, index_of, probabilities, random_generator, randomise
+from conftest import all_sequences, assert_same, cases, index_of, probabilities, random_generator, randomise
 from scipy.special import expit as sigmoid
 
 import generator as policies
@@ -205,8 +205,7 @@ def test_chosen_log_probs_and_their_gradient_are_those_of_log_softmax(jit):
         return values, *tape.gradient(total, [hidden, projection])
 
     ours = tf.function(lambda: with_gradient(chosen_log_probs), jit_compile=jit)()
-    for mine, theirs in zip(ours, with_gradient(plain), strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+    assert_same(ours, with_gradient(plain), rtol=1e-4, atol=1e-5)
     projection = tf.constant([[1e4, -1e4, 0.0], [0.0, 0.0, 0.0]])
     values = chosen_log_probs(tf.constant([[1.0], [1.0]]), projection, tf.constant([0, 1]))
     np.testing.assert_allclose(values, [0.0, -2e4], atol=1e-3)
@@ -278,6 +277,5 @@ def test_teacher_forcing_and_its_gradient_are_those_of_the_cell_step_by_step(jit
         return values_and_gradients(lambda inputs: policies.run_lstm(cell, inputs), inputs)
 
     found = looped(inputs) if jit is None else tf.function(looped, jit_compile=jit, autograph=False)(inputs)
-    assert len(found) == len(expected) == 5
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert len(found) == 5
+    assert_same(found, expected, rtol=1e-4, atol=1e-5)

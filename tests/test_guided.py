@@ -20,10 +20,9 @@ from conftest import (
     resumed_alike,
     train,
 )
-from fault_injection import timeless_rows
+from fault_injection import logs_in, timeless_rows
 from test_generator import chi_square
-from test_model import ENDS, applied, assert_same_gradient
-from test_reward import exact_gradient
+from test_model import ENDS, applied, assert_same_gradient, exact_gradient
 
 from discriminator import Options
 from generator import PolicyCopy, TokenSpec, sample_many
@@ -169,9 +168,8 @@ def test_with_rollouts_the_expected_update_follows_the_exact_gradient(flags, end
 
 
 def test_a_run_shows_what_guidance_changes_and_the_tool_draws_from_it(tmp_path, capsys):
-    words = f"--log_dir {tmp_path}/train --eval_log_dir {tmp_path}/eval"
-    words += " --total_epochs 0 --d_lr 0.3 --pretrain_d_epochs 20 --guide_eta 2"
-    assert train([*BIGRAM, *words.split()]) == 0
+    words = "--total_epochs 0 --d_lr 0.3 --pretrain_d_epochs 20 --guide_eta 2"
+    assert train([*BIGRAM, *words.split(), *logs_in(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "guided" in out and "nll_test_guided" in out
     rows = timeless_rows(tmp_path / "eval")
@@ -197,7 +195,7 @@ def test_a_run_shows_what_guidance_changes_and_the_tool_draws_from_it(tmp_path, 
 )
 def test_a_resumed_run_is_bitwise_the_same(tmp_path, eagerly, update):
     words = text_in(tmp_path, "train", "valid", "test")
-    assert not resumed_alike(tmp_path, [*words, *update.split()], 1, 3, 2)
+    assert not resumed_alike(tmp_path, [*words, *update.split()], 1, 3, 2, 1)
 
 
 def test_eta_is_chosen_once_when_the_discriminators_training_ends(tmp_path, eagerly):
@@ -221,18 +219,17 @@ def test_what_a_signal_saves_and_a_fold_tells_is_of_the_discriminator_there(tmp_
     read, choose = [], Guidance.choose_eta
     keep = lambda self: read.append(self.discriminator.successors.numpy()) or choose(self)  # noqa: E731
     monkeypatch.setattr(Guidance, "choose_eta", keep)
-    logs = ["--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval")]
     words = ["--total_epochs", "3", "--d_lr", "0.05", "--d_steps", "2", "--eval_every", "9", "--checkpoint_every", "9"]
-    assert train([*BIGRAM, *words, *logs], interrupted_at(11)) == 128 + signal.SIGTERM
+    assert train([*BIGRAM, *words, *logs_in(tmp_path)], interrupted_at(11)) == 128 + signal.SIGTERM
     assert (read[-1] == restore(tmp_path / "train").seqgan.discriminator.successors.numpy()).all()
     fold = shlex.split("--g_update fold --total_epochs 1 --d_steps 0 --guide_eta 1 --overwrite --d_eval_samples 8")
-    assert train([*BIGRAM, *fold, *logs]) == 0
+    assert train([*BIGRAM, *fold, *logs_in(tmp_path)]) == 0
     rows = timeless_rows(tmp_path / "eval")
     assert [bool(row["nll_guided"]) for row in rows[-2:]] == [True, False] and not rows[-1]["d_test_acc"]
 
 
 def test_an_empty_validation_set_is_named(tmp_path, capsys, eagerly):
-    words = [*text_in(tmp_path, "train"), *f"--log_dir {tmp_path}/train --eval_log_dir {tmp_path}/eval".split()]
+    words = [*text_in(tmp_path, "train"), *logs_in(tmp_path)]
     assert train([*words, "--total_epochs", "0"]) == 2
     assert "--guide_eta 0 needs a validation set" in capsys.readouterr().err
     assert not (tmp_path / "train").exists(), "found out before training"

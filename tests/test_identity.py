@@ -23,16 +23,15 @@ SCALE = [60, 62, 64, 65, 67, 69, 71, 72]
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
+def here(here) -> Path:
     """The working directory, with an oracle's weights, lines and tunes to read."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "oracle.npz").write_bytes(npz())
-    (tmp_path / "lines").mkdir()
+    (here / "oracle.npz").write_bytes(npz())
+    (here / "lines").mkdir()
     for split, line in (("train", "abb"), ("valid", "bab"), ("test", "bba")):
-        (tmp_path / "lines" / f"{split}.txt").write_text("\n".join(["ab", "ba", line] * 5))
-        (tmp_path / "tunes" / split).mkdir(parents=True)
-        write_song(tmp_path / "tunes" / split / "a.mid", SCALE if split == "train" else SCALE[::-1])
-    return tmp_path
+        (here / "lines" / f"{split}.txt").write_text("\n".join(["ab", "ba", line] * 5))
+        (here / "tunes" / split).mkdir(parents=True)
+        write_song(here / "tunes" / split / "a.mid", SCALE if split == "train" else SCALE[::-1])
+    return here
 
 
 KINDS = {

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-import pytest
 import tensorflow as tf
 from conftest import cases, shared_seqgan, tiny_config
 
@@ -17,8 +16,8 @@ from support import lookup
 from support.config_file import FREE_TO_CHANGE, differences, from_flags
 from support.device import configure_tensorflow
 
-FORMS = pytest.mark.parametrize("form", ["GPU", "CPU"])
-COMPILED = pytest.mark.parametrize("jit", [True, False, None], ids=["XLA", "graph", "eager"])
+FORMS = cases("form", "GPU", "CPU")
+COMPILED = cases("jit", True, False, None, ids=["XLA", "graph", "eager"])
 TOKENS = np.array([[3, 0, 3], [6, 3, 0], [3, 6, 6]], np.int32)  # of 7; some often, some never
 
 
@@ -39,7 +38,7 @@ def add_up(rows: np.ndarray, tokens: np.ndarray, vocab_size: int) -> np.ndarray:
 
 @FORMS
 @COMPILED
-@pytest.mark.parametrize(("count", "vocab_size", "emb_dim"), [(9, 7, 2), (1, 1, 1), (300, 40, 5)])
+@cases("count, vocab_size, emb_dim", (9, 7, 2), (1, 1, 1), (300, 40, 5))
 def test_rows_are_summed_by_token(monkeypatch, form, jit, count, vocab_size, emb_dim):
     take(monkeypatch, form)
     rng = np.random.default_rng(count)
@@ -69,7 +68,7 @@ def test_a_look_up_is_the_layer_and_its_gradient_is_whole(monkeypatch, form, jit
     np.testing.assert_allclose(gradient, add_up(pulls, TOKENS, 7), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("devices", "form"), [([], "CPU"), (["a GPU"], "GPU")])
+@cases("devices, form", ([], "CPU"), (["a GPU"], "GPU"))
 def test_the_form_is_that_for_the_device(monkeypatch, devices, form):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: devices if kind == "GPU" else ["a CPU"])
     assert lookup.by_product() == (form == "GPU")
@@ -113,7 +112,7 @@ def test_no_step_for_a_gpu_scatters_more_than_a_row(monkeypatch, form, end_token
     assert many == {"mle_epoch": of_g, "g_step": of_g, "d_step": of_d}
 
 
-@pytest.mark.parametrize("deterministic", [True, False])
+@cases("deterministic", True, False)
 def test_operations_repeat_as_the_flag_says(monkeypatch, deterministic):
     calls = []
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: calls.append(True))

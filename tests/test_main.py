@@ -1,7 +1,6 @@
 """What a run of main.py leaves."""
 
 import contextlib
-import csv
 import json
 import re
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import TINY, cases, train
-from fault_injection import CLOCKS, differing, events_of, outcome, timeless_rows
+from fault_injection import CLOCKS, differing, events_of, logs_in, outcome, rows_of, timeless_rows
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 import main as program
@@ -24,8 +23,7 @@ from tools.restored import restore
 
 
 def run(folder: Path, *flags: str, main=train) -> int:
-    logs = ["--log_dir", str(folder / "train"), "--eval_log_dir", str(folder / "eval")]
-    return main([*TINY, *logs, *flags])
+    return main([*TINY, *logs_in(folder), *flags])
 
 
 ALL = ("--d_eval_samples", "40", "--log_generation")
@@ -99,8 +97,8 @@ def test_every_phase_leaves_its_scalars(finished):
         assert set(train[tag]) == {4, 5, 6}
         assert np.isfinite(list(train[tag].values())).all()
     assert set(train["seconds_per_epoch"]) == {0, 1, 2, 3, 4, 5, 6}
-    with open(finished / "train" / "metrics.csv", encoding="utf-8") as file:
-        seconds = [row["seconds_per_epoch"] for row in csv.DictReader(file) if row["phase"] != "pretrain_d"]
+    rows = rows_of(finished / "train" / "metrics.csv")
+    seconds = [row["seconds_per_epoch"] for row in rows if row["phase"] != "pretrain_d"]
     assert len(seconds) == 7 and all(float(value) > 0 for value in seconds)
     compiled = train["compile_seconds"]  # the first step of a kind, but not in D's pretraining
     assert set(compiled) == {0, 4} and compiled[0] > float(seconds[0])

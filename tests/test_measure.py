@@ -1,6 +1,5 @@
 """tools/measure.py: the figures of an evaluation, of any program's samples and of real data beside them."""
 
-import csv
 import shlex
 import shutil
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SIZES, cases, read_melody, refusal, train
+from fault_injection import rows_of
 
 from data.music.abc import to_abc
 from data.music.analysis import analysed
@@ -53,8 +53,7 @@ def measured(folder: Path, samples: str, *flags: str, place: str = "", ending: s
     paths = [f"{folder}/{name}{ending}" for name in (samples, f"{place}train", f"{place}test")]
     words = [paths[0], "--train", paths[1], "--test", paths[2], "--csv", f"{folder}/x.csv", *flags]
     assert measure.main(words) == 0
-    with open(folder / "x.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(folder / "x.csv")
     assert [row.pop("run") for row in rows] == [Path(paths[0]).name, "real data"]
     return [{name: float(value) for name, value in row.items() if value} for row in rows]
 

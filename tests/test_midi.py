@@ -371,6 +371,7 @@ def test_files_that_are_skipped_are_told_a_line_a_reason(folder, caplog):
     ]
 
 
+@pytest.mark.filterwarnings("error")
 def test_odd_events_and_empty_tracks_do_no_harm(folder):
     odd = [
         (0, mido.MetaMessage("key_signature", key="F#m")),
@@ -383,9 +384,7 @@ def test_odd_events_and_empty_tracks_do_no_harm(folder):
     content = path.read_bytes()
     content = content[:10] + struct.pack(">H", 4) + content[12:] + b"MTrk\0\0\0\0"  # a track without a single event
     path.write_bytes(content)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        tunes = load_tunes(folder, SECONDS, min_len=8)
+    tunes = load_tunes(folder, SECONDS, min_len=8)
     assert tunes.train[0].tolist() == HEARD and tunes.skipped == []
     for name, sharps in (("F#m", 3), ("Cb", -7), ("Ebm", -6), ("C", 0)):
         signed = track(*TUNE, extra=[(0, mido.MetaMessage("key_signature", key=name))])
@@ -461,18 +460,15 @@ def test_a_damaged_cache_is_built_again(folder):
     assert same(load_tunes(folder, SECONDS), first) and cache.read_bytes() == whole
 
 
-def test_where_the_folder_cannot_be_written_the_cache_is_elsewhere_or_nowhere(
-    folder, cache_home, monkeypatch, tmp_path
-):
+@pytest.mark.filterwarnings("error")
+def test_where_the_folder_cannot_be_written_the_cache_is_elsewhere_or_nowhere(folder, cache_home, monkeypatch):
     (folder / CACHE).mkdir()  # in the way, also of a superuser
     first = load_tunes(folder, SECONDS)
     (elsewhere,) = (cache_home / "seqgan").glob("*.json")
     assert not parses(folder, SECONDS, elsewhere)
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert same(load_tunes(folder, SECONDS), first)
+    (cache_home / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home / "file"))
+    assert same(load_tunes(folder, SECONDS), first)
     assert sorted(path.name for path in folder.iterdir()) == [CACHE, "test", "train", "valid"]
 
 

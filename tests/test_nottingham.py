@@ -50,9 +50,8 @@ VOCAB_SIZE = SECONDS.vocab_size
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, tmp_path_factory, monkeypatch) -> None:
+def elsewhere(here, tmp_path_factory, monkeypatch) -> None:
     """The default directories of runs, and the cache, are in folders of the test's own."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
@@ -418,8 +417,6 @@ def test_a_log_dir_among_the_tunes(plain_folder, capsys):
 def test_a_whole_run_by_the_beat(split_folder, tmp_path, capsys):
     """The tunes' 0.4 s are 0.8 beats at their 120 a minute, and so are the samples' tokens."""
     beats = ["--token_length", "0.8beats"]
-    for tune in split_folder.glob("*/*.mid"):
-        assert pretty_midi.PrettyMIDI(str(tune)).get_tempo_changes()[1].tolist() == [120]
     flags = [*FEW, "--data_dir", str(split_folder), "--log_dir", str(tmp_path / "train"), *beats]
     assert train(flags) == 0
     assert "8 tokens (6.4 beats, 3.2 s at the tunes' median of 120)" in capsys.readouterr().out

@@ -1,6 +1,5 @@
 """--objective: a user's function as the reward. Its values, the exact policy gradient, runs, and what it gets wrong."""
 
-import csv
 import importlib.util
 import json
 import shlex
@@ -26,10 +25,9 @@ from conftest import (
     tiny_config,
     train,
 )
-from fault_injection import differing, outcome, timeless_rows
+from fault_injection import differing, logs_in, outcome, rows_of, timeless_rows
 from tensorboard.compat.proto.event_pb2 import Event
-from test_model import ENDS, assert_same_gradient, flat
-from test_reward import exact_gradient
+from test_model import ENDS, assert_same_gradient, exact_gradient, flat
 
 from data.music.dataset import NottinghamData
 from data.music.tokens import Grid
@@ -107,16 +105,14 @@ def test_the_three_parts_do_what_one_call_does(rollouts, end_token, jit):
     parts = model_of(f"{flags} --jit {jit}", end_token)
     config = tiny_config("--reward", "optimal", *flags.split())
     one = SeqGAN(config, TokenSpec(4, 3, end_token=end_token), None, of_function(told))
-    for mine, theirs in zip(one.generator.weights, parts.generator.weights, strict=True):
-        mine.assign(theirs)
+    one.generator.set_weights(parts.generator.get_weights())
     one.follow_policy(lag=0.0)
     before = flat(one.generator.weights)
     for step in range(2):
         expected, found = one._sampled_step(tf.constant(step)), parts.g_step(tf.constant(step))
         np.testing.assert_array_equal(found.tokens, expected.tokens)
         np.testing.assert_allclose(found.rewards, expected.rewards, atol=1e-6)
-    for mine, theirs in zip(one.generator.weights, parts.generator.weights, strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    assert_same(one.generator.weights, parts.generator.weights, atol=1e-6)
     assert np.abs(flat(one.generator.weights) - before).max() > 0.01
 
 
@@ -154,10 +150,8 @@ def test_text_pitches_or_ids():
 def test_the_curves_are_the_expectations(end_token):
     policy, other = (random_generator(seed=seed, end_token=end_token) for seed in (0, 5))
     pretrained = PolicyCopy(other)
-    settings, data = (
-        SimpleNamespace(samples=3000, d_samples=0),
-        SimpleNamespace(validation=lambda: all_sequences(4, 3)[:0]),
-    )
+    settings = SimpleNamespace(samples=3000, d_samples=0)
+    data = SimpleNamespace(validation=lambda: all_sequences(4, 3)[:0])
     evaluator = SimpleNamespace(of_policy=lambda *_: {}, settings=settings, data=data)
     measures = Measures(MeasuredPolicy(policy, seed=1, jit=False), None, None)
     evaluation = Evaluation(evaluator, measures, objective=objective_of(), pretrained=pretrained)
@@ -174,10 +168,9 @@ def test_the_curves_are_the_expectations(end_token):
 
 
 @pytest.fixture
-def counting(tmp_path, monkeypatch) -> str:
+def counting(here) -> str:
     """An objective, in the working directory: how many tokens are 1."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "counting.py").write_text(COUNTING)
+    (here / "counting.py").write_text(COUNTING)
     return "counting.py:ones"
 
 
@@ -202,8 +195,7 @@ def test_a_run_is_continued_bit_for_bit_and_rises(counting, tmp_path, capsys):
     objective = [float(row["objective"]) for row in evaluations]
     assert objective[-1] > objective[2] + 0.2 and float(evaluations[-1]["kl_to_pretrained"]) > 0.05
     capsys.readouterr()
-    logs = ["--log_dir", str(tmp_path / "whole" / "train"), "--eval_log_dir", str(tmp_path / "whole" / "eval")]
-    assert train(["--no-is_train", *logs]) == 0
+    assert train(["--no-is_train", *logs_in(tmp_path / "whole")]) == 0
     out = capsys.readouterr().out
     assert "objective " in out and "kl_to_pretrained " in out and "nats per sequence" in out
     # the pretrained policy is that of the end of pretraining
@@ -418,8 +410,7 @@ def test_the_temperatures_of_a_run_and_what_its_objective_allows(counting, tmp_p
     assert temperatures.main(["one/train", *few.split()]) == 0
     out = capsys.readouterr().out
     assert "| objective " in out and "| KL(G‖pretrained) " in out and (tmp_path / "plane.png").stat().st_size > 1000
-    with open("plane.csv", newline="") as file:
-        found = {(row["run"], row["temperature"]): row for row in csv.DictReader(file)}
+    found = {(row["run"], row["temperature"]): row for row in rows_of(Path("plane.csv"))}
     names = ("objective", "kl_to_pretrained", "nll_test")
     objective, kl, nll = ({key: float(row[name] or "nan") for key, row in found.items()} for name in names)
     before, own = ("train pretrained", "1.0"), ("train", "1.0")

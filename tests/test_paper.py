@@ -4,9 +4,9 @@ import ast
 import re
 import signal
 
-import pytest
 import toy
-from conftest import ROOT, TINY, interrupted_at, train, watching
+from conftest import ROOT, TINY, cases, interrupted_at, train, watching
+from fault_injection import logs_in
 
 from evaluation.metrics import METRICS
 from support.config import FIELDS
@@ -42,7 +42,7 @@ def entries() -> list[str]:
     return sections + re.findall(r"^\| \d.*", PAGE, re.MULTILINE)
 
 
-@pytest.mark.parametrize(("file", "name"), sorted(set(NAME.findall(PAGE + GLOSSARY))))
+@cases("file, name", *sorted(set(NAME.findall(PAGE + GLOSSARY))))
 def test_every_name_exists(file, name):
     assert exists(file, name)
 
@@ -55,7 +55,7 @@ def test_every_file_flag_and_curve_of_the_glossary_exists():
     assert (files, set(named) - FIELDS.keys(), curves) == (set(), set(), set()) and len(named) > 20
 
 
-@pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.split("\n")[0].strip("| ")[:20])
+@cases("entry", *entries(), ids=lambda entry: entry.split("\n")[0].strip("| ")[:20])
 def test_every_entry_names_code_and_tests(entry):
     files = [file for file, _ in NAME.findall(entry)]
     assert {file.startswith("test_") for file in files} == {True, False}
@@ -91,11 +91,10 @@ ORDER = [
 STEPS = sum(name not in ("begin_adversarial", "follow_policy") for name, *_ in ORDER)
 
 
-@pytest.mark.parametrize("stopped", [0, *range(1, STEPS)])
+@cases("stopped", 0, *range(1, STEPS))
 def test_updates_come_in_the_order_of_algorithm_1(tmp_path, stopped):
     """Each once, also where a run is interrupted after any of them and resumed: above all β ← θ, once an epoch."""
-    logs = ["--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval"), "--rollout_lag", "0.5"]
-    words, calls = [*TINY, *FLAGS.split(), *logs], []
+    words, calls = [*TINY, *FLAGS.split(), "--rollout_lag", "0.5", *logs_in(tmp_path)], []
 
     def note(name: str, arguments: tuple) -> None:
         numbers = arguments[1:] if name.startswith(("mle", "d_")) else arguments  # the first are sequences

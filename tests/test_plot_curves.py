@@ -90,14 +90,13 @@ def test_an_entropy_is_drawn_for_the_runs_of_its_oracle(tmp_path, drawn):
     assert floors("a", "text") == {(one, 5.5)}
 
 
-def test_where_the_picture_goes(tmp_path, monkeypatch, capsys):
-    run = str(make(tmp_path / "run", ORACLE))
-    (tmp_path / "folder").mkdir()
-    monkeypatch.chdir(tmp_path)
+def test_where_the_picture_goes(here, capsys):
+    run = str(make(here / "run", ORACLE))
+    (here / "folder").mkdir()
     for flags, path in (([], "logs/curves.png"), (["-o", "folder"], "folder/curves.png"), (["-o", "a.svg"], "a.svg")):
         assert plot_curves.main([run, *flags]) == 0
-        assert capsys.readouterr().out == f"{path}\n" and (tmp_path / path).stat().st_size > 1000
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.svg", "folder", "logs", "run"]
+        assert capsys.readouterr().out == f"{path}\n" and (here / path).stat().st_size > 1000
+    assert sorted(path.name for path in here.iterdir()) == ["a.svg", "folder", "logs", "run"]
 
 
 @cases(
@@ -111,11 +110,10 @@ def test_where_the_picture_goes(tmp_path, monkeypatch, capsys):
     (ORACLE, ["-o", "x.docx"], "-o/--output: x.docx: a picture's name ends in ."),
     (ORACLE, ["-o", "picture"], "-o/--output: picture: a picture's name ends in ."),
 )
-def test_what_cannot_be_drawn(tmp_path, monkeypatch, capsys, content, flags, why):
-    monkeypatch.chdir(tmp_path)
-    make(tmp_path / "good", ORACLE)
+def test_what_cannot_be_drawn(here, capsys, content, flags, why):
+    make(here / "good", ORACLE)
     if content is not None:
-        make(tmp_path / "run", "")
-        (tmp_path / "run" / "metrics.csv").write_bytes(content.encode("latin-1"))
+        make(here / "run", "")
+        (here / "run" / "metrics.csv").write_bytes(content.encode("latin-1"))
     assert why in refusal(capsys, plot_curves.main, ["good", "run", *flags])
-    assert not list(tmp_path.glob("*.*")) and not list((tmp_path / "logs").glob("*"))
+    assert not list(here.glob("*.*")) and not list((here / "logs").glob("*"))

@@ -5,8 +5,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
-import pytest
-from conftest import refusal
+from conftest import cases, refusal
 
 from data import prepare_captions as program
 from data.text import TextData
@@ -35,7 +34,7 @@ def made(output: Path) -> dict[str, list[str]]:
     return {path.stem: path.read_text(encoding="utf-8").split("\n") for path in output.iterdir()}
 
 
-@pytest.mark.parametrize(("flags", "kept"), [([], 45), (["--valid", "0.5"], 25)])
+@cases("flags, kept", ([], 45), (["--valid", "0.5"], 25))
 def test_tokens_and_parts(tmp_path, capsys, flags, kept):
     """Lower case, nltk's words, no blank line; the last tenth, or another share, is the validation set."""
     output = tmp_path / "new" / "captions"
@@ -118,7 +117,7 @@ def test_what_cannot_be_prepared(tmp_path, capsys):
     fails("damaged.zip: neither a folder nor a zip", damaged)
 
 
-@pytest.mark.parametrize("split", ["train", "valid", "test"])
+@cases("split", "train", "valid", "test")
 def test_a_file_that_is_not_its_own_stays(tmp_path, capsys, split):
     """Nor is anything written beside it; what is missing of its own is made anew."""
     source, output = folder(tmp_path / "in"), tmp_path / "out"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SIZES, TINY, assert_same, cases, refusal, resumed_alike, train
-from fault_injection import differing, flags, outcome, timeless_rows
+from fault_injection import change, differing, flags, logs_in, outcome, timeless_rows
 from toy import makers
 
 import main as program
@@ -21,8 +21,7 @@ PURE = ("--total_epochs", "0", "--pretrain_d_epochs", "0")
 
 
 def run(folder: Path, *more: str, tiny=TINY) -> int:
-    logs = ["--log_dir", str(folder / "train"), "--eval_log_dir", str(folder / "eval")]
-    return train([*tiny, *logs, "--eval_every", "1", *more])
+    return train([*tiny, *logs_in(folder), "--eval_every", "1", *more])
 
 
 def test_as_if_it_had_pretrained_by_itself(tmp_path, capsys):
@@ -160,17 +159,14 @@ def test_evaluations_are_this_runs_own(source, tmp_path, capsys):
     """Not those of a run that has taken their place, nor what the run has in --log_dir, whose name may be the same."""
     train_dir, eval_dir = tmp_path / "train" / "x", tmp_path / "eval" / "x"
     shutil.copytree(source / "train", train_dir)
-    content = json.loads((train_dir / "config.json").read_text())
-    content["flags"] |= {"log_dir": str(train_dir), "eval_log_dir": str(eval_dir)}
-    (train_dir / "config.json").write_text(json.dumps(content))
+    change(train_dir / "config.json", flags={"log_dir": str(train_dir), "eval_log_dir": str(eval_dir)})
     shutil.copytree(source / "eval", eval_dir)
     assert evaluations_of(train_dir) == eval_dir
     shutil.move(tmp_path / "train", tmp_path / "moved" / "train")
     assert evaluations_of(tmp_path / "moved" / "train" / "x") == eval_dir  # where they stayed
     shutil.move(tmp_path / "eval", tmp_path / "moved" / "eval")
     assert evaluations_of(tmp_path / "moved" / "train" / "x") == tmp_path / "moved" / "eval" / "x"
-    other = tmp_path / "moved" / "eval" / "x" / "config.json"
-    other.write_text(json.dumps(json.loads(other.read_text()) | {"run": "another"}))
+    change(tmp_path / "moved" / "eval" / "x" / "config.json", run="another")
     error = refusal(capsys, run, tmp_path / "run", "--pretrained", str(tmp_path / "moved/train/x"), alone=False)
     assert "no evaluations of this run, neither in" in error and not (tmp_path / "run").exists()
 

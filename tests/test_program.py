@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 import toy
 from conftest import ROOT, TINY, assert_same, cases, train
-from fault_injection import fitting, timeless_rows
+from fault_injection import fitting, logs_in, timeless_rows
 
 import main as program
 from support import presets
@@ -23,14 +23,13 @@ from tools.restored import restore
 
 
 def run(folder: Path, *flags: str) -> int:
-    return train([*TINY, "--log_dir", str(folder / "train"), "--eval_log_dir", str(folder / "eval"), *flags])
+    return train([*TINY, *logs_in(folder), *flags])
 
 
 @pytest.mark.parametrize("left", ["g_epochs 0 --d_steps 0", "d_epochs 0 --d_steps 0", "d_epochs 0 --d_epochs 1"])
 def test_a_phase_may_be_left_out(tmp_path, capsys, left):
     flags = f"--pretrain_{left}"
-    logs = ["--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval")]
-    assert program.main(fitting(TINY, [*logs, *flags.split()]), toy.makers(valid=False)) == 0
+    assert program.main(fitting(TINY, [*logs_in(tmp_path), *flags.split()]), toy.makers(valid=False)) == 0
     assert ("warning: D is never trained" in capsys.readouterr().err) == (left == "d_epochs 0 --d_steps 0")
     phases = {row["phase"] for row in timeless_rows(tmp_path / "train")}
     assert phases == {"pretrain_g", "pretrain_d", "adversarial"} - {flags.split()[0][2:-7]}

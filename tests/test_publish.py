@@ -3,13 +3,11 @@
 import shutil
 from pathlib import Path
 
-import pytest
-from conftest import refusal, train
+from conftest import ROOT, cases, refusal, train
 from test_guided import text_in
 
 from tools import publish, sample
 
-ROOT = Path(__file__).resolve().parent.parent
 MODELS = sorted(path for path in (ROOT / "models").glob("*") if path.is_dir())
 
 
@@ -33,7 +31,7 @@ def test_samples_of_published_weights_are_those_of_the_run(tmp_path, capsys, eag
         assert drawn(capsys, folder, *how) == drawn(capsys, run, *how)
 
 
-@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.name)
+@cases("path", *MODELS, ids=lambda path: path.name)
 def test_models_are_sampled(path, tmp_path, capsys):
     music = (path / "tempo.json").exists()
     shown = drawn(capsys, str(path), *(["--abc", "-o", str(tmp_path / "tunes")] if music else ["--guide"]))

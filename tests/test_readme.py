@@ -5,8 +5,7 @@ import re
 import shlex
 import tomllib
 
-import pytest
-from conftest import ROOT
+from conftest import ROOT, cases
 from packaging.requirements import Requirement
 
 from support.config import FIELDS
@@ -80,7 +79,7 @@ def test_results_lead_to_every_study():
     assert names == {path.stem for path in (ROOT / "experiments").glob("*.toml")}
 
 
-@pytest.mark.parametrize("path", ALL, ids=NAMES)
+@cases("path", *ALL, ids=NAMES)
 def test_every_link_leads_somewhere(path):
     for link in relative_links(text(path)):
         name, _, heading = link.partition("#")
@@ -89,7 +88,7 @@ def test_every_link_leads_somewhere(path):
         assert not heading or heading in headings(text(target)), link
 
 
-@pytest.mark.parametrize("path", ALL, ids=NAMES)
+@cases("path", *ALL, ids=NAMES)
 def test_tables_are_whole(path):
     """Each begins with a heading and a rule, and its rows have as many cells."""
     for table in re.findall(r"(?:^\|.*\n?)+", text(path), re.MULTILINE):
@@ -98,13 +97,13 @@ def test_tables_are_whole(path):
         assert {len(cells) for cells in rows} == {len(rows[0])}, rows[0]
 
 
-@pytest.mark.parametrize("path", ALL, ids=NAMES)
+@cases("path", *ALL, ids=NAMES)
 def test_every_file_that_is_named_exists(path):
     for name in files_named(text(path)):
         assert (ROOT / name).exists() or MADE.match(name), name
 
 
-@pytest.mark.parametrize("path", ALL, ids=NAMES)
+@cases("path", *ALL, ids=NAMES)
 def test_commands_are_those_that_the_program_takes(path):
     if path.name != "CONTRIBUTING.md":  # whose commands tests/test_contributing.py runs
         for command in commands(text(path), "python main.py"):
@@ -114,7 +113,7 @@ def test_commands_are_those_that_the_program_takes(path):
             assert {word.removeprefix("--") for word in command if word.startswith("--")} <= FIELDS.keys()
 
 
-@pytest.mark.parametrize("path", ALL, ids=NAMES)
+@cases("path", *ALL, ids=NAMES)
 def test_a_command_is_one_line(path):
     """Of two commands of the front page that are given word by word, each has a second line."""
     found = COMMAND.findall(text(path))
@@ -149,7 +148,7 @@ def spoken(page):
     return re.sub(r"`[^`]*`|\]\([^)]*\)", "", re.sub(r"^    .*", "", page, flags=re.MULTILINE)).replace("*", "")
 
 
-@pytest.mark.parametrize("path", ALL, ids=NAMES)
+@cases("path", *ALL, ids=NAMES)
 def test_pages_have_the_words_of_the_field(path):
     assert not [found[0] for found in PRIVATE.finditer(spoken(text(path)))]
 

@@ -52,10 +52,9 @@ FLAGS = pytest.mark.parametrize("flag", KINDS)
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "own.py").write_text(CODE)
-    return tmp_path / "own.py"
+def own(here) -> Path:
+    (here / "own.py").write_text(CODE)
+    return here / "own.py"
 
 
 def words_of(flag: str, name: str = "") -> list[str]:

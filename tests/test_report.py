@@ -73,13 +73,12 @@ def save(cell: Cell) -> None:
 
 
 @pytest.fixture
-def cells(tmp_path, monkeypatch, request):
+def cells(here, monkeypatch, request):
     """Runs of a table of two methods and four seeds, which end with `ENDS`, in the working directory."""
-    monkeypatch.chdir(tmp_path)
     if "drawn" not in request.fixturenames:  # most tests need no picture, which takes its time
         monkeypatch.setattr(Figure, "savefig", lambda *_: None)
-    (tmp_path / "hand.toml").write_text(TABLE)
-    found = read(tmp_path / "hand.toml").cells(tmp_path / "logs")
+    (here / "hand.toml").write_text(TABLE)
+    found = read(here / "hand.toml").cells(here / "logs")
     for cell in found:
         end = ENDS[cell.method.name][cell.seed - 1]
         row = {"nll": end, "nll_se": 0.1, "g_entropy": 2, "oracle_entropy": 1.5}
@@ -195,16 +194,15 @@ def test_final_values_means_and_differences(cells, drawn, capsys):
     assert os.path.getsize("out/hand.png") > 10_000
 
 
-def test_what_was_before_the_adversarial_phase(tmp_path, monkeypatch):
+def test_what_was_before_the_adversarial_phase(here):
     """It is no result: neither tested nor shown where the table does not name it; what D knew counts when it ended."""
-    monkeypatch.chdir(tmp_path)
     flags = "--pretrain_g_epochs 2 --total_epochs 2 --seq_len 5 --d_filter_sizes 2 --d_num_filters 3"
     table = f'seeds = [1]\nflags = "{flags}"\n[[methods]]\nname = "few"\n[report]\n'
     phases = ("pretrain_g", "pretrain_g", "pretrain_d", "adversarial", "adversarial")
     values = [(0.9, "", 1), (0.4, "", 2), ("", 0.02, 9), (0.1, 0.01, 10), (0.3, 0.03, 11)]
     for named in ("", 'metrics = ["before_kl_forward", "kl_forward", "before_d_gain", "d_gain"]\n'):
-        (tmp_path / "hand.toml").write_text(table + named)
-        (cell,) = read(tmp_path / "hand.toml").cells(tmp_path / "logs")
+        (here / "hand.toml").write_text(table + named)
+        (cell,) = read(here / "hand.toml").cells(here / "logs")
         pairs = [dict(zip(("kl_forward", "d_gain", "seconds"), each, strict=True)) for each in values]
         marks = zip(pairs, (0, 1, 1, 2, 3), phases, strict=True)
         make_run(cell, [row | {"epoch": epoch, "phase": phase} for row, epoch, phase in marks])
@@ -319,11 +317,10 @@ flags = "--data_dir more.txt"
 """
 
 
-def test_runs_of_other_data_are_not_averaged(tmp_path, monkeypatch, capsys):
+def test_runs_of_other_data_are_not_averaged(here, capsys):
     """Here, in the files, or between the two; another --data_dir is meant to be other data."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "hand.toml").write_text(TEXTS)
-    cells = read(tmp_path / "hand.toml").cells(tmp_path / "logs")
+    (here / "hand.toml").write_text(TEXTS)
+    cells = read(here / "hand.toml").cells(here / "logs")
 
     def make(**data: str) -> None:
         shutil.rmtree("logs", ignore_errors=True)

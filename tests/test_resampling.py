@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import TINY, all_sequences, cases, index_of, probabilities, random_generator, train
-from fault_injection import timeless_rows
+from fault_injection import logs_in, timeless_rows
 from test_generator import chi_square
 
 from guidance.choosing import GROUPS, Groups, resample
@@ -171,7 +171,7 @@ def test_the_others_are_those_of_other_groups():
 
 def test_a_run_shows_what_choosing_changes(tmp_path, capsys, eagerly):
     words = [*TINY, "--total_epochs", "0", "--d_eval_samples", "100", "--candidates", "3"]
-    assert train([*words, "--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval")]) == 0
+    assert train([*words, *logs_in(tmp_path)]) == 0
     assert "resampled" in capsys.readouterr().out
     found = timeless_rows(tmp_path / "eval")
     assert [row["phase"] for row in found[-2:]] == ["pretrain_g", "pretrain_d"] and not found[0]["nll_test_resampled"]

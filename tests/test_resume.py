@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import cases
-from fault_injection import ROOT, differing, flags, outcome, timeless_rows
+from fault_injection import ROOT, checkpoints, differing, flags, outcome, timeless_rows
 
 STEPS = 23  # of a tiny run
 
@@ -26,10 +26,6 @@ def toy(trainer, tmp_path_factory) -> Path:
 
 def snapshot(folder: Path) -> dict[Path, tuple[bytes, int]]:
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    return sorted((folder / "train" / "checkpoints").glob("step-*"))
 
 
 def start(trainer, folder: Path, *more: str, **job):

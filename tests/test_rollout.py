@@ -11,8 +11,6 @@ from rollout import RolloutPolicy
 from support.seeds import Purpose, key, uniforms
 
 KEY = key(5, Purpose.ROLLOUT, 0)
-
-
 TABLE = np.random.default_rng(9).random(5**4).astype(np.float32)
 POWERS = 5 ** np.arange(4)[::-1]
 
@@ -23,22 +21,12 @@ def known_scorer(rollouts, prefix_len=None):
     return tf.gather(tf.constant(TABLE), tf.reduce_sum(rollouts * powers, axis=-1))
 
 
-def known_scores(policy) -> np.ndarray:
-    """The reward of every sequence of a policy, float32 [n]."""
-    return known_scorer(tf.constant(all_sequences(4, policy.seq_len, policy.end_token))).numpy()
-
-
 @pytest.fixture(params=[(None, False), (2, True)], ids=["one length, no-jit", "unequal lengths, jit"])
 def both(request):
     """A policy, and how its functions are compiled."""
     end_token, jit = request.param
     policy = RolloutPolicy(random_generator(4, 4, seed=3, end_token=end_token))
     return policy, lambda f: tf.function(f, jit_compile=jit)
-
-
-def some_sequences(policy) -> np.ndarray:
-    """Some of all sequences; where lengths differ, of every length and with and without an end."""
-    return all_sequences(4, 4, policy.end_token)[::5]
 
 
 def test_rollouts_keep_their_prefix_and_follow_the_conditional_distribution(both):
@@ -74,7 +62,8 @@ def test_drawing_in_blocks_draws_the_same(rows):
 
 def test_rewards_converge_to_the_action_values_at_every_step(both):
     policy, function = both
-    sequences, scores = some_sequences(policy), known_scores(policy)
+    every = all_sequences(4, 4, policy.end_token)
+    sequences, scores = every[::5], known_scorer(tf.constant(every)).numpy()  # of each length, with and without an end
     exact = action_values(policy, scores)[::5]
     n = 8000
     rewards = function(lambda tokens: policy.rewards(tokens, known_scorer, n, KEY))(tf.constant(sequences))
@@ -90,8 +79,7 @@ def test_rewards_converge_to_the_action_values_at_every_step(both):
 def test_prefix_lengths_and_rollouts_draw_independent_numbers():
     """With four tokens alike the same numbers would draw the same tokens; others agree in one of four."""
     generator = random_generator(4, 4, seed=3)
-    for weight in generator.weights:
-        weight.assign(tf.zeros_like(weight))
+    randomise(generator, seed=0, stddev=0.0)
     policy = RolloutPolicy(generator)
     seen = []
 

@@ -2,7 +2,6 @@
 
 import csv
 import html
-import json
 import re
 import shlex
 import shutil
@@ -17,28 +16,19 @@ import numpy as np
 import pretty_midi
 import pytest
 import tensorflow as tf
-from conftest import (
-    SIZES,
-    all_sequences,
-    canonical,
-    cases,
-    index_of,
-    probabilities,
-    read_melody,
-    read_tokens,
-    refusal,
-    train,
-)
+from conftest import SIZES, all_sequences, canonical, cases, index_of, probabilities, read_tokens, refusal, train
+from fault_injection import change
 from test_generator import chi_square
 from test_nottingham import write_song
 
 from data.music.abc import HEADER, read_abc, to_abc
 from data.music.analysis import analysed
-from data.music.midi import midi_file
+from data.music.midi import melody_of, midi_file
 from data.music.songs import write_songs
 from data.music.tokens import Grid, transposed
 from generator import Excluding, Policy, Tempered
 from runs.checkpoints import MARKS, Checkpoints
+from runs.directories import RunDirectory
 from support.parser import parse
 from tools import sample
 from tools.restored import Restored, restore
@@ -240,7 +230,8 @@ def test_tunes_as_abc_and_as_a_page(runs, melodies, capsysbinary, tmp_path):
     texts = []
     for i in range(3):
         tokens = read_tokens(songs / f"sample{i}.mid")
-        assert read_melody(songs / f"sample{i}.abc", Grid(0.4), read_abc)[0].tolist() == tokens.tolist()
+        melody, _, _ = melody_of((songs / f"sample{i}.abc").read_bytes(), Grid(0.4), read_abc)
+        assert melody.tolist() == tokens.tolist()
         texts.append((songs / f"sample{i}.abc").read_text().removeprefix(HEADER))
         assert texts[-1].startswith(f"X:{i + 1}\nT:Tune {i} of seed 1\nM:")
     assert (songs / "tunes.abc").read_text() == HEADER + "\n".join(texts)
@@ -343,8 +334,7 @@ def test_a_tune_longer_than_those_of_training(runs, capsysbinary, tmp_path):
 
 def with_flags(run: Path, copy: Path, **flags: object) -> Path:
     shutil.copytree(run, copy, dirs_exist_ok=True)
-    content = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps(content | {"flags": content["flags"] | flags}))
+    change(copy / "config.json", flags=flags)
     return copy
 
 
@@ -376,7 +366,8 @@ def test_a_run_under_way(runs, capsysbinary, tmp_path):
     damaged = newest.with_name("step-000000032")
     shutil.copytree(newest, damaged)
     before = sorted(path for path in tmp_path.rglob("*"))
-    assert sample.main([str(tmp_path / "run"), "-n", "5"]) == 0
+    with RunDirectory(str(tmp_path / "run"), "--log_dir"):
+        assert sample.main([str(tmp_path / "run"), "-n", "5"]) == 0
     captured = capsysbinary.readouterr()
     assert captured.err.decode().startswith(f"warning: {damaged}: damaged checkpoint passed over")
     assert captured.out.decode().split("\n")[:5] == lines_of(capsysbinary, runs / "text", "-n", 5)

@@ -3,10 +3,9 @@
 import re
 
 import numpy as np
-import pytest
 import scipy.stats
 import tensorflow as tf
-from conftest import ROOT, index_of
+from conftest import ROOT, cases, index_of
 from test_generator import chi_square
 
 from data.training_set import TrainingSet
@@ -47,7 +46,7 @@ def test_there_are_no_other_random_numbers():
     assert others == {"support/seeds.py"}
 
 
-@pytest.mark.parametrize("shape", [[1], [7, 5], [3, 64, 33]])
+@cases("shape", [1], [7, 5], [3, 64, 33])
 def test_numbers_are_those_of_tensorflow_under_xla(shape):
     """Compiled or not; TensorFlow's own kernel makes others of the same bits."""
     seed, values = key(7, Purpose.ROLLOUT, 2), tf.random.stateless_normal(shape, [1, 2])

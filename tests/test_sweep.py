@@ -6,17 +6,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import ROOT, TINY, cases, refusal
 from distributed import Client
-from fault_injection import timeless_rows
+from fault_injection import change, timeless_rows
 
 import tools.sweep as program
 from support.config_file import CONFIG
 from support.errors import UsageError
-from tools.experiment import Cell, read
+from tools.experiment import read
 
 TOY = Path(__file__).with_name("toy_main.py")
 TABLE = """
@@ -47,12 +46,11 @@ def one_thread(tmp_path_factory):
 
 
 @pytest.fixture
-def toys(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def toys(here, monkeypatch):
     monkeypatch.setattr(program, "MAIN", TOY)
     monkeypatch.setattr(program, "POLL", 0.05)
-    (tmp_path / "toys.toml").write_text(TABLE)
-    return tmp_path
+    (here / "toys.toml").write_text(TABLE)
+    return here
 
 
 def rows(log_dir: Path) -> list[list[str]]:
@@ -226,13 +224,8 @@ def lines(toys):
     assert program.main(["lines.toml", "--seeds", "1", "2"]) == 0
     cells = read(Path("lines.toml")).cells(Path("logs"))
     for cell in cells[:2]:
-        record(cell, program.data_now(cells[2].argv))
+        change(cell.log_dir / CONFIG, **program.data_now(cells[2].argv))
     return cells
-
-
-def record(cell: Cell, read: dict[str, Any]) -> None:
-    path = cell.log_dir / CONFIG
-    path.write_text(json.dumps(json.loads(path.read_text()) | read))
 
 
 def test_data_that_have_changed_are_refused_before_anything_starts(toys, lines, capsys):
@@ -250,7 +243,7 @@ def test_data_that_have_changed_are_refused_before_anything_starts(toys, lines, 
 
 
 def test_cells_of_other_data_are_named(lines, monkeypatch, capsys):
-    record(lines[1], {"data": {"lines": "others"}})
+    change(lines[1].log_dir / CONFIG, data={"lines": "others"})
     assert "m, seed 2: read other data than m, seed 1" in refusal(capsys, program.main, ["lines.toml"], alone=False)
     assert not lines[2].directory.exists()
     # Or where they have changed while the sweep was under way.

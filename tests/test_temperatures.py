@@ -1,8 +1,6 @@
 """tools/temperatures.py: exact figures at a temperature, and the program on runs of each kind of data."""
 
-import csv
 import dataclasses
-import json
 import shlex
 import shutil
 from pathlib import Path
@@ -10,17 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import BIGRAM, END, SIZES, TINY, cases, evaluation_of, probabilities, randomise, refusal, train
+from conftest import BIGRAM, END, SIZES, TINY, cases, evaluation_of, probabilities, refusal, train
+from fault_injection import change, rows_of
+from test_evaluation import World, assert_near, divergences
 
 from data.music.midi import midi_file
 from data.music.tokens import Grid
-from data.oracle import OracleData
-from evaluation.oracle import OracleEvaluator
 from evaluation.policy import MeasuredPolicy
-from evaluation.run import settings_of
 from generator import Tempered
-from model import build
-from support.parser import parse
 from tools import temperatures
 from tools.restored import restore
 
@@ -32,19 +27,12 @@ UNSEEN = ["--no-evaluate"]
 
 def test_the_figures_at_a_temperature():
     """By enumeration; the temperature may change between two measurements."""
-    config = parse([*TINY, "--eval_samples", "5000"])
-    data = OracleData(config)
-    seqgan = build(config, data.spec)
-    randomise(seqgan.generator, seed=1)
-    temperature = tf.Variable(1.0, trainable=False)
-    policy = MeasuredPolicy(Tempered(seqgan.generator, temperature), 1, jit=True)
-    p, evaluator = probabilities(data.oracle), OracleEvaluator(data, settings_of(config))
+    world, temperature = World("--eval_samples", "5000"), tf.Variable(1.0, trainable=False)
+    policy = MeasuredPolicy(Tempered(world.model.generator, temperature), 1, jit=True)
     for value in (1.0, 0.6):
         temperature.assign(value)
-        figures, g = evaluator.of_policy(policy, 0, END), probabilities(Tempered(seqgan.generator, value))
-        exact = {"nll": -(g @ np.log(p)), "nll_test": -(p @ np.log(g)), "g_entropy": -(g @ np.log(g))}
-        for name, nats in exact.items():
-            assert abs(figures[name][0] - nats / 3) < 4 * figures[name][1] + 1e-5, name
+        figures = world.evaluation.evaluator.of_policy(policy, 0, END)
+        assert_near(figures, divergences(world.p, probabilities(Tempered(world.model.generator, value))), 0.05)
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +64,7 @@ def runs(tmp_path_factory) -> Path:
 
 def measured(folder: Path, *argv: object) -> list[dict[str, str]]:
     assert temperatures.main([*map(str, argv), "--csv", f"{folder}/points.csv"]) == 0
-    return rows(folder / "points.csv")
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    return rows_of(folder / "points.csv")
 
 
 def as_evaluated(logdir: Path, samples: int) -> dict[str, tuple[float, float]]:
@@ -121,22 +104,21 @@ def test_a_run_of_the_oracle(runs, tmp_path, capsys, eagerly):
     assert heads[:4] == ["oracle, temperature 0.5", "oracle", "oracle, temperature 1.2", chosen]
 
 
-def test_pretraining_and_the_path_of_adversarial_training(runs, tmp_path, monkeypatch, eagerly):
+def test_pretraining_and_the_path_of_adversarial_training(runs, here, eagerly):
     """The end of pretraining is that of a run that ends there; the path is what the run has measured since."""
-    monkeypatch.chdir(tmp_path)
     words = "--pretrain_g_epochs 20 --total_epochs 6 --d_steps 1 --d_epochs 1 --log_dir run --eval_log_dir eval"
     assert train([*TINY, *shlex.split(words)]) == 0
     Path("moved").mkdir()
     for name in ("run", "eval"):
         Path(name).rename(f"moved/{name}")  # its path is that of this run, wherever it is
     few = shlex.split("--temperatures 0.7 1 -n 50 --checkpoints --path 4 -o plane.png")
-    found = measured(tmp_path, "moved/run", *few)
+    found = measured(here, "moved/run", *few)
     path = [row for row in found if row["epoch"]]
     names = ["run pretrained"] * 2 + ["run"] * 2 + ["run, training"] * len(path) + ["real data"]
     assert [row["run"] for row in found] == names and Path("plane.png").stat().st_size > 1000
     assert_same(found[1], as_evaluated(runs / "oracle", 50))
     assert found[0]["nll"] != found[1]["nll"] != found[3]["nll"]
-    made = {int(row["epoch"]): row for row in rows(Path("moved/eval/metrics.csv"))}  # the last of an epoch
+    made = {int(row["epoch"]): row for row in rows_of(Path("moved/eval/metrics.csv"))}  # the last of an epoch
     ends = [epoch for epoch in sorted(made) if 19 <= epoch < 24]
     assert [int(row["epoch"]) for row in path] == ends and len(ends) > 2 and max(made) > 24
     for row in path:
@@ -144,13 +126,12 @@ def test_pretraining_and_the_path_of_adversarial_training(runs, tmp_path, monkey
             assert float(row[name]) == float(made[int(row["epoch"])][name])
 
 
-def test_the_path_of_a_guided_generator(tmp_path, monkeypatch, eagerly):
-    monkeypatch.chdir(tmp_path)
+def test_the_path_of_a_guided_generator(here, eagerly):
     words = "--g_update expected --reward log_odds --rollout_num 0 --kl_weight 1 --total_epochs 4"
     words += " --d_steps 1 --d_epochs 1 --guide_eta 2"
     assert train([*BIGRAM, *shlex.split(f"{words} --log_dir run --eval_log_dir eval")]) == 0
-    found = measured(tmp_path, "run", "--guide", "--temperatures", "1", "-n", "50", "--path", "4")
-    made = {row["epoch"]: row for row in rows(Path("eval/metrics.csv"))}
+    found = measured(here, "run", "--guide", "--temperatures", "1", "-n", "50", "--path", "4")
+    made = {row["epoch"]: row for row in rows_of(Path("eval/metrics.csv"))}
     path = [row for row in found if row["epoch"]]
     assert len(path) > 1 and found[0]["run"] == "run guided" and path[0]["run"] == "run, training"
     for row in path:
@@ -175,7 +156,7 @@ def test_lines_with_all_that_is_measured_of_them(runs, tmp_path, capsys, eagerly
     nll = [float(row["nll_test"]) for row in found[:-1]]
     assert nll[1] == pytest.approx(nll[2]) == pytest.approx(nll[3]) == pytest.approx(nll[7])
     assert nll[5] < nll[1] - 0.1 and abs(nll[6] - nll[1]) > 0.1 and not four["g_entropy"]
-    *_, evaluated = rows(runs / "lines_eval" / "metrics.csv")
+    *_, evaluated = rows_of(runs / "lines_eval" / "metrics.csv")
     assert nll[5] > float(evaluated["nll_test_resampled"])  # of 16
     bleu = {row["run"] + row["candidates"]: float(row["bleu2"]) for row in found[1:8]}
     assert bleu["lines, candidates4"] > bleu["lines"] + 0.1
@@ -253,11 +234,8 @@ def test_runs_of_one_method_in_two_experiments_are_told_apart():
 def test_what_was_made_otherwise_is_named(runs, tmp_path, capsys):
     """--jit decides on the last bits of the oracle's samples; and data may have changed since."""
     shutil.copytree(runs / "oracle", tmp_path / "compiled")
-    path = tmp_path / "compiled" / "config.json"
-    content = json.loads(path.read_text())
     # Another oracle, as these few samples would be the same.
-    content["flags"] |= {"jit": True, "deterministic": False, "oracle_seed": 5}
-    path.write_text(json.dumps(content))
+    change(tmp_path / "compiled" / "config.json", flags={"jit": True, "deterministic": False, "oracle_seed": 5})
     try:
         error = ended(capsys, [runs / "oracle", tmp_path / "compiled", "--temperatures", "1", "-n", "20"])
         assert tf.config.experimental.tensor_float_32_execution_enabled()  # as in its own evaluations

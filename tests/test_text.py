@@ -15,7 +15,7 @@ from conftest import END, NOW, cases, randomise, refusal, shared_seqgan, train
 from fault_injection import events_of, fitting, timeless_rows
 from hypothesis import given
 from hypothesis import strategies as st
-from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+from test_metrics import nltks
 from test_nottingham import SMALL as SHORT
 
 from data.real import read_data
@@ -33,7 +33,6 @@ from support.seeds import Purpose
 from support.statistics import ratio_and_error
 from tools.restored import restore
 
-METHOD1 = SmoothingFunction().method1
 SMALL = [*SHORT, "--seq_len", "6"]
 
 
@@ -193,21 +192,18 @@ def test_long_and_empty_lines_are_counted(folder):
     assert set(dropped.vocabulary.entries) == set("abc")  # what is not trained on is not counted
 
 
-LARGE = 30_000
-
-
 def test_a_large_file_is_streamed(tmp_path):
     """Besides the packed tokens (2 bytes each, 8 a line), no more than a tenth of the file and a megabyte is held."""
-    path = tmp_path / "large.txt"
+    path, count = tmp_path / "large.txt", 30_000
     line = "".join(map(chr, range(0x4E00, 0x4E14)))  # 20 characters, 60 bytes
     with open(path, "w", encoding="utf-8") as file:
-        file.writelines(f"{line[i % 20 :]}{line[: i % 20]}\n" for i in range(LARGE))
+        file.writelines(f"{line[i % 20 :]}{line[: i % 20]}\n" for i in range(count))
     tracemalloc.start()
     data = TextData(config_of(path, "--seq_len", "20"))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert sum(len(lines) for lines in data.lines.values()) == LARGE
-    assert peak < LARGE * (20 * 2 + 8) * 1.3 + path.stat().st_size / 10 + 2**20
+    assert sum(len(lines) for lines in data.lines.values()) == count
+    assert peak < count * (20 * 2 + 8) * 1.3 + path.stat().st_size / 10 + 2**20
 
 
 def test_the_vocabulary_is_the_most_frequent_tokens():
@@ -353,11 +349,10 @@ def test_comparison_by_hand(folder):
     unknown = data.vocabulary.unknown  # e, in the first line of test
     references = [[*data.vocabulary.encode("abcd"), unknown], data.vocabulary.encode("cd")]
     for n in (2, 3, 4, 5):
-        weights, smooth = (1 / n,) * n, SmoothingFunction().method1
         ids = [data.vocabulary.encode(line) for line in lines]
-        scores = [sentence_bleu(references, row, weights, smooth) for row in ids]
+        scores = [nltks(references, row, n) for row in ids]
         assert figures[f"bleu{n}"][0] == pytest.approx(np.mean(scores))
-        others = [sentence_bleu(ids[:i] + ids[i + 1 :], row, weights, smooth) for i, row in enumerate(ids)]
+        others = [nltks(ids[:i] + ids[i + 1 :], row, n) for i, row in enumerate(ids)]
         assert figures[f"self_bleu{n}"][0] == pytest.approx(np.mean(others))
     assert figures["copied_share"][0] == 0.4  # abcd, twice
     assert figures["length"][0] == np.mean([4, 2, 6, 4, 0])
@@ -407,7 +402,7 @@ def test_texygens_figures_by_hand(folder):
     for n in (2, 3, 4, 5):
 
         def score(lines, references, n=n):
-            return np.mean([sentence_bleu(references(i), line, (1 / n,) * n, METHOD1) for i, line in enumerate(lines)])
+            return np.mean([nltks(references(i), line, n) for i, line in enumerate(lines)])
 
         assert figures[f"texygen_bleu{n}"][0] == pytest.approx(score(generated, lambda _: test))
         assert figures[f"real_texygen_bleu{n}"][0] == pytest.approx(score(valid, lambda _: test))

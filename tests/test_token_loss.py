@@ -1,27 +1,23 @@
 """Additive discriminators trained token by token: what the loss is, its optimum, the offset, lags and echoes."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import all_sequences, probabilities, random_generator, randomise
+import test_additive
+from conftest import all_sequences, assert_same, probabilities, random_generator, randomise
 from test_additive import ENDS, exact
 
 from discriminator import Options
 from generator import PolicyCopy, Tempered, TokenSpec
-from guidance.additive import AdditiveDiscriminator, BigramDiscriminator, LSTMDiscriminator, drawn_in_place
+from guidance.additive import BigramDiscriminator, LSTMDiscriminator, drawn_in_place
 from guidance.echo import EchoDiscriminator
 from guidance.guided import GuidedPolicy
 from support.seeds import Purpose, key
 
+made = functools.partial(test_additive.made, lags=(1, 2), offset=True)
 KINDS = pytest.mark.parametrize("kind", [BigramDiscriminator, LSTMDiscriminator, EchoDiscriminator])
-
-
-def made(kind, seq_len: int = 3, end_token: int | None = None, **others) -> AdditiveDiscriminator:
-    """A discriminator of 4 tokens with weights far from 0."""
-    sizes = {"emb_dim": 3, "hidden_dim": 5, "l2": 0.0, "dropout_keep_prob": 1.0, "lags": (1, 2), "offset": True}
-    discriminator = kind(TokenSpec(4, seq_len, 0, end_token), Options(**sizes | others))
-    randomise(discriminator, seed=7)
-    return discriminator
 
 
 def after_prefixes(policy) -> tuple[np.ndarray, np.ndarray]:
@@ -31,42 +27,25 @@ def after_prefixes(policy) -> tuple[np.ndarray, np.ndarray]:
     return tokens, np.swapaxes(tf.nn.log_softmax(logits).numpy(), 0, 1)
 
 
-def expected_loss(scores: np.ndarray, oracle, generator) -> float:
-    """The mean loss of s(a | y_<t), [n, T, V]: every real sequence and every fake token weighed by its probability."""
-    tokens, fakes = after_prefixes(generator)
-    drawn, p = tokens < 4, probabilities(oracle)
-    own = np.take_along_axis(scores, np.minimum(tokens, 3)[..., None], axis=2)[..., 0]
-    each = np.logaddexp(0, -own) + (np.exp(fakes) * np.logaddexp(0, scores)).sum(axis=2)
-    return float(p @ (each * drawn).sum(axis=1) / (2 * p @ drawn.sum(axis=1)))
-
-
 @ENDS
 def test_the_optimum_is_the_log_ratio_and_the_only_one(end_token):
-    """With the same sums over sequences other scores have the same cross-entropy of sequences, and guide elsewhere."""
+    """Each real sequence is weighed by its probability. Others with the same sums over sequences are no optimum."""
     oracle, generator = (random_generator(seed=seed, end_token=end_token) for seed in (1, 2))
-    table = exact(oracle, generator)
-    tokens, log_g = after_prefixes(generator)
-    _, log_p = after_prefixes(oracle)
-    best = log_p - log_g
-    np.testing.assert_allclose((np.exp(log_g) * np.exp(best)).sum(axis=2), 1, atol=1e-5)
-    least = expected_loss(best, oracle, generator)
-    rng = np.random.default_rng(0)
-    for size in (0.01, 0.1, 1.0):
-        assert expected_loss(best + size * rng.normal(size=best.shape), oracle, generator) > least
-    # φ(y_1): what the first token is given, and the second one's scores lose.
-    moved, shift = exact(oracle, generator), np.array([1.0, -1.0, 0.5, 0.0], np.float32)
+    (table, moved), p = (exact(oracle, generator) for _ in range(2)), probabilities(oracle)
+    shift = np.array([1.0, -1.0, 0.5, 0.0], np.float32)  # φ(y_1): what the first token is given, and the second loses
     successors = moved.successors.numpy()
-    first = moved.first_state(1).hidden.numpy()[0].argmax()
-    successors[:, first] += shift
-    for token in range(4):
-        after = moved.next_state(tf.constant([token]), moved.first_state(1).cell).hidden.numpy()[0].argmax()
-        successors[:, after] -= shift[token]
+    successors[:, 0] += shift
+    successors[:, 1:5] -= shift
     moved.successors.assign(successors)
+    rows, slopes = all_sequences(4, 3, end_token), []
     if end_token is None:
-        np.testing.assert_allclose(moved.log_odds(tf.constant(tokens)), table.log_odds(tf.constant(tokens)), atol=1e-4)
-    guided = [probabilities(GuidedPolicy(generator, each, tf.Variable(1.0))) for each in (table, moved)]
-    np.testing.assert_allclose(guided[0], probabilities(oracle), atol=1e-5)
-    assert abs(guided[1] - guided[0]).max() > 0.01
+        np.testing.assert_allclose(moved.log_odds(tf.constant(rows)), table.log_odds(tf.constant(rows)), atol=1e-4)
+    for scores in (table, moved):
+        with tf.GradientTape() as tape:
+            losses = [scores.expected_loss(generator, tf.constant(row[None]), None, None)[0] for row in rows]
+            loss = tf.reduce_sum(p * (rows < 4).sum(axis=1) * tf.stack(losses))  # each is a mean over its tokens
+        slopes.append(np.abs(tape.gradient(loss, scores.successors)).max())
+    assert slopes[0] < 1e-6 and slopes[1] > 0.01
 
 
 @KINDS
@@ -149,8 +128,7 @@ def test_reading_token_by_token_gives_the_scores_of_whole_sequences(kind, end_to
 def test_an_echo_is_of_the_token_that_came_so_long_before_and_hears_how_well_the_last_ones_agree():
     """By hand: one lag alone has a weight, of one unit that sees the last two tokens' agreement."""
     echo = EchoDiscriminator(TokenSpec(5, 8, 0, None), Options(emb_dim=2, l2=0.0, dropout_keep_prob=1.0))
-    for weight in echo.weights:
-        weight.assign(tf.zeros_like(weight))
+    randomise(echo, seed=0, stddev=0.0)
     kernel, lags = (np.zeros(w.shape, np.float32) for w in (echo.echoes.shared.kernel, echo.echoes.lag_weights))
     kernel[2, 0] = 1.0  # the share of the last two tokens that agree
     lags[2, 0], lags[2, -1] = 3.0, 0.5  # lag 3
@@ -185,8 +163,7 @@ def test_the_control_is_the_likelihood_of_the_guided_generator(kind, end_token):
     assert float(likelier) == pytest.approx(more.sum() / mask.numpy().sum())
     variables = discriminator.trainable_variables
     gradients = [tape.gradient(loss, variables, None, "zero"), other.gradient(expected, variables, None, "zero")]
-    for mine, theirs in zip(*gradients, strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    assert_same(*gradients, atol=1e-6)
 
 
 @KINDS
@@ -219,12 +196,9 @@ def test_a_generator_that_hears_echoes_is_an_lstm_guided_by_them(end_token):
     """The same distribution, token by token and whole, as of an LSTM that a discriminator of echoes alone guides."""
     hearing = random_generator(seq_len=4, end_token=end_token, echoes=True)
     plain, echo = random_generator(seq_len=4, end_token=end_token), made(EchoDiscriminator, 4, end_token)
-    for mine, same in zip(plain.weights, hearing.weights[: len(plain.weights)], strict=True):
-        mine.assign(same)
-    for weight in echo.weights:
-        weight.assign(tf.zeros_like(weight))
-    for mine, same in zip(echo.echoes.weights, hearing.echoes.weights, strict=True):
-        mine.assign(same)
+    plain.set_weights(hearing.get_weights()[: len(plain.weights)])
+    randomise(echo, seed=0, stddev=0.0)
+    echo.echoes.set_weights(hearing.echoes.get_weights())
     guided = GuidedPolicy(plain, echo, tf.Variable(1.0))
     assert abs(probabilities(hearing) - probabilities(plain)).max() > 0.001
     np.testing.assert_allclose(probabilities(hearing), probabilities(guided), rtol=1e-4)

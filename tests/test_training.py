@@ -22,10 +22,11 @@ from conftest import (
     watching,
 )
 from test_model import ENDS, applied, flat
+from test_model import tiny_model as model_of
 
 from data.oracle import OracleData
 from generator import State, TokenSpec, sample_many
-from model import SeqGAN, build
+from model import build
 from support.seeds import Purpose, dropout, fold, key
 from tools.restored import restore
 
@@ -33,12 +34,6 @@ ALL = shlex.split(
     "--scheduled_sampling 0.2 --cosine_decay g_pretrain g d --average 0.8 "
     "--mle_steps 2 --g_steps 2 --g_dropout_keep_prob 0.7"
 )
-
-
-def model_of(*flags: str, end_token: int | None = None) -> SeqGAN:
-    model = build(tiny_config(*flags), TokenSpec(4, 3, 0, end_token))
-    randomise(model.generator, seed=1)
-    return model
 
 
 def batches_of(count: int, size: int = 4, end_token: int | None = None) -> tf.Tensor:
@@ -237,8 +232,7 @@ def test_an_mle_step_is_an_update_by_an_optimizer_of_its_own(eagerly):
     model, other = model_of("--mle_steps", "1", "--g_lr", "0.02"), model_of("--g_pretrain_lr", "0.02")
     losses = [float(model.mle_step(batches_of(1)[0])), float(other.mle_epoch(batches_of(1)))]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
-    for mine, theirs in zip(model.generator.get_weights(), other.generator.get_weights(), strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=1e-5)
+    assert_same(model.generator.get_weights(), other.generator.get_weights(), atol=1e-5)
     assert (int(model.mle_optimizer.iterations), int(model.g_pretrain_optimizer.iterations)) == (1, 0)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MAKERS, ROOT, TINY, cases, interrupted_at, refusal, train
-from fault_injection import differing, events_of, flags, outcome
+from fault_injection import change, differing, events_of, flags, outcome
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from runs import directories, logs
@@ -40,15 +40,6 @@ OF_1_0 = json.loads(
     "d_batch_size": 256, "oracle_seed": 32, "oracle_emb_dim": 20, "oracle_hidden_dim": 50, "oracle_init": "glorot",
     "oracle_params": ""}"""
 )
-
-
-def change(path: Path, **changed) -> dict:
-    """Changes entries of a config.json, those of `flags` one by one; returns what it then holds."""
-    content = json.loads(path.read_text())
-    for name, value in changed.items():
-        content[name] = content[name] | value if name == "flags" else value
-    path.write_text(json.dumps(content))
-    return content
 
 
 def as_version_1(folder: Path) -> None:
