@@ -22,6 +22,7 @@ from conftest import (
     random_generator,
     randomise,
     refusal,
+    resumed_alike,
     tiny_config,
     train,
 )
@@ -201,6 +202,12 @@ def test_a_run_is_continued_bit_for_bit_and_rises(counting, tmp_path, capsys):
     # the pretrained policy is that of the end of pretraining
     first, last = (restore(tmp_path / "whole" / "train", which).seqgan for which in ("pretrained", "newest"))
     assert_same(last.pretrained.get_weights(), first.generator.get_weights())
+
+
+@cases("by", "--objective counting.py:ones", "--discriminator pooled --d_steps 0 --d_filter_sizes 2 --d_num_filters 3")
+def test_a_run_that_learns_the_best_candidates_is_continued_bit_for_bit(counting, tmp_path, eagerly, by):
+    words = f"--g_update distil --candidates 3 --total_epochs 3 --g_lr 0.1 --pretrain_g_epochs 2 {by}"
+    assert not resumed_alike(tmp_path, [*TINY, *words.split()], 3, 1 + ("pooled" in by))
 
 
 def test_a_file_that_changed_is_refused(counting, tmp_path, capsys, eagerly):
