@@ -83,13 +83,16 @@ def test_log_odds_are_the_sum_of_the_scores_of_the_tokens(kind, end_token):
         np.testing.assert_allclose(score[0], sums, atol=1e-5)
 
 
-def test_a_bigram_score_is_bilinear():
-    discriminator = made(BigramDiscriminator)
-    a, successors = discriminator.embedding.embeddings.numpy(), discriminator.successors.numpy()
-    tokens = np.array([[1, 3, 2]])
-    read = [0, 1, 3]  # the start token first
-    expected = [a[i] @ successors[j, :-1] + successors[j, -1] for i, j in zip(read, tokens[0], strict=True)]
-    np.testing.assert_allclose(discriminator.token_scores(tf.constant(tokens, tf.int32))[0], expected, rtol=1e-5)
+@pytest.mark.parametrize("lags", [(1,), (1, 3)])
+def test_a_bigram_score_is_bilinear(lags):
+    discriminator = made(BigramDiscriminator, seq_len=4, lags=lags)
+    tables, successors = (discriminator.embedding, *discriminator.further), discriminator.successors.numpy()
+    tokens = [1, 3, 2, 2]
+    expected = successors[tokens, -1]
+    for i, (lag, table) in enumerate(zip(lags, tables, strict=True)):
+        read = [0] * lag + tokens[:-lag]  # start tokens first
+        expected = expected + (table.embeddings.numpy()[read] * successors[tokens, 3 * i : 3 * i + 3]).sum(axis=1)
+    np.testing.assert_allclose(discriminator.token_scores(tf.constant([tokens]))[0], expected, rtol=1e-5)
 
 
 @ENDS

@@ -169,6 +169,7 @@ IN_VAIN = [  # beside some flags each of others has no effect, and why
     ("--objective x.py:f", "reward=log_odds d_steps=2", "with --objective and without --objective_weight below 1"),
     ("--objective x.py:f --objective_weight 0 --reward random", "rollout_num=2", NO_RANDOM),
     ("", "objective_weight=0.5", "without --objective"),
+    ("", "d_loss=token d_lags=2", "without --discriminator bigram or"),
     ("", "d_hidden_dim=9", "without --discriminator pooled or lstm"),
     ("", "guide_eta=1", "without --discriminator bigram or lstm"),
     ("--discriminator bigram", "d_filter_sizes=1 d_num_filters=1", "without --discriminator cnn or pooled"),

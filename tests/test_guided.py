@@ -24,14 +24,14 @@ from fault_injection import logs_in, timeless_rows
 from test_generator import chi_square
 from test_model import ENDS, applied, assert_same_gradient, exact_gradient
 
-from discriminator import Options
+from discriminator import REAL, Options
 from generator import PolicyCopy, TokenSpec, sample_many
 from guidance.additive import BigramDiscriminator
 from guidance.guided import Guidance, GuidedPolicy
 from model import SeqGAN, build
 from reward import discriminator as opinion
 from support.parser import parse
-from support.seeds import Purpose, key
+from support.seeds import Purpose, fold, key, permutation
 from tools import sample
 from tools.restored import restore
 
@@ -196,6 +196,30 @@ def test_a_run_shows_what_guidance_changes_and_the_tool_draws_from_it(tmp_path, 
 def test_a_resumed_run_is_bitwise_the_same(tmp_path, eagerly, update):
     words = text_in(tmp_path, "train", "valid", "test")
     assert not resumed_alike(tmp_path, [*words, *update.split()], 1, 3, 2, 1)
+
+
+def test_flags_reach_the_networks():
+    assert model_of("--g_echo").generator.echoes and not model_of().generator.echoes
+    assert [model_of("--d_loss", loss).discriminator.options.offset for loss in ("token", "sequence")] == [True, False]
+
+
+@pytest.mark.parametrize("loss", ["token", "expected", "likelihood"])
+def test_a_d_step_by_token_draws_no_sequences_and_lowers_its_loss(loss, monkeypatch):
+    """Adam's first update is of the size of the rate, against the gradient."""
+    monkeypatch.setattr("model.sample_many", None)
+    model = model_of("--d_loss", loss, *shlex.split("--d_epochs 1 --d_batch_size 16 --d_lr 0.01 --dropout_keep_prob 1"))
+    discriminator, before = model.discriminator, model.discriminator.get_weights()
+    real = tf.gather(rows_of(), permutation(8, fold(key(model.config.seed, Purpose.D_SHUFFLE, 0, 0), REAL)))
+    with tf.GradientTape() as tape:
+        seed = key(model.config.seed, Purpose.D_FAKE, 0, 0, 0)
+        nats, _ = getattr(discriminator, f"{loss}_loss")(model.policy, real, seed, None)
+    gradients = tape.gradient(nats, discriminator.trainable_variables)
+    found = model._d_step(rows_of()[:8], tf.constant(0))
+    assert float(found.loss) == pytest.approx(float(nats), rel=1e-5)
+    for old, new, gradient in zip(before, discriminator.get_weights(), gradients, strict=True):
+        slope = tf.convert_to_tensor(gradient).numpy()
+        told = np.abs(slope) > 1e-6  # the others are 0 but for rounding
+        np.testing.assert_allclose((new - old)[told], -0.01 * np.sign(slope[told]), rtol=0.05)
 
 
 def test_eta_is_chosen_once_when_the_discriminators_training_ends(tmp_path, eagerly):

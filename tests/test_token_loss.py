@@ -14,6 +14,7 @@ from generator import PolicyCopy, Tempered, TokenSpec
 from guidance.additive import BigramDiscriminator, LSTMDiscriminator, drawn_in_place
 from guidance.echo import EchoDiscriminator
 from guidance.guided import GuidedPolicy
+from support.echoes import SPANS, Echoes, pasts
 from support.seeds import Purpose, key
 
 made = functools.partial(test_additive.made, lags=(1, 2), offset=True)
@@ -46,6 +47,10 @@ def test_the_optimum_is_the_log_ratio_and_the_only_one(end_token):
             loss = tf.reduce_sum(p * (rows < 4).sum(axis=1) * tf.stack(losses))  # each is a mean over its tokens
         slopes.append(np.abs(tape.gradient(loss, scores.successors)).max())
     assert slopes[0] < 1e-6 and slopes[1] > 0.01
+    guided = (probabilities(GuidedPolicy(generator, scores, tf.Variable(1.0))) for scores in (table, moved))
+    assert [np.abs(each - p).max() > 0.01 for each in guided] == [False, True]
+    odds = np.exp(after_prefixes(generator)[1] + np.swapaxes(table.next_scores(table.contexts(rows).hidden), 0, 1))
+    np.testing.assert_allclose(odds.sum(axis=2)[rows < 4], 1, rtol=1e-4)  # E_G[exp s] = 1
 
 
 @KINDS
@@ -101,6 +106,9 @@ def test_the_offset_does_not_change_the_guided_policy(kind, end_token):
         bias.assign(tf.concat([bias[:-1], bias[-1:] + 1.0], axis=0))
     moved = discriminator.token_scores(tokens).numpy()
     np.testing.assert_allclose(moved - scores, tokens.numpy() < 4, atol=1e-5)
+    if kind is EchoDiscriminator:
+        randomise(discriminator.level, seed=3)
+        assert np.abs(discriminator.token_scores(tokens) - moved).max() > 0.1
     np.testing.assert_allclose(probabilities(guided), before, atol=1e-6)
 
 
@@ -148,6 +156,17 @@ def test_an_echo_is_of_the_token_that_came_so_long_before_and_hears_how_well_the
     assert (heard_of[0] == exists).all() and (heard_of[1] <= exists).all()
 
 
+def test_an_echo_hears_every_span():
+    """By hand: of the last tokens, the share that agrees with those so many places before; a unit sees one span."""
+    tokens, echoes = np.random.default_rng(0).integers(2, size=40), Echoes(40, seed=0)
+    for k, span in enumerate(SPANS):
+        echoes.shared.kernel.assign(np.eye(10, 16, -2 * k) * (np.arange(16) == 0))
+        heard = echoes.after(pasts(tf.constant(tokens[None], tf.int32), echoes.memory_dim)).units[:, 0, :, 0]
+        for t, place in zip(*np.tril_indices(40, -1), strict=True):
+            agree = [tokens[t - j] == tokens[t - j - place - 1] for j in range(1, min(span + 1, t - place))]
+            assert float(heard[t, place]) == pytest.approx(sum(agree) / max(len(agree), 1))
+
+
 @KINDS
 @ENDS
 def test_the_control_is_the_likelihood_of_the_guided_generator(kind, end_token):
@@ -187,6 +206,11 @@ def test_what_is_added_to_the_logits_is_tempered_and_learnt(guide):
         logits = policy.logits(policy.states(tokens).hidden) / 0.5
         expected = tf.gather(tf.nn.log_softmax(logits), tf.transpose(tokens), batch_dims=2)
     np.testing.assert_allclose(nats, tf.transpose(expected), atol=1e-5)
+    longer = tf.constant(np.random.default_rng(0).integers(4, size=[20, 5]), tf.int32)
+    whole, state = policy.states(longer), policy.first_state(20)
+    for t in range(5):
+        np.testing.assert_allclose(policy.logits(state.hidden), policy.logits(whole.hidden[t]), atol=1e-5)
+        state = policy.next_state(longer[:, t], state)
     for mine, theirs in zip(tape.gradient(nats, weights), other.gradient(expected, weights), strict=True):
         np.testing.assert_allclose(mine, tf.convert_to_tensor(theirs), rtol=1e-4, atol=1e-4)
 
