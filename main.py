@@ -59,7 +59,7 @@ def algorithm_1(config: Config, data: Dataset, seqgan: SeqGAN, run: Training) ->
     phases = run.schedule
     # Line 1: G_θ and D_φ have their random initial weights. Line 2: pre-train G_θ by maximum likelihood on S.
     for epoch in run.epochs(phases.pretrain_g):
-        for step in run.steps("mle"):
+        for step in run.steps("mle"):  # one an epoch: its number
             run.record(g_pretrain_loss=seqgan.mle_epoch(data.mle_batches(epoch), step))
         if config.average and run.last:
             seqgan.adopt_average()
@@ -75,7 +75,7 @@ def algorithm_1(config: Config, data: Dataset, seqgan: SeqGAN, run: Training) ->
         # Lines 7 to 13: g-steps. Each draws sequences, estimates Q by rollouts of G_β and ascends the policy gradient.
         for step in run.steps("g"):
             if step == 0:
-                seqgan.begin_adversarial()  # line 3: β ← θ
+                seqgan.begin_adversarial()  # line 3: β ← θ, which the pretraining of D left as it was
             update = seqgan.g_step(step)
             run.record(g_loss=update.loss, g_reward=update.reward)
             run.record_rewards(update.rewards, update.mask)
@@ -152,7 +152,9 @@ def run(config: Config, makers: Makers) -> int:
                 raise UsageError(f"--log_dir {config.log_dir}: the run has no checkpoint yet")
             begun = taken > schedule.pretrain_g.end and (not seqgan.guidance or taken >= schedule.pretrain_d.end)
             begun = begun and not schedule.begins_anew(taken)
-            print(report(evaluation.measure(0, Due(True, True, True), True, begun, taken > schedule.pretrain_d.end)))
+            adversarial = taken > schedule.pretrain_d.end
+            found = evaluation.measure(0, Due(True, True, True), of_discriminator=begun, since_pretrained=adversarial)
+            print(report(found))
             return 0
         paths, mle = [directory.path for directory in directories], config.mle_steps > 0
         records = Records(paths, evaluation.columns, details, mle, described)

@@ -32,7 +32,7 @@ class PolicyGradientStep(NamedTuple):
 
     loss: tf.Tensor  # float32 scalar
     reward: tf.Tensor  # the mean over chosen tokens, float32 scalar
-    rewards: tf.Tensor  # float32 [B, T]
+    rewards: tf.Tensor  # action values Q, float32 [B, T]
     tokens: tf.Tensor  # int32 [B, T]
     mask: tf.Tensor  # float32 [B, T], 1 for a chosen token and 0 for padding
 
@@ -70,7 +70,8 @@ class SeqGAN:
         which all but --g_update fold need the first alone; None trains none. `reward` is a function of `reward.py`.
         `oracle` is the distribution of the real data, and `references` returns the training set, int32 [n, T]: both for
         the rewards that need them. `validation` returns real sequences, int32 [n, T], on which η is chosen where a
-        discriminator guides. For distilling: `batches` of an epoch of MLE, int32 [n, B, T], and other runs.
+        discriminator guides. `batches` are those of an epoch of MLE, int32 [n, B, T], and `teacher` is a policy to
+        distil, of other runs. `objective` is a user's score.
         """
         self.config, self.objective = config, objective
         sizes = spec.vocab_size, spec.seq_len, config.g_emb_dim, config.g_hidden_dim
@@ -208,7 +209,7 @@ class SeqGAN:
     # ---- generator, policy gradient
 
     def policy_gradient(self, tokens: tf.Tensor, rewards: tf.Tensor) -> tuple[tf.Tensor, list]:
-        """The REINFORCE estimate of the gradient of -J(θ) (SeqGAN, equations 6 to 8).
+        """The REINFORCE estimate of the gradient of -J(θ) (SeqGAN, equations 6 and 7).
 
         `tokens`: int32 [B, T], drawn from the policy. `rewards`: float32 [B, T], the action values of these same
         tokens; held constant. Those of padding, which no action chose and whose log-probability is 0, have no effect on
@@ -297,7 +298,7 @@ class SeqGAN:
     def _d_step(self, real: tf.Tensor, step: tf.Tensor) -> DiscriminatorStep:
         """Passes `d_epochs` times over real sequences and, with --d_loss sequence, as many fakes that it draws.
 
-        Each pass has its own order, and each minibatch is half real, half fake; what does not fill one is left out of
+        Each pass has its own order. A minibatch has --d_batch_size / 2 of each; what does not fill one is left out of
         that pass. int32 [n, T]; `step`, int32 scalar, counts these steps.
         """
         config, size, half = self.config, real.shape[0], self.config.d_batch_size // 2
@@ -313,8 +314,8 @@ class SeqGAN:
 
             def update(i, *totals):
                 tokens = tf.concat([tf.slice(p, [i * half, 0], [half, real.shape[1]]) for p in shuffled], axis=0)
-                seeds = [key(config.seed, purpose, step, epoch, i) for purpose in (Purpose.DROPOUT, Purpose.D_FAKE)]
-                found = self.update_discriminator(tokens, labels, *seeds[: 1 + by_token])
+                dropout, fakes = (key(config.seed, use, step, epoch, i) for use in (Purpose.DROPOUT, Purpose.D_FAKE))
+                found = self.update_discriminator(tokens, labels, dropout, fakes if by_token else None)
                 return tuple(total + each for total, each in zip(totals, found, strict=True))
 
             return looped(update, *totals, until=count)
@@ -327,7 +328,7 @@ class SeqGAN:
     ) -> DiscriminatorStep:
         """One update on a minibatch: int32 [n, T] with labels int32 [n]; `seed` is the dropout's key.
 
-        With `fake_seed`, the key of what is drawn in place of tokens, all are real and --d_loss is of single tokens.
+        With `fake_seed`, the key of what is drawn in place of tokens, all are real, and `labels` are not read.
         """
         assert self.discriminator is not None
         with tf.GradientTape() as tape:

@@ -79,7 +79,7 @@ def log_ratio_to_oracle(parts: Parts) -> BatchScorer:
     oracle = parts.oracle
     if oracle is None:  # where sequences are only to be drawn
         return constant(parts)
-    return lambda tokens, step: log_ratio(tokens, oracle, parts.policy)
+    return lambda tokens, step: log_ratio_of(tokens, oracle, parts.policy)
 
 
 def optimal(parts: Parts) -> BatchScorer:
@@ -145,7 +145,7 @@ class Reward:
     """The reward of a g-step: one of the functions above, an objective beside it, a KL penalty."""
 
     def __init__(self, make: Maker, parts: Parts, *, objective_share: float, kl_weight: float, to_go: bool):
-        """Makes the scorer `make`, unless the objective takes its place.
+        """Calls `make` for the scorer, unless the objective takes its place.
 
         `objective_share` is λ and `kl_weight` β, see `scorer`; `to_go`: a token's penalty leaves out what came before.
         """
@@ -183,11 +183,11 @@ class Reward:
             score = lambda rollouts, prefix_len: of_sample  # noqa: E731
         if self.reference is None:
             return score
-        ratio = log_ratio(tokens, self.parts.policy, self.reference, self.to_go, drawn)
+        ratio = log_ratio_of(tokens, self.parts.policy, self.reference, self.to_go, drawn)
         return lambda rollouts, prefix_len: score(rollouts, prefix_len) - self.kl_weight * ratio(rollouts, prefix_len)
 
 
-def log_ratio(tokens: tf.Tensor, one: Policy, other: Policy, to_go: bool = False, drawn: bool = True) -> Scorer:
+def log_ratio_of(tokens: tf.Tensor, one: Policy, other: Policy, to_go: bool = False, drawn: bool = True) -> Scorer:
     """Log of `one` model's probability of whole sequences less that of the `other`, in nats.
 
     The scored sequences complete prefixes, of at least one token, of `tokens`, int32 [B, T]; with `to_go` only the last

@@ -11,7 +11,7 @@ from support.seeds import fold, uniforms
 # Completions of the prefixes of a batch: how many tokens are kept, 1..T-1, an int32 scalar → int32 [N, B, T].
 Completions = Callable[[tf.Tensor], tf.Tensor]
 
-BLOCK_ROWS = 128  # of which tokens are drawn at once: their logits then stay in cache
+BLOCK_ROWS = 128  # rows whose tokens are drawn at once: their logits then stay in cache
 
 
 class RolloutPolicy(PolicyCopy):
@@ -94,11 +94,11 @@ class RolloutPolicy(PolicyCopy):
 def action_values(tokens: tf.Tensor, scorer: Scorer, completions: Completions) -> tf.Tensor:
     """The action values of finished samples, by Monte-Carlo search.
 
-    Q[b, t] is the mean score of N completions of y_1..y_t for t < T, and the score of Y itself for t = T. From its end
-    token on, the value of a finished sequence is its score.
+    Q(t) of a sample is the mean score of N completions of y_1..y_t for t < T, and that of Y itself for t = T. From its
+    end token on, the value of a finished sequence is its score.
 
     `tokens`: the samples, int32 [B, T]. `scorer`: the reward of whole sequences, as `reward.Reward` makes it for these
-    tokens. `completions`: those of the samples' prefixes. Returns rewards, float32 [B, T]; column t - 1 holds Q(t).
+    tokens. `completions`: those of the samples' prefixes. Returns float32 [B, T]; column t - 1 holds Q(t).
     """
     batch_size, seq_len = tokens.shape
 
@@ -111,7 +111,7 @@ def action_values(tokens: tf.Tensor, scorer: Scorer, completions: Completions) -
 
 
 def advantages_of(rewards: tf.Tensor, baseline: str) -> tf.Tensor:
-    """Rewards less a baseline: float32 [B, T], the action values of a batch → float32 [B, T].
+    """Action values less a baseline: float32 [B, T] → float32 [B, T].
 
     The `batch` baseline of a token is the mean, in its place, over the batch's other samples, a finished one counting
     with its score. The `prefix` baseline is the value of the prefix that the token follows, Q(t - 1), by other

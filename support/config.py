@@ -167,7 +167,7 @@ class Config:
     batch_size: int = flag(32, "B, sequences per generator batch", low=1)
     pretrain_g_epochs: int = flag(1000, "epochs of maximum-likelihood pretraining of the generator")
     pretrain_d_epochs: int = flag(
-        50, "d-steps of discriminator pretraining; 0 unless given where no adversarial phase follows", *FOR_D
+        50, "d-steps of pretraining; with --total_epochs 0 none unless given or D is additive", *FOR_D
     )
     total_epochs: int = flag(1000, "adversarial epochs, each of --g_steps and --d_steps")
     g_steps: int = flag(1, "generator updates per adversarial epoch", ADVERSARIAL, low=1)
@@ -175,7 +175,7 @@ class Config:
     d_steps: int = flag(5, "d-steps per adversarial epoch; each draws fresh sequences", *FOR_D, ADVERSARIAL)
     d_epochs: int = flag(3, "passes over the sequences of a d-step", *TRAINED, low=1)
     d_draws: int = flag(
-        0, "real sequences per d-step, as many generated; 0: half a minibatch or --train_size", *TRAINED, ENDLESS
+        0, "real sequences per d-step; --d_loss sequence: as many fakes; 0: half a minibatch", *TRAINED, ENDLESS
     )
     cosine_decay: tuple[str, ...] = flag(
         (), "learning rates that decay to 0 by a cosine over all their updates: any of g_pretrain, g, d", choices=RATES
@@ -207,7 +207,7 @@ class Config:
         own="FILE.py:FUNCTION",
     )
     kl_weight: float = flag(
-        0.0, "β of a KL penalty to the pretrained G0: the reward less β (log G(Y) - log G0(Y))", ADVERSARIAL
+        0.0, "β of a KL penalty to the pretrained G₀: the reward less β (log G(Y) - log G₀(Y))", ADVERSARIAL
     )
     objective: str = flag(
         "",
@@ -231,7 +231,7 @@ class Config:
     rollout_lag: float = flag(0.0, "share of old weights in the rollout policy", *GRADIENT, ROLLOUTS, DRAWN, high=1)
     baseline: str = flag(
         "none",
-        "subtracted from a token's reward: nothing, the batch's mean, or the value of the prefix",
+        "subtracted from a token's value: nothing, the mean of the batch's others, or the value of the prefix",
         *GRADIENT,
         BASELINE,
         choices=("none", "batch", "prefix"),
@@ -247,7 +247,7 @@ class Config:
         *TRAINED,
         choices=("sequence", "token", "expected", "likelihood"),
     )
-    d_lags: tuple[int, ...] = flag((1,), "bigram, echo: how many places back compared tokens stand", *OF_D, low=1)
+    d_lags: tuple[int, ...] = flag((1,), "bigram, echo: how many places back the context's tokens stand", *OF_D, low=1)
     d_init: str = flag("authors", "initial weights of the CNN", *OF_D, choices=("authors", "keras"))
     d_emb_dim: int = flag(32, "size of the discriminator's token embedding; additive: of contexts, too", *OF_D, low=1)
     d_hidden_dim: int = flag(64, "units of the discriminator's LSTM or, with pooled, of its dense layer", *OF_D, low=1)
@@ -256,7 +256,7 @@ class Config:
     dropout_keep_prob: float = flag(0.75, "share kept by the discriminator's dropout", *TRAINED, low=1e-12, high=1)
     d_l2: float = flag(0.2, "L2 penalty on the discriminator's output layer, or additive scores", *TRAINED, PENALISED)
     d_lr: float = flag(1e-4, "Adam's learning rate of the discriminator", *TRAINED)
-    d_batch_size: int = flag(64, "sequences per discriminator minibatch, half of them real (even)", *TRAINED, low=2)
+    d_batch_size: int = flag(64, "twice the real sequences of a discriminator minibatch (even)", *TRAINED, low=2)
 
     # oracle
     oracle_seed: int = flag(32, "seed of the oracle's weights", ORACLE, RANDOM, high=2**31 - 1)
@@ -299,7 +299,7 @@ class Config:
 
     @property
     def trains_discriminator(self) -> bool:
-        """Whether the reward needs one."""
+        """Whether the run makes a discriminator."""
         return self.reward_entry.discriminator and self.objective_share < 1 and not self.teacher
 
     @property

@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Entry:
-    """A class or function that a flag names: `place` is "module:name"; `words` say in --help what it is."""
+    """A class or function that a flag names: `place` is "module:name", an update's to read; `words` are for --help."""
 
     place: str
     words: str

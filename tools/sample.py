@@ -42,7 +42,7 @@ from tools.restored import Restored, restore
 
 ROWS = 256  # samples drawn at once; the same whatever -n, so that more samples begin with the fewer
 STEPS = 256  # tokens of them that are drawn in one compiled call
-KEEP = 16  # tokens of --prefix_file: two bars of eighths
+KEEP = 16  # tokens of --like: two bars of eighths
 MOST_TOKENS = 100_000  # of a sample: ROWS of them fit into memory
 Choice = tuple[Weighing, int]  # the log-weights of candidates, and of how many one is kept
 
@@ -276,10 +276,10 @@ def check(asked: Namespace, music: bool, text: bool) -> None:
         "--blind: not with a prefix, --candidates, --rank or --objective, which other kinds would not have": (
             asked.blind is not None and (prefix or choosing or asked.rank or asked.objective)
         ),
-        f"--prefix_file: {asked.logdir} is no run on music": asked.prefix_file and not music,
-        "--prefix_file: not with --prefix": asked.prefix_file and asked.prefix,
-        "--keep has no effect without --prefix_file": asked.keep and not asked.prefix_file,
-        "--without_prefix has no effect without --prefix or --prefix_file": asked.without_prefix and not prefix,
+        f"--like: {asked.logdir} is no run on music": asked.prefix_file and not music,
+        "--like: not with --prefix": asked.prefix_file and asked.prefix,
+        "--keep has no effect without --like": asked.keep and not asked.prefix_file,
+        "--without_prefix has no effect without --prefix or --like": asked.without_prefix and not prefix,
         "stdout is closed; -o names a file": not (sys.stdout or asked.output or music),
         "--eta has no effect without --candidates of 2 or more": asked.eta is not None and not choosing,
         "--eta is of the discriminator: it has no effect with --objective": asked.eta is not None and asked.objective,
@@ -303,7 +303,7 @@ def sample(asked: Namespace, run: Restored) -> None:
     prefix = read_first(file, asked.keep or KEEP, config) if file else read_prefix(asked.prefix, run, vocabulary)
     length, seq_len = asked.length or policy.seq_len, policy.seq_len
     if len(prefix) >= length:
-        flag, whose = "--prefix_file" if file else "--prefix", "--length" if asked.length else "the run's"
+        flag, whose = "--like" if file else "--prefix", "--length" if asked.length else "the run's"
         raise UsageError(f"{flag}: {len(prefix)} tokens leave none to draw of {whose} {length}")
 
     def drawn(count: int, choice: Choice | None = None) -> Iterator[np.ndarray]:
@@ -348,8 +348,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = "what every sample begins with: text; token ids; or of music notes, such as C4 F#4 R (rest) - (one is held)"
     add("--prefix", default="", help=text)
     text = "music: samples begin as the melody of this MIDI or ABC file does, which may be another sample"
-    add("--prefix_file", "--like", type=Path, metavar="FILE", help=text)
-    add("--keep", type=most, metavar="INT", help=f"tokens of --prefix_file (default: {KEEP})")
+    add("--like", "--prefix_file", dest="prefix_file", type=Path, metavar="FILE", help=text)
+    add("--keep", type=most, metavar="INT", help=f"tokens of --like (default: {KEEP})")
     add("--without_prefix", action="store_true", help="write samples without what they begin with")
     text = "music: write each tune as ABC, too, all of them to tunes.abc, and a page to see and hear, tunes.html"
     add("--abc", action="store_true", help=text)

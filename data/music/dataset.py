@@ -1,4 +1,4 @@
-"""Tunes as real data: the music of SeqGAN (Yu et al., AAAI 2017, section 5.3) on a folder of MIDI or ABC files."""
+"""Tunes as real data: the music of SeqGAN (Yu et al., AAAI 2017) on a folder of MIDI or ABC files."""
 
 import contextlib
 import json

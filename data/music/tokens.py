@@ -1,7 +1,7 @@
 """Melodies as token sequences: the notes of a voice on a grid of time, and back.
 
 Tokens: 0 is a rest and `pitch - 20` stands for MIDI pitch 21..108, a piano's 88 keys: the music setting of SeqGAN (Yu
-et al., AAAI 2017, section 5.3). The start token, 89, is fed to the generator and never produced by it. With `onsets`
+et al., AAAI 2017). The start token, 89, is fed to the generator and never produced by it. With `onsets`
 the pitches 1..88 begin a note, and `pitch + 68`, 89..176, says that it goes on; the start token is 177. So a note
 struck again is two notes, where without onsets equal neighbours are one. A pitch that goes on after anything but
 itself, as a model may say, begins a note.
