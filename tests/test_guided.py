@@ -208,15 +208,14 @@ def test_a_d_step_by_token_draws_no_sequences_and_lowers_its_loss(loss, monkeypa
     """Adam's first update is of the size of the rate, against the gradient."""
     monkeypatch.setattr("model.sample_many", None)
     model = model_of("--d_loss", loss, *shlex.split("--d_epochs 1 --d_batch_size 16 --d_lr 0.01 --dropout_keep_prob 1"))
-    discriminator, before = model.discriminator, model.discriminator.get_weights()
-    real = tf.gather(rows_of(), permutation(8, fold(key(model.config.seed, Purpose.D_SHUFFLE, 0, 0), REAL)))
+    seed, before, loss_of = 1, model.discriminator.get_weights(), getattr(model.discriminator, f"{loss}_loss")
+    real = tf.gather(rows_of(), permutation(8, fold(key(seed, Purpose.D_SHUFFLE, 0, 0), REAL)))
     with tf.GradientTape() as tape:
-        seed = key(model.config.seed, Purpose.D_FAKE, 0, 0, 0)
-        nats, _ = getattr(discriminator, f"{loss}_loss")(model.policy, real, seed, None)
-    gradients = tape.gradient(nats, discriminator.trainable_variables)
+        nats, _ = loss_of(model.policy, real, key(seed, Purpose.D_FAKE, 0, 0, 0), None)
+    gradients = tape.gradient(nats, model.discriminator.trainable_variables)
     found = model._d_step(rows_of()[:8], tf.constant(0))
     assert float(found.loss) == pytest.approx(float(nats), rel=1e-5)
-    for old, new, gradient in zip(before, discriminator.get_weights(), gradients, strict=True):
+    for old, new, gradient in zip(before, model.discriminator.get_weights(), gradients, strict=True):
         slope = tf.convert_to_tensor(gradient).numpy()
         told = np.abs(slope) > 1e-6  # the others are 0 but for rounding
         np.testing.assert_allclose((new - old)[told], -0.01 * np.sign(slope[told]), rtol=0.05)

@@ -579,7 +579,7 @@ def test_every_number_of_a_table_is_that_of_its_csv(name):
 
 @pytest.mark.parametrize("name", ["README.md", "RESULTS.md"])
 def test_every_number_of_a_sentence_is_that_of_its_csv(name):
-    """A comment after a paragraph with decimals has their references, each with a column; see `reference`."""
+    """A comment after a paragraph with decimals has their references in order, with columns; see `reference`."""
     blocks, found = (ROOT / name).read_text(encoding="utf-8").split("\n\n"), 0
     for block, after in zip(blocks, [*blocks[1:], ""], strict=True):
         prose = re.sub(r"\]\([^)]*\)|`[^`]*`|Python [\d.]+ to [\d.]+", "", block)
@@ -588,10 +588,11 @@ def test_every_number_of_a_sentence_is_that_of_its_csv(name):
             continue
         assert after.startswith("<!-- sentences: "), f"no comment with CSV files after the paragraph\n{block}"
         said = [each.rsplit("|", 1) for each in after[16:].partition("-->")[0].split(",")]
-        known = [value for spec, column in said for value in reference(" ".join(spec.split()), column.strip()).numbers]
-        for number in numbers:
-            digits = len(number.partition(".")[2])
-            same = known if number[0] in "-−" else map(abs, known)  # a sign counts where there is one
-            assert number.replace("−", "-") in [f"{value:.{digits}f}" for value in same], (number, block)
+        known = [reference(" ".join(spec.split()), column.strip()).numbers for spec, column in said]
+        for number in numbers:  # in the order of the references
+            text, digits = number.replace("−", "-"), len(number.partition(".")[2])
+            told = [any(text in (f"{v:.{digits}f}", f"{abs(v):.{digits}f}") for v in each) for each in known]
+            assert any(told), (number, block)
+            known = known[told.index(True) :]
         found += len(numbers)
     assert found
