@@ -50,7 +50,7 @@ def test_the_tables_are_those_of_the_results():
     folder, sizes = ROOT / "benchmarks" / "results", ("default", "paper")
     results = {size: json.loads((folder / f"{size}.json").read_text()) for size in sizes}
     titles = dict(zip(results["paper"]["steps"], rows(page, "step"), strict=True))
-    assert list(titles.values())[::4] == ["MLE step", "D step"]
+    assert list(titles.values())[::4] == ["MLE step", "D minibatch"]
     for name, title in titles.items():
         cells = rows(page, "step")[title]
         for (time, times_floor), result in zip((cells[:2], cells[2:]), results.values(), strict=True):
