@@ -12,7 +12,7 @@ from support.lookup import look_up, looped, summed_by_token, with_row
 from support.seeds import Purpose, dropout, fold, uniforms, variable_seed
 
 # A number for each of whole sequences: (rollouts int32 [N, B, T], how many first tokens they share with the sample they
-# complete, int32) → float32 [N, B]. It saves work, and `reward.random` and `Reward.scorer` depend on it.
+# complete, int32) → float32 [N, B]. This count saves work; `reward.random` and `Reward.scorer` need it.
 Scorer = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 SAMPLE_ROWS = 256  # sequences drawn at once where many are wanted: their logits then stay in cache
@@ -403,8 +403,8 @@ class Generator(keras.layers.Layer, Policy):
     ):
         """Makes and initialises the weights, every one from N(0, stddev²), but for those of `Echoes`.
 
-        Sizes are V, T, E and H, the LSTM's units; tokens are those of `Policy`. `purpose` tells the
-        weights of several networks of one run apart. A `stddev` of 0.1 is what the authors' code gives the generator,
+        Sizes are V, T, an embedding's and H, the LSTM's units; for tokens see `Policy`. `purpose` tells the weights of
+        several networks of one run apart. A `stddev` of 0.1 is what the authors' code gives the generator,
         1.0 what the paper gives the oracle. The start token may be an id that is never generated: V, or V + 1 where V
         is padding. `log_probs` with a `dropout_seed` keeps a share of `dropout_keep_prob`.
         """

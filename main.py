@@ -59,7 +59,7 @@ def algorithm_1(config: Config, data: Dataset, seqgan: SeqGAN, run: Training) ->
     phases = run.schedule
     # Line 1: G_θ and D_φ have their random initial weights. Line 2: pre-train G_θ by maximum likelihood on S.
     for epoch in run.epochs(phases.pretrain_g):
-        for step in run.steps("mle"):  # one an epoch: its number
+        for step in run.steps("mle"):  # one, the number of the epoch
             run.record(g_pretrain_loss=seqgan.mle_epoch(data.mle_batches(epoch), step))
         if config.average and run.last:
             seqgan.adopt_average()

@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Entry:
-    """A class or function that a flag names: `place` is "module:name", an update's to read; `words` are for --help."""
+    """A class or function that a flag names: `place` is "module:name", for updates a label; `words` are for --help."""
 
     place: str
     words: str

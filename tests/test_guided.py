@@ -204,7 +204,7 @@ def test_flags_reach_the_networks():
 
 
 @pytest.mark.parametrize("loss", ["token", "expected", "likelihood"])
-def test_a_d_step_by_token_draws_no_sequences_and_lowers_its_loss(loss, monkeypatch):
+def test_a_d_step_by_token_draws_no_sequences_and_follows_its_loss(loss, monkeypatch):
     """Adam's first update is of the size of the rate, against the gradient."""
     monkeypatch.setattr("model.sample_many", None)
     model = model_of("--d_loss", loss, *shlex.split("--d_epochs 1 --d_batch_size 16 --d_lr 0.01 --dropout_keep_prob 1"))

@@ -199,7 +199,6 @@ def test_a_run_is_continued_bit_for_bit_and_rises(counting, tmp_path, capsys):
     assert train(["--no-is_train", *logs_in(tmp_path / "whole")]) == 0
     out = capsys.readouterr().out
     assert "objective " in out and "kl_to_pretrained " in out and "nats per sequence" in out
-    # the pretrained policy is that of the end of pretraining
     first, last = (restore(tmp_path / "whole" / "train", which).seqgan for which in ("pretrained", "newest"))
     assert_same(last.pretrained.get_weights(), first.generator.get_weights())
 

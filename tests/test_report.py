@@ -594,5 +594,6 @@ def test_every_number_of_a_sentence_is_that_of_its_csv(name):
             told = [any(text in (f"{v:.{digits}f}", f"{abs(v):.{digits}f}") for v in each) for each in known]
             assert any(told), (number, block)
             known = known[told.index(True) :]
+        assert len(known) == 1, f"a reference that no number has after\n{block}"
         found += len(numbers)
     assert found
