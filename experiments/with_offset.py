@@ -1,4 +1,4 @@
-"""Additive discriminators with the offset q(y_<t), though trained by sequences: a control of experiments/losses.toml."""
+"""Additive discriminators with the offset q(y_<t), though trained by sequences: for experiments/losses.toml."""
 
 from dataclasses import replace
 
