@@ -11,9 +11,10 @@ from support.registries import ADDITIVE_DEFAULTS
 
 class _NoOffset(AdditiveDiscriminator):
     defaults = ADDITIVE_DEFAULTS
+    has_offset = False
 
     def __init__(self, spec: TokenSpec, options: Options):
-        super().__init__(spec, replace(options, offset=False))
+        super().__init__(spec, replace(options, offset=self.has_offset))
 
 
 class Bigram(_NoOffset, BigramDiscriminator):

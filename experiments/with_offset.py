@@ -1,28 +1,21 @@
 """Additive discriminators with the offset q(y_<t), though trained by sequences: for experiments/losses.toml."""
 
-from dataclasses import replace
-
-from discriminator import Options
-from generator import TokenSpec
-from guidance.additive import AdditiveDiscriminator, BigramDiscriminator, LSTMDiscriminator
-from guidance.echo import EchoDiscriminator
-from support.registries import ADDITIVE_DEFAULTS
+from experiments import no_offset
 
 
-class _WithOffset(AdditiveDiscriminator):
-    defaults = ADDITIVE_DEFAULTS
-
-    def __init__(self, spec: TokenSpec, options: Options):
-        super().__init__(spec, replace(options, offset=True))
-
-
-class Bigram(_WithOffset, BigramDiscriminator):
+class Bigram(no_offset.Bigram):
     """`BigramDiscriminator` with an offset."""
 
+    has_offset = True
 
-class LSTM(_WithOffset, LSTMDiscriminator):
+
+class LSTM(no_offset.LSTM):
     """`LSTMDiscriminator` with an offset."""
 
+    has_offset = True
 
-class Echo(_WithOffset, EchoDiscriminator):
+
+class Echo(no_offset.Echo):
     """`EchoDiscriminator` with an offset."""
+
+    has_offset = True
