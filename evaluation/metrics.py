@@ -73,7 +73,7 @@ _EVALUATION = (
     Metric("pitch_range", "pitch range", "Highest less lowest pitch of a tune.", "semitones", "real", _MUSIC),
     Metric("copied_share", "copied", "Share of samples that copy training data.", "", "real", ("text", "music")),
     Metric("longest_copy", "longest copy", "Longest stretch that a training tune has, too.", "tokens", "real", _MUSIC),
-    Metric("length", "length", "Tokens per line, without the end.", "tokens", "real", _TEXT),
+    Metric("length", "length", "Tokens of a line or whole tune.", "tokens", "real", ("text", "music")),
     Metric("scale_consistency", "notes in one scale", "Largest share of notes in one scale.", "", "real", _MUSIC),
     Metric("pitch_class_entropy", "pitch-class entropy", "Entropy of pitch classes.", "bits", "real", _MUSIC),
     Metric("stepwise", "steps", "Share of moves to another pitch by one or two semitones.", "", "real", _MUSIC),

@@ -9,7 +9,7 @@ import numpy as np
 from support.statistics import mean_and_error
 
 Sentence = Sequence[Hashable]  # of token ids, of words, or a string, of characters
-Tokens = np.ndarray | Sequence[Sentence]  # sequences: token ids, int [n, T], or n sentences
+Tokens = np.ndarray | Sequence[Sentence] | Sequence[np.ndarray]  # sequences: token ids, int [n, T], or n sentences
 
 
 def distinct(samples: Tokens, order: int = 2) -> tuple[float, float]:
@@ -77,4 +77,4 @@ def _up_to(order: int, sequence: Sentence) -> list[tuple[Hashable, ...]]:
 
 
 def _lists(sequences: Tokens) -> list[Sentence]:
-    return sequences.tolist() if isinstance(sequences, np.ndarray) else list(sequences)
+    return [each.tolist() if isinstance(each, np.ndarray) else each for each in sequences]

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,9 +14,9 @@ from data.music.analysis import Tune, analysed, bars_of, longest_copies, repeate
 from data.music.media import SAMPLE_RATE, audio, piano_roll, save_media
 from data.music.midi import midi_file
 from data.music.songs import write_songs
-from data.music.tokens import REST, to_pitches
+from data.music.tokens import REST, Grid, before_end, to_pitches
 from data.training_set import draw
-from evaluation.evaluator import Due, Evaluator
+from evaluation.evaluator import Due, Evaluator, Settings
 from evaluation.ngrams import bleu, self_bleu
 from evaluation.policy import MeasuredPolicy
 from runs.directories import MEDIA, SONGS, WRITTEN_SONGS
@@ -34,11 +35,16 @@ MUSICAL = (  # what `musical` tells
 class TuneEvaluator(Evaluator):
     """Measures on windows of tunes that training never saw."""
 
-    compared = (
+    compared: tuple[str, ...] = (
         *("bleu2", "bleu3", "bleu4", "self_bleu4", "mse", "rest_share", "pitch_range", "copied_share", "longest_copy"),
         *(*MUSICAL, "interval_divergence", "rhythm_divergence"),
     )
     compares_at = "last"  # at the end of a phase alone, as it takes seconds
+
+    def __init__(self, data: Any, settings: Settings):
+        """As in `Evaluator`."""
+        super().__init__(data, settings)
+        self.compared += () if data.spec.end_token is None else ("length",)
 
     def compare(self, samples: np.ndarray) -> Figures:
         """Compares sequences, int32 [n, T], with real tunes.
@@ -51,9 +57,10 @@ class TuneEvaluator(Evaluator):
             - `bleu2`, `bleu3`, `bleu4`, with all test windows as references; `self_bleu4`;
             - `mse`: `nearest_squared_difference` to the test windows, semitones²;
             - `rest_share`: share of tokens that are rests;
+            - `length`: tokens of a sequence before its end, of whole tunes alone;
             - `pitch_range`: highest less lowest pitch of a sequence, semitones;
             - `longest_copy`: tokens of the longest stretch that a training tune has too; `copied_share`: share of
-              sequences where it has 16 tokens or, where --seq_len is less, all;
+              sequences where it has 16 tokens or, of a shorter one, all;
             - what `musical` tells of each, and of all `interval_divergence` and `rhythm_divergence`, the `divergence`
               of their `intervals` and `rhythms` from those of the test windows.
             What needs test is left out where it is empty; self-BLEU needs two sequences, and all figures one. A
@@ -62,17 +69,19 @@ class TuneEvaluator(Evaluator):
         if not len(samples):
             return {}
         values: dict[str, np.ndarray] = {}
-        pitches = to_pitches(samples)
-        if len(self.data.test):
-            values |= dict(zip(("bleu2", "bleu3", "bleu4"), bleu(samples, self.data.test).T, strict=True))
-            values["mse"] = nearest_squared_difference(pitches, to_pitches(self.data.test))
-        if len(samples) > 1:
-            values["self_bleu4"] = self_bleu(samples, orders=(4,))[:, 0]
-        values["rest_share"] = (samples == REST).mean(axis=1)
+        grid, test = self.data.grid, self.data.test
+        heard, pitches = before_end(samples, grid), to_pitches(played(samples, grid))
+        if len(test):
+            values |= dict(zip(("bleu2", "bleu3", "bleu4"), bleu(heard, before_end(test, grid)).T, strict=True))
+            values["mse"] = nearest_squared_difference(pitches, to_pitches(played(test, grid)))
+        if len(heard) > 1:
+            values["self_bleu4"] = self_bleu(heard, orders=(4,))[:, 0]
+        values["length"] = np.array([len(tokens) for tokens in heard])
+        values["rest_share"] = (samples == REST).sum(axis=1) / np.maximum(values["length"], 1)
         values["pitch_range"] = pitch_range(pitches)
-        values["longest_copy"] = np.array([copy.length for copy in longest_copies(samples, self.data.tunes.train)])
-        values["copied_share"] = values["longest_copy"] >= min(COPY_LENGTH, samples.shape[1])
-        tunes = [analysed(tokens, self.data.grid) for tokens in samples]
+        values["longest_copy"] = np.array([copy.length for copy in longest_copies(heard, self.data.tunes.train)])
+        values["copied_share"] = values["longest_copy"] >= values["length"].clip(1, COPY_LENGTH)
+        tunes = [analysed(tokens, grid) for tokens in heard]
         each = [musical(tune) for tune in tunes]
         values |= {name: np.array([figures[name] for figures in each]) for name in each[0]}
         defined = {name: values[name][~np.isnan(values[name])] for name in self.compared if name in values}
@@ -84,7 +93,7 @@ class TuneEvaluator(Evaluator):
 
     @cached_property
     def _test_tunes(self) -> list[Tune]:
-        return [analysed(tokens, self.data.grid) for tokens in self.data.test]
+        return [analysed(tokens, self.data.grid) for tokens in before_end(self.data.test, self.data.grid)]
 
     def show(self, policy: MeasuredPolicy, epoch: int, due: Due, log: RunLog) -> None:
         """Where samples are due: tunes to see and hear, and sample*.mid written anew to --log_dir and --songs_dir."""
@@ -92,8 +101,8 @@ class TuneEvaluator(Evaluator):
             return
         data, settings, grid = self.data, self.settings, self.data.grid
         generated = policy.sample(SAMPLES, Purpose.IMAGES, tf.constant(epoch)).numpy()
-        real = draw(data.windows, SAMPLES, settings.seed, Purpose.IMAGES, epoch)
-        songs = [midi_file(tokens, grid) for tokens in generated]
+        real = draw(data.sequences, SAMPLES, settings.seed, Purpose.IMAGES, epoch)
+        songs = [midi_file(tokens, grid) for tokens in before_end(generated, grid)]
         if not (settings.log_dir / WRITTEN_SONGS).exists():  # what is there is of version 1.0
             for name in SONGS:
                 (settings.log_dir / name).unlink(missing_ok=True)
@@ -101,7 +110,7 @@ class TuneEvaluator(Evaluator):
         if settings.songs_dir:
             settings.songs_dir.mkdir(parents=True, exist_ok=True)
             write_songs(settings.songs_dir, SONGS, songs, spare=True)
-        for name, tunes in (("generated", generated), ("real", real)):
+        for name, tunes in (("generated", played(generated, grid)), ("real", played(real, grid))):
             picture = piano_roll(tunes, grid, f"{name}, epoch {epoch}")
             clips = np.stack([audio(tokens, grid) for tokens in tunes])
             log.image(epoch, f"piano_roll/{name}", picture)
@@ -127,6 +136,11 @@ def nearest_squared_difference(samples: np.ndarray, references: np.ndarray) -> n
     total = ours**2 @ they_sound.T + we_sound @ (theirs**2).T - 2 * ours @ theirs.T  # [n, m]
     frames = we_sound @ they_sound.T  # [n, m]
     return np.fmin.reduce(np.divide(total, frames, out=np.full_like(total, np.nan), where=frames > 0), axis=1)
+
+
+def played(rows: np.ndarray, grid: Grid) -> np.ndarray:
+    """Sequences, int [n, T], with rests from their end on."""
+    return np.where(rows < grid.vocab_size, rows, REST)
 
 
 def pitch_range(samples: np.ndarray) -> np.ndarray:

@@ -142,7 +142,9 @@ class Config:
 
     # data
     dataset: str = flag("LSTM", f"real data; {explained(DATASETS)}", choices=DATASETS, own="FILE.py:CLASS")
-    seq_len: int = flag(20, "T, tokens per sequence (text: at most); a reward pass has some T² steps", low=2, high=1000)
+    seq_len: int = flag(
+        20, "T, tokens per sequence (text, whole tunes: at most); a reward pass has some T² steps", low=2, high=1000
+    )
     vocab_size: int = flag(
         5000, "V, tokens (text: at most); music and --oracle_params bring their own", COUNTED, RANDOM, COUNTING, low=2
     )
@@ -161,7 +163,9 @@ class Config:
         MUSIC,
         choices=("none", "key", "all"),
     )
-    window_stride: int = flag(1, "music: tokens between the starts of training windows", MUSIC, low=1)
+    window_stride: int = flag(
+        1, "music: tokens between the starts of training windows; 0: whole tunes with an end token", MUSIC
+    )
 
     # schedule
     batch_size: int = flag(32, "B, sequences per generator batch", low=1)

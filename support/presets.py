@@ -85,6 +85,14 @@ MUSIC = PAPER_MUSIC | {
     "eval_every": 500,
     "sample_every": 100,
 }
+# Whole tunes of up to 64 bars in 4/4, as many tokens a batch.
+WHOLE_TUNES = MUSIC | {
+    "log_dir": "logs/train/whole_tunes",
+    "eval_log_dir": "logs/eval/whole_tunes",
+    "window_stride": 0,
+    "seq_len": 512,
+    "batch_size": 8,
+}
 # Lines of text of one's own: maximum likelihood, then an additive discriminator that guides what is drawn.
 TEXT = {
     "dataset": "text",
@@ -171,6 +179,7 @@ BY_NAME: dict[str, dict[str, Any]] = {  # each has directories of its name besid
     "paper": PAPER,
     "quick": QUICK,
     "music": MUSIC,
+    "whole_tunes": WHOLE_TUNES,
     "paper_music": PAPER_MUSIC,
     "text": TEXT,
     "text400": TEXT | WIDE | FEW,

@@ -150,23 +150,24 @@ def melodies(path: Path, grid: Grid, whole: bool, transpose: str) -> list[np.nda
 
 def tunes(asked: Any, run: Restored | None) -> Parts:
     """Windows of tunes, as a run or else --preset music cuts them; raises DataError, OSError."""
-    config = run.config if run else Config(**PRESETS["music"])
-    grid, length = dataset.grid_of(config), config.seq_len if run else asked.seq_len or config.seq_len
+    config = run.config if run else Config(**PRESETS["music"] | ({"seq_len": asked.seq_len} if asked.seq_len else {}))
+    grid, length, spec = dataset.grid_of(config), config.seq_len, dataset.spec_of(config)
     paths, cut = (asked.file, asked.train, asked.test), []
     if config.transpose == "all":
         told("copies are looked for in --train as it is, not in twelve keys")
     all_tunes = [melodies(path, grid, path is asked.file, config.transpose) for path in paths]
     for path, found in zip(paths, all_tunes, strict=True):
-        cut.append(folder.windows(found, length, length))
+        cut.append(dataset.cut(found, config))
         if not len(cut[-1]):
             less = max(map(len, found))
             raise DataError(f"{path}: no tune of {length} tokens; the longest has {less}; a smaller --seq_len may do")
-        if short := sum(len(tune) < length for tune in found):
+        if config.window_stride and (short := sum(len(tune) < length for tune in found)):
             told(f"{path}: {short:,} of {len(found):,} tunes are shorter than {length} tokens and left out")
-    count = enough(len(cut[0]), len(cut[1]), asked, f"windows of {length} tokens")
+    what = f"windows of {length} tokens" if config.window_stride else "tunes"
+    count = enough(len(cut[0]), len(cut[1]), asked, what)
     rows = samples, real, test = list(map(spread, cut, (count, count, dataset.MAX_HELD_OUT)))
-    data = SimpleNamespace(kind="music", grid=grid, tunes=SimpleNamespace(train=all_tunes[1]), test=test)
-    return Parts(samples, real, data, rows, TokenSpec(grid.vocab_size, length, start_token=grid.vocab_size), [{}, {}])
+    data = SimpleNamespace(kind="music", grid=grid, tunes=SimpleNamespace(train=all_tunes[1]), test=test, spec=spec)
+    return Parts(samples, real, data, rows, spec, [{}, {}])
 
 
 def nll(policy: Policy, rows: np.ndarray, jit: bool = True) -> tuple[float, float]:

@@ -4,6 +4,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -17,12 +18,12 @@ import tensorflow as tf
 from data import DataError, checksum
 from data.music.abc import HEADER, to_abc
 from data.music.analysis import analysed, longest_copies
-from data.music.dataset import TRAIN_TUNES, NottinghamData, grid_of, load, played, recorded_tempo
-from data.music.folder import parse, song_files, to_one_key, windows
+from data.music.dataset import TRAIN_TUNES, NottinghamData, cut, grid_of, load, played, recorded_tempo
+from data.music.folder import parse, song_files, to_one_key
 from data.music.midi import midi_file
 from data.music.page import Near, blind_page, page
 from data.music.songs import write_songs
-from data.music.tokens import named, to_pitches
+from data.music.tokens import before_end, named, to_pitches
 from data.text import Vocabulary, tokenise
 from generator import Excluding, Place, Policy, State, Tempered, in_chunks
 from guidance.choosing import Weighing, keep_one
@@ -171,7 +172,7 @@ def write_tunes(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     if one_file and os.path.lexists(output):
         raise UsageError(f"-o {output}: is there; choose another name, or a folder")
     grid = played(grid, recorded_tempo(logdir / TEMPO)) if grid.beats else grid
-    tunes = (tokens for rows in samples for tokens in rows)
+    tunes = (tokens for rows in samples for tokens in before_end(rows, grid))
     told = f"{count} tune{'s' * (count != 1)} in {folder}" + f"/sample{'*' if count > 1 else '0'}.mid" * (not one_file)
     names = [f"sample{i}.mid" for i in range(count)]
     if one_file:
@@ -203,8 +204,8 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     grid = grid_of(config)
     grid = played(grid, recorded_tempo(asked.logdir / TEMPO)) if grid.beats else grid
     rng = numpy_rng(asked.seed, Purpose.TOOL_SAMPLE)
-    kinds = [(f"samples of {asked.logdir}" + ", guided" * asked.guide, [row for rows in samples for row in rows])]
-    length = len(kinds[0][1][0])
+    own = np.concatenate(list(samples))
+    kinds, length = [(f"samples of {asked.logdir}" + ", guided" * asked.guide, before_end(own, grid))], own.shape[1]
     for folder in asked.blind:
         if (folder / CONFIG).is_file():
             other = restore(folder)
@@ -212,7 +213,7 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
                 raise UsageError(f"--blind {folder}: a run with other tokens than {asked.logdir}")
             policy = Tempered(other.policy(guide := asked.guide and other.guided()), asked.temperature)
             drawn = portions(policy, count, [], asked.seed, length, config.jit)
-            kinds.append((f"--blind {folder}" + ", guided" * guide, [row for rows in drawn for row in rows]))
+            kinds.append((f"--blind {folder}" + ", guided" * guide, before_end(np.concatenate(list(drawn)), grid)))
             continue
         os.scandir(folder).close()  # tells best why it can't be read
         files = song_files(folder, "*")
@@ -222,10 +223,12 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
         kinds.append((f"--blind {folder}", [np.array(read_first(path, length, config)) for path in chosen]))
     data = run.data()
     assert isinstance(data, NottinghamData)
-    real = windows(data.tunes.test, length, length)
+    real = before_end(cut(data.tunes.test, replace(config, seq_len=length)), grid)
     if len(real) < count:
-        raise UsageError(f"--blind: {len(real)} stretches of {length} tokens in the test set, and -n is {count}")
-    kinds.append(("real", list(real[rng.permutation(len(real))[:count]])))
+        raise UsageError(
+            f"--blind: {len(real)} tunes, or stretches of {length} tokens, in the test set, and -n is {count}"
+        )
+    kinds.append(("real", [real[i] for i in rng.permutation(len(real))[:count]]))
     mixed = [(kind, analysed(tokens, grid)) for kind, tunes in kinds for tokens in tunes]
     mixed = [mixed[i] for i in rng.permutation(len(mixed))]
     shown, name = blind_page([tune for _, tune in mixed], grid)
@@ -312,7 +315,8 @@ def sample(asked: Namespace, run: Restored) -> None:
     samples = drawn(asked.n)
     if asked.objective is not None:
         own = run.data().decode if is_own(config.dataset) else list
-        decode = (lambda rows: list(to_pitches(rows))) if music else vocabulary.decode if vocabulary else own
+        pitches = lambda rows: [to_pitches(tokens) for tokens in before_end(rows, grid_of(config))]  # noqa: E731
+        decode = pitches if music else vocabulary.decode if vocabulary else own
         objective = Objective(asked.objective, decode)
         samples = ranked(drawn(asked.n * asked.candidates), objective.check, asked.candidates, asked.rank, "objective")
     elif asked.candidates > 1 or asked.rank:

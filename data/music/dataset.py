@@ -3,14 +3,15 @@
 import contextlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from data import checksum
-from data.music.folder import MAX_TEMPO, MIN_TEMPO, SPLITS, Tunes, load_tunes, windows
+from data.music.folder import MAX_TEMPO, MIN_TEMPO, SPLITS, Tunes, load_tunes, whole, windows
 from data.music.songs import check_songs
-from data.music.tokens import Grid, to_pitches
+from data.music.tokens import Grid, before_end, to_pitches
 from data.real import Dataset, warn_of_held_out
 from data.training_set import spread, training_data
 from generator import TokenSpec
@@ -19,15 +20,17 @@ from support.config import Config
 from support.errors import DataError, UsageError
 
 TRAIN_TUNES = "tunes of train"  # what `digests` calls their checksum
+LEAST = 32  # tokens of a whole tune
 MAX_HELD_OUT = 1024  # validation windows, and test windows, that are used; Nottingham has 813 and 794
 
 
 class NottinghamData(Dataset):
     """A folder of tunes.
 
-    Training draws its windows of --seq_len tokens at random from all those of the train split. As with the oracle, an
-    epoch of pretraining is one such batch, and with --train_size it is a pass over a fixed set of windows. One batch is
-    enough: on Nottingham the likelihood of held-out tunes is best after some 1,000 batches of 32 and falls afterwards.
+    Training draws its windows of --seq_len tokens at random from all those of the train split. With --window_stride 0
+    it draws tunes, which have an end token, V - 1, and are cut after --seq_len tokens. As with the oracle, an epoch of
+    pretraining is one such batch, and with --train_size it is a pass over a fixed set. One batch is enough: on
+    Nottingham the likelihood of held-out tunes is best after some 1,000 batches of 32 and falls afterwards.
     """
 
     kind = "music"
@@ -38,17 +41,17 @@ class NottinghamData(Dataset):
         Raises DataError: there is none to train on, or --train_size is more than there is. Raises UsageError:
         --songs_dir has songs of such names that are not this program's.
         """
-        self.config, seq_len = config, config.seq_len
+        self.config = config
         self.origin = f"--data_dir {config.data_dir}"
         self.grid = grid_of(config)
-        self.spec = TokenSpec(self.grid.vocab_size, seq_len, start_token=self.grid.vocab_size)
+        self.spec = spec_of(config)
         if config.songs_dir and config.is_train:
             check_songs(Path(config.songs_dir), SONGS)
         self.tunes = load(config)
-        self.windows = windows(self.tunes.train, seq_len, config.window_stride)
-        self.valid = spread(windows(self.tunes.valid, seq_len, seq_len), MAX_HELD_OUT)
-        self.test = spread(windows(self.tunes.test, seq_len, seq_len), MAX_HELD_OUT)
-        self.training = training_data(self.windows, config, "windows")
+        self.sequences = cut(self.tunes.train, config, config.window_stride)
+        self.valid = spread(cut(self.tunes.valid, config), MAX_HELD_OUT)
+        self.test = spread(cut(self.tunes.test, config), MAX_HELD_OUT)
+        self.training = training_data(self.sequences, config, "windows" if config.window_stride else "tunes")
         self.grid = played(self.grid, self.tunes.tempo)
         in_training = {tune.tobytes() for tune in self.tunes.train}
         known = {split: [tune.tobytes() in in_training for tune in getattr(self.tunes, split)] for split in SPLITS}
@@ -63,8 +66,8 @@ class NottinghamData(Dataset):
         return {TEMPO: json.dumps({"beats_per_minute": self.tunes.tempo}) + "\n"} if self.grid.beats else {}
 
     def decode(self, rows: np.ndarray) -> list[np.ndarray]:
-        """The pitches of sequences, int32 [n, T], for an objective: int32 [T] each."""
-        return list(to_pitches(rows))
+        """The pitches of sequences, int32 [n, T], for an objective: int32 [at most T] each."""
+        return [to_pitches(tokens) for tokens in before_end(rows, self.grid)]
 
     def introduction(self) -> str:
         """The line a run begins with."""
@@ -75,13 +78,32 @@ class NottinghamData(Dataset):
         length = f"{config.seq_len * self.grid.seconds:g} s"
         if beats:
             length = f"{config.seq_len * beats:g} beats, {length} at the tunes' median of {tunes.tempo:g}"
-        cut = f"{len(self.windows)} training windows of {config.seq_len} tokens ({length})"
-        return f"{config.data_dir}: tunes: {counts}{skipped}; {cut}; samples go to {Path(config.log_dir)}/sample*.mid"
+        learnt = f"{len(self.sequences)} training windows of {config.seq_len} tokens ({length})"
+        if not config.window_stride:
+            longer = sum(len(tune) > config.seq_len for tune in tunes.train)
+            learnt = f"{longer} training tunes cut to {config.seq_len} tokens ({length})"
+        where = f"samples go to {Path(config.log_dir)}/sample*.mid"
+        return f"{config.data_dir}: tunes: {counts}{skipped}; {learnt}; {where}"
 
 
 def grid_of(config: Config) -> Grid:
     """How time is cut into tokens, by --token_length and --onsets."""
     return Grid(*config.frame, config.onsets)
+
+
+def spec_of(config: Config) -> TokenSpec:
+    """What sequences are made of; of whole tunes the end token follows those of the grid."""
+    size = grid_of(config).vocab_size
+    if not config.window_stride:
+        return TokenSpec(size + 1, config.seq_len, start_token=size + 2, end_token=size)
+    return TokenSpec(size, config.seq_len, start_token=size)
+
+
+def cut(tunes: Sequence[np.ndarray], config: Config, stride: int = 0) -> np.ndarray:
+    """Tunes, int32 [length] each, as sequences, int32 [n, T]: whole or windows, `stride` tokens apart or else T."""
+    if config.window_stride:
+        return windows(tunes, config.seq_len, stride or config.seq_len)
+    return whole(tunes, config.seq_len, grid_of(config).vocab_size)
 
 
 def played(grid: Grid, tempo: float) -> Grid:
@@ -102,17 +124,21 @@ def recorded_tempo(path: Path) -> float:
 
 
 def load(config: Config) -> Tunes:
-    """The tunes of --data_dir, none shorter than --seq_len; raises DataError: there is none to train on."""
+    """The tunes of --data_dir, none shorter than --seq_len, or a whole one of 32 tokens.
+
+    Raises DataError: there is none to train on.
+    """
     folder, logs = Path(config.data_dir), Path(config.log_dir)
     read = [folder / split for split in SPLITS] if (folder / "train").is_dir() else [folder]
     if os.path.realpath(logs) in map(os.path.realpath, read):
         raise DataError(f"--log_dir {logs}: the tunes of --data_dir are there, and samples would be among them")
     try:
-        return load_tunes(folder, grid_of(config), config.seq_len, logs, config.transpose)
+        least = config.seq_len if config.window_stride else min(LEAST, config.seq_len)
+        return load_tunes(folder, grid_of(config), least, logs, config.transpose)
     except DataError as error:
         if "pip install" in str(error):
             advice = "or another folder, without .abc files, will do"
-        elif "too short" in str(error):
+        elif "too short" in str(error) and config.window_stride:
             advice = f"a smaller --seq_len than {config.seq_len} may do"
         else:
             advice = "`bash train_nottingham.sh` gets the Nottingham tunes; any folder of .mid or .abc files will do"

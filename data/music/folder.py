@@ -147,6 +147,14 @@ def windows(tunes: Sequence[np.ndarray], seq_len: int, stride: int) -> np.ndarra
     return np.concatenate([np.empty((0, seq_len), np.int32), *cut]).astype(np.int32)
 
 
+def whole(tunes: Sequence[np.ndarray], seq_len: int, end: int) -> np.ndarray:
+    """The first tokens of tunes, int32 [length] each, then the id `end` and padding, `end` + 1: int32 [n, seq_len]."""
+    rows = np.full((len(tunes), seq_len), end + 1, np.int32)
+    for row, tune in zip(rows, tunes, strict=True):
+        row[: len(tune) + 1] = np.append(tune, end)[:seq_len]
+    return rows
+
+
 def _is_abc(path: Path) -> bool:
     return path.suffix.lower() == ".abc"
 

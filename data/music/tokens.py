@@ -147,6 +147,11 @@ def transposed(tokens: np.ndarray, semitones: int) -> np.ndarray:
     return np.where(tokens == REST, REST, 1 + pitch + (tokens - 1) // KEYS * KEYS).astype(np.int32)
 
 
+def before_end(rows: np.ndarray, grid: Grid) -> list[np.ndarray]:
+    """The tokens of each sequence, int [n, T], that come before its end, the id V of the grid, if it has one."""
+    return [row[row < grid.vocab_size] for row in rows]
+
+
 def to_pitches(tokens: np.ndarray) -> np.ndarray:
     """The MIDI pitches of tokens, integers of any shape, with onsets or without; 0 stays a rest."""
     return np.where(tokens == REST, 0, (tokens - 1) % KEYS + LOWEST_PITCH)
