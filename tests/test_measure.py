@@ -11,7 +11,7 @@ from fault_injection import rows_of
 
 from data.music.abc import to_abc
 from data.music.analysis import analysed
-from data.music.folder import windows
+from data.music.folder import whole, windows
 from data.music.midi import midi_file
 from data.music.tokens import Grid, trim
 from data.text import Lines
@@ -44,6 +44,7 @@ def folder(tmp_path_factory) -> Path:
             (folder / "abc" / name / f"{i}.abc").write_text(to_abc(analysed(tokens, GRID), 0.25, 1, "a"))
     flags = {"text": f"text --min_count 2 --data_dir {folder}"}
     flags["mid"] = f"Nottingham --token_length 0.5beats --onsets --seq_len 8 --data_dir {folder}/mid"
+    flags["whole"] = flags["mid"] + " --window_stride 0 --seq_len 30"
     for name, words in flags.items():
         assert train([*RUN, *words.split(), "--log_dir", f"{folder}/run_{name}"]) == 0
     return folder
@@ -66,10 +67,13 @@ def read(folder: Path, kind: str, name: str, data) -> np.ndarray:
             lines.append(data.vocabulary.encode(line[:3]))
         return lines[np.arange(len(lines))]
     found = [read_melody(path, GRID)[0] for path in sorted((folder / "mid" / name).iterdir())]
-    return windows([tokens if name == "samples" else trim(tokens) for tokens in found], 8, 8)
+    tunes = [tokens if name == "samples" else trim(tokens) for tokens in found]
+    return windows(tunes, 8, 8) if kind == "mid" else whole(tunes, 30, GRID.vocab_size)
 
 
-@pytest.mark.parametrize(("kind", "place", "ending"), [("text", "", ".txt"), ("mid", "mid/", "")])
+@pytest.mark.parametrize(
+    ("kind", "place", "ending"), [("text", "", ".txt"), ("mid", "mid/", ""), ("whole", "mid/", "")]
+)
 def test_the_figures_are_those_of_the_runs_evaluation(folder, kind, place, ending, capsys):
     """Of real data as many, of --train; copies, and NLL under the run, which is its NLL_test, are of --test."""
     run = restore(folder / f"run_{kind}")

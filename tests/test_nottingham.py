@@ -25,16 +25,18 @@ from data.music.dataset import MAX_HELD_OUT, NottinghamData
 from data.music.folder import SPLITS
 from data.music.media import SAMPLE_RATE, audio, piano_roll
 from data.music.midi import midi_file
-from data.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, REST, Grid, to_pitches, transposed
+from data.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, REST, Grid, before_end, to_pitches, transposed
 from data.training_set import spread
 from evaluation.discriminator import D_FIGURES
 from evaluation.metrics import table
 from evaluation.policy import MeasuredPolicy
 from evaluation.run import evaluator_of, settings_of
-from evaluation.tunes import SAMPLES, TuneEvaluator
+from evaluation.tunes import SAMPLES, TuneEvaluator, played
+from generator import TokenSpec
 from runs.logs import with_errors
 from support.errors import UsageError
 from support.parser import parse
+from support.seeds import Purpose
 
 OF_BARS = {"repeated_bars", "alike_after_2", "alike_after_4", "alike_after_8"}  # there is but one in eight tokens
 SMALL = shlex.split(
@@ -125,7 +127,7 @@ def test_training_windows_begin_anywhere_and_lie_in_one_tune(split_folder):
     every = {tune[i : i + 8].tobytes() for tune in data.tunes.train for i in range(20 - 8 + 1)}
     drawn = {row.tobytes() for epoch in range(200) for row in data.mle_batches(epoch).numpy().reshape(-1, 8)}
     assert drawn == every  # 65 windows, 800 draws
-    assert len(data_of(split_folder, "--window_stride", "4").windows) == 5 * 4
+    assert len(data_of(split_folder, "--window_stride", "4").sequences) == 5 * 4
 
 
 def test_draws_follow_from_seed_and_step_alone(split_folder):
@@ -225,21 +227,47 @@ def test_tunes_of_test_compare_perfectly_with_test(split_folder):
 def test_windows_of_train_are_copies(split_folder):
     """From 16 tokens on or, where a sequence has fewer, all of it."""
     measured = evaluator(split_folder, "--seq_len", "16")
-    samples = measured.data.windows[:4].copy()
+    samples = measured.data.sequences[:4].copy()
     samples[0, 8] = 1  # breaks the 16 tokens
     samples[1, :4] = REST
     figures = measured.compare(samples)
     assert figures["copied_share"] == (0.5, pytest.approx(0.288675, abs=1e-6))  # sqrt(0.25 · 4 / 3 / 4)
     assert figures["rest_share"][0] == 4 / 64
     measured = evaluator(split_folder)  # of 8 tokens
-    samples = measured.data.windows[:4].copy()
+    samples = measured.data.sequences[:4].copy()
     samples[0, 7] = 1
     assert measured.compare(samples)["copied_share"][0] == 0.75
-    moved, samples = evaluator(split_folder, "--transpose", "all"), transposed(measured.data.windows[:4], 6)
+    moved, samples = evaluator(split_folder, "--transpose", "all"), transposed(measured.data.sequences[:4], 6)
     assert [each.compare(samples)["copied_share"][0] for each in (measured, moved)] == [0, 0]
     samples -= 12  # the octave that training has
     assert [each.compare(samples)["copied_share"][0] for each in (measured, moved)] == [0, 1]
     np.testing.assert_array_equal(moved.data.valid, measured.data.valid)
+
+
+def test_whole_tunes_have_an_end_and_are_measured_up_to_it(tmp_path):
+    """A longer one is cut and has none. Figures are those of windows that hold the tunes, but that length is told."""
+    rng, end, padding = np.random.default_rng(0), VOCAB_SIZE, VOCAB_SIZE + 1
+    for split, lengths in (("train", (40, 40, 3, 63, 64, 90)), ("valid", [40] * 4), ("test", [40] * 3)):
+        for i, length in enumerate(lengths):
+            write_song(tmp_path / "tunes" / split / f"{i}.mid", rng.choice(PITCHES["train"], length).tolist())
+    whole = evaluator(tmp_path / "tunes", "--window_stride", "0", "--seq_len", "64")
+    data, windows = whole.data, evaluator(tmp_path / "tunes", "--seq_len", "40")
+    assert data.spec == TokenSpec(VOCAB_SIZE + 1, 64, start_token=VOCAB_SIZE + 2, end_token=end)
+    rows = [[*tune, end, *[padding] * 64][:64] for tune in data.tunes.train]
+    assert data.sequences.tolist() == rows and data.sequences.dtype == np.int32 and len(rows) == 6
+    assert [len(pitches) for pitches in data.decode(data.sequences)] == [40, 40, 3, 63, 64, 64]
+    assert "6 train, 4 valid, 3 test; 1 training tunes cut to 64 tokens (25.6 s)" in data.introduction()
+    figures = whole.compare(data.valid)
+    assert figures.pop("length") == (40, 0) and figures == windows.compare(windows.data.valid)
+    assert "length" in whole.columns and "length" not in windows.columns
+    assert whole.compare(np.array([[end] + [padding] * 63] * 2))["copied_share"][0] == 0  # of no token
+    np.testing.assert_array_equal(played(np.array([[40, end, padding]]), SECONDS), [[40, REST, REST]])
+    (tmp_path / "log").mkdir()
+    policy = MeasuredPolicy(shared_seqgan(data.config, data.spec).policy, seed=1, jit=False)
+    whole.show(policy, 0, END, SILENT)
+    drawn = before_end(policy.sample(SAMPLES, Purpose.IMAGES, tf.constant(0)).numpy(), SECONDS)
+    lengths = [len(read_tokens(tmp_path / "log" / f"sample{i}.mid")) for i in range(SAMPLES)]
+    assert lengths == [len(tokens) for tokens in drawn] and min(lengths) < 64
 
 
 def test_evaluate(split_folder):
@@ -385,7 +413,7 @@ def test_a_whole_run_on_a_folder_with_splits(split_folder, tmp_path, capsys):
     files = [f"{name}{end}" for name in names for end in (".png", *(f"_{i}.wav" for i in range(SAMPLES)))]
     assert sorted(path.name for path in (logs / "media").iterdir()) == sorted(files)
     picture = tf.io.decode_png((logs / "media" / files[0]).read_bytes())
-    assert picture.shape == piano_roll(data.windows[:SAMPLES], SECONDS, "").shape
+    assert picture.shape == piano_roll(data.sequences[:SAMPLES], SECONDS, "").shape
     with wave.open(str(logs / "media" / files[1])) as file:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (SAMPLE_RATE, 1, 2)
         assert file.getnframes() == 8 * FRAME * SAMPLE_RATE and any(file.readframes(100_000))
@@ -428,7 +456,7 @@ def test_a_whole_run_by_the_beat(split_folder, tmp_path, capsys):
         tokens = read_tokens(path, frame_beats=0.8)
         assert len(tokens) == 8 and tokens.tolist() == read_tokens(path, 0.4).tolist()
     by_second, by_beat = data_of(split_folder), data_of(split_folder, *beats)
-    np.testing.assert_array_equal(by_second.windows, by_beat.windows)
+    np.testing.assert_array_equal(by_second.sequences, by_beat.sequences)
     assert by_beat.grid.seconds == pytest.approx(0.4) and by_second.grid.seconds == 0.4
     check_events(tmp_path / "train", seq_len=8)
 
@@ -440,7 +468,7 @@ def test_a_whole_run_with_onsets(split_folder, tmp_path):
         write_song(tune, [pitch for pitch in read_tokens(tune) + 20 for _ in range(2)])
     measured = evaluator(split_folder, "--onsets")
     data, compare = measured.data, measured.compare
-    assert data.spec[:3] == (177, 8, 177) and data.windows.max() <= 88  # each frame is a note struck anew
+    assert data.spec[:3] == (177, 8, 177) and data.sequences.max() <= 88  # each frame is a note struck anew
     held = data.test.copy()
     held[:, 1::2] = held[:, ::2] + 88
     assert {name: compare(held)[name] for name in ("mse", "pitch_range", "rest_share")} == {

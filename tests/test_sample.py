@@ -54,6 +54,7 @@ def runs(tmp_path_factory) -> Path:
         ("words", f"--dataset text --vocab_size 99 --tokens word --data_dir {folder}/words.txt --pretrain_d_epochs 0"),
         ("tunes", f"--dataset Nottingham --data_dir {folder}/melodies --pretrain_d_epochs 1"),
         ("onsets", f"--dataset Nottingham --onsets --data_dir {folder}/melodies --pretrain_d_epochs 0"),
+        ("whole", f"--dataset Nottingham --window_stride 0 --seq_len 12 --data_dir {folder}/melodies --total_epochs 0"),
     ):
         assert train([*SIZES, *FEW, *flags.split(), "--log_dir", str(folder / name)]) == 0
     shutil.rmtree(folder / "melodies")
@@ -294,6 +295,22 @@ def test_a_page_to_rate_tunes_and_its_key(runs, melodies, capsysbinary, tmp_path
         assert rows[0] == ["page", "listener", "tune", "danceable", "structure", "form", "playable"]
         assert [",".join(row[2:]) for row in rows[1:]] == ["1,,,,", "2,,,4,", "3,,,,", "4,1,,,"]
         assert {row[0] for row in rows[1:]} == {key[0][0]} and re.fullmatch("[0-9a-f]{8}", rows[1][1])
+
+
+def test_whole_tunes_are_written_up_to_their_end(runs, melodies, capsysbinary, tmp_path):
+    lines_of(capsysbinary, runs / "whole", "-n", 12, "--length", 40, "--abc", "-o", tmp_path / "tunes")
+    tunes = [read_tokens(tmp_path / "tunes" / f"sample{i}.mid").tolist() for i in range(12)]
+    (rows,) = sample.portions(restore(runs / "whole").policy(), 12, [], 1, 40, False)
+    assert tunes == [row[: (row == 89).argmax() if 89 in row else 40].tolist() for row in rows]
+    assert len({len(tokens) for tokens in tunes}) > 3 and max(map(len, tunes)) > 12
+    assert (tmp_path / "tunes" / "tunes.html").read_text().count("<audio ") == 24
+    (told,) = lines_of(capsysbinary, runs / "whole", "--blind", runs / "tunes", "-n", 1, "-o", tmp_path / "blind")
+    assert told.startswith("3 tunes in") and "real" in (tmp_path / "blind" / "KEY.csv").read_text()
+    (tmp_path / "a.py").write_text("def f(pitches):\n    return [len(each) for each in pitches]\n")
+    flags = "--objective", tmp_path / "a.py:f", "-n", 12, "--length", 40, "-o", tmp_path / "scored"
+    assert sample.main([str(word) for word in (runs / "whole", *flags)]) == 0
+    mean = np.mean([len(tokens) for tokens in tunes])
+    assert f"objective: mean {mean:.4g} ±" in capsysbinary.readouterr().err.decode()
 
 
 def test_variations_of_a_tune_begin_as_it_does(runs, capsysbinary, tmp_path):

@@ -20,7 +20,6 @@ from support.config import Config
 from support.errors import DataError, UsageError
 
 TRAIN_TUNES = "tunes of train"  # what `digests` calls their checksum
-LEAST = 32  # tokens of a whole tune
 MAX_HELD_OUT = 1024  # validation windows, and test windows, that are used; Nottingham has 813 and 794
 
 
@@ -124,21 +123,18 @@ def recorded_tempo(path: Path) -> float:
 
 
 def load(config: Config) -> Tunes:
-    """The tunes of --data_dir, none shorter than --seq_len, or a whole one of 32 tokens.
-
-    Raises DataError: there is none to train on.
-    """
+    """The tunes of --data_dir, of windows none shorter than one; raises DataError: there is none to train on."""
     folder, logs = Path(config.data_dir), Path(config.log_dir)
     read = [folder / split for split in SPLITS] if (folder / "train").is_dir() else [folder]
     if os.path.realpath(logs) in map(os.path.realpath, read):
         raise DataError(f"--log_dir {logs}: the tunes of --data_dir are there, and samples would be among them")
     try:
-        least = config.seq_len if config.window_stride else min(LEAST, config.seq_len)
+        least = config.seq_len if config.window_stride else 1
         return load_tunes(folder, grid_of(config), least, logs, config.transpose)
     except DataError as error:
         if "pip install" in str(error):
             advice = "or another folder, without .abc files, will do"
-        elif "too short" in str(error) and config.window_stride:
+        elif "too short" in str(error):
             advice = f"a smaller --seq_len than {config.seq_len} may do"
         else:
             advice = "`bash train_nottingham.sh` gets the Nottingham tunes; any folder of .mid or .abc files will do"
