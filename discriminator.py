@@ -47,24 +47,19 @@ INITIAL_WEIGHTS = {"authors": (1.0, authors_layer), "keras": (0.05, glorot_layer
 
 @dataclass(frozen=True)
 class Options:
-    """The numbers that a discriminator is made from; each takes those that it knows.
-
-    `dropout_keep_prob` is the share that dropout keeps in training, `l2` the weight of a penalty. `seed` decides the
-    initial weights, and `copy` tells those of several discriminators of one run apart. `lags` and `offset` are of
-    additive discriminators; `init`, whose initial weights the paper's CNN has, is "authors" or "keras".
-    """
+    """The numbers that a discriminator is made from; each takes those that it knows."""
 
     emb_dim: int = 32
     hidden_dim: int = 64
     filter_sizes: tuple[int, ...] = (3, 5, 5, 5)
     num_filters: tuple[int, ...] = (50, 80, 80, 100)
-    dropout_keep_prob: float = 0.75
-    l2: float = 0.2
-    seed: int = 0
-    copy: int = 0
-    lags: tuple[int, ...] = (1,)
+    dropout_keep_prob: float = 0.75  # the share that dropout keeps in training
+    l2: float = 0.2  # the weight of a penalty
+    seed: int = 0  # decides the initial weights
+    copy: int = 0  # tells those of several discriminators of one run apart
+    lags: tuple[int, ...] = (1,)  # of additive discriminators, as is the offset
     offset: bool = False
-    init: str = "authors"
+    init: str = "authors"  # or "keras": whose initial weights the paper's CNN has
 
 
 class Discriminator(keras.layers.Layer):

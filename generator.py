@@ -19,16 +19,12 @@ SAMPLE_ROWS = 256  # sequences drawn at once where many are wanted: their logits
 
 
 class TokenSpec(NamedTuple):
-    """What a sequence is made of: V = `vocab_size` tokens, at most T = `seq_len` of them.
+    """What a sequence is made of."""
 
-    `start_token` is read before the first token. `end_token` ends a sequence early, what follows being padding, the id
-    V; None where all sequences have T tokens.
-    """
-
-    vocab_size: int
-    seq_len: int
-    start_token: int = 0
-    end_token: int | None = None
+    vocab_size: int  # V tokens
+    seq_len: int  # T, at most so many of them
+    start_token: int = 0  # is read before the first token
+    end_token: int | None = None  # ends a sequence early, padding, the id V, following; None where all have T tokens
 
 
 class State(NamedTuple):
@@ -391,22 +387,20 @@ class Generator(keras.layers.Layer, Policy):
         vocab_size: int,
         seq_len: int,
         emb_dim: int,
-        hidden_dim: int,
+        hidden_dim: int,  # H, the LSTM's units
         *,
         seed: int,
-        purpose: Purpose = Purpose.G_INIT,
-        stddev: float = 0.1,
+        purpose: Purpose = Purpose.G_INIT,  # tells the weights of several networks of one run apart
+        stddev: float = 0.1,  # as the authors' code has it; 1.0 is what the paper gives the oracle
         start_token: int = 0,
         end_token: int | None = None,
         dropout_keep_prob: float = 1.0,
         echoes: bool = False,
     ):
-        """Makes and initialises the weights, every one from N(0, stddev²), but for those of `Echoes`.
+        """Makes and initialises the weights, from N(0, stddev²) but for those of `Echoes`; for tokens see `Policy`.
 
-        Sizes are V, T, an embedding's and H, the LSTM's units; for tokens see `Policy`. `purpose` tells the weights of
-        several networks of one run apart. A `stddev` of 0.1 is what the authors' code gives the generator,
-        1.0 what the paper gives the oracle. The start token may be an id that is never generated: V, or V + 1 where V
-        is padding. `log_probs` with a `dropout_seed` keeps a share of `dropout_keep_prob`.
+        The start token may be an id that is never generated: V, or V + 1 where V is padding. `log_probs` with a
+        `dropout_seed` keeps a share of `dropout_keep_prob`.
         """
         super().__init__()
         self.vocab_size, self.seq_len = vocab_size, seq_len

@@ -54,25 +54,18 @@ class SeqGAN:
         self,
         config: Config,
         spec: TokenSpec,
+        # Makes number 0, 1, ... of the run, of which all but --g_update fold need the first alone; None trains none.
         discriminators: Callable[[int], Discriminator] | None,
-        reward: Callable[[Parts], BatchScorer],
+        reward: Callable[[Parts], BatchScorer],  # a function of `reward.py`
         *,
-        oracle: Policy | None = None,
-        references: Callable[[], np.ndarray] | None = None,
-        validation: Callable[[], np.ndarray] | None = None,
-        batches: Callable[[int], tf.Tensor] | None = None,
-        objective: Objective | None = None,
-        teacher: Policy | None = None,
+        oracle: Policy | None = None,  # the distribution of the real data, for the rewards that need it
+        references: Callable[[], np.ndarray] | None = None,  # for them, too: returns the training set, int32 [n, T]
+        validation: Callable[[], np.ndarray] | None = None,  # real ones, int32 [n, T], to choose η of guidance on
+        batches: Callable[[int], tf.Tensor] | None = None,  # those of an epoch of MLE, int32 [n, B, T]
+        objective: Objective | None = None,  # a user's score
+        teacher: Policy | None = None,  # to distil, of other runs
     ):
-        """Builds everything that is trained.
-
-        `spec` says what sequences are made of. `discriminators` makes discriminator number 0, 1, ... of the run, of
-        which all but --g_update fold need the first alone; None trains none. `reward` is a function of `reward.py`.
-        `oracle` is the distribution of the real data, and `references` returns the training set, int32 [n, T]: both for
-        the rewards that need them. `validation` returns real sequences, int32 [n, T], on which η is chosen where a
-        discriminator guides. `batches` are those of an epoch of MLE, int32 [n, B, T], and `teacher` is a policy to
-        distil, of other runs. `objective` is a user's score.
-        """
+        """Builds everything that is trained."""
         self.config, self.objective = config, objective
         sizes = spec.vocab_size, spec.seq_len, config.g_emb_dim, config.g_hidden_dim
         own: dict[str, Any] = {"start_token": spec.start_token, "end_token": spec.end_token, "echoes": config.g_echo}

@@ -32,18 +32,14 @@ class Due(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """How much an evaluation draws, and where samples go.
+    """How much an evaluation draws, and where samples go."""
 
-    `samples` are drawn of a policy; `d_samples` real ones, and as many generated, measure a discriminator; one of
-    `candidates` is kept. `pictures` asks for pictures of samples, of `batch_size` sequences where nothing else is said.
-    """
-
-    samples: int = 256
-    d_samples: int = 1024
-    candidates: int = 0
+    samples: int = 256  # drawn of a policy
+    d_samples: int = 1024  # real ones, and as many generated, that measure a discriminator
+    candidates: int = 0  # of which one is kept
     seed: int = 1
-    batch_size: int = 32
-    pictures: bool = False
+    batch_size: int = 32  # of pictures, where nothing else is said
+    pictures: bool = False  # of samples
     log_dir: Path = Path()
     songs_dir: Path | None = None
 

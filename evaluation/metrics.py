@@ -15,25 +15,15 @@ PER_TOKEN, PER_SEQUENCE = "nats per token", "nats per sequence"
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of an evaluation, of training or of a tool.
+    """A figure of an evaluation, of training or of a tool."""
 
-    Attributes:
-        name: its column in metrics.csv and in the tables of studies.
-        title: its name on pages and axes.
-        meaning: what it is, in one sentence.
-        unit: of its values, "" for a number without one.
-        better: "lower", "higher", "real" where the value of real data is best, or "".
-        data: the kinds of data it is measured for, among "oracle", "text" and "music"; () for all.
-        of: measures sequences, int32 [n, T], and returns float [n]; the second argument is the data set. None: the
-            program measures it elsewhere.
-    """
-
-    name: str
-    title: str
-    meaning: str
-    unit: str = ""
-    better: str = ""
-    data: tuple[str, ...] = ()
+    name: str  # its column in metrics.csv and in the tables of studies
+    title: str  # its name on pages and axes
+    meaning: str  # what it is, in one sentence
+    unit: str = ""  # of its values, "" for a number without one
+    better: str = ""  # "lower", "higher", "real" where the value of real data is best, or ""
+    data: tuple[str, ...] = ()  # the kinds of data it is measured for, among "oracle", "text" and "music"; () for all
+    # Measures sequences, int32 [n, T], of a data set, the second argument: float [n]. None: it is measured elsewhere.
     of: Callable[[np.ndarray, Any], np.ndarray] | None = None
 
 

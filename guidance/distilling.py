@@ -44,8 +44,8 @@ class Distillation:
         discriminator: Discriminator | None = None,
         objective: Objective | None = None,
         *,
-        batches: Callable[[int], tf.Tensor] | None,
-        update: Callable[..., None],
+        batches: Callable[[int], tf.Tensor] | None,  # those of an epoch of maximum likelihood, int32 [n, B, T]
+        update: Callable[..., None],  # applies an optimizer's gradients to the student
     ):
         """The `student` learns from sequences of the `teacher` and from real ones, --distil_real of a batch.
 
@@ -53,8 +53,7 @@ class Distillation:
 
         With a `discriminator` or an `objective` the teacher draws --candidates for each sequence. The objective takes
         the best, the discriminator one with a probability in proportion to D / (1 - D), see `guidance.choosing`. Their
-        tokens are learnt as if they were real ones ("hard labels"). `batches` are those of an epoch of maximum
-        likelihood, int32 [n, B, T]. `update` applies an optimizer's gradients to the student.
+        tokens are learnt as if they were real ones ("hard labels").
         """
         self.config, self.student, self.teacher = config, student, teacher
         self.discriminator, self.objective = discriminator, objective

@@ -79,18 +79,13 @@ class Guidance:
         self,
         policy: Policy,
         discriminator: AdditiveDiscriminator,
-        folds: Sequence[Discriminator],
-        eta: float | None,
-        validation: Callable[[], np.ndarray] | None,
-        jit: bool,
-        copies: bool = False,
+        folds: Sequence[Discriminator],  # one for each round of --g_update fold
+        eta: float | None,  # η, None where it is chosen
+        validation: Callable[[], np.ndarray] | None,  # returns what it is chosen on, real sequences, int32 [n, T]
+        jit: bool,  # compiles with XLA
+        copies: bool = False,  # guides a copy, the teacher of --g_update distil, which follows when η is chosen
     ):
-        """Guides `policy` by `discriminator`, after `folds`, one for each round of --g_update fold.
-
-        `eta` is η, or None where it is chosen on `validation`, which returns real sequences, int32 [n, T]; `jit`
-        compiles with XLA. With `copies` it is a copy of the policy that is guided, the teacher of --g_update distil; it
-        takes the policy's weights in when η is chosen.
-        """
+        """Guides `policy` by `discriminator`, after `folds`."""
         self.discriminator, self.given = discriminator, eta
         self._validation: Any = validation  # None where nothing is trained
         self.eta = tf.Variable(eta or 1.0, trainable=False)

@@ -23,18 +23,13 @@ class Records:
 
     def __init__(
         self,
-        directories: Sequence[Path],
-        evaluated: tuple[str, ...],
-        details: dict[str, Any],
-        mle: bool,
-        meaning: Meaning,
+        directories: Sequence[Path],  # of training and, unless nothing is evaluated, of evaluation
+        evaluated: tuple[str, ...],  # the names of all figures that an evaluation may have
+        details: dict[str, Any],  # of the checkpoint; {} for a new run
+        mle: bool,  # adversarial epochs have maximum-likelihood steps
+        meaning: Meaning,  # describes a figure to TensorBoard
     ):
-        """Takes the records up where `details` of a checkpoint left them; {} for a new run.
-
-        `directories` are those of training and, unless nothing is evaluated, of evaluation. `evaluated` are the names
-        of all figures that an evaluation may have; `mle`: adversarial epochs have maximum-likelihood steps. `meaning`
-        describes a figure to TensorBoard.
-        """
+        """Takes the records up where a checkpoint left them."""
         self._meaning = meaning
         self.directories = dict(zip(GROUPS, directories, strict=False))
         self.columns: dict[str, tuple[str, ...]] = {

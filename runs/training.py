@@ -42,18 +42,14 @@ class Training:
         schedule: Schedule,
         checkpoints: Checkpoints,
         records: Records,
-        directories: Sequence[RunDirectory],
+        directories: Sequence[RunDirectory],  # which all note the first checkpoint
         seqgan: Any,
         taken: int,
         *,
-        evaluate: Callable[[Phase, int], Figures | None],
-        told: Callable[[Figures], dict[str, float]],
+        evaluate: Callable[[Phase, int], Figures | None],  # measures after an epoch of a phase where that is due
+        told: Callable[[Figures], dict[str, float]],  # picks what a line of progress has of an evaluation
     ):
-        """After `taken` steps of a `model.SeqGAN`; all `directories` note the first checkpoint.
-
-        `evaluate` measures after an epoch of a phase where that is due, and else returns None; `told` picks what a line
-        of progress has of an evaluation.
-        """
+        """After `taken` steps of a `model.SeqGAN`."""
         self.schedule, self.checkpoints, self.records, self.taken = schedule, checkpoints, records, taken
         self.directories, self.seqgan, self._evaluate, self._told = directories, seqgan, evaluate, told
         self.interrupt = Interrupt()

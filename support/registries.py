@@ -24,15 +24,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class DiscriminatorEntry(Entry):
-    """A subclass of `discriminator.Discriminator`.
+    """A subclass of `discriminator.Discriminator`."""
 
-    `flags` are those of its own that it reads; `defaults` are values of flags that come with it; `additive` says
-    whether its log-odds are a sum over positions, so that it can guide the generator.
-    """
-
-    flags: tuple[str, ...] = ()
-    defaults: dict[str, Any] = field(default_factory=dict)
-    additive: bool = False
+    flags: tuple[str, ...] = ()  # those of its own that it reads
+    defaults: dict[str, Any] = field(default_factory=dict)  # values of flags that come with it
+    additive: bool = False  # whether its log-odds are a sum over positions, so that it can guide the generator
 
 
 @dataclass(frozen=True)
