@@ -139,8 +139,6 @@ class SeqGAN:
         averaged = {"averaged": self.average} if self.average else {}
         return tf.train.Checkpoint(generator=self.generator, g_pretrain_optimizer=self.g_pretrain_optimizer, **averaged)
 
-    # ---- generator, maximum likelihood
-
     def _mle_epoch(self, batches: tf.Tensor, epoch: Count = 0) -> tf.Tensor:
         """One maximum-likelihood update a batch, in pretraining: int32 [n, B, T] → mean NLL before, nats per token.
 
@@ -198,8 +196,6 @@ class SeqGAN:
         """θ ← the average of θ: so what begins the adversarial phase is what was evaluated."""
         assert self.average is not None
         self.generator.follow(self.average)
-
-    # ---- generator, policy gradient
 
     def policy_gradient(self, tokens: tf.Tensor, rewards: tf.Tensor) -> tuple[tf.Tensor, list]:
         """The REINFORCE estimate of the gradient of -J(θ) (SeqGAN, equations 6 and 7).
@@ -285,8 +281,6 @@ class SeqGAN:
             variable.assign(value)
         mask = self.generator.mask(tokens)
         return PolicyGradientStep(loss, tf.reduce_sum(rewards) / tf.reduce_sum(mask), rewards, tokens, mask)
-
-    # ---- discriminator
 
     def _d_step(self, real: tf.Tensor, step: tf.Tensor) -> DiscriminatorStep:
         """Passes `d_epochs` times over real sequences and, with --d_loss sequence, as many fakes that it draws.
