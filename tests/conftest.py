@@ -1,4 +1,4 @@
-"""What the tests share: a small world in which everything can be enumerated, and the real data where it is present.
+"""What the tests share: tiny runs, the real data where it is present and, of enumeration.py, a world of four tokens.
 
 TensorFlow takes seconds to trace a model's steps, however small, and XLA some 20 more to compile them. So:
 
@@ -40,6 +40,7 @@ import hypothesis
 import numpy as np
 import pytest
 import tensorflow as tf
+from enumeration import all_sequences, index_of, probabilities  # noqa: F401 - tests may have them from here
 from fault_injection import Trainer, differing, logs_in, outcome
 from tensorflow.python.framework import ops
 
@@ -51,7 +52,7 @@ from data.oracle import OracleData
 from data.real import Dataset, read_data
 from evaluation.evaluator import Due
 from evaluation.run import Evaluation, evaluator_of, measures_of, settings_of
-from generator import Generator, Policy, TokenSpec
+from generator import TokenSpec
 from model import SeqGAN, build
 from support.config import Config
 from support.config_file import FREE_TO_CHANGE
@@ -323,57 +324,7 @@ def knowing(tmp_path_factory) -> Path:
     return folder / "run"
 
 
-def randomise(network, seed: int, stddev: float = 1.0) -> None:
-    """Gives every weight a value from N(0, stddev²), so that the network's distribution is far from uniform."""
-    rng = np.random.default_rng(seed)
-    for weight in network.weights:
-        weight.assign(rng.normal(0.0, stddev, weight.shape))
-
-
 def assert_same(one, other, rtol: float = 0.0, atol: float = 0.0) -> None:
     """Checks that pairs of arrays are equal: bit for bit, or up to tolerances."""
     for mine, theirs in zip(one, other, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol, atol)
-
-
-def random_generator(vocab_size: int = 4, seq_len: int = 3, seed: int = 0, **sizes) -> Generator:
-    """A generator whose distribution is far from uniform."""
-    emb_dim, hidden_dim = sizes.pop("emb_dim", 3), sizes.pop("hidden_dim", 5)
-    generator = Generator(vocab_size, seq_len, emb_dim, hidden_dim, seed=0, **sizes)
-    randomise(generator, seed)
-    return generator
-
-
-def all_sequences(vocab_size: int, seq_len: int, end_token: int | None = None) -> np.ndarray:
-    """Every sequence, int32 [n, T], in the order of their numbers in base V + 1; what follows an end is padding, V."""
-    rows = np.array(list(itertools.product(range(vocab_size), repeat=seq_len)), np.int32)
-    if end_token is None:
-        return rows
-    ended = np.cumsum(rows == end_token, axis=1) - (rows == end_token) > 0
-    return np.unique(np.where(ended, vocab_size, rows), axis=0).astype(np.int32)
-
-
-def index_of(tokens: np.ndarray, vocab_size: int, end_token: int | None = None) -> np.ndarray:
-    """The place of each sequence in `all_sequences`."""
-    powers = (vocab_size + 1) ** np.arange(tokens.shape[-1])[::-1]
-    numbers, found = all_sequences(vocab_size, tokens.shape[-1], end_token) @ powers, np.asarray(tokens) @ powers
-    places = np.searchsorted(numbers, found)
-    np.testing.assert_array_equal(numbers[places], found)
-    return places
-
-
-def probabilities(policy: Policy) -> np.ndarray:
-    """The exact probability of every sequence, float64 [n]."""
-    sequences = all_sequences(policy.vocab_size, policy.seq_len, policy.end_token)
-    return np.exp(policy.log_probs(tf.constant(sequences)).numpy().astype(np.float64).sum(axis=1))
-
-
-def action_values(policy: Policy, scores: np.ndarray) -> np.ndarray:
-    """The exact Q(t) of every sequence, [n, T]: the mean score given its first t tokens."""
-    sequences = all_sequences(policy.vocab_size, policy.seq_len, policy.end_token)
-    probs, values = probabilities(policy), np.empty(sequences.shape)
-    for t in range(1, policy.seq_len + 1):
-        _, prefix = np.unique(sequences[:, :t], axis=0, return_inverse=True)
-        mean = np.bincount(prefix, probs * scores) / np.bincount(prefix, probs)
-        values[:, t - 1] = mean[prefix]
-    return values

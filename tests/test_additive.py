@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import action_values, all_sequences, probabilities, random_generator, randomise
+from enumeration import action_values, all_sequences, probabilities, random_generator, randomise
 from test_model import flat
 
 from discriminator import REAL, Options

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import cases, random_generator, randomise
+from conftest import cases
+from enumeration import random_generator, randomise
 
 from discriminator import FAKE, REAL, ConvolutionalDiscriminator, Options, PooledDiscriminator
 from generator import TokenSpec

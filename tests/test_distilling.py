@@ -6,17 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import (
-    BIGRAM,
-    TINY,
-    all_sequences,
-    fitting,
-    probabilities,
-    random_generator,
-    refusal,
-    resumed_alike,
-    train,
-)
+from conftest import BIGRAM, TINY, fitting, refusal, resumed_alike, train
+from enumeration import all_sequences, probabilities, random_generator
 from fault_injection import logs_in, timeless_rows
 from test_model import flat
 from test_token_loss import ENDS, made

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import BIGRAM, END, NOW, TINY, all_sequences, evaluation_of, fitting, index_of, probabilities, randomise
+from conftest import BIGRAM, END, NOW, TINY, evaluation_of, fitting
+from enumeration import all_sequences, index_of, probabilities, randomise
 from test_generator import chi_square
 
 from data.oracle import OracleData

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
-from conftest import all_sequences, assert_same, cases, index_of, probabilities, random_generator, randomise
+from conftest import assert_same, cases
+from enumeration import all_sequences, index_of, probabilities, random_generator, randomise
 from scipy.special import expit as sigmoid
 
 import generator as policies

@@ -6,20 +6,8 @@ import signal
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import (
-    BIGRAM,
-    SIZES,
-    all_sequences,
-    assert_same,
-    cases,
-    fitting,
-    index_of,
-    interrupted_at,
-    probabilities,
-    randomise,
-    resumed_alike,
-    train,
-)
+from conftest import BIGRAM, SIZES, assert_same, cases, fitting, interrupted_at, resumed_alike, train
+from enumeration import all_sequences, index_of, probabilities, randomise
 from fault_injection import logs_in, timeless_rows
 from test_generator import chi_square
 from test_model import ENDS, applied, assert_same_gradient, exact_gradient

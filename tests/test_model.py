@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import action_values, all_sequences, assert_same, probabilities, randomise, shared_seqgan, tiny_config
+from conftest import assert_same, shared_seqgan, tiny_config
+from enumeration import action_values, all_sequences, probabilities, randomise
 
 from data.oracle import OracleData
 from discriminator import FAKE, REAL, Discriminator, Options

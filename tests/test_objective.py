@@ -10,22 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import (
-    ROOT,
-    SIZES,
-    TINY,
-    all_sequences,
-    assert_same,
-    cases,
-    fitting,
-    probabilities,
-    random_generator,
-    randomise,
-    refusal,
-    resumed_alike,
-    tiny_config,
-    train,
-)
+from conftest import ROOT, SIZES, TINY, assert_same, cases, fitting, refusal, resumed_alike, tiny_config, train
+from enumeration import all_sequences, probabilities, random_generator, randomise
 from fault_injection import differing, logs_in, outcome, rows_of, timeless_rows
 from tensorboard.compat.proto.event_pb2 import Event
 from test_model import ENDS, assert_same_gradient, exact_gradient, flat

@@ -6,7 +6,8 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY, all_sequences, cases, index_of, probabilities, random_generator, train
+from conftest import TINY, cases, train
+from enumeration import all_sequences, index_of, probabilities, random_generator
 from fault_injection import logs_in, timeless_rows
 from test_generator import chi_square
 

@@ -4,17 +4,8 @@ import itertools
 
 import numpy as np
 import tensorflow as tf
-from conftest import (
-    TINY,
-    action_values,
-    all_sequences,
-    cases,
-    probabilities,
-    random_generator,
-    randomise,
-    tiny_config,
-    train,
-)
+from conftest import TINY, cases, tiny_config, train
+from enumeration import action_values, all_sequences, probabilities, random_generator, randomise
 from fault_injection import timeless_rows
 from test_model import ENDS, applied, assert_same_gradient, exact_gradient, flat
 

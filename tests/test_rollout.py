@@ -3,7 +3,8 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import action_values, all_sequences, assert_same, index_of, probabilities, random_generator, randomise
+from conftest import assert_same
+from enumeration import action_values, all_sequences, index_of, probabilities, random_generator, randomise
 from test_generator import chi_square
 
 from generator import sample_tokens

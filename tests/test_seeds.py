@@ -5,7 +5,8 @@ import re
 import numpy as np
 import scipy.stats
 import tensorflow as tf
-from conftest import ROOT, cases, index_of
+from conftest import ROOT, cases
+from enumeration import index_of
 from test_generator import chi_square
 
 from data.training_set import TrainingSet

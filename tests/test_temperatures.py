@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import BIGRAM, END, SIZES, TINY, cases, evaluation_of, probabilities, refusal, train
+from conftest import BIGRAM, END, SIZES, TINY, cases, evaluation_of, refusal, train
+from enumeration import probabilities
 from fault_injection import change, rows_of
 from test_evaluation import World, assert_near, divergences
 

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import END, NOW, cases, randomise, refusal, shared_seqgan, train
+from conftest import END, NOW, cases, refusal, shared_seqgan, train
+from enumeration import randomise
 from fault_injection import events_of, fitting, timeless_rows
 from hypothesis import given
 from hypothesis import strategies as st

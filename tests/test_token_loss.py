@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import test_additive
-from conftest import all_sequences, assert_same, probabilities, random_generator, randomise
+from conftest import assert_same
+from enumeration import all_sequences, probabilities, random_generator, randomise
 from test_additive import ENDS, exact
 
 from discriminator import Options

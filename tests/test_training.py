@@ -6,21 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import toy
-from conftest import (
-    NOW,
-    SIZES,
-    TINY,
-    all_sequences,
-    assert_same,
-    cases,
-    evaluation_of,
-    probabilities,
-    randomise,
-    resumed_alike,
-    tiny_config,
-    train,
-    watching,
-)
+from conftest import NOW, SIZES, TINY, assert_same, cases, evaluation_of, resumed_alike, tiny_config, train, watching
+from enumeration import all_sequences, probabilities, randomise
 from test_model import ENDS, applied, flat
 from test_model import tiny_model as model_of
 
