@@ -41,6 +41,13 @@ def refused(ended, *words: str) -> None:
     assert all(word in ended.err for word in words), (words, ended.err)
 
 
+def left_alone(trainer, folder: Path, argv: list[str], *words: str, **job) -> None:
+    """The command is refused, and `folder` holds what it held."""
+    before = snapshot(folder)
+    refused(trainer.run(argv, toy=True, **job), *words)
+    assert snapshot(folder) == before
+
+
 def resumes(trainer, run: Path, toy: Path, *more: str) -> str:
     """The same command again ends as if nothing had happened; returns what it prints."""
     ended = start(trainer, run, *more)
@@ -89,10 +96,8 @@ def endless(tmp_path):
 
 def test_one_process_a_directory_and_a_second_sigint_exits_at_once(endless, trainer, tmp_path):
     """The lock dies with its owner."""
-    before = snapshot(tmp_path)
     for more, flag in (([], "--log_dir"), (["--log_dir", str(tmp_path / "other")], "--eval_log_dir")):
-        refused(start(trainer, tmp_path, *more), flag, "another process is training there")
-    assert before.items() <= snapshot(tmp_path).items()
+        left_alone(trainer, tmp_path, flags(tmp_path, *more), flag, "another process is training there")
     endless.send_signal(signal.SIGINT)
     assert endless.stderr.readline().startswith("interrupted:")
     time.sleep(0.3)
@@ -121,30 +126,27 @@ def test_more_epochs_are_a_continuation_and_fewer_are_refused(trainer, toy, tmp_
     assert all(name.startswith("eval ") or "reward_at_step" in name for name in extra), extra
     assert left["train metrics.csv"] == expected["train metrics.csv"]
     assert set(expected["eval nll"]) < set(left["eval nll"])
-    before = snapshot(tmp_path)
-    refused(start(trainer, tmp_path, "--total_epochs", "4"), "--total_epochs")
-    assert snapshot(tmp_path) == before
+    left_alone(trainer, tmp_path, flags(tmp_path, "--total_epochs", "4"), "--total_epochs")
 
 
 def test_pretraining_may_grow_until_the_discriminator_is_trained(trainer, toy, tmp_path):
     assert start(trainer, tmp_path, at=45, action="SIGTERM").status == 143
-    refused(start(trainer, tmp_path, "--pretrain_g_epochs", "4"), "--pretrain_g_epochs 5, not 4")
+    left_alone(trainer, tmp_path, flags(tmp_path, "--pretrain_g_epochs", "4"), "--pretrain_g_epochs 5, not 4")
     assert start(trainer, tmp_path, "--pretrain_g_epochs", "7").status == 0
     assert start(trainer, tmp_path / "whole", "--pretrain_g_epochs", "7").status == 0
     assert not differing(outcome(tmp_path), outcome(tmp_path / "whole"))
-    before = snapshot(tmp_path)
-    refused(start(trainer, tmp_path, "--pretrain_g_epochs", "8"), "--pretrain_g_epochs 7, not 8")
-    assert snapshot(tmp_path) == before
+    left_alone(trainer, tmp_path, flags(tmp_path, "--pretrain_g_epochs", "8"), "--pretrain_g_epochs 7, not 8")
 
 
 def test_another_configuration_is_refused_by_name(trainer, toy):
-    before = snapshot(toy)
-    ended = start(trainer, toy, "--seed", "9", "--d_filter_sizes", "1", "2", "--g_lr", "0.5")
-    refused(ended, "holds a run with --d_filter_sizes 1 3, not 1 2; --g_lr 0.01, not 0.5; --seed 1, not 9; choose")
-    refused(start(trainer, toy, "--reward", "log_odds"), "--reward discriminator, not log_odds", "--pretrained")
-    refused(start(trainer, toy, "--discriminator", "pooled", "--d_lr", "0.0001"), "--discriminator cnn, not pooled")
-    refused(start(trainer, toy, "--eval_log_dir", "elsewhere", cwd=str(toy)), "--eval_log_dir elsewhere")
-    assert snapshot(toy) == before
+    three = "--d_filter_sizes 1 3, not 1 2; --g_lr 0.01, not 0.5; --seed 1, not 9; choose"
+    for more, *why in (
+        ("--seed 9 --d_filter_sizes 1 2 --g_lr 0.5", f"holds a run with {three}"),
+        ("--reward log_odds", "--reward discriminator, not log_odds", "--pretrained"),
+        ("--discriminator pooled --d_lr 0.0001", "--discriminator cnn, not pooled"),
+        ("--eval_log_dir elsewhere", "--eval_log_dir elsewhere"),
+    ):
+        left_alone(trainer, toy, flags(toy, *more.split()), *why, cwd=str(toy))
 
 
 def test_where_a_run_lies_is_no_part_of_it(trainer, toy, tmp_path):
@@ -193,13 +195,10 @@ def test_records_of_another_run_are_never_deleted(trainer, tmp_path):
     second.mkdir()
     shared = ["--log_dir", "train", "--eval_log_dir", str(tmp_path / "shared")]
     assert start(trainer, tmp_path, *shared, cwd=str(first)).status == 0
-    before = snapshot(tmp_path)
-    refused(start(trainer, tmp_path, *shared[2:], "--log_dir", "other", cwd=str(first)), "--log_dir")
-    refused(start(trainer, tmp_path, *shared, cwd=str(second)), "--eval_log_dir", "another run")
+    left_alone(trainer, tmp_path, flags(tmp_path, *shared[2:], "--log_dir", "other"), "--log_dir", cwd=str(first))
+    left_alone(trainer, tmp_path, flags(tmp_path, *shared), "--eval_log_dir", "another run", cwd=str(second))
     shutil.move(first / "train", first / "moved")
-    refused(start(trainer, tmp_path, *shared, cwd=str(first)), "--eval_log_dir", "another run")
-    shutil.move(first / "moved", first / "train")
-    assert before.items() <= snapshot(tmp_path).items()
+    left_alone(trainer, tmp_path, flags(tmp_path, *shared), "--eval_log_dir", "another run", cwd=str(first))
 
 
 def test_overwrite_spares_the_evaluations_of_another_run(trainer, toy, tmp_path):
@@ -208,24 +207,20 @@ def test_overwrite_spares_the_evaluations_of_another_run(trainer, toy, tmp_path)
     run_id = json.loads((toy / "eval" / "config.json").read_text())["run"]
     second = ["--log_dir", str(tmp_path / "second"), "--eval_log_dir", str(tmp_path / "first" / "eval")]
     for there in (False, True):  # another run, new or finished
-        before = snapshot(tmp_path)
+        held = f"--eval_log_dir {second[3]}: holds records of another run"
+        other = f"run {run_id[:6]} of --log_dir {toy / 'train'}; choose another --eval_log_dir\n"
         for more in ([], ["--overwrite"]):
-            ended = start(trainer, tmp_path, *second, *more)
-            held = f"--eval_log_dir {second[3]}: holds records of another run"
-            refused(ended, held, f"run {run_id[:6]} of --log_dir {toy / 'train'}; choose another --eval_log_dir\n")
-            assert snapshot(tmp_path) == before
+            left_alone(trainer, tmp_path, flags(tmp_path, *second, *more), held, other)
         if not there:
             assert start(trainer, tmp_path, *second[:2], "--eval_log_dir", str(tmp_path / "own")).status == 0
 
 
 def test_directories_that_are_swapped(trainer, toy):
     swapped = ["--log_dir", str(toy / "eval"), "--eval_log_dir", str(toy / "train")]
-    before = snapshot(toy)
+    why = f"--log_dir {toy / 'eval'}: holds the evaluations of a run"
     for more in ([], ["--overwrite"], ["--no-evaluate"], ["--no-evaluate", "--overwrite"]):
-        ended = start(trainer, toy, *swapped, *more)
-        refused(ended, f"--log_dir {toy / 'eval'}: holds the evaluations of a run", f"its --log_dir, {toy / 'train'};")
-        assert before.items() <= snapshot(toy).items()
-    refused(trainer.run(["--no-is_train", *swapped], toy=True), f"--log_dir {toy / 'eval'}: holds the evaluations")
+        left_alone(trainer, toy, flags(toy, *swapped, *more), why, f"its --log_dir, {toy / 'train'};")
+    left_alone(trainer, toy, ["--no-is_train", *swapped], why)
 
 
 def test_a_run_whose_weights_are_gone_is_not_begun_anew(trainer, toy, tmp_path):
@@ -235,10 +230,8 @@ def test_a_run_whose_weights_are_gone_is_not_begun_anew(trainer, toy, tmp_path):
         shutil.rmtree(checkpoint)
     gone = f"--log_dir {run / 'train'}: holds a run whose weights are gone: no checkpoint is left in "
     for _ in ("an empty folder", "no folder"):
-        before = snapshot(run)
-        refused(start(trainer, run), gone, "or --overwrite")
-        refused(start(trainer, run, "--no-is_train"), gone)
-        assert snapshot(run) == before
+        left_alone(trainer, run, flags(run), gone, "or --overwrite")
+        left_alone(trainer, run, flags(run, "--no-is_train"), gone)
         shutil.rmtree(run / "train" / "checkpoints", ignore_errors=True)
     resumes(trainer, run, toy, "--overwrite")
 
@@ -246,7 +239,7 @@ def test_a_run_whose_weights_are_gone_is_not_begun_anew(trainer, toy, tmp_path):
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(trainer, toy, tmp_path):
     ended = start(trainer, tmp_path, at=45)
     assert ended.status == -signal.SIGKILL and not checkpoints(tmp_path) and timeless_rows(tmp_path / "train")
-    refused(start(trainer, tmp_path, "--no-is_train"), "the run has no checkpoint yet")
+    left_alone(trainer, tmp_path, flags(tmp_path, "--no-is_train"), "the run has no checkpoint yet")
     resumes(trainer, tmp_path, toy)
 
 
@@ -260,10 +253,9 @@ def test_records_of_another_program_are_not_touched(trainer, tmp_path, name, fla
     path = tmp_path / name
     path.parent.mkdir(parents=True)
     path.write_text('{"model_type": "another"}')
-    refused(start(trainer, tmp_path), flag)
+    left_alone(trainer, tmp_path, flags(tmp_path), flag)
     if "checkpoints" not in name:  # which may be a run's whose config.json is gone
-        refused(start(trainer, tmp_path, "--overwrite"), flag)
-    assert path.read_text() == '{"model_type": "another"}'
+        left_alone(trainer, tmp_path, flags(tmp_path, "--overwrite"), flag)
 
 
 def test_logs_cut_short_are_an_error(trainer, tmp_path):
@@ -272,9 +264,7 @@ def test_logs_cut_short_are_an_error(trainer, tmp_path):
         interrupted(trainer, run)
         path = next((run / kind).glob(pattern))
         os.truncate(path, path.stat().st_size - 1)
-        before = snapshot(run)
-        refused(start(trainer, run), str(path), "cut short")
-        assert before.items() <= snapshot(run).items()
+        left_alone(trainer, run, flags(run), str(path), "cut short")
 
 
 def test_rows_that_were_changed_are_not_appended_to(trainer, toy, tmp_path):
@@ -288,11 +278,10 @@ def test_rows_that_were_changed_are_not_appended_to(trainer, toy, tmp_path):
     for kind in ("eval", "train"):
         path = tmp_path / kind / "metrics.csv"
         kept = path.read_bytes()
-        for what, change in changes.items():
+        for change in changes.values():
             path.write_bytes(change(kept.decode()).encode())
-            before = snapshot(tmp_path)
-            refused(start(trainer, tmp_path), f"{path}: rows or line ends changed since the last checkpoint; restore")
-            assert before.items() <= snapshot(tmp_path).items(), what
+            why = f"{path}: rows or line ends changed since the last checkpoint; restore"
+            left_alone(trainer, tmp_path, flags(tmp_path), why)
         path.write_bytes(kept)
     resumes(trainer, tmp_path, toy)
 
