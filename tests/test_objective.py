@@ -203,9 +203,7 @@ def test_a_file_that_changed_is_refused(counting, tmp_path, capsys, eagerly):
     (tmp_path / "counting.py").write_text(COUNTING + "twos = ones\n")
     for objective in (counting, "counting.py:twos"):
         for flags in ("", "--no-is_train"):
-            why = (
-                f"--objective: the code of {objective.partition(':')[2]} changed since the run in --log_dir {tmp_path}"
-            )
+            why = f"--objective: the code of {objective[12:]} changed since the run in --log_dir {tmp_path}"
             assert why in refusal(capsys, run, tmp_path, objective, flags, epochs=0)
     assert timeless_rows(tmp_path / "train") == before
     (tmp_path / "elsewhere.py").write_text(COUNTING)  # the same text by another name is the same
@@ -279,38 +277,31 @@ def test_the_program_ends_before_training_or_where_the_function_fails(counting, 
 
 
 ODD = "    def __array__(self, *_, **__):\n        raise RuntimeError('a tensor that needs its gradient')\n"
-NUMBERS = "f returned a {} that is not a list of 2 numbers"
-WRONG = [
-    ("def f(sequences)\n    return 1\n", "line 1: SyntaxError: expected ':'"),
-    ("x = 1\nimport no_such_package\n", "line 2: ModuleNotFoundError: No module named 'no_such_package'"),
-    ("f = 3\n", "has no function or class 'f', and none at all"),
-    (
-        "import json\nfrom pathlib import Path\nf = 3\ndef g(): pass\nclass K: pass\n",
-        "has no function or class 'f'; it has g, K",
-    ),
-    ("raise KeyboardInterrupt\n", None),
-    (f"class Odd:\n{ODD}def f(sequences):\n    return Odd()\n", NUMBERS.format("Odd")),
-    (
-        "def f(sequences):\n    return [g(s) for s in sequences]\ndef g(s):\n    return s.strip('\\n')\n",
-        "line 4: AttributeError: 'numpy.ndarray' object has no attribute 'strip'",
-    ),
-] + [
-    (f"def f(sequences):\n    {line}\n", why)
-    for line, why in [
-        ("return [[1.0], [2.0]]", "f returned values of shape [2, 1] for 2 sequences"),
-        ("return None", "f returned values of shape [] for 2 sequences"),
-        *(("return ['1', '2']", NUMBERS.format("list")), ("return [1 + 2j, 3]", NUMBERS.format("list"))),
-        ("return [10**400, 0]", NUMBERS.format("list")),
-        ("return (0.0 for _ in sequences)", NUMBERS.format("generator")),
-        ("return [0.0, float('nan')]", "f returned nan for array([1, 2, 3], dtype=int32), not a"),
-        ("return [-1e38, 0.0]", "f returned -1e+38 for array([0, 1, 2], dtype=int32), not a number within ±1e+15"),
-        *(("raise SystemExit", "line 2: SystemExit"), ("raise GeneratorExit", "line 2: GeneratorExit")),
-        ("raise ValueError('two\\nlines')", "line 2: ValueError: two lines"),
-    ]
+NO_F, NUMBERS = "has no function or class 'f'", "f returned a {} that is not a list of 2 numbers"
+BODIES = [
+    ("return [[1.0], [2.0]]", "f returned values of shape [2, 1] for 2 sequences"),
+    ("return None", "f returned values of shape [] for 2 sequences"),
+    *(("return ['1', '2']", NUMBERS.format("list")), ("return [1 + 2j, 3]", NUMBERS.format("list"))),
+    ("return [10**400, 0]", NUMBERS.format("list")),
+    ("return (0.0 for _ in sequences)", NUMBERS.format("generator")),
+    ("return [0.0, float('nan')]", "f returned nan for array([1, 2, 3], dtype=int32), not a"),
+    ("return [-1e38, 0.0]", "f returned -1e+38 for array([0, 1, 2], dtype=int32), not a number within ±1e+15"),
+    *(("raise SystemExit", "line 2: SystemExit"), ("raise GeneratorExit", "line 2: GeneratorExit")),
+    ("raise ValueError('two\\nlines')", "line 2: ValueError: two lines"),
 ]
 
 
-@pytest.mark.parametrize(("text", "why"), WRONG)
+@cases(
+    "text, why",
+    ("def f(sequences)\n    return 1\n", "line 1: SyntaxError: expected ':'"),
+    ("x = 1\nimport no_such_package\n", "line 2: ModuleNotFoundError: No module named 'no_such_package'"),
+    ("f = 3\n", f"{NO_F}, and none at all"),
+    ("import json\nfrom pathlib import Path\nf = 3\ndef g(): pass\nclass K: pass\n", f"{NO_F}; it has g, K"),
+    ("raise KeyboardInterrupt\n", None),
+    (f"class Odd:\n{ODD}def f(sequences):\n    return Odd()\n", NUMBERS.format("Odd")),
+    ("def f(s):\n    g(s)\ndef g(s):\n    s.go()\n", "line 4: AttributeError: 'list' object has no attribute 'go'"),
+    *((f"def f(sequences):\n    {line}\n", why) for line, why in BODIES),
+)
 def test_what_is_wrong_is_one_line(text, why, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(text)
