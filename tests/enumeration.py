@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
-from generator import Generator, Policy
+from generator import Generator, Policy, State
 
 
 def randomise(network, seed: int, stddev: float = 1.0) -> None:
@@ -56,3 +56,18 @@ def action_values(policy: Policy, scores: np.ndarray) -> np.ndarray:
         mean = np.bincount(prefix, probs * scores) / np.bincount(prefix, probs)
         values[:, t - 1] = mean[prefix]
     return values
+
+
+def by_token(reader, tokens) -> State:
+    """The states that a policy or an additive discriminator has before each token as it reads one by one, [T, n, …]."""
+    states, tokens = [reader.first_state(len(tokens))], tf.constant(tokens)
+    for t in range(tokens.shape[1] - 1):
+        states.append(reader.next_state(tokens[:, t], states[-1] if isinstance(reader, Policy) else states[-1].cell))
+    return State(*map(tf.stack, zip(*states, strict=True)))
+
+
+def of_tokens(values, tokens) -> np.ndarray:
+    """Of what there is for each next token, [T, n, V], that of the sequences' own, [n, T]; of padding 0."""
+    values, tokens = np.swapaxes(values, 0, 1), np.asarray(tokens)
+    drawn = tokens < values.shape[2]
+    return np.take_along_axis(values, np.where(drawn, tokens, 0)[..., None], axis=2)[..., 0] * drawn

@@ -2,7 +2,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from enumeration import action_values, all_sequences, probabilities, random_generator, randomise
+from conftest import cases
+from enumeration import action_values, all_sequences, by_token, of_tokens, probabilities, random_generator, randomise
 from test_model import flat
 
 from discriminator import REAL, Options
@@ -34,10 +35,7 @@ class Table(AdditiveDiscriminator):
         self.successors.assign(tf.zeros_like(self.successors))
 
     def contexts(self, tokens, dropout_seed=None):
-        states = [self.first_state(tokens.shape[0])]
-        for t in range(tokens.shape[1] - 1):
-            states.append(self.next_state(tokens[:, t], states[-1].cell))
-        return State(*(tf.stack(part) for part in zip(*states, strict=True)))
+        return by_token(self, tokens)
 
     def first_state(self, batch_size):
         return self._state(tf.zeros([batch_size, 1]))
@@ -68,13 +66,8 @@ def exact(oracle, generator) -> Table:
 def test_log_odds_are_the_sum_of_the_scores_of_the_tokens(kind, end_token):
     discriminator = made(kind, end_token=end_token)
     tokens = all_sequences(4, 3, end_token)
-    sums = np.zeros(len(tokens))
-    state = discriminator.first_state(len(tokens))
-    for t in range(3):
-        scores = discriminator.next_scores(state.hidden).numpy()
-        drawn = tokens[:, t] < 4
-        sums[drawn] += scores[drawn, tokens[drawn, t]]
-        state = discriminator.next_state(tf.constant(tokens[:, t]), state.cell)
+    scores = discriminator.next_scores(by_token(discriminator, tokens).hidden)
+    sums = of_tokens(scores, tokens).sum(axis=1)
     assert np.ptp(sums) > 1
     np.testing.assert_allclose(discriminator.log_odds(tf.constant(tokens)), sums, atol=1e-5)
     rollouts = tf.constant(tokens[None])
@@ -122,25 +115,19 @@ def test_an_eta_beyond_4_is_found_and_one_at_the_largest_bound_is_said(capsys):
     assert "warning: η is 64.0: the NLL still falls at the largest that is tried" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("kind", "end_token", "jit"),
-    [(LSTMDiscriminator, None, False), (LSTMDiscriminator, 1, True), (BigramDiscriminator, None, True)]
-    + [(BigramDiscriminator, 1, False)],
+@cases(
+    "kind, end_token, jit",
+    *((LSTMDiscriminator, None, False), (LSTMDiscriminator, 1, True)),
+    *((BigramDiscriminator, None, True), (BigramDiscriminator, 1, False)),
 )
 def test_the_guided_generator_is_the_product_normalised_over_the_next_token(kind, end_token, jit):
     generator, discriminator = random_generator(end_token=end_token), made(kind, end_token=end_token)
     eta = 0.7
     guided = GuidedPolicy(generator, discriminator, tf.Variable(eta))
     tokens = all_sequences(4, 3, end_token)
-    expected = np.zeros(len(tokens))
-    state, context = generator.first_state(len(tokens)), discriminator.first_state(len(tokens))
-    for t in range(3):
-        logits = generator.logits(state.hidden) + eta * discriminator.next_scores(context.hidden)
-        drawn = tokens[:, t] < 4
-        expected[drawn] += tf.nn.log_softmax(logits).numpy()[drawn, tokens[drawn, t]]
-        state = generator.next_state(tf.constant(tokens[:, t]), state)
-        context = discriminator.next_state(tf.constant(tokens[:, t]), context.cell)
-    np.testing.assert_allclose(probabilities(guided), np.exp(expected), atol=1e-5)
+    hidden, context = (by_token(reader, tokens).hidden for reader in (generator, discriminator))
+    log_probs = tf.nn.log_softmax(generator.logits(hidden) + eta * discriminator.next_scores(context))
+    np.testing.assert_allclose(probabilities(guided), np.exp(of_tokens(log_probs, tokens).sum(axis=1)), atol=1e-5)
     assert probabilities(guided).sum() == pytest.approx(1, abs=1e-5)
     # what is drawn, and what is expected of it
     compare = tf.function(lambda numbers: guided.sample_and_compare(numbers, generator), jit_compile=jit)
@@ -227,9 +214,8 @@ def test_the_expected_policy_gradient_is_exact_with_what_follows_and_biased_with
     probs, kept = probabilities(generator), {"reference": reference, "kl_weight": kl_weight} if kl_weight else {}
     with tf.GradientTape() as tape:
         log_probs = tf.reduce_sum(generator.log_probs(tokens), axis=1)
-        reward = discriminator.log_odds(tokens) - kl_weight * (
-            log_probs - tf.reduce_sum(reference.log_probs(tokens), axis=1)
-        )
+        log_ratios = log_probs - tf.reduce_sum(reference.log_probs(tokens), axis=1)
+        reward = discriminator.log_odds(tokens) - kl_weight * log_ratios
         objective = tf.reduce_sum(tf.exp(log_probs) * reward)
     gradients = [tape.gradient(objective, generator.trainable_variables)]
     values = action_values(generator, reward.numpy())

@@ -7,12 +7,12 @@ import pytest
 import tensorflow as tf
 import toy
 from conftest import NOW, SIZES, TINY, assert_same, cases, evaluation_of, resumed_alike, tiny_config, train, watching
-from enumeration import all_sequences, probabilities, randomise
+from enumeration import all_sequences, by_token, of_tokens, probabilities, randomise
 from test_model import ENDS, applied, flat
 from test_model import tiny_model as model_of
 
 from data.oracle import OracleData
-from generator import State, TokenSpec, sample_many
+from generator import TokenSpec, sample_many
 from model import build
 from support.seeds import Purpose, dropout, fold, key
 from tools.restored import restore
@@ -63,13 +63,8 @@ def test_an_own_token_follows_what_was_read_before_it():
 def test_the_likelihood_is_that_of_the_real_tokens_after_what_was_read(end_token):
     generator = model_of(end_token=end_token).generator
     tokens, read = batches_of(1, 64, end_token)[0], tf.constant(all_sequences(4, 3))
-    state = generator.first_state(64)
-    for t in range(3):
-        expected = tf.nn.log_softmax(generator.logits(state.hidden)).numpy()
-        real = tokens[:, t].numpy()
-        expected = np.where(real < 4, expected[np.arange(64), np.minimum(real, 3)], 0)
-        np.testing.assert_allclose(generator.log_probs(tokens, read)[:, t], expected, atol=1e-5)
-        state = State(*generator.next_state(read[:, t], state))
+    log_probs = tf.nn.log_softmax(generator.logits(by_token(generator, read).hidden))
+    np.testing.assert_allclose(generator.log_probs(tokens, read), of_tokens(log_probs, tokens), atol=1e-5)
 
 
 @ENDS
@@ -116,14 +111,11 @@ def test_dropout_is_on_what_the_lstm_reads_and_on_what_is_read_from_it(end_token
     tokens, seed = batches_of(1, 64, end_token)[0], key(5, Purpose.G_DROPOUT)
     reads, writes = (dropout(tf.ones([3, 64, size]), 0.4, fold(seed, place)) for place, size in enumerate((3, 5)))
     assert set(np.unique(writes)) == {0, np.float32(1 / 0.6)}
-    read, state = tf.zeros([64], tf.int32), [tf.zeros([64, 5])] * 2
-    found = generator.log_probs(tokens, dropout_seed=seed)
-    for t in range(3):
+    state, log_probs = [tf.zeros([64, 5])] * 2, []
+    for t, read in enumerate([tf.zeros([64], tf.int32), *tf.transpose(tokens)[:-1]]):
         _, state = generator.cell(generator.embedding(read) * reads[t], state)  # its own memory is whole
-        distributions = tf.nn.log_softmax(generator.logits(state[0] * writes[t])).numpy()
-        read = tokens[:, t]
-        expected = np.where(read < 4, distributions[np.arange(64), np.minimum(read, 3)], 0)
-        np.testing.assert_allclose(found[:, t], expected, atol=1e-5)
+        log_probs.append(tf.nn.log_softmax(generator.logits(state[0] * writes[t])))
+    np.testing.assert_allclose(generator.log_probs(tokens, dropout_seed=seed), of_tokens(log_probs, tokens), atol=1e-5)
 
 
 def test_dropout_is_for_maximum_likelihood_alone_and_new_in_each_batch(eagerly):
