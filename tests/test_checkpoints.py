@@ -24,13 +24,22 @@ class Counter:
         self.number = tf.Variable(0)
         self.checkpoints = kind(folder, tf.train.Checkpoint(number=self.number), keep)
 
-    def save(self, step: int, **marks: int) -> Path:
-        self.number.assign(step)
-        return self.checkpoints.save(step, {"step": step} | ({MARKS: marks} if marks else {}))
+    def save(self, *steps: int, **marks: int) -> Path:
+        for step in steps:
+            self.number.assign(step)
+            path = self.checkpoints.save(step, {"step": step} | ({MARKS: marks} if marks else {}))
+        return path
 
 
 def steps(folder: Path) -> list[int]:
     return [int(path.name.removeprefix("step-")) for path in sorted(folder.iterdir())]
+
+
+def found(folder: Path, which: str | int) -> int:
+    """The number that a new process finds in a checkpoint."""
+    again = Counter(folder)
+    assert again.checkpoints.look(which)
+    return int(again.number.numpy())
 
 
 def damage(checkpoint: Path) -> None:
@@ -47,16 +56,11 @@ def test_what_is_saved_is_restored(tmp_path):
 
 def test_the_newest_and_the_marked_ones_are_kept(tmp_path):
     counter = Counter(tmp_path, keep=2)
-    for step in (1, 20, 3000):
-        counter.save(step)
+    counter.save(1, 20, 3000)
     assert steps(tmp_path) == [20, 3000]
-    for step in (3001, 3002, 3003):
-        counter.save(step, pretrained=20, best=3001)
-    counter.save(3004, pretrained=20, best=3001)
+    counter.save(3001, 3002, 3003, 3004, pretrained=20, best=3001)
     assert steps(tmp_path) == [20, 3001, 3003, 3004]
-    for mark, step in (("pretrained", 20), ("best", 3001)):
-        again = Counter(tmp_path)
-        assert again.checkpoints.look(mark) and again.number.numpy() == step
+    assert [found(tmp_path, mark) for mark in ("pretrained", "best")] == [20, 3001]
     counter.save(3005, pretrained=20, best=3005)  # what is no longer marked goes
     assert steps(tmp_path) == [20, 3004, 3005]
 
@@ -68,11 +72,8 @@ def test_a_checkpoint_is_looked_up(tmp_path):
     for mark in WITHOUT:
         with pytest.raises(UsageError, match=f"none is marked {mark}: that takes"):
             counter.checkpoints.look(mark)
-    for step in (10, 20, 30):
-        counter.save(step, best=10)
-    for which, step in (("best", 10), (20, 20), ("newest", 30), (30, 30), (10, 10)):
-        again = Counter(tmp_path)
-        assert again.checkpoints.look(which) and again.number.numpy() == step
+    counter.save(10, 20, 30, best=10)
+    assert [found(tmp_path, which) for which in ("best", 20, "newest", 30, 10)] == [10, 20, 30, 30, 10]
     with pytest.raises(UsageError, match="none of step 40; there are 10, 20, 30"):
         counter.checkpoints.look(40)
     damage(tmp_path / "step-000000010")
@@ -95,15 +96,13 @@ def test_the_best_is_replaced_while_it_is_looked_up(tmp_path):
             return super()._load(path)
 
     reader = Counter(tmp_path, kind=Late)
-    counter.save(1, best=1)
-    counter.save(2, best=1)
+    counter.save(1, 2, best=1)
     assert reader.checkpoints.look("best") and reader.number.numpy() == 3
 
 
 def test_the_marks_of_a_damaged_checkpoint_are_not_asked(tmp_path, capsys):
     counter = Counter(tmp_path, keep=3)
-    for step in (1, 2, 3):
-        counter.save(step, pretrained=1)
+    counter.save(1, 2, 3, pretrained=1)
     (tmp_path / "step-000000003" / MANIFEST).write_text("nonsense")
     assert counter.checkpoints.look("pretrained") and counter.number.numpy() == 1
     assert steps(tmp_path) == [1, 2, 3]  # nothing is written
@@ -123,9 +122,7 @@ def test_a_damaged_checkpoint_does_not_outlive_good_ones(tmp_path, capsys):
     def names() -> list[str]:
         return sorted(path.name for path in tmp_path.iterdir())
 
-    counter = Counter(tmp_path, keep=2)
-    for step in (100, 200):
-        counter.save(step)
+    Counter(tmp_path, keep=2).save(100, 200)
     damage(tmp_path / "step-000000200")
     again = Counter(tmp_path, keep=1)
     assert again.checkpoints.restore()[0] == 100
