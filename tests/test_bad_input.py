@@ -45,8 +45,7 @@ OF_NUMBERS = [
     *((f"--{name} x", "is not a") for name in COUNTS + REALS + LISTS),
     *((f"--{name} 99999999999", "more than") for name in COUNTS + LISTS),
     *((f"--{name} 1.5", "not an integer") for name in COUNTS),
-    *((f"--{name} nan", "not finite") for name in REALS),
-    *((f"--{name} inf", "not finite") for name in REALS),
+    *((f"--{name} {value}", "not finite") for name in REALS for value in ("nan", "inf")),
     *((f"--{name} perhaps", "neither true nor false") for name in BOOLEANS),
     *((f"--{name}", "expected") for name in COUNTS + REALS + LISTS),
 ]
@@ -83,7 +82,8 @@ def test_a_flag_that_cannot_be(capsys, words, why):
     one_line(capsys, fitting(TINY, [*argv, *more]), argv[0].split("\n")[0], why)
 
 
-OF_SEVERAL_FLAGS = [
+@cases(
+    "words, why",
     ("--d_filter_sizes 1 2 --d_num_filters 5", "--d_filter_sizes has 2 entries and --d_num_filters 1"),
     ("--d_filter_sizes 1 2 3", "--d_filter_sizes has 3 entries and --d_num_filters 2"),
     ("--d_filter_sizes 1 4", "a filter of width 4 is wider than --seq_len 3"),
@@ -128,10 +128,8 @@ OF_SEVERAL_FLAGS = [
     ("--overwrite --no-is_train", "--overwrite and --no-is_train"),
     ("--preset text400 --data_dir x --d_lags 1 --no-evaluate", "--best_pretraining chooses by evaluations"),
     (f"--no-is_train --log_dir {'x' * 300}", "--no-is_train: no run to evaluate in --log_dir xxx"),
-]
-
-
-@pytest.mark.parametrize(("words", "why"), OF_SEVERAL_FLAGS)
+    ("--dataset text", "--dataset text: --data_dir must name a file"),
+)
 def test_flags_that_contradict_each_other(capsys, here, words, why):
     one_line(capsys, fitting(TINY, shlex.split(words)), why)
     assert not list(here.iterdir())
@@ -255,14 +253,12 @@ def test_directories_come_before_data_and_are_not_left_behind(capsys, logs, tmp_
     assert [entry.name for entry in (tmp_path / path).iterdir()] == ["notes.txt"]
 
 
-OF_DIRECTORIES = [
+@cases(
+    "path, why",
     *(("file", "File exists"), ("file/train", "Not a directory"), ("/dev/null", "File exists")),
     *(("/dev/null/x", "Not a directory"), ("/proc/nowhere/x", "No such file"), ("loop/x", "symbolic links")),
     *(("x" * 300, "File name too long"), ("lock-is-a-folder", "Is a directory")),
-]
-
-
-@pytest.mark.parametrize(("path", "why"), OF_DIRECTORIES)
+)
 @pytest.mark.parametrize("flag", ["--log_dir", "--eval_log_dir"])
 def test_a_directory_that_cannot_be_used(capsys, logs, flag, path, why):
     one_line(capsys, [*logs, flag, path], f"{flag} {path}", why)
@@ -381,13 +377,15 @@ def test_an_oracle_file_that_is_none(capsys, logs, tmp_path, what):
     assert not (tmp_path / "train").exists() and not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize(("path", "why"), [("absent.npz", "No such file"), (".", "directory"), ("/dev/null", "zip")])
+@cases("path, why", ("absent.npz", "No such file"), (".", "directory"), ("/dev/null", "zip"))
 def test_an_oracle_file_that_is_not_there(capsys, logs, path, why):
     one_line(capsys, [*NO_ORACLE, "--oracle_params", path], f"--oracle_params {path}", why)
 
 
 OF_LINES = {
-    "absent": (None, "", "--data_dir lines: neither a file nor a folder"),
+    "absent": ({}, "", "--data_dir lines: neither a file nor a folder"),
+    "no training part": ({"valid": b"ab\n"}, "", "--data_dir lines: the folder holds no train.txt"),
+    "a part not UTF-8": ({"train": b"ab\nba\n", "test": b"ab\n\xe9\n"}, "", "test.txt: line 2 is not UTF-8"),
     "all held out": (b"bca\n", "", "no line to train on; the split leaves none of 1 for training"),
     "empty": (b"", "", "--data_dir lines: no line to train on"),
     "not UTF-8": (b"ab\ncd\n" + "é\n".encode("latin-1"), "", "lines: line 3 is not UTF-8"),
@@ -404,21 +402,12 @@ OF_LINES = {
 @pytest.mark.parametrize("what", OF_LINES)
 def test_lines_that_cannot_be_used(capsys, logs, tmp_path, what):
     content, flags, why = OF_LINES[what]
-    if content is not None:
-        (tmp_path / "lines").write_bytes(content)
+    for name, part in content.items() if isinstance(content, dict) else [("", content)]:
+        path = tmp_path / "lines" / f"{name}.txt" if name else tmp_path / "lines"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(part)
     one_line(capsys, [*NO_ORACLE, "--dataset", "text", "--data_dir", "lines", *flags.split()], why)
     assert not (tmp_path / "train").exists()
-
-
-def test_a_folder_without_lines(capsys, logs, tmp_path):
-    (tmp_path / "lines").mkdir()
-    text = [*NO_ORACLE, "--dataset", "text", "--data_dir"]
-    one_line(capsys, [*text, "lines"], "--data_dir lines: the folder holds no train.txt")
-    (tmp_path / "lines" / "train.txt").write_text("ab\nba\n")
-    (tmp_path / "lines" / "valid.txt").write_text("ab\n")
-    (tmp_path / "lines" / "test.txt").write_bytes(b"ab\n\xe9\n")
-    one_line(capsys, [*text, "lines"], "test.txt: line 2 is not UTF-8")
-    one_line(capsys, [*NO_ORACLE, "--dataset", "text"], "--dataset text: --data_dir must name a file")
 
 
 def test_out_of_memory(capsys, logs):
