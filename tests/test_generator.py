@@ -3,7 +3,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 from conftest import assert_same, cases
-from enumeration import all_sequences, index_of, probabilities, random_generator, randomise
+from enumeration import all_sequences, index_of, of_tokens, probabilities, random_generator, randomise
 from scipy.special import expit as sigmoid
 
 import generator as policies
@@ -125,13 +125,6 @@ def next_probs(policy: Policy, sequences: np.ndarray) -> np.ndarray:
     return tf.nn.softmax(policy.logits(policy.states(tf.constant(sequences)).hidden)).numpy().astype(np.float64)
 
 
-def of_sequences(probs: np.ndarray, sequences: np.ndarray) -> np.ndarray:
-    """The probability of each sequence by those of its next tokens, [T, n, V] → [n]; padding is certain."""
-    drawn = sequences < probs.shape[2]
-    chosen = np.take_along_axis(probs, np.where(drawn, sequences, 0).T[..., None], axis=2)[..., 0].T
-    return np.where(drawn, chosen, 1.0).prod(axis=1)
-
-
 WRAPPERS = {  # what wraps two policies, and its next token's probabilities, up to a factor, by theirs
     "wrapped": (lambda a, b: PolicyWrapper(a), lambda p, q: p),
     "cooled": (lambda a, b: Tempered(a, 0.5), lambda p, q: p**2),
@@ -153,7 +146,8 @@ def test_a_wrapper_has_the_distribution_of_the_next_token_that_it_says(kind, end
         randomise(policy, seed)
     assert {id(weight) for weight in wrapper.weights} <= {id(weight) for policy in both for weight in policy.weights}
     probs = next_token(*(next_probs(policy, sequences) for policy in both))
-    exact = of_sequences(probs / probs.sum(axis=2, keepdims=True), sequences)
+    log_probs = np.log(np.maximum(probs / probs.sum(axis=2, keepdims=True), 1e-99))
+    exact = np.exp(of_tokens(log_probs, sequences).sum(axis=1))
     assert exact.sum() == pytest.approx(1, abs=1e-5)
     assert drawn_by(wrapper, jit=kind == "both" and end_token == 1, probs=exact) > 1e-3
     assert (np.abs(exact - probabilities(both[0])).max() < 1e-5) == (kind == "wrapped")

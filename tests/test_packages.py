@@ -36,32 +36,22 @@ def poems(*paragraphs: list[str]) -> list[dict]:
     return [{"author": "x", "title": "y", "paragraphs": lines} for lines in paragraphs]
 
 
-def wheel(path: Path) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("moses/__init__.py", "raise SystemExit('imported')")
-        archive.writestr("moses/dataset/data/train.csv.gz", gzip.compress(b"SMILES\n" + SMILES))
-    return path
-
-
 def test_what_counts_as_a_quatrain(tmp_path):
-    file = tgz(
-        tmp_path / "p.tgz",
-        {
-            "quantangshi/poet.song.0.json": poems(SNOW, SPRING),  # song comes second, and spring is known by then
-            "quantangshi/poet.tang.0.json": poems(
-                SPRING,
-                SPRING[:1],  # two verses
-                ["白日依山盡，黃河入海流。", "欲窮千里目，更上□層樓。"],  # a lacuna
-                ["昔人已乘黃鶴去，此地空餘黃鶴樓。", "黃鶴一去不復返，白雲千載空悠悠。"],  # seven characters
-                [*SPRING, *SNOW],  # eight verses
-                [],
-            ),
-            "quantangshi/error/poet.tang.0.json": poems(["一二三四五，一二三四五。", "一二三四五，一二三四五。"]),
-            "strains/json/poet.tang.0.json": poems(["平平平仄仄，仄仄仄平平。", "仄仄平平仄，平平仄仄平。"]),
-            "songci/ci.song.0.json": b"not even JSON",
-        },
-    )
-    assert prepare_quatrains.quatrains(file) == POEMS
+    members = {
+        "quantangshi/poet.song.0.json": poems(SNOW, SPRING),  # song comes second, and spring is known by then
+        "quantangshi/poet.tang.0.json": poems(
+            SPRING,
+            SPRING[:1],  # two verses
+            ["白日依山盡，黃河入海流。", "欲窮千里目，更上□層樓。"],  # a lacuna
+            ["昔人已乘黃鶴去，此地空餘黃鶴樓。", "黃鶴一去不復返，白雲千載空悠悠。"],  # seven characters
+            [*SPRING, *SNOW],  # eight verses
+            [],
+        ),
+        "quantangshi/error/poet.tang.0.json": poems(["一二三四五，一二三四五。", "一二三四五，一二三四五。"]),
+        "strains/json/poet.tang.0.json": poems(["平平平仄仄，仄仄仄平平。", "仄仄平平仄，平平仄仄平。"]),
+        "songci/ci.song.0.json": b"not even JSON",
+    }
+    assert prepare_quatrains.quatrains(tgz(tmp_path / "p.tgz", members)) == POEMS
     rare = poems(["㐀㐁㐂㐃㐄，𠀀𠀁𠀂𠀃𠀄；", "𰀀一二三四！五六七八九、"])
     (line,) = prepare_quatrains.quatrains(tgz(tmp_path / "p.tgz", {"quantangshi/poet.tang.0.json": rare})).splitlines()
     assert len(line.decode()) == 20
@@ -74,7 +64,10 @@ def package(request, tmp_path) -> packages.Package:
         expected, content = prepare_quatrains.PACKAGE, POEMS
         file = tgz(tmp_path / "given", {"quantangshi/poet.tang.0.json": poems(SPRING, SNOW)})
     else:
-        expected, content, file = prepare_molecules.PACKAGE, SMILES, wheel(tmp_path / "given")
+        expected, content, file = prepare_molecules.PACKAGE, SMILES, tmp_path / "given"
+        with zipfile.ZipFile(file, "w") as wheel:
+            wheel.writestr("moses/__init__.py", "raise SystemExit('imported')")
+            wheel.writestr("moses/dataset/data/train.csv.gz", gzip.compress(b"SMILES\n" + SMILES))
     sha256s = [hashlib.sha256(data).hexdigest() for data in (file.read_bytes(), content)]
     return expected._replace(sha256=sha256s[0], lines_sha256=sha256s[1])
 
