@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import test_additive
 from conftest import assert_same
-from enumeration import all_sequences, probabilities, random_generator, randomise
+from enumeration import all_sequences, by_token, of_tokens, probabilities, random_generator, randomise
 from test_additive import ENDS, exact
 
 from discriminator import Options
@@ -22,11 +22,10 @@ made = functools.partial(test_additive.made, lags=(1, 2), offset=True)
 KINDS = pytest.mark.parametrize("kind", [BigramDiscriminator, LSTMDiscriminator, EchoDiscriminator])
 
 
-def after_prefixes(policy) -> tuple[np.ndarray, np.ndarray]:
-    """All sequences' tokens, and log G(a | y_<t) of every next token a along them: [n, T], [n, T, V]."""
-    tokens = all_sequences(4, 3, policy.end_token)
-    logits = policy.logits(policy.states(tf.constant(tokens)).hidden)
-    return tokens, np.swapaxes(tf.nn.log_softmax(logits).numpy(), 0, 1)
+def after_prefixes(policy) -> np.ndarray:
+    """log G(a | y_<t) of every next token a along all sequences, [n, T, V]."""
+    logits = policy.logits(policy.states(tf.constant(all_sequences(4, 3, policy.end_token))).hidden)
+    return np.swapaxes(tf.nn.log_softmax(logits).numpy(), 0, 1)
 
 
 @ENDS
@@ -50,7 +49,7 @@ def test_the_optimum_is_the_log_ratio_and_the_only_one(end_token):
     assert slopes[0] < 1e-6 and slopes[1] > 0.01
     guided = (probabilities(GuidedPolicy(generator, scores, tf.Variable(1.0))) for scores in (table, moved))
     assert [np.abs(each - p).max() > 0.01 for each in guided] == [False, True]
-    odds = np.exp(after_prefixes(generator)[1] + np.swapaxes(table.next_scores(table.contexts(rows).hidden), 0, 1))
+    odds = np.exp(after_prefixes(generator) + np.swapaxes(table.next_scores(table.contexts(rows).hidden), 0, 1))
     np.testing.assert_allclose(odds.sum(axis=2)[rows < 4], 1, rtol=1e-4)  # E_G[exp s] = 1
 
 
@@ -62,18 +61,15 @@ def test_the_loss_tells_each_real_token_from_one_drawn_in_its_place_or_from_all(
     tokens = tf.constant(all_sequences(4, 3, end_token))
     seed = key(1, Purpose.D_FAKE)
     fake = drawn_in_place(generator, tokens, seed).numpy()
-    contexts = discriminator.contexts(tokens)
-    scores = np.swapaxes(discriminator.next_scores(contexts.hidden).numpy(), 0, 1)
-    drawn = tokens.numpy() < 4
-    both = (tokens.numpy(), fake)
-    real, fakes = (np.take_along_axis(scores, np.minimum(each, 3)[..., None], axis=2)[..., 0] for each in both)
+    scores, drawn = discriminator.next_scores(discriminator.contexts(tokens).hidden).numpy(), tokens.numpy() < 4
+    real, fakes = (of_tokens(scores, each) for each in (tokens, fake))
     told, seen = np.logaddexp(0, fakes), fakes < 0
     if not drawn_alone:
-        g = np.exp(after_prefixes(generator)[1])
+        g, scores = np.exp(after_prefixes(generator)), np.swapaxes(scores, 0, 1)
         told, seen = (g * np.logaddexp(0, scores)).sum(axis=2), (g * (scores < 0)).sum(axis=2)
     expected = ((np.logaddexp(0, -real) + told) * drawn).sum() / (2 * drawn.sum())
-    of_tokens = discriminator.token_loss if drawn_alone else discriminator.expected_loss
-    loss, accuracy = of_tokens(generator, tokens, seed, None)
+    loss_of = discriminator.token_loss if drawn_alone else discriminator.expected_loss
+    loss, accuracy = loss_of(generator, tokens, seed, None)
     assert float(loss) == pytest.approx(expected, rel=1e-5)
     assert float(accuracy) == pytest.approx((((real > 0) * 1 + seen) * drawn).sum() / (2 * drawn.sum()), rel=1e-5)
 
@@ -82,7 +78,7 @@ def test_fakes_are_drawn_from_the_policy_after_each_prefix():
     generator = random_generator()
     tokens = tf.constant(np.repeat(all_sequences(4, 3), 500, axis=0))
     fake = drawn_in_place(generator, tokens, key(1, Purpose.D_FAKE)).numpy().reshape(64, 500, 3)
-    _, log_g = after_prefixes(generator)
+    log_g = after_prefixes(generator)
     for t in range(3):
         for prefix in range(4**t):  # all sequences with that prefix share the distribution
             same = slice(prefix * 4 ** (3 - t), (prefix + 1) * 4 ** (3 - t))
@@ -123,15 +119,10 @@ def test_reading_token_by_token_gives_the_scores_of_whole_sequences(kind, end_to
     if end_token is not None:
         for row in tokens:
             row[np.append(np.flatnonzero(row == end_token), 6)[0] + 1 :] = 4
-    state, whole = discriminator.first_state(50), discriminator.contexts(tf.constant(tokens))
-    for t in range(6):
-        np.testing.assert_allclose(state.hidden, whole.hidden[t], atol=1e-5)
-        np.testing.assert_allclose(state.cell, whole.cell[t], atol=1e-5)
-        scores, drawn = discriminator.next_scores(state.hidden).numpy(), tokens[:, t] < 4
-        own = discriminator.token_scores(tf.constant(tokens))[:, t].numpy()
-        np.testing.assert_allclose(own[drawn], scores[drawn, tokens[drawn, t]], atol=1e-5)
-        assert (own[~drawn] == 0).all()
-        state = discriminator.next_state(tf.constant(tokens[:, t]), state.cell)
+    states, own = by_token(discriminator, tokens), discriminator.token_scores(tf.constant(tokens)).numpy()
+    assert_same(states, discriminator.contexts(tf.constant(tokens)), atol=1e-5)
+    np.testing.assert_allclose(own, of_tokens(discriminator.next_scores(states.hidden), tokens), atol=1e-5)
+    assert (own[tokens == 4] == 0).all()
 
 
 def test_an_echo_is_of_the_token_that_came_so_long_before_and_hears_how_well_the_last_ones_agree():
@@ -208,10 +199,8 @@ def test_what_is_added_to_the_logits_is_tempered_and_learnt(guide):
         expected = tf.gather(tf.nn.log_softmax(logits), tf.transpose(tokens), batch_dims=2)
     np.testing.assert_allclose(nats, tf.transpose(expected), atol=1e-5)
     longer = tf.constant(np.random.default_rng(0).integers(4, size=[20, 5]), tf.int32)
-    whole, state = policy.states(longer), policy.first_state(20)
-    for t in range(5):
-        np.testing.assert_allclose(policy.logits(state.hidden), policy.logits(whole.hidden[t]), atol=1e-5)
-        state = policy.next_state(longer[:, t], state)
+    alone, whole = (policy.logits(states.hidden) for states in (by_token(policy, longer), policy.states(longer)))
+    np.testing.assert_allclose(alone, whole, atol=1e-5)
     for mine, theirs in zip(tape.gradient(nats, weights), other.gradient(expected, weights), strict=True):
         np.testing.assert_allclose(mine, tf.convert_to_tensor(theirs), rtol=1e-4, atol=1e-4)
 
@@ -228,9 +217,5 @@ def test_a_generator_that_hears_echoes_is_an_lstm_guided_by_them(end_token):
     assert abs(probabilities(hearing) - probabilities(plain)).max() > 0.001
     np.testing.assert_allclose(probabilities(hearing), probabilities(guided), rtol=1e-4)
     tokens = tf.constant(all_sequences(4, 4, end_token))
-    whole, state = hearing.states(tokens), hearing.first_state(len(tokens))
-    for t in range(4):
-        np.testing.assert_allclose(state.hidden, whole.hidden[t], atol=1e-5)
-        np.testing.assert_allclose(state.cell, whole.cell[t], atol=1e-5)
-        state = hearing.next_state(tokens[:, t], state)
+    assert_same(by_token(hearing, tokens), hearing.states(tokens), atol=1e-5)
     np.testing.assert_allclose(probabilities(PolicyCopy(hearing)), probabilities(hearing), rtol=1e-5)
