@@ -13,6 +13,7 @@ import pytest
 from conftest import MAKERS, ROOT, TINY, cases, interrupted_at, refusal, train
 from fault_injection import change, differing, events_of, flags, outcome
 from tensorboard.plugins.hparams import plugin_data_pb2
+from test_resume import left_alone
 
 from runs import directories, logs
 from runs.identity import changed_since, description
@@ -151,18 +152,13 @@ def test_a_run_of_version_1_goes_on(of_version_1, tmp_path, capsys):
 def test_runs_of_other_versions_are_refused_and_left_as_they_are(trainer, tmp_path, changed, why):
     assert trainer.run(flags(tmp_path), toy=True, at=150, action="SIGTERM").status == 143
     change(tmp_path / "train" / "config.json", **changed)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for argv in (flags(tmp_path), ["--no-is_train", "--log_dir", str(tmp_path / "train")]):
-        ended = trainer.run(argv, toy=True)
-        assert ended.status == 2 and why in ended.err and ended.err.count("\n") == 1, ended
-    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        left_alone(trainer, tmp_path, argv, why)
 
 
 def test_what_rounds_otherwise_is_warned_of(trainer, tmp_path):
-    for total, changed in (
-        ("1", {"versions": {"tensorflow": "2.20.0", "keras": "3.15.1"}}),
-        ("2", {"cpu": "Z80", "cores": 999}),
-    ):
+    older = {"versions": {"tensorflow": "2.20.0", "keras": "3.15.1"}}
+    for total, changed in (("1", older), ("2", {"cpu": "Z80", "cores": 999})):
         assert trainer.run(flags(tmp_path, "--total_epochs", total), toy=True).err.count("\n") < 2
         for kind in ("train", "eval"):
             change(tmp_path / kind / "config.json", **changed)
@@ -172,8 +168,7 @@ def test_what_rounds_otherwise_is_warned_of(trainer, tmp_path):
     now = description(Config(threads=2))
     assert "cores" not in changed_since(now | {"cores": 999}, now)  # which --threads stands for
     assert changed_since(now | {"device": ["GPU", "GPU"]}, now) == "device GPU GPU is now CPU"
-    older = changed_since(now | {"versions": {"tensorflow": "2.20.0", "keras": "3.15.1"}}, now)
-    assert older.startswith("tensorflow 2.20.0 is now ") and changed_since(now, now) == ""
+    assert changed_since(now | older, now).startswith("tensorflow 2.20.0 is now ") and changed_since(now, now) == ""
 
 
 def test_the_page_of_hyperparameters_shows_the_newest_flags(trainer, tmp_path):
