@@ -22,15 +22,11 @@ TABLE = """
 title = "Toys"
 seeds = [1, 2]
 flags = "--vocab_size 10 --seq_len 5 --g_pretrain_lr 0.01"
-[[methods]]
-name = "mle"
-flags = "--pretrain_g_epochs 3 --total_epochs 0"
-[[methods]]
-name = "a"
-flags = "--pretrain_g_epochs 2 --total_epochs 2 --pretrain_d_epochs 1"
-[[methods]]
-name = "b"
-flags = "--pretrain_g_epochs 2 --total_epochs 3 --pretrain_d_epochs 1"
+methods = [
+    { name = "mle", flags = "--pretrain_g_epochs 3 --total_epochs 0" },
+    { name = "a", flags = "--pretrain_g_epochs 2 --total_epochs 2 --pretrain_d_epochs 1" },
+    { name = "b", flags = "--pretrain_g_epochs 2 --total_epochs 3 --pretrain_d_epochs 1" },
+]
 """
 EPOCHS = 25
 SLOW = TABLE.replace("lr 0.01", "lr 0.1").replace("--pretrain_g_epochs 3", f"--pretrain_g_epochs {EPOCHS}")

@@ -66,9 +66,8 @@ class ToySeqGAN:
         loss, rewards = self._step(number, 1.3), tf.reshape(self.weights, [1, 3])
         if self.diverges and number == 1:
             self.weights.assign(self.weights * float("inf"))
-        return PolicyGradientStep(
-            loss, tf.reduce_mean(rewards), rewards, tf.zeros([1, 3], tf.int32), tf.ones_like(rewards)
-        )
+        tokens, mask = tf.zeros([1, 3], tf.int32), tf.ones_like(rewards)
+        return PolicyGradientStep(loss, tf.reduce_mean(rewards), rewards, tokens, mask)
 
     def d_step(self, real, number) -> DiscriminatorStep:
         return DiscriminatorStep(self._step(number, 1.7), self._step(number, 1.9))

@@ -60,9 +60,8 @@ def main() -> int:
                 done += 1
                 time.sleep(config.g_pretrain_lr)
         time.sleep(0.3 * bool(stopped))  # saving takes time
-        (checkpoints / f"step-{len(Schedule(config)) if done == epochs else done:09d}").mkdir(
-            parents=True, exist_ok=True
-        )
+        step = len(Schedule(config)) if done == epochs else done
+        (checkpoints / f"step-{step:09d}").mkdir(parents=True, exist_ok=True)
     return 128 + stopped[0] if stopped and done < epochs else 0
 
 
