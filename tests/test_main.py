@@ -1,8 +1,8 @@
 """What a run of main.py leaves."""
 
-import contextlib
 import json
 import re
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +49,7 @@ def scalars(directory: Path) -> dict[str, dict[int, float]]:
 def finished(tmp_path_factory) -> Path:
     """A tiny run of every phase, with all that can be logged; `out` and `err` are what it said."""
     folder = tmp_path_factory.mktemp("finished")
-    with open(folder / "out", "w") as out, open(folder / "err", "w") as err, contextlib.ExitStack() as said:
-        said.enter_context(contextlib.redirect_stdout(out))
-        said.enter_context(contextlib.redirect_stderr(err))
+    with open(folder / "out", "w") as out, open(folder / "err", "w") as err, redirect_stdout(out), redirect_stderr(err):
         assert run(folder, *ALL) == 0
     return folder
 
@@ -77,11 +75,8 @@ def test_what_a_run_tells(finished):
         real = shown("oracle_entropy") if name == "g_entropy" else ""
         assert cells == [shown(name), shown(f"{name}_resampled"), real], line
     assert "nats per token" in last and last.endswith(f"curves: tensorboard --logdir {finished}")
-    assert [line.split(":")[0] for line in progress] == [
-        *(f"pretrain_g {n}/4" for n in (1, 2, 4)),
-        "pretrain_d 2/2",
-        *(f"adversarial {n}/3" for n in (1, 2, 3)),
-    ]
+    places = [*(f"pretrain_g {n}/4" for n in (1, 2, 4)), "pretrain_d 2/2", *(f"adversarial {n}/3" for n in (1, 2, 3))]
+    assert [line.split(":")[0] for line in progress] == places
     for name in ("nll", "nll_test", "g_entropy"):
         assert f"{name} {float(evaluated[1][name]):.3f}" in progress[1]
     assert "d_pretrain_loss " in progress[3]
@@ -107,11 +102,9 @@ def test_every_phase_leaves_its_scalars(finished):
         assert all(error > 0 for error in evaluation[f"{name}_se"].values())
     for name in (*D_FIGURES, "d_optimal_acc"):
         assert list(evaluation[name]) == [3, 4, 5, 6]  # from the discriminator's pretraining on
-    assert [(row["phase"], row["epoch"]) for row in timeless_rows(finished / "eval")] == [
-        *(("pretrain_g", epoch) for epoch in "013"),
-        ("pretrain_d", "3"),  # of the generator that four epochs have pretrained
-        *(("adversarial", epoch) for epoch in "456"),
-    ]
+    places = [("pretrain_g", epoch) for epoch in "013"] + [("adversarial", epoch) for epoch in "456"]
+    places.insert(3, ("pretrain_d", "3"))  # of the generator that four epochs have pretrained
+    assert [(row["phase"], row["epoch"]) for row in timeless_rows(finished / "eval")] == places
 
 
 def test_tensorboard_shows_first_what_a_reader_wants(finished):
