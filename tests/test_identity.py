@@ -57,15 +57,15 @@ def change_tunes(here: Path) -> None:
 
 
 OTHER = npz(b_out=np.zeros(4, np.float32))
-CHANGES = [
+
+
+@cases(
+    "kind, change, why",
     ("oracle", lambda at: (at / "oracle.npz").write_bytes(OTHER), "--oracle_params oracle.npz: the oracle's weights"),
     ("text", lambda here: (here / "lines" / "test.txt").write_text("bb\n"), "--data_dir lines: lines of test"),
     ("text", change_vocabulary, "--data_dir lines: the vocabulary"),
     ("music", change_tunes, "--data_dir tunes: tunes of valid"),
-]
-
-
-@pytest.mark.parametrize(("kind", "change", "why"), CHANGES)
+)
 def test_what_a_run_reads_is_part_of_it(here, capsys, kind, change, why):
     flags, _ = KINDS[kind]
     assert start(*flags) == 0
