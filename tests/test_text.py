@@ -13,16 +13,16 @@ import pytest
 import tensorflow as tf
 from conftest import END, NOW, cases, refusal, shared_seqgan, train
 from enumeration import randomise
-from fault_injection import events_of, fitting, timeless_rows
+from fault_injection import events_of, fitting, logs_in, timeless_rows
 from hypothesis import given
 from hypothesis import strategies as st
-from test_metrics import nltks
 from test_nottingham import SMALL as SHORT
 
 from data.real import read_data
 from data.text import Lines, Source, TextData, Vocabulary, read_lines, split_of
 from evaluation.discriminator import D_FIGURES, what_d_knows
 from evaluation.evaluator import Due
+from evaluation.ngrams import bleu, self_bleu
 from evaluation.policy import MeasuredPolicy
 from evaluation.run import settings_of
 from evaluation.text import TextEvaluator, TexygenEvaluator
@@ -349,12 +349,10 @@ def test_comparison_by_hand(folder):
     figures = evaluator_of(data).compare(packed[np.arange(5)])
     unknown = data.vocabulary.unknown  # e, in the first line of test
     references = [[*data.vocabulary.encode("abcd"), unknown], data.vocabulary.encode("cd")]
+    ids = [data.vocabulary.encode(line) for line in lines]
     for n in (2, 3, 4, 5):
-        ids = [data.vocabulary.encode(line) for line in lines]
-        scores = [nltks(references, row, n) for row in ids]
-        assert figures[f"bleu{n}"][0] == pytest.approx(np.mean(scores))
-        others = [nltks(ids[:i] + ids[i + 1 :], row, n) for i, row in enumerate(ids)]
-        assert figures[f"self_bleu{n}"][0] == pytest.approx(np.mean(others))
+        assert figures[f"bleu{n}"][0] == pytest.approx(bleu(ids, references, (n,)).mean())
+        assert figures[f"self_bleu{n}"][0] == pytest.approx(self_bleu(ids, (n,)).mean())
     assert figures["copied_share"][0] == 0.4  # abcd, twice
     assert figures["length"][0] == np.mean([4, 2, 6, 4, 0])
 
@@ -401,14 +399,9 @@ def test_texygens_figures_by_hand(folder):
     generated = [line.split() for line in generated]
     seen = [(train + valid)[i] for i in np.linspace(0, 34, 6).round().astype(int)]
     for n in (2, 3, 4, 5):
-
-        def score(lines, references, n=n):
-            return np.mean([nltks(references(i), line, n) for i, line in enumerate(lines)])
-
-        assert figures[f"texygen_bleu{n}"][0] == pytest.approx(score(generated, lambda _: test))
-        assert figures[f"real_texygen_bleu{n}"][0] == pytest.approx(score(valid, lambda _: test))
-        others = score(seen, lambda i: seen[:i] + seen[i + 1 :])
-        assert figures[f"real_texygen_self_bleu{n}"][0] == pytest.approx(others)
+        assert figures[f"texygen_bleu{n}"][0] == pytest.approx(bleu(generated, test, (n,)).mean())
+        assert figures[f"real_texygen_bleu{n}"][0] == pytest.approx(bleu(valid, test, (n,)).mean())
+        assert figures[f"real_texygen_self_bleu{n}"][0] == pytest.approx(self_bleu(seen, (n,)).mean())
         assert figures[f"texygen_self_bleu{n}"] == figures[f"self_bleu{n}"]  # among the same lines
     rows = data.lines["train"][np.arange(30)]
     whole = [tf.constant(row[row != data.spec.vocab_size][None]) for row in rows]
@@ -443,10 +436,8 @@ def test_held_out_lines_that_tell_nothing_are_warned_of(folder, capsys):
     lines = (folder / "train.txt").read_text().splitlines()
     write(folder / "valid.txt", "\n".join(lines[::-2]))
     TextData(config_of(folder))
-    assert capsys.readouterr().err == (
-        f"warning: --data_dir {folder}: the whole validation set is in the training set as well\n"
-        f"warning: --data_dir {folder}: the test set is empty; its figures are left out\n"
-    )
+    whys = ("whole validation set is in the training set as well", "test set is empty; its figures are left out")
+    assert capsys.readouterr().err == "".join(f"warning: --data_dir {folder}: the {why}\n" for why in whys)
     write(folder / "valid.txt", "\n".join([*lines, "aaaaae"]))
     TextData(config_of(folder))
     assert "validation" not in capsys.readouterr().err
@@ -460,9 +451,12 @@ def held(folder) -> Path:
     return folder
 
 
+def argv_of(folder: Path, logs: Path, *flags: str) -> list[str]:
+    return fitting(SMALL, ["--dataset", "text", "--data_dir", str(folder), *logs_in(logs), *flags])
+
+
 def run(folder: Path, logs: Path, *flags: str) -> int:
-    words = ["--dataset", "text", "--data_dir", str(folder), "--log_dir", str(logs / "train")]
-    return train(fitting(SMALL, [*words, "--eval_log_dir", str(logs / "eval"), "--d_eval_samples", "60", *flags]))
+    return train(argv_of(folder, logs, "--d_eval_samples", "60", *flags))
 
 
 def test_a_run_leaves_its_figures_its_lines_and_its_vocabulary(held, tmp_path):
@@ -521,9 +515,8 @@ def test_a_vocabulary_that_is_no_runs_is_not_replaced(folder, tmp_path, capsys, 
 
 def test_the_checkpoint_of_least_nll_valid_is_kept(folder, tmp_path):
     """Adversarial training at a rate that harms."""
-    words = f"--dataset text --data_dir {folder} --reward constant --g_pretrain_lr 0.1 --g_lr 0.5 --pretrain_g_epochs 9"
-    words += f" --total_epochs 4 --eval_every 2 --log_dir {tmp_path}/train --eval_log_dir {tmp_path}/eval"
-    argv = fitting(SMALL, words.split())
+    words = "--reward constant --g_pretrain_lr 0.1 --g_lr 0.5 --pretrain_g_epochs 9 --total_epochs 4 --eval_every 2"
+    argv = argv_of(folder, tmp_path, *words.split())
     assert train(argv) == 0
     curve = [float(row["nll_valid"]) for row in timeless_rows(tmp_path / "eval") if row["nll_valid"]]
     kept = len(list((tmp_path / "train" / "checkpoints").iterdir()))  # the three newest, best, and pretrained
