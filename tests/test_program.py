@@ -6,7 +6,6 @@ import shlex
 import subprocess
 import sys
 from importlib.machinery import PathFinder
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,16 +13,13 @@ import tensorflow as tf
 import toy
 from conftest import ROOT, TINY, assert_same, cases, train
 from fault_injection import fitting, logs_in, timeless_rows
+from test_main import run
 
 import main as program
 from support import presets
 from support.config import FIELDS, SECTIONS, Config, UsageError
 from support.parser import parse
 from tools.restored import restore
-
-
-def run(folder: Path, *flags: str) -> int:
-    return train([*TINY, *logs_in(folder), *flags])
 
 
 @pytest.mark.parametrize("left", ["g_epochs 0 --d_steps 0", "d_epochs 0 --d_steps 0", "d_epochs 0 --d_epochs 1"])
