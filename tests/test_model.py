@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import assert_same, shared_seqgan, tiny_config
+from conftest import assert_same, cases, shared_seqgan, tiny_config
 from enumeration import action_values, all_sequences, probabilities, randomise
 
 from data.oracle import OracleData
@@ -82,9 +82,7 @@ def opinions(model: SeqGAN) -> np.ndarray:
     return model.discriminator.real_prob(tf.constant(all_sequences(4, 3, model.generator.end_token))).numpy()
 
 
-@pytest.mark.parametrize(
-    ("baseline", "end_token", "jit"), [("none", None, "False"), ("batch", 2, "False"), ("prefix", 2, "True")]
-)
+@cases("baseline, end_token, jit", ("none", None, "False"), ("batch", 2, "False"), ("prefix", 2, "True"))
 def test_the_policy_gradient_step_follows_the_exact_gradient(baseline, end_token, jit):
     flags = ["--batch_size", "60000", "--rollout_num", "2", "--baseline", baseline, "--jit", jit]
     model = tiny_model(*flags, end_token=end_token)
@@ -135,13 +133,10 @@ def test_a_constant_reward_changes_the_policy_only_without_a_baseline(baseline, 
             assert (advantages.numpy() == 0).all() == (baseline != "none")
 
 
-@pytest.mark.parametrize(
-    ("paid", "steps", "baseline", "end_token"),
-    [
-        # A first token that only the last one, two steps later, turns to account.
-        (lambda y: (y[:, 0] == 2) & (y[:, 2] == 3), 150, "none", None),
-        (lambda y: y[:, 0] == 2, 100, "batch", 2),  # the sequences that end at once
-    ],
+@cases(
+    "paid, steps, baseline, end_token",
+    (lambda y: (y[:, 0] == 2) & (y[:, 2] == 3), 150, "none", None),  # a first token pays only by the last one
+    (lambda y: y[:, 0] == 2, 100, "batch", 2),  # the sequences that end at once
 )
 def test_a_known_reward_is_maximised(paid, steps, baseline, end_token):
     flags = ["--batch_size", "64", "--rollout_num", "4", "--baseline", baseline]
@@ -194,24 +189,16 @@ def test_mle_reaches_the_oracles_entropy():
     assert 0 <= divergence() < 0.005
 
 
-class Recorder:
-    """Stands for an optimizer and keeps the gradients it is given."""
-
-    def apply(self, gradients, variables):
-        self.gradients = flat(gradients)
-
-
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_gradients_are_clipped_by_their_global_norm(scale):
     model = tiny_model()
     tokens = tf.constant([[1, 1, 1], [1, 1, 2]])  # token 1 is read repeatedly: what it contributes is summed first
     _, gradients = model.policy_gradient(tokens, tf.fill([2, 3], scale))
     assert not any(isinstance(g, tf.IndexedSlices) for g in gradients)
-    raw, recorder = flat(gradients), Recorder()
-    model._update_generator(recorder, gradients)
-    norm = np.linalg.norm(raw)
+    raw, norm = flat(gradients), np.linalg.norm(flat(gradients))
+    model._update_generator(model.g_optimizer, gradients)
     assert (norm > GRADIENT_NORM) == (scale > 1)
-    np.testing.assert_allclose(recorder.gradients, raw * min(1.0, GRADIENT_NORM / norm), rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(applied(model.g_optimizer), raw * min(1.0, GRADIENT_NORM / norm), rtol=1e-4, atol=1e-9)
 
 
 def test_updates_are_adams_on_whole_gradients():
@@ -259,11 +246,9 @@ class Witness(Discriminator):
 
 def test_minibatches_are_half_real_and_passes_cover_everything():
     """The reals are 12 sequences of one token each; the generator draws none of these tokens."""
-    spec = TokenSpec(30, 3)
+    config, spec = tiny_config("--d_epochs", "2", "--d_batch_size", "6"), TokenSpec(30, 3)
     witness = Witness(spec)
-    model = SeqGAN(
-        tiny_config("--d_epochs", "2", "--d_batch_size", "6"), spec, lambda copy: witness, lambda parts: None
-    )
+    model = SeqGAN(config, spec, lambda copy: witness, lambda parts: None)
     model.generator.output_layer.bias.assign(np.where(np.arange(30) < 12, -1e9, 0.0))
     real = tf.constant(np.repeat(np.arange(12)[:, None], 3, axis=1), tf.int32)
     result = model._d_step(real, tf.constant(5))
