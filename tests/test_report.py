@@ -31,14 +31,10 @@ TABLE = """
 title = "Hand-made"
 seeds = [1, 2, 3, 4]
 flags = "--vocab_size 10 --seq_len 5"
-[[methods]]
-name = "mle"
-label = "MLE"
-flags = "--pretrain_g_epochs 3 --total_epochs 0"
-[[methods]]
-name = "long"
-label = "MLE | longer"
-flags = "--pretrain_g_epochs 4 --total_epochs 0"
+methods = [
+    { name = "mle", label = "MLE", flags = "--pretrain_g_epochs 3 --total_epochs 0" },
+    { name = "long", label = "MLE | longer", flags = "--pretrain_g_epochs 4 --total_epochs 0" },
+]
 [report]
 against = "mle"
 """
@@ -130,11 +126,7 @@ def study(table: str, tmp_path, rows: list[dict]) -> Study:
 
 GUIDED = """
 seeds = [1, 2]
-[[methods]]
-name = "mle"
-[[methods]]
-name = "guided"
-flags = "--discriminator bigram"
+methods = [{ name = "mle" }, { name = "guided", flags = "--discriminator bigram" }]
 [report]
 against = ["mle", "guided"]
 """
@@ -306,14 +298,11 @@ def test_a_run_without_evaluations_is_named(cells, capsys):
 TEXTS = """
 seeds = [1, 2, 3]
 flags = "--dataset text --data_dir lines.txt --total_epochs 0 --pretrain_g_epochs 2"
-[[methods]]
-name = "one"
-[[methods]]
-name = "other"
-flags = "--g_emb_dim 7"
-[[methods]]
-name = "elsewhere"
-flags = "--data_dir more.txt"
+methods = [
+    { name = "one" },
+    { name = "other", flags = "--g_emb_dim 7" },
+    { name = "elsewhere", flags = "--data_dir more.txt" },
+]
 """
 
 
