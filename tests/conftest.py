@@ -189,9 +189,9 @@ def fitting(argv: Sequence[str]) -> list[str]:
     return fault_injection.fitting(base, list(argv[len(base) :]))
 
 
-def tiny_config(*flags: str) -> Config:
-    """The tiny configuration, changed by `flags`."""
-    return parse(fitting([*TINY, *flags]))
+def tiny_config(*flags: str, words: Sequence[str] = TINY) -> Config:
+    """The tiny configuration, or that of other `words`, changed by `flags`."""
+    return parse(fitting([*words, *flags]))
 
 
 def train(argv: Sequence[str], makers: program.Makers | None = None) -> int:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import BIGRAM, TINY, fitting, refusal, resumed_alike, train
+from conftest import BIGRAM, TINY, refusal, resumed_alike, tiny_config, train
 from enumeration import all_sequences, probabilities, random_generator
 from fault_injection import logs_in, timeless_rows
 from test_model import flat
@@ -17,7 +17,6 @@ from guidance.additive import BigramDiscriminator
 from guidance.distilling import Distillation, divergence
 from guidance.guided import GuidedPolicy
 from support.errors import UsageError
-from support.parser import parse
 from tools.restored import restore
 
 
@@ -58,7 +57,7 @@ def distillation(more: str, **chosen_by) -> tuple[Distillation, list]:
     student.dropout_rate = 0.5  # which has no effect in distilling
     batches = tf.random.stateless_uniform([9, 3, 4, 3], [1, 2], 0, 4, tf.int32)  # by pass and place
     given = {"batches": lambda epoch: batches[epoch % 9], "update": applied.append} | chosen_by
-    config = parse(fitting([*BIGRAM[:-2], *split("--g_update distil --batch_size 4 --train_size 12"), *more.split()]))
+    config = tiny_config(*split(f"--g_update distil --batch_size 4 --train_size 12 {more}"), words=BIGRAM[:-2])
     return Distillation(config, student, random_generator(seed=5), **given), applied
 
 

@@ -3,23 +3,23 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import BIGRAM, END, NOW, TINY, evaluation_of, fitting
+from conftest import BIGRAM, END, NOW, TINY, evaluation_of, tiny_config
 from enumeration import all_sequences, index_of, probabilities, randomise
 from test_generator import chi_square
+from test_model import everything
 
 from data.oracle import OracleData
 from discriminator import Discriminator, Options
 from evaluation.discriminator import MeasuredDiscriminator
 from generator import TokenSpec
 from model import build
-from support.parser import parse
 
 
 class World:
     """An oracle and a model, what measures them, and the probabilities that both give to every sequence."""
 
     def __init__(self, *flags: str, words=TINY, stddev: float = 1.0):
-        self.config = config = parse(fitting([*words, *flags]))
+        self.config = config = tiny_config(*flags, words=words)
         data = OracleData(config)
         self.data, self.model = data, build(config, TokenSpec(4, 3), validation=data.validation)
         randomise(self.data.oracle, seed=3)
@@ -172,11 +172,8 @@ def test_measuring_twice_gives_the_same_and_changes_nothing(words):
     guidance = world.model.guidance
 
     def kept() -> list[bytes]:
-        model = world.model
-        networks = [*model.generator.weights, *model.rollout_policy.weights, *model.discriminator.weights]
-        optimizers = (model.g_pretrain_optimizer, model.g_optimizer, model.d_optimizer)
-        eta = [guidance.eta] if guidance else []
-        return [v.numpy().tobytes() for v in (*networks, *(v for o in optimizers for v in o.variables), *eta)]
+        eta = [guidance.eta.numpy()] if guidance else []
+        return [value.tobytes() for value in (*everything(world.model), *eta)]
 
     if guidance:
         guidance.choose_eta()

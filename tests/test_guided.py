@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import BIGRAM, SIZES, assert_same, cases, fitting, interrupted_at, resumed_alike, train
+from conftest import BIGRAM, SIZES, assert_same, cases, interrupted_at, resumed_alike, tiny_config, train
 from enumeration import all_sequences, index_of, probabilities, randomise
 from fault_injection import logs_in, timeless_rows
 from test_generator import chi_square
@@ -18,7 +18,6 @@ from guidance.additive import BigramDiscriminator
 from guidance.guided import Guidance, GuidedPolicy
 from model import SeqGAN, build
 from reward import discriminator as opinion
-from support.parser import parse
 from support.seeds import Purpose, fold, key, permutation
 from tools import sample
 from tools.restored import restore
@@ -31,9 +30,8 @@ def rows_of(end_token: int | None = None) -> np.ndarray:
 
 
 def model_of(*more: str, end_token: int | None = None) -> SeqGAN:
-    model = build(
-        parse(fitting([*BIGRAM, *more])), TokenSpec(4, 3, 0, end_token), validation=lambda: rows_of(end_token)
-    )
+    config = tiny_config(*more, words=BIGRAM)
+    model = build(config, TokenSpec(4, 3, 0, end_token), validation=lambda: rows_of(end_token))
     randomise(model.generator, seed=1)
     randomise(model.discriminator, seed=2, stddev=0.5)
     return model
@@ -80,7 +78,7 @@ class Witness(BigramDiscriminator):
 def test_a_folding_run_trains_each_discriminator_against_what_was_folded(eagerly):
     words = "--g_update fold --guide_eta 1 --total_epochs 2 --d_batch_size 64 --d_draws 256 --d_epochs 1"
     words += " --d_loss sequence"
-    config, spec = parse(fitting([*BIGRAM, *words.split()])), TokenSpec(4, 3)
+    config, spec = tiny_config(*words.split(), words=BIGRAM), TokenSpec(4, 3)
     options = Options(emb_dim=3, l2=0.0)
     model = SeqGAN(config, spec, lambda copy: Witness(spec, options), opinion, validation=rows_of)
     randomise(model.generator, seed=1)
