@@ -79,9 +79,8 @@ def test_what_follows_may_begin_from_the_best(tmp_path, capsys):
     words = [*SIZES, "--dataset", "text", "--data_dir", str(tmp_path / "lines.txt"), *words]
     assert run(tmp_path / "plain", tiny=words) == 0
     out, err = capsys.readouterr()
-    found = re.search(
-        r"nll_valid was least, \d\.\d{3}, at epoch (\d+) of 24: tools/sample.py --checkpoint best; c", err
-    )
+    least = r"nll_valid was least, \d\.\d{3}, at epoch (\d+) of 24: tools/sample.py --checkpoint best; c"
+    found = re.search(least, err)
     assert err.startswith("warning: pretrain_d begins from an overfitted") and err.endswith("begins it from there\n")
     assert found[0] in out.split("pretrain_g 24/24")[1].splitlines()[0] and found[0] in out.splitlines()[-2]
     words += ["--best_pretraining"]
