@@ -28,7 +28,7 @@ SAMPLES = len(SONGS)  # tunes shown, played and written to files at a time
 COPY_LENGTH = 16  # tokens; the shortest stretch of a training tune that counts as copied, in shorter sequences all
 MUSICAL = (  # what `musical` tells
     *("scale_consistency", "pitch_class_entropy", "stepwise", "ends_on_tonic", "repeated_bars"),
-    *("alike_after_2", "alike_after_4", "alike_after_8"),
+    *("looped_bars", "alike_after_2", "alike_after_4", "alike_after_8"),
 )
 
 
@@ -157,14 +157,15 @@ def musical(tune: Tune) -> dict[str, float]:
         - `pitch_class_entropy`: of its notes, bits, as in muspy;
         - `stepwise`: share of the moves to another pitch that are of one or two semitones;
         - `ends_on_tonic`: whether its last note is the tonic of its key;
-        - `repeated_bars`: share of the whole bars after the first that occur before;
+        - `repeated_bars`, `looped_bars`: share of the whole bars after the first that occur before, just before;
         - `alike_after_2`, `_4`, `_8`: share of its tokens that are what they were so many bars before.
     """
     tokens, pitches = tune.tokens, tune.notes[:, 0]
     lags = {f"alike_after_{count}": count * tune.bar for count in (2, 4, 8)}
     figures = {name: np.mean(tokens[lag:] == tokens[:-lag]) for name, lag in lags.items() if lag < len(tokens)}
-    if len(repeated := repeated_bars(tune)[1:]):
-        figures["repeated_bars"] = np.mean(repeated)
+    if len(bars := bars_of(tokens, tune)) > 1:
+        figures["repeated_bars"] = np.mean(repeated_bars(tune)[1:])
+        figures["looped_bars"] = np.mean((bars[1:] == bars[:-1]).all(axis=1))
     if len(pitches):
         share = np.bincount(pitches % 12, minlength=12) / len(pitches)
         figures["scale_consistency"] = max(share[(tonic + _SCALE) % 12].sum() for tonic in range(12))

@@ -38,7 +38,13 @@ from support.errors import UsageError
 from support.parser import parse
 from support.seeds import Purpose
 
-OF_BARS = {"repeated_bars", "alike_after_2", "alike_after_4", "alike_after_8"}  # there is but one in eight tokens
+OF_BARS = {
+    "repeated_bars",
+    "looped_bars",
+    "alike_after_2",
+    "alike_after_4",
+    "alike_after_8",
+}  # there is but one in eight tokens
 SMALL = shlex.split(
     "--batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 --d_filter_sizes 1 3 "
     "--d_num_filters 4 3 --d_batch_size 8 --pretrain_g_epochs 3 --pretrain_d_epochs 1 --total_epochs 2 --d_steps 1 "

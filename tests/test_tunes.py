@@ -252,7 +252,9 @@ def test_the_measures_of_a_tune_by_hand():
     assert figures["pitch_class_entropy"] == pytest.approx(-(shares * np.log2(shares)).sum())
     assert figures["stepwise"] == pytest.approx(9 / 12)  # 2 2 1 2, then 7, 2, 12, 10, and 2 2 1 2
     assert figures["repeated_bars"] == 0.5 and figures["alike_after_2"] == 1 and np.isnan(figures["alike_after_4"])
-    assert figures["ends_on_tonic"] == 0
+    assert figures["ends_on_tonic"] == figures["looped_bars"] == 0
+    figures = musical(analysed(np.array([*bar, *bar, *other, *bar]), EIGHTHS))
+    assert (figures["repeated_bars"], figures["looped_bars"]) == (2 / 3, 1 / 3)
 
 
 def test_tunes_too_short_to_be_measured():
