@@ -73,8 +73,6 @@ PAPER_MUSIC = {
 # Sixteen bars of folk tunes, in eighths with onsets: the generator of the paper's setting that also hears what a tune
 # repeats, by maximum likelihood.
 MUSIC = PAPER_MUSIC | {
-    "log_dir": "logs/train/nottingham",
-    "eval_log_dir": "logs/eval/nottingham",
     "token_length": "0.5beats",
     "onsets": True,
     "seq_len": 128,
@@ -86,13 +84,7 @@ MUSIC = PAPER_MUSIC | {
     "sample_every": 100,
 }
 # Whole tunes of up to 64 bars in 4/4, as many tokens a batch.
-WHOLE_TUNES = MUSIC | {
-    "log_dir": "logs/train/whole_tunes",
-    "eval_log_dir": "logs/eval/whole_tunes",
-    "window_stride": 0,
-    "seq_len": 512,
-    "batch_size": 8,
-}
+WHOLE_TUNES = MUSIC | {"window_stride": 0, "seq_len": 512, "batch_size": 8}
 # Lines of text of one's own: maximum likelihood, then an additive discriminator that guides what is drawn.
 TEXT = {
     "dataset": "text",
@@ -112,8 +104,6 @@ FEW = {"g_dropout_keep_prob": 0.3, "average": 0.99, "best_pretraining": True, "p
 MANY = {"g_dropout_keep_prob": 0.4, "cosine_decay": ("g_pretrain", "d"), "pretrain_g_epochs": 6400}
 # What captions and poems share: then the bigram discriminator's expected policy gradient.
 LEARNT = TEXT | {
-    "batch_size": 64,
-    "pretrain_g_epochs": 2000,
     "g_update": "expected",
     "reward": "log_odds",
     "rollout_num": 0,
@@ -125,18 +115,12 @@ LEARNT = TEXT | {
 }
 # 24 tokens hold 99.7 % of COCO's captions whole. Dropout is strong, as the generator memorises 100,000 words soon;
 # its share and the length of pretraining are best by nll_valid with seed 0.
-CAPTIONS = LEARNT | {
-    **WIDE,
-    "data_dir": "data/captions",
-    "tokens": "word",
-    "min_count": 2,
-    "seq_len": 24,
-    "g_dropout_keep_prob": 0.4,
-    "pretrain_g_epochs": 6400,
-}
+CAPTIONS = WIDE | MANY | LEARNT | {"data_dir": "data/captions", "tokens": "word", "min_count": 2, "seq_len": 24}
 # Chinese quatrains of 20 characters; pretraining tuned by nll_valid with seed 0.
 POEMS = LEARNT | {
     "data_dir": "data/quatrains.txt",
+    "batch_size": 64,
+    "pretrain_g_epochs": 2000,
     "seq_len": 20,
     "vocab_size": 10_000,
     "d_lags": (1, 2, 5, 10),  # one and two lines
@@ -165,17 +149,10 @@ MOLECULES = {
 }
 # Defaults of a --g_update, whatever the preset.
 UPDATE_DEFAULTS: dict[str, dict[str, Any]] = {
-    "fold": {"total_epochs": 2, "d_steps": 1, "g_steps": 1, "mle_steps": 0, "kl_weight": 0.0},
-    "distil": {
-        "total_epochs": 1200,
-        "d_steps": 0,
-        "mle_steps": 0,
-        "g_lr": 0.001,
-        "cosine_decay": ("g",),
-        "kl_weight": 0.0,
-    },
+    "fold": dict(total_epochs=2, d_steps=1, g_steps=1, mle_steps=0, kl_weight=0.0),
+    "distil": dict(total_epochs=1200, d_steps=0, mle_steps=0, g_lr=0.001, cosine_decay=("g",), kl_weight=0.0),
 }
-BY_NAME: dict[str, dict[str, Any]] = {  # each has directories of its name beside its values, unless it says otherwise
+BY_NAME: dict[str, dict[str, Any]] = {
     "paper": PAPER,
     "quick": QUICK,
     "music": MUSIC,
@@ -189,5 +166,6 @@ BY_NAME: dict[str, dict[str, Any]] = {  # each has directories of its name besid
     "poems": POEMS,
     "molecules": MOLECULES,
 }
-DIRECTORIES = {name: {"log_dir": f"logs/train/{name}", "eval_log_dir": f"logs/eval/{name}"} for name in BY_NAME}
+PLACES = {name: "nottingham" if name == "music" else name for name in BY_NAME}  # the names of their directories
+DIRECTORIES = {name: {"log_dir": f"logs/train/{at}", "eval_log_dir": f"logs/eval/{at}"} for name, at in PLACES.items()}
 PRESETS: dict[str, dict[str, Any]] = {"default": {}, **{name: DIRECTORIES[name] | BY_NAME[name] for name in BY_NAME}}
