@@ -204,9 +204,8 @@ class Vocabulary:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             kind, entries = content["kind"], content["entries"]
-            if kind not in ("char", "word") or not isinstance(entries, list) or len(set(entries)) < len(entries):
-                raise TypeError
-            if not all(isinstance(each, str) and [*tokenise(each, kind)] == [each] for each in entries):
+            right = kind in ("char", "word") and isinstance(entries, list) and len(set(entries)) == len(entries)
+            if not (right and all(isinstance(each, str) and [*tokenise(each, kind)] == [each] for each in entries)):
                 raise TypeError
         except (ValueError, KeyError, TypeError, RecursionError):
             raise UsageError(f"{path}: not a vocabulary, whose entries are different tokens") from None
@@ -216,10 +215,12 @@ class Vocabulary:
 class Lines:
     """Sequences of unequal length, packed: 2 bytes per token below 65,536 tokens, and 8 a line."""
 
-    def __init__(self, vocabulary: Vocabulary, seq_len: int):
-        """An empty collection of sequences of at most `seq_len` tokens."""
+    def __init__(self, vocabulary: Vocabulary, seq_len: int, sequences: Iterable[list[int]] = ()):
+        """A collection of sequences of at most `seq_len` tokens, at first of those that are given."""
         self.vocabulary, self.seq_len = vocabulary, seq_len
         self._tokens, self._ends = array("H" if vocabulary.size < 2**16 else "I"), array("q")
+        for ids in sequences:
+            self.append(ids)
 
     def append(self, ids: list[int]) -> None:
         """Adds a sequence, without an end."""
@@ -252,10 +253,7 @@ class Lines:
     def without(self, others: "Lines") -> "Lines":
         """These but for those that others have as well."""
         sequences = [self._tokens[a:b].tolist() for a, b in pairwise(chain((0,), self._ends))]
-        kept = Lines(self.vocabulary, self.seq_len)
-        for ids in compress(sequences, ~others.contains(sequences)):
-            kept.append(ids)
-        return kept
+        return Lines(self.vocabulary, self.seq_len, compress(sequences, ~others.contains(sequences)))
 
     def digest(self) -> str:
         """A checksum of all sequences and their order."""

@@ -105,11 +105,7 @@ def text(asked: Any, run: Restored | None) -> Parts:
         seen = Vocabulary.count(train, kind, 2**31, 2)
 
     def packed(vocabulary: Vocabulary) -> list[Lines]:
-        parts = [Lines(vocabulary, length) for _ in files]
-        for part, found in zip(parts, files, strict=True):
-            for tokens in found:
-                part.append(vocabulary.encode(tokens[:length]))
-        return parts
+        return [Lines(vocabulary, length, (vocabulary.encode(line[:length]) for line in found)) for found in files]
 
     def figures(rows: np.ndarray, found: Sequence[Sequence[str]]) -> Figures:
         """Distinct n-grams of sequences, and Texygen's BLEU and self-BLEU of the lines as they are written."""
