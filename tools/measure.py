@@ -132,11 +132,10 @@ def melodies(path: Path, grid: Grid, whole: bool, transpose: str) -> list[np.nda
     for file in folder.song_files(path):
         open(file, "rb").close()  # tells best why it can't be read
         for one in folder.parse(file, grid, whole):
-            tokens = np.array(one.tokens, np.int32)
             if one.reason:
                 skipped.append(f"{file}: {one.reason}")
             else:
-                found.append(folder.to_one_key(tokens, one.sharps, grid) if transpose == "key" else tokens)
+                found.append(one.moved(grid, transpose))
     if not found:
         raise DataError(skipped[0] if skipped else f"{path}: no .mid, .midi or .abc file in it")
     if skipped:

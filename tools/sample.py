@@ -19,7 +19,7 @@ from data import DataError, checksum
 from data.music.abc import HEADER, to_abc
 from data.music.analysis import analysed, longest_copies
 from data.music.dataset import TRAIN_TUNES, NottinghamData, cut, grid_of, load, played, recorded_tempo
-from data.music.folder import parse, song_files, to_one_key
+from data.music.folder import parse, song_files
 from data.music.midi import midi_file
 from data.music.page import Near, blind_page, page
 from data.music.songs import write_songs
@@ -138,8 +138,7 @@ def read_first(path: Path, keep: int, config: Config) -> list[int]:
     tune = next(parse(path, grid_of(config)))
     if tune.reason:
         raise UsageError(f"{path}: {tune.reason}")
-    tokens = np.array(tune.tokens, np.int32)
-    return (to_one_key(tokens, tune.sharps, grid_of(config)) if config.transpose == "key" else tokens)[:keep].tolist()
+    return tune.moved(grid_of(config), config.transpose)[:keep].tolist()
 
 
 def nearest(tunes: Sequence[np.ndarray], run: Restored) -> list[Near | None]:
@@ -225,9 +224,8 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     assert isinstance(data, NottinghamData)
     real = before_end(cut(data.tunes.test, replace(config, seq_len=length)), grid)
     if len(real) < count:
-        raise UsageError(
-            f"--blind: {len(real)} tunes, or stretches of {length} tokens, in the test set, and -n is {count}"
-        )
+        there = f"{len(real)} tunes, or stretches of {length} tokens, in the test set"
+        raise UsageError(f"--blind: {there}, and -n is {count}")
     kinds.append(("real", [real[i] for i in rng.permutation(len(real))[:count]]))
     mixed = [(kind, analysed(tokens, grid)) for kind, tunes in kinds for tokens in tunes]
     mixed = [mixed[i] for i in rng.permutation(len(mixed))]

@@ -47,8 +47,16 @@ class Parsed(NamedTuple):
     tokens: list[int]  # without the rests at both ends, unless parsed whole
     reason: str  # why the file cannot be used, or ""
     tempo: float = 0.0  # its mean tempo, beats a minute
-    sharps: int | None = None  # of its key signature, as in `Notes`
+    sharps: int | None = None  # of its key signature, as in `Notes`; None: its key is estimated
     number: str = ""  # in a file of several
+
+    def moved(self, grid: Grid, transpose: str) -> np.ndarray:
+        """Its tokens, int32 [length], with "key" at most six semitones away, without sharps or flats."""
+        tokens = np.array(self.tokens, np.int32)
+        if transpose != "key":
+            return tokens
+        sharps = analysed(tokens, grid).key.sharps if self.sharps is None else self.sharps
+        return transposed(tokens, (6 - 7 * sharps) % 12 - 6)
 
 
 def load_tunes(
@@ -84,7 +92,7 @@ def load_tunes(
     names = [path.relative_to(root).as_posix() for path in paths]
     if not paths:
         raise DataError(f"{root}: no .mid, .midi or .abc file in it")
-    if any(_is_abc(path) for path in paths):
+    if any(path.suffix.lower() == ".abc" for path in paths):
         check_music21(root)
 
     tunes = Tunes([], [], [], [], [], 0.0)
@@ -92,21 +100,21 @@ def load_tunes(
     tempi = []
     files = zip(names, _parse_cached(root, paths, names, grid), strict=True)
     read = [(f"{name} X:{one.number}" if len(parsed) > 1 else name, one) for name, parsed in files for one in parsed]
-    for name, (found, reason, tempo, sharps, _) in read:
-        if not reason and len(found) < min_len:
-            reason = f"too short: {len(found)} tokens of {grid}, {min_len} needed"
+    for name, one in read:
+        reason = one.reason
+        if not reason and len(one.tokens) < min_len:
+            reason = f"too short: {len(one.tokens)} tokens of {grid}, {min_len} needed"
         if reason:
             tunes.skipped.append((name, reason))
             continue
-        tokens = np.array(found, np.int32)
-        tokens = to_one_key(tokens, sharps, grid) if transpose == "key" else tokens
+        tokens = one.moved(grid, transpose)
         lowest = 0 if transpose == "none" else int(((tokens[tokens != REST] - 1) % KEYS).min())
         turn = {1: "valid", 2: "test"}.get(len(dealt) % 10, "train")
         split = name.split("/")[0] if present else dealt.setdefault(transposed(tokens, -lowest).tobytes(), turn)
         getattr(tunes, split).append(tokens)
         if split == "train":
             tunes.names.append(name)
-            tempi.append(tempo)
+            tempi.append(one.tempo)
     _tell_skipped(root, tunes.skipped)
     if not tunes.train:
         short = [pair for pair in tunes.skipped if "too short" in pair[1]]  # which another --seq_len may mend
@@ -119,12 +127,6 @@ def load_tunes(
     moved = [f"{name}, {by:+d} semitones" for by in _MOVES for name in tunes.names]
     train = [transposed(tokens, by) for by in (0, *_MOVES) for tokens in tunes.train]
     return tunes._replace(train=train, names=tunes.names + moved)
-
-
-def to_one_key(tokens: np.ndarray, sharps: int | None, grid: Grid) -> np.ndarray:
-    """A tune, int32 [length], without sharps or flats: at most six semitones away; None: its key is estimated."""
-    sharps = analysed(tokens, grid).key.sharps if sharps is None else sharps
-    return transposed(tokens, (6 - 7 * sharps) % 12 - 6)
 
 
 def _tell_skipped(root: Path, skipped: list[tuple[str, str]]) -> None:
@@ -155,10 +157,6 @@ def whole(tunes: Sequence[np.ndarray], seq_len: int, end: int) -> np.ndarray:
     return rows
 
 
-def _is_abc(path: Path) -> bool:
-    return path.suffix.lower() == ".abc"
-
-
 def _tune_files(folders: Sequence[Path], besides: Path | None) -> list[Path]:
     """The MIDI and ABC files below the folders, sorted by path within each; none of a run, nor below `besides`."""
     found = []
@@ -170,10 +168,9 @@ def _tune_files(folders: Sequence[Path], besides: Path | None) -> list[Path]:
                 inside.clear()
                 continue
             inside[:] = [name for name in inside if not name.startswith(".")]
-            songs = written_songs(Path(place))
-            below += [Path(place, n) for n in names if n.lower().endswith((".mid", ".midi", ".abc")) and n not in songs]
-        visible = [path for path in below if not path.name.startswith(".") and path.is_file()]
-        found += sorted(visible, key=lambda path: path.relative_to(folder).parts)
+            shown = {name for name in names if not name.startswith(".")} - written_songs(Path(place)).keys()
+            below += [Path(place, name) for name in shown if name.lower().endswith((".mid", ".midi", ".abc"))]
+        found += sorted(filter(Path.is_file, below), key=lambda path: path.relative_to(folder).parts)
     return found
 
 
@@ -181,7 +178,7 @@ def song_files(folder: Path, pattern: str = "**/*") -> list[Path]:
     """The MIDI files of a folder or, if it has none, the ABC files, but for tunes.abc beside others; none is hidden."""
     files = [path for path in sorted(folder.glob(pattern)) if path.is_file()]
     shown = [path for path in files if not any(part[0] == "." for part in path.relative_to(folder).parts)]
-    texts = [path for path in shown if _is_abc(path)]
+    texts = [path for path in shown if path.suffix.lower() == ".abc"]
     midi = [path for path in shown if path.suffix.lower() in (".mid", ".midi")]
     return midi or [path for path in texts if path.name != "tunes.abc"] or texts
 
@@ -194,10 +191,10 @@ def parse(path: Path, grid: Grid, whole: bool = False) -> Iterator[Parsed]:
     except OSError as error:
         yield Parsed([], one_line(error))
         return
-    several = _is_abc(path) and len(content) <= MAX_FILE_BYTES
-    for number, tune in (several and tunes_of(content)) or [("", content)]:
+    abc = path.suffix.lower() == ".abc"
+    for number, tune in (abc and len(content) <= MAX_FILE_BYTES and tunes_of(content)) or [("", content)]:
         try:
-            tokens, tempo, sharps = melody_of(tune, grid, read_abc if _is_abc(path) else read_notes)
+            tokens, tempo, sharps = melody_of(tune, grid, read_abc if abc else read_notes)
         except DataError as error:
             yield Parsed([], str(error) if tune else "empty file", number=number)
             continue
