@@ -77,12 +77,12 @@ class NottinghamData(Dataset):
         length = f"{config.seq_len * self.grid.seconds:g} s"
         if beats:
             length = f"{config.seq_len * beats:g} beats, {length} at the tunes' median of {tunes.tempo:g}"
-        learnt = f"{len(self.sequences)} training windows of {config.seq_len} tokens ({length})"
-        if not config.window_stride:
-            longer = sum(len(tune) > config.seq_len for tune in tunes.train)
-            learnt = f"{longer} training tunes cut to {config.seq_len} tokens ({length})"
-        where = f"samples go to {Path(config.log_dir)}/sample*.mid"
-        return f"{config.data_dir}: tunes: {counts}{skipped}; {learnt}; {where}"
+        longer = sum(len(tune) > config.seq_len for tune in tunes.train)
+        what = (
+            f"{len(self.sequences)} training windows of" if config.window_stride else f"{longer} training tunes cut to"
+        )
+        learnt = f"{what} {config.seq_len} tokens ({length}); samples go to {Path(config.log_dir)}/sample*.mid"
+        return f"{config.data_dir}: tunes: {counts}{skipped}; {learnt}"
 
 
 def grid_of(config: Config) -> Grid:

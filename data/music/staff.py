@@ -41,7 +41,7 @@ def staff(tune: Tune, marked: range = range(0)) -> str:
         right = begin + width * len(here)
         grounds = [begin + width * i for i in range(len(here)) if again[first + i : first + i + 1].any()]
         parts = [f'<rect x="{x:g}" y="-22" width="{width:g}" height="44" class="again"/>' for x in grounds]
-        parts.append(_path("".join(f"M0 {y}H{right:g}" for y in range(-16, 17, 8)), "thin"))
+        parts.append(f'<path d="{"".join(f"M0 {y}H{right:g}" for y in range(-16, 17, 8))}" class="thin"/>')
         parts.append(f'<path d="{_CLEF}" transform="translate(5 0)" class="line"/>')
         parts += [_accidental(24 + 9 * i, step, sharp) for i, (step, sharp) in enumerate(signature)]
         if line == 0:
@@ -61,10 +61,6 @@ def staff(tune: Tune, marked: range = range(0)) -> str:
     across = left + 24 + width * a_line
     size = f'viewBox="0 0 {across:g} {height * len(drawn):g}" style="max-width:{across:g}px"'
     return f'<svg {size} role="img">' + "".join(drawn) + "</svg>"
-
-
-def _path(shape: str, kind: str) -> str:
-    return f'<path d="{shape}" class="{kind}"/>'
 
 
 def _y(step: int) -> int:
@@ -112,7 +108,7 @@ def _notes(tune: Tune, group: Sequence[tuple[float, Sign]], marked: range) -> It
         else:
             y = _y(sign.step)
             if lines := [*range(_MIDDLE - 6, sign.step - 1, -2), *range(_MIDDLE + 6, sign.step + 1, 2)]:
-                parts.append(_path("".join(f"M{x - 8:g} {_y(step)}h16" for step in lines), "thin"))
+                parts.append(f'<path d="{"".join(f"M{x - 8:g} {_y(step)}h16" for step in lines)}" class="thin"/>')
             kind = ' class="open"' if beats >= 2 else ""
             parts.append(f'<ellipse rx="5" ry="3.600" transform="translate({x:g} {y})rotate(-20)"{kind}/>')
             if beats < 4:
