@@ -46,11 +46,7 @@ class Tune(NamedTuple):
     key: Key  # whose profile correlates most with how long each pitch class sounds; C major where none stands out
     metre: str  # 4/4, 3/4 or 6/8
     bar: int  # its tokens; the first begins with the tune
-
-    @property
-    def beam(self) -> float:
-        """Tokens that a beam may join."""
-        return {"4/4": 2, "3/4": 1, "6/8": 1.5}[self.metre] / self.value
+    beam: float  # tokens that one may join
 
 
 class Sign(NamedTuple):
@@ -68,7 +64,8 @@ def analysed(tokens: np.ndarray, grid: Grid) -> Tune:
     notes = np.array([(pitch, a, b - a) for pitch, a, b in spans(tokens, grid.onsets)], int).reshape(-1, 3)
     value = 2.0 ** min(max(round(math.log2(grid.beats or note_value(grid.seconds))), -4), 2)
     metre = _metre_of(notes, len(tokens), value)
-    return Tune(tokens, notes, value, _key_of(notes), metre, int((4 if metre == "4/4" else 3) / value))
+    bar, beam = {"4/4": (4, 2), "3/4": (3, 1), "6/8": (3, 1.5)}[metre]  # beats
+    return Tune(tokens, notes, value, _key_of(notes), metre, int(bar / value), beam / value)
 
 
 def _key_of(notes: np.ndarray) -> Key:
