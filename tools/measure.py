@@ -158,8 +158,7 @@ def tunes(asked: Any, run: Restored | None) -> Parts:
             raise DataError(f"{path}: no tune of {length} tokens; the longest has {less}; a smaller --seq_len may do")
         if config.window_stride and (short := sum(len(tune) < length for tune in found)):
             told(f"{path}: {short:,} of {len(found):,} tunes are shorter than {length} tokens and left out")
-    what = f"windows of {length} tokens" if config.window_stride else "tunes"
-    count = enough(len(cut[0]), len(cut[1]), asked, what)
+    count = enough(len(cut[0]), len(cut[1]), asked, f"windows of {length} tokens" if config.window_stride else "tunes")
     rows = samples, real, test = list(map(spread, cut, (count, count, dataset.MAX_HELD_OUT)))
     data = SimpleNamespace(kind="music", grid=grid, tunes=SimpleNamespace(train=all_tunes[1]), test=test, spec=spec)
     return Parts(samples, real, data, rows, spec, [{}, {}])

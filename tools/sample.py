@@ -99,8 +99,7 @@ def ranked(
     """
     tokens = np.concatenate(list(samples))
     scores = score(tokens).reshape(-1, candidates)
-    best = scores.argmax(axis=1) + candidates * np.arange(len(scores))
-    tokens, scores = tokens[best], scores.max(axis=1)
+    tokens, scores = tokens[scores.argmax(axis=1) + candidates * np.arange(len(scores))], scores.max(axis=1)
     if told:
         mean, error = mean_and_error(scores)
         print(f"{told}: mean {mean:.4g}" + (f" ± {error:.2g}" if len(scores) > 1 else ""), file=sys.stderr)
@@ -314,8 +313,7 @@ def sample(asked: Namespace, run: Restored) -> None:
     if asked.objective is not None:
         own = run.data().decode if is_own(config.dataset) else list
         pitches = lambda rows: [to_pitches(tokens) for tokens in before_end(rows, grid_of(config))]  # noqa: E731
-        decode = pitches if music else vocabulary.decode if vocabulary else own
-        objective = Objective(asked.objective, decode)
+        objective = Objective(asked.objective, pitches if music else vocabulary.decode if vocabulary else own)
         samples = ranked(drawn(asked.n * asked.candidates), objective.check, asked.candidates, asked.rank, "objective")
     elif asked.candidates > 1 or asked.rank:
         flag = "--candidates" if asked.candidates > 1 else "--rank"

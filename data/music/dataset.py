@@ -124,13 +124,12 @@ def recorded_tempo(path: Path) -> float:
 
 def load(config: Config) -> Tunes:
     """The tunes of --data_dir, of windows none shorter than one; raises DataError: there is none to train on."""
-    folder, logs = Path(config.data_dir), Path(config.log_dir)
-    read = [folder / split for split in SPLITS] if (folder / "train").is_dir() else [folder]
+    root, logs = Path(config.data_dir), Path(config.log_dir)
+    read = [root / split for split in SPLITS] if (root / "train").is_dir() else [root]
     if os.path.realpath(logs) in map(os.path.realpath, read):
         raise DataError(f"--log_dir {logs}: the tunes of --data_dir are there, and samples would be among them")
     try:
-        least = config.seq_len if config.window_stride else 1
-        return load_tunes(folder, grid_of(config), least, logs, config.transpose)
+        return load_tunes(root, grid_of(config), config.seq_len if config.window_stride else 1, logs, config.transpose)
     except DataError as error:
         if "pip install" in str(error):
             advice = "or another folder, without .abc files, will do"

@@ -135,8 +135,7 @@ def _tell_skipped(root: Path, skipped: list[tuple[str, str]]) -> None:
     for name, reason in skipped:
         kinds.setdefault(re.sub(r"\d+(\.\d+)?", "#", reason), []).append((name, reason))
     for (name, reason), *others in kinds.values():
-        more = f" and {len(others):,} more" if others else ""
-        _log.warning("skipped %s%s: %s", root / name, more, reason)
+        _log.warning("skipped %s%s: %s", root / name, f" and {len(others):,} more" if others else "", reason)
 
 
 def windows(tunes: Sequence[np.ndarray], seq_len: int, stride: int) -> np.ndarray:
