@@ -28,7 +28,7 @@ COUNTS, REALS, BOOLEANS = ([n for n, f in FIELDS.items() if f.type is kind] for 
 LISTS = ["d_filter_sizes", "d_num_filters", "d_lags"]
 MAY_BE_ZERO = {
     *("seed", "oracle_seed", "threads", "d_eval_samples", "candidates", "train_size", "d_draws", "rollout_num"),
-    *("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs", "mle_steps", "d_steps"),
+    *("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs", "mle_steps", "d_steps", "window_stride"),
     *("scheduled_sampling", "average", "kl_weight", "guide_eta", "objective_weight", "rollout_lag"),
     *("g_pretrain_lr", "g_lr", "d_lr", "d_l2", "distil_real"),
 }
