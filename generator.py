@@ -395,7 +395,7 @@ class Generator(keras.layers.Layer, Policy):
         start_token: int = 0,
         end_token: int | None = None,
         dropout_keep_prob: float = 1.0,
-        echoes: bool = False,
+        echoes: int = 0,  # 1 or 2: the `times` of `Echoes`
     ):
         """Makes and initialises the weights, from N(0, stddev²) but for those of `Echoes`; for tokens see `Policy`.
 
@@ -404,7 +404,7 @@ class Generator(keras.layers.Layer, Policy):
         """
         super().__init__()
         self.vocab_size, self.seq_len = vocab_size, seq_len
-        self.added_dim = echoes * vocab_size
+        self.added_dim = vocab_size if echoes else 0
         self.units, self.hidden_dim = hidden_dim, hidden_dim + self.added_dim
         self.start_token, self.end_token = start_token, end_token
         self.dropout_rate = 1.0 - dropout_keep_prob
@@ -420,7 +420,7 @@ class Generator(keras.layers.Layer, Policy):
         self.embedding.build()
         self.cell.build((None, emb_dim))
         self.output_layer.build((None, hidden_dim))
-        self.echoes = Echoes(seq_len, variable_seed(seed, purpose, 6)) if echoes else None
+        self.echoes = Echoes(seq_len, variable_seed(seed, purpose, 6), echoes) if echoes else None
         self.built = True
 
     def follow(self, policy: "Generator", lag: float | tf.Tensor = 0.0) -> None:
@@ -483,7 +483,7 @@ class PolicyCopy(Generator):
         """Copies the sizes and the weights of `policy`."""
         sizes = policy.vocab_size, policy.seq_len, policy.embedding.output_dim, policy.units
         ends: dict[str, Any] = {"start_token": policy.start_token, "end_token": policy.end_token}
-        super().__init__(*sizes, seed=0, **ends, echoes=policy.echoes is not None)
+        super().__init__(*sizes, seed=0, **ends, echoes=policy.echoes.times if policy.echoes else 0)
         self.trainable = False
         self.follow(policy)
 

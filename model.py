@@ -68,7 +68,8 @@ class SeqGAN:
         """Builds everything that is trained."""
         self.config, self.objective = config, objective
         sizes = spec.vocab_size, spec.seq_len, config.g_emb_dim, config.g_hidden_dim
-        own: dict[str, Any] = {"start_token": spec.start_token, "end_token": spec.end_token, "echoes": config.g_echo}
+        own: dict[str, Any] = {"start_token": spec.start_token, "end_token": spec.end_token}
+        own["echoes"] = config.g_echo * (1 + config.g_echo_twice)
         self.generator = Generator(*sizes, seed=config.seed, dropout_keep_prob=config.g_dropout_keep_prob, **own)
         self.rollout_policy = RolloutPolicy(self.generator)
         updates = config.updates

@@ -80,6 +80,7 @@ BASELINE = Need(
     lambda c: c.baseline == "none" or c.g_update != "expected" or c.rollouts_drawn,
 )
 PART = Need("with --objective and without --objective_weight below 1", lambda c: c.objective_share < 1)
+ECHOING = Need("without --g_echo", lambda c: c.g_echo)
 ENDLESS = Need("with --train_size {0.train_size}", lambda c: not c.train_size)
 LEARNING = on("g_update", "sampled", "expected", "distil")
 DISTIL = on("g_update", "distil")
@@ -191,6 +192,7 @@ class Config:
     g_echo: bool = flag(
         False, "the generator also hears which of its last tokens repeat earlier ones, as --discriminator echo does"
     )
+    g_echo_twice: bool = flag(False, "and whether that is a repeat already, so that tunes loop less", ECHOING)
     g_dropout_keep_prob: float = flag(1.0, "share kept by the generator's dropout in MLE", MLE, low=0.01, high=1)
     g_pretrain_lr: float = flag(0.01, "Adam's learning rate in pretraining", PRETRAINED)
     scheduled_sampling: float = flag(

@@ -42,33 +42,38 @@ class Echoes(keras.layers.Layer):
     """e_l = w_l · z_l + w_l0, the echo of each lag l = 1..T-1, with z_l = ReLU(W h_l).
 
     h_l has two numbers for each of `SPANS`: the share of its last tokens that agree with those l places before, and
-    whether there are any. All lags share W; each has a w_l. The echoes are 0 at first.
+    whether there are any. With 2 `times` it has the same of 2 l places before, and so hears what has been repeated
+    already. All lags share W; each has a w_l. The echoes are 0 at first.
     """
 
-    def __init__(self, seq_len: int, seed: int):
+    def __init__(self, seq_len: int, seed: int, times: int = 1):
         """`seq_len` is T; `seed` decides W."""
         super().__init__()
+        self.times = times
         self.lag_count = seq_len - 1  # L
         self.memory_dim = self.lag_count + max(SPANS)  # P, how many tokens are remembered
         self.shared = keras.layers.Dense(UNITS, "relu", kernel_initializer=keras.initializers.GlorotUniform(seed))
-        self.shared.build((None, 2 * len(SPANS)))
+        self.shared.build((None, 2 * len(SPANS) * times))
         self.lag_weights = self.add_weight(shape=(self.lag_count, UNITS + 1), initializer="zeros", name="lag_weights")
 
     def after(self, past: tf.Tensor) -> Heard:
         """What is heard after the last tokens: int32 [..., P], the newest last, NOTHING where there is none."""
         past = tf.reverse(past, [-1])  # y_{t-1}, y_{t-2}, ...
+        padded = tf.pad(past, [[0, 0]] * (past.shape.rank - 1) + [[0, self.lag_count]], constant_values=NOTHING)
 
-        def lagged(j: int) -> tf.Tensor:  # y_{t-j-l} for l = 1..L
-            return past[..., j : j + self.lag_count]
+        def lagged(j: int, times: int = 1) -> tf.Tensor:  # y_{t-j-times·l} for l = 1..L
+            return padded[..., j + times - 1 : j + times * self.lag_count : times]
 
-        agree, there, features = tf.zeros([]), tf.zeros([]), []
-        for j in range(1, max(SPANS) + 1):
-            other = lagged(j)
-            known = tf.cast(other != NOTHING, tf.float32)
-            agree += tf.cast(past[..., j - 1, None] == other, tf.float32) * known
-            there += known
-            if j in SPANS:
-                features += [agree / tf.maximum(there, 1.0), tf.minimum(there, 1.0)]
+        features = []
+        for times in range(1, self.times + 1):
+            agree, there = tf.zeros([]), tf.zeros([])
+            for j in range(1, max(SPANS) + 1):
+                other = lagged(j, times)
+                known = tf.cast(other != NOTHING, tf.float32)
+                agree += tf.cast(past[..., j - 1, None] == other, tf.float32) * known
+                there += known
+                if j in SPANS:
+                    features += [agree / tf.maximum(there, 1.0), tf.minimum(there, 1.0)]
         repeated = lagged(0)
         exists = tf.cast(repeated != NOTHING, tf.float32)
         units = self.shared(tf.stack(features, axis=-1)) * exists[..., None]  # [..., L, UNITS]

@@ -79,6 +79,7 @@ MUSIC = PAPER_MUSIC | {
     "window_stride": 64,
     "batch_size": 32,
     "g_echo": True,
+    "g_echo_twice": True,
     "total_epochs": 0,
     "eval_every": 500,
     "sample_every": 100,

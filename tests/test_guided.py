@@ -185,7 +185,8 @@ def test_a_resumed_run_is_bitwise_the_same(tmp_path, eagerly, update):
 
 
 def test_flags_reach_the_networks():
-    assert model_of("--g_echo").generator.echoes and not model_of().generator.echoes
+    assert model_of("--g_echo").generator.echoes.times == 1 and not model_of().generator.echoes
+    assert model_of("--g_echo", "--g_echo_twice").generator.echoes.times == 2
     assert [model_of("--d_loss", loss).discriminator.options.offset for loss in ("token", "sequence")] == [True, False]
 
 

@@ -148,14 +148,16 @@ def test_an_echo_is_of_the_token_that_came_so_long_before_and_hears_how_well_the
     assert (heard_of[0] == exists).all() and (heard_of[1] <= exists).all()
 
 
-def test_an_echo_hears_every_span():
-    """By hand: of the last tokens, the share that agrees with those so many places before; a unit sees one span."""
-    tokens, echoes = np.random.default_rng(0).integers(2, size=40), Echoes(40, seed=0)
-    for k, span in enumerate(SPANS):
-        echoes.shared.kernel.assign(np.eye(10, 16, -2 * k) * (np.arange(16) == 0))
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_echo_hears_every_span(times):
+    """By hand: of the last tokens, the share that agrees with those l, or 2 l, places before; a unit sees one span."""
+    tokens, echoes = np.random.default_rng(0).integers(2, size=40), Echoes(40, 0, times)
+    for k, (m, span) in enumerate((m, span) for m in range(1, times + 1) for span in SPANS):
+        echoes.shared.kernel.assign(np.eye(10 * times, 16, -2 * k) * (np.arange(16) == 0))
         heard = echoes.after(pasts(tf.constant(tokens[None], tf.int32), echoes.memory_dim)).units[:, 0, :, 0]
         for t, place in zip(*np.tril_indices(40, -1), strict=True):
-            agree = [tokens[t - j] == tokens[t - j - place - 1] for j in range(1, min(span + 1, t - place))]
+            back = m * (place + 1)
+            agree = [tokens[t - j] == tokens[t - j - back] for j in range(1, min(span, t - back) + 1)]
             assert float(heard[t, place]) == pytest.approx(sum(agree) / max(len(agree), 1))
 
 
@@ -190,7 +192,7 @@ def test_every_weight_has_a_part_in_the_loss(kind, loss, offset):
 
 @pytest.mark.parametrize("guide", [None, BigramDiscriminator, EchoDiscriminator])
 def test_what_is_added_to_the_logits_is_tempered_and_learnt(guide):
-    generator = random_generator(echoes=True)
+    generator = random_generator(echoes=1)
     policy = GuidedPolicy(generator, made(guide), tf.Variable(0.7)) if guide else generator
     tokens, weights = tf.constant(all_sequences(4, 3)), generator.trainable_variables
     with tf.GradientTape() as tape, tf.GradientTape() as other:
@@ -208,7 +210,7 @@ def test_what_is_added_to_the_logits_is_tempered_and_learnt(guide):
 @ENDS
 def test_a_generator_that_hears_echoes_is_an_lstm_guided_by_them(end_token):
     """The same distribution, token by token and whole, as of an LSTM that a discriminator of echoes alone guides."""
-    hearing = random_generator(seq_len=4, end_token=end_token, echoes=True)
+    hearing = random_generator(seq_len=4, end_token=end_token, echoes=1)
     plain, echo = random_generator(seq_len=4, end_token=end_token), made(EchoDiscriminator, 4, end_token)
     plain.set_weights(hearing.get_weights()[: len(plain.weights)])
     randomise(echo, seed=0, stddev=0.0)
@@ -217,5 +219,6 @@ def test_a_generator_that_hears_echoes_is_an_lstm_guided_by_them(end_token):
     assert abs(probabilities(hearing) - probabilities(plain)).max() > 0.001
     np.testing.assert_allclose(probabilities(hearing), probabilities(guided), rtol=1e-4)
     tokens = tf.constant(all_sequences(4, 4, end_token))
-    assert_same(by_token(hearing, tokens), hearing.states(tokens), atol=1e-5)
-    np.testing.assert_allclose(probabilities(PolicyCopy(hearing)), probabilities(hearing), rtol=1e-5)
+    for each in (hearing, random_generator(seq_len=4, end_token=end_token, echoes=2)):
+        assert_same(by_token(each, tokens), each.states(tokens), atol=1e-5)
+        np.testing.assert_allclose(probabilities(PolicyCopy(each)), probabilities(each), rtol=1e-5)
