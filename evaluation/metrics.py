@@ -69,7 +69,7 @@ _EVALUATION = (
     Metric("stepwise", "steps", "Share of moves to another pitch by one or two semitones.", "", "real", _MUSIC),
     Metric("ends_on_tonic", "ends on the tonic", "Share of tunes that end on the tonic.", "", "real", _MUSIC),
     Metric("repeated_bars", "repeated bars", "Share of bars that occur before in the tune.", "", "real", _MUSIC),
-    Metric("looped_bars", "looped bars", "Share of bars equal to the bar just before.", "", "real", _MUSIC),
+    Metric("looped_bars", "looped bars", "Share of bars that loop: a third time in a row.", "", "real", _MUSIC),
     Metric("alike_after_2", "alike after 2 bars", "Share of tokens equal to those 2 bars before.", "", "real", _MUSIC),
     Metric("alike_after_4", "alike after 4 bars", "Share of tokens equal to those 4 bars before.", "", "real", _MUSIC),
     Metric("alike_after_8", "alike after 8 bars", "Share of tokens equal to those 8 bars before.", "", "real", _MUSIC),

@@ -157,7 +157,8 @@ def musical(tune: Tune) -> dict[str, float]:
         - `pitch_class_entropy`: of its notes, bits, as in muspy;
         - `stepwise`: share of the moves to another pitch that are of one or two semitones;
         - `ends_on_tonic`: whether its last note is the tonic of its key;
-        - `repeated_bars`, `looped_bars`: share of the whole bars after the first that occur before, just before;
+        - `repeated_bars`: share of the whole bars after the first that occur before;
+        - `looped_bars`: that come a third time or more in a row, alone or in a phrase of two bars;
         - `alike_after_2`, `_4`, `_8`: share of its tokens that are what they were so many bars before.
     """
     tokens, pitches = tune.tokens, tune.notes[:, 0]
@@ -165,7 +166,11 @@ def musical(tune: Tune) -> dict[str, float]:
     figures = {name: np.mean(tokens[lag:] == tokens[:-lag]) for name, lag in lags.items() if lag < len(tokens)}
     if len(bars := bars_of(tokens, tune)) > 1:
         figures["repeated_bars"] = np.mean(repeated_bars(tune)[1:])
-        figures["looped_bars"] = np.mean((bars[1:] == bars[:-1]).all(axis=1))
+        third = np.zeros(len(bars), bool)
+        for lag in (1, 2):
+            again = (bars[lag:] == bars[:-lag]).all(axis=1)
+            third[2 * lag :] |= again[lag:] & again[:-lag]
+        figures["looped_bars"] = np.mean(third[1:])
     if len(pitches):
         share = np.bincount(pitches % 12, minlength=12) / len(pitches)
         figures["scale_consistency"] = max(share[(tonic + _SCALE) % 12].sum() for tonic in range(12))

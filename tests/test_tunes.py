@@ -253,8 +253,14 @@ def test_the_measures_of_a_tune_by_hand():
     assert figures["stepwise"] == pytest.approx(9 / 12)  # 2 2 1 2, then 7, 2, 12, 10, and 2 2 1 2
     assert figures["repeated_bars"] == 0.5 and figures["alike_after_2"] == 1 and np.isnan(figures["alike_after_4"])
     assert figures["ends_on_tonic"] == figures["looped_bars"] == 0
-    figures = musical(analysed(np.array([*bar, *bar, *other, *bar]), EIGHTHS))
-    assert (figures["repeated_bars"], figures["looped_bars"]) == (2 / 3, 1 / 3)
+    for bars, repeated, looped in (
+        ([bar, bar, other, bar], 2 / 3, 0),
+        ([bar, bar, bar, other], 2 / 3, 1 / 3),
+        ([bar, other] * 3, 4 / 5, 2 / 5),
+        ([bar, other, bar, other, bar, bar], 4 / 5, 1 / 5),
+    ):
+        figures = musical(analysed(np.concatenate(bars), EIGHTHS))
+        assert (figures["repeated_bars"], figures["looped_bars"]) == (repeated, looped)
 
 
 def test_tunes_too_short_to_be_measured():
