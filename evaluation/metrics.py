@@ -23,7 +23,7 @@ class Metric:
     unit: str = ""  # of its values, "" for a number without one
     better: str = ""  # "lower", "higher", "real" where the value of real data is best, or ""
     data: tuple[str, ...] = ()  # the kinds of data it is measured for, among "oracle", "text" and "music"; () for all
-    # Measures sequences, int32 [n, T], of a data set, the second argument: float [n]. None: it is measured elsewhere.
+    # float [n] of sequences, int32 [n, T], padding being V, and of the data set. None: it is measured elsewhere.
     of: Callable[[np.ndarray, Any], np.ndarray] | None = None
 
 

@@ -44,7 +44,8 @@ class TuneEvaluator(Evaluator):
     def __init__(self, data: Any, settings: Settings):
         """As in `Evaluator`."""
         super().__init__(data, settings)
-        self.compared += () if data.spec.end_token is None else ("length",)
+        if data.spec.end_token is not None:  # the shorter a tune, the nearer a reference
+            self.compared = (*(name for name in self.compared if name != "mse"), "length")
 
     def compare(self, samples: np.ndarray) -> Figures:
         """Compares sequences, int32 [n, T], with real tunes.
@@ -158,7 +159,7 @@ def musical(tune: Tune) -> dict[str, float]:
         - `stepwise`: share of the moves to another pitch that are of one or two semitones;
         - `ends_on_tonic`: whether its last note is the tonic of its key;
         - `repeated_bars`: share of the whole bars after the first that occur before;
-        - `looped_bars`: that come a third time or more in a row, alone or in a phrase of two bars;
+        - `looped_bars`: with which a bar, or a phrase of two, ends its third or a later time in a row;
         - `alike_after_2`, `_4`, `_8`: share of its tokens that are what they were so many bars before.
     """
     tokens, pitches = tune.tokens, tune.notes[:, 0]
@@ -169,7 +170,8 @@ def musical(tune: Tune) -> dict[str, float]:
         third = np.zeros(len(bars), bool)
         for lag in (1, 2):
             again = (bars[lag:] == bars[:-lag]).all(axis=1)
-            third[2 * lag :] |= again[lag:] & again[:-lag]
+            if len(again) >= 2 * lag:  # as many in a row are a third time
+                third[3 * lag - 1 :] |= np.lib.stride_tricks.sliding_window_view(again, 2 * lag).all(axis=1)
         figures["looped_bars"] = np.mean(third[1:])
     if len(pitches):
         share = np.bincount(pitches % 12, minlength=12) / len(pitches)

@@ -1,7 +1,7 @@
 """Objectives for tunes: can a tin whistle in D play them?
 
 A tune is an array of MIDI pitches, one a token; 0 is a rest. A tin whistle has the notes of D major from D4 to B5, as
-they are written.
+they are written. A whole tune may have no token; it scores 0.
 """
 
 import numpy as np
@@ -12,12 +12,12 @@ NOTES = [0, *(pitch for pitch in range(62, 84) if pitch % 12 in D_MAJOR)]  # and
 
 def playable(tunes: list[np.ndarray]) -> list[float]:
     """1 for a tune whose notes are all on the whistle, 0 for any other."""
-    return [float(np.isin(tune, NOTES).all()) for tune in tunes]
+    return [float(len(tune) > 0 and np.isin(tune, NOTES).all()) for tune in tunes]
 
 
 def playable_share(tunes: list[np.ndarray]) -> list[float]:
     """The share of a tune's tokens that are on the whistle: easier to improve, as each note counts."""
-    return [float(np.isin(tune, NOTES).mean()) for tune in tunes]
+    return [float(np.isin(tune, NOTES).mean()) if len(tune) else 0.0 for tune in tunes]
 
 
 def framed(tunes: list[np.ndarray]) -> list[float]:
@@ -32,4 +32,6 @@ def framed_share(tunes: list[np.ndarray]) -> list[float]:
 
 def frame(tune: np.ndarray) -> list[bool]:
     """Which of the four rules a tune keeps."""
+    if not len(tune):
+        return [False] * 4
     return [bool(np.isin(tune, NOTES).all()), tune[0] in (62, 74), tune[-1] == 62, max(tune) >= 74]

@@ -431,6 +431,8 @@ def test_whistle():
     tunes = [[62, 74, 62], [74, 83, 62], [62, 73, 62], [74, 76, 74], [64, 74, 62], [62, 0, 62], [62, 75, 74, 62]]
     assert whistle.framed([np.array(tune) for tune in tunes]) == [1, 1, 0, 0, 0, 0, 0]
     assert whistle.framed_share([np.array(tune) for tune in tunes]) == [1, 1, *[0.75] * 5]
+    scores = (whistle.playable, whistle.playable_share, whistle.framed, whistle.framed_share)
+    assert [score([np.array([], int)]) for score in scores] == [[0.0]] * 4  # a whole tune may end at once
 
 
 def test_quatrain():

@@ -242,7 +242,7 @@ def test_a_tune_that_is_moved_stays_on_the_keyboard():
 
 def test_the_measures_of_a_tune_by_hand():
     """Three bars of G A B c d, the second with an F natural and a leap, the third as the first."""
-    bar, other = [47, 47, 49, 49, 51, 52, 54, 54], [47, 47, 45, 45, 57, 0, 0, 0]
+    bar, other = np.array([47, 47, 49, 49, 51, 52, 54, 54]), [47, 47, 45, 45, 57, 0, 0, 0]
     tune = analysed(np.array([*bar, *other, *bar]), EIGHTHS)
     figures, drawn = musical(tune), staff(tune)
     assert re.findall('<rect x="([0-9]*)"[^>]*class="again"', drawn) == ["431"]  # where the third bar begins
@@ -256,8 +256,9 @@ def test_the_measures_of_a_tune_by_hand():
     for bars, repeated, looped in (
         ([bar, bar, other, bar], 2 / 3, 0),
         ([bar, bar, bar, other], 2 / 3, 1 / 3),
-        ([bar, other] * 3, 4 / 5, 2 / 5),
-        ([bar, other, bar, other, bar, bar], 4 / 5, 1 / 5),
+        ([bar, other] * 3, 4 / 5, 1 / 5),
+        ([bar, other, bar, bar + 1, bar, other, bar], 4 / 6, 0),  # a rondo
+        ([bar, bar, bar, bar], 1, 2 / 3),
     ):
         figures = musical(analysed(np.concatenate(bars), EIGHTHS))
         assert (figures["repeated_bars"], figures["looped_bars"]) == (repeated, looped)

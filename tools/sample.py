@@ -223,7 +223,7 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     assert isinstance(data, NottinghamData)
     real = before_end(cut(data.tunes.test, replace(config, seq_len=length)), grid)
     if len(real) < count:
-        there = f"{len(real)} tunes, or stretches of {length} tokens, in the test set"
+        there = f"{len(real)} {f'stretches of {length} tokens' if config.window_stride else 'tunes'} in the test set"
         raise UsageError(f"--blind: {there}, and -n is {count}")
     kinds.append(("real", [real[i] for i in rng.permutation(len(real))[:count]]))
     mixed = [(kind, analysed(tokens, grid)) for kind, tunes in kinds for tokens in tunes]
