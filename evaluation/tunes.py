@@ -55,7 +55,7 @@ class TuneEvaluator(Evaluator):
 
         Returns:
             (mean over the sequences, standard error of the mean) of
-            - `bleu2`, `bleu3`, `bleu4`, with all test windows as references; `self_bleu4`;
+            - `bleu2`, `bleu3`, `bleu4`, with all test sequences as references; `self_bleu4`;
             - `mse`: `nearest_squared_difference` to the test windows, semitones²;
             - `rest_share`: share of tokens that are rests;
             - `length`: tokens of a sequence before its end, of whole tunes alone;
@@ -63,7 +63,7 @@ class TuneEvaluator(Evaluator):
             - `longest_copy`: tokens of the longest stretch that a training tune has too; `copied_share`: share of
               sequences where it has 16 tokens or, of a shorter one, all;
             - what `musical` tells of each, and of all `interval_divergence` and `rhythm_divergence`, the `divergence`
-              of their `intervals` and `rhythms` from those of the test windows.
+              of their `intervals` and `rhythms` from those of the test sequences.
             What needs test is left out where it is empty; self-BLEU needs two sequences, and all figures one. A
             sequence of rests alone counts in neither `mse` nor `pitch_range`.
         """

@@ -20,7 +20,7 @@ from support.config import Config
 from support.errors import DataError, UsageError
 
 TRAIN_TUNES = "tunes of train"  # what `digests` calls their checksum
-MAX_HELD_OUT = 1024  # validation windows, and test windows, that are used; Nottingham has 813 and 794
+MAX_HELD_OUT = 1024  # validation sequences, and test sequences, that are used; Nottingham has 813 and 794
 
 
 class NottinghamData(Dataset):
