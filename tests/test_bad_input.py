@@ -143,6 +143,7 @@ NO_ROLLOUTS = "with --g_update expected and without rollouts"
 IN_VAIN = [  # beside some flags each of others has no effect, and why
     ("", "data_dir=x sample_every=5", "with --dataset LSTM"),
     ("", "tokens=char min_count=2 long_lines=drop", "without --dataset text"),  # though one is the default's value
+    ("", "g_echo_twice", "without --g_echo"),
     ("", "window_stride=2 songs_dir=a onsets no-onsets token_length=1s", "without --dataset Nottingham"),
     ("--dataset text --data_dir x", "log_generation", "without --dataset LSTM or Nottingham"),
     ("--dataset text --data_dir x", "oracle_params=x.npz oracle_init=normal", "without --dataset LSTM"),
@@ -205,7 +206,7 @@ def test_flags_that_have_an_effect(words):
 
 
 def test_each_flag_has_an_effect_somewhere():
-    worlds = [Config(), Config(dataset="Nottingham"), Config(dataset="text"), Config(discriminator="lstm")]
+    worlds = [Config(), Config(dataset="Nottingham", g_echo=True), Config(dataset="text"), Config(discriminator="lstm")]
     worlds += [Config(objective="x.py:f", objective_weight=0.5), Config(mle_steps=1, pretrain_g_epochs=0)]
     worlds += [Config(discriminator="bigram", g_update="distil")]
     assert not [name for name in FIELDS if all(lacking(config, name) for config in worlds)]

@@ -129,8 +129,9 @@ def test_text_pitches_or_ids():
     text = SimpleNamespace(vocabulary=Vocabulary("char", ("a", "b")))
     sequences = np.array([[0, 1, 3, 4], [1, 2, 0, 0]], np.int32)  # 2 is unknown, 3 the end, 4 padding
     assert TextData.decode(text, sequences) == ["ab", "b\ufffdaa"]
-    tune, other = NottinghamData.decode(None, np.array([[0, 1, Grid().vocab_size - 1], [40, 0, 0]], np.int32))
-    assert tune.tolist() == [0, 21, 108] and other.tolist() == [60, 0, 0]
+    tunes = np.array([[0, 1, Grid().vocab_size - 1], [40, Grid().vocab_size, Grid().vocab_size + 1]], np.int32)
+    tune, other = NottinghamData.decode(SimpleNamespace(grid=Grid()), tunes)
+    assert tune.tolist() == [0, 21, 108] and other.tolist() == [60]
 
 
 @ENDS
