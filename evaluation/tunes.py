@@ -71,10 +71,10 @@ class TuneEvaluator(Evaluator):
             return {}
         values: dict[str, np.ndarray] = {}
         grid, test = self.data.grid, self.data.test
-        heard, pitches = before_end(samples, grid), to_pitches(played(samples, grid))
+        heard, pitches = before_end(samples, grid), to_pitches(with_rests(samples, grid))
         if len(test):
             values |= dict(zip(("bleu2", "bleu3", "bleu4"), bleu(heard, before_end(test, grid)).T, strict=True))
-            values["mse"] = nearest_squared_difference(pitches, to_pitches(played(test, grid)))
+            values["mse"] = nearest_squared_difference(pitches, to_pitches(with_rests(test, grid)))
         if len(heard) > 1:
             values["self_bleu4"] = self_bleu(heard, orders=(4,))[:, 0]
         values["length"] = np.array([len(tokens) for tokens in heard])
@@ -111,7 +111,7 @@ class TuneEvaluator(Evaluator):
         if settings.songs_dir:
             settings.songs_dir.mkdir(parents=True, exist_ok=True)
             write_songs(settings.songs_dir, SONGS, songs, spare=True)
-        for name, tunes in (("generated", played(generated, grid)), ("real", played(real, grid))):
+        for name, tunes in (("generated", with_rests(generated, grid)), ("real", with_rests(real, grid))):
             picture = piano_roll(tunes, grid, f"{name}, epoch {epoch}")
             clips = np.stack([audio(tokens, grid) for tokens in tunes])
             log.image(epoch, f"piano_roll/{name}", picture)
@@ -139,7 +139,7 @@ def nearest_squared_difference(samples: np.ndarray, references: np.ndarray) -> n
     return np.fmin.reduce(np.divide(total, frames, out=np.full_like(total, np.nan), where=frames > 0), axis=1)
 
 
-def played(rows: np.ndarray, grid: Grid) -> np.ndarray:
+def with_rests(rows: np.ndarray, grid: Grid) -> np.ndarray:
     """Sequences, int [n, T], with rests from their end on."""
     return np.where(rows < grid.vocab_size, rows, REST)
 

@@ -192,7 +192,7 @@ class Config:
     g_echo: bool = flag(
         False, "the generator also hears which of its last tokens repeat earlier ones, as --discriminator echo does"
     )
-    g_echo_twice: bool = flag(False, "and whether that is a repeat already, so that tunes loop less", ECHOING)
+    g_echo_twice: bool = flag(False, "--g_echo also hears what is a repeat already, so that tunes loop less", ECHOING)
     g_dropout_keep_prob: float = flag(1.0, "share kept by the generator's dropout in MLE", MLE, low=0.01, high=1)
     g_pretrain_lr: float = flag(0.01, "Adam's learning rate in pretraining", PRETRAINED)
     scheduled_sampling: float = flag(

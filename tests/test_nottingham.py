@@ -31,7 +31,7 @@ from evaluation.discriminator import D_FIGURES
 from evaluation.metrics import table
 from evaluation.policy import MeasuredPolicy
 from evaluation.run import evaluator_of, settings_of
-from evaluation.tunes import SAMPLES, TuneEvaluator, played
+from evaluation.tunes import SAMPLES, TuneEvaluator, with_rests
 from generator import TokenSpec
 from runs.logs import with_errors
 from support.errors import UsageError
@@ -270,7 +270,7 @@ def test_whole_tunes_have_an_end_and_are_measured_up_to_it(tmp_path):
     assert figures["rest_share"] == (1 / 40, 0)
     assert "length" in whole.columns and "length" not in windows.columns
     assert whole.compare(np.array([[end] + [padding] * 63] * 2))["copied_share"][0] == 0  # of no token
-    np.testing.assert_array_equal(played(np.array([[40, end, padding]]), SECONDS), [[40, REST, REST]])
+    np.testing.assert_array_equal(with_rests(np.array([[40, end, padding]]), SECONDS), [[40, REST, REST]])
     (tmp_path / "log").mkdir()
     policy = MeasuredPolicy(shared_seqgan(data.config, data.spec).policy, seed=1, jit=False)
     whole.show(policy, 0, END, SILENT)

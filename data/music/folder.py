@@ -92,7 +92,7 @@ def load_tunes(
     names = [path.relative_to(root).as_posix() for path in paths]
     if not paths:
         raise DataError(f"{root}: no .mid, .midi or .abc file in it")
-    if any(path.suffix.lower() == ".abc" for path in paths):
+    if any(map(_is_abc, paths)):
         check_music21(root)
 
     tunes = Tunes([], [], [], [], [], 0.0)
@@ -173,11 +173,15 @@ def _tune_files(folders: Sequence[Path], besides: Path | None) -> list[Path]:
     return found
 
 
+def _is_abc(path: Path) -> bool:
+    return path.suffix.lower() == ".abc"
+
+
 def song_files(folder: Path, pattern: str = "**/*") -> list[Path]:
     """The MIDI files of a folder or, if it has none, the ABC files, but for tunes.abc beside others; none is hidden."""
     files = [path for path in sorted(folder.glob(pattern)) if path.is_file()]
     shown = [path for path in files if not any(part[0] == "." for part in path.relative_to(folder).parts)]
-    texts = [path for path in shown if path.suffix.lower() == ".abc"]
+    texts = [path for path in shown if _is_abc(path)]
     midi = [path for path in shown if path.suffix.lower() in (".mid", ".midi")]
     return midi or [path for path in texts if path.name != "tunes.abc"] or texts
 
@@ -190,7 +194,7 @@ def parse(path: Path, grid: Grid, whole: bool = False) -> Iterator[Parsed]:
     except OSError as error:
         yield Parsed([], one_line(error))
         return
-    abc = path.suffix.lower() == ".abc"
+    abc = _is_abc(path)
     for number, tune in (abc and len(content) <= MAX_FILE_BYTES and tunes_of(content)) or [("", content)]:
         try:
             tokens, tempo, sharps = melody_of(tune, grid, read_abc if abc else read_notes)
