@@ -1,4 +1,4 @@
-"""The paper's CNN with other pooling over time, controls of experiments/resampling_oracle.toml."""
+"""Small CNNs of the form of the paper's with other pooling over time, controls of experiments/resampling_oracle.toml."""
 
 import tensorflow as tf
 
