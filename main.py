@@ -137,7 +137,7 @@ def run(config: Config, makers: Makers) -> int:
             checkpoints.remove_all()
             for directory in reversed(directories):  # --log_dir last, as it tells whose the other's records are
                 directory.wipe()
-        taken, details = checkpoints.restore() or (0, {})
+        taken, details = checkpoints.restore(tidy=config.is_train) or (0, {})
         if config.is_train and details.get(HALF):
             if not config.pretrained:
                 raise UsageError(f"--log_dir {config.log_dir}: copying --pretrained was interrupted; give it once more")

@@ -82,7 +82,7 @@ class SeqGAN:
         if self.discriminator is not None:
             self.d_optimizer = self._adam("d", updates.d, self.discriminator)
         self.average = PolicyCopy(self.generator) if config.average else None
-        self.policy: Policy = self.average or self.generator  # what is drawn from, measured and discriminated
+        self.policy: Policy = self.average or self.generator  # what is drawn from and measured
         self.guidance: Guidance | None = None
         if discriminators and isinstance(self.discriminator, AdditiveDiscriminator):
             folds = [discriminators(k + 1) for k in range(config.total_epochs)] if config.g_update == "fold" else []
@@ -92,6 +92,8 @@ class SeqGAN:
             self._d_optimizer_at_first = [variable.numpy() for variable in self.d_optimizer.variables]
         elif getattr(self.discriminator, "additive", False):
             raise UsageError(f"--discriminator {config.discriminator}: additive, but no AdditiveDiscriminator")
+        # A policy gradient needs a D that knows what it has just done, which an average of weights takes in later.
+        self.opponent = self.generator if config.g_update in ("sampled", "expected") else self.policy
         parts = Parts(self.generator, self.discriminator, oracle, references, config.rollouts_drawn, config.seed)
         share, weight, to_go = config.objective_share, config.kl_weight, config.baseline != "prefix"
         self.reward = Reward(reward, parts, objective_share=share, kl_weight=weight, to_go=to_go)
@@ -292,7 +294,7 @@ class SeqGAN:
         config, size, half = self.config, real.shape[0], self.config.d_batch_size // 2
         by_token, parts = config.by_token, {REAL: real}
         if not by_token:
-            parts[FAKE] = sample_many(self.policy, size, key(config.seed, Purpose.D_FAKE, step))
+            parts[FAKE] = sample_many(self.opponent, size, key(config.seed, Purpose.D_FAKE, step))
         labels = tf.constant([REAL] * half + [FAKE] * half)
         count, passes = size // half, config.d_epochs  # minibatches a pass
 
@@ -324,7 +326,7 @@ class SeqGAN:
                 loss, accuracy = self.discriminator.loss(tokens, labels, seed)
             else:
                 of_tokens = getattr(self.discriminator, f"{self.config.d_loss}_loss")
-                loss, accuracy = of_tokens(self.policy, tokens, fake_seed, seed)
+                loss, accuracy = of_tokens(self.opponent, tokens, fake_seed, seed)
         variables = self.discriminator.trainable_variables
         # The embedding's gradient comes as one slice per token read; both of Adam's moments want their sum.
         gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables)]

@@ -26,6 +26,7 @@ SPLITS = ("train", "valid", "test")
 MAX_HELD_OUT = 2000  # lines of the validation set, and of the test set, that are used
 MAX_LINE = 2**20  # characters
 MAX_SEQ_LEN = FIELDS["seq_len"].metadata["high"]
+WORDS = "the vocabulary"  # its checksum's name in config.json
 HELD = 0.95  # the share of lines that a longer --seq_len should hold whole
 # Byte order marks of other encodings; UTF-32 first, as one of its marks begins with one of UTF-16.
 WIDE = {"UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
@@ -194,6 +195,10 @@ class Vocabulary:
         shown = [*self.entries, unknown]
         return [blank.join(shown[i] for i in ids) for ids in self.strip(rows)]
 
+    def digest(self) -> str:
+        """A checksum of the entries."""
+        return hashlib.sha256("\n".join(self.entries).encode()).hexdigest()
+
     def to_json(self, **more) -> str:
         """The content of a vocabulary file."""
         return json.dumps({"kind": self.kind, "entries": self.entries, **more}, ensure_ascii=False, indent=0) + "\n"
@@ -278,6 +283,8 @@ class TextData(Dataset):
         Raises DataError: they can't be used; the message names the file. Raises OSError: a file can't be read.
         """
         self.config, self.origin = config, f"--data_dir {config.data_dir}"
+        if os.path.realpath(config.log_dir) == os.path.realpath(config.data_dir):  # which gets a vocabulary.json
+            raise DataError(f"--log_dir {config.log_dir}: the lines of --data_dir are there")
         self.source = Source(config, by_cut)
         lines = (tokens[: config.seq_len] for split, tokens in self.source if split == "train")
         counted = Vocabulary.count(lines, config.tokens, config.vocab_size - 2, config.min_count)
@@ -318,7 +325,7 @@ class TextData(Dataset):
     def digests(self) -> dict[str, str]:
         """A checksum of the tokens of each split, and of the vocabulary."""
         digests = {f"lines of {split}": lines.digest() for split, lines in self.lines.items()}
-        return digests | {"the vocabulary": hashlib.sha256("\n".join(self.vocabulary.entries).encode()).hexdigest()}
+        return digests | {WORDS: self.vocabulary.digest()}
 
     def files(self) -> dict[str, str]:
         """What is kept with the run: {file name: content}. It differs where the lines do."""
@@ -347,5 +354,5 @@ class TextData(Dataset):
         for rows, name in ((self.valid, "validation"), (self.test, "test")):
             if count := np.sum(rows < self.vocabulary.end):
                 share = 100 * np.sum(rows == self.vocabulary.unknown) / count
-                parts.append(f"{share:.2g} % of the tokens of the {name} set are unknown")
+                parts.append(f"{share:.3g} % of the tokens of the {name} set are unknown")
         return f"{config.data_dir}: {'; '.join(parts)}"

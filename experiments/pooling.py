@@ -1,4 +1,4 @@
-"""Small CNNs of the form of the paper's with other pooling over time, controls of experiments/resampling_oracle.toml."""
+"""Small CNNs of the paper's form with other pooling over time, for experiments/resampling_oracle.toml."""
 
 import tensorflow as tf
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -152,11 +153,16 @@ class Checkpoints:
                 raise ValueError(f"{name} differs from its checksum")
         if path != self._path(manifest["step"]):
             raise ValueError("the manifest is another checkpoint's")
-        read = self.state.read(str(path / WEIGHTS))
-        if self.whole:
-            read.assert_consumed()
-        else:
-            read.expect_partial().assert_existing_objects_matched()
+        with tempfile.TemporaryDirectory() as folder:
+            readable = path
+            if set(str(path)) & set("[\\"):  # TensorFlow finds no file there, as it takes the name for a pattern
+                readable = Path(folder, "checkpoint")
+                readable.symlink_to(path.resolve())
+            read = self.state.read(str(readable / WEIGHTS))
+            if self.whole:
+                read.assert_consumed()
+            else:
+                read.expect_partial().assert_existing_objects_matched()
         return manifest["step"], manifest["details"]
 
     def remove_all(self) -> None:

@@ -31,6 +31,7 @@ WRITTEN_SONGS = ".samples.sha256"  # in a folder of songs: what was written ther
 SONGS = tuple(f"sample{i}.mid" for i in range(5))  # that such a run leaves in its --log_dir
 # What runs on a data set leave in --log_dir beside what every run does.
 WRITTEN: dict[str | None, tuple[str, ...]] = {"text": (VOCABULARY,), "Nottingham": (TEMPO, *SONGS)}
+OWN = {CONFIG, METRICS, VOCABULARY, TEMPO, WRITTEN_SONGS, *SONGS}  # a run's files, which no tool's output replaces
 EVENTS = re.compile(r"events\.out\.tfevents\.\d+\.(seqgan|hparams)")  # files that runs/logs.py writes
 SAVED = "saved"  # in config.json: whether the run has written a checkpoint
 MANIFEST = "manifest.txt"  # in a checkpoint's directory: its own checksum, then a line of JSON
@@ -60,9 +61,12 @@ def fsync(path: Path) -> None:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file, text as UTF-8, whole or not at all: beside it, to disk, then renamed; a device is written to."""
+    """Writes a file, text as UTF-8, whole or not at all: beside it, to disk, then renamed.
+
+    A link is followed, and what it names, such as /dev/stdout, or a device is written to.
+    """
     written = content.encode() if isinstance(content, str) else content
-    if path.exists() and not path.is_file():
+    if path.is_symlink() or (path.exists() and not path.is_file()):  # /dev/stdout is both
         with naming(path):
             path.write_bytes(written)
         return
@@ -76,6 +80,14 @@ def write_whole(path: Path, content: str | bytes) -> None:
         partial.unlink(missing_ok=True)
         raise
     fsync(path.parent)
+
+
+def spare(output: Path | None) -> None:
+    """Raises UsageError: an output would replace a file of a run, such as its config.json, or be its --log_dir."""
+    if output and (output / CONFIG).is_file():
+        raise UsageError(f"{output}: a run is there; name another folder")
+    if output and (output.parent / CONFIG).is_file() and (output.name in OWN or EVENTS.fullmatch(output.name)):
+        raise UsageError(f"{output}: a run's own file; name another")
 
 
 def sha256_of(content: bytes) -> str:

@@ -46,12 +46,14 @@ def damage(checkpoint: Path) -> None:
     (checkpoint / "weights.index").write_bytes(b"")
 
 
-def test_what_is_saved_is_restored(tmp_path):
+@pytest.mark.parametrize("name", ["plain", "a[b]c", "a\\d"])
+def test_what_is_saved_is_restored(tmp_path, name):
+    folder = tmp_path / name
     assert Counter(tmp_path / "none").checkpoints.restore() is None
-    Counter(tmp_path).save(7)
-    again = Counter(tmp_path)
+    Counter(folder).save(7)
+    again = Counter(folder)
     assert again.checkpoints.restore() == (7, {"step": 7})
-    assert again.number.numpy() == 7 and again.checkpoints.newest == tmp_path / "step-000000007"
+    assert again.number.numpy() == 7 and again.checkpoints.newest == folder / "step-000000007"
 
 
 def test_the_newest_and_the_marked_ones_are_kept(tmp_path):
@@ -258,7 +260,11 @@ def test_a_full_disk_is_an_error_that_names_the_directory(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_a_device_is_written_to_and_no_file_takes_its_place(tmp_path):
+def test_a_device_is_written_to_and_so_is_what_a_link_names(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    for content in ("of the link", "another"):
+        write_whole(tmp_path / "link", content)
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == content
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     write_whole(tmp_path / "pipe", "content")

@@ -240,6 +240,7 @@ def test_runs_that_are_gone_stay_as_the_files_have_them(cells, capsys):
     ("out/runs.csv", "mle,2,", "mle,1,", "out/runs.csv: mle, 1 is there twice, with other figures"),
     ("out/curves.csv", "nll,", "nnl,", "out/curves.csv: nnl: no such metric"),
     ("out/curves.csv", "mle,1,0,", "mle,1,x,", "out/curves.csv: "),
+    ("out/curves.csv", "mle,1,0,", "mle,1,,0,", "out/curves.csv: its rows have different numbers of values"),
 )
 def test_files_that_cannot_be_used_are_one_line(cells, capsys, file, old, new, why):
     made()
@@ -395,6 +396,9 @@ def test_curves_over_epochs_and_seconds(cells, drawn, seeds):
     ('[[report.figures]]\ndraw = ["short"]', "draw has 'short', which is no method"),
     *(("[[report.figures]]\nhue = 3", "hue is not among name, curves"), ("planes = [3]", "3 is no table")),
     ('[[report.planes]]\npairs = ["nll"]', "'nll' is no pair of columns"),
+    ("[[report.figures]]\n[[report.figures]]", "'hand' names two figures"),
+    ('[[report.figures]]\nname = "../evil"', "'../evil' names two figures, or a file elsewhere"),
+    ('[[report.planes]]\nname = "empty"', "a plane has no files"),
     ('[[report.figures]]\nx = "hours"', "hours: no such metric"),
     ("[[report.figures]]\nlimits = [1, 2]", "limits is [1, 2], no dict"),
     ('[[report.figures]]\nlimits = { nll = ["a", "b"] }', "limits of nll"),
@@ -411,6 +415,17 @@ def test_bad_arguments_are_one_line(cells, capsys):
     assert "absent.toml" in refused(capsys, "absent.toml", "-o", "out")
     assert "no run has finished under nowhere" in refused(capsys, "hand.toml", "-o", "out", "--logs", "nowhere")
     assert "hand.toml" in refused(capsys, "hand.toml", "-o", "hand.toml") and "-o" in refused(capsys, "hand.toml")
+
+
+def test_names_are_no_missing_values_and_a_file_without_rows_is_one_line(tmp_path):
+    assert points(tmp_path, {"run": "null/1", "nll_test": 1.0}).run.tolist() == ["null/1"]
+    (tmp_path / "runs.csv").write_text("method,seed,nll\nnull,1,2.5\nNA,1,\n")
+    runs, _ = read_runs(tmp_path)
+    assert runs.method.tolist() == ["null", "NA"] and runs.nll.isna().tolist() == [False, True]
+    (tmp_path / "points.csv").write_text("run,temperature\n")
+    with pytest.raises(UsageError, match="points.csv: no rows"):
+        read_points(tmp_path / "points.csv")
+    assert "real data" in samples(points(tmp_path, {"run": "real data", "temperature": math.nan, "bleu2": 0.9}))
 
 
 def points(tmp_path, *rows: dict) -> pd.DataFrame:

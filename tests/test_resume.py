@@ -223,6 +223,17 @@ def test_directories_that_are_swapped(trainer, toy):
     left_alone(trainer, toy, ["--no-is_train", *swapped], why)
 
 
+def test_an_evaluation_leaves_a_damaged_checkpoint_where_it_is(trainer, toy, tmp_path):
+    shutil.copytree(toy, tmp_path / "run")
+    *_, newest = sorted((tmp_path / "run" / "train" / "checkpoints").iterdir())
+    (newest / "weights.index").write_bytes(b"")
+    for _ in range(2):
+        assert (
+            "damaged checkpoint passed over" in start(trainer, tmp_path / "run", "--no-is_train").err
+            and newest.is_dir()
+        )
+
+
 def test_a_run_whose_weights_are_gone_is_not_begun_anew(trainer, toy, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(toy, run)

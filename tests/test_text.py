@@ -188,7 +188,7 @@ def test_long_and_empty_lines_are_counted(folder):
         assert f"{count} train, 9 valid, 12 test; {long}; 2 empty ones" in data.introduction()
     for rows, name in ((dropped.valid, "validation"), (dropped.test, "test")):
         share = (rows == dropped.vocabulary.unknown).sum() / (rows < dropped.vocabulary.end).sum()
-        said = f"; {100 * share:.2g} % of the tokens of the {name} set are unknown"
+        said = f"; {100 * share:.3g} % of the tokens of the {name} set are unknown"
         assert 0.1 < share < 1 and said in dropped.introduction()
     assert set(dropped.vocabulary.entries) == set("abc")  # what is not trained on is not counted
 
@@ -282,6 +282,8 @@ def test_batches_are_lines_of_the_training_part(folder):
     assert fixed.mle_batches(0).shape == (2, 4, 6) and fixed.real(0).shape == (9, 6)
     with pytest.raises(DataError, match="--train_size: 61 is more than the 60 training lines of --data_dir"):
         TextData(config_of(folder, "--train_size", "61"))
+    with pytest.raises(DataError, match="^--log_dir .*: the lines of --data_dir are there"):
+        TextData(config_of(folder, "--log_dir", str(folder / ".")))
 
 
 def test_the_distribution_of_lines_of_unequal_length_is_learnt(tmp_path):

@@ -190,18 +190,23 @@ def test_the_average_is_that_of_all_updates_each_weighted_by_the_decay_since(eag
     assert_same(model.average.get_weights(), model.generator.get_weights())
 
 
-def test_evaluation_samples_and_the_discriminator_use_the_average_and_policy_updates_do_not(eagerly):
+def test_evaluation_and_samples_use_the_average_and_policy_updates_and_their_discriminator_do_not(eagerly):
     model, other = model_of("--average", "0.9"), model_of()
+    real = batches_of(1, size=8)[0]
     randomise(model.average, seed=5)
     assert_same(*([each.g_step(tf.constant(0)).tokens.numpy()] for each in (model, other)))
     randomise(model.average, seed=5)
+    assert model.d_step(real, tf.constant(0)) == other.d_step(real, tf.constant(0))
     randomise(other.generator, seed=5)
     data = OracleData(tiny_config())
     figures = [evaluation_of(tiny_config(), data, each).measure(0, NOW) for each in (model, other)]
     assert figures[0] == figures[1]
     assert_same(*([sample_many(each.policy, 64, key(1, Purpose.TOOL_SAMPLE)).numpy()] for each in (model, other)))
-    real = batches_of(1, size=8)[0]
-    assert model.d_step(real, tf.constant(0)) == other.d_step(real, tf.constant(0))
+    additive = ("--g_update", "distil", "--discriminator", "bigram")
+    student, other = (model_of(*words, *additive) for words in (("--average", "0.9"), ()))
+    for policy in (student.average, other.generator):
+        randomise(policy, seed=5)
+    assert student.d_step(real, tf.constant(0)) == other.d_step(real, tf.constant(0))
     plain = model_of()
     assert plain.average is None and plain.policy is plain.generator and plain.mle_optimizer is None
     assert not {name for name, _ in plain.checkpoint()._trackable_children().items()} & {"averaged", "mle_optimizer"}

@@ -31,7 +31,7 @@ from evaluation.run import EVALUATORS
 from evaluation.text import ORDERS, by_order
 from generator import Policy, TokenSpec
 from model import build
-from runs.directories import VOCABULARY, write_whole
+from runs.directories import spare, write_whole
 from runs.logs import with_errors
 from support.config import Config
 from support.device import configure_tensorflow
@@ -97,9 +97,7 @@ def text(asked: Any, run: Restored | None) -> Parts:
     if longest > length:
         told(f"lines are cut to {length:,} tokens; the longest has {longest:,}")
     if run:
-        known = seen = Vocabulary.read(run.logdir / VOCABULARY)
-        if known.size != run.policy().vocab_size:
-            raise UsageError(f"{run.logdir / VOCABULARY}: not this run's vocabulary")
+        known = seen = run.vocabulary()
     else:  # what occurs once in --train is unknown to the LSTMs of --reverse alone
         known = Vocabulary.count([*lines, *train, *test], kind, 2**31, 1)
         seen = Vocabulary.count(train, kind, 2**31, 2)
@@ -225,6 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--csv", type=new_file, metavar="FILE", help="all figures and their errors")
     asked = parser.parse_args(argv)
     with parser.failing_in_one_line("stdout"):
+        spare(asked.csv)
         for flag, path in (("", asked.file), ("--train ", asked.train), ("--test ", asked.test)):
             if not path.exists():
                 raise UsageError(f"{flag}{path}: neither a file nor a folder")

@@ -170,7 +170,7 @@ def samples(
     said = "Samples: mean over seeds ± half of the 95 % interval, or one run ± standard error."
     real = groups.pop(REAL).iloc[0] if REAL in groups else pd.Series()
     judged = [name for name in known if METRICS[name].unit != PER_TOKEN and not math.isnan(real.get(name, math.nan))]
-    if judged:  # compared with the first method, at its temperature of least NLL_valid
+    if judged and groups:  # compared with the first method, at its temperature of least NLL_valid
         label = next(iter(groups.values())).label.iloc[0]
         own = {head: of for head, of in groups.items() if of.label.iloc[0] == label}
         nll = {head: of.nll_valid.mean() if "nll_valid" in of else math.nan for head, of in own.items()}

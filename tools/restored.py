@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from data.real import Dataset, read_data
+from data.text import WORDS, Vocabulary
 from discriminator import Discriminator
 from generator import Averaged, Policy, TokenSpec
 from model import SeqGAN, build
 from runs.checkpoints import Checkpoints
 from runs.directories import CHECKPOINTS, lost_weights
 from runs.schedule import Schedule
-from support.config import FIELDS, Config
+from support.config import FIELDS, VOCABULARY, Config
 from support.config_file import CONFIG, PUBLISHED, from_flags, read_config
 from support.errors import NoGain, UsageError
 from support.statistics import Figures
@@ -38,6 +39,15 @@ class Restored(NamedTuple):
         if not kept or self.content.get("data", digests) != digests:
             raise UsageError(f"{self.logdir}: the run has read other data than {data.origin} has now")
         return data
+
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary of a run on text. Raises UsageError: it is another. Raises OSError: it can't be read."""
+        path = self.logdir / VOCABULARY
+        found = Vocabulary.read(path)
+        recorded = self.content.get("data", {}).get(WORDS, found.digest())
+        if (found.size, found.digest()) != (self.seqgan.policy.vocab_size, recorded):
+            raise UsageError(f"{path}: not this run's vocabulary")
+        return found
 
     def trained(self) -> bool:
         """Whether the discriminator was trained by then; one that --g_update fold has just put in place was not."""

@@ -28,8 +28,8 @@ from data.text import Vocabulary, tokenise
 from generator import Excluding, Place, Policy, State, Tempered, in_chunks
 from guidance.choosing import Weighing, keep_one
 from runs.checkpoints import BEST
-from runs.directories import PRETRAINED, TEMPO, write_whole
-from support.config import VOCABULARY, Config
+from runs.directories import PRETRAINED, TEMPO, spare, write_whole
+from support.config import Config
 from support.config_file import CONFIG
 from support.device import configure_tensorflow
 from support.errors import UsageError
@@ -199,6 +199,8 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     or -o has another page or key. Raises OSError: a folder can't be read.
     """
     config, count, output = run.config, asked.n, asked.output or asked.logdir / "blind"
+    if len({folder.resolve() for folder in asked.blind}) < len(asked.blind):
+        raise UsageError("--blind: a folder is given twice")
     grid = grid_of(config)
     grid = played(grid, recorded_tempo(asked.logdir / TEMPO)) if grid.beats else grid
     rng = numpy_rng(asked.seed, Purpose.TOOL_SAMPLE)
@@ -255,11 +257,7 @@ def write_lines(samples: Iterable[np.ndarray], vocabulary: Vocabulary | None, ou
         return
     try:
         os.scandir(output.parent).close()  # before anything is drawn
-        content = b"".join(contents)
-        if output.is_symlink():  # as /dev/stdout is one
-            output.write_bytes(content)
-        else:
-            write_whole(output, content)
+        write_whole(output, b"".join(contents))
     except OSError as error:
         error.filename = str(output)
         raise
@@ -291,12 +289,10 @@ def check(asked: Namespace, music: bool, text: bool) -> None:
 
 def sample(asked: Namespace, run: Restored) -> None:
     """Draws and writes what the flags ask for; raises UsageError, OSError: it can't be done."""
-    config, path, music = run.config, asked.logdir / VOCABULARY, run.config.dataset == "Nottingham"
+    config, music = run.config, run.config.dataset == "Nottingham"
     check(asked, music, config.dataset == "text")
     policy: Policy = Tempered(run.policy(asked.guide), asked.temperature)
-    vocabulary = Vocabulary.read(path) if config.dataset == "text" else None
-    if vocabulary and vocabulary.size != policy.vocab_size:
-        raise UsageError(f"{path}: not this run's vocabulary")
+    vocabulary = run.vocabulary() if config.dataset == "text" else None
     if vocabulary and asked.no_unknown:
         policy = Excluding(policy, [vocabulary.unknown])
     file = asked.prefix_file
@@ -375,6 +371,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(argv)
     with parser.failing_in_one_line(asked.output or "stdout"):
         configure_tensorflow(cache=True)
+        spare(asked.output)
         run = restore(asked.logdir, asked.checkpoint)
         tf.config.experimental.enable_tensor_float_32_execution(not run.config.deterministic)  # as in evaluations
         sample(asked, run)

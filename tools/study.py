@@ -3,6 +3,7 @@
 A study's folder has runs.csv, a row a run, curves.csv, a row an evaluation, and files of measured samples.
 """
 
+import csv
 import io
 import itertools
 import math
@@ -90,7 +91,10 @@ def read_table(path: Path, text: str, keys: Sequence[str]) -> pd.DataFrame:
     words = dict.fromkeys(["method", "run", *RECORDS], str)
     whole = dict.fromkeys(keys[1:], int) if keys is not POINT else {}
     try:
-        frame = pd.read_csv(io.StringIO(text or ",".join(keys)), dtype=words)
+        if len({len(row) for row in csv.reader(io.StringIO(text)) if row}) > 1:
+            raise UsageError("its rows have different numbers of values")
+        own: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}  # a method may be called null
+        frame = pd.read_csv(io.StringIO(text or ",".join(keys)), dtype=words, **own)
         for name in frame.columns.difference([*words, *POINT, *keys]):
             parse(name.removesuffix("_se"))
         frame = frame.astype({name: float for name in frame.columns.difference(words)} | whole)
@@ -119,7 +123,10 @@ def read_points(*paths: Path) -> pd.DataFrame:
 
     Raises UsageError: one is damaged. Raises OSError: one can't be read.
     """
-    return pd.concat([read_table(path, path.read_text(encoding="utf-8"), POINT) for path in paths], ignore_index=True)
+    frames = [read_table(path, path.read_text(encoding="utf-8"), POINT) for path in paths]
+    if not all(map(len, frames)):
+        raise UsageError(f"{[path for path, frame in zip(paths, frames, strict=True) if not len(frame)][0]}: no rows")
+    return pd.concat(frames, ignore_index=True)
 
 
 def points_text(points: Iterable[Mapping[str, Any]]) -> str:
@@ -240,6 +247,12 @@ def settings(experiment: Experiment) -> dict[str, Any]:
                     raise UsageError(f"limits of {name}: {ends!r} is no pair of numbers")
         for name in columns:
             parse(str(name))
+        files = [figure["name"] or experiment.name for figure in report["figures"]]
+        files += [plane["name"] or Path(str(plane["files"][0])).stem for plane in report["planes"] if plane["files"]]
+        if wrong := [name for name in files if files.count(name) > 1 or "/" in name]:
+            raise UsageError(f"{wrong[0]!r} names two figures, or a file elsewhere")
+        if not all(plane["files"] for plane in report["planes"]):
+            raise UsageError("a plane has no files")
     except (UsageError, KeyError) as error:
         raise UsageError(f"{experiment.name}.toml: [report]: {error.args[0]}") from None
     return report

@@ -12,6 +12,8 @@ import runpy
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from support.config import discriminator_entry
 from support.errors import NoGain
 from support.parser import parse
@@ -47,7 +49,9 @@ def main(count: str, name: str, *flags: str) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3 or not (sys.argv[1].isdecimal() and int(sys.argv[1])):
-        print("train_and_choose.py: error: COUNT, a number, and NAME are needed, see its first lines", file=sys.stderr)
+    if len(sys.argv) < 3 or not (sys.argv[1].isdecimal() and 0 < int(sys.argv[1]) <= 10**6):
+        print(
+            "train_and_choose.py: error: COUNT, 1 to 1000000, and NAME are needed, see its first lines", file=sys.stderr
+        )
         sys.exit(2)
     sys.exit(main(*sys.argv[1:]))
