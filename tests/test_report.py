@@ -422,9 +422,10 @@ def test_names_are_no_missing_values_and_a_file_without_rows_is_one_line(tmp_pat
     (tmp_path / "runs.csv").write_text("method,seed,nll\nnull,1,2.5\nNA,1,\n")
     runs, _ = read_runs(tmp_path)
     assert runs.method.tolist() == ["null", "NA"] and runs.nll.isna().tolist() == [False, True]
-    (tmp_path / "points.csv").write_text("run,temperature\n")
-    with pytest.raises(UsageError, match="points.csv: no rows"):
-        read_points(tmp_path / "points.csv")
+    for content, why in ((b"run,temperature\n", "no rows"), (b"run\xff", "not UTF-8")):
+        (tmp_path / "points.csv").write_bytes(content)
+        with pytest.raises(UsageError, match=f"points.csv: {why}"):
+            read_points(tmp_path / "points.csv")
     assert "real data" in samples(points(tmp_path, {"run": "real data", "temperature": math.nan, "bleu2": 0.9}))
 
 

@@ -112,10 +112,18 @@ def merged(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     return rows.first().reset_index() if len(frame) else frame
 
 
+def text_of(path: Path) -> str:
+    """A file's text. Raises UsageError: it is not UTF-8. Raises OSError: it can't be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: not UTF-8") from None
+
+
 def read_runs(folder: Path) -> list[pd.DataFrame]:
     """The runs.csv and curves.csv of a study, empty where there is none; raises UsageError: one is damaged."""
     paths = ((folder / file, keys) for file, keys in FILES.items())
-    return [read_table(path, path.read_text(encoding="utf-8") if path.exists() else "", keys) for path, keys in paths]
+    return [read_table(path, text_of(path) if path.exists() else "", keys) for path, keys in paths]
 
 
 def read_points(*paths: Path) -> pd.DataFrame:
@@ -123,7 +131,7 @@ def read_points(*paths: Path) -> pd.DataFrame:
 
     Raises UsageError: one is damaged. Raises OSError: one can't be read.
     """
-    frames = [read_table(path, path.read_text(encoding="utf-8"), POINT) for path in paths]
+    frames = [read_table(path, text_of(path), POINT) for path in paths]
     if not all(map(len, frames)):
         raise UsageError(f"{[path for path, frame in zip(paths, frames, strict=True) if not len(frame)][0]}: no rows")
     return pd.concat(frames, ignore_index=True)
