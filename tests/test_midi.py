@@ -389,6 +389,9 @@ def test_odd_events_and_empty_tracks_do_no_harm(folder):
     for name, sharps in (("F#m", 3), ("Cb", -7), ("Ebm", -6), ("C", 0)):
         signed = track(*TUNE, extra=[(0, mido.MetaMessage("key_signature", key=name))])
         assert read_notes(content_of(signed)).sharps == sharps
+        in_a, in_d = (mido.MetaMessage("key_signature", key=key) for key in "AD")
+        notes = read_notes(content_of(track(extra=[(9, in_a)]), track(extra=[(9, in_d)]), signed))
+        assert notes.sharps == sharps  # of several the first in time, whichever track it is in
 
 
 def test_a_folder_that_cannot_be_used_is_one_clear_line(folder, tmp_path):

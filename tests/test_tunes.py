@@ -151,6 +151,9 @@ C
     (FOLK, Grid(0.4, 0.25), "76*2 69*3 71*1 72*2 76*4 74*2 | 76*1 78*2 79*1 77*10 20*2 57*2 56*4"),
     (FOLK, Grid(0.25, 0.0), "76 69 71 72 76 76 74"),  # three eighths at 80: a beat of half a second
     ("X:1\nT:a\nK:C\nCD2\nX:2\nK:C\nE|\n", Grid(beats=0.5), "60 62*2"),  # without M: and L:, in eighths
+    # Note values of old, in a field of a line; text between fields, with an empty line.
+    ("X:1\nL:1/8\nK:C\n[Q:C2 = 60]C2\n%%begintext\n\nabc\n%%endtext\nD2|\n", Grid(0.5), "60*2 62*2"),
+    *((f"X:1\nL:1/8\nQ:{mark}\nK:C\nC4D4\n", Grid(0.5), "60*4 62*4") for mark in ("1/4 = 60", "C2=60", "3/8 = 40")),
     # The highest of several voices.
     ("X:1\nL:1/4\nM:4/4\nK:C\nV:1\nC,D,G,F,|\nV:2\nCDEF|\n", Grid(beats=1.0), "60 62 64 65"),
 )
@@ -171,6 +174,10 @@ def test_common_abc_is_read(tmp_path, text, grid, tokens):
     (b"X:1\nK:C\n|:" + b"C" * 9999 + b":" * 999 + b"|\n", "its repeats are longer than 1048576 bytes"),
     (b"X:1\nL:1/1\nK:C\nC99999|]\n", "has 399996 beats; the limit is 36000"),
     (b"%" * ((1 << 20) + 1), "larger than 1048576 bytes"),
+    *((f"X:1\nK:C\nC{sign}D".encode(), f"the sign {sign} is not") for sign in ("&", "+", "!D.C.", "!D.S.", "!dacapo")),
+    *((b"X:1\nK:%s\nC" % key, "a key with accidentals is not read: K:D ") for key in (b"D exp _b", b"D =c")),
+    *((b"X:1\nK:C\nC%sD" % key, "a key with accidentals") for key in (b"[K:D ^f=c]", b"\nK:D Phr ^f\n")),
+    (b"X:1\nP:AABB\nK:C\nP:A\nC|\nP:B\nD|\n", "an order of parts is not read: P:AABB"),
     *((content, "no") for content in (b"", b"\xff\x00\x01", b"X:1", b"MThd", b"K:C\nabc")),
 )
 def test_what_is_no_tune_is_said_in_one_line(tmp_path, content, reason):
@@ -189,6 +196,10 @@ def test_what_is_no_tune_is_said_in_one_line(tmp_path, content, reason):
     *(("|:C|1D:|2E||F|[1G:|\n[2A|]|:BB:|", "CDCEFGFABBBB"), ("|:C|1D:|2E:|3F|]G:|", "CDCECFGG")),
     *(("|:C|1D|2E:|F", "CDCEF"), ("|:C|1D:|E", "CDCE"), ("|::C::|D", "CCCD"), ("|:F[K:D]F:|", "F[K:D]F[K:C]F[K:D]F")),
     ('"50%|:"C{de}(D:|% "', "CDCD"),
+    # Decorations, an `!` that ends a line, space, rests unseen and of whole bars, and what else is no note.
+    ("HC!turn!J~uvD|y20ETy3/2F.G!|\n+trill+A!B|", "CD|EFGAB"),
+    *(("CxDx2|Xz", "CzDz2|z5"), ("C4|Z|[M:3/4]Z2|[L:1/8]Z|D2", "C4z4z6z3[L:1/8]D2"), ("[r:H&+!D.C.!]CZ|D", "Cz|D")),
+    *(("P:A\nC4\nw:do\n+:re Hmi\ns:!fermata!", "C4"), ("[K:Fmix]FB", "[K:Eb]F_B"), ("[K:C clef=alto]C", "C")),
     ("^F-|F|c-B", "^F2cB"),  # an accidental holds as long as a tie; a tie to another note is a slur
     *(("V:a clef=treble\nCD:|\nV:b\nEF:|", "EFEF"), ("V:a\nC:|\nV:b\nE:|\nV:a\nG:|\nV:b\nA:|", "EEAA")),
 )

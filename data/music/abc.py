@@ -5,6 +5,7 @@ import importlib.util
 import io
 import re
 from collections.abc import Iterable
+from fractions import Fraction
 from itertools import takewhile
 from pathlib import Path
 
@@ -19,11 +20,17 @@ HEADER = "%abc-2.1\n"  # a file's first line
 _BARS_A_LINE = 4
 _LINE = " || "  # at single bar lines music21 makes measures and beams, which takes most of its time
 _TUNE = re.compile("^(?=X:)", re.MULTILINE)  # where one begins
+_BLOCK = re.compile(r"^%%begin(\w+).*?(?:^%%end\1[^\n]*\n?|\Z)", re.MULTILINE | re.DOTALL)  # of text
 _QUOTED = re.compile(r'"[^"]*"')  # chord symbols and other text
-_UNHEARD = re.compile(r"\{[^{}]*\}|\((?!\d)|\)")  # grace notes, slurs
 _HEARD = "MLQK"  # the fields on which notes depend: metre, length of a note, tempo, key
-_FIELD = re.compile(r"([A-Za-z]):(?![|:])\s*(.*)")  # but for a note before a repeat sign
+_FIELD = re.compile(r"([A-Za-z+]):(?![|:])\s*(.*)")  # but for a note before a repeat sign; + goes on with another
 _INLINE = re.compile(r"\[([A-Za-z]):([^][]*)\]")
+_UNHEARD = re.compile(  # but for fields: decorations, `!` at the end of a line, grace notes, slurs, space
+    rf"(?P<field>{_INLINE.pattern})|(?P<jump>[!+](?:D\.[CS]\.|dacapo|dacoda))|!(?:[^!|]*!)?|"
+    r"\+[^+|]{,20}[h-w][^+|]{,20}\+|(?P<other>[&+])|\{[^{}]*\}|\((?!\d)|\)|y[\d/]*|[H-Wh-w~]"
+)
+_ACCIDENTALS = re.compile(r"\bexp\b|[_^]+[A-Ga-g]\b|\s=[A-Ga-g]\b")  # in a key
+_BARS_REST = re.compile(r"[\s\\]*[XZ](\d{,6})[\s\\]*")  # alone between bar lines
 _ENDING = re.compile(r"\s*\[?(?P<ending>\d[\d,-]*)")
 _PART = re.compile(
     rf"{_INLINE.pattern}|(?P<bar>:*\[?\|[|\]]*(?::++(?!\|))?|::+)|(?:(?<=[|:\]])\[?|\[)(?P<ending>\d[\d,-]*)|[^[:|]+|.",
@@ -53,10 +60,38 @@ def _text(sign: Sign) -> str:
 
 def tunes_of(content: bytes) -> list[tuple[str, bytes]]:
     """The tunes of an ABC file: the number of each, and a file of it alone; a tune ends at an empty line."""
-    before, *tunes = _TUNE.split("\n".join(content.decode("utf-8-sig", "replace").splitlines()))
+    before, *tunes = _TUNE.split(_BLOCK.sub("", "\n".join(content.decode("utf-8-sig", "replace").splitlines())))
     head = [line for line in before.splitlines() if line.strip() and not line.startswith("K:")]
     found = [[*takewhile(str.strip, tune.splitlines())] for tune in tunes]
     return [(first[2:].strip(), "\n".join([first, *head, *rest]).encode()) for first, *rest in found]
+
+
+def _kept(found: re.Match) -> str:
+    """What is left of a match of `_UNHEARD`. Raises DataError: it tells what is played, in a way that is not read."""
+    if sign := found["jump"] or found["other"]:
+        raise DataError(f"the sign {sign} is not read")
+    return found["field"] or ""
+
+
+def _whole_notes(text: str) -> Fraction:
+    """What a metre or a note value lasts, in whole notes: (2+3)/8 five eighths, C and no metre one."""
+    *over, under = [int(number) for number in re.findall(r"\d+", text)] or [1]
+    return Fraction(sum(over), max(under, 1)) if over else Fraction(1)
+
+
+def _field(name: str, value: str, now: dict[str, str]) -> str:
+    """A line for music21, of a field among `now`: a tempo without blanks at its `=`, and C3 as what three notes last.
+
+    Raises DataError: a key has accidentals of its own.
+    """
+    if name == "K" and _ACCIDENTALS.search(value):
+        raise DataError(f"a key with accidentals is not read: K:{value}")
+    if name == "Q" and "=" in value:
+        beat, tempo = (part.strip() for part in value.split("=", 1))
+        if old := re.fullmatch(r"C(\d*)", beat):
+            beat = "{}/{}".format(*(_whole_notes(now["L"]) * int(old[1] or 1)).as_integer_ratio())
+        value = f"{beat}={tempo}"
+    return f"{name}:{value}\n"
 
 
 def _plain(content: bytes) -> str:
@@ -75,24 +110,26 @@ def _plain(content: bytes) -> str:
             voice, _, more = value.partition(" ")
             told[voice] = more or told.get(voice, "")
         elif "K" in head and not (name and name not in _HEARD):
-            voices.setdefault(voice, []).append(f"[{name}:{value}]" if name else _UNHEARD.sub("", line))
+            voices.setdefault(voice, []).append(f"[{name}:{value}]" if name else _UNHEARD.sub(_kept, line))
         elif name and name in _HEARD:
             head[name] = value
             voice = ""
+        elif name == "P" and re.fullmatch(r"[A-Z\d(). ]+", value) and [*value] != sorted({*value}):
+            raise DataError(f"an order of parts is not read: P:{value}")
     if "K" not in head:
         raise DataError("no tune in it: X: begins one, and K: its notes")
-    parts = [int(beats) for beats in re.findall(r"\d+", head.get("M", ""))]
-    head.setdefault("L", "1/16" if len(parts) > 1 and sum(parts[:-1]) / max(parts[-1], 1) < 0.75 else "1/8")
+    head.setdefault("L", "1/16" if _whole_notes(head.get("M", "")) < 0.75 else "1/8")
     found = [(told.get(name, ""), "\n".join(lines)) for name, lines in voices.items() if lines]
     notes = [f"V:{i} {more}\n{_played_out(lines, head)}" for i, (more, lines) in enumerate(found, 1)]
-    return HEADER + "\n".join(["X:1", *(f"{name}:{head[name]}" for name in _HEARD if name in head), *notes]) + "\n"
+    fields = "".join(_field(name, head[name], head) for name in _HEARD if name in head)
+    return f"{HEADER}X:1\n{fields}" + "\n".join(notes) + "\n"
 
 
 def _played_out(notes: str, head: dict[str, str]) -> str:
     """The notes of a voice with their repeats, by the standard's section 4.8; `head` has the fields before them.
 
     music21's own `expandRepeats` takes two parts that end in `:|` for one, and plays second endings too late. Raises
-    DataError: an ending is that of several passes.
+    DataError: an ending is that of several passes, or a field is not read.
     """
     played: list[str] = []
     now = dict(head)  # the fields that hold
@@ -104,7 +141,11 @@ def _played_out(notes: str, head: dict[str, str]) -> str:
         for part in parts:
             if field := _INLINE.fullmatch(part):
                 now[field[1]] = field[2].strip()
-                part = f"\n{field[1]}:{field[2].strip()}\n" if field[1] in _HEARD else ""
+                part = "\n" + _field(field[1], now[field[1]], now) if field[1] in _HEARD else ""
+            elif rest := _BARS_REST.fullmatch(part):
+                part = f"z{_whole_notes(now.get('M', '')) * int(rest[1] or 1) / (_whole_notes(now['L']) or 1)}"
+            else:
+                part = re.sub("[xXZ]", "z", part)  # some write Z for a rest among notes
             played.append(part)
 
     def again(parts: list[str]) -> None:
@@ -148,7 +189,7 @@ def read_abc(content: bytes, by_beat: bool = False) -> Notes:
     """Reads the first tune of an ABC file, with its repeats.
 
     `content`: the whole file. `by_beat`: as in `midi.read_notes`; the tempo is that of the first mark or 120 beats a
-    minute. Raises DataError: music21 is not installed, or finds no tune, or the tune is too long.
+    minute. Raises DataError: music21 is not installed, or finds no tune, or the tune is too long or not all read here.
     """
     check_music21()
     import music21  # it takes a second

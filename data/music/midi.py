@@ -39,7 +39,7 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
     """Reads the notes of a Standard MIDI File, drums left out.
 
     A note ends at the first note-off of its channel and pitch; one that is never ended is dropped. Tempo changes count
-    whichever track they stand in.
+    whichever track they stand in. The key signature is the first in time.
 
     `content`: the whole file. `by_beat`: whether times are in millionths of a beat; otherwise in microseconds. Raises
     DataError: the file is too long, of a kind that is not read (type 2, SMPTE time), or none of its notes ends. Raises
@@ -55,7 +55,7 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
 
     rows = []  # start tick, end tick, pitch, voice
     tempi = [(0, _DEFAULT_TEMPO)]  # tick, microseconds a quarter note
-    keys: list[str] = []
+    keys: list[tuple[int, str]] = []  # tick, such as Ebm
     last_tick, unended = 0, False
     for number, track in enumerate(midi.tracks):
         tick = 0
@@ -67,7 +67,7 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
             if message.type == "set_tempo":
                 tempi.append((tick, message.tempo))
             elif message.type == "key_signature":
-                keys.append(message.key)
+                keys.append((tick, message.key))
             elif message.type in ("note_on", "note_off") and message.channel != _DRUM_CHANNEL:
                 key = message.channel, message.note
                 if message.type == "note_on" and message.velocity > 0:
@@ -99,8 +99,9 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
     start, end, pitch, voice = np.array(rows, np.int64).reshape(-1, 4).T
     mean = 6e7 * beats / micros if micros else 6e7 / _DEFAULT_TEMPO
     sharps = None
-    if keys:  # such as Ebm: fifths above F of the letter, then the accidental and the mode
-        sharps = "FCGDAEB".index(keys[0][0]) - 1 + 7 * (keys[0].count("#") - keys[0].count("b")) - 3 * ("m" in keys[0])
+    if keys:  # fifths above F of the letter, then the accidental and the mode
+        name = min(keys, key=lambda pair: pair[0])[1]
+        sharps = "FCGDAEB".index(name[0]) - 1 + 7 * (name.count("#") - name.count("b")) - 3 * ("m" in name)
     return Notes(time(start), time(end), pitch, voice, int(time(np.array(last_tick))), mean, sharps)
 
 
