@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from data import checksum
 from data.real import Dataset
-from data.training_set import TrainingSet
+from data.training_set import TrainingData
 from generator import SAMPLE_ROWS, TokenSpec, sample_many
 from oracle import Oracle
 from support.config import Config
@@ -42,8 +42,7 @@ class OracleData(Dataset):
         self._draw = compiled(lambda rows, seed: self.oracle.sample(uniforms([config.seq_len, rows], seed)))
         self._draw_many = compiled(functools.partial(sample_many, self.oracle))
         if config.train_size:
-            sequences = self.sample(config.train_size, Purpose.TRAIN_SET)
-            self.training = TrainingSet(sequences, config.batch_size, config.seed)
+            self.training = TrainingData(self.sample(config.train_size, Purpose.TRAIN_SET), config)
         # Mean and standard error, nats per token, from the same sequences in every run.
         chunks = range(ENTROPY_SAMPLES // SAMPLE_ROWS)
         parts = [self._entropies(SAMPLE_ROWS, key(0, Purpose.ORACLE_ENTROPY, chunk)).numpy() for chunk in chunks]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from data.training_set import RandomDraws, TrainingSet
+from data.training_set import TrainingData
 from generator import Policy, TokenSpec
 from support import own_code
 from support.config import Config
@@ -22,7 +22,7 @@ class Dataset:
     spec: TokenSpec  # what sequences are made of
     oracle: Policy | None = None  # the distribution of the real data, where it is known
     origin: str  # where they come from, for messages: the flag and its value
-    training: TrainingSet | RandomDraws  # what training reads
+    training: TrainingData  # what training reads
     valid: np.ndarray  # what is used of the validation set, int32 [n, T]
     test: np.ndarray  # the same of the test set; not where there is an oracle
 

@@ -18,57 +18,50 @@ class Sequences(Protocol):
     def __getitem__(self, rows: np.ndarray) -> np.ndarray: ...
 
 
-class TrainingSet:
-    """Sequences that do not change during a run; an epoch is one pass over them in an order of its own."""
-
-    def __init__(self, sequences: np.ndarray, batch_size: int, seed: int):
-        """Keeps `sequences`, int32 [n, T] with n >= batch_size; `seed` decides the orders."""
-        self.sequences, self.batch_size, self.seed = np.asarray(sequences, np.int32), batch_size, seed
-
-    def mle_batches(self, epoch: int) -> tf.Tensor:
-        """The batches of one pass, int32 [n // B, B, T]; what does not fill a batch waits for another epoch."""
-        order = numpy_rng(self.seed, Purpose.MLE_SHUFFLE, epoch).permutation(len(self.sequences))
-        count = len(order) // self.batch_size
-        return tf.constant(self.sequences[order[: count * self.batch_size].reshape(count, self.batch_size)])
-
-    def real(self, step: int) -> tf.Tensor:
-        """The real sequences of every d-step: all of them, int32 [n, T]."""
-        return tf.constant(self.sequences)
-
-
 def draw(sequences: Sequences, size: int, seed: int, purpose: Purpose, step: int) -> np.ndarray:
     """Sequences drawn with replacement, int32 [size, T]; the same ones for a (seed, purpose, step)."""
     return sequences[numpy_rng(seed, purpose, step).integers(len(sequences), size=size)]
 
 
-class RandomDraws:
-    """Sequences drawn from a collection, with replacement; an epoch is one batch, a d-step reads half a minibatch."""
+class TrainingData:
+    """What training reads: with --train_size all of a fixed set in each epoch, without it random draws from a set."""
 
-    def __init__(self, sequences: Sequences, batch_size: int, real_draws: int, seed: int):
-        """Draws from `sequences`, of which there must be one; `seed` decides what."""
-        self.sequences, self.batch_size, self.real_draws, self.seed = sequences, batch_size, real_draws, seed
+    def __init__(self, sequences: Sequences, config: Config):
+        """Keeps `sequences`: at least --batch_size of them with --train_size, and one without it."""
+        self.sequences, self.config = sequences, config
 
     def mle_batches(self, epoch: int) -> tf.Tensor:
-        """One batch, int32 [1, B, T]."""
-        return tf.constant(draw(self.sequences, self.batch_size, self.seed, Purpose.MLE_BATCH, epoch)[None])
+        """The batches of an epoch of pretraining, int32 [n // B, B, T] or, without --train_size, [1, B, T].
+
+        Those of a fixed set are in an order of the epoch's own; what does not fill a batch waits for another epoch.
+        """
+        size, seed = self.config.batch_size, self.config.seed
+        if not self.config.train_size:
+            return tf.constant(draw(self.sequences, size, seed, Purpose.MLE_BATCH, epoch)[None])
+        order = numpy_rng(seed, Purpose.MLE_SHUFFLE, epoch).permutation(len(self.sequences))
+        count = len(order) // size
+        return tf.constant(self.sequences[order[: count * size].reshape(count, size)])
 
     def real(self, step: int) -> tf.Tensor:
-        """The real sequences of a d-step, int32 [real_draws, T]."""
-        return tf.constant(draw(self.sequences, self.real_draws, self.seed, Purpose.D_REAL, step))
+        """The real sequences of a d-step, int32 [n, T]: all of a fixed set, or as many draws as --d_draws says."""
+        config = self.config
+        if config.train_size:
+            return tf.constant(self.sequences)
+        return tf.constant(draw(self.sequences, config.real_draws, config.seed, Purpose.D_REAL, step))
 
 
-def training_data(sequences: Sequences, config: Config, what: str) -> TrainingSet | RandomDraws:
+def training_data(sequences: Sequences, config: Config, what: str) -> TrainingData:
     """What training reads: with --train_size a fixed choice of `sequences`, without it draws from all of them.
 
     Raises DataError: --train_size is more than there are; the message calls them `what`.
     """
     size, count = config.train_size, len(sequences)
-    if not size:
-        return RandomDraws(sequences, config.batch_size, config.real_draws, config.seed)
     if size > count:
         raise DataError(f"--train_size: {size} is more than the {count} {what} of --data_dir {config.data_dir}")
-    chosen = numpy_rng(config.seed, Purpose.TRAIN_SET).permutation(count)[:size]
-    return TrainingSet(sequences[chosen], config.batch_size, config.seed)
+    if size:
+        chosen = numpy_rng(config.seed, Purpose.TRAIN_SET).permutation(count)[:size]
+        sequences = np.asarray(sequences[chosen], np.int32)
+    return TrainingData(sequences, config)
 
 
 def spread(rows: Sequences, most: int) -> np.ndarray:

@@ -9,7 +9,8 @@ from conftest import ROOT, cases
 from enumeration import index_of
 from test_generator import chi_square
 
-from data.training_set import TrainingSet
+from data.training_set import TrainingData
+from support.config import Config
 from support.seeds import Purpose, dropout, key, numpy_rng, permutation, uniforms
 
 PLACES = {
@@ -82,6 +83,7 @@ def test_permutations_are_permutations_and_uniform():
 def test_the_order_of_a_pass_is_its_own():
     """It was that of epoch 3 that chose the training set, as a sequence of seeds may end with any number of zeros."""
     sequences = np.arange(100, dtype=np.int32)[:, None]
-    orders = [tuple(TrainingSet(sequences, 100, seed=7).mle_batches(epoch).numpy().ravel()) for epoch in range(30)]
+    training = TrainingData(sequences, Config(train_size=100, batch_size=100, seed=7))
+    orders = [tuple(training.mle_batches(epoch).numpy().ravel()) for epoch in range(30)]
     others = [tuple(numpy_rng(7, purpose).permutation(100)) for purpose in Purpose if purpose != Purpose.MLE_SHUFFLE]
     assert len(set(orders + others)) == len(orders) + len(others)

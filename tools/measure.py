@@ -22,7 +22,7 @@ from tqdm import tqdm
 from data.music import dataset, folder
 from data.music.tokens import Grid
 from data.text import MAX_HELD_OUT, MAX_SEQ_LEN, Lines, Vocabulary, read_lines, tokenise
-from data.training_set import RandomDraws, spread
+from data.training_set import TrainingData, spread
 from evaluation.evaluator import Settings, nats
 from evaluation.metrics import column, table
 from evaluation.ngrams import bleu, distinct, self_bleu
@@ -176,7 +176,7 @@ def reverse(rows: np.ndarray, test: np.ndarray, spec: TokenSpec, of: str, steps:
     flags: dict[str, Any] = {flag: CAPTIONS[flag] for flag in sizes} | {"cosine_decay": ("g_pretrain",)}
     flags |= {"pretrain_g_epochs": steps, "total_epochs": 0, "reward": "constant", "seq_len": spec.seq_len}
     seqgan = build(config := Config(**flags), spec)
-    batches = RandomDraws(rows, config.batch_size, 0, config.seed)
+    batches = TrainingData(rows, config)
     for epoch in tqdm(range(steps), desc=f"--reverse, {of}", unit="update", leave=False, disable=None):
         seqgan.mle_epoch(batches.mle_batches(epoch), tf.constant(epoch))
     return nll(seqgan.policy, test)
