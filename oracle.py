@@ -1,17 +1,16 @@
 """The oracle: a fixed random LSTM whose samples are the real data, so that their true density is known."""
 
-import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from generator import Generator
 from support.errors import UsageError, first_line
 from support.seeds import Purpose, variable_seed
 
 GATES = "ifco"  # the order in which Keras' LSTMCell stacks its gates; c is the candidate
-MAX_BYTES = 2**31  # more than any oracle file; a longer one is not read
 
 
 class Oracle(Generator):
@@ -44,49 +43,36 @@ class Oracle(Generator):
         [H, V]`, `b_out [V]`. Any floating-point type; used as float32. No pickled objects. `seq_len`: T, tokens a
         sequence. Raises UsageError: the file is missing or damaged, or an array is missing, misshapen or not finite.
         """
-        arrays = read_npz(path)
-        vocab_size, emb_dim = array_of(arrays, "embedding", (None, None), path).shape
-        hidden_dim = array_of(arrays, "b_i", (None,), path).shape[0]
-        if min(vocab_size, emb_dim, hidden_dim) < 1:
-            raise UsageError(f"{path}: an array is empty")
+        try:
+            with open(path, "rb") as file, NpzFile(file, allow_pickle=False) as archive:
+                embedding, hidden_dim = read(archive, "embedding", None, None), len(read(archive, "b_i", None))
+                vocab_size, emb_dim = embedding.shape
 
-        def stacked(letter: str, shape: tuple[int, ...]) -> np.ndarray:
-            return np.concatenate([array_of(arrays, f"{letter}_{g}", shape, path) for g in GATES], axis=-1)
+                def stacked(letter: str, *shape: int) -> np.ndarray:
+                    return np.concatenate([read(archive, f"{letter}_{gate}", *shape) for gate in GATES], axis=-1)
 
-        kernel, recurrent = stacked("W", (emb_dim, hidden_dim)), stacked("U", (hidden_dim, hidden_dim))
-        bias, output = stacked("b", (hidden_dim,)), array_of(arrays, "W_out", (hidden_dim, vocab_size), path)
-        output_bias = array_of(arrays, "b_out", (vocab_size,), path)
+                kernel, recurrent = stacked("W", emb_dim, hidden_dim), stacked("U", hidden_dim, hidden_dim)
+                output = read(archive, "W_out", hidden_dim, vocab_size), read(archive, "b_out", vocab_size)
+                weights = [embedding, kernel, recurrent, stacked("b", hidden_dim), *output]
+        except Exception as error:  # a damaged file makes zipfile, zlib and numpy raise many kinds
+            raise UsageError(f"--oracle_params {path}: not an oracle's .npz file ({first_line(error)})") from None
         oracle = cls(vocab_size, seq_len, emb_dim, hidden_dim, seed=0)
-        oracle.set_weights([arrays["embedding"], kernel, recurrent, bias, output, output_bias])
+        oracle.set_weights(weights)
         return oracle
 
 
-def read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file, none unpickled; raises UsageError: missing, damaged, too large, or not of arrays."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())  # zipfile reads no more than it declares
-        if size > MAX_BYTES:
-            raise ValueError(f"larger than {MAX_BYTES} bytes")
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except Exception as error:  # a damaged file makes zipfile, zlib and numpy raise many kinds
-        raise UsageError(f"--oracle_params {path}: not a readable .npz file ({first_line(error)})") from None
+def read(archive: NpzFile, name: str, *shape: int | None) -> np.ndarray:
+    """The array `name` of an .npz file as float32; in `shape` None stands for any size but 0.
 
-
-def array_of(arrays: dict[str, np.ndarray], name: str, shape: tuple[int | None, ...], path: str | Path) -> np.ndarray:
-    """The array `name` as float32, after checking it against `shape`, where None stands for any size.
-
-    Raises UsageError: it is missing, or its type, shape or values are wrong.
+    Raises KeyError: it is missing. Raises ValueError: its type, shape or values are wrong.
     """
-    if name not in arrays:
-        raise UsageError(f"{path}: array {name} is missing")
-    array = np.asarray(arrays[name])
-    if array.ndim != len(shape) or any(want not in (None, have) for want, have in zip(shape, array.shape, strict=True)):
-        want = "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"
-        raise UsageError(f"{path}: array {name} has shape {list(array.shape)}, not {want}")
+    array = np.asarray(archive[name])
+    fits = array.ndim == len(shape) and array.size
+    if not fits or any(want not in (None, have) for want, have in zip(shape, array.shape, strict=True)):
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"array {name} has shape {list(array.shape)}, not [{wanted}]")
     with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite
         converted = array.astype(np.float32) if array.dtype.kind == "f" else None
     if converted is None or not np.isfinite(converted).all():
-        raise UsageError(f"{path}: array {name} must hold finite floating-point numbers")
+        raise ValueError(f"array {name} must hold finite floating-point numbers")
     return converted

@@ -337,36 +337,37 @@ class Payload:
         return (Path.touch, (Path("executed"),))
 
 
+DAMAGED = "--oracle_params oracle.npz: not an oracle's .npz file ("
 OF_ORACLES: dict[str, tuple[Callable[[], bytes], str]] = {
-    "empty": (lambda: b"", "not a readable .npz"),
-    "text": (lambda: b"not an oracle\n" * 100, "not a readable .npz"),
-    "an npy file": (lambda: header("(2,)") + bytes(8), "not a readable .npz"),
-    "a pickle": (lambda: pickle.dumps(Payload()), "not a readable .npz"),
-    "cut short": (lambda: npz()[:-30], "not a readable .npz"),
-    "cut in half": (lambda: npz()[: len(npz()) // 2], "not a readable .npz"),
-    "a flipped bit": (lambda: npz().replace(b"\x80\x3f", b"\x80\x3e", 1), "not a readable .npz"),
-    "a flipped bit in deflated data": (lambda: zipped({"embedding.npy": npz()}).replace(b"e", b"f"), "not a readable"),
-    "objects": (lambda: npz(embedding=np.array([Payload()], object)), "not a readable .npz"),
-    "an empty zip": (lambda: zipped({}), "embedding is missing"),
+    "empty": (lambda: b"", DAMAGED),
+    "text": (lambda: b"not an oracle\n" * 100, f"{DAMAGED}File is not a zip file)"),
+    "an npy file": (lambda: header("(2,)") + bytes(8), DAMAGED),
+    "a pickle": (lambda: pickle.dumps(Payload()), DAMAGED),
+    "cut short": (lambda: npz()[:-30], DAMAGED),
+    "cut in half": (lambda: npz()[: len(npz()) // 2], DAMAGED),
+    "a flipped bit": (lambda: npz().replace(b"\x80\x3f", b"\x80\x3e", 1), DAMAGED),
+    "a flipped bit in deflated data": (lambda: zipped({"embedding.npy": npz()}).replace(b"e", b"f"), DAMAGED),
+    "objects": (lambda: npz(embedding=np.array([Payload()], object)), DAMAGED),
+    "an empty zip": (lambda: zipped({}), "embedding is not a file in"),
     "members that are no arrays": (lambda: zipped({"embedding": b"x", "b_i": b"y"}), "embedding has shape []"),
-    "a header of 10^12 numbers": (lambda: zipped({"embedding.npy": header("(1000000, 1000000)")}), "not a readable"),
-    "a header of 10^30 numbers": (lambda: zipped({"embedding.npy": header("(1" + "0" * 30 + ",)")}), "not a readable"),
-    "a negative shape": (lambda: zipped({"embedding.npy": header("(-1, 2)")}), "not a readable .npz"),
-    "a header that is code": (lambda: zipped({"embedding.npy": header("__import__('os').getpid()")}), "not a readable"),
-    "a header of another type": (lambda: zipped({"embedding.npy": header("(2,)", "<x9")}), "not a readable .npz"),
-    "a claim of 4 GB": (lambda: declaring(2**32 - 2), "larger than"),
+    "a header of 10^12 numbers": (lambda: zipped({"embedding.npy": header("(1000000, 1000000)")}), DAMAGED),
+    "a header of 10^30 numbers": (lambda: zipped({"embedding.npy": header("(1" + "0" * 30 + ",)")}), DAMAGED),
+    "a negative shape": (lambda: zipped({"embedding.npy": header("(-1, 2)")}), DAMAGED),
+    "a header that is code": (lambda: zipped({"embedding.npy": header("__import__('os').getpid()")}), DAMAGED),
+    "a header of another type": (lambda: zipped({"embedding.npy": header("(2,)", "<x9")}), DAMAGED),
+    "a claim of 4 GB": (lambda: declaring(2**32 - 2), DAMAGED),
     "another shape of U_f": (lambda: npz(U_f=np.ones((3, 4), np.float32)), "U_f has shape [3, 4], not [3, 3]"),
     "another shape of W_out": (lambda: npz(W_out=np.ones((4, 3), np.float32)), "W_out has shape [4, 3], not [3, 4]"),
     "a flat embedding": (lambda: npz(embedding=np.ones(8, np.float32)), "embedding has shape [8]"),
     "a scalar b_i": (lambda: npz(b_i=np.float32(1)), "b_i has shape []"),
-    "no numbers": (lambda: npz(embedding=np.ones((0, 2), np.float32)), "empty"),
+    "no numbers": (lambda: npz(embedding=np.ones((0, 2), np.float32)), "embedding has shape [0, 2]"),
     "integers": (lambda: npz(b_out=np.ones(4, np.int64)), "b_out must hold finite floating-point numbers"),
     "complex numbers": (lambda: npz(b_out=np.ones(4, np.complex64)), "b_out must hold"),
     "words": (lambda: npz(b_out=np.array(["a"] * 4)), "b_out must hold"),
     "NaN": (lambda: npz(W_c=np.full((2, 3), np.nan, np.float32)), "W_c must hold finite"),
     "infinity": (lambda: npz(U_o=np.full((3, 3), -np.inf, np.float32)), "U_o must hold finite"),
     "more than float32 holds": (lambda: npz(b_f=np.full(3, 1e300)), "b_f must hold finite"),
-} | {f"no {name}": (lambda name=name: npz(**{name: None}), f"{name} is missing") for name in arrays()}
+} | {f"no {name}": (lambda name=name: npz(**{name: None}), f"{name} is not a file in") for name in arrays()}
 
 
 @pytest.mark.filterwarnings("error")  # a warning would be a line more
