@@ -196,7 +196,7 @@ def run(config: Config, makers: Makers) -> int:
             directory.describe(content)
         with training.interrupt:
             held.callback(records.close)
-            records.open(content)
+            records.open()
             if pretraining:
                 training.start_from(pretraining)
             with contextlib.suppress(Interrupted):

@@ -32,7 +32,7 @@ SONGS = tuple(f"sample{i}.mid" for i in range(5))  # that such a run leaves in i
 # What runs on a data set leave in --log_dir beside what every run does.
 WRITTEN: dict[str | None, tuple[str, ...]] = {"text": (VOCABULARY,), "Nottingham": (TEMPO, *SONGS)}
 OWN = {CONFIG, METRICS, VOCABULARY, TEMPO, WRITTEN_SONGS, *SONGS}  # a run's files, which no tool's output replaces
-EVENTS = re.compile(r"events\.out\.tfevents\.\d+\.(seqgan|hparams)")  # files that runs/logs.py writes
+EVENTS = re.compile(r"events\.out\.tfevents\.\d+\.(seqgan|hparams)")  # files of runs/logs.py; once hparams, too
 SAVED = "saved"  # in config.json: whether the run has written a checkpoint
 MANIFEST = "manifest.txt"  # in a checkpoint's directory: its own checksum, then a line of JSON
 MAX_MANIFEST = 2**24  # bytes; one of a long run has thousands

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import io
 import math
 import os
 import sys
@@ -17,17 +16,15 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.plugins.audio import metadata as audio_plugin
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
-from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.image import metadata as image_plugin
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from runs.directories import CHECKSUM, EVENTS, METRICS, fsync, naming, record_files, sha256_of, sizes_at, write_whole
+from runs.directories import CHECKSUM, EVENTS, METRICS, fsync, naming, record_files, sha256_of, sizes_at
 
 Meaning = Callable[[str], str]  # of a figure, by its name
-HPARAMS = "events.out.tfevents.0.hparams"  # TensorBoard reads a directory's event files in the order of their names
 
 
 def tag_of(name: str, group: str) -> str:
@@ -82,7 +79,7 @@ class RunLog:
         for path in record_files(self.directory):
             if path.name in sizes:
                 os.truncate(path, sizes[path.name])
-            elif path.name != HPARAMS:
+            else:
                 path.unlink()
         begun = (name for name in sizes if EVENTS.fullmatch(name))
         self._event_file = open(self.directory / next(begun, f"events.out.tfevents.{int(time.time())}.seqgan"), "ab")
@@ -155,23 +152,6 @@ class RunLog:
         """Writes byte strings, of the shape that the TensorBoard plugin of `metadata` reads."""
         tensor = make_tensor_proto(values)
         self._summary(step, Summary(value=[Summary.Value(tag=name, tensor=tensor, metadata=metadata)]))
-
-    def write_hyperparameters(self, described: dict[str, Any]) -> None:
-        """Hands what config.json holds to TensorBoard's hyper-parameter page, in place of what it was.
-
-        The trial is named after the end of the directory's path and the run's identifier, so that runs are told apart
-        whatever they are called. They have a file of their own, as TensorBoard takes the first that it finds.
-        """
-        plain = (bool, int, float, str)  # hparams raises TypeError on anything else
-        flags = {name: v if isinstance(v, plain) else " ".join(map(str, v)) for name, v in described["flags"].items()}
-        flags["git_commit"] = described["git_commit"]
-        file = io.BytesIO()
-        records, now = RecordWriter(file), time.time()
-        records.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
-        place = "/".join(self.directory.resolve().parts[-2:])
-        summary = hparams_pb(flags, trial_id=f"{place} {described['run'][:6]}")
-        records.write(Event(wall_time=now, step=0, summary=summary).SerializeToString())
-        write_whole(self.directory / HPARAMS, file.getvalue())
 
     def row(self, epoch: int, phase: str, values: dict[str, float]) -> None:
         """Writes scalars of one epoch to the events and to metrics.csv; those that are missing stay empty there."""

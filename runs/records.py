@@ -49,12 +49,11 @@ class Records:
         for kind, directory in self.directories.items():
             sizes_at(directory, self.positions.get(kind, {}))
 
-    def open(self, described: dict[str, Any]) -> None:
-        """Opens the logs where the checkpoint left them; `described` is the content of config.json."""
+    def open(self) -> None:
+        """Opens the logs where the checkpoint left them."""
         for kind, directory in self.directories.items():
             position = self.positions.get(kind, {})
             self.logs.append(RunLog(directory, self.columns[kind], position, GROUPS[kind], self._meaning))
-            self.logs[-1].write_hyperparameters(described)
 
     def close(self) -> None:
         """Closes the logs that are open."""

@@ -256,8 +256,7 @@ def outcome(folder: Path) -> dict[str, Any]:
         for tag in events.Tags()["tensors"]:
             if tag.endswith(CLOCKS[1]):
                 continue  # each process has its own
-            # The hyper-parameters hold the directories' names.
-            timeless = not tag.endswith((CLOCKS[0], CLOCKS[2])) and "hparams" not in tag
+            timeless = not tag.endswith((CLOCKS[0], CLOCKS[2]))
             kept = [(event.step, event.tensor_proto) for event in events.Tensors(tag)]
             left[f"{kind} {tag}"] = [(n, timeless and it.SerializeToString(deterministic=True)) for n, it in kept]
         left[f"{kind} metrics.csv"] = timeless_rows(directory)

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 from conftest import MAKERS, ROOT, TINY, cases, interrupted_at, refusal, train
-from fault_injection import change, differing, events_of, flags, outcome
-from tensorboard.plugins.hparams import plugin_data_pb2
+from fault_injection import change, differing, flags, outcome
 from test_resume import left_alone
 
-from runs import directories, logs
+from runs import directories
 from runs.identity import changed_since, description
 from support.config import FIELDS, RATES, Config, UsageError
 from support.config_file import FORMAT, GONE, VERSION_1, WITHOUT_EFFECT, from_flags, lost_flag
@@ -172,14 +171,15 @@ def test_what_rounds_otherwise_is_warned_of(trainer, tmp_path):
     assert changed_since(now | older, now).startswith("tensorflow 2.20.0 is now ") and changed_since(now, now) == ""
 
 
-def test_the_page_of_hyperparameters_shows_the_newest_flags(trainer, tmp_path):
-    for total in ("1", "3"):
-        assert trainer.run(flags(tmp_path, "--total_epochs", total), toy=True).status == 0
-    for kind in ("train", "eval"):
-        (content,) = events_of(tmp_path / kind).PluginTagToContent("hparams").values()
-        told = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
-        assert told["total_epochs"].number_value == 3 and told["d_filter_sizes"].string_value == "1 3"
-        assert (tmp_path / kind / logs.HPARAMS).is_file()
+@cases("more", ["--total_epochs", "6"], ["--overwrite"])
+def test_the_hyperparameters_that_a_former_version_wrote_are_removed(trainer, tmp_path, more):
+    """Flags that a run no longer has would be shown beside its curves; config.json has the newest."""
+    assert trainer.run(flags(tmp_path), toy=True).status == 0
+    former = [tmp_path / kind / "events.out.tfevents.0.hparams" for kind in ("train", "eval")]
+    for path in former:
+        path.write_bytes(b"x")
+    assert trainer.run(flags(tmp_path, *more), toy=True).status == 0
+    assert not any(path.exists() for path in former)
 
 
 def test_a_system_without_locks(tmp_path):
