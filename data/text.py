@@ -19,15 +19,13 @@ from tqdm import tqdm
 from data.real import Dataset, warn_of_held_out
 from data.training_set import spread, training_data
 from generator import TokenSpec
-from support.config import FIELDS, VOCABULARY, Config
+from support.config import VOCABULARY, Config
 from support.errors import DataError, UsageError
 
 SPLITS = ("train", "valid", "test")
 MAX_HELD_OUT = 2000  # lines of the validation set, and of the test set, that are used
 MAX_LINE = 2**20  # characters
-MAX_SEQ_LEN = FIELDS["seq_len"].metadata["high"]
 WORDS = "the vocabulary"  # its checksum's name in config.json
-HELD = 0.95  # the share of lines that a longer --seq_len should hold whole
 # Byte order marks of other encodings; UTF-32 first, as one of its marks begins with one of UTF-16.
 WIDE = {"UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
 LATIN = "; if it is Latin-1, `iconv -f LATIN1 -t UTF-8` converts it"
@@ -145,18 +143,6 @@ class Source:
     def long(self) -> int:
         """How many lines are longer than --seq_len."""
         return sum(count for length, count in self.lengths.items() if length > self.config.seq_len)
-
-    def sufficient(self, share: float) -> tuple[int, float]:
-        """The least --seq_len that holds such a share of the lines whole, or else the largest; and the share it holds.
-
-        Returns (--seq_len, at most `share`).
-        """
-        held, total = 0, self.lengths.total()
-        for length in sorted(length for length in self.lengths if length <= MAX_SEQ_LEN):
-            held += self.lengths[length]
-            if held >= share * total:
-                return length, share
-        return MAX_SEQ_LEN, held / total
 
 
 @dataclass
@@ -343,9 +329,6 @@ class TextData(Dataset):
         if source.long:
             long = f"{source.long:,} ({100 * source.long / source.lengths.total():.3g} %) longer than"
             long += f" {config.seq_len} tokens {'dropped' if config.long_lines == 'drop' else 'truncated'}"
-            enough, held = source.sufficient(HELD)
-            if enough > config.seq_len:
-                long += f", --seq_len {enough}{' (the most)' * (held < HELD)} would hold {100 * held:.3g} %"
             parts.append(long)
         parts += [f"{self.left_out:,} held-out ones left out, as others begin alike"] * bool(self.left_out)
         parts += [f"{source.empty:,} empty ones skipped"] * bool(source.empty)

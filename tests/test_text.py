@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from test_nottingham import SMALL as SHORT
 
 from data.real import read_data
-from data.text import Lines, Source, TextData, Vocabulary, read_lines, split_of
+from data.text import Lines, TextData, Vocabulary, read_lines, split_of
 from evaluation.discriminator import D_FIGURES, what_d_knows
 from evaluation.evaluator import Due
 from evaluation.ngrams import bleu, self_bleu
@@ -106,28 +106,6 @@ def test_what_are_no_lines(tmp_path, content, why):
         list(read_lines(path))
 
 
-@cases(
-    "lengths, enough",
-    *(([3] * 20 + [9], 3), ([3] * 19 + [9], 3), ([3] * 18 + [9], 9), ([1, 2, 3], 3), ([5], 5), (range(1, 101), 95)),
-)
-def test_the_length_that_holds_95_in_100(tmp_path, lengths, enough):
-    path = write(tmp_path / "lines.txt", "".join("x" * n + "\n" for n in lengths))
-    source = Source(config_of(path))
-    assert sum(source.used.values()) == 0 and len(list(source)) == len(lengths)
-    assert source.sufficient(0.95) == (enough, 0.95) and source.long == sum(n > 6 for n in lengths)
-
-
-@cases(
-    "lengths, seq_len, advice",
-    ([9] * 4 + [12_600] * 36, 6, "--seq_len 1000 (the most) would hold 10 %"),
-    *(([9] * 38 + [12_600] * 2, 6, "--seq_len 9 would hold 95 %"), ([9] * 4 + [12_600] * 36, 1000, None)),
-)
-def test_no_length_is_advised_that_is_refused(tmp_path, lengths, seq_len, advice):
-    path = write(tmp_path / "lines.txt", "".join(f"{i:03d}".ljust(n, "x") + "\n" for i, n in enumerate(lengths)))
-    line = TextData(config_of(path, "--seq_len", str(seq_len))).introduction()
-    assert (f", {advice}; " in line) if advice else ("--seq_len" not in line and "truncated; " in line)
-
-
 def test_a_single_file_is_split_by_its_lines_alone(tmp_path):
     lines = [f"line {i}" for i in range(5000)]
     parts = {line: split_of(line) for line in lines}  # characters
@@ -184,7 +162,7 @@ def test_long_and_empty_lines_are_counted(folder):
     assert dropped.vocabulary.decode(dropped.lines["train"][np.arange(1)]) == ["abc"]
     assert (len(truncated.lines["train"]), len(dropped.lines["train"])) == (3, 1)
     for data, count, done in ((truncated, 3, "truncated"), (dropped, 1, "dropped")):
-        long = f"2 (8.33 %) longer than 6 tokens {done}, --seq_len 7 would hold 95 %"
+        long = f"2 (8.33 %) longer than 6 tokens {done}"
         assert f"{count} train, 9 valid, 12 test; {long}; 2 empty ones" in data.introduction()
     for rows, name in ((dropped.valid, "validation"), (dropped.test, "test")):
         share = (rows == dropped.vocabulary.unknown).sum() / (rows < dropped.vocabulary.end).sum()

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from data.music import dataset, folder
 from data.music.tokens import Grid
-from data.text import MAX_HELD_OUT, MAX_SEQ_LEN, Lines, Vocabulary, read_lines, tokenise
+from data.text import MAX_HELD_OUT, Lines, Vocabulary, read_lines, tokenise
 from data.training_set import TrainingData, spread
 from evaluation.evaluator import Settings, nats
 from evaluation.metrics import column, table
@@ -33,7 +33,7 @@ from generator import Policy, TokenSpec
 from model import build
 from runs.directories import spare, write_whole
 from runs.logs import with_errors
-from support.config import Config
+from support.config import FIELDS, Config
 from support.device import configure_tensorflow
 from support.errors import DataError, UsageError
 from support.parser import Parser, new_file, number
@@ -44,6 +44,7 @@ from tools.report import REAL
 from tools.restored import Restored, restore
 from tools.study import points_text
 
+MAX_SEQ_LEN = FIELDS["seq_len"].metadata["high"]
 UPDATES = 1000  # of the LSTM of --reverse, each by a batch; its sizes are those of --preset captions
 OF_TEST = ("copied_share", "longest_copy")  # of real data, as all of --train copies --train
 
