@@ -1,7 +1,6 @@
 """Lines of text as real data: read as a stream, turned into tokens and back."""
 
 import codecs
-import contextlib
 import functools
 import hashlib
 import json
@@ -28,23 +27,8 @@ MAX_LINE = 2**20  # characters
 WORDS = "the vocabulary"  # its checksum's name in config.json
 # Byte order marks of other encodings; UTF-32 first, as one of its marks begins with one of UTF-16.
 WIDE = {"UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
+UTF16 = "; if it is UTF-16, `iconv -f UTF-16LE -t UTF-8` or `-f UTF-16BE` converts it"
 LATIN = "; if it is Latin-1, `iconv -f LATIN1 -t UTF-8` converts it"
-
-
-def unmarked(begins: bytes) -> str:
-    """The UTF-16 that a file which begins so seems to be in, without a byte order mark; "" where it is in none."""
-
-    def decoded(code: str) -> str | None:
-        with contextlib.suppress(UnicodeDecodeError):
-            return codecs.getincrementaldecoder(code)().decode(begins)  # whose last letter may be cut
-        return None
-
-    zeros = begins.count(0)
-    if not zeros or (4 * zeros < len(begins) and decoded("utf-8") is not None):
-        return ""
-    codes = ("UTF-16LE", "UTF-16BE") if 2 * begins[1::2].count(0) > zeros else ("UTF-16BE", "UTF-16LE")
-    found = ((code, decoded(code) or "\0") for code in codes)
-    return next((code for code, text in found if all(c.isprintable() or c.isspace() for c in text)), "")
 
 
 def tokenise(line: str, tokens: str) -> Sequence[str]:
@@ -56,11 +40,12 @@ def read_lines(path: Path) -> Iterator[str]:
     """The lines of a UTF-8 file, without their ends, which are LF, CR LF or CR; holds one line at a time.
 
     A byte order mark is skipped, also where files that have one were put together. Raises DataError: a line is not
-    UTF-8 or is longer than 1 Mi characters; the message has its number. Raises OSError: the file can't be read.
+    UTF-8, has a NUL byte or is longer than 1 Mi characters; the message has its number. Raises OSError: the file can't
+    be read.
     """
     with open(path, "rb") as file:
-        begins = file.read(2**12)
-    code = next((code for code, marks in WIDE.items() if begins.startswith(marks)), unmarked(begins))
+        begins = file.read(4)
+    code = next((code for code, marks in WIDE.items() if begins.startswith(marks)), "")
     if code:
         raise DataError(f"{path}: {code}, not UTF-8; `iconv -f {code} -t UTF-8` converts it")
     with (
@@ -72,6 +57,8 @@ def read_lines(path: Path) -> Iterator[str]:
             if len(line) > MAX_LINE:
                 why = f"longer than {MAX_LINE:,} characters; there should be one sequence a line"
                 raise DataError(f"{path}: line {number} is {why}")
+            if "\0" in line:
+                raise DataError(f"{path}: line {number} has a NUL byte, which is no text{UTF16}")
             try:
                 line.encode()
             except UnicodeEncodeError as error:

@@ -391,6 +391,7 @@ OF_LINES = {
     "all held out": (b"bca\n", "", "no line to train on; the split leaves none of 1 for training"),
     "empty": (b"", "", "--data_dir lines: no line to train on"),
     "not UTF-8": (b"ab\ncd\n" + "é\n".encode("latin-1"), "", "lines: line 3 is not UTF-8"),
+    "a NUL byte": (b"ab\nc\0d\n", "", "lines: line 2 has a NUL byte"),
     "one token": (b"aaa\na\naa\n" * 20, "", "a vocabulary of 1 token: nothing to choose from"),
     "rare tokens": (b"abc\n" * 20, "--min_count 99", "--min_count 99"),
     "a cap too low": (b"abc\n" * 20, "--vocab_size 3", "--vocab_size 3"),
