@@ -62,10 +62,6 @@ class AdditiveDiscriminator(Discriminator):
         """
         raise NotImplementedError
 
-    def first_state(self, batch_size: int) -> State:
-        """The state after the start token: float32 [B, C] and [B, M]."""
-        return State(*(part[0] for part in self.contexts(tf.zeros([batch_size, 1], tf.int32))))
-
     def next_state(self, tokens: tf.Tensor, memory: tf.Tensor) -> State:
         """Reads one token a row, int32 [B], with the memory of those before, float32 [B, M]."""
         raise NotImplementedError

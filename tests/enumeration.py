@@ -60,7 +60,11 @@ def action_values(policy: Policy, scores: np.ndarray) -> np.ndarray:
 
 def by_token(reader, tokens) -> State:
     """The states that a policy or an additive discriminator has before each token as it reads one by one, [T, n, …]."""
-    states, tokens = [reader.first_state(len(tokens))], tf.constant(tokens)
+    tokens = tf.constant(tokens)
+    if hasattr(reader, "first_state"):
+        states = [reader.first_state(len(tokens))]
+    else:  # what predicts the first token, whatever the tokens are
+        states = [State(*(part[0] for part in reader.contexts(tf.zeros_like(tokens[:, :1]))))]
     for t in range(tokens.shape[1] - 1):
         states.append(reader.next_state(tokens[:, t], states[-1] if isinstance(reader, Policy) else states[-1].cell))
     return State(*map(tf.stack, zip(*states, strict=True)))

@@ -60,12 +60,6 @@ class Summary(NamedTuple):
         digits = decimals(half, 2) if half > 0 else digits
         return f"{self.middle:.{digits}f} ± {half:.{digits}f}"
 
-    @property
-    def numbers(self) -> list[float]:
-        """What pages may say of it: the middle, half of the interval and its ends, or the values of few seeds."""
-        spread = self.collapsed or len(self.values) >= FEW
-        return [self.middle, *((self.low, self.high, self.high - self.middle) if spread else self.values)]
-
 
 def decimals(number: float, digits: int) -> int:
     """How many decimals show so many significant digits of a number, 6 at most."""
