@@ -43,7 +43,7 @@ def runs(tmp_path_factory) -> Path:
     for name, seed in (("train", 1), ("valid", 2), ("test", 3)):
         rng = np.random.default_rng(seed)
         lines = "\n".join("".join(row) for row in rng.choice(list("abc"), [60, 3]))
-        for kind in ("text", "bare"):
+        for kind in ("text", "untested"):
             (folder / kind).mkdir(exist_ok=True)
             (folder / kind / f"{name}.txt").write_text(lines if kind == "text" or name != "test" else "")
         (folder / "tunes" / name).mkdir(parents=True)
@@ -55,7 +55,7 @@ def runs(tmp_path_factory) -> Path:
         ("lines", [*SIZES, *MEASURED, *text, str(folder / "text")]),
         ("again", [*SIZES, *MEASURED, *text, str(folder / "text"), "--seed", "2"]),
         ("larger", [*SIZES, *PRETRAINING, *text, str(folder / "text"), "--g_hidden_dim", "6", *UNSEEN]),
-        ("bare", [*SIZES, *PRETRAINING, *text, str(folder / "bare"), *UNSEEN]),
+        ("bare", [*SIZES, *PRETRAINING, *text, str(folder / "untested"), *UNSEEN]),
         ("music", [*SIZES, *PRETRAINING, *tunes, *UNSEEN]),
     ):
         logs = [] if UNSEEN[-1] in flags else ["--eval_log_dir", f"{folder}/{name}_eval"]
@@ -210,6 +210,8 @@ def test_a_run_of_tunes(runs, tmp_path, eagerly):
     ("{}/oracle --guide --candidates 4", "--candidates are drawn from the generators themselves"),
     ("{}/absent -o {}/x.docx", "argument -o/--output: {}/x.docx: a picture's name ends in ."),
     ("{}/music --candidates 4", "--candidates: {}/music has no discriminator"),
+    ("{}/oracle -o x.png --csv x.png", "--csv x.png: is -o, too"),
+    ("{}/oracle --csv {}/oracle/metrics.csv", "{}/oracle/metrics.csv: a run's own file"),
     ("{}/absent --csv {}", "argument --csv: {}: a folder, not a file"),
     ("{}/lines --controls", "--controls has no effect without --candidates"),
     ("{}/bare --controls --candidates 4", "--controls: {}/bare has no test set"),

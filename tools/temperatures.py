@@ -32,7 +32,7 @@ from evaluation.run import Evaluation, Measures, evaluator_of, settings_of
 from evaluation.text import TexygenEvaluator
 from generator import Averaged, Policy, Tempered
 from guidance.choosing import GROUPS, Groups
-from runs.directories import PRETRAINED, evaluations_of, write_whole
+from runs.directories import PRETRAINED, evaluations_of, spare, write_whole
 from runs.logs import with_errors
 from runs.schedule import Schedule
 from support.config_file import CONFIG, read_config
@@ -133,8 +133,7 @@ class MeasuredRun:
         """A row for each number n of candidates of which the discriminator keeps one.
 
         NLLs, entropy and divergences are those of q_n, and what compares samples is of samples of it. With an oracle
-        also what D*, the optimal discriminator, would reach, with η = 1. Raises NoGain: the discriminator has none.
-        Raises UsageError: now it can't be measured.
+        also what D*, the optimal discriminator, would reach, with η = 1. Raises UsageError: now it can't be measured.
         """
         network: Any = self.seqgan.discriminator  # perhaps None, which D* does without
         discriminator = MeasuredDiscriminator(network, self.measured(self.seqgan.policy))
@@ -150,9 +149,7 @@ class MeasuredRun:
                 yield row(f"{self.name}, candidates by D*", of_candidates(figures), candidates=n)
         try:
             self.run.chooser("--candidates")
-        except NoGain as error:
-            if self.data.oracle is None:
-                raise
+        except NoGain as error:  # the D* of an oracle has been measured
             print(f"{self.name}: {error}", file=sys.stderr)
             return
         for n, evaluator in evaluators.items():
@@ -333,6 +330,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     lists = arguments.temperatures, arguments.candidates, arguments.best_of, arguments.beta
     temperatures, candidates, numbers, betas = (sorted(set(values)) for values in lists)
     with parser.failing_in_one_line(arguments.output):
+        for output in (arguments.output, arguments.csv):
+            spare(output)
+        if arguments.csv and arguments.csv == arguments.output:
+            raise UsageError(f"--csv {arguments.csv}: is -o, too")
         logdirs = list(dict.fromkeys(arguments.logdirs))
         check_together(arguments, logdirs)
         configure_tensorflow(cache=True)
@@ -356,6 +357,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                     raise UsageError(f"--controls: {logdir} has no test set")
                 if (numbers or betas) and not (subject.objective and subject.adversarial):
                     raise UsageError(f"{logdir}: no run that has trained with --objective")
+                if candidates and subject.data.oracle is None:
+                    subject.run.chooser("--candidates")  # before anything is measured
                 for point in itertools.chain(
                     subject.at_temperatures(temperatures, arguments.checkpoints),
                     subject.chosen(candidates, arguments.controls) if candidates else (),
