@@ -28,7 +28,9 @@ def flag_row(name: str) -> str:
     changed: dict[str, list[str]] = {}
     for by, values in BROUGHT.items():
         if name in values:
-            changed.setdefault(shown(values[name]), []).append(by)
+            value = shown(values[name])
+            value = f"{value.removesuffix(by)}PRESET" if value in (f"logs/train/{by}", f"logs/eval/{by}") else value
+            changed.setdefault(value, []).append(by)
     brought = {value: ", ".join(names).replace("`, `--discriminator ", "`, `") for value, names in changed.items()}
     defaults = [shown(field.default) or "none", *(f"{names}: {value}" for value, names in brought.items())]
     words = [word for word in field.metadata["choices"] or () if f"{word}: " not in field.metadata["help"]]
