@@ -92,7 +92,7 @@ class SeqGAN:
             self._d_optimizer_at_first = [variable.numpy() for variable in self.d_optimizer.variables]
         elif getattr(self.discriminator, "additive", False):
             raise UsageError(f"--discriminator {config.discriminator}: additive, but no AdditiveDiscriminator")
-        # A policy gradient needs a D that knows what it has just done, which an average of weights takes in later.
+        # A policy gradient needs a D of the generator as it is now; the average lags behind it.
         self.opponent = self.generator if config.g_update in ("sampled", "expected") else self.policy
         parts = Parts(self.generator, self.discriminator, oracle, references, config.rollouts_drawn, config.seed)
         share, weight, to_go = config.objective_share, config.kl_weight, config.baseline != "prefix"

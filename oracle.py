@@ -54,6 +54,8 @@ class Oracle(Generator):
                 kernel, recurrent = stacked("W", emb_dim, hidden_dim), stacked("U", hidden_dim, hidden_dim)
                 output = read(archive, "W_out", hidden_dim, vocab_size), read(archive, "b_out", vocab_size)
                 weights = [embedding, kernel, recurrent, stacked("b", hidden_dim), *output]
+        except OSError as error:
+            raise UsageError(f"--oracle_params {path}: {error.strerror or first_line(error)}") from None
         except Exception as error:  # a damaged file makes zipfile, zlib and numpy raise many kinds
             raise UsageError(f"--oracle_params {path}: not an oracle's .npz file ({first_line(error)})") from None
         oracle = cls(vocab_size, seq_len, emb_dim, hidden_dim, seed=0)
@@ -64,8 +66,10 @@ class Oracle(Generator):
 def read(archive: NpzFile, name: str, *shape: int | None) -> np.ndarray:
     """The array `name` of an .npz file as float32; in `shape` None stands for any size but 0.
 
-    Raises KeyError: it is missing. Raises ValueError: its type, shape or values are wrong.
+    Raises ValueError: it is missing, or its type, shape or values are wrong.
     """
+    if name not in archive:
+        raise ValueError(f"array {name} is missing")
     array = np.asarray(archive[name])
     fits = array.ndim == len(shape) and array.size
     if not fits or any(want not in (None, have) for want, have in zip(shape, array.shape, strict=True)):

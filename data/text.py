@@ -28,7 +28,7 @@ WORDS = "the vocabulary"  # its checksum's name in config.json
 # Byte order marks of other encodings; UTF-32 first, as one of its marks begins with one of UTF-16.
 WIDE = {"UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
 UTF16 = "; if it is UTF-16, `iconv -f UTF-16LE -t UTF-8` or `-f UTF-16BE` converts it"
-LATIN = "; if it is Latin-1, `iconv -f LATIN1 -t UTF-8` converts it"
+LATIN = "; if it is Latin-1 or UTF-16, `iconv -f LATIN1 -t UTF-8` or `-f UTF-16LE` converts it"
 
 
 def tokenise(line: str, tokens: str) -> Sequence[str]:

@@ -63,7 +63,7 @@ def fsync(path: Path) -> None:
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file, text as UTF-8, whole or not at all: beside it, to disk, then renamed.
 
-    A link is followed, and what it names, such as /dev/stdout, or a device is written to.
+    What a link names, such as /dev/stdout, and a device are written in place.
     """
     written = content.encode() if isinstance(content, str) else content
     if path.is_symlink() or (path.exists() and not path.is_file()):  # /dev/stdout is both
@@ -84,9 +84,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 def spare(output: Path | None) -> None:
     """Raises UsageError: an output would replace a file of a run, such as its config.json, or be its --log_dir."""
-    if output and (output / CONFIG).is_file():
+    place = output.resolve() if output else Path()
+    if output and (place / CONFIG).is_file():
         raise UsageError(f"{output}: a run is there; name another folder")
-    if output and (output.parent / CONFIG).is_file() and (output.name in OWN or EVENTS.fullmatch(output.name)):
+    if output and (place.parent / CONFIG).is_file() and (place.name in OWN or EVENTS.fullmatch(place.name)):
         raise UsageError(f"{output}: a run's own file; name another")
 
 

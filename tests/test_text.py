@@ -97,7 +97,7 @@ UNMARKED = itertools.product(("ab", "一詩\n" * 2000, "\U00020000é\n" * 2000),
     ("\ufeffab\n".encode("utf-32-be"), "UTF-32, not UTF-8"),
     *((text.encode(code), "line 1 has a NUL byte, .*; if it is UTF-16, `iconv -f ") for text, code in UNMARKED),
     (b"fine\nabc\0def\n", "line 2 has a NUL byte"),
-    (b"abc\nan empty\n\ncaf\xe9\n", r"line 4 is not UTF-8 \(byte 4 of it\); if it is Latin-1, `iconv -f "),
+    (b"abc\nan empty\n\ncaf\xe9\n", r"line 4 is not UTF-8 \(byte 4 of it\); if it is Latin-1 or UTF-16, `iconv -f "),
     ids=range(16),
 )
 def test_what_are_no_lines(tmp_path, content, why):

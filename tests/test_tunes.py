@@ -174,6 +174,7 @@ def test_common_abc_is_read(tmp_path, text, grid, tokens):
     (b"X:1\nK:C\n|:" + b"C" * 9999 + b":" * 999 + b"|\n", "its repeats are longer than 1048576 bytes"),
     (b"X:1\nL:1/1\nK:C\nC99999|]\n", "has 399996 beats; the limit is 36000"),
     (b"%" * ((1 << 20) + 1), "larger than 1048576 bytes"),
+    (b'X:1\nK:C\nC "D.C. al Fine"D', "D.C. is not read"),
     *((f"X:1\nK:C\nC{sign}D".encode(), f"the sign {sign} is not") for sign in ("&", "+", "!D.C.", "!D.S.", "!dacapo")),
     *((b"X:1\nK:%s\nC" % key, "a key with accidentals is not read: K:D ") for key in (b"D exp _b", b"D =c")),
     *((b"X:1\nK:C\nC%sD" % key, "a key with accidentals") for key in (b"[K:D ^f=c]", b"\nK:D Phr ^f\n")),

@@ -358,7 +358,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if (numbers or betas) and not (subject.objective and subject.adversarial):
                     raise UsageError(f"{logdir}: no run that has trained with --objective")
                 if candidates and subject.data.oracle is None:
-                    subject.run.chooser("--candidates")  # before anything is measured
+                    subject.run.chooser("--candidates")  # before it is measured
                 for point in itertools.chain(
                     subject.at_temperatures(temperatures, arguments.checkpoints),
                     subject.chosen(candidates, arguments.controls) if candidates else (),

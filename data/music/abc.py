@@ -104,6 +104,8 @@ def _plain(content: bytes) -> str:
     told: dict[str, str] = {}  # of each, such as its clef
     voice = ""
     for line in (tunes_of(content) or [("", b"")])[0][1].decode().splitlines():
+        if found := re.search(r'"[^"]*\b(D\.[CS]\.)', line):
+            raise DataError(f"{found[1]} is not read")
         line = _QUOTED.sub("", line).partition("%")[0].strip()
         name, value = match.groups() if (match := _FIELD.fullmatch(line)) else ("", line)
         if name == "V":
@@ -114,8 +116,10 @@ def _plain(content: bytes) -> str:
         elif name and name in _HEARD:
             head[name] = value
             voice = ""
-        elif name == "P" and re.fullmatch(r"[A-Z\d(). ]+", value) and [*value] != sorted({*value}):
-            raise DataError(f"an order of parts is not read: P:{value}")
+        elif name == "P" and "K" not in head and re.fullmatch(r"[A-Z\d(). ]+", value):  # else it names a part
+            parts = [*re.sub("[. ]", "", value)]
+            if parts != sorted({*parts}):
+                raise DataError(f"an order of parts is not read: P:{value}")
     if "K" not in head:
         raise DataError("no tune in it: X: begins one, and K: its notes")
     head.setdefault("L", "1/16" if _whole_notes(head.get("M", "")) < 0.75 else "1/8")
