@@ -104,8 +104,8 @@ def _plain(content: bytes) -> str:
     told: dict[str, str] = {}  # of each, such as its clef
     voice = ""
     for line in (tunes_of(content) or [("", b"")])[0][1].decode().splitlines():
-        if found := re.search(r'"[^"]*\b(D\.[CS]\.)', line):
-            raise DataError(f"{found[1]} is not read")
+        if jump := re.search(r'"[^"]*\b(D\.[CS]\.)', line):
+            raise DataError(f"{jump[1]} is not read")
         line = _QUOTED.sub("", line).partition("%")[0].strip()
         name, value = match.groups() if (match := _FIELD.fullmatch(line)) else ("", line)
         if name == "V":
