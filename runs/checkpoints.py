@@ -1,5 +1,6 @@
 """Checkpoints that are whole or absent: a directory each, renamed into place, with a manifest of checksums."""
 
+import contextlib
 import errno
 import json
 import os
@@ -7,6 +8,7 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,18 @@ WITHOUT = {  # the marks, and what a run lacks that has not got one
 }
 LOADING = (OSError, ValueError, KeyError, TypeError, AssertionError, tf.errors.OpError)  # what a damaged one raises
 LEFT_BY_US = re.compile(rf"(damaged-)?{STEP.pattern}|partial")
+
+
+@contextlib.contextmanager
+def without_pattern(path: Path) -> Iterator[Path]:
+    """A name of a directory that TensorFlow, looking for files, takes for no pattern: its own, or that of a link."""
+    if not set(str(path)) & set("[\\"):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, "checkpoint")
+        link.symlink_to(path.resolve())
+        yield link
 
 
 class Checkpoints:
@@ -153,11 +167,7 @@ class Checkpoints:
                 raise ValueError(f"{name} differs from its checksum")
         if path != self._path(manifest["step"]):
             raise ValueError("the manifest is another checkpoint's")
-        with tempfile.TemporaryDirectory() as folder:
-            readable = path
-            if set(str(path)) & set("[\\"):  # TensorFlow finds no file there, as it takes the name for a pattern
-                readable = Path(folder, "checkpoint")
-                readable.symlink_to(path.resolve())
+        with without_pattern(path) as readable:
             read = self.state.read(str(readable / WEIGHTS))
             if self.whole:
                 read.assert_consumed()

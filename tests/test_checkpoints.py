@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from runs.checkpoints import MANIFEST, MARKS, WITHOUT, Checkpoints
-from runs.directories import METRICS, write_whole
+from runs.directories import METRICS, spare, write_whole
 from runs.logs import RunLog
+from support.config_file import CONFIG
 from support.errors import UsageError
 
 
@@ -47,7 +49,9 @@ def damage(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "a[b]c", "a\\d"])
-def test_what_is_saved_is_restored(tmp_path, name):
+def test_what_is_saved_is_restored(tmp_path, monkeypatch, name):
+    if name == "plain":  # needs no temporary folder, which a full disk refuses
+        monkeypatch.setattr(tempfile, "TemporaryDirectory", None)
     folder = tmp_path / name
     assert Counter(tmp_path / "none").checkpoints.restore() is None
     Counter(folder).save(7)
@@ -265,6 +269,10 @@ def test_a_device_is_written_to_and_so_is_what_a_link_names(tmp_path):
     for content in ("of the link", "another"):
         write_whole(tmp_path / "link", content)
         assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == content
+    (tmp_path / CONFIG).touch()
+    (tmp_path / "other").symlink_to(tmp_path / METRICS)
+    with pytest.raises(UsageError, match="other: a run's own file"):
+        spare(tmp_path / "other")
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     write_whole(tmp_path / "pipe", "content")

@@ -197,6 +197,9 @@ def test_evaluation_and_samples_use_the_average_and_policy_updates_and_their_dis
     assert_same(*([each.g_step(tf.constant(0)).tokens.numpy()] for each in (model, other)))
     randomise(model.average, seed=5)
     assert model.d_step(real, tf.constant(0)) == other.d_step(real, tf.constant(0))
+    pair = [model_of(*words, "--discriminator", "bigram") for words in (("--average", "0.9"), ())]
+    randomise(pair[0].average, seed=5)
+    assert pair[0].d_step(real, tf.constant(0)) == pair[1].d_step(real, tf.constant(0))  # token by token
     randomise(other.generator, seed=5)
     data = OracleData(tiny_config())
     figures = [evaluation_of(tiny_config(), data, each).measure(0, NOW) for each in (model, other)]
