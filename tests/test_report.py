@@ -192,6 +192,17 @@ def test_final_values_means_and_differences(cells, drawn, capsys):
     assert os.path.getsize("out/hand.png") > 10_000
 
 
+def test_methods_in_rows_and_columns(cells):
+    """Of labels `ROW; COLUMN` a table of a difference, paired by seed; these have no row among the final values."""
+    text = Path("hand.toml").read_text().replace('"MLE"', '"MLE; short"').replace('"MLE | longer"', '"MLE; long"')
+    Path("hand.toml").write_text(text)
+    page, _ = made('pivot = ["nll - g_entropy"]\n')
+    short, long = (summary(np.subtract(ENDS[name], 2)) for name in ENDS)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
+    assert ["MLE", str(short), str(long)] in rows and "NLL_oracle less entropy" in page
+    assert not any(cells[0] == "MLE; short" for cells in rows[: rows.index(["MLE", str(short), str(long)])])
+
+
 def test_what_was_before_the_adversarial_phase(here):
     """It is no result: neither tested nor shown where the table does not name it; what D knew counts when it ended."""
     flags = "--pretrain_g_epochs 2 --total_epochs 2 --seq_len 5 --d_filter_sizes 2 --d_num_filters 3"
@@ -544,6 +555,8 @@ def reference(said, name):
     collapsed, frames = of_study((path := ROOT / file).parent)
     frame = frames[list(FILES).index(path.name)] if path.name in FILES else pd.read_csv(path)
     frame = studies.best_rounds(frames[1], "nll") if best else frame
+    if "run" in frame:  # METHOD/SEED, or words
+        frame = frame.assign(seed=frame.index, method=frame.run.str.replace(r"/\d+$", "", regex=True).str.replace(" ", "_"))
     found, parts = [], re.findall(r"(?:^| - )([^ :@]+)@?(\d*):?(\S*)", methods)
     for method, epoch, form in parts:
         rows = frame[frame.epoch == int(epoch)] if epoch else frame
@@ -595,6 +608,7 @@ def test_every_number_of_a_sentence_is_that_of_its_csv(name):
     for block, after in zip(blocks, [*blocks[1:], ""], strict=True):
         prose = re.sub(r"\]\([^)]*\)|`[^`]*`|Python [\d.]+ to [\d.]+", "", block)
         numbers = [number for number in NUMBER.findall(prose) if "." in number]
+        assert not re.search(r"(?<!95)\s%", prose), f"a share is a decimal, which is compared\n{block}"
         if not numbers or block.startswith(("|", "<!--", "    ", "#")):
             continue
         assert after.startswith("<!-- sentences: "), f"no comment with CSV files after the paragraph\n{block}"

@@ -29,7 +29,7 @@ DATA_FLAGS = (
 # The keys of a table, of a method and of what is said of the report.
 TABLE = {"title": str, "seeds": list, "flags": str, "threads": int, "methods": list, "report": dict}
 METHOD = {"name": str, "label": str, "flags": str, "seeds": list, "teachers": list}
-REPORT_LISTS = ("metrics", "against", "table", "best", "collapsed", "measured", "measures", "figures", "planes")
+REPORT_LISTS = ("metrics", "against", "table", "pivot", "best", "collapsed", "measured", "measures", "figures", "planes")
 REPORT: dict[str, type] = dict.fromkeys(REPORT_LISTS, list)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # of a folder
 TEACHER = re.compile(rf"({NAME.pattern})(?:\+([1-9]))?")  # a method, and how many seeds further

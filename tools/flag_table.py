@@ -1,4 +1,4 @@
-"""Prints docs/flags.md, the tables of all flags: python tools/flag_table.py > docs/flags.md."""
+"""Prints docs/flags.md, the lists of all flags: python tools/flag_table.py > docs/flags.md."""
 
 import sys
 from pathlib import Path
@@ -14,16 +14,16 @@ HEAD = """# Flags
 
 All flags of `python main.py`. Booleans take `--evaluate`, `--no-evaluate` or `--evaluate False`. A preset is a set of
 values that the other flags start from. `--g_update` brings values of others; so does a `--discriminator` unlike the
-preset's. Explicit flags win over both. Most flags that have no effect beside the others are refused.
+preset's. Explicit flags win over both. Most flags that have no effect beside the others are refused. Each flag has its
+default, values by preset, meaning and, in brackets, the words that it takes.
 """
-COLUMNS = "| flag | default; presets | meaning (values) |\n|---|---|---|\n"
 # What flags start from, by what brings it: a preset, or another flag.
 BROUGHT = PRESETS | {f"`--discriminator {name}`": entry.defaults for name, entry in DISCRIMINATORS.items()}
 BROUGHT |= {f"`--g_update {name}`": brought for name, brought in UPDATE_DEFAULTS.items()}
 
 
-def flag_row(name: str) -> str:
-    """The row of a flag: its default and its values in the presets, meaning, and the words that it takes."""
+def flag_line(name: str) -> str:
+    """The line of a flag: its default and its values in the presets, meaning, and the words that it takes."""
     field = FIELDS[name]
     changed: dict[str, list[str]] = {}
     for by, values in BROUGHT.items():
@@ -36,13 +36,13 @@ def flag_row(name: str) -> str:
     words = [word for word in field.metadata["choices"] or () if f"{word}: " not in field.metadata["help"]]
     words += [field.metadata["own"]] if field.metadata["own"] else []
     listed = f" ({', '.join(f'`{word}`' for word in words)})" if words else ""
-    return f"| `--{name}` | {'; '.join(defaults)} | {field.metadata['help']}{listed} |\n"
+    return f"- `--{name}` ({'; '.join(defaults)}): {field.metadata['help']}{listed}\n"
 
 
 def page() -> str:
-    """The whole of docs/flags.md: the groups of --help, a table each."""
-    heads = {name: f"\n## {title[0].upper()}{title[1:]}\n\n{COLUMNS}" for title, name in SECTIONS.items()}
-    return HEAD + "".join(heads.get(name, "") + flag_row(name) for name in FIELDS)
+    """The whole of docs/flags.md: the groups of --help."""
+    heads = {name: f"\n## {title[0].upper()}{title[1:]}\n\n" for title, name in SECTIONS.items()}
+    return HEAD + "".join(heads.get(name, "") + flag_line(name) for name in FIELDS)
 
 
 def main() -> int:

@@ -40,6 +40,7 @@ PAIRS = [("nll_test", "nll")]  # diversity and quality: what planes show where a
 PAIRS += [(x, f"bleu{n}") for n in (2, 4) for x in (f"self_bleu{n}", "nll_test")]
 PAIRS += [(f"texygen_self_bleu{n}", f"texygen_bleu{n}") for n in (2, 4)]
 WIDEST = 8  # columns of a table beside its labels
+CELL = "; "  # between the row and the column of a pivot, in a label
 README = "README.md"
 BEGIN, END = "<!-- report -->", "<!-- /report -->"  # what is between them is written anew, all else by hand
 NEW = f"""# {{title}}
@@ -66,6 +67,8 @@ def finals(study: Study, shown: Sequence[str]) -> str:
     best = study.report["best"] if {*study.report["best"][:1]} <= {*study.curves} else []
     at_best = study._replace(runs=best_rounds(study.curves, best[0])) if best else study
     for method, label in study.labels.items():
+        if study.report["pivot"] and CELL in label:
+            continue
         found = {title(name): study.values(method, name) for name in shown}
         seeds = ", ".join(map(str, sorted({len(of) for of in found.values()} - {0}))) or "0"
         found |= {f"best: {title(name)}": at_best.values(method, name) for name in best}
@@ -76,6 +79,22 @@ def finals(study: Study, shown: Sequence[str]) -> str:
     said += f" *Best*: at the evaluation of least {title(best[0])}." if best else ""
     said += "" if study.floor is None else f" The oracle's entropy is {study.floor:.3f} nats per token."
     return f"{said}\n\n{markdown(pd.DataFrame(rows).T)}"
+
+
+def pivots(study: Study) -> list[str]:
+    """A table for each of `pivot`: of the methods labelled `ROW; COLUMN`."""
+    parts, cells = [], {method: label.split(CELL, 1) for method, label in study.labels.items() if CELL in label}
+    columns = list(dict.fromkeys(column for _, column in cells.values()))
+    for said in study.report["pivot"]:
+        name, *less = said.split(" - ")
+        frame = pd.DataFrame(index=dict.fromkeys(row for row, _ in cells.values()), columns=columns, dtype=object)
+        for method, (row, column) in cells.items():
+            found = study.values(method, name)
+            found = (found - study.values(method, less[0]) if less else found).dropna()
+            frame.loc[row, column] = str(study.summary(method, found)) if len(found) else math.nan
+        frame = frame.dropna(how="all").dropna(axis=1, how="all")
+        parts.append(markdown(frame, " less ".join(map(title, [name, *less]))))
+    return parts
 
 
 def contrasts(study: Study, shown: Sequence[str]) -> list[str]:
@@ -110,7 +129,7 @@ def page(study: Study, pictures: Mapping[str, str], points: pd.DataFrame | None 
     if absent:
         parts.append("**Not all runs are here:**\n\n" + "\n".join(f"- {line}" for line in absent))
     shown = [name for name in report["table"] or [*study.metrics, "seconds"] if name in study.runs]
-    parts += [finals(study, shown), *contrasts(study, shown)]
+    parts += [finals(study, shown), *pivots(study), *contrasts(study, shown)]
     for picture, caption in pictures.items():
         parts.append(f"![{Path(picture).stem}]({picture})" + f"\n\n*{' '.join(caption.split())}*" * bool(caption))
     if points is not None:

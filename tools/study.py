@@ -53,12 +53,12 @@ class Summary(NamedTuple):
         half, digits = self.high - self.middle, 0 if max(map(abs, self.values)) >= 100 else 3
         if self.collapsed:
             digits = 1 if self.high >= 10 else 2 if self.high - self.low >= 0.1 else 4
-            return f"{self.middle:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+            return f"{self.middle:z.{digits}f} ({self.low:z.{digits}f} to {self.high:z.{digits}f})"
         if len(self.values) < FEW:
             digits = max(digits, decimals(np.ptp(self.values), 1))
-            return ", ".join(f"{value:.{digits}f}" for value in self.values)
+            return ", ".join(f"{value:z.{digits}f}" for value in self.values)
         digits = decimals(half, 2) if half > 0 else digits
-        return f"{self.middle:.{digits}f} ± {half:.{digits}f}"
+        return f"{self.middle:z.{digits}f} ± {half:z.{digits}f}"
 
 
 def decimals(number: float, digits: int) -> int:
@@ -222,7 +222,8 @@ PLANE = {"name": str, "files": list, "pairs": list, "crosses": str, "caption": s
 def settings(experiment: Experiment) -> dict[str, Any]:
     """What `[report]` says, with defaults for what it leaves out.
 
-    `metrics` are compared with those of the methods `against`; `table` has those that the page shows. Runs of the
+    `metrics` are compared with those of the methods `against`; `table` has those that the page shows. For each column
+    or difference `A - B` in `pivot` the methods labelled `ROW; COLUMN` have a table of their own instead. Runs of the
     methods `collapsed` have medians and ranges. `best` are columns of the evaluation at which the first of them is
     least. `measured` are files of samples in the study's folder, and `measures` the columns of their table.
     `[[report.figures]]` have a `name`, the columns `curves` of the methods in `draw` over each of `x`, words such as
@@ -235,6 +236,7 @@ def settings(experiment: Experiment) -> dict[str, Any]:
         report["figures"] = [checked(figure, FIGURE) for figure in report["figures"] or [{}]]
         report["planes"] = [checked(plane, PLANE) for plane in report["planes"]]
         columns = [*report["metrics"], *report["table"], *report["best"], *report["measures"]]
+        columns += [name for said in report["pivot"] for name in str(said).split(" - ")]
         for pair in (pair for plane in report["planes"] for pair in plane["pairs"]):
             if not isinstance(pair, list) or len(pair) != 2:
                 raise UsageError(f"pairs: {pair!r} is no pair of columns")
