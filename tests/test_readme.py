@@ -159,7 +159,7 @@ def test_what_is_looked_for_is_found():
     assert len(files_named(text(README))) > 15 and len(relative_links(text(README))) > 10
     assert sum(len(commands(text(path), "python main.py")) for path in PAGES) >= 6
     assert sum(len(COMMAND.findall(text(path))) for path in PAGES) >= 30
-    assert all(f"| `--{name}` |" in page() for name in FIELDS)
+    assert all(f"- `--{name}` (" in page() for name in FIELDS)
 
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
