@@ -139,17 +139,30 @@ def cross_entropy(log_odds: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf
 def tried(discriminator: Discriminator) -> Discriminator:
     """Returns a discriminator whose `log_odds` was traced, so that what is wrong is told before training.
 
-    Raises UsageError: its log-odds have another shape than [B], or layers make weights after the constructor.
+    Raises UsageError: its log-odds have another shape than [B], layers make weights after the constructor, or a weight
+    is where checkpoints do not look, or is not used.
     """
     made, rows = len(discriminator.weights), discriminator.seq_len + 1  # a number that no axis of a sequence has
+    name, unused = f"--discriminator: {type(discriminator).__name__}", list[str]()
 
     def loss(tokens: tf.Tensor) -> tf.Tensor:
-        return cross_entropy(discriminator.log_odds(tokens), tf.zeros([rows], tf.int32))[0]
+        with tf.GradientTape() as tape:
+            found = cross_entropy(discriminator.log_odds(tokens), tf.zeros([rows], tf.int32))[0]
+        weights = discriminator.trainable_variables
+        gradients = tape.gradient(found, weights)
+        unused.extend(weight.path for weight, own in zip(weights, gradients, strict=True) if own is None)
+        return found
 
     tf.function(loss, autograph=False).get_concrete_function(tf.TensorSpec([rows, discriminator.seq_len], tf.int32))
     if later := len(discriminator.weights) - made:
-        what = f"{type(discriminator).__name__} makes {later} weights after its constructor"
-        raise UsageError(f"--discriminator: {what}; build each layer there, with layer.build(shape)")
+        raise UsageError(
+            f"{name} makes {later} weights after its constructor; build each layer there, with layer.build(shape)"
+        )
+    if unused:
+        raise UsageError(f"{name}: log_odds does not depend on the weight {unused[0]}")
+    kept = {id(each) for each in tf.train.TrackableView(discriminator).descendants()}
+    if lost := [weight.path for weight in discriminator.weights if not {id(weight), id(weight.value)} & kept]:
+        raise UsageError(f"{name}: checkpoints leave out the weight {lost[0]}; keep layers in attributes or tuples")
     return discriminator
 
 

@@ -13,12 +13,14 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import support.quiet  # noqa: F401 - before TensorFlow
 
 import tensorflow as tf
 
+from data.music.songs import check_songs
 from data.real import Dataset, read_data
 from data.training_set import spread
 from evaluation.evaluator import Due
@@ -27,7 +29,7 @@ from evaluation.run import Evaluation, Measures, evaluator_of, measures_of, sett
 from model import SeqGAN, build
 from runs.checkpoints import Checkpoints
 from runs.console import in_one_line, where
-from runs.directories import CHECKPOINTS, SAVED, SONGS, RunDirectory, claim
+from runs.directories import CHECKPOINTS, FILES, SAVED, SONGS, RunDirectory, claim
 from runs.identity import changed_since, description
 from runs.pretrained import Pretraining
 from runs.records import Records
@@ -124,14 +126,16 @@ def run(config: Config, makers: Makers) -> int:
             raise UsageError(f"{which} needs a validation set to choose on, and {data.origin} has none")
         checkpoints = Checkpoints(first.path / CHECKPOINTS, seqgan.checkpoint())
         files, digests = data.files(), data.digests()
-        first.check(recorded, data.origin, digests, files, SONGS if config.dataset == "Nottingham" else ())
+        first.check(recorded, data.origin, digests, files, SONGS if data.kind == "music" else ())
+        if data.kind == "music" and config.songs_dir and config.is_train:
+            check_songs(Path(config.songs_dir), SONGS)
         first.check_code(recorded, sources)
         if objective:
             real = spread(data.validation(), config.eval_samples)
             objective.check(real if len(real) else next(iter(data.mle_batches(0))).numpy())
         pretraining = None
         if config.overwrite and config.pretrained:
-            pretraining = Pretraining(config, digests, seqgan.pretrained_state(), sources.get("objective"))
+            pretraining = Pretraining(config, digests, seqgan.pretrained_state(), sources | taught)
         if config.overwrite:  # not earlier: what can't be used must cost nothing
             first.note_saved(False)  # else half of this, after a kill, would look like lost weights
             checkpoints.remove_all()
@@ -181,8 +185,9 @@ def run(config: Config, makers: Makers) -> int:
         if checkpoints.newest:
             print(f"resumed from {checkpoints.newest}, after {taken} of {len(schedule)} steps", flush=True)
         elif config.pretrained and not pretraining:
-            pretraining = Pretraining(config, digests, seqgan.pretrained_state(), sources.get("objective"))
+            pretraining = Pretraining(config, digests, seqgan.pretrained_state(), sources | taught)
         content: dict[str, Any] = description(config) | {"data": digests, "tokens": data.spec._asdict(), **taught}
+        content[FILES] = [*files]
         content |= sources | {"run": recorded.get("run") or secrets.token_hex(8), SAVED: bool(checkpoints.newest)}
         if checkpoints.newest:  # what is refused has written nothing, and what --pretrained names is not read
             records.check()

@@ -74,22 +74,30 @@ def warn_of_held_out(origin: str, known: Mapping[str, Sequence[bool] | np.ndarra
 
 
 def check_own(data: Dataset, config: Config) -> None:
-    """Raises UsageError: a user's own data set lacks a part, or has what is no token."""
+    """Raises UsageError: a user's own data set lacks a part, or has what is no token or no sequence of the flags."""
     name = f"--dataset {config.dataset}"
     try:
-        spec, _ = data.spec, data.origin
-        parts: dict[str, Any] = {"mle_batches": data.mle_batches(0), "valid": data.validation()}
-        if not data.oracle:
-            parts["test"] = data.test
+        numbers: Any = (each if each is None else int(each) for each in data.spec)  # which may be NumPy's
+        data.spec = spec = TokenSpec(*numbers)
+        parts = {"mle_batches": data.mle_batches(0), "valid": data.validation()}
+        parts |= {} if data.kind == "oracle" else {"test": data.test}
+        data.origin  # noqa: B018 - is there
     except AttributeError as error:
         raise UsageError(f"{name}: {error}") from None
-    most = spec.vocab_size - (spec.end_token is None)
+    if spec.seq_len != config.seq_len:
+        raise UsageError(f"{name}: sequences of {spec.seq_len} tokens; --seq_len is {config.seq_len}")
+    most, batches = spec.vocab_size - (spec.end_token is None), (config.mle_batches, config.batch_size)
     for part, rows in ((part, np.asarray(values)) for part, values in parts.items()):
-        wanted = f"n, B, {spec.seq_len}" if part == "mle_batches" else f"n, {spec.seq_len}"
-        if rows.dtype != np.int32 or rows.ndim != wanted.count(",") + 1 or rows.shape[-1] != spec.seq_len:
-            raise UsageError(f"{name}: {part} is {rows.dtype} {list(rows.shape)}, not int32 [{wanted}]")
+        shape = batches if part == "mle_batches" else (len(rows),) if rows.ndim else ()
+        if rows.dtype != np.int32 or rows.shape != (*shape, spec.seq_len):
+            wanted = [*(shape if part == "mle_batches" else "n"), spec.seq_len]
+            what = f"{rows.dtype} {list(rows.shape)}, not int32 [{', '.join(map(str, wanted))}]"
+            raise UsageError(f"{name}: {part} is {what}")
         if rows.size and (rows.min() < 0 or rows.max() > most):
             raise UsageError(f"{name}: {part} has token ids from {rows.min()} to {rows.max()}, not from 0 to {most}")
+        ends = rows == (-1 if spec.end_token is None else spec.end_token)
+        if np.any((np.cumsum(ends, axis=-1) - ends > 0) != (rows == spec.vocab_size)):
+            raise UsageError(f"{name}: {part} has not the padding {most} after each end token {spec.end_token}, alone")
 
 
 def read_data(config: Config, recorded: dict[str, str] | None = None) -> Dataset:

@@ -14,15 +14,14 @@ from evaluation.metrics import column
 from evaluation.policy import MeasuredPolicy
 from generator import Policy, in_chunks
 from guidance.choosing import GROUPS, Groups, resample
+from support.config import LEAST_DRAWS
 from support.seeds import Purpose, key
 from support.statistics import Figures, log_mean_exp, mean_and_error, ratio_and_error
 
-D_FIGURES = ("d_test_acc", "d_gain", "d_gain_valid", "d_eta")
 LARGEST_ETA = 1000.0  # of `best_eta`; what bounds it before is the number of draws that count
 # So many of the reweighted draws must count at least. With 10 the gain of normal log-odds of deviation 3 was too large,
 # and 1.96 of its errors held three of four; with 100 they hold nine of ten or more, whatever the deviation.
 EFFECTIVE_DRAWS = 100
-LEAST_DRAWS = 20  # with fewer there is no gain: neither η nor log E_G can be told from them
 
 
 class MeasuredDiscriminator:

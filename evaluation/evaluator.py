@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from data.real import Dataset
 from data.training_set import spread
-from evaluation.discriminator import D_FIGURES, MeasuredDiscriminator, what_d_knows
-from evaluation.metrics import METRICS, column
+from evaluation.discriminator import MeasuredDiscriminator, what_d_knows
+from evaluation.metrics import D_FIGURES, METRICS, column
 from evaluation.policy import MeasuredPolicy
 from runs.logs import RunLog
 from support.errors import UsageError
@@ -101,7 +101,8 @@ class Evaluator:
         """
         rows = spread(self.data.valid, self.settings.samples)
         out = OF_NUMBER if len(rows) < self.settings.samples else ()
-        return {column(name, "real"): pair for name, pair in self.compare(rows).items() if not name.startswith(out)}
+        found = self.compare(rows).items()
+        return {column(n, "real"): pair for n, pair in found if not n.removeprefix("texygen_").startswith(out)}
 
     def of_discriminator(self, discriminator: MeasuredDiscriminator, epoch: int, own: Figures | None = None) -> Figures:
         """What a discriminator knows of held-out sequences: the figures of `what_d_knows`.

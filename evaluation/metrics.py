@@ -105,6 +105,7 @@ FORMS: dict[str, tuple[str, str, str]] = {
     "before": ("before_", "", ", before"),
 }
 TOLD = ("g_entropy", "objective", "kl_to_pretrained")  # in a line of progress, beside NLLs
+D_FIGURES = ("d_test_acc", "d_gain", "d_gain_valid", "d_eta")  # of the discriminator, for all data
 _RESAMPLED = ("nll", "nll_test", "g_entropy", "kl_forward", "kl_reverse", "d_gain")
 
 
@@ -149,7 +150,8 @@ def axis_title(column: str, separator: str = ", ") -> str:
 
 def guided_columns(columns: Iterable[str]) -> tuple[str, ...]:
     """The columns of the guided generator beside those of the generator, and its η; raises KeyError."""
-    own = (name for name in columns if parse(name)[1] == "" and not name.startswith(("oracle_", "d_")))
+    others = (*D_FIGURES, "d_optimal_acc", "oracle_entropy")
+    own = (name for name in columns if parse(name)[1] == "" and name not in others)
     return ("guide_eta", *(column(name, "guided") for name in own))
 
 

@@ -9,8 +9,9 @@ import tensorflow as tf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from evaluation.discriminator import D_FIGURES, MeasuredDiscriminator, balanced_accuracy, resampled, what_d_knows
+from evaluation.discriminator import MeasuredDiscriminator, balanced_accuracy, resampled, what_d_knows
 from evaluation.evaluator import Due, Evaluator, nats
+from evaluation.metrics import D_FIGURES
 from evaluation.ngrams import distinct
 from evaluation.policy import COMPARED, MeasuredPolicy
 from guidance.choosing import GROUPS, Groups

@@ -33,6 +33,7 @@ SONGS = tuple(f"sample{i}.mid" for i in range(5))  # that such a run leaves in i
 WRITTEN: dict[str | None, tuple[str, ...]] = {"text": (VOCABULARY,), "Nottingham": (TEMPO, *SONGS)}
 OWN = {CONFIG, METRICS, VOCABULARY, TEMPO, WRITTEN_SONGS, *SONGS}  # a run's files, which no tool's output replaces
 EVENTS = re.compile(r"events\.out\.tfevents\.\d+\.(seqgan|hparams)")  # files of runs/logs.py; once hparams, too
+FILES = "files"  # in config.json: what the data set keeps in --log_dir
 SAVED = "saved"  # in config.json: whether the run has written a checkpoint
 MANIFEST = "manifest.txt"  # in a checkpoint's directory: its own checksum, then a line of JSON
 MAX_MANIFEST = 2**24  # bytes; one of a long run has thousands
@@ -323,12 +324,12 @@ class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
         """
         kept: list[Path] = []
         with contextlib.suppress(UsageError):
-            dataset = read_config(self.path / CONFIG)["flags"].get("dataset") if self.flag == "--log_dir" else None
-            kept = [self.path / name for name in WRITTEN.get(dataset, ())]
-            if dataset == "Nottingham" and (record := self.path / WRITTEN_SONGS).exists():
-                ours = written_songs(self.path)
-                kept = [*(path for path in kept if path.name not in SONGS or path.name in ours), record]
-            if dataset == "Nottingham":
+            content = read_config(self.path / CONFIG) if self.flag == "--log_dir" else {"flags": {}}
+            names = [*content.get(FILES, WRITTEN.get(content["flags"].get("dataset"), ()))]
+            if (self.path / WRITTEN_SONGS).exists():
+                names = [name for name in names if name not in SONGS] + [*written_songs(self.path), WRITTEN_SONGS]
+            kept = [self.path / name for name in names]
+            if any(name in names for name in (TEMPO, WRITTEN_SONGS)):
                 kept += [path for path in (self.path / MEDIA).glob("*") if MEDIUM.fullmatch(path.name)]
         return kept
 
@@ -383,17 +384,22 @@ def claim(directories: list[RunDirectory], config: Config) -> tuple[dict[str, An
     return content, config
 
 
+def _with_file_of(now: Config, before: Config) -> Config:
+    """A configuration whose discriminator of a user's own is read from where its file is `now`."""
+    own = is_own(before.discriminator)
+    return dataclasses.replace(before, discriminator=now.discriminator) if own else before
+
+
 def in_vain(before: Config, now: Config) -> set[str]:
     """The flags that have no effect in either of two configurations."""
-    if is_own(before.discriminator):  # whose file may be elsewhere now
-        before = dataclasses.replace(before, discriminator=now.discriminator)
+    before = _with_file_of(now, before)
     return {name for name in FIELDS if lacking(before, name) and lacking(now, name)}
 
 
 def changeable(log_dir: Path, before: Config, now: Config) -> set[str]:
     """The flags that the run in a --log_dir, which was begun `before`, may be continued with other values of."""
     free, taken = FREE_TO_CHANGE | in_vain(before, now), steps_taken(log_dir)
-    free -= {"candidates"} if before.best_of_candidates else set()
+    free -= {"candidates"} if _with_file_of(now, before).best_of_candidates else set()
     # More epochs are more of the same, unless a rate falls over them or a checkpoint has a place for each.
     longer = now.total_epochs >= before.total_epochs and now.g_update != "fold"
     of_d = "d" in now.cosine_decay and now.d_steps > 0 and taken > before.pretrain_g_epochs

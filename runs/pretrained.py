@@ -1,6 +1,8 @@
 """Starting from another run's pretraining of the generator, as if it had been repeated."""
 
+import itertools
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,20 @@ from support.config import Config
 from support.config_file import CONFIG, differences, from_flags, lost_flag, pretraining_part, read_config
 from support.errors import UsageError
 
-OF_OBJECTIVE = ("objective", "real_objective", "kl_to_pretrained")  # figures that depend on --objective
+# Figures that depend on what else a run has on record, which another run may have otherwise.
+OF_OTHERS = {"objective": ("objective", "real_objective", "kl_to_pretrained"), "teacher": ("kl_of_teacher",)}
 
 
 class Pretraining:
     """The pretraining of the run that --pretrained names."""
 
     def __init__(
-        self, config: Config, digests: dict[str, str], state: tf.train.Checkpoint, source: dict[str, str] | None = None
+        self, config: Config, digests: dict[str, str], state: tf.train.Checkpoint, own: Mapping[str, Any] = {}
     ):
         """Loads `state`, which is what pretraining changes; all else stays as it is.
 
         It has to be that of `config` and of data with these checksums; `state` is `model.SeqGAN.pretrained_state`, and
-        `source` what this run has on record of its objective, as figures of another one are not copied.
+        `own` what this run has on record, as figures of another objective or teacher are not copied.
         Raises UsageError: it is another one, a part of it is missing or damaged, or there is no run.
         """
         self.directory, self.state = Path(config.pretrained), state
@@ -36,7 +39,8 @@ class Pretraining:
             gone = lost_flag(content["flags"])
             if differing := [*([gone] if gone else []), *differences(before, now, in_vain(before, now))]:
                 raise UsageError(f"that run has {'; '.join(differing)}")
-            self.left_out = () if content.get("objective") == source else OF_OBJECTIVE
+            other = (names for part, names in OF_OTHERS.items() if content.get(part) != own.get(part))
+            self.left_out = tuple(itertools.chain(*other))
             if content["data"] != digests:
                 raise UsageError("that run has read other data")
             self.directories = {"train": self.directory}

@@ -79,19 +79,25 @@ BASELINE = Need(
     "with --g_update expected and without rollouts",  # it sums over all next tokens, with Q = s
     lambda c: c.baseline == "none" or c.g_update != "expected" or c.rollouts_drawn,
 )
+WEIGHED = Need(
+    "with --g_update fold, or expected and without rollouts",
+    lambda c: c.g_update != "fold" and (c.g_update != "expected" or c.rollouts_drawn),
+)
 PART = Need("with --objective and without --objective_weight below 1", lambda c: c.objective_share < 1)
 ECHOING = Need("without --g_echo", lambda c: c.g_echo)
 ENDLESS = Need("with --train_size {0.train_size}", lambda c: not c.train_size)
 LEARNING = on("g_update", "sampled", "expected", "distil")
 DISTIL = on("g_update", "distil")
 AIMED = Need("without --objective", lambda c: c.objective)
-D_MEASURED = Need("without --d_eval_samples above 0", lambda c: c.d_eval_samples)
+LEAST_DRAWS = 20  # with fewer, neither η nor the log-mean-exp of draws can be told
+D_MEASURED = Need("without --d_eval_samples of at least 20", lambda c: c.d_eval_samples >= LEAST_DRAWS)
 DRAWN = Need("without --rollout_num above 0", lambda c: c.rollout_num)
 REWARDED = Need("with --g_update {0.g_update}", lambda c: c.g_update not in ("fold", "distil"))
 UNTAUGHT = Need("with --teacher", lambda c: not c.teacher)
 FOR_D = (UNTAUGHT, PART, on("reward", *(name for name, entry in REWARDS.items() if entry.discriminator)))
 USED = Need("with --total_epochs and --pretrain_d_epochs 0", lambda c: c.total_epochs or c.pretrain_d_epochs)
 PENALISED = Need("with --d_loss {0.d_loss}", lambda c: not c.by_token or c.d_loss == "token")
+WEIGHING = (AIMED, USED, UNTAUGHT, WEIGHED)
 OF_D = (*FOR_D, USED)  # what the flags of the discriminator need, but for its filters, which must fit --seq_len
 TRAINED = (*OF_D, Need("with --pretrain_d_epochs and --d_steps 0", lambda c: c.updates.d))  # and of its training
 # What measuring one of --candidates needs; --g_update distil may choose one without.
@@ -222,7 +228,7 @@ class Config:
         SCORED,
     )
     objective_weight: float = flag(
-        1.0, "λ: the reward is (1 - λ) times --reward plus λ times --objective", *(AIMED, USED, UNTAUGHT), high=1
+        1.0, "λ: the reward is (1 - λ) times --reward plus λ times --objective", *WEIGHING, high=1
     )
     g_update: str = flag("sampled", f"g-step; {explained(G_UPDATES)}", ADVERSARIAL, choices=G_UPDATES)
     distil_real: float = flag(0.5, "share of real sequences in a batch; the teacher draws the others", DISTIL, high=1)
@@ -337,6 +343,7 @@ class Config:
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 # The groups of --help: {title: its first flag}; those after it belong to it, too.
+OWN_CODE = ("objective", "dataset", "reward", "discriminator")  # flags that may name FILE.py:NAME
 SECTIONS = {
     "the run": "preset",
     "evaluation": "eval_every",
@@ -366,7 +373,7 @@ def discriminator_entry(name: str) -> DiscriminatorEntry:
 
 def own_names(config: Config) -> dict[str, str]:
     """The user's own code that the flags name, {flag: FILE.py:NAME}."""
-    named = {flag: getattr(config, flag) for flag in ("objective", "dataset", "reward", "discriminator")}
+    named = {flag: getattr(config, flag) for flag in OWN_CODE}
     return {flag: name for flag, name in named.items() if own_code.is_own(name)}
 
 

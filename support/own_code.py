@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import os
 import sys
 import traceback
 import types
@@ -48,16 +47,18 @@ def read_source(flag: str, name: str) -> dict[str, str]:
 def load(flag: str, name: str, source: dict[str, str] | None = None) -> Any:
     """What FILE.py:NAME names: runs the file, or the `source` that a run has on record; once for each text.
 
-    Where the file has moved since, the name means the last `source`. Raises UsageError: the file can't be read,
-    raises an exception, or has no such function or class.
+    Afterwards the name means that `source`, though the file changes or moves, until `forget`. Raises UsageError: the
+    file can't be read, raises an exception, or has no such function or class.
     """
-    path = name.rpartition(":")[0]
     if source:
         _on_record[flag, name] = source
-    elif not os.path.exists(path):
-        source = _on_record.get((flag, name))
-    source = source or read_source(flag, name)
-    return _run(flag, path, source["function"], source["text"])
+    source = source or _on_record.get((flag, name)) or read_source(flag, name)
+    return _run(flag, name.rpartition(":")[0], source["function"], source["text"])
+
+
+def forget() -> None:
+    """Makes names mean what their files have now."""
+    _on_record.clear()
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from support.config import FIELDS, SECTIONS, Config, check, check_effect, discriminator_entry, shown
 from support.config_file import trained
 from support.errors import UsageError, first_line
-from support.own_code import is_own
+from support.own_code import forget, is_own
 from support.presets import PRESETS, UPDATE_DEFAULTS
 
 EPILOG = """an example, a minute on two cores:
@@ -184,6 +184,7 @@ def parse(argv: Sequence[str] | None = None) -> Config:
     A wrong command line ends the process with status 2 and one line on stderr that names the flag.
     """
     words = sys.argv[1:] if argv is None else argv
+    forget()
     presets = [name for name in re.findall(r"--preset[= ](\w+)", " ".join(words)) if name in PRESETS]
     parser = make_parser(preset=presets[-1] if presets else "default")
     parser.parse_args(words)  # ends here where it asks for --help or --version

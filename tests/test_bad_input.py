@@ -173,10 +173,15 @@ IN_VAIN = [  # beside some flags each of others has no effect, and why
     ("", "guide_eta=1", "without --discriminator bigram or lstm"),
     ("--discriminator bigram", "d_filter_sizes=1 d_num_filters=1", "without --discriminator cnn or pooled"),
     ("--rollout_num 0", "rollout_lag=0.5", "without --rollout_num above 0"),
-    ("--d_eval_samples 0", "candidates=3", "without --d_eval_samples above 0"),
+    ("--d_eval_samples 19", "candidates=3", "without --d_eval_samples of at least 20"),
     ("--train_size 8", "d_draws=8", "with --train_size 8"),
     ("--discriminator bigram --g_update fold", "g_lr=1 baseline=batch cosine_decay=g", NO_GRADIENT),
     ("--discriminator bigram --g_update expected --reward log_odds --rollout_num 0", "baseline=batch", NO_ROLLOUTS),
+    (
+        "--preset molecules --discriminator bigram --g_update fold",
+        "objective_weight=0.5",
+        "with --g_update fold, or exp",
+    ),
 ]
 
 

@@ -12,8 +12,7 @@ from conftest import TINY, cases, train
 from fault_injection import CLOCKS, differing, events_of, logs_in, outcome, rows_of, timeless_rows
 
 import main as program
-from evaluation.discriminator import D_FIGURES
-from evaluation.metrics import described, told
+from evaluation.metrics import D_FIGURES, described, told
 from evaluation.oracle import likelihoods
 from runs.console import Progress, where
 from support.errors import UsageError

@@ -2,8 +2,17 @@
 
 import pytest
 
-from evaluation.discriminator import D_FIGURES
-from evaluation.metrics import FORMS, METRICS, axis_title, column, guided_columns, parse, resampled_columns, title
+from evaluation.metrics import (
+    D_FIGURES,
+    FORMS,
+    METRICS,
+    axis_title,
+    column,
+    guided_columns,
+    parse,
+    resampled_columns,
+    title,
+)
 from evaluation.oracle import OracleEvaluator
 from evaluation.text import TextEvaluator
 from evaluation.tunes import TuneEvaluator

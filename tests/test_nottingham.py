@@ -27,8 +27,7 @@ from data.music.media import SAMPLE_RATE, audio, piano_roll
 from data.music.midi import midi_file
 from data.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, REST, Grid, before_end, to_pitches, transposed
 from data.training_set import spread
-from evaluation.discriminator import D_FIGURES
-from evaluation.metrics import table
+from evaluation.metrics import D_FIGURES, table
 from evaluation.policy import MeasuredPolicy
 from evaluation.run import evaluator_of, settings_of
 from evaluation.tunes import SAMPLES, TuneEvaluator, with_rests

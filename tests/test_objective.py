@@ -321,6 +321,10 @@ def test_what_the_function_prints_is_not_output(tmp_path, capsys):
 def test_a_file_that_cannot_be_read(tmp_path):
     moved, source = f"{tmp_path / 'moved.py'}:f", {"function": "f", "text": "def f(): pass"}  # of a run's record
     assert own_code.load("--discriminator", moved, source) is own_code.load("--discriminator", moved)
+    (tmp_path / "moved.py").write_text("def f():\n    return 1\n")  # another file, which the name means once forgotten
+    assert own_code.load("--discriminator", moved)() is None
+    own_code.forget()
+    assert own_code.load("--discriminator", moved)() == 1
     (tmp_path / "latin.py").write_bytes(b"# \xe9\n")
     (tmp_path / "long.py").write_text("#" * (own_code.LONGEST + 1))
     (tmp_path / "wide.py").write_text("#" + "𝕏" * (own_code.LONGEST // 4))  # four bytes each
@@ -349,6 +353,7 @@ def test_a_sweep_tells_changed_objectives_apart(counting, tmp_path):
         (cell.log_dir / "config.json").write_text(json.dumps(content))
     data = {cell: fingerprint(cell.recorded) for cell in cells}
     assert data_flags(cells[0]) == data_flags(cells[1]) and "m, seed 2: read other data than m, seed 1" in mixed(data)
+    assert len({fingerprint({"reward": {"function": "f", "text": text}}) for text in "ab"}) == 2
     method = "[[methods]]\nname = '{}'\nflags = '--seq_len 3 --objective counting.py:{}'\n"
     (tmp_path / "table.toml").write_text(f"seeds = [1]\n{method.format('one', 'ones')}{method.format('two', 'twos')}")
     sources = {cell.source for cell in read(tmp_path / "table.toml").cells(tmp_path) if cell.source}

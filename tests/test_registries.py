@@ -112,6 +112,17 @@ def test_a_file_that_cannot_be_used_is_one_line(own, capsys, flag, code, why):
     assert not (own.parent / "whole").exists()
 
 
+def test_files_of_own_data_are_the_runs(own, capsys):
+    """They go with --overwrite; a song in --log_dir that is no run's stays."""
+    own.write_text(CODE + '\n    def files(self):\n        return {"words.txt": "a b"}\n')
+    words = [*words_of("dataset"), *FEW, "--log_dir", "whole/train"]
+    assert train(words) == 0 and train([*words, "--overwrite", "--seed", "2"]) == 0
+    own.write_text(CODE.replace('"squares"', '"music"'))
+    (own.parent / "other").mkdir()
+    (own.parent / "other/sample0.mid").write_text("mine")
+    assert "sample0.mid there is no run's" in refusal(capsys, train, [*words, "--log_dir", "other"])
+
+
 def test_own_data_of_an_oracle_need_no_test_set(own):
     own.write_text("from data.oracle import OracleData\n\n\nclass Squares(OracleData):\n    pass\n")
     assert train([*words_of("dataset"), *FEW, "--log_dir", "whole"]) == 0
@@ -131,6 +142,10 @@ LATER = CODE.replace("import tensorflow", "import keras\nimport tensorflow").rep
     "axis=1) * tf.reduce_mean(self.scale)", "axis=1) * self.later(self.scale)[0, 0]"
 )
 LATER = LATER.replace("        self.scale =", "        self.later = keras.layers.Dense(1)\n        self.scale =")
+HELD = LATER.replace("self.later = keras.layers.Dense(1)", "self.held = [keras.layers.Dense(1)]")
+HELD = HELD.replace("self.later", "self.held[0]").replace(
+    "        self.scale =", "        self.held[0].build([3, 2])\n        self.scale ="
+)
 LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.reduce_mean(tf.cast(tokens"
 
 
@@ -139,12 +154,33 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     ("discriminator", CODE.replace("[spec.vocab_size]", "[spec.size]"), "own.py: line 15: AttributeError"),
     ("discriminator", broken(LOG_ODDS), "own.py: line 19: AttributeError"),
     ("discriminator", CODE.replace("tokens), axis=1", "tokens), axis=1, keepdims=True"), "shape (4, 1) for 4 sequ"),
+    (
+        "discriminator",
+        CODE.replace(" * tf.reduce_mean(self.scale)", ""),
+        "log_odds does not depend on the weight discriminator/scale",
+    ),
+    ("discriminator", HELD, "checkpoints leave out the weight "),
     ("discriminator", LATER, "Slopes makes 2 weights after its constructor; build each layer there"),
     ("reward", broken(REWARD), "own.py: line 23: AttributeError"),
     ("reward", CODE.replace("tokens[:, 1:] >", "tokens.numpy()[:, 1:] >"), "own.py: line 23: "),  # none in a graph
     ("reward", CODE.replace("tf.float32), axis=1", "tf.float32), axis=0"), "shape (2,) for 4 sequences"),
     ("dataset", CODE.replace("config.seq_len)", "config.length)"), "own.py: line 30: AttributeError"),
-    ("dataset", CODE.replace("c(config.vocab_size, config.seq_len)", "c(5, 3, 5, 4)"), "start_token is 5, which is pa"),
+    (
+        "dataset",
+        CODE.replace("% config.vocab_size", "% 4").replace("c(config.vocab_size, config.seq_len)", "c(5, 3, 5, 4)"),
+        "start_token is 5, which is pa",
+    ),
+    ("dataset", CODE.replace("config.seq_len)", "2)").replace("1 + 2)", "3)"), "sequences of 2 tokens; --seq_len is 3"),
+    (
+        "dataset",
+        CODE.replace("c(config.vocab_size, config.seq_len)", "c(5, 3, 6, 4)"),
+        "not the padding 5 after each end",
+    ),
+    (
+        "dataset",
+        CODE + "\n    def mle_batches(self, epoch):\n        return self.valid[None]",
+        "[1, 10, 3], not int32 [1, 4, 3]",
+    ),
     ("dataset", CODE.replace("% config.vocab_size", "% 6"), "has token ids from 0 to 5, not from 0 to 4"),
     ("dataset", CODE.replace("rows[40:50]", "rows[40:50, :2]"), "valid is int32 [10, 2], not int32 [n, 3]"),
     ("dataset", CODE.replace("rows[40:50]", "rows[40]"), "valid is int32 [3], not int32 [n, 3]"),

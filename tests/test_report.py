@@ -148,6 +148,9 @@ def test_a_guided_generator_is_compared_with_the_one_that_is_not(tmp_path):
     told = [(each.against, each.method, each.column, each.summary.middle) for each in found]
     assert told[:2] == [("mle", "mle", "nll_guided", -0.1875), ("mle", "guided", "nll_guided", -0.375)]
     assert [each[:3] for each in told[2:]] == [("guided", "guided", "nll_guided")]
+    found = compare(study(GUIDED, tmp_path, [row | {"nll": row["nll"] - (row["method"] == "mle")} for row in rows]))
+    told = [(each.against, each.method) for each in found if each.column == "nll_guided"]
+    assert sorted(told) == sorted((against, name) for against in ("mle", "guided") for name in ("mle", "guided"))
 
 
 def test_what_differs_by_a_constant_is_one_test(tmp_path):
@@ -556,7 +559,9 @@ def reference(said, name):
     frame = frames[list(FILES).index(path.name)] if path.name in FILES else pd.read_csv(path)
     frame = studies.best_rounds(frames[1], "nll") if best else frame
     if "run" in frame:  # METHOD/SEED, or words
-        frame = frame.assign(seed=frame.index, method=frame.run.str.replace(r"/\d+$", "", regex=True).str.replace(" ", "_"))
+        frame = frame.assign(
+            seed=frame.index, method=frame.run.str.replace(r"/\d+$", "", regex=True).str.replace(" ", "_")
+        )
     found, parts = [], re.findall(r"(?:^| - )([^ :@]+)@?(\d*):?(\S*)", methods)
     for method, epoch, form in parts:
         rows = frame[frame.epoch == int(epoch)] if epoch else frame

@@ -1,5 +1,6 @@
 """data/text.py: lines in, tokens and back, splits, what is measured, and whole runs."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -20,8 +21,9 @@ from test_nottingham import SMALL as SHORT
 
 from data.real import read_data
 from data.text import Lines, TextData, Vocabulary, read_lines, split_of
-from evaluation.discriminator import D_FIGURES, what_d_knows
+from evaluation.discriminator import what_d_knows
 from evaluation.evaluator import Due
+from evaluation.metrics import D_FIGURES
 from evaluation.ngrams import bleu, self_bleu
 from evaluation.policy import MeasuredPolicy
 from evaluation.run import settings_of
@@ -378,11 +380,15 @@ def test_texygens_figures_by_hand(folder):
     generated = data.vocabulary.decode(policy.sample(6, Purpose.EVALUATE, tf.constant(5)).numpy())
     assert any("<unk>" in line for line in generated) and len(test) > len(data.test)
     generated = [line.split() for line in generated]
+    few = TexygenEvaluator(
+        data, dataclasses.replace(settings_of(config), samples=99)
+    )._of_real  # of fewer than are generated
     seen = [(train + valid)[i] for i in np.linspace(0, 34, 6).round().astype(int)]
     for n in (2, 3, 4, 5):
         assert figures[f"texygen_bleu{n}"][0] == pytest.approx(bleu(generated, test, (n,)).mean())
         assert figures[f"real_texygen_bleu{n}"][0] == pytest.approx(bleu(valid, test, (n,)).mean())
         assert figures[f"real_texygen_self_bleu{n}"][0] == pytest.approx(self_bleu(seen, (n,)).mean())
+        assert f"real_texygen_self_bleu{n}" not in few
         assert figures[f"texygen_self_bleu{n}"] == figures[f"self_bleu{n}"]  # among the same lines
     rows = data.lines["train"][np.arange(30)]
     whole = [tf.constant(row[row != data.spec.vocab_size][None]) for row in rows]

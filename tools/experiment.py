@@ -13,7 +13,7 @@ from typing import Any
 
 from runs.directories import CHECKPOINTS, METRICS, changeable, sha256_of
 from runs.schedule import Schedule
-from support.config import FIELDS, Config, lacking
+from support.config import FIELDS, OWN_CODE, Config, lacking, own_names
 from support.config_file import CONFIG, UNRELATED_TO_PRETRAINING, differences, from_flags, pretraining_part, read_config
 from support.errors import UsageError
 from support.parser import explicit_flags, read_flags, words_of
@@ -24,13 +24,13 @@ PRETRAINED = "pretrained"  # the folder of the runs that pretrain a generator fo
 # Flags on which the data depend: cells with equal values must have read the same data.
 DATA_FLAGS = (
     *("dataset", "data_dir", "oracle_params", "objective", "seq_len", "vocab_size", "tokens", "min_count"),
-    *("long_lines", "token_length", "onsets", "transpose"),
+    *("long_lines", "token_length", "onsets", "transpose", "window_stride"),
 )
 # The keys of a table, of a method and of what is said of the report.
 TABLE = {"title": str, "seeds": list, "flags": str, "threads": int, "methods": list, "report": dict}
 METHOD = {"name": str, "label": str, "flags": str, "seeds": list, "teachers": list}
-REPORT_LISTS = ("metrics", "against", "table", "pivot", "best", "collapsed", "measured", "measures", "figures", "planes")
-REPORT: dict[str, type] = dict.fromkeys(REPORT_LISTS, list)
+REPORT_LISTS = "metrics against table pivot best collapsed measured measures figures planes"
+REPORT: dict[str, type] = dict.fromkeys(REPORT_LISTS.split(), list)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # of a folder
 TEACHER = re.compile(rf"({NAME.pattern})(?:\+([1-9]))?")  # a method, and how many seeds further
 
@@ -149,14 +149,15 @@ def named_teacher(text: str) -> tuple[str, int]:
 
 
 def fingerprint(content: dict[str, Any]) -> str:
-    """A checksum of what the `content` of a config.json records of its run's data; "" if there is no such record."""
-    read = content.get("data", {}) | ({"objective": content["objective"]} if content.get("objective") else {})
+    """A checksum of what the `content` of a config.json records of data and a user's code; "" without a record."""
+    read = content.get("data", {}) | {flag: content[flag] for flag in OWN_CODE if content.get(flag)}
     return sha256_of(json.dumps(read, sort_keys=True).encode())[:16] if read else ""
 
 
 def data_flags(cell: Cell) -> tuple[Any, ...]:
-    """The values of the flags that determine which data a cell reads."""
+    """The values of the flags that determine which data, and which code of a user's own, a cell reads."""
     values = [getattr(cell.method.config, name) for name in DATA_FLAGS]
+    values += own_names(cell.method.config).values()
     return tuple(os.path.normpath(value) if value and isinstance(value, str) else value for value in values)
 
 

@@ -20,7 +20,7 @@ import support.quiet  # noqa: F401 - before TensorFlow
 import pandas as pd
 from matplotlib.figure import Figure
 
-from evaluation.metrics import METRICS, PER_TOKEN, axis_title, column, title
+from evaluation.metrics import METRICS, PER_TOKEN, axis_title, column, parse, title
 from runs.directories import write_whole
 from support.errors import UsageError
 from support.parser import Parser
@@ -88,10 +88,10 @@ def pivots(study: Study) -> list[str]:
     for said in study.report["pivot"]:
         name, *less = said.split(" - ")
         frame = pd.DataFrame(index=dict.fromkeys(row for row, _ in cells.values()), columns=columns, dtype=object)
-        for method, (row, column) in cells.items():
+        for method, (row, head) in cells.items():
             found = study.values(method, name)
             found = (found - study.values(method, less[0]) if less else found).dropna()
-            frame.loc[row, column] = str(study.summary(method, found)) if len(found) else math.nan
+            frame.loc[row, head] = str(study.summary(method, found)) if len(found) else math.nan
         frame = frame.dropna(how="all").dropna(axis=1, how="all")
         parts.append(markdown(frame, " less ".join(map(title, [name, *less]))))
     return parts
@@ -278,7 +278,8 @@ def lines_of(study: Study, figure: Mapping[str, Any]) -> list[Line]:
         many = table.shape[1] >= FEW and clock in CLOCKS
         if not many:
             lines += [Line(label, name, times[seed], table[seed], thin=True, **more) for seed in table]
-        guided = study.values(method, column(name, "guided"))  # of a student, its teacher's
+        own_form = not parse(name)[1]  # a guided column has no guided one
+        guided = study.values(method, column(name, "guided") if own_form else "")  # of a student, its teacher's
         if len(guided) and clock in CLOCKS and configs[method].g_update != "distil":  # after D's training
             ends = {"seconds": study.values(method, "seconds").mean(), "epoch": x[-1]}
             ends["sequences"] = sequences_read(configs[method], int(own.epoch.max()), trained=True)

@@ -395,8 +395,10 @@ def compare(study: Study) -> list[Difference]:
         theirs = theirs if len(theirs) else study.values(base, name)
         for method in study.labels:
             paired = (study.values(method, name) - theirs).dropna()
-            reverse = any((each.against, each.method, each.column) == (method, base, name) for each in found)
-            if paired.any() and not reverse:
+            others = [each for each in found if each.column == name]
+            told = method != base and any((e.method, e.summary.values) == (method, tuple(paired)) for e in others)
+            told |= form == "" and any((each.against, each.method) == (method, base) for each in others)
+            if paired.any() and not told:
                 collapsed = bool({method, base} & {*study.report["collapsed"]})
                 varies = np.ptp(paired) > 1e-5 * paired.abs().max()  # not by rounding alone
                 p = stats.ttest_1samp(paired, 0).pvalue if len(paired) > 2 and varies and not collapsed else math.nan

@@ -10,12 +10,11 @@ import numpy as np
 
 from data import checksum
 from data.music.folder import MAX_TEMPO, MIN_TEMPO, SPLITS, Tunes, load_tunes, whole, windows
-from data.music.songs import check_songs
 from data.music.tokens import Grid, before_end, to_pitches
 from data.real import Dataset, warn_of_held_out
 from data.training_set import spread, training_data
 from generator import TokenSpec
-from runs.directories import SONGS, TEMPO
+from runs.directories import TEMPO
 from support.config import Config
 from support.errors import DataError, UsageError
 
@@ -37,15 +36,12 @@ class NottinghamData(Dataset):
     def __init__(self, config: Config):
         """Reads the tunes of --data_dir.
 
-        Raises DataError: there is none to train on, or --train_size is more than there is. Raises UsageError:
-        --songs_dir has songs of such names that are not this program's.
+        Raises DataError: there is none to train on, or --train_size is more than there is.
         """
         self.config = config
         self.origin = f"--data_dir {config.data_dir}"
         self.grid = grid_of(config)
         self.spec = spec_of(config)
-        if config.songs_dir and config.is_train:
-            check_songs(Path(config.songs_dir), SONGS)
         self.tunes = load(config)
         self.sequences = cut(self.tunes.train, config, config.window_stride)
         self.valid = spread(cut(self.tunes.valid, config), MAX_HELD_OUT)
