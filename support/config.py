@@ -186,7 +186,10 @@ class Config:
     d_steps: int = flag(5, "d-steps per adversarial epoch; each draws fresh sequences", *FOR_D, ADVERSARIAL)
     d_epochs: int = flag(3, "passes over the sequences of a d-step", *TRAINED, low=1)
     d_draws: int = flag(
-        0, "real sequences per d-step; --d_loss sequence: as many fakes; 0: half a minibatch", *TRAINED, ENDLESS
+        0,
+        "real sequences per d-step; --d_loss sequence: as many fakes; 0: half a minibatch, or all of --train_size",
+        *TRAINED,
+        ENDLESS,
     )
     cosine_decay: tuple[str, ...] = flag(
         (), "learning rates that decay to 0 by a cosine over all their updates: any of g_pretrain, g, d", choices=RATES

@@ -2,17 +2,8 @@
 
 import pytest
 
-from evaluation.metrics import (
-    D_FIGURES,
-    FORMS,
-    METRICS,
-    axis_title,
-    column,
-    guided_columns,
-    parse,
-    resampled_columns,
-    title,
-)
+from evaluation import metrics
+from evaluation.metrics import FORMS, METRICS, axis_title, column, guided_columns, parse, resampled_columns, title
 from evaluation.oracle import OracleEvaluator
 from evaluation.text import TextEvaluator
 from evaluation.tunes import TuneEvaluator
@@ -23,7 +14,7 @@ DATA = {"oracle": OracleEvaluator, "text": TextEvaluator, "music": TuneEvaluator
 
 @pytest.mark.parametrize("kind", DATA)
 def test_every_figure_of_a_data_set_is_known(kind):
-    found = (*DATA[kind].generator_figures, *DATA[kind].compared, *D_FIGURES)
+    found = (*DATA[kind].generator_figures, *DATA[kind].compared, *metrics.D_FIGURES)
     for name in (*found, *guided_columns(found), *resampled_columns(found)):
         metric, _ = parse(name)
         assert not metric.data or kind in metric.data, name

@@ -144,7 +144,11 @@ LATER = CODE.replace("import tensorflow", "import keras\nimport tensorflow").rep
 LATER = LATER.replace("        self.scale =", "        self.later = keras.layers.Dense(1)\n        self.scale =")
 HELD = LATER.replace("self.later = keras.layers.Dense(1)", "self.held = [keras.layers.Dense(1)]")
 HELD = HELD.replace("self.later", "self.held[0]").replace(
-    "        self.scale =", "        self.held[0].build([3, 2])\n        self.scale ="
+    "scale = ", "scale = 1\n        self.held[0].build([3, 2])\n        self.scale = "
+)
+SPEC, BATCHES = (
+    "c(config.vocab_size, config.seq_len)",
+    "\n    def mle_batches(self, epoch):\n        return self.valid[None]",
 )
 LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.reduce_mean(tf.cast(tokens"
 
@@ -157,7 +161,7 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     (
         "discriminator",
         CODE.replace(" * tf.reduce_mean(self.scale)", ""),
-        "log_odds does not depend on the weight discriminator/scale",
+        "does not depend on the weight discriminator/sc",
     ),
     ("discriminator", HELD, "checkpoints leave out the weight "),
     ("discriminator", LATER, "Slopes makes 2 weights after its constructor; build each layer there"),
@@ -167,20 +171,12 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     ("dataset", CODE.replace("config.seq_len)", "config.length)"), "own.py: line 30: AttributeError"),
     (
         "dataset",
-        CODE.replace("% config.vocab_size", "% 4").replace("c(config.vocab_size, config.seq_len)", "c(5, 3, 5, 4)"),
+        CODE.replace("% config.vocab_size", "% 4").replace(SPEC, "c(5, 3, 5, 4)"),
         "start_token is 5, which is pa",
     ),
     ("dataset", CODE.replace("config.seq_len)", "2)").replace("1 + 2)", "3)"), "sequences of 2 tokens; --seq_len is 3"),
-    (
-        "dataset",
-        CODE.replace("c(config.vocab_size, config.seq_len)", "c(5, 3, 6, 4)"),
-        "not the padding 5 after each end",
-    ),
-    (
-        "dataset",
-        CODE + "\n    def mle_batches(self, epoch):\n        return self.valid[None]",
-        "[1, 10, 3], not int32 [1, 4, 3]",
-    ),
+    ("dataset", CODE.replace(SPEC, "c(5, 3, 6, 4)"), "not the padding 5 after each end"),
+    ("dataset", CODE + BATCHES, "[1, 10, 3], not int32 [1, 4, 3]"),
     ("dataset", CODE.replace("% config.vocab_size", "% 6"), "has token ids from 0 to 5, not from 0 to 4"),
     ("dataset", CODE.replace("rows[40:50]", "rows[40:50, :2]"), "valid is int32 [10, 2], not int32 [n, 3]"),
     ("dataset", CODE.replace("rows[40:50]", "rows[40]"), "valid is int32 [3], not int32 [n, 3]"),
