@@ -33,17 +33,11 @@ from evaluation.run import evaluator_of, settings_of
 from evaluation.tunes import SAMPLES, TuneEvaluator, with_rests
 from generator import TokenSpec
 from runs.logs import with_errors
-from support.errors import UsageError
 from support.parser import parse
 from support.seeds import Purpose
 
-OF_BARS = {
-    "repeated_bars",
-    "looped_bars",
-    "alike_after_2",
-    "alike_after_4",
-    "alike_after_8",
-}  # there is but one in eight tokens
+# Of these there is none in eight tokens, which are one bar.
+OF_BARS = {"repeated_bars", "looped_bars", "alike_after_2", "alike_after_4", "alike_after_8"}
 SMALL = shlex.split(
     "--batch_size 4 --g_emb_dim 3 --g_hidden_dim 5 --rollout_num 2 --d_emb_dim 3 --d_filter_sizes 1 3 "
     "--d_num_filters 4 3 --d_batch_size 8 --pretrain_g_epochs 3 --pretrain_d_epochs 1 --total_epochs 2 --d_steps 1 "
@@ -351,8 +345,8 @@ def test_a_runs_songs_are_no_tunes(plain_folder, tmp_path, capsys):
     write_song(plain_folder / "sample0.mid", list(range(50, 70)))
     assert len(data_of(plain_folder).tunes.train) == count + 1
     for name, reason in (("", "not as this program wrote it"), ("sample0.mid", "not a folder")):
-        with pytest.raises(UsageError, match=f"sample0.mid: {reason}"):
-            data_of(plain_folder, "--songs_dir", str(plain_folder / name))
+        words = ["--data_dir", str(plain_folder), "--songs_dir", str(plain_folder / name)]
+        assert f"sample0.mid: {reason}" in error_line(capsys, *words, "--log_dir", str(tmp_path / "new"))
 
 
 EIGHTHS = Grid(0.25, 0.5, onsets=True)  # what the script has, at 120 beats a minute
