@@ -91,6 +91,9 @@ def cases(names: str, *values: Any, **more: Any) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(names, values, **more)
 
 
+ENDS = cases("end_token", None, 2, ids=["one length", "unequal lengths"])
+
+
 def refusal(capsys: Any, main: Callable, *given: Any, status: int = 2, alone: bool = True, **more: Any) -> str:
     """The line with which `main(*given, **more)` ends; with `alone` the only one, of a tool also on stdout."""
     capsys.readouterr()

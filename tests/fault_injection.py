@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -94,6 +95,14 @@ class Trainer:
         self._server.stdin.close()
         self._server.wait()
         shutil.rmtree(self._outputs)
+
+
+def until(condition: Callable[[], Any], seconds: float = 240) -> None:
+    """Waits until a condition is met."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.05)
 
 
 def serve() -> int:

@@ -214,8 +214,8 @@ def events(folder: Path) -> list[tuple[str, int]]:
     return [(value.tag, event.step) for event in EventFileLoader(str(path)).Load() for value in event.summary.value]
 
 
-def test_a_log_reopened_at_a_position_forgets_what_followed(tmp_path):
-    """Rows can be read while the run goes on."""
+def test_a_log_reopened_at_a_position_forgets_what_followed(tmp_path, capsys):
+    """Rows can be read while the run goes on; figures that they have no column for are named."""
     log = log_of(tmp_path)
     log.row(0, "p", {"a": 1.0})
     assert "0,p,1.0" in (tmp_path / METRICS).read_text() and events(tmp_path) == [("g/a", 0)]
@@ -224,7 +224,8 @@ def test_a_log_reopened_at_a_position_forgets_what_followed(tmp_path):
         log.row(epoch, "p", {"a": 0.5})
         log.histogram(epoch, "h", np.arange(3))
     log.close()
-    log = log_of(tmp_path, position)
+    log = log_of(tmp_path, position, ("a", "b", "b_se"))
+    assert f"{tmp_path / METRICS}: has no column for b, which" in capsys.readouterr().err
     log.row(1, "p", {"a": 0.1})
     log.close()
     assert (tmp_path / METRICS).read_text() == "epoch,phase,a\n0,p,1.0\n1,p,0.1\n"
@@ -240,15 +241,6 @@ def test_a_log_opened_without_a_position_begins_anew(tmp_path):
     log.close()
     assert (tmp_path / METRICS).read_text() == "epoch,phase,a\n" and events(tmp_path) == []
     assert other.read_bytes() == b"x"  # another program's
-
-
-def test_a_log_says_which_figures_it_has_no_column_for(tmp_path, capsys):
-    log = log_of(tmp_path)
-    log.row(0, "p", {"a": 1.0})
-    position = log.position()
-    log.close()
-    log_of(tmp_path, position, ("a", "b", "b_se")).close()
-    assert f"{tmp_path / METRICS}: has no column for b, which" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_an_error_that_names_the_directory(tmp_path):

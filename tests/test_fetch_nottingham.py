@@ -256,8 +256,7 @@ def test_damaged_zips_end_in_one_line(dest, named_zip, capsys):
     assert refused > 50, refused
 
 
-def test_the_real_zip_has_the_set(tmp_path, monkeypatch, shared_data):
-    monkeypatch.delenv("NOTTINGHAM_ZIP", raising=False)
-    (tmp_path / "Nottingham.zip").symlink_to(shared_data("Nottingham.zip"))
-    assert main(["--dest", str(tmp_path / "Nottingham")], NOWHERE, SHA256) == 0
-    assert count_tunes(tmp_path / "Nottingham") == {"train": 694, "valid": 173, "test": 170}
+def test_the_real_zip_has_the_set(dest, shared_data):
+    dest.with_name("Nottingham.zip").symlink_to(shared_data("Nottingham.zip"))
+    assert main(["--dest", str(dest)], NOWHERE, SHA256) == 0
+    assert count_tunes(dest) == {"train": 694, "valid": 173, "test": 170}

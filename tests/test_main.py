@@ -98,7 +98,8 @@ def test_every_phase_leaves_its_scalars(finished):
     for name in ("nll", "nll_test", "g_entropy", "oracle_entropy"):
         assert list(evaluation[name]) == [0, 1, 3, 4, 5, 6]  # the first and the last of each phase, and every second
         assert all(error > 0 for error in evaluation[f"{name}_se"].values())
-    for name in (*D_FIGURES, "d_optimal_acc"):
+    resampled = (f"{name}_resampled" for name in ("nll", "nll_test", "g_entropy", "kl_forward", "kl_reverse", "d_gain"))
+    for name in (*D_FIGURES, "d_optimal_acc", *resampled):
         assert list(evaluation[name]) == [3, 4, 5, 6]  # from the discriminator's pretraining on
     places = [("pretrain_g", epoch) for epoch in "013"] + [("adversarial", epoch) for epoch in "456"]
     places.insert(3, ("pretrain_d", "3"))  # of the generator that four epochs have pretrained

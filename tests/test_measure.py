@@ -71,9 +71,7 @@ def read(folder: Path, kind: str, name: str, data) -> np.ndarray:
     return windows(tunes, 8, 8) if kind == "mid" else whole(tunes, 30, GRID.vocab_size)
 
 
-@pytest.mark.parametrize(
-    ("kind", "place", "ending"), [("text", "", ".txt"), ("mid", "mid/", ""), ("whole", "mid/", "")]
-)
+@cases("kind, place, ending", ("text", "", ".txt"), ("mid", "mid/", ""), ("whole", "mid/", ""))
 def test_the_figures_are_those_of_the_runs_evaluation(folder, kind, place, ending, capsys):
     """Of real data as many, of --train; copies, and NLL under the run, which is its NLL_test, are of --test."""
     run = restore(folder / f"run_{kind}")

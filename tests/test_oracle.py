@@ -34,15 +34,11 @@ def test_the_published_oracle_gives_its_published_nll(shared_data):
     assert data.entropy[0] == pytest.approx(5.75, abs=0.03) and data.entropy[1] < 0.02
 
 
-def test_the_papers_oracle_is_standard_normal():
-    for values in Oracle(1000, 4, 20, 50, seed=32, init="normal").get_weights():
-        assert values.std() == pytest.approx(1.0, abs=5 / np.sqrt(2 * values.size))
+def test_the_papers_oracle_is_standard_normal_and_the_defaults_lstm_a_glorot_matrix_with_a_forget_bias():
     assert parse(["--preset", "paper"]).oracle_init == "normal"
-
-
-def test_the_default_oracles_lstm_is_one_glorot_matrix_with_a_forget_bias():
+    papers = Oracle(1000, 4, 20, 50, seed=32, init="normal").get_weights()
     embedding, kernel, recurrent, bias, *output = Oracle(1000, 4, 20, 50, seed=32).get_weights()
-    for values in (embedding, *output):
+    for values in (*papers, embedding, *output):
         assert values.std() == pytest.approx(1.0, abs=5 / np.sqrt(2 * values.size))
     limit = np.sqrt(6 / (20 + 50 + 4 * 50))
     for values in (kernel, recurrent):

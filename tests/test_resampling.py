@@ -6,17 +6,14 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY, cases, train
+from conftest import ENDS, cases
 from enumeration import all_sequences, index_of, probabilities, random_generator
-from fault_injection import logs_in, timeless_rows
 from test_generator import chi_square
 
 from guidance.choosing import GROUPS, Groups, resample
 from runs.schedule import Schedule
 from support.parser import parse
 from support.seeds import Purpose, key
-
-ENDS = pytest.mark.parametrize("end_token", [None, 2], ids=["one length", "unequal lengths"])
 
 
 class World:
@@ -168,17 +165,6 @@ def test_the_others_are_those_of_other_groups():
     log_ratio = np.log(2 * weights / (weights + [[5.0], [2.0]]))
     expected = ((weights / weights.sum(axis=1, keepdims=True)) * log_ratio).sum(axis=1).mean()
     assert Groups(np.log(weights)).change(np.zeros([2, 2]), 1.0)[0] == pytest.approx(expected)
-
-
-def test_a_run_shows_what_choosing_changes(tmp_path, capsys, eagerly):
-    words = [*TINY, "--total_epochs", "0", "--d_eval_samples", "100", "--candidates", "3"]
-    assert train([*words, *logs_in(tmp_path)]) == 0
-    assert "resampled" in capsys.readouterr().out
-    found = timeless_rows(tmp_path / "eval")
-    assert [row["phase"] for row in found[-2:]] == ["pretrain_g", "pretrain_d"] and not found[0]["nll_test_resampled"]
-    for name in ("nll", "nll_test", "g_entropy", "kl_forward", "kl_reverse", "d_gain"):
-        assert float(found[-1][f"{name}_resampled"]) == pytest.approx(float(found[-1][name]), abs=0.5)
-        assert float(found[-1][f"{name}_resampled_se"]) >= 0
 
 
 @cases("words, epochs", ("", 50), ("--total_epochs 0", 0), ("--total_epochs 0 --pretrain_d_epochs 7", 7))

@@ -34,9 +34,8 @@ def test_rollouts_keep_their_prefix_and_follow_the_conditional_distribution(both
     policy, function = both
     sequences, probs = all_sequences(4, 4, policy.end_token), probabilities(policy)
     tokens = sequences[np.linspace(0, len(sequences) - 1, 8).astype(int)]
-    complete = function(
-        lambda tokens, n: policy.complete(tokens, policy.states(tokens), n, uniforms([4, 20_000, 8], KEY))
-    )
+    numbers = uniforms([4, 20_000, 8], KEY)
+    complete = function(lambda tokens, n: policy.complete(tokens, policy.states(tokens), n, numbers))
     for prefix_len, b in itertools.product(range(4), range(8)):
         if b == 0:
             rollouts = complete(tf.constant(tokens), tf.constant(prefix_len)).numpy()
@@ -91,8 +90,7 @@ def test_prefix_lengths_and_rollouts_draw_independent_numbers():
     policy.rewards(tf.zeros([3, 4], tf.int32), record, 500, KEY)
     assert [(n, r.shape) for n, r in seen] == [(4, (1, 3, 4)), (1, (500, 3, 4)), (2, (500, 3, 4)), (3, (500, 3, 4))]
     last = [rollouts[:, :, 3] for _, rollouts in seen[1:]]  # drawn for each prefix length
-    assert len(last) == 3
-    for first, second in ((last[0], last[1]), (last[1], last[2])):
+    for first, second in itertools.pairwise(last):
         assert (first == second).mean() < 0.3
     assert (last[2][:, 0] == last[2][:, 1]).mean() < 0.35
 

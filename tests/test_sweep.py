@@ -4,13 +4,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY, cases, refusal
 from distributed import Client
-from fault_injection import change, timeless_rows
+from fault_injection import change, timeless_rows, until
 
 import tools.sweep as program
 from support.config_file import CONFIG
@@ -63,13 +62,6 @@ def script(*arguments: str, cwd: Path, main: Path = TOY) -> subprocess.Popen:
     )
     command, pipe = [sys.executable, "-c", code, *arguments], subprocess.PIPE
     return subprocess.Popen(command, cwd=cwd, text=True, start_new_session=True, stdout=pipe, stderr=pipe)
-
-
-def until(condition, seconds: float = 240) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.05)
 
 
 def test_a_table_from_start_to_end(toys, capfd):

@@ -110,9 +110,8 @@ def test_samples_are_chosen_after_a_training_that_has_ended(tree, environment, f
     assert script.returncode == status and err.startswith(line) and err.count("\n") == bool(line)
     if not programs:
         many = [sys.executable, str(ROOT / "tools" / "train_and_choose.py"), "1000001", "tunes"]
-        assert subprocess.run(many, capture_output=True, text=True).stderr.startswith(
-            "train_and_choose.py: error: COUNT"
-        )
+        refused = subprocess.run(many, capture_output=True, text=True)
+        assert refused.stderr.startswith("train_and_choose.py: error: COUNT")
 
 
 def test_data_of_another_kind_leave_no_songs(tree):

@@ -97,9 +97,7 @@ def test_a_share_of_1_learns_from_own_tokens_alone(eagerly):
     read = model._scheduled_inputs(tokens[0], key(1, Purpose.SCHEDULED_SAMPLING, 1, 0), 1)
     assert (read.numpy() != tokens[0].numpy()).any()
     with tf.GradientTape() as tape:
-        states = model.generator.states(read)
-        log_probs = tf.nn.log_softmax(model.generator.logits(states.hidden))  # [T, B, V]
-        expected = -tf.reduce_mean(tf.gather(log_probs, tf.transpose(tokens[0]), batch_dims=2))
+        expected = -tf.reduce_mean(model.generator.log_probs(tokens[0], read))
     exact = flat(tape.gradient(expected, model.generator.trainable_variables))
     assert float(model.mle_epoch(tokens, tf.constant(1))) == pytest.approx(float(expected), rel=1e-5)
     np.testing.assert_allclose(applied(model.g_pretrain_optimizer), exact, atol=1e-5)
@@ -191,15 +189,13 @@ def test_the_average_is_that_of_all_updates_each_weighted_by_the_decay_since(eag
 
 
 def test_evaluation_and_samples_use_the_average_and_policy_updates_and_their_discriminator_do_not(eagerly):
-    model, other = model_of("--average", "0.9"), model_of()
     real = batches_of(1, size=8)[0]
-    randomise(model.average, seed=5)
-    assert_same(*([each.g_step(tf.constant(0)).tokens.numpy()] for each in (model, other)))
-    randomise(model.average, seed=5)
-    assert model.d_step(real, tf.constant(0)) == other.d_step(real, tf.constant(0))
-    pair = [model_of(*words, "--discriminator", "bigram") for words in (("--average", "0.9"), ())]
-    randomise(pair[0].average, seed=5)
-    assert pair[0].d_step(real, tf.constant(0)) == pair[1].d_step(real, tf.constant(0))  # token by token
+    for kind in ("bigram", "cnn"):  # token by token, or of whole sequences
+        model, other = (model_of(*words, "--discriminator", kind) for words in (("--average", "0.9"), ()))
+        randomise(model.average, seed=5)
+        assert_same(*([each.g_step(tf.constant(0)).tokens.numpy()] for each in (model, other)))
+        randomise(model.average, seed=5)
+        assert model.d_step(real, tf.constant(0)) == other.d_step(real, tf.constant(0))
     randomise(other.generator, seed=5)
     data = OracleData(tiny_config())
     figures = [evaluation_of(tiny_config(), data, each).measure(0, NOW) for each in (model, other)]
@@ -220,7 +216,9 @@ def test_an_mle_step_is_an_update_by_an_optimizer_of_its_own(eagerly):
     losses = [float(model.mle_step(batches_of(1)[0])), float(other.mle_epoch(batches_of(1)))]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     assert_same(model.generator.get_weights(), other.generator.get_weights(), atol=1e-5)
-    assert (int(model.mle_optimizer.iterations), int(model.g_pretrain_optimizer.iterations)) == (1, 0)
+    optimizers = (model.mle_optimizer, model.g_optimizer, model.g_pretrain_optimizer)
+    assert [int(each.iterations) for each in optimizers] == [1, 0, 0]
+    assert [float(each.learning_rate) for each in optimizers] == pytest.approx([0.02, 0.02, 0.01])
 
 
 def test_the_batches_go_on_from_those_of_pretraining(tmp_path):

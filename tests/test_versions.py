@@ -89,7 +89,6 @@ def test_what_a_flag_of_version_1_means(changed, expected):
 
 @cases(
     "changed, why",
-    ({"temperature": 2}, "a run of another version, with unknown flags: --temperature"),
     ({"seed": "x"}, "--seed: 'x' is no value of it"),
     *(({"seed": value}, "--seed: ") for value in (1.5, None, True)),
     *(({"jit": 1}, "--jit: "), ({"g_lr": "1", "mle_lr": "1"}, "--g_lr: "), ({"dataset": 3}, "--dataset: ")),
