@@ -176,6 +176,8 @@ def test_common_abc_is_read(tmp_path, text, grid, tokens):
     (b"%" * ((1 << 20) + 1), "larger than 1048576 bytes"),
     (b'X:1\nK:C\nC "D.C. al Fine"D', "D.C. is not read"),
     *((f"X:1\nK:C\nC{sign}D".encode(), f"the sign {sign} is not") for sign in ("&", "+", "!D.C.", "!D.S.", "!dacapo")),
+    *((f"X:1\nK:C\nC{sign}D".encode(), f"the sign {sign} is not") for sign in ("(10", "(3:2:10")),
+    (b"X:1\nK:C\n|CD:E|", "the sign : is not read"),
     *((b"X:1\nK:%s\nC" % key, "a key with accidentals is not read: K:D ") for key in (b"D exp _b", b"D =c")),
     *((b"X:1\nK:C\nC%sD" % key, "a key with accidentals") for key in (b"[K:D ^f=c]", b"\nK:D Phr ^f\n")),
     (b"X:1\nP:AABB\nK:C\nP:A\nC|\nP:B\nD|\n", "an order of parts is not read: P:AABB"),
@@ -202,6 +204,9 @@ def test_what_is_no_tune_is_said_in_one_line(tmp_path, content, reason):
     *(("CxDx2|Xz", "CzDz2|z5"), ("C4|Z|[M:3/4]Z2|[L:1/8]Z|D2", "C4z4z6z3[L:1/8]D2"), ("[r:H&+!D.C.!]CZ|D", "Cz|D")),
     *(("P:A\nC4\nw:do\n+:re Hmi\ns:!fermata!", "C4"), ("[K:Fmix]FB", "[K:Eb]F_B"), ("[K:C clef=alto]C", "C")),
     ("^F-|F|c-B", "^F2cB"),  # an accidental holds as long as a tie; a tie to another note is a slur
+    *(("AB|(3:2:2A2B(3::2A2BC", "ABA4/3B2/3A4/3B2/3C"), ("|:A|(3:2:3ABc(3:::dcB:|F", "A(3ABc(3dcBA(3ABc(3dcBF")),
+    ("A|(5:4:5ABcdeF(6:4:6ABcdefG", "AA4/5B4/5c4/5d4/5e4/5FA2/3B2/3c2/3d2/3e2/3f2/3G"),
+    *(("AB: |cd:|", "ABABcdcd"), ("A: |:B : |c", "AABBc"), ("AB:[|]C", "ABABC")),
     *(("V:a clef=treble\nCD:|\nV:b\nEF:|", "EFEF"), ("V:a\nC:|\nV:b\nE:|\nV:a\nG:|\nV:b\nA:|", "EEAA")),
 )
 def test_repeats_are_played_out(body, played):

@@ -23,7 +23,7 @@ _TUNE = re.compile("^(?=X:)", re.MULTILINE)  # where one begins
 _BLOCK = re.compile(r"^%%begin(\w+).*?(?:^%%end\1[^\n]*\n?|\Z)", re.MULTILINE | re.DOTALL)  # of text
 _QUOTED = re.compile(r'"[^"]*"')  # chord symbols and other text
 _HEARD = "MLQK"  # the fields on which notes depend: metre, length of a note, tempo, key
-_FIELD = re.compile(r"([A-Za-z+]):(?![|:])\s*(.*)")  # but for a note before a repeat sign; + goes on with another
+_FIELD = re.compile(r"((?![A-Ga-gx-zXZ]:\s*[|:])[A-Za-z+]):\s*(.*)")  # no note before a repeat; + goes on with another
 _INLINE = re.compile(r"\[([A-Za-z]):([^][]*)\]")
 _UNHEARD = re.compile(  # but for fields: decorations, `!` at the end of a line, grace notes, slurs, space
     rf"(?P<field>{_INLINE.pattern})|(?P<jump>[!+](?:D\.[CS]\.|dacapo|dacoda))|!(?:[^!|]*!)?|"
@@ -33,7 +33,8 @@ _ACCIDENTALS = re.compile(r"\bexp\b|[_^]+[A-Ga-g]\b|\s=[A-Ga-g]\b")  # in a key
 _BARS_REST = re.compile(r"[\s\\]*[XZ](\d{,6})[\s\\]*")  # alone between bar lines
 _ENDING = re.compile(r"\s*\[?(?P<ending>\d[\d,-]*)")
 _PART = re.compile(
-    rf"{_INLINE.pattern}|(?P<bar>:*\[?\|[|\]]*(?::++(?!\|))?|::+)|(?:(?<=[|:\]])\[?|\[)(?P<ending>\d[\d,-]*)|[^[:|]+|.",
+    rf"{_INLINE.pattern}|\(\d+(?::\d*)*|(?P<bar>(?::*|:[ \t]+)\[?\|[|\]]*(?::++(?!\|))?|::+)|"
+    r"(?:(?<=[|:\]])\[?|\[)(?P<ending>\d[\d,-]*)|[^[:|(]+|.",
     re.DOTALL,
 )
 
@@ -170,7 +171,7 @@ def _played_out(notes: str, head: dict[str, str]) -> str:
             ends, begins = sign.startswith(":"), sign.endswith(":")
             more = _ENDING.match(notes, part.end()) and common is not None  # another ending follows
             if ends and not more and ending < 2:
-                for _ in range(sign.index("|") if "|" in sign else 1):
+                for _ in range(sign.partition("|")[0].count(":") if "|" in sign else 1):
                     again(section if common is None else common)
             play([_LINE])
             section.append(_LINE)
@@ -178,6 +179,8 @@ def _played_out(notes: str, head: dict[str, str]) -> str:
             if begins or double or (ends and not more):
                 section, before, common, ending, explicit = [], dict(now), None, 0, begins
         else:
+            if re.match(r":|\([\d:]*\d\d", part[0]):  # a lone colon, or a tuplet that music21 reads wrong
+                raise DataError(f"the sign {part[0]} is not read")
             play([part[0]])
             section.append(part[0])
     return "".join(played)
