@@ -177,7 +177,10 @@ def test_common_abc_is_read(tmp_path, text, grid, tokens):
     (b'X:1\nK:C\nC "D.C. al Fine"D', "D.C. is not read"),
     *((f"X:1\nK:C\nC{sign}D".encode(), f"the sign {sign} is not") for sign in ("&", "+", "!D.C.", "!D.S.", "!dacapo")),
     *((f"X:1\nK:C\nC{sign}D".encode(), f"the sign {sign} is not") for sign in ("(10", "(3:2:10")),
+    *((b"X:1\nK:C %s\nC" % clef, "notes moved by ") for clef in (b"treble-8", b"clef=treble+8", b"octave=-1")),
+    *((b"X:1\nK:C\n%s\nC" % line, "notes moved by ") for line in (b"V:1 transpose=-2", b"[K:C shift=cd]")),
     (b"X:1\nK:C\n|CD:E|", "the sign : is not read"),
+    *((b"X:1\nK:%s\nC" % key, "the key ") for key in (b"Es", b"Dmix=c", b"G#", b"H")),
     *((b"X:1\nK:%s\nC" % key, "a key with accidentals is not read: K:D ") for key in (b"D exp _b", b"D =c")),
     *((b"X:1\nK:C\nC%sD" % key, "a key with accidentals") for key in (b"[K:D ^f=c]", b"\nK:D Phr ^f\n")),
     (b"X:1\nP:AABB\nK:C\nP:A\nC|\nP:B\nD|\n", "an order of parts is not read: P:AABB"),
@@ -207,6 +210,8 @@ def test_what_is_no_tune_is_said_in_one_line(tmp_path, content, reason):
     *(("AB|(3:2:2A2B(3::2A2BC", "ABA4/3B2/3A4/3B2/3C"), ("|:A|(3:2:3ABc(3:::dcB:|F", "A(3ABc(3dcBA(3ABc(3dcBF")),
     ("A|(5:4:5ABcdeF(6:4:6ABcdefG", "AA4/5B4/5c4/5d4/5e4/5FA2/3B2/3c2/3d2/3e2/3f2/3G"),
     *(("AB: |cd:|", "ABABcdcd"), ("A: |:B : |c", "AABBc"), ("AB:[|]C", "ABABC")),
+    *(("[K:C bass]C\nK:C middle=d\nE", "CE"), ("V:b8 clef=bass octave=0\nC", "C"), ("[K:F#m]C[K:none]F", "^CF")),
+    *(("[K:HP]FC", "^F^C"), ("[K:E locrian]BF|[K:F#loc]BF|[K:Bb Dorian]D", "_BF|=B^F|_D"), ("[K:Cb]C[K:C#]C", "_C^C")),
     *(("V:a clef=treble\nCD:|\nV:b\nEF:|", "EFEF"), ("V:a\nC:|\nV:b\nE:|\nV:a\nG:|\nV:b\nA:|", "EEAA")),
 )
 def test_repeats_are_played_out(body, played):

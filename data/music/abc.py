@@ -29,6 +29,10 @@ _UNHEARD = re.compile(  # but for fields: decorations, `!` at the end of a line,
     rf"(?P<field>{_INLINE.pattern})|(?P<jump>[!+](?:D\.[CS]\.|dacapo|dacoda))|!(?:[^!|]*!)?|"
     r"\+[^+|]{,20}[h-w][^+|]{,20}\+|(?P<other>[&+])|\{[^{}]*\}|\((?!\d)|\)|y[\d/]*|[H-Wh-w~]"
 )
+_MOVE = re.compile(r"(?:^V:\s*\S++|(?:^|\[)K:)[^][]*?([-+^_a-z]8(?!\d)|\b(?:octave|transpose|shift|score|sound)=(?!0))")
+_FIFTHS = "fcgdaeb"  # the keys from one flat to five sharps; then how many more a mode has
+_MODES = {"lyd": 1, "maj": 0, "ion": 0, "mix": -1, "dor": -2, "min": -3, "aeo": -3, "phr": -4, "loc": -5, "m": -3}
+_KEY = re.compile(rf"([a-g])([#b]?)\s*(?:({'|'.join(_MODES)})[a-z]*)?(?!\S)")
 _ACCIDENTALS = re.compile(r"\bexp\b|[_^]+[A-Ga-g]\b|\s=[A-Ga-g]\b")  # in a key
 _BARS_REST = re.compile(r"[\s\\]*[XZ](\d{,6})[\s\\]*")  # alone between bar lines
 _ENDING = re.compile(r"\s*\[?(?P<ending>\d[\d,-]*)")
@@ -80,13 +84,25 @@ def _whole_notes(text: str) -> Fraction:
     return Fraction(sum(over), max(under, 1)) if over else Fraction(1)
 
 
-def _field(name: str, value: str, now: dict[str, str]) -> str:
-    """A line for music21, of a field among `now`: a tempo without blanks at its `=`, and C3 as what three notes last.
+def _value(name: str, value: str) -> str:
+    """What a field tells: of a key the major key with its signature.
 
-    Raises DataError: a key has accidentals of its own.
+    Raises DataError: the key has accidentals of its own, or is none.
     """
-    if name == "K" and _ACCIDENTALS.search(value):
+    if name != "K":
+        return value
+    if _ACCIDENTALS.search(value):
         raise DataError(f"a key with accidentals is not read: K:{value}")
+    key = {"hp": "d", "none": "c", "": "c"}.get(value.partition(" ")[0].lower(), value.lower())  # HP: of bagpipes
+    if found := _KEY.match(key):
+        fifths = _FIFTHS.index(found[1]) + 7 * {"b": -1, "": 0, "#": 1}[found[2]] + _MODES.get(found[3], 0)
+        if -7 < fifths < 9:
+            return _FIFTHS[fifths % 7].upper() + "b" * (fifths < 0) + "#" * (fifths > 6)
+    raise DataError(f"the key {value} is not read")
+
+
+def _field(name: str, value: str, now: dict[str, str]) -> str:
+    """A line for music21, of a field among `now`: a tempo without blanks at its `=`, C3 as what three notes last."""
     if name == "Q" and "=" in value:
         beat, tempo = (part.strip() for part in value.split("=", 1))
         if old := re.fullmatch(r"C(\d*)", beat):
@@ -102,20 +118,20 @@ def _plain(content: bytes) -> str:
     """
     head: dict[str, str] = {}  # ends with the key
     voices: dict[str, list[str]] = {"": []}  # the lines of each
-    told: dict[str, str] = {}  # of each, such as its clef
     voice = ""
     for line in (tunes_of(content) or [("", b"")])[0][1].decode().splitlines():
         if jump := re.search(r'"[^"]*\b(D\.[CS]\.)', line):
             raise DataError(f"{jump[1]} is not read")
         line = _QUOTED.sub("", line).partition("%")[0].strip()
+        if moved := _MOVE.search(line):
+            raise DataError(f"notes moved by {moved[1]} are not read")
         name, value = match.groups() if (match := _FIELD.fullmatch(line)) else ("", line)
         if name == "V":
-            voice, _, more = value.partition(" ")
-            told[voice] = more or told.get(voice, "")
+            voice = value.partition(" ")[0]
         elif "K" in head and not (name and name not in _HEARD):
             voices.setdefault(voice, []).append(f"[{name}:{value}]" if name else _UNHEARD.sub(_kept, line))
         elif name and name in _HEARD:
-            head[name] = value
+            head[name] = _value(name, value)
             voice = ""
         elif name == "P" and "K" not in head and re.fullmatch(r"[A-Z\d(). ]+", value):  # else it names a part
             parts = [*re.sub("[. ]", "", value)]
@@ -124,8 +140,8 @@ def _plain(content: bytes) -> str:
     if "K" not in head:
         raise DataError("no tune in it: X: begins one, and K: its notes")
     head.setdefault("L", "1/16" if _whole_notes(head.get("M", "")) < 0.75 else "1/8")
-    found = [(told.get(name, ""), "\n".join(lines)) for name, lines in voices.items() if lines]
-    notes = [f"V:{i} {more}\n{_played_out(lines, head)}" for i, (more, lines) in enumerate(found, 1)]
+    found = ["\n".join(lines) for lines in voices.values() if lines]
+    notes = [f"V:{i}\n{_played_out(lines, head)}" for i, lines in enumerate(found, 1)]
     fields = "".join(_field(name, head[name], head) for name in _HEARD if name in head)
     return f"{HEADER}X:1\n{fields}" + "\n".join(notes) + "\n"
 
@@ -145,7 +161,7 @@ def _played_out(notes: str, head: dict[str, str]) -> str:
     def play(parts: Iterable[str]) -> None:
         for part in parts:
             if field := _INLINE.fullmatch(part):
-                now[field[1]] = field[2].strip()
+                now[field[1]] = _value(field[1], field[2].strip())
                 part = "\n" + _field(field[1], now[field[1]], now) if field[1] in _HEARD else ""
             elif rest := _BARS_REST.fullmatch(part):
                 part = f"z{_whole_notes(now.get('M', '')) * int(rest[1] or 1) / (_whole_notes(now['L']) or 1)}"
