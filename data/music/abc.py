@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import math
 import re
 from collections.abc import Iterable
 from fractions import Fraction
@@ -41,6 +42,8 @@ _PART = re.compile(
     r"(?:(?<=[|:\]])\[?|\[)(?P<ending>\d[\d,-]*)|[^[:|(]+|.",
     re.DOTALL,
 )
+_NOTE = re.compile(r"([_^=]{,2})([A-Ga-g])([,']*)([\d/]*)(-?)")
+_CHORD = re.compile(r"\[([^][|\nA-Ga-g]*[A-Ga-g][^][|\n]*)\]([\d/]*)(-?)")
 
 
 def to_abc(tune: Tune, seconds: float, number: int, title: str) -> str:
@@ -157,6 +160,12 @@ def _played_out(notes: str, head: dict[str, str]) -> str:
     section: list[str] = []  # what a repeat sign repeats
     common: list[str] | None = None  # of it, what comes before its endings
     before, ending, explicit, size = dict(now), 0, False, 0
+    held: dict[str, str] = {}  # the accidentals of the bar, by the letter
+
+    def signed(note: re.Match) -> str:  # music21 has none from or for a chord, nor double ones
+        letter = note[2].upper()
+        held[letter] = note[1] or held.get(letter, "")
+        return held[letter] + note[0].removeprefix(note[1])
 
     def play(parts: Iterable[str]) -> None:
         for part in parts:
@@ -165,8 +174,10 @@ def _played_out(notes: str, head: dict[str, str]) -> str:
                 part = "\n" + _field(field[1], now[field[1]], now) if field[1] in _HEARD else ""
             elif rest := _BARS_REST.fullmatch(part):
                 part = f"z{_whole_notes(now.get('M', '')) * int(rest[1] or 1) / (_whole_notes(now['L']) or 1)}"
+            elif part == _LINE:
+                held.clear()
             else:
-                part = re.sub("[xXZ]", "z", part)  # some write Z for a rest among notes
+                part = _NOTE.sub(signed, re.sub("[xXZ]", "z", part))  # some write Z for a rest among notes
             played.append(part)
 
     def again(parts: list[str]) -> None:
@@ -199,7 +210,16 @@ def _played_out(notes: str, head: dict[str, str]) -> str:
                 raise DataError(f"the sign {part[0]} is not read")
             play([part[0]])
             section.append(part[0])
-    return "".join(played)
+    return _CHORD.sub(_highest, "".join(played))
+
+
+def _highest(chord: re.Match) -> str:
+    """The highest note of a chord, as long as its first: of a chord music21 knows no tie."""
+    notes, steps = _NOTE.findall(chord[1]), LETTERS + LETTERS.lower()
+    top = max(notes, key=lambda n: (steps.index(n[1]) + 7 * (n[2].count("'") - n[2].count(",")), n[0].strip("_")))
+    (over, *under), (more, *less) = notes[0][3].split("/"), chord[2].split("/")
+    length = f"{int(over or 1) * int(more or 1)}/{math.prod(int(number or 2) for number in under + less)}"
+    return f"{''.join(top[:3])}{length}{top[4] or chord[3]}"
 
 
 def check_music21(where: Path | str = "ABC files") -> None:
