@@ -154,6 +154,7 @@ C
     # Note values of old, in a field of a line; text between fields, with an empty line.
     ("X:1\nL:1/8\nK:C\n[Q:C2 = 60]C2\n%%begintext\n\nabc\n%%endtext\nD2|\n", Grid(0.5), "60*2 62*2"),
     *((f"X:1\nL:1/8\nQ:{mark}\nK:C\nC4D4\n", Grid(0.5), "60*4 62*4") for mark in ("1/4 = 60", "C2=60", "3/8 = 40")),
+    *((f"X:1\nQ:{mark}\nK:C\nC4D4\n", Grid(0.5), "60*2 62*2") for mark in ("1/4=0", "3/8=110-120", "1/4=c. 90")),
     # The highest of several voices.
     ("X:1\nL:1/4\nM:4/4\nK:C\nV:1\nC,D,G,F,|\nV:2\nCDEF|\n", Grid(beats=1.0), "60 62 64 65"),
 )
@@ -210,7 +211,7 @@ def test_what_is_no_tune_is_said_in_one_line(tmp_path, content, reason):
     *(("[F^A]A|^A[FA]|[^FA]F|A", "^A^A|^A^A|A^F|A"), ("__BB|^^FF|F", "AA|GG|F"), ("[=F^F][c,E]", "^FE")),
     *(("[Ad]-[Ad]|[FA]-|[FA]", "d2A2"), ("[A-d-][Ad]|[A-d][Ad]", "d2dd"), ("[F2A]3/2[CE]/", "A3E/")),
     *(("AB|(3:2:2A2B(3::2A2BC", "ABA4/3B2/3A4/3B2/3C"), ("|:A|(3:2:3ABc(3:::dcB:|F", "A(3ABc(3dcBA(3ABc(3dcBF")),
-    ("A|(5:4:5ABcdeF(6:4:6ABcdefG", "AA4/5B4/5c4/5d4/5e4/5FA2/3B2/3c2/3d2/3e2/3f2/3G"),
+    *(("A|(5:4:5ABcdeF(6:4:6ABcdefG", "AA4/5B4/5c4/5d4/5e4/5FA2/3B2/3c2/3d2/3e2/3f2/3G"), ("[L:1]C", "C4")),
     *(("AB: |cd:|", "ABABcdcd"), ("A: |:B : |c", "AABBc"), ("AB:[|]C", "ABABC")),
     *(("[K:C bass]C\nK:C middle=d\nE", "CE"), ("V:b8 clef=bass octave=0\nC", "C"), ("[K:F#m]C[K:none]F", "^CF")),
     *(("[K:HP]FC", "^F^C"), ("[K:E locrian]BF|[K:F#loc]BF|[K:Bb Dorian]D", "_BF|=B^F|_D"), ("[K:Cb]C[K:C#]C", "_C^C")),

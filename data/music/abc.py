@@ -31,6 +31,7 @@ _UNHEARD = re.compile(  # but for fields: decorations, `!` at the end of a line,
     r"\+[^+|]{,20}[h-w][^+|]{,20}\+|(?P<other>[&+])|\{[^{}]*\}|\((?!\d)|\)|y[\d/]*|[H-Wh-w~]"
 )
 _MOVE = re.compile(r"(?:^V:\s*\S++|(?:^|\[)K:)[^][]*?([-+^_a-z]8(?!\d)|\b(?:octave|transpose|shift|score|sound)=(?!0))")
+_TEMPO = re.compile(r"(?:(?:[1-9]\d{,3}+(?:/[1-9]\d{,3}+)? ?)++=)?[1-9]\d{,3}(?:\.\d*)?")
 _FIFTHS = "fcgdaeb"  # the keys from one flat to five sharps; then how many more a mode has
 _MODES = {"lyd": 1, "maj": 0, "ion": 0, "mix": -1, "dor": -2, "min": -3, "aeo": -3, "phr": -4, "loc": -5, "m": -3}
 _KEY = re.compile(rf"([a-g])([#b]?)\s*(?:({'|'.join(_MODES)})[a-z]*)?(?!\S)")
@@ -93,7 +94,7 @@ def _value(name: str, value: str) -> str:
     Raises DataError: the key has accidentals of its own, or is none.
     """
     if name != "K":
-        return value
+        return f"{value}/1" if name == "L" and "/" not in value else value
     if _ACCIDENTALS.search(value):
         raise DataError(f"a key with accidentals is not read: K:{value}")
     key = {"hp": "d", "none": "c", "": "c"}.get(value.partition(" ")[0].lower(), value.lower())  # HP: of bagpipes
@@ -105,13 +106,16 @@ def _value(name: str, value: str) -> str:
 
 
 def _field(name: str, value: str, now: dict[str, str]) -> str:
-    """A line for music21, of a field among `now`: a tempo without blanks at its `=`, C3 as what three notes last."""
+    """A line for music21, of a field among `now`: a tempo without blanks at its `=`, and C3 as what three notes last.
+
+    A tempo that is no number, such as 110-120, gives none.
+    """
     if name == "Q" and "=" in value:
         beat, tempo = (part.strip() for part in value.split("=", 1))
         if old := re.fullmatch(r"C(\d*)", beat):
             beat = "{}/{}".format(*(_whole_notes(now["L"]) * int(old[1] or 1)).as_integer_ratio())
         value = f"{beat}={tempo}"
-    return f"{name}:{value}\n"
+    return "" if name == "Q" and not _TEMPO.fullmatch(value) else f"{name}:{value}\n"
 
 
 def _plain(content: bytes) -> str:
