@@ -27,9 +27,10 @@ _HEARD = "MLQK"  # the fields on which notes depend: metre, length of a note, te
 _FIELD = re.compile(r"((?![A-Ga-gx-zXZ]:\s*[|:])[A-Za-z+]):\s*(.*)")  # no note before a repeat; + goes on with another
 _INLINE = re.compile(r"\[([A-Za-z]):([^][]*)\]")
 _UNHEARD = re.compile(  # but for fields: decorations, `!` at the end of a line, grace notes, slurs, space
-    rf"(?P<field>{_INLINE.pattern})|(?P<jump>[!+](?:D\.[CS]\.|dacapo|dacoda))|!(?:[^!|]*!)?|"
+    rf"(?P<field>{_INLINE.pattern})|(?P<jump>[!+](?:D\.[CS]\.|dacapo|dacoda|dalsegno))|!(?:[^!|]*!)?|"
     r"\+[^+|]{,20}[h-w][^+|]{,20}\+|(?P<other>[&+])|\{[^{}]*\}|\((?!\d)|\)|y[\d/]*|[H-Wh-w~]"
 )
+_JUMP = re.compile(r"(?<![A-Za-z])(?:D[CS]\b|(?i:D\.\s*[CS]\b\.?|Da\s*Capo|Dal\s*Segno))")  # in a text
 _MOVE = re.compile(r"(?:^V:\s*\S++|(?:^|\[)K:)[^][]*?([-+^_a-z]8(?!\d)|\b(?:octave|transpose|shift|score|sound)=(?!0))")
 _TEMPO = re.compile(r"(?:(?:[1-9]\d{,3}+(?:/[1-9]\d{,3}+)? ?)++=)?[1-9]\d{,3}(?:\.\d*)?")
 _FIFTHS = "fcgdaeb"  # the keys from one flat to five sharps; then how many more a mode has
@@ -127,8 +128,8 @@ def _plain(content: bytes) -> str:
     voices: dict[str, list[str]] = {"": []}  # the lines of each
     voice = ""
     for line in (tunes_of(content) or [("", b"")])[0][1].decode().splitlines():
-        if jump := re.search(r'"[^"]*\b(D\.[CS]\.)', line):
-            raise DataError(f"{jump[1]} is not read")
+        if jump := _JUMP.search(" ".join(_QUOTED.findall(line))):
+            raise DataError(f"{jump[0]} is not read")
         line = _QUOTED.sub("", line).partition("%")[0].strip()
         if moved := _MOVE.search(line):
             raise DataError(f"notes moved by {moved[1]} are not read")
