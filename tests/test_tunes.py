@@ -209,7 +209,7 @@ def test_what_is_no_tune_is_said_in_one_line(tmp_path, content, reason):
     *(("P:A\nC4\nw:do\n+:re Hmi\ns:!fermata!", "C4"), ("[K:Fmix]FB", "[K:Eb]F_B"), ("[K:C clef=alto]C", "C")),
     ("^F-|F|c-B", "^F2cB"),  # an accidental holds as long as a tie; a tie to another note is a slur
     *(("[F^A]A|^A[FA]|[^FA]F|A", "^A^A|^A^A|A^F|A"), ("__BB|^^FF|F", "AA|GG|F"), ("[=F^F][c,E]", "^FE")),
-    *(("[Ad]-[Ad]|[FA]-|[FA]", "d2A2"), ("[A-d-][Ad]|[A-d][Ad]", "d2dd"), ("[F2A]3/2[CE]/", "A3E/")),
+    *(("[Ad]-[Ad]|[FA]-|[FA]", "d2A2"), ("[A-d-][Ad]|[A-d][Ad]", "d2dd"), ("[F2A]3/2[CE]/", "A3E/"), ("A>.B", "A>B")),
     *(("AB|(3:2:2A2B(3::2A2BC", "ABA4/3B2/3A4/3B2/3C"), ("|:A|(3:2:3ABc(3:::dcB:|F", "A(3ABc(3dcBA(3ABc(3dcBF")),
     *(("A|(5:4:5ABcdeF(6:4:6ABcdefG", "AA4/5B4/5c4/5d4/5e4/5FA2/3B2/3c2/3d2/3e2/3f2/3G"), ("[L:1]C", "C4")),
     *(("AB: |cd:|", "ABABcdcd"), ("A: |:B : |c", "AABBc"), ("AB:[|]C", "ABABC"), ('"Am"DC"G"D', "DCD")),

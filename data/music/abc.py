@@ -28,7 +28,7 @@ _FIELD = re.compile(r"((?![A-Ga-gx-zXZ]:\s*[|:])[A-Za-z+]):\s*(.*)")  # no note 
 _INLINE = re.compile(r"\[([A-Za-z]):([^][]*)\]")
 _UNHEARD = re.compile(  # but for fields: decorations, `!` at the end of a line, grace notes, slurs, space
     rf"(?P<field>{_INLINE.pattern})|(?P<jump>[!+](?:D\.[CS]\.|dacapo|dacoda|dalsegno))|!(?:[^!|]*!)?|"
-    r"\+[^+|]{,20}[h-w][^+|]{,20}\+|(?P<other>[&+])|\{[^{}]*\}|\((?!\d)|\)|y[\d/]*|[H-Wh-w~]"
+    r"\+[^+|]{,20}[h-w][^+|]{,20}\+|(?P<other>[&+])|\{[^{}]*\}|\((?!\d)|\)|y[\d/]*|[H-Wh-w~.]"
 )
 _JUMP = re.compile(r"(?<![A-Za-z])(?:D[CS]\b|(?i:D\.\s*[CS]\b\.?|Da\s*Capo|Dal\s*Segno))")  # in a text
 _MOVE = re.compile(r"(?:^V:\s*\S++|(?:^|\[)K:)[^][]*?([-+^_a-z]8(?!\d)|\b(?:octave|transpose|shift|score|sound)=(?!0))")
