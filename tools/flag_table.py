@@ -14,8 +14,7 @@ HEAD = """# Flags
 
 All flags of `python main.py`. Booleans take `--evaluate`, `--no-evaluate` or `--evaluate False`. A preset is a set of
 values that the other flags start from. `--g_update` brings values of others; so does a `--discriminator` unlike the
-preset's. Explicit flags win over both. Most flags that have no effect beside the others are refused. After each flag
-stand its default and values by preset, its meaning, and last the words that it takes.
+preset's. Explicit flags win over both. Most flags that have no effect beside the others are refused.
 """
 # What flags start from, by what brings it: a preset, or another flag.
 BROUGHT = PRESETS | {f"`--discriminator {name}`": entry.defaults for name, entry in DISCRIMINATORS.items()}
