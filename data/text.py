@@ -24,6 +24,7 @@ from support.errors import DataError, UsageError
 SPLITS = ("train", "valid", "test")
 MAX_HELD_OUT = 2000  # lines of the validation set, and of the test set, that are used
 MAX_LINE = 2**20  # characters
+UNKNOWN = {"char": "\ufffd", "word": "<unk>"}  # what an unknown token is shown as, and stands for it in data, too
 WORDS = "the vocabulary"  # its checksum's name in config.json
 # Byte order marks of other encodings; UTF-32 first, as one of its marks begins with one of UTF-16.
 WIDE = {"UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
@@ -149,8 +150,12 @@ class Vocabulary:
 
     @classmethod
     def count(cls, lines: Iterable[Sequence[str]], kind: str, most: int, min_count: int) -> "Vocabulary":
-        """The most frequent tokens, at most `most` of them and each found `min_count` times or more; ties in order."""
+        """The most frequent tokens, at most `most` of them and each found `min_count` times or more; ties in order.
+
+        What stands for an unknown token is none of them.
+        """
         found = Counter(chain.from_iterable(lines))
+        del found[UNKNOWN[kind]]
         frequent = sorted((-count, token) for token, count in found.items() if count >= min_count)
         return cls(kind, tuple(token for _, token in frequent[:most]))
 
@@ -164,8 +169,7 @@ class Vocabulary:
 
     def decode(self, rows: np.ndarray) -> list[str]:
         """The text of sequences, int [n, T]; an unknown token is shown as \ufffd or, among words, as <unk>."""
-        blank, unknown = (" ", "<unk>") if self.kind == "word" else ("", "\ufffd")
-        shown = [*self.entries, unknown]
+        blank, shown = " " * (self.kind == "word"), [*self.entries, UNKNOWN[self.kind]]
         return [blank.join(shown[i] for i in ids) for ids in self.strip(rows)]
 
     def digest(self) -> str:

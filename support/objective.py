@@ -52,7 +52,7 @@ class Objective:
         """
         scores = self.score(rows)
         if len(rows) > 2:
-            before, again = scores[1::-1], self._called(self.decode(rows[1::-1]))
+            before, again = scores[1::-1], self._called(self.decode(rows[[1, 0]]))  # copies
             if (differ := ~np.isclose(again, before, rtol=1e-3, atol=1e-6)).any():
                 both = f"{before[differ][0]:g} and {again[differ][0]:g}"
                 raise self._unfit(f"{both} for one sequence; a score may depend on that sequence alone")

@@ -412,8 +412,8 @@ def test_a_folder_that_cannot_be_used_is_one_clear_line(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     fails(tmp_path / "empty", ": no .mid, .midi or .abc file in it")
-    for name in ("file", "absent"):
-        fails(tmp_path / name, ": no such folder")
+    for name, why in (("file", ": not a folder"), ("absent", ": no such folder")):
+        fails(tmp_path / name, why)
 
 
 def parses(folder: Path, grid: Grid = SECONDS, cache: Path | None = None) -> bool:
@@ -547,7 +547,7 @@ BAD = [
     (smf(b"\x00\x90\x40\x40" + b"\xff" * 9 + b"\x7f\x40\x00"), "longer than 1099511627776 ticks"),
     (smf(b"\x00\xff\x51\x03\xff\xff\xff\x00\x90\x40\x40\xff\xff\x7f\x40\x00"), "lasts 73301 s; the limit is 3600 s"),
     (smf(b"\x00\xff\x01\xff\xff\xff\x7f"), "Message length 268435455 exceeds maximum length 1000000"),
-    (smf(b"\x00\xff\x51\x03\x00\x00\x00\x00\x90\x40\x40\x83\x00\x40\x00"), "no melody: it has no notes, or only drums"),
+    (smf(b"\x00\xff\x51\x03\x00\x00\x00\x00\x90\x40\x40\x83\x00\x40\x00"), "no melody: no note fills half of a token"),
     (smf(b"", tracks=65535, division=96), "no melody: it has no notes, or only drums"),
 ]
 

@@ -189,7 +189,7 @@ def test_a_large_file_is_streamed(tmp_path):
 
 
 def test_the_vocabulary_is_the_most_frequent_tokens():
-    lines = ["aab", "bac", "d"]
+    lines = ["aab", "bac\ufffd\ufffd\ufffd", "d"]  # the unknown token is no entry
     assert Vocabulary.count(lines, "char", 9, 1).entries == ("a", "b", "c", "d")  # ties in their own order
     assert Vocabulary.count(lines, "char", 2, 1).entries == ("a", "b")
     assert Vocabulary.count(lines, "char", 9, 2).entries == ("a", "b")
@@ -197,7 +197,7 @@ def test_the_vocabulary_is_the_most_frequent_tokens():
     assert (vocabulary.unknown, vocabulary.end, vocabulary.size, vocabulary.start) == (2, 3, 4, 5)
     assert vocabulary.encode("bxa") == [1, 2, 0]
     assert vocabulary.decode(np.array([[1, 2, 0, 3, 4], [3, 4, 4, 4, 4], [0, 0, 0, 0, 0]])) == ["b\ufffda", "", "aaaaa"]
-    assert Vocabulary("word", ("to", "be")).decode(np.array([[0, 1, 2, 3]])) == ["to be <unk>"]
+    assert Vocabulary.count([["to", "<unk>", "be", "to"]], "word", 9, 1).decode(np.arange(4)[None]) == ["to be <unk>"]
 
 
 def test_flags_cap_the_vocabulary(folder):

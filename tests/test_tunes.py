@@ -63,6 +63,7 @@ def test_the_key_of_a_scale_is_its_own(steps, names, suffix):
     for tune in found:
         key = music21.key.Key(str(tune.key).replace("b", "-").rstrip("m"), "minor" if suffix else "major")
         assert tune.key.sharps == key.sharps
+        assert bytes([0xFF, 0x59, 2, key.sharps % 256, bool(suffix)]) in midi_file(tune.tokens, EIGHTHS)
         assert suffix or all(sign.sharp is None for bar in written(tune) for sign in bar)
     assert analysed(np.zeros(4, np.int32), EIGHTHS).key == Key(0, False)  # of silence
 
@@ -86,7 +87,9 @@ def test_the_metre_is_that_in_which_lengths_come_again(bar, metre):
     lengths = np.array(bar * 10)
     tokens = np.repeat(40 + np.arange(len(lengths)) * 5 % 13, lengths)
     for repeat in (1, 2, 4):
-        assert analysed(np.repeat(tokens, repeat), Grid(beats=0.5 / repeat)).metre == metre
+        tune = analysed(np.repeat(tokens, repeat), grid := Grid(0.25, 0.5 / repeat))
+        signature = bytes([0xFF, 0x58, 4, int(metre[0]), int(metre[2]).bit_length() - 1])
+        assert tune.metre == metre and signature in midi_file(tune.tokens, grid)
     if metre == "3/4":
         assert analysed(tokens[::2], Grid(beats=1.0)).metre == "3/4"
 
@@ -390,7 +393,7 @@ def test_a_page_escapes_text_and_plays_what_is_not_too_long():
     text = page("<i>", {"<u>": analysed(np.arange(46, 50), EIGHTHS)}, [near], EIGHTHS)
     assert not {"<b>", "<i>", "<u>"} & set(re.findall("<[^>]*>", text))
     assert all(html.escape(part) in text for part in ("<i>", "<u>", "<b>&.mid"))
-    assert "3 of 4 tokens are the same, from its token 8 on" in text
+    assert "3 of 4 tokens are the same, from its token 8 on" in text and '="Score of &lt;u&gt;"' in text
     players = re.findall('src="data:audio/wav;base64,([^"]*)"', text)
     with wave.open(io.BytesIO(base64.b64decode(players[0]))) as clip:  # a second of it, heard
         assert (clip.getnframes(), clip.getframerate()) == (8000, 8000) and any(clip.readframes(8000))

@@ -1,5 +1,6 @@
 """Draws samples from a run, finished or not: python tools/sample.py LOGDIR -n 100 [--prefix "..."] [-o FILE]."""
 
+import logging
 import os
 import sys
 from argparse import Namespace
@@ -24,7 +25,7 @@ from data.music.midi import midi_file
 from data.music.page import Near, blind_page, page
 from data.music.songs import write_songs
 from data.music.tokens import before_end, named, to_pitches
-from data.text import Vocabulary, tokenise
+from data.text import UNKNOWN, Vocabulary, tokenise
 from generator import Excluding, Place, Policy, State, Tempered, in_chunks
 from guidance.choosing import Weighing, keep_one
 from runs.checkpoints import BEST
@@ -111,7 +112,8 @@ def read_prefix(text: str, run: Restored, vocabulary: Vocabulary | None) -> list
     music, advice = run.config.dataset == "Nottingham", ""
     if vocabulary:
         tokens = tokenise(text, vocabulary.kind)
-        unknown, prefix = sorted(set(tokens) - set(vocabulary.entries)), vocabulary.encode(tokens)
+        known = {*vocabulary.entries, UNKNOWN[vocabulary.kind]}
+        unknown, prefix = sorted(set(tokens) - known), vocabulary.encode(tokens)
     else:
         unknown, prefix = [], []
         for word in text.split():
@@ -129,14 +131,17 @@ def read_prefix(text: str, run: Restored, vocabulary: Vocabulary | None) -> list
 def read_first(path: Path, keep: int, config: Config) -> list[int]:
     """The first tokens of the melody of a file, `keep` of them or all, without the rests before it.
 
-    They are moved as --transpose moves all tunes of a run.
+    They are moved as --transpose moves all tunes of a run. Of several tunes it is the first, as stderr is told.
 
     Raises UsageError: it is no MIDI or ABC file, or has no melody. Raises OSError: it can't be read.
     """
     open(path, "rb").close()  # tells best why it can't be read
-    tune = next(parse(path, grid_of(config)))
+    tunes = parse(path, grid_of(config))
+    tune = next(tunes)
     if tune.reason:
         raise UsageError(f"{path}: {tune.reason}")
+    if next(tunes, None):
+        print(f"sample.py: --like {path}: the first of its tunes; the others are left out", file=sys.stderr)
     return tune.moved(grid_of(config), config.transpose)[:keep].tolist()
 
 
@@ -181,7 +186,7 @@ def write_tunes(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
         titled = {f"Tune {i} of seed {asked.seed}": analysed(tokens, grid) for i, tokens in enumerate(tunes)}
         texts = [to_abc(tune, grid.seconds, i, title) for i, (title, tune) in enumerate(titled.items(), 1)]
         each = [tune.tokens for tune in titled.values()]
-        shown = page(f"Tunes of {logdir}", titled, nearest(each, run), grid)
+        shown = page(f"Tunes of {logdir}", titled, nearest(each, run), grid, "sample")
         names += [*(f"sample{i}.abc" for i in range(count)), "tunes.abc", "tunes.html"]
         written = [*(HEADER + text for text in texts), HEADER + "\n".join(texts), shown]
         songs = [midi_file(tokens, grid) for tokens in each]
@@ -216,11 +221,13 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
             kinds.append((f"--blind {folder}" + ", guided" * guide, before_end(np.concatenate(list(drawn)), grid)))
             continue
         os.scandir(folder).close()  # tells best why it can't be read
-        files = song_files(folder, "*")
-        if len(files) < count:
-            raise UsageError(f"--blind {folder}: {len(files)} files of tunes there, and -n is {count}")
-        chosen = [files[i] for i in rng.permutation(len(files))[:count]]
-        kinds.append((f"--blind {folder}", [np.array(read_first(path, length, config)) for path in chosen]))
+        found = [(path, tune) for path in song_files(folder, "*") for tune in parse(path, grid)]
+        chosen = [found[i][1] for i in rng.permutation(len(found)) if not found[i][1].reason]
+        if len(chosen) < count:
+            why = next((f"; {path}: {tune.reason}" for path, tune in found if tune.reason), "")
+            there = f"{len(chosen)} tune{'s' * (len(chosen) != 1)} there"
+            raise UsageError(f"--blind {folder}: {there}, and -n is {count}{why}")
+        kinds.append((f"--blind {folder}", [tune.moved(grid, config.transpose)[:length] for tune in chosen[:count]]))
     data = run.data()
     assert isinstance(data, NottinghamData)
     real = before_end(cut(data.tunes.test, replace(config, seq_len=length)), grid)
@@ -379,4 +386,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    for handler in logging.getLogger().handlers:  # of a training in this process, before which all lines are plain
+        handler.setFormatter(None)
     run_tool(main)

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.music.midi import note_value
-from data.music.tokens import Grid, spans
+from data.music.tokens import Grid, note_value, spans
 
 LETTERS = "CDEFGAB"
 # How well a pitch class fits a key, from its tonic upwards, as listeners rated it (Krumhansl and Kessler, Psychological

@@ -84,7 +84,7 @@ def load_tunes(
     there.
     """
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
+        raise DataError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}")
     present = [split for split in SPLITS if (root / split).is_dir()]
     if present and len(present) < len(SPLITS):
         raise DataError(f"{root}: has {' and '.join(present)} but not all of train, valid and test")

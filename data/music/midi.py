@@ -9,7 +9,6 @@ tempo changes outside the first track and splits a voice in two where its instru
 """
 
 import io
-import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -17,7 +16,8 @@ import mido
 import numpy as np
 import pretty_midi
 
-from data.music.tokens import Grid, Notes, melody, spans, to_tokens
+from data.music.analysis import analysed
+from data.music.tokens import Grid, Notes, melody, note_value, spans, to_tokens
 from support.errors import DataError
 
 # What a file may cost. The largest Nottingham file has 19 kB and lasts 7.5 minutes.
@@ -115,7 +115,10 @@ def melody_of(content: bytes, grid: Grid, read: Reader) -> tuple[np.ndarray, flo
         raise DataError(f"larger than {MAX_FILE_BYTES} bytes")
     try:
         notes = melody(read(content, grid.beats > 0))
-        return to_tokens(notes, grid), notes.tempo, notes.sharps
+        tokens = to_tokens(notes, grid)
+        if notes.pitch.size and not tokens.any():
+            raise DataError("no melody: no note fills half of a token")
+        return tokens, notes.tempo, notes.sharps
     except Exception as error:  # a damaged file makes mido raise almost anything
         raise DataError(one_line(error)) from error
 
@@ -125,11 +128,6 @@ def one_line(error: Exception) -> str:
     if isinstance(error, EOFError):
         return "ends too early"  # mido says nothing
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def note_value(seconds: float) -> float:
-    """The power of two of a beat that lasts so long at a tempo above 60 and up to 120 beats a minute."""
-    return 2.0 ** math.floor(math.log2(2 * seconds))
 
 
 def to_pretty_midi(tokens: Sequence[int] | np.ndarray, grid: Grid) -> pretty_midi.PrettyMIDI:
@@ -159,8 +157,10 @@ def midi_file(tokens: Sequence[int] | np.ndarray, grid: Grid) -> bytes:
     """A MIDI file (type 1, one song, one instrument) of tokens, integers [length], as `to_pretty_midi` has them.
 
     `melody_of` gives them back, as long as they last at most `MAX_SECONDS`; a pitch that goes on after another then
-    begins. Raises DataError: as `to_pretty_midi`.
+    begins. Key and metre are estimated. Raises DataError: as `to_pretty_midi`.
     """
-    content = io.BytesIO()
-    to_pretty_midi(tokens, grid).write(content)
+    song, tune, content = to_pretty_midi(tokens, grid), analysed(np.asarray(tokens), grid), io.BytesIO()
+    song.time_signature_changes = [pretty_midi.TimeSignature(*map(int, tune.metre.split("/")), 0)]
+    song.key_signature_changes = [pretty_midi.KeySignature(tune.key.tonic + 12 * tune.key.minor, 0)]
+    song.write(content)
     return content.getvalue()

@@ -28,8 +28,8 @@ body { margin: 2rem auto; max-width: 90rem; padding: 0 1.5rem; font: 1rem/1.5 sy
 body { color: #222; background: #faf8f4 }
 h1 { margin-bottom: 0; overflow-wrap: anywhere }
 h2 { margin: 0; font-size: 1.15rem } p { margin: .2rem 0 .6rem; color: #666 }
-section { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 1rem 3rem; margin: 1.5rem 0;
-  padding: 1.2rem 1.5rem; background: #fff; border: 1px solid #e4dfd4; border-radius: .6rem }
+section { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 1rem 3rem }
+section { margin: 1.5rem 0; padding: 1.2rem 1.5rem; background: #fff; border: 1px solid #e4dfd4; border-radius: .6rem }
 audio { width: 100%; height: 2.2rem; margin-bottom: .6rem } svg { display: block; width: 100% }
 h3 { margin: .15rem 0 0; font-size: 1rem; font-weight: 600 } details { margin-top: .6rem; color: #666 }
 pre { overflow-x: auto; font-size: .85rem }
@@ -43,6 +43,7 @@ svg { fill: currentColor }
 </style>
 </head>
 <body>
+<main>
 <h1>TITLE</h1>
 """
 
@@ -53,12 +54,11 @@ CRITERIA = {  # what listeners rate from 1 to 5
     "form": "its parts come again, the same or varied",
     "playable": "it lies well on an instrument, such as a fiddle or a whistle",
 }
-_FORM = """<style>
-body { max-width: 55rem } .again { fill: none } fieldset { display: inline-block; border: 0; padding: 0 }
-fieldset { margin: .6rem 2rem 0 0 } legend { padding: 0; color: #666 } label { margin-right: .7rem }
-button { font: inherit; padding: .4rem 1rem } section { display: block }
-</style>
-<form>
+_FORM_STYLE = """body { max-width: 55rem } .again { fill: none } section { display: block }
+fieldset { display: inline-block; border: 0; padding: 0; margin: .6rem 2rem 0 0 } legend { padding: 0; color: #666 }
+label { margin-right: .7rem } button { font: inherit; padding: .4rem 1rem }
+"""
+_FORM = """<form>
 <p>Please rate each tune from 1, not at all, to 5, very much, then save the ratings and send the file back.</p>
 <p>CRITERIA</p>
 SECTIONS
@@ -97,12 +97,16 @@ class Near(NamedTuple):
     shared: Stretch
 
 
-def page(title: str, tunes: Mapping[str, Tune], near: Sequence[Near | None], grid: Grid) -> str:
-    """The page, as HTML: tunes by their titles, and beside each the training tune of `near`, or nothing."""
-    sections = [_section(name, tunes[name], beside, grid) for name, beside in zip(tunes, near, strict=True)]
+def page(title: str, tunes: Mapping[str, Tune], near: Sequence[Near | None], grid: Grid, stem: str = "") -> str:
+    """The page, as HTML: tunes by their titles, and beside each the training tune of `near`, or nothing.
+
+    With a `stem` such as `sample` it has links to their files, sample0.mid, sample0.abc and so on.
+    """
+    files = [f"{stem}{i}" if stem else "" for i in range(len(tunes))]
+    sections = [_section(*each, grid) for each in zip(tunes, tunes.values(), files, near, strict=True)]
     shared = " Notes in <mark>orange</mark>: the longest stretch that a tune shares with the training set." * any(near)
     about = f'<p>On <span class="again">blue</span>: bars that occur before in the same tune.{shared}</p>'
-    return f"{_HEAD.replace('TITLE', escape(title))}{about}\n{''.join(sections)}</body>\n</html>\n"
+    return f"{_HEAD.replace('TITLE', escape(title))}{about}\n{''.join(sections)}</main>\n</body>\n</html>\n"
 
 
 def blind_page(tunes: Sequence[Tune], grid: Grid) -> tuple[str, str]:
@@ -119,14 +123,16 @@ def blind_page(tunes: Sequence[Tune], grid: Grid) -> tuple[str, str]:
             radio = f'<label><input type="radio" name="{criterion}{i}" value='
             choices = "".join(f'{radio}"{value}"> {value}</label>' for value in range(1, 6))
             fields += f"<fieldset><legend>{criterion.capitalize()}</legend>{choices}</fieldset>"
-        sections.append(f"<section><h2>Tune {i}</h2>{_player_and_staff(tune, grid, range(0))}{fields}</section>")
+        shown = _player_and_staff(f"Tune {i}", tune, grid, range(0))
+        sections.append(f"<section><h2>Tune {i}</h2>{shown}{fields}</section>")
     form = _FORM.replace("CRITERIA", "<br>".join(f"{word.capitalize()}: {what}." for word, what in CRITERIA.items()))
     form = form.replace("PAGE", name).replace("COUNT", str(len(tunes))).replace("NAMES", json.dumps([*CRITERIA]))
     form = form.replace("SECTIONS", "\n".join(sections))
-    return f"{_HEAD.replace('TITLE', 'How do these tunes sound?')}{form}</body>\n</html>\n", name
+    head = _HEAD.replace("TITLE", "How do these tunes sound?").replace("</style>", f"{_FORM_STYLE}</style>")
+    return f"{head}{form}</main>\n</body>\n</html>\n", name
 
 
-def _section(title: str, tune: Tune, near: Near | None, grid: Grid) -> str:
+def _section(title: str, tune: Tune, file: str, near: Near | None, grid: Grid) -> str:
     count, marked, beside = len(tune.tokens), range(0), ""
     if near:
         length, first, _, place = near.shared
@@ -135,17 +141,20 @@ def _section(title: str, tune: Tune, near: Near | None, grid: Grid) -> str:
         told = f"{length} of {count} tokens are the same" if length else "not a token is the same"
         head = f"<h3>Nearest training tune: {escape(near.name)}</h3><p>{told}, from its token {place + 1} on</p>"
         other = analysed(near.tokens[begin : begin + count], grid)
-        beside = f"<div>{head}{_player_and_staff(other, grid, range(place - begin, place - begin + length))}</div>"
+        same = range(place - begin, place - begin + length)
+        beside = f"<div>{head}{_player_and_staff('the nearest training tune', other, grid, same)}</div>"
     text, tempo = escape(to_abc(tune, grid.seconds, 1, title)), 60 * tune.value / grid.seconds
     key = f"{str(tune.key).rstrip('m')} {'minor' if tune.key.minor else 'major'}"
     head = f"<h2>{escape(title)}</h2><p>{key}, {tune.metre}, {tempo:.0f} quarter notes a minute</p>"
     notation = f"<details><summary>ABC</summary><pre>{text}</pre></details>"
-    return f"<section><div>{head}{_player_and_staff(tune, grid, marked)}{notation}</div>{beside}</section>\n"
+    notation += f'<p><a href="{file}.mid">MIDI</a> <a href="{file}.abc">ABC</a></p>' * bool(file)
+    return f"<section><div>{head}{_player_and_staff(title, tune, grid, marked)}{notation}</div>{beside}</section>\n"
 
 
-def _player_and_staff(tune: Tune, grid: Grid, marked: range) -> str:
+def _player_and_staff(name: str, tune: Tune, grid: Grid, marked: range) -> str:
     player = f"<p>no player: longer than {LONGEST} seconds</p>"
     if len(tune.tokens) * grid.seconds <= LONGEST:
         data = base64.b64encode(wav(audio(tune.tokens, grid, RATE), RATE)).decode()
-        player = f'<audio controls preload="none" src="data:audio/wav;base64,{data}"></audio>'
-    return player + staff(tune, marked)
+        label = f'aria-label="{escape(name)}"'
+        player = f'<audio controls preload="none" {label} src="data:audio/wav;base64,{data}"></audio>'
+    return player + staff(tune, marked, name)

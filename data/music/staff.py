@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from html import escape
 
 from data.music.analysis import Sign, Tune, repeated_bars, written
 
@@ -19,8 +20,8 @@ _QUARTER_REST = "M-2-12l5 8q-5 5 1 9q-6-2-3 5q-6-4-1-9l-4-5q5-4 2-8z"
 _EIGHTH_REST = "M-3-3a2.4 2.4 0 1 0 4.5 0q2 0 3-3l-4.500 14"
 
 
-def staff(tune: Tune, marked: range = range(0)) -> str:
-    """Draws a tune as SVG.
+def staff(tune: Tune, marked: range = range(0), name: str = "a tune") -> str:
+    """Draws a tune as SVG, which screen readers call the score of its name.
 
     Notes and rests that begin at the tokens of `marked` are of the class `marked`. A bar that occurs before in the tune
     lies on a ground of the class `again`.
@@ -60,7 +61,7 @@ def staff(tune: Tune, marked: range = range(0)) -> str:
         drawn.append(f'<g transform="translate(1 {above + height * line:g})">' + "".join(parts) + "</g>")
     across = left + 24 + width * a_line
     size = f'viewBox="0 0 {across:g} {height * len(drawn):g}" style="max-width:{across:g}px"'
-    return f'<svg {size} role="img">' + "".join(drawn) + "</svg>"
+    return f'<svg {size} role="img" aria-label="Score of {escape(name)}">' + "".join(drawn) + "</svg>"
 
 
 def _y(step: int) -> int:

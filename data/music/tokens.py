@@ -177,3 +177,8 @@ def named(word: str, before: int | None, onsets: bool) -> int | None:
         return REST
     pitch = note_name_to_number(word) if re.fullmatch("[A-Ga-g][#b]?[0-9]", word) else 0
     return pitch - LOWEST_PITCH + 1 if LOWEST_PITCH <= pitch <= HIGHEST_PITCH else None
+
+
+def note_value(seconds: float) -> float:
+    """The power of two of a beat that lasts so long at a tempo above 60 and up to 120 beats a minute."""
+    return 2.0 ** math.floor(math.log2(2 * seconds))
