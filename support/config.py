@@ -257,8 +257,8 @@ class Config:
     guide_eta: float = flag(0.0, "η of guidance; 0: that of 0 to 64 with the least NLL_valid", *OF_D, high=100)
     d_loss: str = flag(
         "sequence",
-        "additive: tell whole sequences from generated ones, each real token from one drawn in its place, or from "
-        "all in expectation; or (a control) maximum likelihood of the guided generator",
+        "additive: D tells sequences from generated ones, each token from one drawn in its place, or from all in "
+        "expectation; likelihood, a control: maximum likelihood of the guided generator",
         *TRAINED,
         choices=("sequence", "token", "expected", "likelihood"),
     )

@@ -1,5 +1,6 @@
 """Prints docs/flags.md, the lists of all flags: python tools/flag_table.py > docs/flags.md."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -35,7 +36,9 @@ def flag_line(name: str) -> str:
     words = [word for word in field.metadata["choices"] or () if f"{word}: " not in field.metadata["help"]]
     words += [field.metadata["own"]] if field.metadata["own"] else []
     listed = f" ({', '.join(f'`{word}`' for word in words)})" if words else ""
-    return f"- `--{name}` ({'; '.join(defaults)}): {field.metadata['help']}{listed}\n"
+    parts = field.metadata["help"].split("; ")  # a sentence each, but for what begins with a word that the flag takes
+    told = ". ".join(part if re.match(r"--|[a-z]+: ", part) else part[0].upper() + part[1:] for part in parts)
+    return f"- `--{name}` ({'; '.join(defaults)}). {told}{listed}\n"
 
 
 def page() -> str:
