@@ -237,7 +237,7 @@ def test_tunes_as_abc_and_as_a_page(runs, melodies, capsysbinary, tmp_path):
         assert texts[-1].startswith(f"X:{i + 1}\nT:Tune {i} of seed 1\nM:")
     assert (songs / "tunes.abc").read_text() == HEADER + "\n".join(texts)
     page = (songs / "tunes.html").read_text()
-    assert [elements(page)[tag] for tag in ("section", "svg", "audio", "h3", "pre")] == [3, 6, 6, 3, 3]
+    assert [elements(page)[tag] for tag in ("main", "section", "svg", "audio", "h3", "pre")] == [1, 3, 6, 6, 3, 3]
     assert "http" not in page and all(f"<h2>Tune {i} of seed 1</h2>" in page for i in range(3))
     assert html.escape(str(runs / "tunes")) in page and [page.count(x) for x in (".mid</h3>", "aria-label=")] == [3, 12]
     assert {*re.findall('href="(.*?)"', page)} == files - {"tunes.abc", "tunes.html"}
@@ -279,7 +279,7 @@ def test_a_page_to_rate_tunes_and_its_key(runs, melodies, capsysbinary, tmp_path
     assert head == ["page", "tune", "kind"] and {kind for *_, kind in key} == kinds
     assert [place for _, place, _ in key] == [*"1234"] and {name for name, *_ in key} == {page.split('page = "')[1][:8]}
     assert blind(1) == (page, [head, *key]) and len({str([kind for *_, kind in blind(i)[1]]) for i in range(5)}) > 1
-    assert [page.count(x) for x in ("<audio ", "<svg ", '"radio"', '="Tune 3"', "</style>\n</")] == [4, 4, 80, 1, 1]
+    assert [page.count(x) for x in ("<audio ", "<svg ", '"radio"', '="Tune 3"', "<style>")] == [4, 4, 80, 1, 1]
     assert not [word for word in (str(tmp_path), str(runs), "real", "http") if word in page]
     for i, more in ((1, ()), (9, ("--temperature", 0.01))):  # which holds for both runs; their seed is one
         assert len(set(re.findall("<g .*?</svg>", blind(i, *more)[0], re.DOTALL))) == 3
