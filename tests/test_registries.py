@@ -114,9 +114,10 @@ def test_a_file_that_cannot_be_used_is_one_line(own, capsys, flag, code, why):
 
 def test_files_of_own_data_are_the_runs(own, capsys):
     """They go with --overwrite; a song in --log_dir that is no run's stays."""
-    own.write_text(CODE + '\n    def files(self):\n        return {"words.txt": "a b"}\n')
     words = [*words_of("dataset"), *FEW, "--log_dir", "whole/train"]
-    assert train(words) == 0 and train([*words, "--overwrite", "--seed", "2"]) == 0
+    for content in ("a b", "c"):
+        own.write_text(CODE + f'\n    def files(self):\n        return {{"words.txt": "{content}"}}\n')
+        assert train([*words, "--overwrite"]) == 0 and (own.parent / "whole/train/words.txt").read_text() == content
     own.write_text(CODE.replace('"squares"', '"music"'))
     (own.parent / "other").mkdir()
     (own.parent / "other/sample0.mid").write_text("mine")
