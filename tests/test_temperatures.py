@@ -6,9 +6,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
-from conftest import BIGRAM, END, SIZES, TINY, cases, evaluation_of, refusal, train
+from conftest import BIGRAM, END, ROOT, SIZES, TINY, cases, evaluation_of, refusal, train
 from enumeration import probabilities
 from fault_injection import change, rows_of
 from test_evaluation import World, assert_near, divergences
@@ -16,6 +17,7 @@ from test_evaluation import World, assert_near, divergences
 from data.music.midi import midi_file
 from data.music.tokens import Grid
 from evaluation.policy import MeasuredPolicy
+from experiments import tempered
 from generator import Tempered
 from tools import temperatures
 from tools.restored import restore
@@ -252,3 +254,21 @@ def test_what_was_made_otherwise_is_named(runs, tmp_path, capsys):
     path.write_text(before + "\nabc")
     assert "lines: the run has read other data than --data_dir" in ended(capsys, [runs / "lines"])
     path.write_text(before)
+
+
+def test_best_temperatures_are_vertices_of_parabolas(tmp_path, capsys):
+    """And those of captions follow from the study's files."""
+    files = [ROOT / "results/distil" / f"{name}.csv" for name in ("temperatures", "guided_temperatures", "kneser_ney")]
+    files += [ROOT / "results/distil/kneser_ney_fresh.csv"]
+    assert tempered.main([*map(str, files), "-o", str(tmp_path / "of.csv")]) == 0
+    assert (tmp_path / "of.csv").read_bytes() == (ROOT / "results/distil/tempered.csv").read_bytes()
+    points = pd.DataFrame({"run": "mle/1", "temperature": [1, 1.05, 1.1, 1.12], "bleu4": range(4), "self_bleu4": 0})
+    points = points.assign(nll_valid=(points.temperature - 1.06) ** 2 + 2, nll_test=(points.temperature - 1.2) ** 2)
+    (found,) = tempered.of_points(points)
+    assert found["temperature"] == pytest.approx(1.06) and found["nll_valid"] == pytest.approx(2)
+    assert found["nll_test"] == pytest.approx(0.14**2)
+    assert found["bleu4"] == 1 and found["nll_test_1"] == pytest.approx(0.2**2)
+    points[1:].to_csv(tmp_path / "less.csv")
+    wanted = [str(tmp_path / "less.csv"), "-o", str(tmp_path / "no.csv")]
+    assert "mle/1: lacks temperature 1" in refusal(capsys, tempered.main, wanted)
+    assert not (tmp_path / "no.csv").exists()

@@ -1,0 +1,70 @@
+"""Generators at their best temperatures: python -m experiments.tempered FILE.csv... -o FILE.csv.
+
+The files are of tools/temperatures.py --csv or of experiments.kneser_ney. Of the first kind a run needs temperatures
+0.05 apart around its least NLL_valid, and 1. The best one is the vertex of the parabola through the three NLLs there.
+NLL_test is that of a parabola, too; BLEU and self-BLEU are those of the middle temperature. Columns in `_1` are of
+temperature 1.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import support.quiet  # noqa: F401 - before TensorFlow
+
+import numpy as np
+import pandas as pd
+
+from runs.directories import write_whole
+from support.errors import UsageError
+from support.parser import Parser, new_file
+from support.streams import run_tool
+from tools.report import REAL
+
+STEP = 0.05  # between temperatures
+NLLS, BLEUS = ["nll_valid", "nll_test"], ["bleu4", "self_bleu4"]
+TEMPERED = "tempered_"  # before the names of students that experiments.kneser_ney has measured at their best
+
+
+def of_points(points: pd.DataFrame) -> Iterator[dict[str, object]]:
+    """A row for each run, such as "mle/1" or "guided/1 guided". Raises UsageError: a temperature is not there."""
+    for run, rows in points[points.run != REAL].groupby("run", sort=False):
+        method, seed = str(run).removesuffix(" guided").split("/")
+        steps = rows.set_index((rows.temperature / STEP).round(6))
+        middle = steps.nll_valid[steps.index % 1 == 0].idxmin()
+        if absent := [step * STEP for step in (middle - 1, middle + 1, 1 / STEP) if step not in steps.index]:
+            raise UsageError(f"{run}: lacks temperature {absent[0]:g}")
+        three, ones = steps.loc[[middle - 1, middle, middle + 1]], steps.loc[1 / STEP, NLLS].add_suffix("_1")
+        parabola = np.polyfit(three.temperature, three[NLLS], 2)  # [3, 2]: a square's factor first
+        best = -parabola[1, 0] / (2 * parabola[0, 0])
+        found = dict(zip(NLLS, best ** np.array([2, 1, 0]) @ parabola, strict=True))
+        yield (
+            {"method": method, "seed": int(seed), "temperature": best}
+            | found
+            | three[BLEUS].loc[middle].to_dict()
+            | dict(ones)
+        )
+
+
+def of_students(measured: pd.DataFrame) -> pd.DataFrame:
+    """The rows of students in a file of experiments.kneser_ney."""
+    tempered = measured[measured.method.str.contains(TEMPERED)]
+    tempered = tempered.assign(method=tempered.method.str.replace(TEMPERED, ""))
+    return tempered.merge(measured, on=["method", "seed"], suffixes=("", "_1"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns 0, or 2 where a file can't be used."""
+    parser = Parser(prog="tempered", description=__doc__)
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE.csv")
+    parser.add_argument("-o", type=new_file, required=True, metavar="FILE.csv")
+    asked = parser.parse_args(argv)
+    columns = ["method", "seed", "temperature", *NLLS, *BLEUS, *(f"{name}_1" for name in NLLS)]
+    with parser.failing_in_one_line(asked.o):
+        tables = [pd.read_csv(file) for file in asked.files]
+        found = [of_students(t) if "weight" in t else pd.DataFrame(of_points(t)) for t in tables]
+        write_whole(asked.o, pd.concat(found).reindex(columns=columns).to_csv(index=False, float_format="%.6f"))
+    return 0
+
+
+if __name__ == "__main__":
+    run_tool(main)
