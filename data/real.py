@@ -103,7 +103,7 @@ def check_own(data: Dataset, config: Config) -> None:
 def read_data(config: Config, recorded: dict[str, str] | None = None) -> Dataset:
     """The data that --dataset names, of the registry or a user's own.
 
-    Where `recorded`, the checksums of a run, are those of text that version 1.0 had split, it is split like that.
+    Where `recorded`, the checksums of a run, are those of text as version 1.0 had read it, it is read like that.
     Raises UsageError, OSError: it can't be used.
     """
     own = own_code.is_own(config.dataset)
@@ -118,6 +118,6 @@ def read_data(config: Config, recorded: dict[str, str] | None = None) -> Dataset
         what = f"start_token is {data.spec.vocab_size}, which is padding where sequences end early; the next id is free"
         raise UsageError(f"--dataset {config.dataset}: {what}")
     if config.dataset == "text" and recorded and data.digests() != recorded:
-        before = kind(config, by_cut=True)
+        before = kind(config, as_version_1=True)
         return before if before.digests() == recorded else data
     return data

@@ -97,12 +97,12 @@ def split_files(data_dir: str) -> dict[str, Path]:
 class Source:
     """The lines of --data_dir that are used, as tokens, with counts of those that are not used whole."""
 
-    def __init__(self, config: Config, by_cut: bool = False):
+    def __init__(self, config: Config, as_version_1: bool = False):
         """Finds the files; raises DataError where there are none.
 
-        `by_cut`: a single file is split by what is left of long lines, as version 1.0 did, and not by whole lines.
+        `as_version_1`: a single file is split by what is left of long lines, and not by whole lines.
         """
-        self.config, self.by_cut, self.files = config, by_cut, split_files(config.data_dir)
+        self.config, self.as_version_1, self.files = config, as_version_1, split_files(config.data_dir)
         self.empty = 0  # lines of white space
         self.lengths: Counter[int] = Counter()  # {tokens: lines of so many}, of all others
         self.used: Counter[str] = Counter()  # {split: lines}
@@ -123,7 +123,7 @@ class Source:
                 self.lengths[len(tokens)] += 1
                 if len(tokens) > seq_len and self.config.long_lines == "drop":
                     continue
-                part = split_of(tokens[:seq_len] if self.by_cut else tokens) if len(self.files) == 1 else split
+                part = split_of(tokens[:seq_len] if self.as_version_1 else tokens) if len(self.files) == 1 else split
                 self.used[part] += 1
                 yield part, tokens
 
@@ -149,13 +149,16 @@ class Vocabulary:
         self.ids = {token: i for i, token in enumerate(self.entries)}
 
     @classmethod
-    def count(cls, lines: Iterable[Sequence[str]], kind: str, most: int, min_count: int) -> "Vocabulary":
+    def count(
+        cls, lines: Iterable[Sequence[str]], kind: str, most: int, min_count: int, as_version_1: bool = False
+    ) -> "Vocabulary":
         """The most frequent tokens, at most `most` of them and each found `min_count` times or more; ties in order.
 
-        What stands for an unknown token is none of them.
+        What stands for an unknown token is none of them, but `as_version_1`.
         """
         found = Counter(chain.from_iterable(lines))
-        del found[UNKNOWN[kind]]
+        if not as_version_1:
+            del found[UNKNOWN[kind]]
         frequent = sorted((-count, token) for token, count in found.items() if count >= min_count)
         return cls(kind, tuple(token for _, token in frequent[:most]))
 
@@ -254,17 +257,18 @@ class TextData(Dataset):
 
     kind = "text"
 
-    def __init__(self, config: Config, by_cut: bool = False):
-        """Reads the lines of --data_dir; `by_cut` as in `Source`.
+    def __init__(self, config: Config, as_version_1: bool = False):
+        """Reads the lines of --data_dir; `as_version_1` as in `Source`, and what shows an unknown token is an entry.
 
         Raises DataError: they can't be used; the message names the file. Raises OSError: a file can't be read.
         """
         self.config, self.origin = config, f"--data_dir {config.data_dir}"
         if os.path.realpath(config.log_dir) == os.path.realpath(config.data_dir):  # which gets a vocabulary.json
             raise DataError(f"--log_dir {config.log_dir}: the lines of --data_dir are there")
-        self.source = Source(config, by_cut)
+        self.source = Source(config, as_version_1)
         lines = (tokens[: config.seq_len] for split, tokens in self.source if split == "train")
-        counted = Vocabulary.count(lines, config.tokens, config.vocab_size - 2, config.min_count)
+        most = config.vocab_size - 2
+        counted = Vocabulary.count(lines, config.tokens, most, config.min_count, as_version_1)
         given = Path(config.data_dir, VOCABULARY)  # another run's, so that likelihoods can be compared
         self.counted = not given.is_file()
         self.vocabulary = counted if self.counted else Vocabulary.read(given)

@@ -71,7 +71,7 @@ class TexygenEvaluator(TextEvaluator):
             what = f"texygen_nll_gen leaves out what was truncated of {share:.3g} % of the lines"
             print(f"warning: {data.origin}: {what}", file=sys.stderr)
         lines: dict[str, list[Sequence[str]]] = {split: [] for split in SPLITS}
-        whole = Source(dataclasses.replace(data.config, long_lines="truncate"), data.source.by_cut)
+        whole = Source(dataclasses.replace(data.config, long_lines="truncate"), data.source.as_version_1)
         for split, tokens in whole:
             lines[split].append(tokens)
         self.written, self.longest = lines["test"], max(whole.lengths)

@@ -9,9 +9,18 @@ from typing import Any
 import tensorflow as tf
 
 from runs.checkpoints import Checkpoints
-from runs.directories import CHECKPOINTS, METRICS, PRETRAINED, evaluations_of, in_vain, sizes_at
+from runs.directories import (
+    CHECKPOINTS,
+    METRICS,
+    PRETRAINED,
+    evaluations_of,
+    holds_evaluations,
+    in_vain,
+    lost_weights,
+    sizes_at,
+)
 from support.config import Config
-from support.config_file import CONFIG, differences, from_flags, lost_flag, pretraining_part, read_config
+from support.config_file import CONFIG, differences, from_flags, lost_flag, pretraining_part, read_config, read_same
 from support.errors import UsageError
 
 # Figures that depend on what else a run has on record, which another run may have otherwise.
@@ -35,13 +44,15 @@ class Pretraining:
             if not (path := self.directory / CONFIG).is_file():
                 raise UsageError(f"no run (there is no {CONFIG})")
             content = read_config(path)
+            if holds_evaluations(self.directory):
+                raise UsageError(lost_weights(self.directory, content))
             before, now = pretraining_part(from_flags(content["flags"])), pretraining_part(config)
             gone = lost_flag(content["flags"])
             if differing := [*([gone] if gone else []), *differences(before, now, in_vain(before, now))]:
                 raise UsageError(f"that run has {'; '.join(differing)}")
             other = (names for part, names in OF_OTHERS.items() if content.get(part) != own.get(part))
             self.left_out = tuple(itertools.chain(*other))
-            if content["data"] != digests:
+            if not read_same(content, digests, config):
                 raise UsageError("that run has read other data")
             self.directories = {"train": self.directory}
             if config.evaluate:

@@ -9,7 +9,7 @@ from typing import Any
 
 from support.config import FIELDS, RATES, Config, lacking, shown
 from support.errors import UsageError
-from support.own_code import is_own
+from support.own_code import is_own, read_source
 from support.presets import PRESETS
 
 CONFIG = "config.json"  # a run's record of its flags, in each of its directories
@@ -105,6 +105,16 @@ def read_config(path: Path, published: bool = False) -> dict[str, Any]:
     if content.get(PUBLISHED) and not published:
         raise UsageError(f"{path}: of published weights, from which samples are drawn and nothing is trained")
     return content
+
+
+def read_same(content: dict[str, Any], digests: dict[str, str], config: Config) -> bool:
+    """Whether the run of a config.json has read data with these checksums, those of a configuration.
+
+    Where a user's own data have none, their code tells. Raises UsageError: it can't be read.
+    """
+    if content["data"] != digests or digests or not is_own(config.dataset):
+        return content["data"] == digests
+    return content.get("dataset") == read_source("--dataset", config.dataset)
 
 
 def trained(given: dict[str, Any]) -> Config:

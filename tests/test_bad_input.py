@@ -429,6 +429,15 @@ def test_an_interrupt_while_tensorflow_is_imported(logs):
     assert (process.wait(timeout=30), process.stderr.read()) == (-signal.SIGINT, "")
 
 
+def test_an_interrupt_while_a_tool_imports_more_than_tensorflow():
+    """Before its `main` begins; other errors then keep their traceback."""
+    raised = "signal.signal(signal.SIGINT, signal.default_int_handler) and os.kill(os.getpid(), signal.SIGINT)"
+    for code, status, last in ((raised, -signal.SIGINT, []), ("1 / 0", 1, ["ZeroDivisionError: division by zero"])):
+        words = [sys.executable, "-c", f"import os, signal, support.quiet\n{code}"]
+        done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+        assert (done.returncode, done.stderr.splitlines()[-1:]) == (status, last)
+
+
 def test_nothing_is_wrong_with_the_flags_that_the_others_change(capsys, logs, tmp_path):
     """So each failure above is its own; and a number in float64 is as good as one in float32."""
     (tmp_path / "oracle.npz").write_bytes(npz(b_f=np.ones(3)))

@@ -1,12 +1,13 @@
 """Distilling: the gradient by enumeration, padding, and what a g-step and a round do."""
 
+import signal
 from shlex import split
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import BIGRAM, TINY, refusal, resumed_alike, tiny_config, train
+from conftest import BIGRAM, TINY, interrupted_at, refusal, resumed_alike, tiny_config, train
 from enumeration import all_sequences, probabilities, random_generator
 from fault_injection import logs_in, timeless_rows
 from test_model import flat
@@ -120,6 +121,17 @@ def test_a_student_of_another_size_learns_from_other_runs(tmp_path, eagerly, cap
     cases = [("0", logs[1:], "learns from another run"), ("c", ["nowhere"], "no run"), ("c", logs, "runs of one size")]
     for name, teachers, why in [*cases, ("c", [logs[0], "--oracle_seed", "3"], "other --oracle_seed")]:
         assert why in refusal(capsys, train, [*words, *teachers, *logs_in(tmp_path / name)], alone=False)
+
+
+def test_an_unfinished_teacher_is_warned_of(tmp_path, eagerly, capsys):
+    plain = [*TINY, "--total_epochs", "0", *logs_in(tmp_path / "plain")]
+    assert train(plain, interrupted_at(3)) == 128 + signal.SIGTERM
+    student = split(f"--pretrain_g_epochs 0 --g_update distil --total_epochs 1 --teacher {tmp_path}/plain/train")
+    for name, told in (("early", f"warning: --teacher {student[-1]}: unfinished, after 3 of 6 steps\n"), ("late", "")):
+        capsys.readouterr()
+        assert train([*TINY, *student, *logs_in(tmp_path / name)]) == 0
+        assert capsys.readouterr().err == told
+        assert train(plain) == 0
 
 
 def test_a_teacher_is_guided_where_its_discriminator_knows_it_as_it_is(tmp_path, eagerly):

@@ -132,7 +132,7 @@ LINES, TUNES = "--train train.txt --test test.txt", "--train mid/train --test mi
 
 @cases(
     "words, why",
-    (f"none {LINES}", "none: neither a file nor a folder"),
+    *((f"{name} {LINES}", f"{name}: neither a file nor a folder") for name in ("none", "/dev/null")),
     ("samples.txt --train mid --test test.txt", "--train mid: samples.txt is a file"),
     ("train.txt --train samples.txt --test test.txt", "31 lines of text, fewer than 61 samples; -n 31 would do"),
     (f"samples.txt {LINES} -n 99", "-n 99: samples.txt has 31 lines of text"),

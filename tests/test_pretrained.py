@@ -14,6 +14,9 @@ from toy import makers
 
 import main as program
 from runs.directories import evaluations_of
+from support.config_file import read_same
+from support.errors import UsageError
+from tools import temperatures
 from tools.restored import restore
 
 LINES = "ab\nba\nabc\ncab\nbca\nbb\naab\n" * 3 + "".join(f"{a}{b}{c}\n" for a in "abc" for b in "abc" for c in "abc")
@@ -32,6 +35,8 @@ def test_as_if_it_had_pretrained_by_itself(tmp_path, capsys):
     assert run(started, *own) == 0 and not differing(outcome(started), alone)
     error = refusal(capsys, run, started, "--overwrite", "--pretrained", f"{tmp_path}/none", alone=False)
     assert f"--pretrained {tmp_path}/none: no run (there is no config.json)" in error
+    error = refusal(capsys, run, tmp_path / "new", "--pretrained", f"{tmp_path}/source/eval", alone=False)
+    assert f"its weights are in its --log_dir, {tmp_path}/source/train" in error
     assert not differing(outcome(started), alone)  # it has cost nothing
     assert run(started, *own, "--overwrite") == 0 and not differing(outcome(started), alone)
     shutil.rmtree(tmp_path / "source")  # it is needed no more
@@ -52,6 +57,46 @@ def test_of_a_run_that_was_moved_and_is_on_text(tmp_path):
     mine, its = (restore(tmp_path / name / "train", "pretrained").seqgan for name in ("run", "moved"))
     assert_same(mine.generator.get_weights(), its.generator.get_weights())
     assert_same(mine.generator.get_weights(), mine.average.get_weights())
+
+
+OWN_DATA = """
+import numpy as np
+from data.real import Dataset
+from data.training_set import training_data
+from generator import TokenSpec
+
+class Rows(Dataset):
+    origin = "own rows"
+    spec = TokenSpec(4, 3, start_token=4)
+
+    def __init__(self, config):
+        rows = np.random.default_rng(SEED).integers(4, size=[60, 3], dtype=np.int32)
+        train, self.valid, self.test = np.split(rows, [20, 40])
+        self.training = training_data(train, config, "rows")
+"""
+
+
+def test_data_of_ones_own_that_have_no_checksums_are_told_by_their_code(here, eagerly, capsys):
+    """A run of other data is refused as --pretrained, as --teacher and beside others; what is moved is the same."""
+    for name, seed in (("one", "1"), ("moved", "1"), ("other", "2")):
+        Path(f"{name}.py").write_text(OWN_DATA.replace("SEED", seed))
+    one, moved, other = ([*SIZES, "--dataset", f"{name}.py:Rows"] for name in ("one", "moved", "other"))
+    constant, new = ["--reward", "constant", "--total_epochs"], logs_in(here / "new")
+    assert train([*one, *constant, "0", *logs_in(here / "one")]) == 0
+    start = (*constant, "1", "--pretrained", "one/train")
+    assert train([*moved, *start, *logs_in(here / "moved")]) == 0
+    assert "has read other data" in refusal(capsys, train, [*other, *start, *new], alone=False)
+    assert train([*other, *constant, "0", *logs_in(here / "other")]) == 0
+    with pytest.raises(SystemExit):
+        temperatures.main(["one/train", "other/train", "-n", "4", "--temperatures", "1"])
+    assert "other/train: a run with other data than one/train" in capsys.readouterr().err
+    shutil.copy("other.py", "one.py")
+    learnt = "--pretrain_g_epochs 0 --total_epochs 1 --g_update distil --teacher one/train"
+    assert "that run has other data" in refusal(capsys, train, [*one, *learnt.split(), *new], alone=False)
+    with pytest.raises(UsageError, match="the run has read other data than own rows has now"):
+        restore(Path("one/train")).data()
+    run = restore(Path("one/train"))
+    assert read_same(run.content | {"data": {"rows": "1"}}, {"rows": "1"}, run.config)  # checksums suffice
 
 
 def toy(folder: Path, *words: str) -> int:

@@ -223,6 +223,13 @@ def test_what_was_before_the_adversarial_phase(here):
     row = runs.iloc[0]
     assert (row.before_kl_forward, row.kl_forward, row.before_d_gain, row.d_gain) == (0.4, 0.3, 0.02, 0.03)
     assert pd.read_csv("out/curves.csv").seconds.tolist() == [1, 2, 10, 11]  # not with D's pretraining
+    labelled = table.replace('"few"', '"few"\nlabel = "Few; rounds"')
+    (here / "hand.toml").write_text(f'{labelled}pivot = ["kl_forward - before_kl_forward"]\n')
+    page, runs = made()
+    assert "| Few" in page and "| -0.100" in page and "before_d_gain" not in runs
+    figure = '[[report.figures]]\nname = "ends"\nx = "method"\ncurves = ["before_d_gain"]\n'
+    (here / "hand.toml").write_text(table + figure)
+    assert "ends.png" in made()[0]
 
 
 def test_what_is_missing_is_named(cells, capsys):

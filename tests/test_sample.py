@@ -403,7 +403,7 @@ def test_a_run_under_way(runs, capsysbinary, tmp_path):
 
 
 UNKNOWN, ALONE = "--prefix: not in the run's vocabulary:", "no name that ends in .mid, nor a folder that is there"
-GAIN = {"d_gain": (0.1, 0.01)}
+GAIN = {"d_gain_valid": (0.1, 0.01)}
 NOTE = "a token of music is a note, such as C4 or F#4, R, a rest, or -, which holds one"
 BAD = [
     *(("text", ["--prefix", "axyb"], f"{UNKNOWN} 'x' 'y'"), ("words", ["--prefix", "to bee"], f"{UNKNOWN} 'bee'")),
@@ -429,7 +429,7 @@ BAD = [
     ("text", ["--length", "100001"], "argument --length: 100001 is more than 100000"),
     ("ids", ["--checkpoint", "best"], "ids/checkpoints: none is marked best: that takes evaluations on a valid split"),
     ("ids", ["--checkpoint", "7"], "ids/checkpoints: none of step 7; there are 30, 31"),
-    ("ids", ["--checkpoint", "last"], "argument --checkpoint: 'last' is not an integer"),
+    ("ids", ["--checkpoint", "last"], "'last' is neither newest, best, pretrained nor a number of steps"),
     ("ids", ["--no-unknown"], "so there is no unknown token"),
     ("ids", ["--guide"], "--guide: the run's discriminator is not an additive one"),
     ("text", ["--temperature", "0"], "argument --temperature: 0 is less than"),
@@ -522,6 +522,7 @@ def test_longer_samples_are_chosen_a_stretch_at_a_time(knowing):
     ({"d_gain_valid": (0.001, 0.002), "d_eta": (1, 0)}, "--candidates 4", 3, "d_gain_valid 0.0010 ± 0.0020; witho"),
     ({"d_gain_valid": (0.001, 0.002)}, "--rank", 3, "--rank: the discriminator of"),
     ({"nll": (1.0, 0.1)}, "--candidates 4", 3, "no evaluation of"),
+    ({"d_gain": (0.1, 0.01), "d_eta": (1, 0)}, "--candidates 4", 3, "has d_gain_valid, which takes 40 validation"),
     (GAIN, "--rank --length 7", 2, "--rank: the discriminator reads 3 tokens"),
     (GAIN, "--candidates 2 --eta 1 --checkpoint pretrained", 3, "is not trained; without --cand"),
     (GAIN, "--rank --checkpoint pretrained", 3, "--pretrain_d_epochs N trains and measures one"),

@@ -226,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with parser.failing_in_one_line("stdout"):
         spare(asked.csv)
         for flag, path in (("", asked.file), ("--train ", asked.train), ("--test ", asked.test)):
-            if not path.exists():
+            if not (path.is_file() or path.is_dir()):  # a pipe can be read but once
                 raise UsageError(f"{flag}{path}: neither a file nor a folder")
             if asked.csv and asked.csv.exists() and asked.csv.samefile(path):
                 raise UsageError(f"--csv {asked.csv}: is {flag or 'FILE '}{path}, which is read")

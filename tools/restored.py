@@ -1,5 +1,6 @@
 """A run as a checkpoint has it: its networks and its data, for tools."""
 
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,8 @@ from model import SeqGAN, build
 from runs.checkpoints import Checkpoints
 from runs.directories import CHECKPOINTS, lost_weights
 from runs.schedule import Schedule
-from support.config import FIELDS, VOCABULARY, Config
-from support.config_file import CONFIG, PUBLISHED, from_flags, read_config
+from support.config import FIELDS, LEAST_DRAWS, VOCABULARY, Config
+from support.config_file import CONFIG, PUBLISHED, from_flags, read_config, read_same
 from support.errors import NoGain, UsageError
 from support.statistics import Figures
 
@@ -36,7 +37,7 @@ class Restored(NamedTuple):
         data = read_data(self.config, self.content.get("data"))
         digests = data.digests()
         kept = all((self.logdir / name).read_bytes() == text.encode() for name, text in data.files().items())
-        if not kept or self.content.get("data", digests) != digests:
+        if not kept or not read_same({"data": digests} | self.content, digests, self.config):
             raise UsageError(f"{self.logdir}: the run has read other data than {data.origin} has now")
         return data
 
@@ -96,10 +97,10 @@ class Restored(NamedTuple):
         if not self.trained():
             why = f"at this checkpoint of {self.logdir} the discriminator is not trained"
             raise NoGain(f"{flag}: {why}; {plain}; {HOW}")
-        name = "d_gain_valid" if "d_gain_valid" in self.recorded else "d_gain"
+        name = "d_gain_valid"  # nothing is chosen on the test set
         if gain and name not in self.recorded:
-            why = f"no evaluation of {self.logdir} up to this checkpoint tells what its discriminator knows"
-            raise NoGain(f"{flag}: {why}; {plain}; {HOW}")
+            why = f"no evaluation of {self.logdir} up to this checkpoint has {name}, which takes {2 * LEAST_DRAWS}"
+            raise NoGain(f"{flag}: {why} validation sequences; {plain}; {HOW}")
         if gain and not self.recorded[name][0] > 2 * self.recorded[name][1]:
             why = "has no gain beyond its error, {} {:.4f} ± {:.4f}".format(name, *self.recorded[name])
             raise NoGain(f"{flag}: the discriminator of {self.logdir} {why}; {plain}")
@@ -119,9 +120,9 @@ def teacher_of(
     """The policy that --teacher names, None where it names none; and what config.json has on record of it.
 
     Of several runs it is the average of what each of them `teaches`. The run that learns from it has the flags
-    `config`, tokens `spec`, data with the checksums `digests`, and maybe a config.json, `recorded`. Raises
-    UsageError: a directory holds no run, one of other tokens, data or sizes, or another than is on record. Raises
-    OSError: it can't be read.
+    `config`, tokens `spec`, data with the checksums `digests`, and maybe a config.json, `recorded`. An
+    unfinished one is warned of. Raises UsageError: a directory holds no run, one of other tokens, data or sizes, or
+    another than is on record. Raises OSError: it can't be read.
     """
     if not config.teacher:
         return None, {}
@@ -136,9 +137,11 @@ def teacher_of(
             raise UsageError(f"--teacher {error}") from None
         own = TokenSpec(policy.vocab_size, policy.seq_len, policy.start_token, policy.end_token)
         differing = [f"--{name}" for name in names if getattr(found.config, name) != getattr(config, name)]
-        differing += ["tokens"] * (own != spec) + ["data"] * (found.content["data"] != digests)
+        differing += ["tokens"] * (own != spec) + ["data"] * (not read_same(found.content, digests, config))
         if differing:
             raise UsageError(f"--teacher {logdir}: that run has other {differing[0]}")
+        if found.taken < (steps := len(Schedule(found.config))):
+            print(f"warning: --teacher {logdir}: unfinished, after {found.taken} of {steps} steps", file=sys.stderr)
         policies.append(policy)
         record.append({"run": found.content["run"], "steps": found.taken})
     if recorded.get("teacher", record) != record:

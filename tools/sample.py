@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +46,7 @@ ROWS = 256  # samples drawn at once; the same whatever -n, so that more samples 
 STEPS = 256  # tokens of them that are drawn in one compiled call
 KEEP = 16  # tokens of --like: two bars of eighths
 MOST_TOKENS = 100_000  # of a sample: ROWS of them fit into memory
+WHICH = ("newest", BEST, PRETRAINED)  # checkpoints that have a name
 Choice = tuple[Weighing, int]  # the log-weights of candidates, and of how many one is kept
 
 
@@ -338,11 +339,18 @@ def sample(asked: Namespace, run: Restored) -> None:
         write_lines(samples, vocabulary, asked.output)
 
 
+def checkpoint(text: str) -> str | int:
+    """Reads --checkpoint: a name, or a number of steps."""
+    if text not in WHICH and not text.isdecimal():
+        raise ArgumentTypeError(f"{text!r} is neither {', '.join(WHICH)} nor a number of steps")
+    return text if text in WHICH else number(int, 0, 10**9 - 1)(text)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns the exit status, 2 with one line on stderr where something can't be used."""
     parser = Parser(prog="sample.py", description=__doc__, allow_abbrev=False)
-    add, marks = parser.add_argument, ("newest", BEST, PRETRAINED)
-    integer, most, step = number(int, 1, None), number(int, 1, MOST_TOKENS), number(int, 0, 10**9 - 1)
+    add = parser.add_argument
+    integer, most = number(int, 1, None), number(int, 1, MOST_TOKENS)
     add("logdir", type=Path, metavar="LOGDIR", help="--log_dir of a run")
     add("-n", type=integer, default=10, metavar="INT", help="samples (default: 10)")
     text = "divides the logits: near 0 the likeliest token is taken, at 1 it is the policy itself (default: 1.0)"
@@ -361,8 +369,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = "tokens a sample, of text at most so many (default: --seq_len of the run; the policy can go on beyond it)"
     add("--length", type=most, metavar="INT", help=text)
     text = "the newest, that of least NLL on the validation set, the end of pretraining, or that after so many steps"
-    read, shown = (lambda word: word if word in marks else step(word)), f"{{{','.join(marks)},STEP}}"
-    add("--checkpoint", type=read, default="newest", metavar=shown, help=text + " (default: newest)")
+    shown = f"{{{','.join(WHICH)},STEP}}"
+    add("--checkpoint", type=checkpoint, default="newest", metavar=shown, help=text + " (default: newest)")
     add("--guide", action="store_true", help="draw from the generator that the discriminator guides token by token")
     text = "keep one of so many samples, by the discriminator's log-odds, or of them the best by --objective"
     add("--candidates", type=integer, default=1, metavar="INT", help=text + " (default: 1)")

@@ -337,9 +337,11 @@ def sequences_read(config: Config, epoch: int, trained: bool = False) -> int:
 
 def tables(study: Study) -> dict[str, str]:
     """The contents of runs.csv and curves.csv, if they have rows, in the table's order, with seven digits."""
-    asked = {*study.report["metrics"], *study.report["table"]}
-    drawn = {*PANELS, "seconds", *study.report["best"]}
-    drawn |= {name for figure in study.report["figures"] for name in figure["curves"] + figure["x"].split()}
+    report = study.report
+    asked = {*report["metrics"], *report["table"], *(name for said in report["pivot"] for name in said.split(" - "))}
+    asked |= {name for figure in report["figures"] for name in figure["curves"]}
+    drawn = {*PANELS, "seconds", *report["best"]}
+    drawn |= {name for figure in report["figures"] for name in figure["curves"] + figure["x"].split()}
     runs = [name for name in study.runs if name in asked or name not in RUN + RECORDS and parse(name)[1] != "before"]
     runs.sort(key=lambda name: (list(METRICS).index(parse(name)[0].name), name))
     curves = [name for name in study.curves if name in drawn and name not in FILES["curves.csv"]]

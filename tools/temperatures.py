@@ -90,12 +90,14 @@ class MeasuredRun:
     def check_same_data(self, first: "MeasuredRun", flag: str = "") -> None:
         """Raises UsageError: this run has other data than the first, training sets aside."""
 
-        def truth(data: Any) -> object:
-            if data.oracle is not None:
-                return data.entropy
-            return data.spec.seq_len, {n: digest for n, digest in data.digests().items() if not n.endswith(" train")}
+        def truth(run: MeasuredRun) -> object:
+            if run.data.oracle is not None:
+                return run.data.entropy
+            digests = run.data.digests()
+            code = None if digests else run.run.content.get("dataset")  # of a user's own
+            return run.data.spec.seq_len, code, {n: each for n, each in digests.items() if not n.endswith(" train")}
 
-        if truth(self.data) != truth(first.data):
+        if truth(self) != truth(first):
             jit, other = self.config.jit, first.config.jit
             why = f" (--jit {jit}, not {other}, rounds the oracle's samples otherwise)" if jit != other else ""
             raise UsageError(f"{flag}{self.run.logdir}: a run with other data than {first.run.logdir}{why}")
