@@ -225,6 +225,7 @@ def test_an_empty_name_is_not_the_current_folder(capsys, tool, words, name):
 
 DIRECTORIES = ["--log_dir", "train", "--eval_log_dir", "eval"]
 NO_ORACLE = [*SIZES, *DIRECTORIES]  # flags for data of other kinds
+INTERRUPT = "signal.signal(signal.SIGINT, signal.default_int_handler) and os.kill(os.getpid(), signal.SIGINT)"
 
 
 @pytest.fixture
@@ -422,17 +423,13 @@ def test_out_of_memory(capsys, logs):
     one_line(capsys, logs, "out of memory (Unable to allocate 7 TiB)", "--batch_size", makers=makers)
 
 
-def test_an_interrupt_while_tensorflow_is_imported(logs):
+def test_an_interrupt_while_the_program_or_a_tool_imports(logs):
+    """TensorFlow, or more, before its `main` begins; other errors then keep their traceback."""
     process = subprocess.Popen([sys.executable, ROOT / "main.py", *logs], stderr=subprocess.PIPE, text=True)
     time.sleep(0.7)
     process.send_signal(signal.SIGINT)
     assert (process.wait(timeout=30), process.stderr.read()) == (-signal.SIGINT, "")
-
-
-def test_an_interrupt_while_a_tool_imports_more_than_tensorflow():
-    """Before its `main` begins; other errors then keep their traceback."""
-    raised = "signal.signal(signal.SIGINT, signal.default_int_handler) and os.kill(os.getpid(), signal.SIGINT)"
-    for code, status, last in ((raised, -signal.SIGINT, []), ("1 / 0", 1, ["ZeroDivisionError: division by zero"])):
+    for code, status, last in ((INTERRUPT, -signal.SIGINT, []), ("1 / 0", 1, ["ZeroDivisionError: division by zero"])):
         words = [sys.executable, "-c", f"import os, signal, support.quiet\n{code}"]
         done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
         assert (done.returncode, done.stderr.splitlines()[-1:]) == (status, last)
@@ -464,11 +461,10 @@ def test_how_a_tool_ends_where_something_cannot_be_used(capsys, error, output, l
 def test_a_tool_whose_output_nobody_takes():
     """A full disk is an error, a reader that has seen enough is none; Ctrl-C ends it without a traceback."""
     code = "import os, signal; from support.streams import run_tool; run_tool(lambda: {} or 0)"
-    raised = "signal.signal(signal.SIGINT, signal.default_int_handler) and os.kill(os.getpid(), signal.SIGINT)"
     full = (2, "-c: error: stdout: No space left on device\n")
     for words, way, expected in (
         *(("print('±')", "> /dev/full", full), ("exit(print('±'))", "> /dev/full", full)),
-        *(("print('±')", ">&-", (0, "")), ("print('±' * 10**6)", "| true", (0, "")), (raised, "", (130, ""))),
+        *(("print('±')", ">&-", (0, "")), ("print('±' * 10**6)", "| true", (0, "")), (INTERRUPT, "", (130, ""))),
     ):
         command = f"{shlex.join([sys.executable, '-c', code.format(words)])} {way}; exit ${{PIPESTATUS[0]}}"
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)

@@ -130,11 +130,7 @@ def test_a_cell_has_finished_when_its_last_step_is_saved(tmp_path):
     record(cell, g_pretrain_lr=0.5)
     with pytest.raises(UsageError, match="--g_pretrain_lr"):
         _ = cell.finished
-
-
-def test_the_shared_pretraining_of_version_1_is_of_use(tmp_path):
-    """Its flags are those of a method, but for those of the adversarial phase alone."""
-    cell = places(tmp_path)["pretrained/seqgan/1"]
+    cell = places(tmp_path)["pretrained/seqgan/1"]  # where version 1 recorded flags of later phases
     record(cell, reward="discriminator", d_filter_sizes=[2], d_num_filters=[3], checkpoint_every=7)
     (cell.log_dir / CHECKPOINTS / "step-000000010").mkdir(parents=True)
     assert cell.finished

@@ -82,7 +82,7 @@ def test_what_a_run_tells(finished):
     assert (finished / "err").read_text() == ""  # no progress bar where stderr is no terminal
 
 
-def test_every_phase_leaves_its_scalars(finished):
+def test_every_phase_leaves_its_scalars_histograms_and_pictures(finished):
     train, evaluation = scalars(finished / "train"), scalars(finished / "eval")
     assert set(train["g_pretrain_loss"]) == {0, 1, 2, 3}
     assert set(train["d_pretrain_loss"]) == set(train["d_pretrain_acc"]) == {0, 1}
@@ -104,6 +104,13 @@ def test_every_phase_leaves_its_scalars(finished):
     places = [("pretrain_g", epoch) for epoch in "013"] + [("adversarial", epoch) for epoch in "456"]
     places.insert(3, ("pretrain_d", "3"))  # of the generator that four epochs have pretrained
     assert [(row["phase"], row["epoch"]) for row in timeless_rows(finished / "eval")] == places
+    tags = events_of(finished / "train").Tags()["tensors"]
+    assert {f"training/reward_at_step/{t:02d}" for t in (1, 2, 3)} <= set(tags)
+    assert "samples/likelihoods" not in tags  # once is enough
+    pictures = events_of(finished / "eval").Tensors("samples/likelihoods")
+    assert [picture.step for picture in pictures] == [0, 1, 3, 4, 5, 6]
+    width, height, png = pictures[-1].tensor_proto.string_val
+    assert tf.io.decode_png(png).shape == (int(height), int(width), 3)
 
 
 def test_tensorboard_shows_first_what_a_reader_wants(finished):
@@ -147,17 +154,6 @@ def test_metrics_csv_holds_the_same_rows(finished, kind):
             if name not in ("epoch", "phase") and value:
                 from_csv.setdefault(name, {})[int(row["epoch"])] = float(np.float32(value))
     assert from_csv == {name: curve for name, curve in scalars(finished / kind).items() if name not in CLOCKS}
-
-
-def test_histograms_and_pictures(finished):
-    train, evaluation = events_of(finished / "train"), events_of(finished / "eval")
-    tags = train.Tags()["tensors"]
-    assert {f"training/reward_at_step/{t:02d}" for t in (1, 2, 3)} <= set(tags)
-    assert "samples/likelihoods" not in tags  # once is enough
-    pictures = evaluation.Tensors("samples/likelihoods")
-    assert [picture.step for picture in pictures] == [0, 1, 3, 4, 5, 6]
-    width, height, png = pictures[-1].tensor_proto.string_val
-    assert tf.io.decode_png(png).shape == (int(height), int(width), 3)
 
 
 def test_a_picture_of_likelihoods_has_the_colour_of_each_token():

@@ -67,7 +67,7 @@ def nltks(references: list[list[int]], sample: list[int], order: int) -> float:
     return sentence_bleu(references, sample, (1 / order,) * order, METHOD1)
 
 
-def test_distinct_by_hand():
+def test_distinct_by_hand_and_its_error_is_its_spread():
     # Bigrams 11, 11, 11 | 12, 23, 34 | 34, 43, 34: five different ones of 9.
     samples = np.array([[1, 1, 1, 1], [1, 2, 3, 4], [3, 4, 3, 4]])
     share, error = distinct(samples)
@@ -76,23 +76,17 @@ def test_distinct_by_hand():
     assert error == pytest.approx(np.sqrt(2 / 3 * ((without - without.mean()) ** 2).sum()))
     assert distinct([[1, 2, 1], [5], [1, 2, 3, 1, 2]], 2)[0] == pytest.approx(4 / 6)  # 12, 21, 23, 31
     assert distinct([[1, 2, 1], [1, 2, 1]], 1)[0] == pytest.approx(2 / 6)
-
-
-def test_the_error_of_distinct_is_its_spread():
     rng = np.random.default_rng(0)
     found = np.array([distinct(rng.zipf(1.5, [40, 8]) % 50) for _ in range(400)])
     assert 0.95 < found[:, 1].mean() / found[:, 0].std() < 1.3  # rather too large than too small
 
 
-def test_log_mean_exp_of_equal_values_is_their_value():
+def test_log_mean_exp_has_hardly_a_bias_and_an_honest_error():
+    """Of equal values it is their value; log E[exp(r)] = σ²/2 for r from N(0, σ²)."""
     assert log_mean_exp(np.full(7, -3.0)) == pytest.approx((-3.0, 0.0), abs=1e-12)
     assert log_mean_exp(np.array([0.0, np.log(3)])) == pytest.approx((np.log(4) - np.log(3) / 2, np.log(3) / 2))
     for values in ([800.0, -800.0], [-1e5, -1e5 - 1], [0.0, 0.0, -1e4]):
         assert np.isfinite(log_mean_exp(np.array(values))).all()
-
-
-def test_log_mean_exp_has_hardly_a_bias_and_an_honest_error():
-    """log E[exp(r)] = σ²/2 for r from N(0, σ²)."""
     sigma, draws = 1.0, np.random.default_rng(0).normal(0.0, 1.0, [4000, 50])
     found = np.array([log_mean_exp(row) for row in draws])
     plain = np.log(np.exp(draws).mean(axis=1)).mean() - sigma**2 / 2

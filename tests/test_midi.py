@@ -166,13 +166,18 @@ def test_what_is_not_a_token_sequence_is_refused(tokens):
         midi_file(tokens, SECONDS)
 
 
-def test_gaps_of_a_tick_between_notes_are_no_rests(tmp_path):
+def test_there_is_no_rest_between_notes_that_meet_or_leave_a_gap_of_a_tick(tmp_path):
     """Quarter notes as abc2midi writes them. The piano roll sampled on the grid has a rest at every fifth frame."""
     path = save(tmp_path / "a.mid", track(*((TICKS * i, TICKS * (i + 1) - 1, 60 + i % 12) for i in range(32))))
     tokens = read_tokens(path)
     assert len(tokens) == 40 and np.all(tokens != REST)
     sampled = pretty_midi.PrettyMIDI(str(path)).instruments[0].get_piano_roll(fs=1 / 0.4).any(axis=0)
     assert np.flatnonzero(~sampled[:39]).tolist() == [4, 9, 14, 19, 24, 29, 34]
+    # A note struck again at the tick of its release, which is a note_off or an onset of velocity 0, in either order.
+    on, off = mido.Message("note_on", note=60, velocity=80), mido.Message("note_on", note=60, velocity=0)
+    for middle in ([off, on], [on, off]):
+        events = [on, middle[0].copy(time=384), middle[1], off.copy(time=768)]
+        assert read_tokens(save(path, mido.MidiTrack(events))).tolist() == [40, 40, 40]
 
 
 FOURTHS = [0, 20, 21, 108, 109, 127]  # at and beyond the ends of a piano
@@ -210,7 +215,7 @@ def test_tempo_changes_count(tmp_path, where):
 
 
 def test_beats_are_those_of_the_file(tmp_path):
-    """Eighths and sixteenths, whatever the tempo and its changes; by the second the same file is another tune."""
+    """Whatever the tempo, its changes and the resolution; by the second the same file is another tune."""
     notes = [(0, 240, 60), (240, 480, 62), (480, 600, 64), (600, 720, 65), (720, 960, 64), (960, 1440, 60)]
     changes = [tempo(0, 1_000_000), tempo(480, 300_000), tempo(777, 450_000)]
     path = save(tmp_path / "a.mid", track(*notes, extra=changes))
@@ -218,11 +223,8 @@ def test_beats_are_those_of_the_file(tmp_path):
     assert read_tokens(path, frame_beats=0.5).tolist() == [40, 42, 45, 44, 40, 40]  # a tie goes to the higher pitch
     assert read_tokens(path, frame_beats=1).tolist() == [42, 44, 40]
     assert len(read_tokens(path, 0.25)) == 7  # 1 s, 0.3 · 297 / 480 s and 0.45 · 663 / 480 s
-
-
-def test_other_resolutions_and_the_default_tempo(tmp_path):
-    path = save(tmp_path / "a.mid", track((0, 96, 60), (96, 384, 62)), ticks=96)
-    assert read_tokens(path, 0.25).tolist() == [40] * 2 + [42] * 6
+    save(path, track((0, 96, 60), (96, 384, 62)), ticks=96)
+    assert read_tokens(path, 0.25).tolist() == [40] * 2 + [42] * 6  # of the default tempo
     save(path, track(*((32 * i, 32 * i + 31, 60 + i % 2) for i in range(300))), ticks=96)
     assert read_tokens(path, frame_beats=1 / 3).tolist() == [40, 41] * 150  # no whole millionths of a beat
 
@@ -267,14 +269,6 @@ def test_a_low_melody_under_long_chords_is_found(tmp_path):
     chords = [(1440 * i, 1440 * i + 1440, pitch) for i in range(4) for pitch in (57, 61, 64)]
     notes = read_notes(save(tmp_path / "a.mid", track(*chords), track(*tune, channel=1)).read_bytes())
     assert set(melody(notes).voice) == {17}
-
-
-def test_a_note_struck_again_at_the_tick_of_its_release(tmp_path):
-    """Whichever of the two events stands first, and whether the release is a note_off or an onset of velocity 0."""
-    on, off = mido.Message("note_on", note=60, velocity=80), mido.Message("note_on", note=60, velocity=0)
-    for middle in ([off, on], [on, off]):
-        events = [on, middle[0].copy(time=384), middle[1], off.copy(time=768)]
-        assert read_tokens(save(tmp_path / "a.mid", mido.MidiTrack(events))).tolist() == [40, 40, 40]
 
 
 @pytest.fixture
@@ -475,18 +469,11 @@ def test_where_the_folder_cannot_be_written_the_cache_is_elsewhere_or_nowhere(fo
     assert sorted(path.name for path in folder.iterdir()) == [CACHE, "test", "train", "valid"]
 
 
-class Hang(BaseException):
-    """Raised by an alarm; not an Exception, so the loader cannot take it for a damaged file."""
-
-
 @pytest.fixture
 def bounded():
     """Fails when the test takes 60 s or Python allocates more than 64 MB at once during it."""
-
-    def ring(*args):
-        raise Hang
-
-    signal.signal(signal.SIGALRM, ring)
+    # What pytest.fail raises is no Exception, so the loader cannot take it for a damaged file.
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("still not done after 60 s"))
     signal.alarm(60)
     tracemalloc.start()
     try:
@@ -561,17 +548,11 @@ def test_files_that_are_wrong_or_made_to_exhaust_the_reader_are_skipped(tmp_path
     assert tunes.skipped == [(f"{i:02d}.mid", reason) for i, (_, reason) in enumerate(BAD)]
 
 
-@pytest.fixture(scope="module")
-def nottingham(tmp_path_factory, shared_data) -> Path:
-    place = tmp_path_factory.mktemp("real")
+def test_nottingham(tmp_path, shared_data):
+    """The measured numbers, of which another count means that the reader has changed; melodies; pretty_midi's notes."""
     with zipfile.ZipFile(shared_data("Nottingham.zip")) as archive:
-        archive.extractall(place)
-    return place / "Nottingham"
-
-
-def test_nottingham_statistics(nottingham):
-    """The measured numbers; another count of tokens or rests means that the reader has changed."""
-    tunes = load_tunes(nottingham, SECONDS)
+        archive.extractall(tmp_path)
+    tunes = load_tunes(tmp_path / "Nottingham", SECONDS)
     assert tunes.skipped == [
         ("train/reels_simple_chords_116.mid", "too short: 25 tokens of 0.4 s, 32 needed"),
         ("train/xmas_simple_chords_7.mid", "too short: 27 tokens of 0.4 s, 32 needed"),
@@ -588,11 +569,8 @@ def test_nottingham_statistics(nottingham):
         "valid": (173, 28_340, 29, 55, 86, 813, 22_977),
         "test": (170, 27_750, 24, 57, 86, 794, 22_480),
     }
-
-
-def test_nottingham_melodies_and_rests(nottingham):
-    """abc2midi writes the tune to channel 0, in velocities 80, 95 and 105, and chord symbols to channels 1 and 2."""
-    for place, path in enumerate(sorted(nottingham.glob("*/*.mid"))[::2]):
+    # abc2midi writes the tune to channel 0, in velocities 80, 95 and 105, and chord symbols to channels 1 and 2.
+    for place, path in enumerate(sorted(tmp_path.glob("Nottingham/*/*.mid"))[::2]):
         notes = read_notes(path.read_bytes())
         assert set(melody(notes).voice % 16) == {0}, path.name
         if path.parent.name != "valid" or place % 4:

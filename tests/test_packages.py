@@ -82,7 +82,12 @@ def client(folder: Path, script: str, monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(folder / "bin"))
 
 
-def test_a_given_package(package, tmp_path, capsys):
+def test_a_given_package_and_the_pinned_version_that_the_client_fetches(package, tmp_path, monkeypatch, capsys):
+    client(tmp_path, f'echo "$@" > {tmp_path}/asked; cp {tmp_path}/given file', monkeypatch)
+    assert packages.program(package, ["-o", str(tmp_path / "lines.txt")]) == 0
+    asked = (tmp_path / "asked").read_text().strip()
+    assert asked == package.command.partition(" ")[2] and package.name in asked
+    capsys.readouterr()
     output = tmp_path / "new" / "lines.txt"
     words = [package.flag, str(tmp_path / "given"), "-o", str(output)]
     assert packages.program(package, words) == 0
@@ -90,13 +95,6 @@ def test_a_given_package(package, tmp_path, capsys):
     (tmp_path / "given").unlink()
     assert packages.program(package, words[2:]) == 0  # they are there already
     assert capsys.readouterr().out == f"{output}: 2 {package.lines}\n" * 2
-
-
-def test_the_client_fetches_the_pinned_version(package, tmp_path, monkeypatch):
-    client(tmp_path, f'echo "$@" > {tmp_path}/asked; cp {tmp_path}/given file', monkeypatch)
-    assert packages.program(package, ["-o", str(tmp_path / "lines.txt")]) == 0
-    asked = (tmp_path / "asked").read_text().strip()
-    assert asked == package.command.partition(" ")[2] and package.name in asked
 
 
 def test_what_cannot_be_prepared(package, tmp_path, monkeypatch, capsys):

@@ -80,12 +80,14 @@ def test_results_lead_to_every_study():
 
 
 @cases("path", *ALL, ids=NAMES)
-def test_every_link_leads_somewhere(path):
+def test_every_link_leads_somewhere_and_every_file_that_is_named_exists(path):
     for link in relative_links(text(path)):
         name, _, heading = link.partition("#")
         target = (path.parent / name) if name else path
         assert target.exists(), link
         assert not heading or heading in headings(text(target)), link
+    for name in files_named(text(path)):
+        assert (ROOT / name).exists() or MADE.match(name), name
 
 
 @cases("path", *ALL, ids=NAMES)
@@ -98,24 +100,14 @@ def test_tables_are_whole(path):
 
 
 @cases("path", *ALL, ids=NAMES)
-def test_every_file_that_is_named_exists(path):
-    for name in files_named(text(path)):
-        assert (ROOT / name).exists() or MADE.match(name), name
-
-
-@cases("path", *ALL, ids=NAMES)
-def test_commands_are_those_that_the_program_takes(path):
+def test_commands_are_those_that_the_program_takes_in_one_line(path):
+    """Of two commands of the front page that are given word by word, each has a second line."""
     if path.name != "CONTRIBUTING.md":  # whose commands tests/test_contributing.py runs
         for command in commands(text(path), "python main.py"):
             read_flags([word for word in command if word != "--help"])
     for script in SCRIPTS:
         for command in commands(text(path), script):
             assert {word.removeprefix("--") for word in command if word.startswith("--")} <= FIELDS.keys()
-
-
-@cases("path", *ALL, ids=NAMES)
-def test_a_command_is_one_line(path):
-    """Of two commands of the front page that are given word by word, each has a second line."""
     found = COMMAND.findall(text(path))
     assert [command for command in found if len(command) > LONGEST] == []
     assert sum(command.endswith("\\") for command in found) == (2 if path == README else 0)
@@ -176,12 +168,9 @@ def test_the_version_is_one():
     assert re.search(r"^## (\S+)", text(ROOT / "CHANGELOG.md"), re.MULTILINE)[1] == VERSION
 
 
-def test_dependencies_are_those_of_the_requirements():
+def test_dependencies_are_those_of_the_requirements_which_the_tested_versions_meet():
     assert PROJECT["project"]["dependencies"] == requirements("requirements.txt")
     assert PROJECT["dependency-groups"] == {"dev": requirements("requirements-dev.txt")}
-
-
-def test_the_tested_versions_are_within_the_requirements():
     tested = dict(line.split("==") for line in requirements("requirements-lock.txt"))
     for wanted in map(Requirement, requirements("requirements.txt")):
         assert wanted.specifier.contains(tested[wanted.name]), wanted

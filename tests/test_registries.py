@@ -139,18 +139,14 @@ def defaults(words: str) -> str:
     return CODE.replace("class Slopes", "class Base") + f"\n\nclass Slopes(Base):\n    defaults = dict({words})\n"
 
 
-LATER = CODE.replace("import tensorflow", "import keras\nimport tensorflow").replace(
-    "axis=1) * tf.reduce_mean(self.scale)", "axis=1) * self.later(self.scale)[0, 0]"
-)
+SCALED, MODULO, SPEC = " * tf.reduce_mean(self.scale)", "% config.vocab_size", "c(config.vocab_size, config.seq_len)"
+LATER = CODE.replace("import tensorflow", "import keras\nimport tensorflow")
+LATER = LATER.replace(SCALED, " * self.later(self.scale)[0, 0]")
 LATER = LATER.replace("        self.scale =", "        self.later = keras.layers.Dense(1)\n        self.scale =")
 HELD = LATER.replace("self.later = keras.layers.Dense(1)", "self.held = [keras.layers.Dense(1)]")
-HELD = HELD.replace("self.later", "self.held[0]").replace(
-    "scale = ", "scale = 1\n        self.held[0].build([3, 2])\n        self.scale = "
-)
-SPEC, BATCHES = (
-    "c(config.vocab_size, config.seq_len)",
-    "\n    def mle_batches(self, epoch):\n        return self.valid[None]",
-)
+HELD = HELD.replace("self.later", "self.held[0]")
+HELD = HELD.replace("scale = ", "scale = 1\n        self.held[0].build([3, 2])\n        self.scale = ")
+BATCHES = "\n    def mle_batches(self, epoch):\n        return self.valid[None]"
 LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.reduce_mean(tf.cast(tokens"
 
 
@@ -159,26 +155,18 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     ("discriminator", CODE.replace("[spec.vocab_size]", "[spec.size]"), "own.py: line 15: AttributeError"),
     ("discriminator", broken(LOG_ODDS), "own.py: line 19: AttributeError"),
     ("discriminator", CODE.replace("tokens), axis=1", "tokens), axis=1, keepdims=True"), "shape (4, 1) for 4 sequ"),
-    (
-        "discriminator",
-        CODE.replace(" * tf.reduce_mean(self.scale)", ""),
-        "does not depend on the weight discriminator/sc",
-    ),
+    ("discriminator", CODE.replace(SCALED, ""), "does not depend on the weight discriminator/sc"),
     ("discriminator", HELD, "checkpoints leave out the weight "),
     ("discriminator", LATER, "Slopes makes 2 weights after its constructor; build each layer there"),
     ("reward", broken(REWARD), "own.py: line 23: AttributeError"),
     ("reward", CODE.replace("tokens[:, 1:] >", "tokens.numpy()[:, 1:] >"), "own.py: line 23: "),  # none in a graph
     ("reward", CODE.replace("tf.float32), axis=1", "tf.float32), axis=0"), "shape (2,) for 4 sequences"),
     ("dataset", CODE.replace("config.seq_len)", "config.length)"), "own.py: line 30: AttributeError"),
-    (
-        "dataset",
-        CODE.replace("% config.vocab_size", "% 4").replace(SPEC, "c(5, 3, 5, 4)"),
-        "start_token is 5, which is pa",
-    ),
+    ("dataset", CODE.replace(MODULO, "% 4").replace(SPEC, "c(5, 3, 5, 4)"), "start_token is 5, which is pa"),
     ("dataset", CODE.replace("config.seq_len)", "2)").replace("1 + 2)", "3)"), "sequences of 2 tokens; --seq_len is 3"),
     ("dataset", CODE.replace(SPEC, "c(5, 3, 6, 4)"), "not the padding 5 after each end"),
     ("dataset", CODE + BATCHES, "[1, 10, 3], not int32 [1, 4, 3]"),
-    ("dataset", CODE.replace("% config.vocab_size", "% 6"), "has token ids from 0 to 5, not from 0 to 4"),
+    ("dataset", CODE.replace(MODULO, "% 6"), "has token ids from 0 to 5, not from 0 to 4"),
     ("dataset", CODE.replace("rows[40:50]", "rows[40:50, :2]"), "valid is int32 [10, 2], not int32 [n, 3]"),
     ("dataset", CODE.replace("rows[40:50]", "rows[40]"), "valid is int32 [3], not int32 [n, 3]"),
     ("dataset", CODE.replace("self.origin", "self.source"), "has no attribute 'origin'"),

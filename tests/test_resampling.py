@@ -153,14 +153,11 @@ def test_expectations_under_q_n_and_their_errors(end_token, kind, count):
     errors_of(estimate, exact, 200)
 
 
-def test_huge_weights_are_numbers():
+def test_huge_weights_are_numbers_and_the_others_are_those_of_other_groups():
+    """Two groups of two, by hand: each draw is weighed against the second one of the other group."""
     groups = Groups(np.random.default_rng(1).normal(0, 1e5, [16, 4]))
     pairs = [groups.gain(np.array([-1e6, 0.0, 1e6]), np.full(3, 3)), groups.change(np.ones([16, 4]), -1.0)]
     assert np.isfinite(pairs).all()
-
-
-def test_the_others_are_those_of_other_groups():
-    """Two groups of two, by hand: each draw is weighed against the second one of the other group."""
     weights = np.array([[1.0, 2.0], [3.0, 5.0]])
     log_ratio = np.log(2 * weights / (weights + [[5.0], [2.0]]))
     expected = ((weights / weights.sum(axis=1, keepdims=True)) * log_ratio).sum(axis=1).mean()

@@ -1,7 +1,6 @@
 """Runs that are interrupted, starved or continued; tests/test_kills.py kills them."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -78,29 +77,25 @@ def test_under_nohup_a_hangup_changes_nothing():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.fixture
-def endless(tmp_path):
-    """A real run, as a user starts it, inside a step that never ends."""
+def test_one_process_a_directory_and_a_second_sigint_exits_at_once(trainer, tmp_path):
+    """Here a real run, as a user starts it, inside a step that never ends. The lock dies with its owner."""
     command = [sys.executable, ROOT / "main.py", *flags(tmp_path, "--pretrain_g_epochs", "1", "--d_epochs", "1000000")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    until(lambda: checkpoints(tmp_path) or process.poll() is not None)
-    time.sleep(0.5)  # until it is inside the compiled loop
-    assert process.poll() is None
-    yield process
-    process.kill()
-    process.wait()
-
-
-def test_one_process_a_directory_and_a_second_sigint_exits_at_once(endless, trainer, tmp_path):
-    """The lock dies with its owner."""
-    for more, flag in (([], "--log_dir"), (["--log_dir", str(tmp_path / "other")], "--eval_log_dir")):
-        left_alone(trainer, tmp_path, flags(tmp_path, *more), flag, "another process is training there")
-    endless.send_signal(signal.SIGINT)
-    assert endless.stderr.readline().startswith("interrupted:")
-    time.sleep(0.3)
-    assert endless.poll() is None  # the step is still under way
-    endless.send_signal(signal.SIGINT)
-    assert endless.wait(timeout=3) == 130
+    try:
+        until(lambda: checkpoints(tmp_path) or process.poll() is not None)
+        time.sleep(0.5)  # until it is inside the compiled loop
+        assert process.poll() is None
+        for more, flag in (([], "--log_dir"), (["--log_dir", str(tmp_path / "other")], "--eval_log_dir")):
+            left_alone(trainer, tmp_path, flags(tmp_path, *more), flag, "another process is training there")
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline().startswith("interrupted:")
+        time.sleep(0.3)
+        assert process.poll() is None  # the step is still under way
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=3) == 130
+    finally:
+        process.kill()
+        process.wait()
     refused(start(trainer, tmp_path), "--d_epochs 1000000, not 2")  # it got past the lock
 
 
@@ -135,7 +130,7 @@ def test_pretraining_may_grow_until_the_discriminator_is_trained(trainer, toy, t
     left_alone(trainer, tmp_path, flags(tmp_path, "--pretrain_g_epochs", "8"), "--pretrain_g_epochs 7, not 8")
 
 
-def test_another_configuration_is_refused_by_name(trainer, toy):
+def test_another_configuration_and_directories_that_are_swapped_are_refused_by_name(trainer, toy):
     three = "--d_filter_sizes 1 3, not 1 2; --g_lr 0.01, not 0.5; --seed 1, not 9; choose"
     for more, *why in (
         ("--seed 9 --d_filter_sizes 1 2 --g_lr 0.5", f"holds a run with {three}"),
@@ -144,6 +139,11 @@ def test_another_configuration_is_refused_by_name(trainer, toy):
         ("--eval_log_dir elsewhere", "--eval_log_dir elsewhere"),
     ):
         left_alone(trainer, toy, flags(toy, *more.split()), *why, cwd=str(toy))
+    swapped = ["--log_dir", str(toy / "eval"), "--eval_log_dir", str(toy / "train")]
+    held = f"--log_dir {toy / 'eval'}: holds the evaluations of a run"
+    for more in ([], ["--overwrite"], ["--no-evaluate"], ["--no-evaluate", "--overwrite"]):
+        left_alone(trainer, toy, flags(toy, *swapped, *more), held, f"its --log_dir, {toy / 'train'};")
+    left_alone(trainer, toy, ["--no-is_train", *swapped], held)
 
 
 def test_where_a_run_lies_is_no_part_of_it(trainer, toy, tmp_path):
@@ -211,26 +211,14 @@ def test_overwrite_spares_the_evaluations_of_another_run(trainer, toy, tmp_path)
             assert start(trainer, tmp_path, *second[:2], "--eval_log_dir", str(tmp_path / "own")).status == 0
 
 
-def test_directories_that_are_swapped(trainer, toy):
-    swapped = ["--log_dir", str(toy / "eval"), "--eval_log_dir", str(toy / "train")]
-    why = f"--log_dir {toy / 'eval'}: holds the evaluations of a run"
-    for more in ([], ["--overwrite"], ["--no-evaluate"], ["--no-evaluate", "--overwrite"]):
-        left_alone(trainer, toy, flags(toy, *swapped, *more), why, f"its --log_dir, {toy / 'train'};")
-    left_alone(trainer, toy, ["--no-is_train", *swapped], why)
-
-
-def test_an_evaluation_leaves_a_damaged_checkpoint_where_it_is(trainer, toy, tmp_path):
-    shutil.copytree(toy, tmp_path / "run")
-    newest = checkpoints(tmp_path / "run")[-1]
-    (newest / "weights.index").write_bytes(b"")
-    for _ in range(2):
-        ended = start(trainer, tmp_path / "run", "--no-is_train")
-        assert "damaged checkpoint passed over" in ended.err and newest.is_dir()
-
-
-def test_a_run_whose_weights_are_gone_is_not_begun_anew(trainer, toy, tmp_path):
+def test_weights_that_are_damaged_or_gone_are_neither_removed_nor_begun_anew(trainer, toy, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(toy, run)
+    newest = checkpoints(run)[-1]
+    (newest / "weights.index").write_bytes(b"")
+    for _ in range(2):
+        ended = start(trainer, run, "--no-is_train")
+        assert "damaged checkpoint passed over" in ended.err and newest.is_dir()
     for checkpoint in (run / "train" / "checkpoints").iterdir():
         shutil.rmtree(checkpoint)
     gone = f"--log_dir {run / 'train'}: holds a run whose weights are gone: no checkpoint is left in "
@@ -263,18 +251,15 @@ def test_records_of_another_program_are_not_touched(trainer, tmp_path, name, fla
         left_alone(trainer, tmp_path, flags(tmp_path, "--overwrite"), flag)
 
 
-def test_logs_cut_short_are_an_error(trainer, tmp_path):
-    for kind, pattern in (("train", "metrics.csv"), ("eval", "*.tfevents.*.seqgan")):
-        run = tmp_path / kind
-        interrupted(trainer, run)
-        path = next((run / kind).glob(pattern))
-        os.truncate(path, path.stat().st_size - 1)
-        left_alone(trainer, run, flags(run), str(path), "cut short")
-
-
-def test_rows_that_were_changed_are_not_appended_to(trainer, toy, tmp_path):
+def test_logs_that_were_cut_short_or_changed_are_not_appended_to(trainer, toy, tmp_path):
     """A position is a number of bytes: in a file that was converted or edited it would lie within a row."""
     interrupted(trainer, tmp_path)
+    for name in ("train/metrics.csv", "eval/*.tfevents.*.seqgan"):
+        path = next(tmp_path.glob(name))
+        kept = path.read_bytes()
+        path.write_bytes(kept[:-1])
+        left_alone(trainer, tmp_path, flags(tmp_path), str(path), "cut short")
+        path.write_bytes(kept)
     changes = {
         "line ends": lambda text: text.replace("\n", "\r\n"),
         "a cell less": lambda text: "0".join(text.rsplit(",", 1)),
@@ -291,10 +276,10 @@ def test_rows_that_were_changed_are_not_appended_to(trainer, toy, tmp_path):
     resumes(trainer, tmp_path, toy)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A folder, and a function that gives its tmpfs another size; skips where there are no rights to mount one."""
-    disk = tmp_path / "disk"
+@pytest.mark.skipif(not shutil.which("mount"), reason="no mount program")
+def test_a_full_disk(trainer, toy, tmp_path):
+    """A tmpfs of one size after the other; skips where there are no rights to mount one."""
+    disk, where, failures = tmp_path / "disk", set(), 0
     disk.mkdir()
 
     def mount(options: str) -> None:
@@ -303,28 +288,22 @@ def small_disk(tmp_path):
         if done.returncode:
             pytest.skip(f"no rights to mount a tmpfs: {done.stderr.strip()}")
 
-    if not shutil.which("mount"):
-        pytest.skip("no mount program")
     mount("size=64k")
-    yield disk, lambda size: mount(f"remount,size={size}")
-    subprocess.run(["umount", disk], check=True)
-
-
-def test_a_full_disk(trainer, toy, small_disk):
-    disk, remount = small_disk
-    where, failures = set(), 0
-    for size in range(24, 200, 9):
-        remount(f"{size}k")
-        run = disk / "run"
-        ended = start(trainer, run)
-        if ended.status == 0:
-            break
-        failures += 1
-        refused(ended, "No space left on device", str(disk))
-        where.add(re.sub(r"[\d]+", "N", ended.err))
-        remount("1m")
-        resumes(trainer, run, toy)
-        shutil.rmtree(run)
+    try:
+        for size in range(24, 200, 9):
+            mount(f"remount,size={size}k")
+            run = disk / "run"
+            ended = start(trainer, run)
+            if ended.status == 0:
+                break
+            failures += 1
+            refused(ended, "No space left on device", str(disk))
+            where.add(re.sub(r"[\d]+", "N", ended.err))
+            mount("remount,size=1m")
+            resumes(trainer, run, toy)
+            shutil.rmtree(run)
+    finally:
+        subprocess.run(["umount", disk], check=True)
     assert failures > 4 and len(where) > 2, where
     assert ended.status == 0
 

@@ -71,11 +71,17 @@ def melodies(runs) -> Iterator[Path]:
     shutil.rmtree(runs / "melodies")
 
 
-def lines_of(capsysbinary, *argv: object) -> list[str]:
+def told(capsysbinary, *argv: object) -> tuple[list[str], str]:
+    """The lines of stdout, and stderr."""
     assert sample.main([str(word) for word in argv]) == 0
-    captured = capsysbinary.readouterr()
-    assert captured.err == b""
-    return captured.out.decode().split("\n")[:-1]
+    out, err = (text.decode() for text in capsysbinary.readouterr())
+    return out.split("\n")[:-1], err
+
+
+def lines_of(capsysbinary, *argv: object) -> list[str]:
+    lines, err = told(capsysbinary, *argv)
+    assert err == ""
+    return lines
 
 
 def refused(capsys, *argv: object, status: int = 2) -> str:
@@ -95,12 +101,14 @@ def test_text_comes_back_and_the_seed_decides(runs, capsysbinary):
     assert lines[:40] != lines[256:296]  # drawn in portions of 256
 
 
-def test_ids_and_their_file(runs, capsysbinary, tmp_path):
+def test_ids_and_their_file(runs, capsysbinary, tmp_path, monkeypatch):
     lines = lines_of(capsysbinary, runs / "ids", "-n", 5)
     tokens = np.array([line.split() for line in lines], int)
     assert tokens.shape == (5, 3) and tokens.min() >= 0 and tokens.max() < 4
     assert lines_of(capsysbinary, runs / "ids", "-n", 5, "-o", tmp_path / "ids.txt") == []
     assert (tmp_path / "ids.txt").read_text() == "\n".join(lines) + "\n"
+    monkeypatch.setattr(sys, "stdout", None)  # nobody to print to
+    assert refused(capsysbinary, runs / "ids") == "sample.py: error: stdout is closed; -o names a file\n"
 
 
 @pytest.mark.parametrize(("run", "prefix"), [("text", "ca"), ("text", "c\ufffd"), ("words", " not  be ")])
@@ -157,11 +165,6 @@ def test_a_failure_leaves_the_file_that_was_there(runs, tmp_path, capsys):
     (tmp_path / "link.txt").symlink_to("mine.txt")  # as /dev/stdout is one
     assert sample.main([*argv[:-1], str(tmp_path / "link.txt"), "-n", "5"]) == 0
     assert (tmp_path / "link.txt").is_symlink() and len((tmp_path / "mine.txt").read_text().splitlines()) == 5
-
-
-def test_nobody_to_print_to(runs, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "stdout", None)
-    assert refused(capsys, runs / "text") == "sample.py: error: stdout is closed; -o names a file\n"
 
 
 def test_tunes_are_midi_files(runs, capsysbinary, tmp_path):
@@ -224,8 +227,8 @@ def elements(text: str) -> Counter:
 def test_tunes_as_abc_and_as_a_page(runs, melodies, capsysbinary, tmp_path):
     pytest.importorskip("music21", reason="music21, of requirements-dev.txt, is not installed")
     songs, flags = tmp_path / "<songs>", [runs / "tunes", "-n", 3, "-o", tmp_path / "<songs>"]
-    told = f"3 tunes in {songs}/sample*.mid, to look at and listen to: {songs}/tunes.html"
-    assert lines_of(capsysbinary, *flags, "--length", 40, "--abc") == [told]
+    line = f"3 tunes in {songs}/sample*.mid, to look at and listen to: {songs}/tunes.html"
+    assert lines_of(capsysbinary, *flags, "--length", 40, "--abc") == [line]
     files = {f"sample{i}.{end}" for i in range(3) for end in ("mid", "abc")} | {"tunes.abc", "tunes.html"}
     assert {path.name for path in songs.iterdir()} == {*files, ".samples.sha256"}
     texts = []
@@ -248,14 +251,13 @@ def test_tunes_as_abc_and_as_a_page(runs, melodies, capsysbinary, tmp_path):
     # The next tunes replace them all; where the melodies are others, or gone, none is shown beside them.
     write_song(melodies / "0.mid", [60, 64, 62, 65, 67, 69, 71, 72])
     for reason in ("has other tunes than the run has read", "no such folder"):
-        assert sample.main([str(word) for word in [*flags, "--abc"]]) == 0
-        error = capsysbinary.readouterr().err.decode()
+        _, error = told(capsysbinary, *flags, "--abc")
         assert error.startswith(f"sample.py: tunes.html shows no training tunes: --data_dir {melodies}")
         assert reason in error and error.count("\n") == 1
         assert elements((songs / "tunes.html").read_text())["svg"] == 3
         shutil.rmtree(melodies, ignore_errors=True)
     melodies.mkdir()
-    assert lines_of(capsysbinary, *flags) == [told.split(",")[0]]
+    assert lines_of(capsysbinary, *flags) == [line.split(",")[0]]
     assert {path.name for path in songs.iterdir()} == {"sample0.mid", "sample1.mid", "sample2.mid", ".samples.sha256"}
     # Nobody's page is lost.
     (songs / "tunes.html").write_text("mine")
@@ -270,8 +272,8 @@ def test_a_page_to_rate_tunes_and_its_key(runs, melodies, capsysbinary, tmp_path
     def blind(seed: int, *more: object) -> tuple[str, list[list[str]]]:
         flags = ["-n", 1, "--length", 8, "--seed", seed, "--blind", tmp_path / "mine", runs / "tunes", *more]
         place = tmp_path / f"blind{seed}"
-        (told,) = lines_of(capsysbinary, runs / "tunes", *flags, "-o", place)
-        assert told == f"4 tunes in {place}/blind.html; what they are, in {place}/KEY.csv"
+        (line,) = lines_of(capsysbinary, runs / "tunes", *flags, "-o", place)
+        assert line == f"4 tunes in {place}/blind.html; what they are, in {place}/KEY.csv"
         return (place / "blind.html").read_text(), [*csv.reader((place / "KEY.csv").read_text().splitlines())]
 
     page, (head, *key) = blind(1)
@@ -309,13 +311,12 @@ def test_whole_tunes_are_written_up_to_their_end(runs, melodies, capsysbinary, t
     assert tunes == [row[: (row == 89).argmax() if 89 in row else 40].tolist() for row in rows]
     assert len({len(tokens) for tokens in tunes}) > 3 and max(map(len, tunes)) > 12
     assert (tmp_path / "tunes" / "tunes.html").read_text().count("<audio ") == 24
-    (told,) = lines_of(capsysbinary, runs / "whole", "--blind", runs / "tunes", "-n", 1, "-o", tmp_path / "blind")
-    assert told.startswith("3 tunes in") and "real" in (tmp_path / "blind" / "KEY.csv").read_text()
+    (line,) = lines_of(capsysbinary, runs / "whole", "--blind", runs / "tunes", "-n", 1, "-o", tmp_path / "blind")
+    assert line.startswith("3 tunes in") and "real" in (tmp_path / "blind" / "KEY.csv").read_text()
     (tmp_path / "a.py").write_text("def f(pitches):\n    return [len(each) for each in pitches]\n")
     flags = "--objective", tmp_path / "a.py:f", "-n", 12, "--length", 40, "-o", tmp_path / "scored"
-    assert sample.main([str(word) for word in (runs / "whole", *flags)]) == 0
     mean = np.mean([len(tokens) for tokens in tunes])
-    assert f"objective: mean {mean:.4g} ±" in capsysbinary.readouterr().err.decode()
+    assert f"objective: mean {mean:.4g} ±" in told(capsysbinary, runs / "whole", *flags)[1]
 
 
 def test_variations_of_a_tune_begin_as_it_does(runs, capsysbinary, tmp_path):
@@ -327,8 +328,8 @@ def test_variations_of_a_tune_begin_as_it_does(runs, capsysbinary, tmp_path):
     (three := tmp_path / "three.abc").write_text(HEADER + "\n".join(texts))
     why = f"--blind {tmp_path}: 2 tunes there, and -n is 3; {three}: a key with accidentals is not read"
     assert why in refused(capsysbinary, runs / "onsets", "-n", 3, "--blind", tmp_path)
-    assert sample.main([str(runs / "onsets"), "--length", "30", "--like", str(three)]) == 0
-    assert capsysbinary.readouterr().err.decode().startswith(f"sample.py: --like {three}: the first of its tunes;")
+    _, error = told(capsysbinary, runs / "onsets", "--length", 30, "--like", three)
+    assert error.startswith(f"sample.py: --like {three}: the first of its tunes;")
     (tmp_path / "a.mid").write_bytes(midi_file([0, 0, *tokens], grid))
     (tmp_path / "a.abc").write_text(to_abc(analysed(tokens, grid), 0.4, 1, "a"))
 
@@ -377,29 +378,24 @@ def test_a_tune_by_the_beat_has_the_tempo_of_its_run(runs, capsysbinary, tmp_pat
     assert "tempo.json: not a run's tempo" in refused(capsysbinary, run)
 
 
-def test_any_checkpoint_there_is(runs, capsysbinary, tmp_path):
+def test_any_checkpoint_there_is_also_of_a_run_under_way(runs, capsysbinary, tmp_path):
+    """Whose lock is held and whose checkpoints come and go; nothing of it is touched."""
     flags = [shutil.copytree(runs / "text", tmp_path / "run"), "-n", 50]
-    before = lines_of(capsysbinary, *flags)
-    assert before == lines_of(capsysbinary, *flags, "--checkpoint", 30)
-    seqgan = restore(tmp_path / "run").seqgan
-    seqgan.generator.output_layer.bias.assign_add([5.0, *[0.0] * (seqgan.policy.vocab_size - 1)])
-    Checkpoints(tmp_path / "run" / "checkpoints", seqgan.checkpoint(), 2).save(32, {MARKS: {"best": 31}})
-    assert lines_of(capsysbinary, *flags) != before == lines_of(capsysbinary, *flags, "--checkpoint", "best")
-
-
-def test_a_run_under_way(runs, capsysbinary, tmp_path):
-    """Its lock is held and its checkpoints come and go; nothing of it is touched."""
-    shutil.copytree(runs / "text", tmp_path / "run")
     newest = tmp_path / "run" / "checkpoints" / "step-000000031"
     damaged = newest.with_name("step-000000032")
     shutil.copytree(newest, damaged)
     before = sorted(path for path in tmp_path.rglob("*"))
     with RunDirectory(str(tmp_path / "run"), "--log_dir"):
-        assert sample.main([str(tmp_path / "run"), "-n", "5"]) == 0
-    captured = capsysbinary.readouterr()
-    assert captured.err.decode().startswith(f"warning: {damaged}: damaged checkpoint passed over")
-    assert captured.out.decode().split("\n")[:5] == lines_of(capsysbinary, runs / "text", "-n", 5)
+        lines, error = told(capsysbinary, *flags)
+    assert error.startswith(f"warning: {damaged}: damaged checkpoint passed over")
+    assert lines == lines_of(capsysbinary, runs / "text", "-n", 50)
     assert sorted(path for path in tmp_path.rglob("*")) == before
+    shutil.rmtree(damaged)
+    assert lines == lines_of(capsysbinary, *flags) == lines_of(capsysbinary, *flags, "--checkpoint", 30)
+    seqgan = restore(tmp_path / "run").seqgan
+    seqgan.generator.output_layer.bias.assign_add([5.0, *[0.0] * (seqgan.policy.vocab_size - 1)])
+    Checkpoints(tmp_path / "run" / "checkpoints", seqgan.checkpoint(), 2).save(32, {MARKS: {"best": 31}})
+    assert lines_of(capsysbinary, *flags) != lines == lines_of(capsysbinary, *flags, "--checkpoint", "best")
 
 
 UNKNOWN, ALONE = "--prefix: not in the run's vocabulary:", "no name that ends in .mid, nor a folder that is there"
@@ -575,11 +571,9 @@ def test_an_objective_tells_the_mean_ranks_and_keeps_the_best(runs, capsysbinary
     mine.write_text(OBJECTIVES)
 
     def written(*more: str) -> tuple[list[str], float]:
-        assert sample.main([str(runs / "text"), "--objective", f"{mine}:most_a", "-n", *more]) == 0
-        captured = capsysbinary.readouterr()
-        told = captured.err.decode().split()
-        assert told[:2] == ["objective:", "mean"] and told[3] == "±"
-        return captured.out.decode().split("\n")[:-1], float(told[2])
+        lines, error = told(capsysbinary, runs / "text", "--objective", f"{mine}:most_a", "-n", *more)
+        assert error.startswith("objective: mean ") and error.split()[3] == "±"
+        return lines, float(error.split()[2])
 
     plain, mean = written("600")
     counts = [line.count("a") for line in plain]
@@ -591,8 +585,7 @@ def test_an_objective_tells_the_mean_ranks_and_keeps_the_best(runs, capsysbinary
     assert mean == pytest.approx(np.mean([line.count("a") for line in best]), rel=1e-3) and mean > np.mean(counts) + 0.1
     ranked, _ = written("150", "--candidates", "4", "--rank")
     assert ranked == sorted(best, key=lambda line: -line.count("a"))
-    for run, prefix, told in (("tunes", "C4", 60), ("ids", "2", 2)):
-        flags = ["-n", "3", "--objective", f"{mine}:first", "--prefix", prefix, "-o", str(tmp_path / run)]
-        assert sample.main([str(runs / run), *flags]) == 0
-        assert capsysbinary.readouterr().err.decode() == f"objective: mean {told} ± 0\n"
+    for run, prefix, value in (("tunes", "C4", 60), ("ids", "2", 2)):
+        flags = ["-n", 3, "--objective", f"{mine}:first", "--prefix", prefix, "-o", tmp_path / run]
+        assert told(capsysbinary, runs / run, *flags)[1] == f"objective: mean {value} ± 0\n"
     assert re.fullmatch(r"(2 .*\n){3}", (tmp_path / "ids").read_text())

@@ -203,9 +203,8 @@ def test_bad_arguments_are_one_line_before_anything_starts(toys, capsys, argumen
     assert why in refusal(capsys, program.main, arguments, alone=False) and not (toys / "logs").exists()
 
 
-@pytest.fixture
-def lines(toys):
-    """The cells of a table of runs on a file, of which two have finished."""
+def test_data_that_differ_or_have_changed_are_refused_before_anything_starts(toys, monkeypatch, capsys):
+    """What main.py would read now is not what the cells have read that have finished; but what comes back is."""
     flags = "--dataset text --data_dir lines.txt --pretrain_g_epochs 2 --total_epochs 0 --seq_len 5"
     (toys / "lines.toml").write_text(f'seeds = [1, 2, 3]\nflags = "{flags}"\n[[methods]]\nname = "m"\n')
     (toys / "lines.txt").write_text("abc\nbca\ncab\nab\nba\n" * 5)
@@ -213,27 +212,23 @@ def lines(toys):
     cells = read(Path("lines.toml")).cells(Path("logs"))
     for cell in cells[:2]:
         change(cell.log_dir / CONFIG, **program.data_now(cells[2].argv))
-    return cells
-
-
-def test_data_that_have_changed_are_refused_before_anything_starts(toys, lines, capsys):
-    """What main.py would read now is not what the cells have read that have finished; but what comes back is."""
     before = (toys / "lines.txt").read_text()
     (toys / "lines.txt").write_text(before.replace("cab", "cba"))
     assert "the data have changed since m, seed" in refusal(capsys, program.main, ["lines.toml"], alone=False)
-    assert not lines[2].directory.exists()
+    assert not cells[2].directory.exists()
     (toys / "lines.txt").unlink()
     with pytest.raises(UsageError, match="--data_dir lines.txt: neither a file"):  # in a process of its own
-        program.data_now(lines[2].argv)
+        program.data_now(cells[2].argv)
     assert program.main(["lines.toml", "--seeds", "1", "2"]) == 0  # nothing is left to read them
     (toys / "lines.txt").write_text(before)
-    assert program.main(["lines.toml"]) == 0 and lines[2].finished
-
-
-def test_cells_of_other_data_are_named(lines, monkeypatch, capsys):
-    change(lines[1].log_dir / CONFIG, data={"lines": "others"})
+    config, read_before = cells[1].log_dir / CONFIG, cells[1].recorded["data"]
+    change(config, data={"lines": "others"})
     assert "m, seed 2: read other data than m, seed 1" in refusal(capsys, program.main, ["lines.toml"], alone=False)
-    assert not lines[2].directory.exists()
+    assert not cells[2].directory.exists()
+    change(config, data=read_before)
+    assert program.main(["lines.toml"]) == 0 and cells[2].finished
+    shutil.rmtree(cells[2].directory)  # to train again
+    change(config, data={"lines": "others"})
     # Or where they have changed while the sweep was under way.
     monkeypatch.setattr(program, "check_data", lambda cells: None)
     assert program.main(["lines.toml"]) == 1

@@ -234,10 +234,8 @@ def test_without_a_length_the_metre_tells_it(metre, length):
 def test_folders_of_abc_are_read_and_moved_to_one_key_or_twelve(tmp_path, monkeypatch):
     """By signatures, or the keys that they seem to have. What differs in its key alone is in one split."""
     in_g, in_a = "DEFG ABcd edcB AGFE", "EFGA Bcde fedc BAGF"
-    header = "%abc-2.1\nL:1/4\n\n"
-    (tmp_path / "a.abc").write_text(
-        f"{header}X:7\nK:G\n{in_g}\n\nABC is fun\n\nX:8\nK:C\n[1,2C|\n\nX:9\nK:Gm\n{in_g}\n"
-    )
+    book = f"X:7\nK:G\n{in_g}\n\nABC is fun\n\nX:8\nK:C\n[1,2C|\n\nX:9\nK:Gm\n{in_g}\n"
+    (tmp_path / "a.abc").write_text(f"%abc-2.1\nL:1/4\n\n{book}")
     (tmp_path / "b.abc").write_text(f"\ufeffX:1\nL:1/4\nK:Bdor\n{in_a}\n")
     for name, steps in (("c.mid", MAJOR), ("d.mid", MINOR)):  # of D, without a signature
         (tmp_path / name).write_bytes(midi_file(scale(2, steps).repeat(2), EIGHTHS))
@@ -255,9 +253,8 @@ def test_folders_of_abc_are_read_and_moved_to_one_key_or_twelve(tmp_path, monkey
     assert moves(all_.train[::3], [plain.train[0]] * 12) == [{by} for by in (0, 1, 2, 3, 4, 5, -6, -5, -4, -3, -2, -1)]
     monkeypatch.setitem(sys.modules, "music21", None)
     for where, attempt in ((tmp_path, lambda: load_tunes(tmp_path, EIGHTHS)), ("", lambda: read_abc(FOLK.encode()))):
-        with pytest.raises(
-            DataError, match=f"^{where}.*: ABC is read by music21, which is not installed: pip install mu"
-        ):
+        why = f"^{where}.*: ABC is read by music21, which is not installed: pip install mu"
+        with pytest.raises(DataError, match=why):
             attempt()
 
 
@@ -290,9 +287,7 @@ def test_the_measures_of_a_tune_by_hand():
     ):
         figures = musical(analysed(np.concatenate(bars), EIGHTHS))
         assert (figures["repeated_bars"], figures["looped_bars"]) == (repeated, looped)
-
-
-def test_tunes_too_short_to_be_measured():
+    # Of tunes too short to be measured.
     silent = analysed(np.zeros(8, np.int32), EIGHTHS)
     assert all(np.isnan(value) for value in musical(silent).values())
     single = musical(analysed(np.array([40, 40]), EIGHTHS))
