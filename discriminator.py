@@ -1,7 +1,4 @@
-"""Discriminators, D_φ(Y) = P(Y is real): what each must answer, and the paper's CNN (SeqGAN, "Discriminative model").
-
-`support/registries.py` lists them by the names that --discriminator takes; `guidance/additive.py` has others.
-"""
+"""Discriminators, D_φ(Y) = P(Y is real): what each answers, and the paper's CNN (SeqGAN, "Discriminative model")."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -98,10 +95,6 @@ class Discriminator(keras.layers.Layer):
         """`values` with dropout; `index` tells several places of one network apart."""
         return dropout(values, self.dropout_rate, dropout_seed, index)
 
-    def real_prob(self, tokens: tf.Tensor) -> tf.Tensor:
-        """D(Y), the probability that each sequence is real, without dropout: int32 [B, T] → float32 [B]."""
-        return tf.sigmoid(self.log_odds(tokens))
-
     def loss(self, tokens: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor | None) -> Loss:
         """What training minimises, here the cross-entropy (SeqGAN, equation 5), and the accuracy; float32 scalars.
 
@@ -167,10 +160,7 @@ def tried(discriminator: Discriminator) -> Discriminator:
 
 
 def discriminator_of(name: str, source: dict[str, str] | None = None) -> Callable[[TokenSpec, Options], Discriminator]:
-    """The class that --discriminator names: of the registry, or a user's own, of which `source` is on record.
-
-    Raises UsageError: a user's own can't be used.
-    """
+    """What --discriminator names; of a user's own class `source` is on record. Raises UsageError: it can't be used."""
     if not own_code.is_own(name):
         return DISCRIMINATORS[name].load()
     found = own_code.load("--discriminator", name, source)
@@ -249,7 +239,8 @@ class ConvolutionalDiscriminator(Discriminator):
             flat = tf.reshape(windows, [batch_size * steps, width * self.emb_dim])
             response = tf.reshape(tf.matmul(flat, layer.kernel), [batch_size, steps, layer.units])
             if self.padded:
-                counts = window_counts(tf.range(steps), width, self.lengths(tokens)[:, None])
+                first = tf.range(steps)
+                counts = (first + width <= self.lengths(tokens)[:, None]) | (first == 0)
                 response = tf.where(counts[:, :, None], response, -np.inf)
             responses.append(response)
         return responses
@@ -260,10 +251,7 @@ class ConvolutionalDiscriminator(Discriminator):
         return tf.concat(biased, axis=-1)
 
     def logits(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Scores of the classes (FAKE, REAL): int32 [B, T] → float32 [B, 2].
-
-        `tokens`: the sequences. `dropout_seed`: a key of `support.seeds`; None applies no dropout.
-        """
+        """Scores of the classes (FAKE, REAL): int32 [B, T] → float32 [B, 2]."""
         return self.classify(self.features(tokens), dropout_seed)
 
     def classify(self, features: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
@@ -278,14 +266,11 @@ class ConvolutionalDiscriminator(Discriminator):
         return odds(self.logits(tokens, dropout_seed))
 
     def worth_a_table(self, sequences: int) -> list[bool]:
-        """Which convolutions of a reward pass are worth a table, from the shapes alone.
+        """Which convolutions of a reward pass of N·B `sequences` are worth a table, from the shapes alone.
 
-        A table of width w holds (V + 1)·w·F numbers, each a product of E pairs; then each of the M windows of w tokens
-        that the completions of all prefixes add costs w·F lookups instead of w·F products of E pairs. So there is one
-        where M·(E - PAIRS_A_LOOKUP) > (V + 1)·E, whatever w and F, and as long as all fit in MOST_TABLES bytes: those
-        of the narrowest widths first, which have the most windows.
-
-        `sequences`: N·B, completions of each prefix length that are scored.
+        A table of width w holds (V + 1)·w·F numbers, each a product of E pairs; then each of the M windows that the
+        completions of all prefixes add costs w·F lookups instead of products. So there is one where
+        M·(E - PAIRS_A_LOOKUP) > (V + 1)·E, as long as all fit in MOST_TABLES bytes, the narrowest widths first.
         """
         rows, kept, left = self.vocab_size + 1, [False] * len(self.filter_sizes), MOST_TABLES
         for index in sorted(range(len(kept)), key=lambda i: self.filter_sizes[i]):
@@ -341,7 +326,7 @@ class ConvolutionalDiscriminator(Discriminator):
                         window = tf.slice(flat, [0, i], [rows, width]) * width
                         response = tf.add_n([tf.gather(table, window[:, place] + place) for place in range(width)])
                     if self.padded:
-                        response = tf.where(window_counts(i, width, lengths), response, -np.inf)
+                        response = tf.where((i + width <= lengths) | (i == 0), response, -np.inf)
                     return (tf.maximum(best, response),)
 
                 best = tf.tile(inside[prefix_len], [rollout_num, 1])
@@ -395,8 +380,3 @@ class PooledDiscriminator(ConvolutionalDiscriminator):
 def odds(logits: tf.Tensor) -> tf.Tensor:
     """The log-odds of REAL from scores of (FAKE, REAL): float32 [..., 2] → float32 [...]."""
     return logits[..., REAL] - logits[..., FAKE]
-
-
-def window_counts(first: tf.Tensor, width: int, lengths: tf.Tensor) -> tf.Tensor:
-    """Whether the window of `width` tokens from `first` on counts in sequences of these lengths; all broadcast."""
-    return (first + width <= lengths) | (first == 0)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from support.echoes import Echoes, pasts
 from support.lookup import look_up, looped, summed_by_token, with_row
-from support.seeds import Purpose, dropout, fold, uniforms, variable_seed
+from support.seeds import Purpose, Seed, dropout, fold, uniforms, variable_seed
 
 # A number for each of whole sequences: (rollouts int32 [N, B, T], how many first tokens they share with the sample they
 # complete, int32) → float32 [N, B]. This count saves work; `reward.random` and `Reward.scorer` need it.
@@ -44,13 +44,11 @@ class Place(NamedTuple):
 def sample_tokens(logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
     """Draws tokens from softmax(logits) by inverting the distribution function, one uniform number a draw.
 
-    The tokens are cut into about √V blocks. The uniform number first picks a block from the blocks' masses, then a
-    token inside that block. This is exact inversion, and it exponentiates each logit once, where
-    `tf.random.categorical` needs V random numbers a draw.
+    That picks one of about √V blocks of tokens by their masses, then a token inside: an exact inversion, which
+    exponentiates each logit once, where `tf.random.categorical` needs V random numbers a draw.
 
-    `logits`: float32 [R, V], finite or -inf (but not all of a row). `uniforms`: float32 [..., R] in [0, 1). Leading
-    axes draw repeatedly from the same row's distribution. Returns int32 [..., R], each in 0..V-1. A token of
-    probability zero is never drawn.
+    `logits`: float32 [R, V], finite or -inf (but not all of a row). `uniforms`: float32 [..., R] in [0, 1); leading
+    axes draw repeatedly from a row. Returns int32 [..., R]. A token of probability zero is never drawn.
     """
     rows, vocab_size = logits.shape
     width, blocks = block_shape(vocab_size)
@@ -107,11 +105,8 @@ def logits_of(hidden: tf.Tensor, projection: tf.Tensor) -> tf.Tensor:
 def chosen_log_probs(hidden: tf.Tensor, projection: tf.Tensor, tokens: tf.Tensor):
     """The entries at `tokens` of log softmax(logits_of(hidden, projection)), in nats.
 
-    The gradient multiplies the exponentials as they are and divides by their sums afterwards, so no [R, V] matrix of
-    probabilities is made, nor one of logit gradients where none are added.
-
-    float32 [R, H] or [R, H + V], float32 [H + 1, V], int32 [R] → float32 [R]. The function that carries a gradient back
-    comes with it, as `tf.custom_gradient` wants it.
+    float32 [R, H] or [R, H + V], float32 [H + 1, V], int32 [R] → float32 [R], and a function: the gradient. It divides
+    products with the exponentials by their sums, so that no [R, V] matrix of probabilities is made.
     """
     size = projection.shape[0] - 1
     logits, added, hidden = logits_of(hidden, projection), hidden[:, size:], with_one(hidden[:, :size])
@@ -154,14 +149,11 @@ def run_lstm(lstm: keras.layers.LSTMCell, inputs: tf.Tensor) -> State:
 
 @tf.custom_gradient
 def recurrence(read: tf.Tensor, kernel: tf.Tensor):
-    """What an LSTM remembers, from a state of zeros.
-
-    The gradient's loop carries only what depends on the step after; the kernel's gradient is one product over all
-    steps.
+    """What an LSTM remembers, from a state of zeros; the kernel's gradient is one product over all steps.
 
     `read`: float32 [T, B, 4H], what the inputs and the bias add to the gates i, f, candidate and o. `kernel`: float32
-    [H, 4H], what multiplies `hidden`. Returns `hidden` and `cell` after each step, float32 [T, B, H], and the function
-    that carries a gradient back.
+    [H, 4H], what multiplies `hidden`. Returns `hidden` and `cell` after each step, float32 [T, B, H], and the
+    gradient, a function.
     """
     seq_len, batch_size, width = read.shape
     zeros = tf.zeros([batch_size, width // 4])
@@ -256,19 +248,13 @@ class Policy:
         return tf.cast(tokens != self.vocab_size, tf.float32)
 
     def logits(self, hidden: tf.Tensor, projection: tf.Tensor | None = None) -> tf.Tensor:
-        """The policy's unnormalised log-probabilities of the next token: [..., `hidden_dim`] → float32 [..., V].
-
-        `projection` is that of `projection()`, where a loop needs it many times.
-        """
+        """Logits of the next token: [..., `hidden_dim`] → float32 [..., V]; `projection` is that of `projection()`."""
         return logits_of(hidden, self.projection() if projection is None else projection)
 
-    def log_probs(
-        self, tokens: tf.Tensor, inputs: tf.Tensor | None = None, dropout_seed: tf.Tensor | None = None
-    ) -> tf.Tensor:
+    def log_probs(self, tokens: tf.Tensor, inputs: tf.Tensor | None = None, dropout_seed: Seed = None) -> tf.Tensor:
         """Log-probabilities log G(y_t | y_<t) of the given tokens, in nats: int32 [B, T] → float32 [B, T].
 
-        Padding follows with certainty: its log-probability is 0. With `inputs`, int32 [B, T], they are those of
-        `tokens` where the policy has read that instead. `dropout_seed` is that of `states`.
+        That of padding is 0. With `inputs`, int32 [B, T], the policy has read these instead.
         """
         batch_size, seq_len = tokens.shape
         states = self.states(tokens if inputs is None else inputs, dropout_seed)
@@ -336,9 +322,7 @@ class Policy:
         token, state, tokens = looped(draw, *place, tf.zeros([steps, batch_size], tf.int32), until=steps)
         return tf.transpose(tokens), Place(token, state)
 
-    def sample_and_compare(
-        self, uniforms: tf.Tensor, other: "Policy | None" = None
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def sample_and_compare(self, uniforms: tf.Tensor, other: "Policy | None" = None) -> tuple[tf.Tensor, ...]:
         """Draws Y ~ G and measures, at each prefix, G's next-token distribution against its own and another model's.
 
         The expectation over the next token is taken in full and only prefixes are drawn. The means over rows are
@@ -442,10 +426,7 @@ class Generator(keras.layers.Layer, Policy):
         return State(tf.concat([state.hidden, heard], axis=-1), tf.concat([state.cell, remembered], axis=-1))
 
     def projection(self) -> tf.Tensor:
-        """The output layer's kernel, and its bias as a last row: float32 [H + 1, V].
-
-        As one product the logits spare a pass over memory to add the bias.
-        """
+        """The output layer's kernel, and its bias as a last row, to spare a pass over memory: float32 [H + 1, V]."""
         return tf.concat([self.output_layer.kernel, self.output_layer.bias[None]], axis=0)
 
     def states(self, tokens: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
@@ -491,9 +472,8 @@ class PolicyCopy(Generator):
 def average_lag(decay: float, taken: tf.Tensor) -> tf.Tensor:
     """The share of the old average in the new one, after the last of `taken` = t updates: float32 scalar.
 
-    For a decay of a the weights after update i count in proportion to a^(t-i), as in Keras' average. But Keras' gives
-    the first ones, from which it begins, the weight of all that there could have been before them: a third of the whole
-    after 1,000 updates at a decay of 0.999. Here they have no more than their own: the correction of Adam's averages.
+    For a decay of a the weights after update i count in proportion to a^(t-i), with the correction of Adam's averages:
+    Keras' average gives the first ones a third of the whole after 1,000 updates at a decay of 0.999.
     """
     updates, decayed = tf.cast(taken, tf.float32), tf.constant(decay)
     return decayed * (1 - decayed ** (updates - 1)) / (1 - decayed**updates)
@@ -619,10 +599,7 @@ def sample_many(policy: Policy, size: int, seed: tf.Tensor) -> tf.Tensor:
 
 
 def in_chunks(measure: Callable[[tf.Tensor], tf.Tensor], tokens: tf.Tensor) -> tf.Tensor:
-    """One value a sequence, taking at most SAMPLE_ROWS of them at once: int32 [n, T] → float32 [n].
-
-    `measure` does the same for [rows, T]; that the shape is always one keeps memory bounded and compiles once.
-    """
+    """One value a sequence, int32 [n, T] → float32 [n], by a `measure` of at most SAMPLE_ROWS of them, of one shape."""
     size, seq_len = tokens.shape
     rows = min(size, SAMPLE_ROWS)
     chunks = -(-size // rows)

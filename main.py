@@ -25,11 +25,11 @@ from data.real import Dataset, read_data
 from data.training_set import spread
 from evaluation.evaluator import Due
 from evaluation.metrics import described, report, told
-from evaluation.run import Evaluation, Measures, evaluator_of, measures_of, settings_of
+from evaluation.run import Evaluation, Measures, evaluator_of, measures_of
 from model import SeqGAN, build
 from runs.checkpoints import Checkpoints
-from runs.console import in_one_line, where
-from runs.directories import CHECKPOINTS, FILES, SAVED, SONGS, RunDirectory, claim
+from runs.console import where
+from runs.directories import CHECKPOINTS, FILES, SAVED, SONGS, RunDirectory, claim, write_whole
 from runs.identity import changed_since, description
 from runs.pretrained import Pretraining
 from runs.records import Records
@@ -38,7 +38,7 @@ from runs.training import HALF, Diverged, Interrupted, Training
 from support import own_code
 from support.config import Config, own_names, own_sources
 from support.device import configure_tensorflow
-from support.errors import UsageError
+from support.errors import UsageError, first_line
 from support.objective import Objective
 from support.parser import parse
 from support.statistics import Figures
@@ -68,8 +68,8 @@ def algorithm_1(config: Config, data: Dataset, seqgan: SeqGAN, run: Training) ->
     # Lines 4 and 5: pre-train D_φ on S and on samples of G_θ, by cross-entropy.
     for _ in run.epochs(phases.pretrain_d):
         for step in run.steps("d"):
-            result = seqgan.d_step(data.real(int(step)), step)
-            run.record(d_pretrain_loss=result.loss, d_pretrain_acc=result.accuracy)
+            loss, accuracy = seqgan.d_step(data.real(int(step)), step)
+            run.record(d_pretrain_loss=loss, d_pretrain_acc=accuracy)
         if seqgan.guidance and run.last:
             seqgan.guidance.choose_eta()
     # Lines 6 and 19: repeat.
@@ -91,8 +91,8 @@ def algorithm_1(config: Config, data: Dataset, seqgan: SeqGAN, run: Training) ->
             seqgan.follow_policy(lag=config.rollout_lag)
         # Lines 14 to 17: d-steps. Each draws fresh samples of G_θ and trains D_φ for k epochs.
         for step in run.steps("d"):
-            result = seqgan.d_step(data.real(int(step)), step)
-            run.record(d_loss=result.loss, d_acc=result.accuracy)
+            loss, accuracy = seqgan.d_step(data.real(int(step)), step)
+            run.record(d_loss=loss, d_acc=accuracy)
         if seqgan.guidance and config.d_steps and (run.due or seqgan.guidance.copy):
             seqgan.guidance.choose_eta()
 
@@ -116,11 +116,11 @@ def run(config: Config, makers: Makers) -> int:
         sources, data = own_sources(config), makers.data(config, recorded.get("data"))
         print(data.introduction(), flush=True)
         objective = Objective(config.objective, data.decode, sources["objective"]) if config.objective else None
-        given: dict[str, Any] = {"oracle": data.oracle, "references": data.references, "validation": data.validation}
+        given: dict[str, Any] = {"oracle": data.oracle, "references": data.references, "validation": lambda: data.valid}
         given["teacher"], taught = teacher_of(config, data.spec, data.digests(), recorded)
         seqgan = makers.seqgan(config, data.spec, sources, objective=objective, batches=data.mle_batches, **given)
         needs_eta = seqgan.guidance and (config.g_update == "fold" or not config.guide_eta)
-        if (needs_eta or config.best_pretraining) and not len(data.validation()):
+        if (needs_eta or config.best_pretraining) and not len(data.valid):
             which = "--g_update fold" if config.g_update == "fold" else "--guide_eta 0"
             which = "--best_pretraining" if config.best_pretraining else which
             raise UsageError(f"{which} needs a validation set to choose on, and {data.origin} has none")
@@ -131,7 +131,7 @@ def run(config: Config, makers: Makers) -> int:
             check_songs(Path(config.songs_dir), SONGS)
         first.check_code(recorded, sources)
         if objective:
-            real = spread(data.validation(), config.eval_samples)
+            real = spread(data.valid, config.eval_samples)
             objective.check(real if len(real) else next(iter(data.mle_batches(0))).numpy())
         pretraining = None
         if config.overwrite and config.pretrained:
@@ -149,7 +149,7 @@ def run(config: Config, makers: Makers) -> int:
             checkpoints.remove_all()
             taken, details = 0, {}
         of: dict[str, Any] = {"guidance": seqgan.guidance, "objective": objective, "pretrained": seqgan.pretrained}
-        evaluation = Evaluation(evaluator_of(data, settings_of(config)), makers.measures(config, seqgan), **of)
+        evaluation = Evaluation(evaluator_of(data, config), makers.measures(config, seqgan), **of)
         schedule = Schedule(config)
         if not config.is_train:
             if not checkpoints.newest:
@@ -179,7 +179,7 @@ def run(config: Config, makers: Makers) -> int:
             return figures
 
         training = Training(schedule, checkpoints, records, directories, seqgan, taken, evaluate=measured, told=told)
-        if training.finished:
+        if taken >= len(schedule):
             print(report(records.evaluation, "finished before", where(config), first=training.passed))
             return 0
         if checkpoints.newest:
@@ -196,7 +196,8 @@ def run(config: Config, makers: Makers) -> int:
             print(f"warning: {changed}: the run will not be bitwise that of one machine and version", file=sys.stderr)
         if config.trains_discriminator and config.total_epochs and not config.updates.d:
             print("warning: D is never trained, as --pretrain_d_epochs and --d_steps are 0", file=sys.stderr)
-        first.keep(files)
+        for name, text in files.items():  # before config.json, which tells that they are complete
+            write_whole(first.path / name, text)
         for directory in directories:
             directory.describe(content)
         with training.interrupt:
@@ -212,7 +213,7 @@ def run(config: Config, makers: Makers) -> int:
                     seqgan.guidance.choose_eta()  # else what is saved has that of an older discriminator
             finally:
                 training.save()
-        if not training.finished and training.interrupt.signal is not None:
+        if training.taken < len(schedule) and training.interrupt.signal is not None:
             saved_in = f"{training.taken} of {len(schedule)} steps; saved in {checkpoints.newest}"
             again = "the same command, without --overwrite," if config.overwrite else "the same command"
             print(f"interrupted after {saved_in}; {again} goes on from there")
@@ -231,7 +232,12 @@ def main(argv: Sequence[str] | None = None, makers: Makers = MAKERS) -> int:
     try:
         return run(config, makers)
     except (UsageError, Diverged, OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:
-        print(f"main.py: error: {in_one_line(error, config)}", file=sys.stderr)
+        line = f"out of memory ({first_line(error)}); --batch_size and --rollout_num are the first to reduce"
+        if isinstance(error, OSError):
+            line = f"{error.filename or config.log_dir}: {error.strerror or error}"
+        elif isinstance(error, (UsageError, Diverged)):
+            line = str(error)
+        print(f"main.py: error: {line}", file=sys.stderr)
         return 2
     except Exception as error:
         if line := own_code.blame(error, own_names(config)):

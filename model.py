@@ -8,23 +8,32 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from discriminator import FAKE, REAL, Discriminator, Options, discriminator_of
+from discriminator import FAKE, REAL, Discriminator, Loss, Options, discriminator_of
 from generator import Generator, Policy, PolicyCopy, TokenSpec, average_lag, sample_many
 from guidance.additive import AdditiveDiscriminator
 from guidance.distilling import Distillation
 from guidance.guided import Guidance
-from guidance.learning import surrogate
 from reward import BatchScorer, Parts, Reward, reward_of
 from rollout import RolloutPolicy, action_values, advantages_of
 from support.config import Config
 from support.errors import UsageError
 from support.lookup import looped
 from support.objective import Objective
-from support.optimizers import adam
 from support.seeds import Purpose, fold, key, permutation, uniforms
 
 Count: TypeAlias = tf.Tensor | int  # int32 scalar
 GRADIENT_NORM = 5.0  # to which a generator gradient is clipped, as in the authors' code
+
+
+def adam(rate: float, network: keras.layers.Layer, decay: int = 0) -> keras.Optimizer:
+    """Adam with the epsilon of the authors' TensorFlow, its slots made at once so that a checkpoint can fill them.
+
+    Its `rate` is constant, or falls to 0 by a cosine over `decay` updates.
+    """
+    falling = keras.optimizers.schedules.CosineDecay(rate, decay) if decay else rate
+    optimizer = keras.optimizers.Adam(falling, epsilon=1e-8)
+    optimizer.build(network.trainable_variables)
+    return optimizer
 
 
 class PolicyGradientStep(NamedTuple):
@@ -37,18 +46,8 @@ class PolicyGradientStep(NamedTuple):
     mask: tf.Tensor  # float32 [B, T], 1 for a chosen token and 0 for padding
 
 
-class DiscriminatorStep(NamedTuple):
-    """Means over the minibatches of one d-step: `loss` (nats, penalty included) and `accuracy`; float32 scalars."""
-
-    loss: tf.Tensor
-    accuracy: tf.Tensor
-
-
 class SeqGAN:
-    """The networks, their optimizers and the compiled steps.
-
-    Every step draws its random numbers from (seed, purpose, step): it is a function of its arguments and the weights.
-    """
+    """The networks, their optimizers and the compiled steps, each a function of its arguments and the weights."""
 
     def __init__(
         self,
@@ -66,7 +65,8 @@ class SeqGAN:
         teacher: Policy | None = None,  # to distil, of other runs
     ):
         """Builds everything that is trained."""
-        self.config, self.objective = config, objective
+        self.config = config
+        self.objective: Any = objective
         sizes = spec.vocab_size, spec.seq_len, config.g_emb_dim, config.g_hidden_dim
         own: dict[str, Any] = {"start_token": spec.start_token, "end_token": spec.end_token}
         own["echoes"] = config.g_echo * (1 + config.g_echo_twice)
@@ -77,13 +77,13 @@ class SeqGAN:
         self.g_optimizer = self._adam("g", updates.g, self.generator)
         self.mle_optimizer = self._adam("g", updates.mle, self.generator) if config.mle_steps else None
         # What the flags do not ask for is not made: the checkpoints of runs without it stay as they are.
-        self.discriminator = discriminators(0) if discriminators else None
+        self.discriminator: Any = discriminators(0) if discriminators else None
         self.d_optimizer: Any = None
         if self.discriminator is not None:
             self.d_optimizer = self._adam("d", updates.d, self.discriminator)
         self.average = PolicyCopy(self.generator) if config.average else None
         self.policy: Policy = self.average or self.generator  # what is drawn from and measured
-        self.guidance: Guidance | None = None
+        self.guidance: Any = None
         if discriminators and isinstance(self.discriminator, AdditiveDiscriminator):
             folds = [discriminators(k + 1) for k in range(config.total_epochs)] if config.g_update == "fold" else []
             given = folds, config.guide_eta or None, validation, config.jit
@@ -103,9 +103,8 @@ class SeqGAN:
 
         self.mle_epoch = self._compiled(self._mle_epoch)
         self.mle_step = self._compiled(functools.partial(self._mle_update, self.mle_optimizer))
-        self.sampled_step = self._compiled(self._sampled_step)
         self._draw, self._ascend = map(self._compiled, (self._drawn, self._scored))
-        self.g_step: Callable[[tf.Tensor], PolicyGradientStep] = self.sampled_step
+        self.g_step: Callable[[tf.Tensor], PolicyGradientStep] = self._compiled(self._sampled_step)
         if config.g_update == "fold":
             self.g_step = self._fold
         elif config.g_update == "distil":
@@ -117,8 +116,10 @@ class SeqGAN:
         elif objective and config.objective_share:
             self.g_step = self._scored_step
         self.d_step = self._compiled(self._d_step)
-        self.follow_policy = self._compiled(self._follow_policy)
-        self.adopt_average = self._compiled(self._adopt_average)
+        # β ← lag·β + (1 - lag)·θ; and θ ← its average, so that what begins the adversarial phase is what was evaluated.
+        self.follow_policy = self._compiled(functools.partial(self.rollout_policy.follow, self.generator))
+        if self.average:
+            self.adopt_average = self._compiled(functools.partial(self.generator.follow, self.average))
         self.is_finite = tf.function(self._is_finite, autograph=False)  # XLA takes a second to compile it for nothing
 
     def _adam(self, name: str, updates: int, network: keras.layers.Layer) -> keras.Optimizer:
@@ -143,10 +144,7 @@ class SeqGAN:
         return tf.train.Checkpoint(generator=self.generator, g_pretrain_optimizer=self.g_pretrain_optimizer, **averaged)
 
     def _mle_epoch(self, batches: tf.Tensor, epoch: Count = 0) -> tf.Tensor:
-        """One maximum-likelihood update a batch, in pretraining: int32 [n, B, T] → mean NLL before, nats per token.
-
-        `epoch`, int32 scalar, is for the random numbers and the share of own tokens that --scheduled_sampling feeds.
-        """
+        """A maximum-likelihood update a batch, in pretraining: int32 [n, B, T] → mean NLL before, nats per token."""
         config, count = self.config, batches.shape[0]
 
         def update(i, total):
@@ -172,10 +170,8 @@ class SeqGAN:
     ) -> tf.Tensor:
         """One update on a batch, int32 [B, T], of which the policy has read `inputs`: its NLL before, nats per token.
 
-        `epoch` counts the passes over the batches, in an adversarial epoch those of pretraining included, and `place`
-        the batches of a pass; they decide what --g_dropout_keep_prob drops. The gradient is that of the mean NLL of a
-        sequence, scaled by 1/T. Dividing by the batch's own number of tokens instead would give a sequence more weight
-        among short ones.
+        `epoch` counts the passes over the batches since pretraining began, and `place` the batches of a pass, for
+        dropout. The loss is not per token of the batch, which would give a sequence more weight among short ones.
         """
         batch_size, seq_len = tokens.shape
         drops = self.config.g_dropout_keep_prob < 1
@@ -195,26 +191,19 @@ class SeqGAN:
             taken = sum(tf.convert_to_tensor(o.iterations) for o in optimizers if o)
             self.average.follow(self.generator, average_lag(self.config.average, taken))
 
-    def _adopt_average(self) -> None:
-        """θ ← the average of θ: so what begins the adversarial phase is what was evaluated."""
-        assert self.average is not None
-        self.generator.follow(self.average)
-
     def policy_gradient(self, tokens: tf.Tensor, rewards: tf.Tensor) -> tuple[tf.Tensor, list]:
         """The REINFORCE estimate of the gradient of -J(θ) (SeqGAN, equations 6 and 7).
 
-        `tokens`: int32 [B, T], drawn from the policy. `rewards`: float32 [B, T], the action values of these same
-        tokens; held constant. Those of padding, which no action chose and whose log-probability is 0, have no effect on
-        the gradient. Returns loss = -mean over b of Σ_t log G(y_t | y_<t) · advantage, and its gradient for each
-        trainable variable.
+        `tokens`: int32 [B, T], drawn from the policy. `rewards`: float32 [B, T], their action values, held constant;
+        those of padding, whose log-probability is 0, have no effect. Returns loss = -mean over b of
+        Σ_t log G(y_t | y_<t) · advantage, and its gradient for each trainable variable.
         """
         advantages = tf.stop_gradient(advantages_of(rewards, self.config.baseline))
         with tf.GradientTape() as tape:
             if self.config.g_update == "expected":
-                assert isinstance(self.discriminator, AdditiveDiscriminator)
                 used, kl_weight = advantages if self.config.rollouts_drawn else None, self.config.kl_weight
                 more: dict[str, Any] = {"reference": self.reward.reference, "kl_weight": kl_weight, "advantages": used}
-                objective = surrogate(self.generator, self.discriminator, tokens, **more)
+                objective = self.discriminator.surrogate(self.generator, tokens, **more)
             else:
                 objective = tf.reduce_sum(self.generator.log_probs(tokens) * advantages, axis=1)
             loss = -tf.reduce_mean(objective)
@@ -241,11 +230,7 @@ class SeqGAN:
         return PolicyGradientStep(loss, tf.reduce_sum(rewards * mask) / tf.reduce_sum(mask), rewards, tokens, mask)
 
     def _scored_step(self, step: tf.Tensor) -> PolicyGradientStep:
-        """`_sampled_step` in three parts, as --objective is Python: draw and complete, score, ascend the gradient.
-
-        Raises UsageError: the objective fails; nothing has changed.
-        """
-        assert self.objective is not None
+        """`_sampled_step` in parts, as --objective is Python; raises UsageError: that fails; nothing has changed."""
         tokens, rollouts = self._draw(step)
         sequences = np.concatenate([rollouts.numpy(), np.broadcast_to(tokens, [1, *rollouts.shape[1:]])])
         scores = self.objective.score(sequences.reshape(-1, tokens.shape[1])).reshape(sequences.shape[:-1])
@@ -269,27 +254,20 @@ class SeqGAN:
             if copy is not None:
                 copy.follow(self.generator)
 
-    def _follow_policy(self, lag: float) -> None:
-        """β ← lag·β + (1 - lag)·θ."""
-        self.rollout_policy.follow(self.generator, lag)
-
     def _fold(self, step: tf.Tensor) -> PolicyGradientStep:
-        """The guided generator becomes the generator of the next round; the discriminator begins anew.
-
-        `step` counts the rounds. Returns the new generator's NLL of the validation set, and η s(y_t) of its tokens.
-        """
-        assert self.guidance
+        """The guided generator is that of the round after `step`, D begins anew; loss NLL_valid, rewards η s(y_t)."""
         loss, rewards, tokens = self.guidance.fold(int(step))
         for variable, value in zip(self.d_optimizer.variables, self._d_optimizer_at_first, strict=True):
             variable.assign(value)
         mask = self.generator.mask(tokens)
         return PolicyGradientStep(loss, tf.reduce_sum(rewards) / tf.reduce_sum(mask), rewards, tokens, mask)
 
-    def _d_step(self, real: tf.Tensor, step: tf.Tensor) -> DiscriminatorStep:
-        """Passes `d_epochs` times over real sequences and, with --d_loss sequence, as many fakes that it draws.
+    def _d_step(self, real: tf.Tensor, step: tf.Tensor) -> Loss:
+        """Passes `d_epochs` times over real sequences, int32 [n, T], and with --d_loss sequence as many fakes.
 
-        Each pass has its own order. A minibatch has --d_batch_size / 2 of each; what does not fill one is left out of
-        that pass. int32 [n, T]; `step`, int32 scalar, counts these steps.
+        Each pass has its own order. A minibatch has --d_batch_size / 2 of each; what fills none is left out of a pass.
+        `step`, int32 scalar, counts these steps. Returns means over the minibatches: the loss (nats, penalty included)
+        and the accuracy, float32 scalars.
         """
         config, size, half = self.config, real.shape[0], self.config.d_batch_size // 2
         by_token, parts = config.by_token, {REAL: real}
@@ -311,16 +289,15 @@ class SeqGAN:
             return looped(update, *totals, until=count)
 
         totals = looped(one_pass, 0.0, 0.0, until=passes)
-        return DiscriminatorStep(*(total / (passes * count) for total in totals))
+        return totals[0] / (passes * count), totals[1] / (passes * count)
 
     def update_discriminator(
         self, tokens: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, fake_seed: tf.Tensor | None = None
-    ) -> DiscriminatorStep:
+    ) -> Loss:
         """One update on a minibatch: int32 [n, T] with labels int32 [n]; `seed` is the dropout's key.
 
         With `fake_seed`, the key of what is drawn in place of tokens, all are real, and `labels` are not read.
         """
-        assert self.discriminator is not None
         with tf.GradientTape() as tape:
             if fake_seed is None:
                 loss, accuracy = self.discriminator.loss(tokens, labels, seed)
@@ -334,7 +311,7 @@ class SeqGAN:
         # place, instead of copying them at each turn of a loop.
         zero = 0.0 * sum(tf.reshape(gradient, [-1])[0] for gradient in gradients)
         self.d_optimizer.apply([gradient + zero for gradient in gradients], variables)
-        return DiscriminatorStep(loss, accuracy)
+        return loss, accuracy
 
     def _is_finite(self) -> tf.Tensor:
         """Whether every weight that training changes is a finite number."""

@@ -1,16 +1,13 @@
-"""Rewards of generated sequences: scorers of completions, which rollout.py is handed.
-
-`support/registries.py` lists the functions below by the names that --reward takes.
-"""
+"""Rewards of generated sequences: scorers of completions, which rollout.py is handed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from discriminator import Discriminator
 from generator import Generator, Policy, PolicyCopy, Scorer
 from support import own_code
 from support.errors import UsageError
@@ -23,15 +20,12 @@ NEVER = np.iinfo(np.int64).max  # no n-gram's number
 
 @dataclass(frozen=True)
 class Parts:
-    """What rewards are made of; those that a run lacks are None.
-
-    `oracle` is p, the distribution of the real data; `references` returns the training set, int32 [n, T].
-    """
+    """What rewards are made of; those that a run lacks are None."""
 
     policy: Generator
-    discriminator: Discriminator | None = None
-    oracle: Policy | None = None
-    references: Callable[[], np.ndarray] | None = None
+    discriminator: Any = None  # a `Discriminator`
+    oracle: Policy | None = None  # p, the distribution of the real data
+    references: Callable[[], np.ndarray] | None = None  # returns the training set, int32 [n, T]
     rollout_num: int = 0  # completions of a prefix; with 0 the sample itself stands for them
     seed: int = 0
 
@@ -69,9 +63,7 @@ def permuted(parts: Parts) -> BatchScorer:
 
 def log_odds(parts: Parts) -> BatchScorer:
     """Log D(Y) - log(1 - D(Y))."""
-    assert parts.discriminator is not None
-    d = parts.discriminator
-    return lambda tokens, step: d.completion_log_odds(tokens, parts.rollout_num)
+    return lambda tokens, step: parts.discriminator.completion_log_odds(tokens, parts.rollout_num)
 
 
 def log_ratio_to_oracle(parts: Parts) -> BatchScorer:
@@ -134,10 +126,7 @@ def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Maker:
 
 
 def reward_of(name: str, source: dict[str, str] | None = None) -> Maker:
-    """The function that --reward names: of the registry, or a user's own, of which `source` is on record.
-
-    Raises UsageError: a user's own can't be used.
-    """
+    """What --reward names; of a user's own function `source` is on record. Raises UsageError: it can't be used."""
     return of_function(own_code.load("--reward", name, source)) if own_code.is_own(name) else REWARDS[name].load()
 
 
@@ -145,10 +134,7 @@ class Reward:
     """The reward of a g-step: one of the functions above, an objective beside it, a KL penalty."""
 
     def __init__(self, make: Maker, parts: Parts, *, objective_share: float, kl_weight: float, to_go: bool):
-        """Calls `make` for the scorer, unless the objective takes its place.
-
-        `objective_share` is λ and `kl_weight` β, see `scorer`; `to_go`: a token's penalty leaves out what came before.
-        """
+        """`objective_share` is λ and `kl_weight` β of `scorer`; `to_go`: a penalty leaves out what came before."""
         self.parts, self.objective_share, self.kl_weight, self.to_go = parts, objective_share, kl_weight, to_go
         self.reference = PolicyCopy(parts.policy) if kl_weight else None  # G₀
         self._of_place = make is random  # and not of the sequence
@@ -218,9 +204,13 @@ class Bleu:
         self._nearest = tf.constant(nearest, tf.float32)  # [T + 1], by length
         self._tables = []  # an order: the n-grams' numbers, ascending, and how often one reference has each at most
         for order in range(1, ORDER + 1):
-            grams, most = most_in_one(references, lengths, order, vocab_size)
+            numbers = gram_numbers(tf.constant(references), order, vocab_size).numpy()
+            reference, place = np.nonzero(np.arange(references.shape[1]) + order <= lengths[:, None])
+            found = pd.DataFrame({"reference": reference, "gram": numbers[reference, place]})
+            most = found.groupby(["reference", "gram"], sort=False).size().groupby("gram").max()
+            tables = np.append(most.index, NEVER), np.append(most, 0).astype(np.int32)  # int64 [m], int32 [m]
             # Variables, as XLA would compile a constant of megabytes into each program.
-            self._tables.append(tuple(tf.Variable(table, trainable=False) for table in (grams, most)))
+            self._tables.append(tuple(tf.Variable(table, trainable=False) for table in tables))
 
     def score(self, sequences: tf.Tensor) -> tf.Tensor:
         """BLEU-3 of each sequence: int32 [N, B, T] → float32 [N, B]."""
@@ -253,19 +243,6 @@ def gram_numbers(tokens, order: int, vocab_size: int):
     for i in range(order):
         numbers = numbers * vocab_size + padded[:, i : i + tokens.shape[1]]
     return numbers
-
-
-def most_in_one(rows: np.ndarray, lengths: np.ndarray, order: int, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The n-grams of references, and how often each occurs in the one that has it most often.
-
-    `rows` are int32 [n, T], of `lengths` int [n]. Returns numbers as of `gram_numbers`, int64 [m], ascending, the
-    last one being no n-gram's; and int32 [m].
-    """
-    numbers = gram_numbers(tf.constant(rows), order, vocab_size).numpy()
-    reference, place = np.nonzero(np.arange(rows.shape[1]) + order <= lengths[:, None])
-    found = pd.DataFrame({"reference": reference, "gram": numbers[reference, place]})
-    most = found.groupby(["reference", "gram"], sort=False).size().groupby("gram").max()
-    return np.append(most.index, NEVER), np.append(most, 0).astype(np.int32)
 
 
 def looked_up(numbers: tf.Tensor, keys: tf.Tensor, values: tf.Tensor) -> tf.Tensor:

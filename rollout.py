@@ -65,11 +65,7 @@ class RolloutPolicy(PolicyCopy):
         return tf.reshape(tf.map_fn(block, (hidden, uniforms), fn_output_signature=tf.int32), [blocks * size])[:rows]
 
     def completions(self, tokens: tf.Tensor, rollout_num: int, seed: tf.Tensor) -> Completions:
-        """The completions of each prefix of finished samples.
-
-        `tokens`: the samples, int32 [B, T]. `rollout_num`: N; with 0 none are drawn, and the sample itself is taken for
-        one. `seed`: a key of `support.seeds`.
-        """
+        """N = `rollout_num` completions of each prefix of samples, int32 [B, T], by a key; with 0 the sample itself."""
         batch_size, seq_len = tokens.shape
         states = self.states(tokens)
 
@@ -115,9 +111,8 @@ def advantages_of(rewards: tf.Tensor, baseline: str) -> tf.Tensor:
 
     The `batch` baseline of a token is the mean, in its place, over the batch's other samples, a finished one counting
     with its score. The `prefix` baseline is the value of the prefix that the token follows, Q(t - 1), by other
-    rollouts; before the first token, which follows none, it is the batch's. Neither depends on the token once its
-    prefix is given, so the gradient's expectation stays as it is; a constant reward gives exactly zero. `none` leaves
-    the rewards as they are.
+    rollouts; that of the first token is the batch's. Neither depends on the token once its prefix is given, so the
+    gradient's expectation stays as it is; a constant reward gives exactly zero.
     """
     if baseline == "none":
         return rewards

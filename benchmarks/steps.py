@@ -19,7 +19,7 @@ import tensorflow as tf
 from data.oracle import OracleData
 from discriminator import FAKE, REAL
 from evaluation.evaluator import Due
-from evaluation.run import evaluator_of, measures_of, settings_of
+from evaluation.run import evaluator_of, measures_of
 from model import SeqGAN, build
 from oracle import Oracle
 from runs.directories import write_whole
@@ -88,7 +88,6 @@ def work_of_steps(config: Config, seqgan: SeqGAN, oracle: Oracle) -> dict[str, W
     batch, seq_len, rollouts = config.batch_size, config.seq_len, config.rollout_num
     policy = policy_step(config.g_emb_dim, config.g_hidden_dim, seqgan.generator.vocab_size)
     real = policy_step(oracle.embedding.output_dim, oracle.hidden_dim, oracle.vocab_size)
-    assert seqgan.discriminator is not None
     # backward: two products for each forward one
     update = Work(3 * batch * seq_len * policy, adam_traffic(seqgan.generator.trainable_variables))
     d_update = Work(3 * config.d_batch_size * verdict(config), adam_traffic(seqgan.discriminator.trainable_variables))
@@ -110,7 +109,7 @@ def work_of_steps(config: Config, seqgan: SeqGAN, oracle: Oracle) -> dict[str, W
 
 def steps_of(config: Config, data: OracleData, seqgan: SeqGAN) -> dict[str, Callable[[], object]]:
     """Each step as a function of nothing; `d_step` takes LOOP of them."""
-    zero, evaluator, measures = tf.constant(0), evaluator_of(data, settings_of(config)), measures_of(config, seqgan)
+    zero, evaluator, measures = tf.constant(0), evaluator_of(data, config), measures_of(config, seqgan)
     batch = data.mle_batches(0)[:1]  # one batch, whatever an epoch is
     half = config.d_batch_size // 2
     labels = tf.constant([REAL] * half + [FAKE] * half)
@@ -130,14 +129,14 @@ def steps_of(config: Config, data: OracleData, seqgan: SeqGAN) -> dict[str, Call
 
     def d_step() -> tf.Tensor:
         def update(i, total):
-            return (total + seqgan.update_discriminator(minibatch, labels, key(1, Purpose.DROPOUT, i)).loss,)
+            return (total + seqgan.update_discriminator(minibatch, labels, key(1, Purpose.DROPOUT, i))[0],)
 
         return looped(update, 0.0, until=LOOP)[0]
 
     def adversarial_epoch() -> list:
         results = [seqgan.g_step(zero).loss]
         seqgan.follow_policy(lag=0.0)
-        return results + [seqgan.d_step(data.real(step), tf.constant(step)).loss for step in range(config.d_steps)]
+        return results + [seqgan.d_step(data.real(step), tf.constant(step))[0] for step in range(config.d_steps)]
 
     steps = (sample_batch, reward_pass, policy_gradient_step, d_step)
     return {

@@ -23,7 +23,7 @@ class Dataset:
     oracle: Policy | None = None  # the distribution of the real data, where it is known
     origin: str  # where they come from, for messages: the flag and its value
     training: TrainingData  # what training reads
-    valid: np.ndarray  # what is used of the validation set, int32 [n, T]
+    valid: np.ndarray  # what is used of the validation set, on which training may choose, int32 [n, T]
     test: np.ndarray  # the same of the test set; not where there is an oracle
 
     def digests(self) -> dict[str, str]:
@@ -55,10 +55,6 @@ class Dataset:
         sequences = self.training.sequences
         return sequences[np.arange(len(sequences))]
 
-    def validation(self) -> np.ndarray:
-        """Real sequences that training never saw, and on which it may choose, int32 [n, T]."""
-        return self.valid
-
 
 def warn_of_held_out(origin: str, known: Mapping[str, Sequence[bool] | np.ndarray]) -> None:
     """Warns of a validation or test set that can't tell what training never saw.
@@ -79,7 +75,7 @@ def check_own(data: Dataset, config: Config) -> None:
     try:
         numbers: Any = (each if each is None else int(each) for each in data.spec)  # which may be NumPy's
         data.spec = spec = TokenSpec(*numbers)
-        parts = {"mle_batches": data.mle_batches(0), "valid": data.validation()}
+        parts = {"mle_batches": data.mle_batches(0), "valid": data.valid}
         parts |= {} if data.kind == "oracle" else {"test": data.test}
         data.origin  # noqa: B018 - is there
     except AttributeError as error:

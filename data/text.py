@@ -108,10 +108,7 @@ class Source:
         self.used: Counter[str] = Counter()  # {split: lines}
 
     def __iter__(self) -> Iterator[tuple[str, Sequence[str]]]:
-        """(split, all tokens) of each line that has any and is not dropped; reads the files anew and counts anew.
-
-        Raises DataError, OSError: as `read_lines` does.
-        """
+        """(split, all tokens) of each line that has any and is kept, counted anew; raises as `read_lines` does."""
         seq_len = self.config.seq_len
         self.empty, self.lengths, self.used = 0, Counter(), Counter()
         for split, path in self.files.items():
@@ -276,8 +273,16 @@ class TextData(Dataset):
             raise DataError(f"{given}: its tokens are of the kind {self.vocabulary.kind}, not --tokens {config.tokens}")
         self.spec = TokenSpec(self.vocabulary.size, config.seq_len, self.vocabulary.start, self.vocabulary.end)
         self.lines = {split: Lines(self.vocabulary, config.seq_len) for split in SPLITS}
-        if nothing := self._nothing_to_learn():
-            raise DataError(f"{self.origin}: {nothing}")
+        used, long, entries = self.source.used, self.source.long, len(self.vocabulary.entries)
+        if not used["train"]:
+            why = "no line to train on" + f"; the split leaves none of {used.total()} for training" * bool(used)
+            dropped = config.long_lines == "drop" and long
+            why += f"; {long} are longer than --seq_len {config.seq_len}" * bool(dropped)
+            raise DataError(f"{self.origin}: {why}")
+        if entries < 2:
+            only = f"--tokens {config.tokens}, --min_count {config.min_count} and --vocab_size {config.vocab_size}"
+            few = f"leave a vocabulary of {entries} token{'s' * (entries != 1)}: nothing to choose from"
+            raise DataError(f"{self.origin}: {only} {few}")
         for split, tokens in self.source:
             self.lines[split].append(self.vocabulary.encode(tokens[: config.seq_len]))
         if self.source.long and len(self.source.files) == 1:  # lines that begin alike
@@ -290,18 +295,6 @@ class TextData(Dataset):
         train = self.lines["train"] if len(self.source.files) > 1 else Lines(self.vocabulary, config.seq_len)
         known = (train.contains(self.vocabulary.strip(rows)) for rows in (self.valid, self.test))
         warn_of_held_out(self.origin, dict(zip(("valid", "test"), known, strict=True)))
-
-    def _nothing_to_learn(self) -> str:
-        """Why nothing can be learnt from what was counted, or ""."""
-        config, source, entries = self.config, self.source, len(self.vocabulary.entries)
-        if source.used["train"]:
-            only = f"--tokens {config.tokens}, --min_count {config.min_count} and --vocab_size {config.vocab_size}"
-            few = f"{only} leave a vocabulary of {entries} token{'s' * (entries != 1)}: nothing to choose from"
-            return few if entries < 2 else ""
-        why = "no line to train on"
-        why += f"; the split leaves none of {source.used.total()} for training" * bool(source.used)
-        dropped = config.long_lines == "drop" and source.long
-        return why + f"; {source.long} are longer than --seq_len {config.seq_len}" * bool(dropped)
 
     def digests(self) -> dict[str, str]:
         """A checksum of the tokens of each split, and of the vocabulary."""

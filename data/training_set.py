@@ -1,6 +1,6 @@
 """Real sequences in the order and the portions that training reads them."""
 
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -9,13 +9,7 @@ from support.config import Config
 from support.errors import DataError
 from support.seeds import Purpose, numpy_rng
 
-
-class Sequences(Protocol):
-    """A collection of sequences, such as an int32 [n, T] array: those of the numbers int [k] are int32 [k, T]."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray: ...
+Sequences = Any  # a collection, such as an int32 [n, T] array, with a length; those of numbers int [k] are int32 [k, T]
 
 
 def draw(sequences: Sequences, size: int, seed: int, purpose: Purpose, step: int) -> np.ndarray:
@@ -51,10 +45,7 @@ class TrainingData:
 
 
 def training_data(sequences: Sequences, config: Config, what: str) -> TrainingData:
-    """What training reads: with --train_size a fixed choice of `sequences`, without it draws from all of them.
-
-    Raises DataError: --train_size is more than there are; the message calls them `what`.
-    """
+    """With --train_size a fixed choice of `sequences`, else all; raises DataError: there are fewer, called `what`."""
     size, count = config.train_size, len(sequences)
     if size > count:
         raise DataError(f"--train_size: {size} is more than the {count} {what} of --data_dir {config.data_dir}")

@@ -87,10 +87,8 @@ def reweighting_gain(eta: float, real: np.ndarray, fake: np.ndarray, lengths: np
     """By how much the distribution G(Y) · exp(η r(Y)) / Z has a smaller NLL on real sequences than G, nats per token.
 
     That is (η · E_real[r] - log E_G[exp(η r)]) / E_real[length], of a residual energy-based model (Deng et al., ICLR
-    2020). Where r = log p - log G the best η is 1, and the gain all of KL(real ‖ G).
-
-    `real` and `fake` are r of real sequences, [n], and of draws of G, [m], m >= 2; `lengths` are tokens of the real
-    ones, [n]. η is chosen on other sequences. Returns (gain, standard error).
+    2020). `real` and `fake` are r of real sequences, [n], and of draws of G, [m], m >= 2; `lengths` are tokens of the
+    real ones, [n]. η is chosen on other sequences. Returns (gain, standard error).
     """
     log_z, log_z_error = log_mean_exp(eta * fake)
     gain, error = ratio_and_error(eta * real - log_z, lengths)
@@ -98,12 +96,9 @@ def reweighting_gain(eta: float, real: np.ndarray, fake: np.ndarray, lengths: np
 
 
 def cross_fitted_gain(real: np.ndarray, fake: np.ndarray, lengths: np.ndarray) -> tuple[float, float]:
-    """`reweighting_gain` where there are no other sequences to choose η with: (gain, standard error), nats per token.
+    """`reweighting_gain` where no others choose η: every second sequence does for the others, and they for it.
 
-    Every second sequence chooses η for the others, and the others for it, so the gain has hardly a bias.
-
-    `real`: r of real sequences, [n], n >= 2 · LEAST_DRAWS. `fake`: r of draws of G, [m], m >= 2 · LEAST_DRAWS.
-    `lengths`: tokens of the real sequences, [n].
+    `real` and `fake`, [n] and [m], are each 2 · LEAST_DRAWS or more; `lengths` are tokens of the real ones, [n].
     """
     one, other = [(real[i::2], fake[i::2], lengths[i::2]) for i in (0, 1)]
     found = [reweighting_gain(best_eta(a[0], a[1], b[1]), *b) for a, b in ((one, other), (other, one))]
@@ -131,15 +126,11 @@ def what_d_knows(
 ) -> Known:
     """Asks a discriminator `d` about real sequences and about as many fresh ones of the generator.
 
-    `epoch` picks the random numbers of the generator's samples, and `padding` is the id that is no token. `choosing`,
-    int32 [n, T] of the validation set, decide η; `measuring`, int32 [m, T] of the test set, are measured. Of
-    `candidates` one is kept; 0: that is not measured. The figures, without those that there are too few sequences
-    for, are
-
-    - `d_test_acc`, the accuracy on the test set where real and fake are equally likely;
-    - `d_gain`, `reweighting_gain` on the test set, and `d_eta`, its η, of an unknown error (NaN);
-    - `d_gain_valid`, `cross_fitted_gain` of the validation set: by this one chooses;
-    - `d_gain_resampled`, `Groups.gain` of the test set: what `candidates` reach of d_gain.
+    `epoch` picks these, and `padding` is the id that is no token. `choosing`, int32 [n, T] of the validation set,
+    decide η; `measuring`, int32 [m, T] of the test set, are measured: `d_test_acc`, `d_gain` by `reweighting_gain` and
+    `d_eta`, its η, of an unknown error (NaN). `d_gain_valid` is the `cross_fitted_gain` of the validation set: by this
+    one chooses. `d_gain_resampled` is what keeping one of `candidates` (0: not measured) reaches of d_gain. Figures
+    that there are too few sequences for are left out.
     """
     figures: Figures = {}
     n, m, size = len(choosing), len(measuring), len(choosing) + len(measuring)
@@ -167,10 +158,7 @@ def what_d_knows(
 
 
 def resampled(beside: Figures, changes: Figures) -> Figures:
-    """The figures of what is kept of --candidates: those of the generator and by how much they change.
-
-    That is less noisy than measuring them on their own: what they are compared with has the same sequences. The errors
-    are taken for independent.
-    """
+    """The figures of what is kept of --candidates: those of the generator and by how much they change."""
+    # Less noisy than measuring them on their own, by the same sequences. The errors are taken for independent.
     pairs = [(name, *beside[name], *change) for name, change in changes.items() if name in beside]
     return {column(name, "resampled"): (a + b, math.hypot(a_error, b_error)) for name, a, a_error, b, b_error in pairs}

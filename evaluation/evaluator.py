@@ -1,8 +1,6 @@
 """What is measured of a policy and a discriminator on a data set, and what is shown of its samples."""
 
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +12,7 @@ from evaluation.discriminator import MeasuredDiscriminator, what_d_knows
 from evaluation.metrics import D_FIGURES, METRICS, column
 from evaluation.policy import MeasuredPolicy
 from runs.logs import RunLog
+from support.config import Config
 from support.errors import UsageError
 from support.seeds import Purpose
 from support.statistics import Figures, mean_and_error, ratio_and_error
@@ -30,20 +29,6 @@ class Due(NamedTuple):
     last: bool
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How much an evaluation draws, and where samples go."""
-
-    samples: int = 256  # drawn of a policy
-    d_samples: int = 1024  # real ones, and as many generated, that measure a discriminator
-    candidates: int = 0  # of which one is kept
-    seed: int = 1
-    batch_size: int = 32  # of pictures, where nothing else is said
-    pictures: bool = False  # of samples
-    log_dir: Path = Path()
-    songs_dir: Path | None = None
-
-
 class Evaluator:
     """Measures on the validation and the test set of any data; a subclass adds what its kind of data allows."""
 
@@ -51,10 +36,10 @@ class Evaluator:
     compares_at = "samples"  # what an evaluation is `Due` for if it asks for them, which takes longer
     generator_figures: tuple[str, ...] = ("nll_test", "nll_valid", "g_entropy")
 
-    def __init__(self, data: Dataset, settings: Settings):
-        """`data` are what is measured on, `settings` how much is drawn."""
+    def __init__(self, data: Dataset, config: Config):
+        """`data` are what is measured on; the flags `config` say how much is drawn, and where samples go."""
         self.data: Any = data
-        self.settings = settings
+        self.config = config
         self._own = [metric for metric in METRICS.values() if metric.of and data.kind in (metric.data or (data.kind,))]
 
     @property
@@ -69,15 +54,12 @@ class Evaluator:
         Where samples are due as well, also the figures of `compare` for the generated sequences and, as `real_...`, for
         as many of the validation set.
         """
-        generated = policy.sample(self.settings.samples, Purpose.EVALUATE, tf.constant(epoch)).numpy()
+        generated = policy.sample(self.config.eval_samples, Purpose.EVALUATE, tf.constant(epoch)).numpy()
         figures = self.likelihoods(policy, generated)
         return figures | self.compare(generated) | self._of_real if getattr(due, self.compares_at) else figures
 
     def likelihoods(self, policy: MeasuredPolicy, generated: np.ndarray) -> Figures:
-        """NLL of the test and validation set and of generated sequences, int32 [n, T], where there are any.
-
-        All their nats over all their tokens, a sequence's end being one.
-        """
+        """NLL of test, validation and generated sequences, int32 [n, T], if any: all nats over all tokens, ends too."""
         parts = {"g_entropy": generated, "nll_valid": self.data.valid, "nll_test": self.data.test}
         lengths = {name: (rows != policy.policy.vocab_size).sum(axis=1) for name, rows in parts.items()}
         return {name: ratio_and_error(nats(policy, rows), lengths[name]) for name, rows in parts.items() if len(rows)}
@@ -95,23 +77,20 @@ class Evaluator:
 
     @cached_property
     def _of_real(self) -> Figures:
-        """The figures of `compare`, as `real_...`, of as many validation sequences: what real ones reach.
-
-        Where there are fewer, those that depend on how many there are are left out.
-        """
-        rows = spread(self.data.valid, self.settings.samples)
-        out = OF_NUMBER if len(rows) < self.settings.samples else ()
+        """The figures of `compare`, as `real_...`, of as many validation sequences; of fewer not those `OF_NUMBER`."""
+        rows = spread(self.data.valid, self.config.eval_samples)
+        out = OF_NUMBER if len(rows) < self.config.eval_samples else ()
         found = self.compare(rows).items()
         return {column(n, "real"): pair for n, pair in found if not n.removeprefix("texygen_").startswith(out)}
 
     def of_discriminator(self, discriminator: MeasuredDiscriminator, epoch: int, own: Figures | None = None) -> Figures:
         """What a discriminator knows of held-out sequences: the figures of `what_d_knows`.
 
-        At most `settings.d_samples` validation sequences choose η, and as many of test are measured; too few are not.
+        At most --d_eval_samples validation sequences choose η, and as many of test are measured; too few are not.
         With `own`, what `of_policy` has returned, also what comes of the candidates.
         """
-        choosing, measuring = (spread(rows, self.settings.d_samples) for rows in (self.data.valid, self.data.test))
-        candidates = self.settings.candidates if own else 0
+        choosing, measuring = (spread(rows, self.config.d_eval_samples) for rows in (self.data.valid, self.data.test))
+        candidates = self.config.candidates if own else 0
         known = what_d_knows(discriminator, choosing, measuring, epoch, self.data.spec.vocab_size, candidates)
         return known.on_test(own or {})
 

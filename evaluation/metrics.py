@@ -97,13 +97,9 @@ METRICS: dict[str, Metric] = {m.name: m for m in (*_EVALUATION, *_TRAINING)}  # 
 
 
 # What a column is of: {form: (prefix, suffix, words after the title)}. "" is the generator itself.
-FORMS: dict[str, tuple[str, str, str]] = {
-    "": ("", "", ""),
-    "guided": ("", "_guided", ", guided"),
-    "resampled": ("", "_resampled", ", resampled"),
-    "real": ("real_", "", " (real)"),
-    "before": ("before_", "", ", before"),
-}
+FORMS: dict[str, tuple[str, str, str]] = {"": ("", "", ""), "guided": ("", "_guided", ", guided")}
+FORMS |= {"resampled": ("", "_resampled", ", resampled"), "real": ("real_", "", " (real)")}
+FORMS["before"] = "before_", "", ", before"
 TOLD = ("g_entropy", "objective", "kl_to_pretrained")  # in a line of progress, beside NLLs
 D_FIGURES = ("d_test_acc", "d_gain", "d_gain_valid", "d_eta")  # of the discriminator, for all data
 _RESAMPLED = ("nll", "nll_test", "g_entropy", "kl_forward", "kl_reverse", "d_gain")

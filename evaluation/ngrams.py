@@ -62,11 +62,9 @@ def bleu(samples: Tokens, references: Tokens, orders: Sequence[int] = (2, 3, 4),
 
 
 def self_bleu(samples: Tokens, orders: Sequence[int] = (2, 3, 4)) -> np.ndarray:
-    """BLEU-n of each sample with the others as its references (Zhu et al., "Texygen", SIGIR 2018): high is uniform.
+    """BLEU-n of each of n >= 2 samples with the others as its references (Zhu et al., "Texygen", SIGIR 2018).
 
-    A sample is never its own reference, but its duplicates are. The figure grows with the number of samples.
-
-    `samples`: n >= 2 sequences, of any lengths. `orders`: the orders n. Returns float64 [n, len(orders)], in 0..1.
+    Its duplicates are references, too. The figure grows with the number of samples. Returns as `bleu`.
     """
     return bleu(samples, samples, orders, among=True)
 

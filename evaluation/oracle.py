@@ -31,17 +31,12 @@ class OracleEvaluator(Evaluator):
         return (*self.generator_figures, *(metric.name for metric in self._own), *D_FIGURES, "d_optimal_acc")
 
     def of_policy(self, policy: MeasuredPolicy, epoch: int, due: Due) -> Figures:
-        """Measures a policy against the oracle; `epoch` picks the random numbers, `due` changes nothing.
+        """(value, standard error) over --eval_samples sequences; `epoch` picks them, and `due` changes nothing.
 
-        Returns:
-            (value, standard error) over `settings.samples` sequences:
-            - `nll` = NLL_oracle, `nll_test` and `g_entropy`, nats per token;
-            - `kl_forward` = KL(oracle ‖ G) = nll_test - H(oracle) and `kl_reverse` = KL(G ‖ oracle) = nll - g_entropy,
-              nats per token; each difference is taken along the same sequences, so its error is small;
-            - `distinct2`, the share of different bigrams among those of the generated sequences;
-            - `oracle_entropy` as it was estimated at the start.
+        They are `oracle_entropy` as estimated at the start, `distinct2` and those of COMPARED; KL(oracle ‖ G) and
+        KL(G ‖ oracle) are differences along the same sequences, so their errors are small.
         """
-        *found, generated = policy.compare_with(self.data.oracle, self.settings.samples, epoch)
+        *found, generated = policy.compare_with(self.data.oracle, self.config.eval_samples, epoch)
         figures = {name: mean_and_error(values) for name, values in zip(COMPARED, found, strict=True)}
         return figures | {"oracle_entropy": self.data.entropy} | self.compare(generated)
 
@@ -51,16 +46,16 @@ class OracleEvaluator(Evaluator):
 
     @cached_property
     def _unseen(self) -> np.ndarray:
-        return self.data.sample(2 * self.settings.d_samples, Purpose.D_TEST_REAL)
+        return self.data.sample(2 * self.config.d_eval_samples, Purpose.D_TEST_REAL)
 
     def of_discriminator(self, discriminator: MeasuredDiscriminator, epoch: int, own: Figures | None = None) -> Figures:
-        """What a discriminator knows of two times `settings.d_samples` sequences of the oracle, always the same ones.
+        """What a discriminator knows of two times --d_eval_samples sequences of the oracle, always the same ones.
 
         The first half stands for the validation set, the other for the test set. Beside the figures of `Evaluator`
         there is `d_optimal_acc`: the accuracy, on the same sequences, of the optimal discriminator, D* = p / (p + G).
         """
         choosing, measuring = np.split(self._unseen, 2)
-        candidates = self.settings.candidates if own else 0
+        candidates = self.config.candidates if own else 0
         known = what_d_knows(discriminator, choosing, measuring, epoch, self.data.spec.vocab_size, candidates)
         sequences = np.concatenate([measuring, known.fakes, known.pool])
         optimal = discriminator.optimal_log_odds(self.data.oracle, tf.constant(sequences)).numpy()  # log p - log G
@@ -71,11 +66,8 @@ class OracleEvaluator(Evaluator):
         return known.on_test(own or {}) | figures
 
     def choose_optimally(self, discriminator: MeasuredDiscriminator, epoch: int, own: Figures, count: int) -> Figures:
-        """What would come of keeping one of `count` samples by D*, with η = 1: the figures of `resampled`.
-
-        As many sequences of the oracle as `settings.d_samples` measure it.
-        """
-        real = self.data.sample(max(self.settings.d_samples, 2), Purpose.D_TEST_REAL)
+        """What would come of keeping one of `count` samples by D*, with η = 1: the figures of `resampled`."""
+        real = self.data.sample(max(self.config.d_eval_samples, 2), Purpose.D_TEST_REAL)
         policy = discriminator.policy
         pool = policy.sample(GROUPS * count, Purpose.D_TEST_FAKE, tf.constant(epoch)).numpy()
         optimal = discriminator.optimal_log_odds(self.data.oracle, tf.constant(np.concatenate([real, pool]))).numpy()
@@ -93,21 +85,18 @@ class OracleEvaluator(Evaluator):
         return {name: (change / length, error / length) for name, (change, error) in changes.items()}
 
     def show(self, policy: MeasuredPolicy, epoch: int, due: Due, log: RunLog) -> None:
-        """With `settings.pictures`, at evaluations: the oracle's likelihoods of a generated and a real batch."""
-        if self.settings.pictures and due.evaluation:
-            generated = policy.sample(self.settings.batch_size, Purpose.IMAGES, tf.constant(epoch))
+        """With --log_generation, at evaluations: the oracle's likelihoods of a generated and a real batch."""
+        if self.config.log_generation and due.evaluation:
+            generated = policy.sample(self.config.batch_size, Purpose.IMAGES, tf.constant(epoch))
             batches = {"generated": generated, "real": self.data.mle_batches(epoch)[0]}
             log_probs = {name: self.data.log_probs(tokens).numpy() for name, tokens in batches.items()}
             log.image(epoch, "samples/likelihoods", likelihoods(log_probs, self.data.spec.vocab_size))
 
 
 def likelihoods(batches: Mapping[str, np.ndarray], vocab_size: int) -> np.ndarray:
-    """Draws batches of sequences beside each other, a row a sequence, each token in the colour of its log-probability.
+    """Draws batches beside each other, a row a sequence, each token in the colour of its log-probability, on one scale.
 
-    The scale is the same for every epoch and batch: from 0 down to three times that of a uniform choice.
-
-    `batches`: {title: log-probabilities [B, T] of a batch's tokens given those before them, nats}. `vocab_size`: V.
-    Returns uint8 [height, width, 3], red, green and blue.
+    `batches`: {title: log-probabilities [B, T], nats}. Returns uint8 [height, width, 3], red, green and blue.
     """
     uniform = -math.log(vocab_size)
     figure = Figure(figsize=(4 * len(batches) + 1.5, 5), dpi=100, layout="constrained")

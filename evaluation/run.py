@@ -1,7 +1,6 @@
 """What is measured of a run: its policy, the guided one, the discriminator, an objective."""
 
 import math
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from data.real import Dataset
 from data.training_set import spread
 from evaluation.discriminator import MeasuredDiscriminator
-from evaluation.evaluator import Due, Evaluator, Settings
+from evaluation.evaluator import Due, Evaluator
 from evaluation.metrics import column, guided_columns, parse, resampled_columns
 from evaluation.oracle import OracleEvaluator
 from evaluation.policy import MeasuredPolicy
@@ -24,16 +23,9 @@ from support.statistics import Figures, mean_and_error
 EVALUATORS = {"oracle": OracleEvaluator, "text": TextEvaluator, "music": TuneEvaluator}  # by kind of data
 
 
-def evaluator_of(data: Dataset, settings: Settings) -> Evaluator:
+def evaluator_of(data: Dataset, config: Config) -> Evaluator:
     """What measures on a data set, by its kind."""
-    return EVALUATORS.get(data.kind, Evaluator)(data, settings)
-
-
-def settings_of(config: Config) -> Settings:
-    """How much a run's evaluations draw, by the flags."""
-    drawn = config.eval_samples, config.d_eval_samples, config.candidates, config.seed, config.batch_size
-    songs_dir = Path(config.songs_dir) if config.songs_dir else None
-    return Settings(*drawn, config.log_generation, Path(config.log_dir), songs_dir)
+    return EVALUATORS.get(data.kind, Evaluator)(data, config)
 
 
 class Measures(NamedTuple):
@@ -69,9 +61,9 @@ class Evaluation:
         """`guidance` has η of the guided policy; `pretrained` is G₀, which `kl_to_pretrained` is from."""
         self.evaluator, self.guidance, self.objective, self.pretrained = evaluator, guidance, objective, pretrained
         self.policy, self.guided, discriminator, self.teacher = measures
-        self.discriminator = discriminator if evaluator.settings.d_samples else None
+        self.discriminator = discriminator if evaluator.config.d_eval_samples else None
         self._of_real: Figures = {}
-        if objective and len(real := spread(evaluator.data.validation(), evaluator.settings.samples)):
+        if objective and len(real := spread(evaluator.data.valid, evaluator.config.eval_samples)):
             self._of_real = {column("objective", "real"): mean_and_error(objective.score(real))}
 
     @property
@@ -80,7 +72,7 @@ class Evaluation:
         columns = own = self.evaluator.columns
         columns += ("objective", column("objective", "real"), "kl_to_pretrained") if self.objective else ()
         columns += guided_columns(columns) if self.guided else ()
-        columns += resampled_columns(own) if self.discriminator and self.evaluator.settings.candidates else ()
+        columns += resampled_columns(own) if self.discriminator and self.evaluator.config.candidates else ()
         columns += ("kl_of_teacher",) if self.teacher else ()
         for name in columns:
             parse(name)
@@ -98,7 +90,7 @@ class Evaluation:
         figures: Figures = {}
         if of_policy:
             figures = self._of(self.policy, epoch, due, since_pretrained)
-        elif discriminator and evaluator.settings.candidates:
+        elif discriminator and evaluator.config.candidates:
             figures = evaluator.of_policy(self.policy, epoch, Due(True, False, False))  # what candidates begin from
         if discriminator:
             known = evaluator.of_discriminator(discriminator, epoch, figures)
@@ -109,7 +101,7 @@ class Evaluation:
             own = guided_columns(of_guided)
             figures |= {f"{name}_guided": pair for name, pair in of_guided.items() if f"{name}_guided" in own}
         if self.teacher and (of_discriminator or not self.guided):
-            _, nats = self.teacher.divergence(self.policy.policy, evaluator.settings.samples, epoch)
+            _, nats = self.teacher.divergence(self.policy.policy, evaluator.config.eval_samples, epoch)
             figures["kl_of_teacher"] = mean_and_error(nats)
         return figures
 
@@ -118,7 +110,7 @@ class Evaluation:
         with np.errstate(all="ignore"):
             figures = self.evaluator.of_policy(policy, epoch, due)
         if self.objective:
-            tokens, nats = policy.divergence(self.pretrained, self.evaluator.settings.samples, epoch)
+            tokens, nats = policy.divergence(self.pretrained, self.evaluator.config.eval_samples, epoch)
             figures["objective"] = mean_and_error(self.objective.score(tokens))
             figures |= {"kl_to_pretrained": mean_and_error(nats)} if since_pretrained else {}
         return figures | self._of_real

@@ -9,10 +9,11 @@ import tensorflow as tf
 
 from data.text import MAX_HELD_OUT, SPLITS, Source
 from data.training_set import draw, spread
-from evaluation.evaluator import Due, Evaluator, Settings, nats
+from evaluation.evaluator import Due, Evaluator, nats
 from evaluation.ngrams import bleu, self_bleu
 from evaluation.policy import MeasuredPolicy
 from runs.logs import RunLog
+from support.config import Config
 from support.seeds import Purpose
 from support.statistics import Figures, mean_and_error
 
@@ -33,12 +34,10 @@ class TextEvaluator(Evaluator):
     compared = (*(f"{kind}{n}" for kind in ("bleu", "self_bleu") for n in ORDERS), "copied_share", "length")
 
     def compare(self, rows: np.ndarray) -> Figures:
-        """Compares sequences, int32 [n, T], with real lines; ends and padding are no tokens here.
+        """Compares sequences, int32 [n, T], with real lines: (mean, standard error) of what is `compared`.
 
-        Returns (mean over the sequences, standard error of the mean) of `bleu2` to `bleu5`, with the test lines (at
-        most 2,000) as references; `self_bleu2` to `self_bleu5`; `copied_share`, the share of sequences that are, whole,
-        a line of train; `length`, tokens a sequence. What needs test is left out where it is empty; self-BLEU needs two
-        sequences, and all figures one.
+        Ends and padding are no tokens here. References are the test lines, at most 2,000; `copied_share` is of whole
+        lines of train. What needs test is left out where it is empty; self-BLEU needs two sequences, all else one.
         """
         if not len(rows):
             return {}
@@ -55,7 +54,7 @@ class TextEvaluator(Evaluator):
         if not due.samples:
             return
         generated = policy.sample(SAMPLES, Purpose.IMAGES, tf.constant(epoch)).numpy()
-        real = draw(self.data.lines["train"], SAMPLES, self.settings.seed, Purpose.IMAGES, epoch)
+        real = draw(self.data.lines["train"], SAMPLES, self.config.seed, Purpose.IMAGES, epoch)
         log.text(epoch, "lines/generated", self.data.vocabulary.decode(generated))
         log.text(epoch, "lines/real", self.data.vocabulary.decode(real))
 
@@ -63,9 +62,9 @@ class TextEvaluator(Evaluator):
 class TexygenEvaluator(TextEvaluator):
     """Measures as Texygen does, too; holds all lines in memory, whole and as they are written."""
 
-    def __init__(self, data, settings: Settings):
+    def __init__(self, data, config: Config):
         """Reads the lines of `data` anew; raises DataError and OSError as `TextData` does."""
-        super().__init__(data, settings)
+        super().__init__(data, config)
         if data.source.long and data.config.long_lines == "truncate":
             share = 100 * data.source.long / data.source.lengths.total()
             what = f"texygen_nll_gen leaves out what was truncated of {share:.3g} % of the lines"
@@ -75,7 +74,7 @@ class TexygenEvaluator(TextEvaluator):
         for split, tokens in whole:
             lines[split].append(tokens)
         self.written, self.longest = lines["test"], max(whole.lengths)
-        seen, count = lines["train"] + lines["valid"], settings.samples
+        seen, count = lines["train"] + lines["valid"], config.eval_samples
         self.of_real = self._bleu(some(lines["valid"], MAX_HELD_OUT), "real_texygen_bleu")
         if len(seen) >= count:
             self.of_real |= by_order("real_texygen_self_bleu", self_bleu(some(seen, count), ORDERS))
@@ -85,7 +84,7 @@ class TexygenEvaluator(TextEvaluator):
 
         Beside those of `compare` there is `texygen_nll_gen`: -log G of lines of train (at most 2,000), nats, over the
         tokens of the longest line, as Texygen counts the padding. `real_texygen_...` are BLEU of validation lines (at
-        most 2,000), and self-BLEU among `settings.samples` real lines, if there are as many.
+        most 2,000), and self-BLEU among --eval_samples real lines, if there are as many.
         """
         figures = super().of_policy(policy, epoch, due)
         if not due.samples:

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,17 @@ import tensorflow as tf
 from scipy.special import entr, rel_entr
 
 from data.music.analysis import Tune, analysed, bars_of, longest_copies, repeated_bars
-from data.music.media import SAMPLE_RATE, audio, piano_roll, save_media
+from data.music.media import SAMPLE_RATE, audio, piano_roll, wav
 from data.music.midi import midi_file
 from data.music.songs import write_songs
 from data.music.tokens import REST, Grid, before_end, to_pitches
 from data.training_set import draw
-from evaluation.evaluator import Due, Evaluator, Settings
+from evaluation.evaluator import Due, Evaluator
 from evaluation.ngrams import bleu, self_bleu
 from evaluation.policy import MeasuredPolicy
 from runs.directories import MEDIA, SONGS, WRITTEN_SONGS
 from runs.logs import RunLog
+from support.config import Config
 from support.seeds import Purpose
 from support.statistics import Figures, mean_and_error
 
@@ -41,31 +43,20 @@ class TuneEvaluator(Evaluator):
     )
     compares_at = "last"  # at the end of a phase alone, as it takes seconds
 
-    def __init__(self, data: Any, settings: Settings):
+    def __init__(self, data: Any, config: Config):
         """As in `Evaluator`."""
-        super().__init__(data, settings)
+        super().__init__(data, config)
         if data.spec.end_token is not None:  # the shorter a tune, the nearer a reference
             self.compared = (*(name for name in self.compared if name != "mse"), "length")
 
     def compare(self, samples: np.ndarray) -> Figures:
-        """Compares sequences, int32 [n, T], with real tunes.
+        """Compares sequences, int32 [n, T], with real tunes: (mean, standard error) of what is `compared`.
 
         The paper reports BLEU-4 and MSE for music and says neither what the references are nor between what pairs it
-        takes the MSE, so its figures can't be compared with these.
-
-        Returns:
-            (mean over the sequences, standard error of the mean) of
-            - `bleu2`, `bleu3`, `bleu4`, with all test sequences as references; `self_bleu4`;
-            - `mse`: `nearest_squared_difference` to the test windows, semitones²;
-            - `rest_share`: share of tokens that are rests;
-            - `length`: tokens of a sequence before its end, of whole tunes alone;
-            - `pitch_range`: highest less lowest pitch of a sequence, semitones;
-            - `longest_copy`: tokens of the longest stretch that a training tune has too; `copied_share`: share of
-              sequences where it has 16 tokens or, of a shorter one, all;
-            - what `musical` tells of each, and of all `interval_divergence` and `rhythm_divergence`, the `divergence`
-              of their `intervals` and `rhythms` from those of the test sequences.
-            What needs test is left out where it is empty; self-BLEU needs two sequences, and all figures one. A
-            sequence of rests alone counts in neither `mse` nor `pitch_range`.
+        takes the MSE, so its figures can't be compared with these. BLEU has all test sequences as references, `mse` is
+        `nearest_squared_difference`, `copied_share` counts stretches of 16 tokens or, of a shorter one, all, and the
+        divergences are of `intervals` and `rhythms` from those of the test sequences. What needs test is left out where
+        it is empty; self-BLEU needs two sequences. One of rests alone counts in neither `mse` nor `pitch_range`.
         """
         if not len(samples):
             return {}
@@ -100,24 +91,27 @@ class TuneEvaluator(Evaluator):
         """Where samples are due: tunes to see and hear, and sample*.mid written anew to --log_dir and --songs_dir."""
         if not due.samples:
             return
-        data, settings, grid = self.data, self.settings, self.data.grid
+        data, config, grid, log_dir = self.data, self.config, self.data.grid, Path(self.config.log_dir)
         generated = policy.sample(SAMPLES, Purpose.IMAGES, tf.constant(epoch)).numpy()
-        real = draw(data.sequences, SAMPLES, settings.seed, Purpose.IMAGES, epoch)
+        real = draw(data.sequences, SAMPLES, config.seed, Purpose.IMAGES, epoch)
         songs = [midi_file(tokens, grid) for tokens in before_end(generated, grid)]
-        if not (settings.log_dir / WRITTEN_SONGS).exists():  # what is there is of version 1.0
+        if not (log_dir / WRITTEN_SONGS).exists():  # what is there is of version 1.0
             for name in SONGS:
-                (settings.log_dir / name).unlink(missing_ok=True)
-        write_songs(settings.log_dir, SONGS, songs, spare=True)
-        if settings.songs_dir:
-            settings.songs_dir.mkdir(parents=True, exist_ok=True)
-            write_songs(settings.songs_dir, SONGS, songs, spare=True)
+                (log_dir / name).unlink(missing_ok=True)
+        write_songs(log_dir, SONGS, songs, spare=True)
+        if config.songs_dir:
+            (folder := Path(config.songs_dir)).mkdir(parents=True, exist_ok=True)
+            write_songs(folder, SONGS, songs, spare=True)
         for name, tunes in (("generated", with_rests(generated, grid)), ("real", with_rests(real, grid))):
             picture = piano_roll(tunes, grid, f"{name}, epoch {epoch}")
             clips = np.stack([audio(tokens, grid) for tokens in tunes])
             log.image(epoch, f"piano_roll/{name}", picture)
             log.audio(epoch, f"audio/{name}", clips, SAMPLE_RATE)
-            if settings.pictures:
-                save_media(settings.log_dir / MEDIA, f"epoch{epoch:05d}_{name}", picture, clips)
+            if config.log_generation:
+                (media := log_dir / MEDIA).mkdir(parents=True, exist_ok=True)
+                (media / f"epoch{epoch:05d}_{name}.png").write_bytes(tf.io.encode_png(picture).numpy())
+                for i, clip in enumerate(clips):
+                    (media / f"epoch{epoch:05d}_{name}_{i}.wav").write_bytes(wav(clip))
 
 
 _SCALE = np.array([0, 2, 4, 5, 7, 9, 11])  # a major scale, and the minor one of its sixth note
@@ -151,16 +145,10 @@ def pitch_range(samples: np.ndarray) -> np.ndarray:
 
 
 def musical(tune: Tune) -> dict[str, float]:
-    """Figures of one tune, NaN where it has too few notes or bars for them.
+    """Figures of one tune, NaN where it has too few notes or bars for them; METRICS says what they are.
 
-    Returns:
-        - `scale_consistency`: share of its notes in the major or minor scale that has most of them, as in muspy;
-        - `pitch_class_entropy`: of its notes, bits, as in muspy;
-        - `stepwise`: share of the moves to another pitch that are of one or two semitones;
-        - `ends_on_tonic`: whether its last note is the tonic of its key;
-        - `repeated_bars`: share of the whole bars after the first that occur before;
-        - `looped_bars`: with which a bar, or a phrase of two, ends its third or a later time in a row;
-        - `alike_after_2`, `_4`, `_8`: share of its tokens that are what they were so many bars before.
+    `scale_consistency` and `pitch_class_entropy` are muspy's. `looped_bars` are those with which a bar, or a phrase of
+    two, ends its third or a later time in a row.
     """
     tokens, pitches = tune.tokens, tune.notes[:, 0]
     lags = {f"alike_after_{count}": count * tune.bar for count in (2, 4, 8)}

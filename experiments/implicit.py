@@ -7,6 +7,7 @@ them; `end` has the figures after the last update.
 """
 
 import argparse
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import keras
 import pandas as pd
 import tensorflow as tf
 
-from evaluation.evaluator import Due, Settings
+from evaluation.evaluator import Due
 from evaluation.policy import MeasuredPolicy
 from evaluation.run import evaluator_of
 from runs.directories import write_whole
@@ -35,10 +36,10 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
     before, run = restore(logdir), restore(logdir)
     base, student, data, config = before.policy(), run.seqgan.generator, run.data(), run.config
     student.set_weights([kept.numpy() for kept in base.weights])  # others where the run's policy is an average
-    valid = tf.constant(data.validation())
+    valid = tf.constant(data.valid)
     if not len(valid):
         raise UsageError(f"{logdir}: its data have no validation set")
-    evaluator = evaluator_of(data, Settings(samples=1000, seed=config.seed))
+    evaluator = evaluator_of(data, dataclasses.replace(config, eval_samples=1000))
     measured = MeasuredPolicy(student, config.seed, jit=False)
     optimizer = keras.optimizers.Adam(asked.lr)
 

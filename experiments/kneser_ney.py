@@ -26,10 +26,9 @@ from scipy.stats import bootstrap
 from data.real import Dataset
 from generator import Generator, Policy, PolicyWrapper, State, Tempered
 from guidance.distilling import Distillation
-from model import GRADIENT_NORM, build
+from model import GRADIENT_NORM, adam, build
 from runs.directories import write_whole
 from support.errors import UsageError
-from support.optimizers import adam
 from support.parser import Parser, new_file, number
 from support.streams import run_tool
 from tools.restored import Restored, restore
@@ -149,7 +148,7 @@ def best_of(nll: Callable[[float], float], low: float, high: float) -> float:
 def measured(runs: Sequence[Restored], updates: int, fresh: bool) -> Iterator[dict[str, object]]:
     """The rows of runs on the same data."""
     data: Any = runs[0].data()
-    spec, splits = data.spec, {"valid": data.validation(), "test": data.test}
+    spec, splits = data.spec, {"valid": data.valid, "test": data.test}
     if not len(splits["valid"]) or not len(splits["test"]):
         raise UsageError(f"{runs[0].logdir}: its data lack a validation or a test set")
     model = KneserNey(data.references(), spec.start_token, spec.vocab_size)

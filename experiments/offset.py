@@ -7,8 +7,7 @@ from dataclasses import replace
 
 from discriminator import Options
 from generator import TokenSpec
-from guidance.additive import AdditiveDiscriminator, BigramDiscriminator, LSTMDiscriminator
-from guidance.echo import EchoDiscriminator
+from guidance.additive import AdditiveDiscriminator, BigramDiscriminator, EchoDiscriminator, LSTMDiscriminator
 from support.registries import ADDITIVE_DEFAULTS
 
 

@@ -37,12 +37,8 @@ def of_points(points: pd.DataFrame) -> Iterator[dict[str, object]]:
         parabola = np.polyfit(three.temperature, three[NLLS], 2)  # [3, 2]: a square's factor first
         best = -parabola[1, 0] / (2 * parabola[0, 0])
         found = dict(zip(NLLS, best ** np.array([2, 1, 0]) @ parabola, strict=True))
-        yield (
-            {"method": method, "seed": int(seed), "temperature": best}
-            | found
-            | three[BLEUS].loc[middle].to_dict()
-            | dict(ones)
-        )
+        row = {"method": method, "seed": int(seed), "temperature": best}
+        yield row | found | three[BLEUS].loc[middle].to_dict() | dict(ones)
 
 
 def of_students(measured: pd.DataFrame) -> pd.DataFrame:

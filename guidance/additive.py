@@ -6,16 +6,19 @@ unique: log p(y_t | y_<t) - log G(y_t | y_<t), of which E_G[exp s] = 1 after eve
 """
 
 from collections.abc import Sequence
+from itertools import islice
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from discriminator import Discriminator, Loss, Options, cross_entropy
 from generator import Policy, State, TokenSpec, chosen_log_probs, joined, logits_of, run_lstm, sample_tokens, with_one
-from support.echoes import NOTHING, pasts
+from support.echoes import NOTHING, UNITS, Echoes, Heard, pasts
 from support.lookup import look_up, rows_of
-from support.seeds import fold, uniforms
+from support.seeds import Seed, fold, uniforms
 
+Scored = tuple[list[tf.Tensor], tf.Tensor]  # what `AdditiveDiscriminator.scores_of` returns
 STDDEV = 0.03  # of the initial weights; a bigram learns less in as many updates with 0.1
 
 
@@ -79,9 +82,7 @@ class AdditiveDiscriminator(Discriminator):
         """s(y_t | y_<t) of each token, 0 for padding: int32 [B, T] → float32 [B, T], nats."""
         return self.scores_of(tokens, [tokens], dropout_seed)[0][0]
 
-    def scores_of(
-        self, tokens: tf.Tensor, candidates: Sequence[tf.Tensor], dropout_seed: tf.Tensor | None = None
-    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+    def scores_of(self, tokens: tf.Tensor, candidates: Sequence[tf.Tensor], dropout_seed: Seed = None) -> Scored:
         """The scores of candidates, each int32 [B, T], for the place of each of `tokens`, int32 [B, T].
 
         Returns one float32 [B, T] a candidate, 0 where `tokens` has padding, and the mean over tokens and candidates of
@@ -89,9 +90,7 @@ class AdditiveDiscriminator(Discriminator):
         """
         return self._scored(self.contexts(tokens, dropout_seed).hidden, tokens, candidates)
 
-    def _scored(
-        self, contexts: tf.Tensor, tokens: tf.Tensor, candidates: Sequence[tf.Tensor]
-    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+    def _scored(self, contexts: tf.Tensor, tokens: tf.Tensor, candidates: Sequence[tf.Tensor]) -> Scored:
         """`scores_of` from c and q, float32 [T, B, K or K + 1]."""
         real = tf.transpose(self.mask(tokens))  # [T, B]
         own, offset = contexts[..., : self.context_dim], tf.reduce_sum(contexts[..., self.context_dim :], axis=-1)
@@ -143,9 +142,7 @@ class AdditiveDiscriminator(Discriminator):
         labels = 2 * tf.reduce_sum(mask)
         return tf.reduce_sum(losses * mask) / labels, tf.reduce_sum(right * mask) / labels
 
-    def likelihood_loss(
-        self, policy: Policy, tokens: tf.Tensor, seed: tf.Tensor, dropout_seed: tf.Tensor | None
-    ) -> Loss:
+    def likelihood_loss(self, policy: Policy, tokens: tf.Tensor, seed: tf.Tensor, dropout_seed: Seed) -> Loss:
         """The NLL of real tokens under the guided policy of η = 1, and how many are likelier than under G; no GAN.
 
         Arguments and results are those of `token_loss`, the loss in nats per token; nothing is drawn, and no penalty
@@ -162,6 +159,37 @@ class AdditiveDiscriminator(Discriminator):
         likelier = tf.cast(nats > chosen_log_probs(before, own, chosen), tf.float32)
         weights = tf.reshape(tf.transpose(mask), [-1]) / tf.reduce_sum(mask)
         return -tf.reduce_sum(nats * weights), tf.reduce_sum(likelier * weights)
+
+    def surrogate(
+        self, policy: Policy, tokens: tf.Tensor, reference: Any = None, kl_weight: float = 0.0, advantages: Any = None
+    ) -> tf.Tensor:
+        """What has the policy gradient of E[r(Y)] - β·KL(G ‖ G₀) as its gradient, along drawn sequences (equation 6).
+
+        REINFORCE sees only the drawn token's reward, and so is noisy; here the sum is over all next tokens. With
+        v(a) = s(a | y_<t) - β·(log G(a | y_<t) - log G₀(a | y_<t)) held constant it is
+
+            Σ_t [ Σ_a G(a | y_<t) · v(a) + log G(y_t | y_<t) · A_t ],
+
+        where A_t is what follows y_t: its advantage by rollouts less v(y_t) - Σ_a G(a | y_<t) · v(a), which is in the
+        first term. Without `advantages` A_t is 0: a bias, as what a token does for later scores is left out.
+
+        `tokens`, int32 [B, T], are drawn from G, the `policy`; `reference` is G₀ (None where β, the `kl_weight`, is 0),
+        and `advantages`, float32 [B, T], are for r(Y) - β·(log G(Y) - log G₀(Y)). Returns float32 [B], nats.
+        """
+        states = policy.states(tokens).hidden  # [T, B, H]
+        log_probs = tf.nn.log_softmax(policy.logits(states))  # [T, B, V]
+        value = self.next_scores(self.contexts(tokens).hidden)
+        if reference is not None:
+            ratio = log_probs - tf.nn.log_softmax(reference.logits(reference.states(tokens).hidden))
+            value -= kl_weight * ratio
+        value, mask = tf.stop_gradient(value), tf.transpose(policy.mask(tokens))  # [T, B, V], [T, B]
+        expected = tf.reduce_sum(tf.exp(log_probs) * value, axis=2)  # [T, B]
+        if advantages is None:
+            return tf.reduce_sum(expected * mask, axis=0)
+        chosen = tf.where(mask > 0, tf.transpose(tokens), 0)
+        known = tf.gather(value, chosen, batch_dims=2) - expected
+        follows = tf.stop_gradient(tf.transpose(advantages) - known) * mask
+        return tf.reduce_sum(expected * mask + tf.gather(log_probs, chosen, batch_dims=2) * follows, axis=0)
 
 
 def drawn_in_place(policy: Policy, tokens: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -210,10 +238,7 @@ class BigramDiscriminator(AdditiveDiscriminator):
 
 
 class LSTMDiscriminator(AdditiveDiscriminator):
-    """The context is a linear function of an LSTM that has read the tokens before: s = c(h_{t-1}) · b(y_t) + u(y_t).
-
-    An offset is another linear function of its state.
-    """
+    """Context and offset are linear in an LSTM's state after earlier tokens: s = c(h_{t-1}) · b(y_t) + u(y_t) + q."""
 
     def __init__(self, spec: TokenSpec, options: Options):
         """The LSTM has `options.hidden_dim` units; the rest is as in `AdditiveDiscriminator`."""
@@ -237,3 +262,47 @@ class LSTMDiscriminator(AdditiveDiscriminator):
         """As in `AdditiveDiscriminator`."""
         _, states = self.lstm(self.embedding(tokens), tf.split(memory, 2, axis=-1))
         return State(self.output_layer(states[0]), tf.concat(states, axis=-1))
+
+
+class EchoDiscriminator(BigramDiscriminator):
+    """s(y_t | y_<t) = Σ_l e_l · 1[y_t = y_{t-l}] + q(y_<t) + the bigram's score, over all lags l < T.
+
+    The echo e_l of `Echoes` says how likely the token of l places before comes again. The offset is
+    linear in the largest and the mean of the lags' z_l, and in the largest e_l: where one is sure, the others are not.
+    """
+
+    def __init__(self, spec: TokenSpec, options: Options):
+        """As in `BigramDiscriminator`."""
+        super().__init__(spec, options)
+        self.echoes = Echoes(spec.seq_len, next(islice(self.seeds(), 50, None)))
+        self.memory_dim = self.echoes.memory_dim  # P
+        if options.offset:
+            self.level = keras.layers.Dense(1, kernel_initializer="zeros")
+            self.level.build((None, 2 * UNITS + 1))
+        self.added_dim = spec.vocab_size
+
+    def _known(self, past: tf.Tensor, heard: Heard, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
+        """The bigram's context of `past`, int32 [..., P], with the echoes' part of q: float32 [..., K or K + 1]."""
+        context = self._context(past, dropout_seed)
+        if not self.options.offset:
+            return context
+        largest = tf.reduce_max(heard.echo, axis=-1, keepdims=True)
+        parts = tf.reduce_max(heard.units, axis=-2), tf.reduce_mean(heard.units, axis=-2), largest
+        return tf.concat([context[..., :-1], context[..., -1:] + self.level(tf.concat(parts, axis=-1))], axis=-1)
+
+    def scores_of(self, tokens: tf.Tensor, candidates: Sequence[tf.Tensor], dropout_seed: Seed = None) -> Scored:
+        """As in `AdditiveDiscriminator`; no array of all V tokens is made."""
+        past = pasts(tokens, self.memory_dim)
+        heard = self.echoes.after(past)
+        scores, squares = self._scored(self._known(past, heard, dropout_seed), tokens, candidates)
+        mask = self.mask(tokens)
+        for i, each in enumerate(candidates):
+            again = heard.repeated == tf.transpose(each)[..., None]
+            scores[i] += tf.transpose(tf.reduce_sum(tf.where(again, heard.echo, 0.0), axis=-1)) * mask
+        return scores, squares
+
+    def _state(self, past: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> State:
+        """As in `BigramDiscriminator`, with the V tokens' echoes."""
+        heard = self.echoes.after(past)
+        parts = self._known(past, heard, dropout_seed), heard.spread(self.vocab_size)
+        return State(tf.concat(parts, axis=-1), tf.cast(past, tf.float32))

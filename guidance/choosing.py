@@ -100,12 +100,9 @@ class Groups:
         return gain, float(np.hypot(error, error_of_groups / lengths.mean()))
 
     def change(self, values: np.ndarray, slope: float = 0.0) -> tuple[float, float]:
-        """E under q_n of f + slope · log(q_n / G), less E under G of f: (change, standard error).
+        """E under q_n of f + slope · log(q_n / G), less E under G of f, which is [m, n]: (change, standard error).
 
-        With f = -log G and a slope of -1 it is the entropy of q_n less that of G; with f = log(G / p) and 1 it is the
-        change of KL(· ‖ p).
-
-        `values`: f of the draws, [m, n]. `slope`: a constant.
+        With f = -log G and a slope of -1 it is that of the entropy; with f = log(G / p) and 1 that of KL(· ‖ p).
         """
         groups = len(values)
         own, moved = np.empty(groups), np.zeros(groups)  # of each group: its mean; what its S does to the others'

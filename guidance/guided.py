@@ -24,10 +24,7 @@ class GuidedPolicy(Policy):
     """
 
     def __init__(self, policy: Policy, discriminator: AdditiveDiscriminator, eta: tf.Variable):
-        """Guides `policy` by `discriminator`; all three stay what they are, and are followed when they change.
-
-        `policy`: G, perhaps a guided one. `discriminator`: gives s; of the same vocabulary. `eta`: η >= 0, float32.
-        """
+        """Guides G, maybe a guided one, by s, of the same V, and η >= 0, float32; follows all when they change."""
         self.policy, self.discriminator, self.eta = policy, discriminator, eta
         self.weights = [*policy.weights, *discriminator.weights, eta]
         self.vocab_size, self.seq_len = policy.vocab_size, policy.seq_len
@@ -112,10 +109,7 @@ class Guidance:
         return state
 
     def choose_eta(self) -> float:
-        """η ← the one that was given or else that of least NLL on the validation set; when D's training ends.
-
-        A run with `validation` alone can choose: `main.py` has seen that it is not empty.
-        """
+        """η ← the one that was given or else that of least NLL on the validation set, which is not empty."""
         if self.copy and isinstance(self.policy, Generator):
             self.copy.follow(self.policy)
         if self.given is None:

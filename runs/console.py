@@ -6,25 +6,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import tensorflow as tf
 from tqdm import tqdm
 
 from support.config import Config
-from support.errors import first_line
 from support.statistics import Figures
+
+PAUSE = 60.0  # seconds without an evaluation, after which a line comes
 
 
 class Progress(contextlib.AbstractContextManager["Progress"]):
     """Shows how far a phase is: on a terminal by a bar, elsewhere by a line an evaluation, and one a minute."""
 
-    def __init__(
-        self, phase: str, epochs: int, first: int, told: Callable[[Figures], dict[str, float]], pause: float = 60.0
-    ):
-        """A phase of `epochs` from the epoch numbered `first` on; `told` picks what a line has of an evaluation.
-
-        Without evaluations a line comes after a `pause`, seconds.
-        """
-        self.phase, self.epochs, self._told, self._pause = phase, epochs, told, pause
+    def __init__(self, phase: str, epochs: int, first: int, told: Callable[[Figures], dict[str, float]]):
+        """A phase of `epochs` from the epoch numbered `first` on; `told` picks what a line has of an evaluation."""
+        self.phase, self.epochs, self._told = phase, epochs, told
         self._newest = time.perf_counter()  # when the newest line was written
         self.bar = tqdm(total=epochs, initial=first, desc=phase, unit="epoch", disable=None)
         self.bar.set_postfix_str("compiling, which takes some seconds")
@@ -44,7 +39,7 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         self.bar.set_postfix_str(", ".join([*values, *([remark] if remark else [])]), refresh=False)
         now = time.perf_counter()
         self._since = self._since or (epoch, now)
-        if self.bar.disable and (evaluation is not None or now - self._newest >= self._pause):
+        if self.bar.disable and (evaluation is not None or now - self._newest >= PAUSE):
             ending = f"; {remark}" * bool(remark and epoch + 1 == self.epochs)
             print(self._line(epoch, figures, evaluation or {}) + ending, flush=True)
             self._newest = now
@@ -64,12 +59,3 @@ def where(config: Config) -> str:
     """Where the curves are: one level up, so that TensorBoard has a name for the run."""
     directory = Path(config.eval_log_dir if config.evaluate else config.log_dir)
     return f"curves: tensorboard --logdir {directory.parent if directory.parent.name else directory}"
-
-
-def in_one_line(error: Exception, config: Config) -> str:
-    """What a user can do something about, in one line."""
-    if isinstance(error, OSError):
-        return f"{error.filename or config.log_dir}: {error.strerror or error}"
-    if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
-        return f"out of memory ({first_line(error)}); --batch_size and --rollout_num are the first to reduce"
-    return str(error)

@@ -62,10 +62,7 @@ def fsync(path: Path) -> None:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file, text as UTF-8, whole or not at all: beside it, to disk, then renamed.
-
-    What a link names, such as /dev/stdout, and a device are written in place.
-    """
+    """Writes a file (text: UTF-8) whole or not at all: to disk, then renamed; a link or a device in place."""
     written = content.encode() if isinstance(content, str) else content
     if path.is_symlink() or (path.exists() and not path.is_file()):  # /dev/stdout is both
         with naming(path):
@@ -117,10 +114,7 @@ def holds_evaluations(directory: Path) -> bool:
 
 
 def lost_weights(directory: Path, recorded: dict[str, Any]) -> str:
-    """Why a run's directory has no checkpoint though the run had one, in words; "" where it may not have come so far.
-
-    `recorded` is its config.json.
-    """
+    """Why a run, by its config.json, has lost its checkpoints, in words; "" where it may not have come so far."""
     if holds_evaluations(directory):
         its = recorded["flags"].get("log_dir", "unknown")
         return f"the evaluations of a run; its weights are in its --log_dir, {its}"
@@ -157,10 +151,7 @@ def steps_taken(log_dir: Path) -> int:
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
-    """`step`, `sha256` of its files by their names, and `details` of a checkpoint's directory.
-
-    Raises ValueError: it is damaged. Raises OSError: it can't be read.
-    """
+    """A checkpoint's `step`, `sha256` of its files, and `details`; raises ValueError: it is damaged; raises OSError."""
     with open(checkpoint / MANIFEST, encoding="utf-8") as file:
         checksum, _, content = file.read(MAX_MANIFEST).partition("\n")
     if sha256_of(content.encode()) != checksum:
@@ -270,8 +261,10 @@ class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
         run's. Raises OSError: one can't be read.
         """
         place = f"{self.flag} {self.path}"
+        there = {name: content for name, content in files.items() if (self.path / name).exists()}
+        other = (name for name, content in there.items() if (self.path / name).read_bytes() != content.encode())
         if not run:
-            for name in (*(name for name in files if not self._holds(name, files[name])), *songs):
+            for name in (*other, *songs):
                 if (self.path / name).exists() and self.path / name not in self.written():
                     raise UsageError(f"{place}: {name} there is no run's; choose another {self.flag}")
             return
@@ -279,14 +272,8 @@ class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
         if changed := sorted(name for name in before.keys() | sums.keys() if before.get(name) != sums.get(name)):
             what = f"{' and '.join(changed)} changed since the run in {place} began"
             raise UsageError(f"{origin}: {what}; choose another directory, or --overwrite")
-        for name, content in files.items():
-            if (path := self.path / name).exists() and not self._holds(name, content):
-                raise UsageError(f"{path}: of other data than {origin} has now; --overwrite starts afresh")
-
-    def _holds(self, name: str, content: str) -> bool:
-        """Whether a file of this content is there."""
-        path = self.path / name
-        return path.exists() and path.read_bytes() == content.encode()
+        for name in other:
+            raise UsageError(f"{self.path / name}: of other data than {origin} has now; --overwrite starts afresh")
 
     def check_code(self, recorded: dict[str, Any], sources: dict[str, dict[str, str]]) -> None:
         """Raises UsageError: a user's own code, {flag: source}, is not that which the run has on record, if any."""
@@ -295,15 +282,6 @@ class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
                 what = f"the code of {source['function']} changed since the run in {self.flag} {self.path} began"
                 advice = f"choose other directories (--pretrained {self.path} keeps its pretraining), or --overwrite"
                 raise UsageError(f"--{flag}: {what}, whose {CONFIG} has it as it was; {advice}")
-
-    def keep(self, files: dict[str, str]) -> None:
-        """Writes files, {name: content}, that belong to the run; before `describe`, so that it finds them complete.
-
-        Raises OSError: one can't be written.
-        """
-        for name, content in files.items():
-            if not self._holds(name, content):
-                write_whole(self.path / name, content)
 
     def wipe(self) -> None:
         """Removes the records of an earlier run, and nothing else. Raises OSError: one can't be removed.
@@ -384,22 +362,17 @@ def claim(directories: list[RunDirectory], config: Config) -> tuple[dict[str, An
     return content, config
 
 
-def _with_file_of(now: Config, before: Config) -> Config:
-    """A configuration whose discriminator of a user's own is read from where its file is `now`."""
-    own = is_own(before.discriminator)
-    return dataclasses.replace(before, discriminator=now.discriminator) if own else before
-
-
 def in_vain(before: Config, now: Config) -> set[str]:
     """The flags that have no effect in either of two configurations."""
-    before = _with_file_of(now, before)
+    if is_own(before.discriminator):  # whose file may be elsewhere now
+        before = dataclasses.replace(before, discriminator=now.discriminator)
     return {name for name in FIELDS if lacking(before, name) and lacking(now, name)}
 
 
 def changeable(log_dir: Path, before: Config, now: Config) -> set[str]:
     """The flags that the run in a --log_dir, which was begun `before`, may be continued with other values of."""
     free, taken = FREE_TO_CHANGE | in_vain(before, now), steps_taken(log_dir)
-    free -= {"candidates"} if _with_file_of(now, before).best_of_candidates else set()
+    free -= {"candidates"} if (now if is_own(before.discriminator) else before).best_of_candidates else set()
     # More epochs are more of the same, unless a rate falls over them or a checkpoint has a place for each.
     longer = now.total_epochs >= before.total_epochs and now.g_update != "fold"
     of_d = "d" in now.cosine_decay and now.d_steps > 0 and taken > before.pretrain_g_epochs

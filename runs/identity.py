@@ -22,7 +22,9 @@ def description(config: Config) -> dict[str, Any]:
     versions = {"seqgan": VERSION, "python": platform.python_version(), "tensorflow": tf.__version__}
     versions |= {"keras": keras.__version__, "numpy": np.__version__}
     described = {"format": FORMAT, "flags": dataclasses.asdict(config), "versions": versions}
-    described |= {"device": [device.device_type for device in devices], "cpu": cpu_model(), "cores": cores()}
+    # TensorFlow takes as many threads as the process's affinity has CPUs.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    described |= {"device": [device.device_type for device in devices], "cpu": cpu_model(), "cores": cores}
     return described | {"git_commit": git_commit()}
 
 
@@ -42,11 +44,6 @@ def cpu_model() -> str:
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()
-
-
-def cores() -> int:
-    """CPUs of this process's affinity, of which TensorFlow takes as many threads."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def git_commit() -> str:

@@ -28,12 +28,7 @@ Meaning = Callable[[str], str]  # of a figure, by its name
 
 
 def tag_of(name: str, group: str) -> str:
-    """The tag that TensorBoard shows a scalar under.
-
-    It makes a group of what has the same beginning up to a stroke, and sorts the groups: NLLs, entropies and
-    divergences come first, `nll` by its plain name, then the rest of the `group`, and standard errors have a group of
-    their own.
-    """
+    """The tag of a scalar in TensorBoard, which sorts groups, the part before a stroke: NLLs first, errors apart."""
     if name.endswith("_se"):
         return f"se/{name.removesuffix('_se')}"
     if name.startswith(("nll", "kl_")) or "entropy" in name:

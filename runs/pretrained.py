@@ -90,10 +90,7 @@ class Pretraining:
         return {"step": self.taken, "nll_valid": self.details["evaluation"]["nll_valid"][0]}
 
     def restore(self, which: str | int) -> tuple[int, dict[str, Any]]:
-        """Loads the state at a mark or after so many steps.
-
-        Returns (steps taken, details of the checkpoint). Raises UsageError: it is not there, or damaged.
-        """
+        """Loads the state at a mark or step: (steps taken, details); raises UsageError: it is not there, or damaged."""
         try:
             found = Checkpoints(self.directory / CHECKPOINTS, self.state, whole=False).look(which)
         except UsageError as error:

@@ -46,11 +46,6 @@ class Schedule:
     def __len__(self) -> int:
         return self.adversarial.end
 
-    @property
-    def all_epochs(self) -> int:
-        """Epochs of all phases: rows of the training log."""
-        return sum(phase.epochs for phase in self.phases)
-
     def taken_of(self, taken: int) -> dict[str, int]:
         """How many of the first so many steps are of each phase and kind, as "phase kind"."""
         counts = {}

@@ -60,11 +60,6 @@ class Training:
         self._compiling = 0.0  # seconds of this epoch's steps that were the first of their kind
 
     @property
-    def finished(self) -> bool:
-        """Whether no step is left."""
-        return self.taken >= len(self.schedule)
-
-    @property
     def due(self) -> bool:
         """Whether the epoch under way is evaluated or saved at its end."""
         at, every = (self._phase, self._epoch), self.schedule.config.checkpoint_every
@@ -153,10 +148,7 @@ class Training:
         return Diverged(f"{what} in {self._phase.name} epoch {self._epoch}; {kept}")
 
     def _end_epoch(self, seconds: float) -> tuple[dict[str, float], Figures | None]:
-        """Writes the row of an epoch that took so many `seconds`, and evaluates where that is due.
-
-        Returns the means of its figures, and those of the evaluation.
-        """
+        """Writes an epoch's row, evaluates where due; returns the means of its figures, and the evaluation's."""
         phase, epoch, records = self._phase, self._epoch, self.records
         clock = {"seconds_per_epoch": seconds - self._compiling}
         clock |= {"compile_seconds": self._compiling} if self._compiling else {}

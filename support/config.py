@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,15 +40,7 @@ def on(flag: str, *values: str) -> Need:
     return Need(f"without --{flag} {' or '.join(values)}", lambda c: getattr(c, flag) in values)
 
 
-def flag(
-    default: Any,
-    help: str,
-    *needs: Need,
-    low: float = 0,
-    high: float | None = None,
-    choices: Collection[str] | None = None,
-    own: str = "",
-) -> Any:
+def flag(default: Any, help: str, *needs: Need, low: float = 0, high: Any = None, choices: Any = None, own: str = ""):
     """A dataclass field that is a flag; its type is the default's, its meaning and unit are in `help`.
 
     `low` and `high` are the ends of a number's range, `choices` the words that it may be; with `own`, such as
@@ -113,7 +105,6 @@ class Config:
 
     preset: str = flag("default", "the set of values that the other flags start from", choices=PRESETS)
 
-    # the run
     seed: int = flag(1, "seed of every random draw but the oracle's weights", high=2**31 - 1)
     is_train: bool = flag(True, "train; --no-is_train evaluates the weights saved in --log_dir and stops")
     evaluate: bool = flag(True, "measure NLL and entropy during the run, into --eval_log_dir")
@@ -128,7 +119,6 @@ class Config:
     checkpoint_every: int = flag(200, "epochs between checkpoints; the end of a phase always has one", low=1)
     overwrite: bool = flag(False, "remove an earlier run's files from the log directories and start afresh")
 
-    # evaluation
     eval_every: int = flag(
         50, "epochs between evaluations, beside the first and last of a phase (of D's pretraining the last)", low=1
     )
@@ -147,7 +137,6 @@ class Config:
     )
     songs_dir: str = flag("", "music: folder that gets a copy of sample*.mid; others' files are not replaced", MUSIC)
 
-    # data
     dataset: str = flag("LSTM", f"real data; {explained(DATASETS)}", choices=DATASETS, own="FILE.py:CLASS")
     seq_len: int = flag(
         20, "T, tokens per sequence (text, whole tunes: at most); a reward pass has some T² steps", low=2, high=1000
@@ -174,7 +163,6 @@ class Config:
         1, "music: tokens between the starts of training windows; 0: whole tunes with an end token", MUSIC
     )
 
-    # schedule
     batch_size: int = flag(32, "B, sequences per generator batch", low=1)
     pretrain_g_epochs: int = flag(1000, "epochs of maximum-likelihood pretraining of the generator")
     pretrain_d_epochs: int = flag(
@@ -195,7 +183,6 @@ class Config:
         (), "learning rates that decay to 0 by a cosine over all their updates: any of g_pretrain, g, d", choices=RATES
     )
 
-    # generator
     g_emb_dim: int = flag(32, "size of the generator's token embedding", low=1)
     g_hidden_dim: int = flag(50, "H, LSTM units of the generator", low=1)
     g_echo: bool = flag(
@@ -213,7 +200,6 @@ class Config:
     )
     average: float = flag(0.0, "decay of a moving average of weights that is evaluated; 0: none", high=0.999999)
 
-    # rewards
     reward: str = flag(
         "discriminator",
         f"reward of a sequence; {explained(REWARDS)}; or a function of yours in TensorFlow",
@@ -252,7 +238,6 @@ class Config:
         choices=("none", "batch", "prefix"),
     )
 
-    # discriminator
     discriminator: str = flag("cnn", explained(DISCRIMINATORS), *OF_D, choices=DISCRIMINATORS, own="FILE.py:CLASS")
     guide_eta: float = flag(0.0, "η of guidance; 0: that of 0 to 64 with the least NLL_valid", *OF_D, high=100)
     d_loss: str = flag(
@@ -273,7 +258,6 @@ class Config:
     d_lr: float = flag(1e-4, "Adam's learning rate of the discriminator", *TRAINED)
     d_batch_size: int = flag(64, "twice the real sequences of a discriminator minibatch (even)", *TRAINED, low=2)
 
-    # oracle
     oracle_seed: int = flag(32, "seed of the oracle's weights", ORACLE, RANDOM, high=2**31 - 1)
     oracle_emb_dim: int = flag(20, "size of the oracle's token embedding", ORACLE, RANDOM, low=1)
     oracle_hidden_dim: int = flag(50, "LSTM units of the oracle", ORACLE, RANDOM, low=1)

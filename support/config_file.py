@@ -118,10 +118,7 @@ def read_same(content: dict[str, Any], digests: dict[str, str], config: Config) 
 
 
 def trained(given: dict[str, Any]) -> Config:
-    """The configuration to evaluate a run with: its own, and of `given`, the command line's, what may differ from it.
-
-    Raises UsageError: --log_dir holds no run, or a flag contradicts it.
-    """
+    """A run's own flags, and of those `given` what may differ; raises UsageError: there is none, or one contradicts."""
     if given.get("overwrite"):
         raise UsageError("--overwrite and --no-is_train: nothing would be left to evaluate")
     log_dir = (PRESETS[given.get("preset", "default")] | given).get("log_dir", Config.log_dir)
@@ -148,10 +145,7 @@ def pretraining_part(config: Config, unrelated: Set[str] = UNRELATED_TO_PRETRAIN
 
 
 def differences(before: Config, now: Config, free: Set[str] = frozenset()) -> list[str]:
-    """The flags, but for those of `free`, in which a configuration differs from that of a run, with both values.
-
-    Other places of what a run has on record, and other spellings of a value, are no difference.
-    """
+    """The flags but `free` that differ, with both values; other spellings, or places of what is on record, do not."""
 
     def differs(name: str) -> bool:
         old, new = getattr(before, name), getattr(now, name)

@@ -17,10 +17,8 @@ NOTHING = -1  # in place of a token before the first
 
 
 def pasts(tokens: tf.Tensor, count: int) -> tf.Tensor:
-    """The last `count` tokens before each of int32 [B, T], NOTHING before the first: int32 [T, B, count].
-
-    One gather: a slice for each t would take seconds to compile where T is 128.
-    """
+    """The last `count` tokens before each of int32 [B, T], NOTHING before the first: int32 [T, B, count]."""
+    # One gather: a slice for each t would take seconds to compile where T is 128.
     padded = tf.pad(tf.transpose(tokens[:, :-1]), [[count, 0], [0, 0]], constant_values=NOTHING)
     places = tf.range(tokens.shape[1])[:, None] + tf.range(count)
     return tf.transpose(tf.gather(padded, places), [0, 2, 1])

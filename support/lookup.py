@@ -45,10 +45,7 @@ def summed_in_rows(values: tf.Tensor, tokens: tf.Tensor, vocab_size: int) -> tf.
 
 
 def look_up(embedding: keras.layers.Embedding, tokens: tf.Tensor) -> tf.Tensor:
-    """The layer's rows of `tokens`, of 0..V-1: int32 [...] → float32 [..., E].
-
-    It is the layer itself but for its gradient, which is whole: one array, not a slice per token.
-    """
+    """The layer's rows of `tokens`, of 0..V-1: int32 [...] → float32 [..., E]; its gradient is one array, no slices."""
     return rows_of(tf.convert_to_tensor(embedding.embeddings), tokens)
 
 

@@ -78,12 +78,9 @@ def _run(flag: str, path: str, function: str, text: str) -> Any:
 
 @contextlib.contextmanager
 def blamed(flag: str, path: str) -> Iterator[None]:
-    """Makes an exception of the file's code a UsageError with its type, its message and its line in the file.
-
-    What the code prints goes to stderr, as stdout may be a tool's table.
-    """
+    """Makes an exception of the file's code a UsageError with its type, its message and its line in the file."""
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr):  # stdout may be a tool's table
             yield
     except KeyboardInterrupt:
         raise
@@ -106,10 +103,7 @@ def told(error: BaseException, path: str) -> str:
 
 
 def blame(error: Exception, names: dict[str, str]) -> str:
-    """The line that tells a user of an exception that came through code of their own, "" where it did not.
-
-    `names`: what flags name, {flag: FILE.py:NAME}.
-    """
+    """The line that tells of an exception through a user's own code, of {flag: FILE.py:NAME}; "" of another one."""
     paths = {flag: name.rpartition(":")[0] for flag, name in names.items()}
     found = (f"--{flag} {path}: {told(error, path)}" for flag, path in paths.items() if lines_of(error, path))
     return next(found, "")

@@ -195,10 +195,7 @@ def parse(argv: Sequence[str] | None = None) -> Config:
 
 
 def read_flags(argv: Sequence[str]) -> Config:
-    """The configuration that a command line means; without --is_train, the run's in --log_dir that was trained.
-
-    Raises UsageError: it is wrong; the message names the flag.
-    """
+    """The configuration of a command line, with --no-is_train that of --log_dir; raises UsageError: it is wrong."""
     given = explicit_flags(argv)
     config = Config(**(defaults_of(given) | given)) if given.get("is_train", True) else trained(given)
     check_effect(config, given)

@@ -1,8 +1,4 @@
-"""What can be chosen by name: discriminators, rewards, data sets, updates; `--help` and docs/flags.md show them.
-
-An entry says where its class or function is, so that reading a command line imports no TensorFlow. Metrics have their
-own registry, `evaluation/metrics.py`.
-"""
+"""What can be chosen by name, and where it is, so that reading a command line imports no TensorFlow."""
 
 import importlib
 from dataclasses import dataclass, field
@@ -79,7 +75,7 @@ DISCRIMINATORS = {
     ),
     "bigram": additive("additive:BigramDiscriminator", "scores each token after those at --d_lags", "d_lags"),
     "lstm": additive("additive:LSTMDiscriminator", "scores each token after all before", "d_hidden_dim"),
-    "echo": additive("echo:EchoDiscriminator", "also scores what repeats earlier tokens", "d_lags"),
+    "echo": additive("additive:EchoDiscriminator", "also scores what repeats earlier tokens", "d_lags"),
 }
 REWARDS = {
     "discriminator": RewardEntry("reward:discriminator", "D(Y)", discriminator=True),

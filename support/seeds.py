@@ -1,9 +1,12 @@
 """Stateless randomness: every draw is a pure function of (seed, purpose, step), so nothing random needs saving."""
 
 import enum
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
+
+Seed: TypeAlias = tf.Tensor | None  # a key, for dropout; None applies none
 
 
 class Purpose(enum.IntEnum):

@@ -51,7 +51,7 @@ from data.music.tokens import KEYS, REST, Grid, begins
 from data.oracle import OracleData
 from data.real import Dataset, read_data
 from evaluation.evaluator import Due
-from evaluation.run import Evaluation, evaluator_of, measures_of, settings_of
+from evaluation.run import Evaluation, evaluator_of, measures_of
 from generator import TokenSpec
 from model import SeqGAN, build
 from support.config import Config
@@ -304,7 +304,7 @@ def resumed_alike(folder: Path, words: Sequence[str], *steps: int) -> list[str]:
 def evaluation_of(config: Config, data: Dataset, seqgan: SeqGAN, **more: Any) -> Evaluation:
     """What a run of these flags measures its networks with."""
     measures = measures_of(config, seqgan)
-    return Evaluation(evaluator_of(data, settings_of(config)), measures, guidance=seqgan.guidance, **more)
+    return Evaluation(evaluator_of(data, config), measures, guidance=seqgan.guidance, **more)
 
 
 @pytest.fixture

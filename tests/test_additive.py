@@ -10,7 +10,6 @@ from discriminator import REAL, Options
 from generator import State, Tempered, TokenSpec
 from guidance.additive import AdditiveDiscriminator, BigramDiscriminator, LSTMDiscriminator
 from guidance.guided import GuidedPolicy, best_guidance
-from guidance.learning import surrogate
 from support.seeds import Purpose, key, uniforms
 
 KINDS = pytest.mark.parametrize("kind", [BigramDiscriminator, LSTMDiscriminator], ids=["bigram", "lstm"])
@@ -223,7 +222,7 @@ def test_the_expected_policy_gradient_is_exact_with_what_follows_and_biased_with
     advantages = tf.constant(values - np.concatenate([start, values[:, :-1]], axis=1), tf.float32)
     for known in (advantages, None):
         with tf.GradientTape() as tape:
-            each = surrogate(generator, discriminator, tokens, advantages=known, **kept)
+            each = discriminator.surrogate(generator, tokens, advantages=known, **kept)
             mean = tf.reduce_sum(tf.constant(probs, tf.float32) * each)
         gradients.append(tape.gradient(mean, generator.trainable_variables))
     exact, found, without = map(flat, gradients)

@@ -68,7 +68,7 @@ def test_the_network_is_that_of_the_equations(lengths, kind):
         np.testing.assert_allclose(logits_of(tf.constant(tokens)), logits, rtol=1e-4, atol=1e-4)
     log_odds = logits[:, REAL] - logits[:, FAKE]
     np.testing.assert_allclose(network.log_odds(tokens), log_odds, rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(network.real_prob(tokens), 1 / (1 + np.exp(-log_odds)), atol=1e-5)
+    np.testing.assert_allclose(tf.sigmoid(network.log_odds(tokens)), 1 / (1 + np.exp(-log_odds)), atol=1e-5)
     assert log_odds.std() > 0.01
     if lengths == LENGTHS:
         longer = discriminator(kind, True, seq_len=9)
@@ -157,7 +157,7 @@ def test_dropout_keeps_its_share_and_the_mean():
     np.testing.assert_allclose(dropped[kept[:, 0], 0], whole[0] / 0.75, rtol=1e-4)
     np.testing.assert_array_equal(dropped, again)
     assert (dropped != other).any()
-    np.testing.assert_array_equal(network.real_prob(TOKENS), network.real_prob(TOKENS))  # none in opinions
+    np.testing.assert_array_equal(network.log_odds(TOKENS), network.log_odds(TOKENS))  # none in opinions
     full = discriminator(dropout_keep_prob=1.0)
     np.testing.assert_array_equal(full.logits(TOKENS), full.logits(TOKENS, key(1, Purpose.DROPOUT, 0)))
 

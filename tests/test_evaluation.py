@@ -21,7 +21,7 @@ class World:
     def __init__(self, *flags: str, words=TINY, stddev: float = 1.0):
         self.config = config = tiny_config(*flags, words=words)
         data = OracleData(config)
-        self.data, self.model = data, build(config, TokenSpec(4, 3), validation=data.validation)
+        self.data, self.model = data, build(config, TokenSpec(4, 3), validation=lambda: data.valid)
         randomise(self.data.oracle, seed=3)
         randomise(self.model.generator, seed=1, stddev=stddev)
         randomise(self.model.discriminator, seed=19)

@@ -135,9 +135,10 @@ def test_tensorboard_shows_first_what_a_reader_wants(finished):
 
 
 @pytest.mark.parametrize(("pause", "count"), [(0.0, 4), (60.0, 2)])
-def test_where_there_is_no_terminal_a_line_comes_after_a_minute(capsys, pause, count):
+def test_where_there_is_no_terminal_a_line_comes_after_a_minute(capsys, monkeypatch, pause, count):
     """And after an evaluation; the last one, and the bar, end with a remark."""
-    with Progress("pretrain_g", 4, 0, told, pause) as progress:
+    monkeypatch.setattr("runs.console.PAUSE", pause)
+    with Progress("pretrain_g", 4, 0, told) as progress:
         for epoch in range(4):
             figures = {"nll_test": (1.0, 0.1)} if epoch in (1, 3) else None
             progress.update(epoch, {"loss": 2.0}, figures, "remark")

@@ -17,7 +17,7 @@ from data.music.tokens import Grid, trim
 from data.text import Lines
 from data.training_set import spread
 from evaluation.ngrams import bleu, distinct, self_bleu
-from evaluation.run import evaluator_of, measures_of, settings_of
+from evaluation.run import evaluator_of, measures_of
 from generator import TokenSpec
 from tools import measure
 from tools.restored import restore
@@ -76,7 +76,7 @@ def test_the_figures_are_those_of_the_runs_evaluation(folder, kind, place, endin
     """Of real data as many, of --train; copies, and NLL under the run, which is its NLL_test, are of --test."""
     run = restore(folder / f"run_{kind}")
     data = run.data()
-    evaluator = evaluator_of(data, settings_of(run.config))
+    evaluator = evaluator_of(data, run.config)
     samples, train, test = (read(folder, kind, name, data) for name in ("samples", "train", "test"))
     own, real = measured(folder, f"{place}samples", "--run", str(run.logdir), ending=ending, place=place)
     expected = evaluator.compare(spread(train, len(samples)))

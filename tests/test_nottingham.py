@@ -29,7 +29,7 @@ from data.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, REST, Grid, before_en
 from data.training_set import spread
 from evaluation.metrics import D_FIGURES, table
 from evaluation.policy import MeasuredPolicy
-from evaluation.run import evaluator_of, settings_of
+from evaluation.run import evaluator_of
 from evaluation.tunes import SAMPLES, TuneEvaluator, with_rests
 from generator import TokenSpec
 from runs.logs import with_errors
@@ -100,7 +100,7 @@ def data_of(folder: Path, *flags: str) -> NottinghamData:
 
 
 def evaluator(folder: Path, *flags: str) -> TuneEvaluator:
-    return evaluator_of(data_of(folder, *flags), settings_of(config_of(folder, *flags)))
+    return evaluator_of(data_of(folder, *flags), config_of(folder, *flags))
 
 
 def split_of(tokens) -> set[str]:

@@ -138,9 +138,9 @@ def test_text_pitches_or_ids():
 def test_the_curves_are_the_expectations(end_token):
     policy, other = (random_generator(seed=seed, end_token=end_token) for seed in (0, 5))
     pretrained = PolicyCopy(other)
-    settings = SimpleNamespace(samples=3000, d_samples=0)
-    data = SimpleNamespace(validation=lambda: all_sequences(4, 3)[:0])
-    evaluator = SimpleNamespace(of_policy=lambda *_: {}, settings=settings, data=data)
+    config = SimpleNamespace(eval_samples=3000, d_eval_samples=0)
+    data = SimpleNamespace(valid=all_sequences(4, 3)[:0])
+    evaluator = SimpleNamespace(of_policy=lambda *_: {}, config=config, data=data)
     measures = Measures(MeasuredPolicy(policy, seed=1, jit=False), None, None)
     evaluation = Evaluation(evaluator, measures, objective=objective_of(), pretrained=pretrained)
     figures = evaluation.measure(0, Due(True, True, True))

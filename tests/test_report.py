@@ -25,7 +25,7 @@ from support.parser import read_flags
 from tools import study as studies
 from tools.experiment import Cell, read
 from tools.report import draw_samples, main, samples
-from tools.study import FILES, Study, compare, points_text, read_points, read_runs, settings, summary, values
+from tools.study import FILES, Study, compare, points_text, read_points, read_runs, settings, summary
 
 TABLE = """
 title = "Hand-made"
@@ -572,7 +572,8 @@ def reference(said, name):
     found, parts = [], re.findall(r"(?:^| - )([^ :@]+)@?(\d*):?(\S*)", methods)
     for method, epoch, form in parts:
         rows = frame[frame.epoch == int(epoch)] if epoch else frame
-        found.append(pd.Series(sum(rows.method == method)) if name == "seeds" else values(rows, method, name + form))
+        own = Study(None, None, rows, rows).values(method, name + form)
+        found.append(pd.Series(sum(rows.method == method)) if name == "seeds" else own)
     return summary((found[0] - found[1] if found[1:] else found[0]).dropna(), any(p[0] in collapsed for p in parts))
 
 

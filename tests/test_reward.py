@@ -49,7 +49,7 @@ def scores_of(model: SeqGAN) -> np.ndarray:
     sequences = all_sequences(4, 3, end_token)
     reward = model.config.reward
     if reward in ("discriminator", "log_odds"):
-        real_prob = model.discriminator.real_prob(tf.constant(sequences)).numpy().astype(np.float64)
+        real_prob = tf.sigmoid(model.discriminator.log_odds(tf.constant(sequences))).numpy().astype(np.float64)
         return real_prob if reward == "discriminator" else np.log(real_prob) - np.log1p(-real_prob)
     if reward in ("optimal", "log_ratio"):
         p, g = probabilities(model.reward.parts.oracle), probabilities(model.generator)

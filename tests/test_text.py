@@ -26,7 +26,6 @@ from evaluation.evaluator import Due
 from evaluation.metrics import D_FIGURES
 from evaluation.ngrams import bleu, self_bleu
 from evaluation.policy import MeasuredPolicy
-from evaluation.run import settings_of
 from evaluation.text import TextEvaluator, TexygenEvaluator
 from model import SeqGAN, build
 from support.config import Config, UsageError
@@ -44,7 +43,7 @@ def config_of(path: Path, *flags: str) -> Config:
 
 
 def evaluator_of(data: TextData, kind: type[TextEvaluator] = TextEvaluator) -> TextEvaluator:
-    return kind(data, settings_of(data.config))
+    return kind(data, data.config)
 
 
 def evaluated(data: TextData, seqgan: SeqGAN, epoch: int, due: Due, kind: type[TextEvaluator] = TextEvaluator) -> dict:
@@ -393,9 +392,7 @@ def test_texygens_figures_by_hand(folder):
     generated = data.vocabulary.decode(policy.sample(6, Purpose.EVALUATE, tf.constant(5)).numpy())
     assert any("<unk>" in line for line in generated) and len(test) > len(data.test)
     generated = [line.split() for line in generated]
-    few = TexygenEvaluator(
-        data, dataclasses.replace(settings_of(config), samples=99)
-    )._of_real  # of fewer than are generated
+    few = TexygenEvaluator(data, dataclasses.replace(config, eval_samples=99))._of_real  # of fewer than are generated
     seen = [(train + valid)[i] for i in np.linspace(0, 34, 6).round().astype(int)]
     for n in (2, 3, 4, 5):
         assert figures[f"texygen_bleu{n}"][0] == pytest.approx(bleu(generated, test, (n,)).mean())

@@ -12,8 +12,7 @@ from test_additive import ENDS, exact
 
 from discriminator import Options
 from generator import PolicyCopy, Tempered, TokenSpec
-from guidance.additive import BigramDiscriminator, LSTMDiscriminator, drawn_in_place
-from guidance.echo import EchoDiscriminator
+from guidance.additive import BigramDiscriminator, EchoDiscriminator, LSTMDiscriminator, drawn_in_place
 from guidance.guided import GuidedPolicy
 from support.echoes import SPANS, Echoes, pasts
 from support.seeds import Purpose, key

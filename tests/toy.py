@@ -8,7 +8,7 @@ from data.real import Dataset
 from evaluation.evaluator import Evaluator
 from evaluation.run import EVALUATORS, Measures
 from generator import TokenSpec
-from model import DiscriminatorStep, PolicyGradientStep
+from model import PolicyGradientStep
 
 
 class ToyData(Dataset):
@@ -31,8 +31,7 @@ class ToyData(Dataset):
     def real(self, step: int) -> None:
         return None
 
-    def validation(self) -> np.ndarray:
-        return np.zeros([0, 3], np.int32)
+    valid = np.zeros([0, 3], np.int32)
 
 
 class ToySeqGAN:
@@ -69,8 +68,8 @@ class ToySeqGAN:
         tokens, mask = tf.zeros([1, 3], tf.int32), tf.ones_like(rewards)
         return PolicyGradientStep(loss, tf.reduce_mean(rewards), rewards, tokens, mask)
 
-    def d_step(self, real, number) -> DiscriminatorStep:
-        return DiscriminatorStep(self._step(number, 1.7), self._step(number, 1.9))
+    def d_step(self, real, number) -> tuple[tf.Tensor, tf.Tensor]:
+        return self._step(number, 1.7), self._step(number, 1.9)
 
     def follow_policy(self, lag: float) -> None:
         self._step(0, 2.3)

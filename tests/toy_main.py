@@ -43,7 +43,7 @@ def main() -> int:
             return 2
         content = {"flags": dataclasses.asdict(config), "run": "toy", "format": FORMAT}
         (directory / CONFIG).write_text(json.dumps(content))
-        checkpoints, epochs = directory / CHECKPOINTS, Schedule(config).all_epochs
+        checkpoints, epochs = directory / CHECKPOINTS, sum(phase.epochs for phase in Schedule(config).phases)
         taken = any(checkpoints.glob("step-*"))
         if config.seed == 13:
             print("toy: error: an unlucky seed")

@@ -37,10 +37,7 @@ TEACHER = re.compile(rf"({NAME.pattern})(?:\+([1-9]))?")  # a method, and how ma
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table: the `name` of its folder, a `label` for people, `flags` of main.py, and its `seeds`.
-
-    `teachers` name the methods whose runs it learns from (--teacher).
-    """
+    """A row of the table: the `name` of its folder, a `label`, `flags` of main.py, `seeds`; methods for --teacher."""
 
     name: str
     label: str
@@ -61,10 +58,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: a method with a seed, in `directory`.
-
-    It starts from the pretraining of the cell `source`, if any, and learns from the runs of the cells `teachers`.
-    """
+    """A method with a seed, in `directory`; it starts from the pretraining of `source`, and learns from `teachers`."""
 
     method: Method
     seed: int
@@ -103,8 +97,8 @@ class Cell:
 
     @property
     def epochs(self) -> int:
-        """Number of epochs of all phases."""
-        return Schedule(self.method.config).all_epochs
+        """Number of epochs of all phases: rows of the training log."""
+        return sum(phase.epochs for phase in Schedule(self.method.config).phases)
 
     @property
     def epochs_done(self) -> int:
@@ -162,10 +156,7 @@ def data_flags(cell: Cell) -> tuple[Any, ...]:
 
 
 def mixed(data: dict[Cell, str]) -> str:
-    """Names the cells that have read other data than most cells with equal data flags, in a message; "" if none has.
-
-    `data` has the fingerprints of the cells' data, "" if unknown.
-    """
+    """Which cells have read other data, by fingerprints ("" unknown), than most with equal data flags; or ""."""
     groups: dict[tuple[Any, ...], dict[str, list[str]]] = {}
     for cell, digest in data.items():
         if digest:

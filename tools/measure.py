@@ -23,7 +23,7 @@ from data.music import dataset, folder
 from data.music.tokens import Grid
 from data.text import MAX_HELD_OUT, Lines, Vocabulary, read_lines, tokenise
 from data.training_set import TrainingData, spread
-from evaluation.evaluator import Settings, nats
+from evaluation.evaluator import nats
 from evaluation.metrics import column, table
 from evaluation.ngrams import bleu, distinct, self_bleu
 from evaluation.policy import MeasuredPolicy
@@ -193,7 +193,7 @@ def measured(asked: Any, run: Restored | None) -> tuple[Parts, Figures, Figures]
     if given and (run or (music and asked.tokens)):
         raise UsageError(f"{given[0]} has no effect with {'--run' if run else 'tunes'}")
     parts = (tunes if music else text)(asked, run)
-    evaluator = EVALUATORS[parts.data.kind](parts.data, Settings())
+    evaluator = EVALUATORS[parts.data.kind](parts.data, Config())
     sides = zip((parts.samples, parts.real), parts.more, strict=True)
     own, real = (evaluator.compare(rows) | more for rows, more in sides)
     held = spread(parts.data.test, len(parts.samples))

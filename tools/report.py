@@ -114,10 +114,7 @@ def contrasts(study: Study, shown: Sequence[str]) -> list[str]:
 
 
 def page(study: Study, pictures: Mapping[str, str], points: pd.DataFrame | None = None) -> str:
-    """What the report says in numbers, as Markdown.
-
-    `pictures` has the captions of the figures by their files; `points` is what was measured of samples.
-    """
+    """The report in numbers, as Markdown, with pictures {file: caption} and `points` that were measured of samples."""
     experiment, report = study.experiment, study.report
     run = f"python tools/{{}}.py experiments/{experiment.name}.toml"
     parts = [f"    {run.format('sweep')}\n    {run.format('report')} -o results/{experiment.name}"]

@@ -251,11 +251,7 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
 
 
 def write_lines(samples: Iterable[np.ndarray], vocabulary: Vocabulary | None, output: Path | None) -> None:
-    """Writes samples, int32 [n, T] each portion, as a line each of text or of token ids, to a file or stdout.
-
-    A file is written when all is drawn and scored, so that a failure costs nothing that was there. Raises OSError: it
-    can't be written.
-    """
+    """Writes samples, int32 [n, T] a portion, a line each, to stdout or, at the end, a file; raises OSError."""
     lines = vocabulary.decode if vocabulary else lambda rows: [" ".join(map(str, row)) for row in rows.tolist()]
     contents = ("".join(f"{line}\n" for line in lines(rows)).encode() for rows in samples)
     if not output:

@@ -1,7 +1,4 @@
-"""What the runs of a table of experiments ended with, and its statistics.
-
-A study's folder has runs.csv, a row a run, curves.csv, a row an evaluation, and files of measured samples.
-"""
+"""What the runs of a table ended with, and statistics; a study has runs.csv, curves.csv, files of samples."""
 
 import csv
 import io
@@ -37,10 +34,7 @@ FEW = 4  # seeds for an interval or a band; of fewer each is shown
 
 
 class Summary(NamedTuple):
-    """Values of one method, a seed each: their mean and 95 % interval by Student's t, or median and range.
-
-    `low` and `high` are NaN where one seed gives none.
-    """
+    """Values of a method, a seed each: mean and 95 % interval by Student's t (NaN of one seed), or median and range."""
 
     middle: float
     low: float
@@ -77,14 +71,16 @@ def summary(values: Iterable[float], collapsed: bool = False) -> Summary:
     return Summary(mean, mean - half, mean + half, own)
 
 
-def read_table(path: Path, text: str, keys: Sequence[str]) -> pd.DataFrame:
-    """The rows of a CSV file's text that differ in `keys`; rows that are given twice are one.
+def read_table(path: Path, keys: Sequence[str], text: str | None = None) -> pd.DataFrame:
+    """The rows of a CSV file, or of its `text`, that differ in `keys`; rows that are given twice are one.
 
-    Raises UsageError: a column is no metric, a value no number, or two rows with the same keys have other figures.
+    Raises UsageError: it is not UTF-8, a column is no metric, a value no number, or two rows with the same keys have
+    other figures. Raises OSError: it can't be read.
     """
     words = dict.fromkeys(["method", "run", *RECORDS], str)
     whole = dict.fromkeys(keys[1:], int) if keys is not POINT else {}
     try:
+        text = path.read_text(encoding="utf-8") if text is None else text
         if len({len(row) for row in csv.reader(io.StringIO(text)) if row}) > 1:
             raise UsageError("its rows have different numbers of values")
         own: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}  # a method may be called null
@@ -94,7 +90,8 @@ def read_table(path: Path, text: str, keys: Sequence[str]) -> pd.DataFrame:
         frame = frame.astype({name: float for name in frame.columns.difference(words)} | whole)
         return merged(frame.reindex(columns=[*keys, *frame.columns.difference(keys, sort=False)]), keys)
     except (KeyError, ValueError, OverflowError) as error:  # a UsageError is one
-        raise UsageError(f"{path}: {error.args[0]}") from None
+        why = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.args[0]
+        raise UsageError(f"{path}: {why}") from None
 
 
 def merged(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
@@ -106,18 +103,10 @@ def merged(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     return rows.first().reset_index() if len(frame) else frame
 
 
-def text_of(path: Path) -> str:
-    """A file's text. Raises UsageError: it is not UTF-8. Raises OSError: it can't be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: not UTF-8") from None
-
-
 def read_runs(folder: Path) -> list[pd.DataFrame]:
     """The runs.csv and curves.csv of a study, empty where there is none; raises UsageError: one is damaged."""
     paths = ((folder / file, keys) for file, keys in FILES.items())
-    return [read_table(path, text_of(path) if path.exists() else "", keys) for path, keys in paths]
+    return [read_table(path, keys, None if path.exists() else "") for path, keys in paths]
 
 
 def read_points(*paths: Path) -> pd.DataFrame:
@@ -125,7 +114,7 @@ def read_points(*paths: Path) -> pd.DataFrame:
 
     Raises UsageError: one is damaged. Raises OSError: one can't be read.
     """
-    frames = [read_table(path, text_of(path), POINT) for path in paths]
+    frames = [read_table(path, POINT) for path in paths]
     if not all(map(len, frames)):
         raise UsageError(f"{[path for path, frame in zip(paths, frames, strict=True) if not len(frame)][0]}: no rows")
     return pd.concat(frames, ignore_index=True)
@@ -270,13 +259,14 @@ class Study(NamedTuple):
     runs: pd.DataFrame
     curves: pd.DataFrame
 
-    def values(self, method: str, name: str) -> pd.Series:
-        """A column of the runs of a method, by seed, without those that lack it."""
-        return values(self.runs, method, name)
-
     def summary(self, method: str, numbers: Iterable[float]) -> Summary:
         """The summary of values of a method."""
         return summary(numbers, method in self.report["collapsed"])
+
+    def values(self, method: str, name: str) -> pd.Series:
+        """A column of the runs of a method, by seed, without those that lack it."""
+        rows = self.runs[self.runs.method == method].set_index("seed")
+        return rows[name].dropna() if name in rows else pd.Series(dtype=float)
 
     @property
     def labels(self) -> dict[str, str]:
@@ -309,12 +299,6 @@ class Study(NamedTuple):
             made = made if place else " without a record of machine and commit."
             lines.append(f"{len(of)} run{'s' * (len(of) > 1)}{made}")
         return " ".join([*lines, *([f"{max(parts[2])}."] if alike else [])])
-
-
-def values(runs: pd.DataFrame, method: str, name: str) -> pd.Series:
-    """A column of the rows of a method, by seed, without those that lack it."""
-    rows = runs[runs.method == method].set_index("seed")
-    return rows[name].dropna() if name in rows else pd.Series(dtype=float)
 
 
 def best_rounds(curves: pd.DataFrame, by: str) -> pd.DataFrame:
@@ -365,7 +349,7 @@ def load(experiment: Experiment, logs: Path, folder: Path) -> tuple[Study, dict[
     frames, problems = collect(experiment, logs, folder)
     texts = tables(Study(experiment, report, *frames))
     asked = pd.DataFrame([(method.name, seed) for method in experiment.methods for seed in method.seeds], columns=RUN)
-    numbers = (read_table(folder / file, texts.get(file, ""), keys).merge(asked) for file, keys in FILES.items())
+    numbers = (read_table(folder / file, keys, texts.get(file, "")).merge(asked) for file, keys in FILES.items())
     return Study(experiment, report, *numbers), texts, problems
 
 

@@ -28,7 +28,7 @@ from evaluation.evaluator import Due, nats
 from evaluation.metrics import column, parse
 from evaluation.oracle import OracleEvaluator
 from evaluation.policy import MeasuredPolicy
-from evaluation.run import Evaluation, Measures, evaluator_of, settings_of
+from evaluation.run import Evaluation, Measures, evaluator_of
 from evaluation.text import TexygenEvaluator
 from generator import Averaged, Policy, Tempered
 from guidance.choosing import GROUPS, Groups
@@ -80,7 +80,7 @@ class MeasuredRun:
         self.data: Any = self.run.data()
         self.test = getattr(self.data, "test", np.empty([0, self.data.spec.seq_len], np.int32))
         self.lengths = (self.test != self.data.spec.vocab_size).sum(axis=1)
-        self.settings = dataclasses.replace(settings_of(self.config), samples=size)
+        self.settings = dataclasses.replace(self.config, eval_samples=size)
         self.evaluator = (TexygenEvaluator if texygen else evaluator_of)(self.data, self.settings)
         source = self.run.content.get("objective")  # as the run has it on record
         self.objective = Objective(self.config.objective, self.data.decode, source) if source else None
@@ -185,10 +185,7 @@ class MeasuredRun:
             yield row(f"{self.name}, candidates by {by}", {"nll_test": pair, **self.compared(kept)}, candidates=n)
 
     def averages(self, others: Sequence[Path]) -> Iterator[Row]:
-        """A row for the average of this generator with the first of other runs, the first two, and so on.
-
-        Raises UsageError: another run has other data, or a generator of another size.
-        """
+        """Rows for averages with the first of other runs, the first two, ...; raises UsageError: other data, sizes."""
         policies = [self.policy]
         for logdir in others:
             other = MeasuredRun(logdir, str(logdir), self.size, guide=bool(self.state))
@@ -243,10 +240,7 @@ def best_of(scores: np.ndarray, real: np.ndarray, count: int) -> list[np.ndarray
 
 
 def least_kl(scores: np.ndarray, real: np.ndarray, beta: float) -> list[np.ndarray]:
-    """Weights in proportion to exp(score / β), for scores of samples, [n], and of real sequences, [m].
-
-    With β = 0 the highest score alone has a weight.
-    """
+    """Weights ∝ exp(score / β) of samples, [n], and of real sequences, [m]; β = 0: the highest score alone."""
     less = np.append(scores, real) - max(scores.max(), real.max(initial=-np.inf))
     return np.split(np.exp(less / beta) if beta else (less == 0).astype(float), [len(scores)])
 
@@ -371,7 +365,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     bar.update()
         real = first.real if first else {}
         content = points_text([*rows, *paths, *([{"run": REAL, **with_errors(real)}] if real else [])])
-        frame = read_table(arguments.csv or Path("points"), content, POINT)
+        frame = read_table(arguments.csv or Path("points"), POINT, content)
         if arguments.csv:
             write_whole(arguments.csv, content)
         print(samples(frame))  # before what may fail

@@ -90,10 +90,7 @@ def _whole_notes(text: str) -> Fraction:
 
 
 def _value(name: str, value: str) -> str:
-    """What a field tells: of a key the major key with its signature.
-
-    Raises DataError: the key has accidentals of its own, or is none.
-    """
+    """What a field tells: of a key the major one of its signature; raises DataError: it is none, or has accidentals."""
     if name != "K":
         return f"{value}/1" if name == "L" and "/" not in value else value
     if _ACCIDENTALS.search(value):

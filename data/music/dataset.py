@@ -34,10 +34,7 @@ class NottinghamData(Dataset):
     kind = "music"
 
     def __init__(self, config: Config):
-        """Reads the tunes of --data_dir.
-
-        Raises DataError: there is none to train on, or --train_size is more than there is.
-        """
+        """Reads the tunes of --data_dir; raises DataError: there is none to train on, or fewer than --train_size."""
         self.config = config
         self.origin = f"--data_dir {config.data_dir}"
         self.grid = grid_of(config)
@@ -107,10 +104,7 @@ def played(grid: Grid, tempo: float) -> Grid:
 
 
 def recorded_tempo(path: Path) -> float:
-    """The tempo that a run has kept, beats a minute.
-
-    Raises UsageError: the file is not what `NottinghamData.files` made. Raises OSError: it can't be read.
-    """
+    """The tempo that a run has kept, beats a minute; raises UsageError: the file is no such one; raises OSError."""
     with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
         tempo = float(json.loads(path.read_text(encoding="utf-8"))["beats_per_minute"])
         if MIN_TEMPO <= tempo <= MAX_TEMPO:

@@ -1,7 +1,6 @@
 """Tunes to see and to hear. Their tokens last `Grid.seconds` each."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pretty_midi
@@ -48,11 +47,3 @@ def audio(tokens: np.ndarray, grid: Grid, rate: int = SAMPLE_RATE) -> np.ndarray
 def wav(clip: np.ndarray, rate: int = SAMPLE_RATE) -> bytes:
     """A WAV file of float32 [samples] in -1..1."""
     return tf.audio.encode_wav(clip[:, None], rate).numpy()
-
-
-def save_media(folder: Path, name: str, picture: np.ndarray, clips: np.ndarray) -> None:
-    """Writes `<name>.png` from uint8 [height, width, 3], and `<name>_<i>.wav` from float32 [n, samples] in -1..1."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.png").write_bytes(tf.io.encode_png(picture).numpy())
-    for i, clip in enumerate(clips):
-        (folder / f"{name}_{i}.wav").write_bytes(wav(clip))

@@ -10,10 +10,7 @@ from support.errors import UsageError
 
 
 def check_songs(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Makes sure that no file of these names is somebody else's; returns `written_songs`.
-
-    Raises UsageError: one is, or the folder is none; the message names it. Raises OSError: one can't be read.
-    """
+    """The `written_songs` of a folder; raises UsageError: it is none, or one of `names` is somebody else's; OSError."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: not a folder")
     earlier = written_songs(folder)

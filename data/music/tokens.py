@@ -31,10 +31,7 @@ KEYS = HIGHEST_PITCH - LOWEST_PITCH + 1
 
 
 class Notes(NamedTuple):
-    """The pitched notes of a file: four int64 arrays [notes], and the file's length.
-
-    Times are in millionths of a second or of a beat (a quarter note).
-    """
+    """The pitched notes of a file, four int64 arrays [notes]; times in millionths of a second or a quarter note."""
 
     start: np.ndarray  # onset
     end: np.ndarray  # release, never before `start`
