@@ -208,7 +208,7 @@ class Config:
         own="FILE.py:FUNCTION",
     )
     kl_weight: float = flag(
-        0.0, "β of a KL penalty to the pretrained G₀: the reward less β (log G(Y) - log G₀(Y))", ADVERSARIAL
+        0.0, "weight β of a KL penalty to the pretrained G₀: the reward less β (log G(Y) - log G₀(Y))", ADVERSARIAL
     )
     objective: str = flag(
         "",
