@@ -75,7 +75,7 @@ class MeasuredRun:
         self.policy = self.run.policy(guide)
         if texygen and self.config.dataset != "text":
             raise UsageError(f"--texygen: {logdir} is a run of --dataset {self.config.dataset}, not of text")
-        tf.config.experimental.enable_tensor_float_32_execution(not self.config.deterministic)  # as in its evaluations
+        self.as_in_its_evaluations()
         self.name, self.size, self.state = name, size, " guided" if guide else ""
         self.data: Any = self.run.data()
         self.test = getattr(self.data, "test", np.empty([0, self.data.spec.seq_len], np.int32))
@@ -86,6 +86,10 @@ class MeasuredRun:
         self.objective = Objective(self.config.objective, self.data.decode, source) if source else None
         self.adversarial = self.run.taken > Schedule(self.config).pretrain_d.end  # whether that phase has begun
         self.real: Figures = {}  # of real data, once an evaluation has told them
+
+    def as_in_its_evaluations(self) -> None:
+        """Makes matrix products of what follows as precise as those of the run's evaluations."""
+        tf.config.experimental.enable_tensor_float_32_execution(not self.config.deterministic)
 
     def check_same_data(self, first: "MeasuredRun", flag: str = "") -> None:
         """Raises UsageError: this run has other data than the first, training sets aside."""
@@ -184,19 +188,22 @@ class MeasuredRun:
             kept = groups[np.arange(self.size), (weights + noise).argmax(axis=1)]  # with probabilities by the weights
             yield row(f"{self.name}, candidates by {by}", {"nll_test": pair, **self.compared(kept)}, candidates=n)
 
-    def averages(self, others: Sequence[Path]) -> Iterator[Row]:
-        """Rows for averages with the first of other runs, the first two, ...; raises UsageError: other data, sizes."""
-        policies = [self.policy]
-        for logdir in others:
-            other = MeasuredRun(logdir, str(logdir), self.size, guide=bool(self.state))
-            other.check_same_data(self, "--average ")
-            policies.append(other.policy)
-            ends = policies[0], policies[-1]
-            first, last = ([part.shape for part in (*each.weights, *each.first_state(1))] for each in ends)
-            if first != last:
-                raise UsageError(f"--average {logdir}: a generator of another size than that of {self.run.logdir}")
-            name = f"average of {len(policies)}/{self.config.seed}{self.state}"
-            yield row(name, self.measuring(Averaged(policies[:]))())
+    def policy_to_average(self, logdir: Path) -> Policy:
+        """That of another run; raises UsageError: it has other data, or its generator another size."""
+        other = MeasuredRun(logdir, str(logdir), self.size, guide=bool(self.state))
+        other.check_same_data(self, "--average ")
+        one, two = (
+            [part.shape for part in (*each.weights, *each.first_state(1))] for each in (self.policy, other.policy)
+        )
+        if one != two:
+            raise UsageError(f"--average {logdir}: a generator of another size than that of {self.run.logdir}")
+        return other.policy
+
+    def averages(self, others: Sequence[Policy]) -> Iterator[Row]:
+        """Rows for averages with the first of other policies, the first two, ..."""
+        for count in range(1, len(others) + 1):
+            name = f"average of {count + 1}/{self.config.seed}{self.state}"
+            yield row(name, self.measuring(Averaged([self.policy, *others[:count]]))())
 
     def by_objective(self, numbers: Sequence[int], betas: Sequence[float]) -> Iterator[Row]:
         """Rows of what an objective allows without training, from samples of the pretrained generator G₀.
@@ -340,30 +347,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         paths = [point for logdir in logdirs if epochs for point in path_of(logdir, names[logdir], epochs, guide)]
         if epochs and not paths:
             raise UsageError("--path: no run has evaluations of an adversarial phase")
+        subjects: list[MeasuredRun] = []
+        for logdir, name in names.items():
+            subjects.append(subject := MeasuredRun(logdir, name, arguments.n, guide, arguments.texygen))
+            subject.check_same_data(subjects[0])
+            if arguments.controls and not len(subject.test):
+                raise UsageError(f"--controls: {logdir} has no test set")
+            if (numbers or betas) and not (subject.objective and subject.adversarial):
+                raise UsageError(f"{logdir}: no run that has trained with --objective")
+            if candidates and subject.data.oracle is None:
+                subject.run.chooser("--candidates")
+        others = [subjects[0].policy_to_average(logdir) for logdir in arguments.average]
         rows: list[Row] = []
-        first: MeasuredRun | None = None
         each = len(temperatures) * (1 + arguments.checkpoints) + len(candidates) * (1 + 2 * arguments.controls)
-        total = len(logdirs) * (each + len(numbers) + len(betas)) + len(arguments.average)
+        total = len(subjects) * (each + len(numbers) + len(betas)) + len(others)
         with tqdm(total=total, unit="point", disable=None) as bar:
-            for logdir, name in names.items():
-                subject = MeasuredRun(logdir, name, arguments.n, guide, arguments.texygen)
-                first = first or subject
-                subject.check_same_data(first)
-                if arguments.controls and not len(subject.test):
-                    raise UsageError(f"--controls: {logdir} has no test set")
-                if (numbers or betas) and not (subject.objective and subject.adversarial):
-                    raise UsageError(f"{logdir}: no run that has trained with --objective")
-                if candidates and subject.data.oracle is None:
-                    subject.run.chooser("--candidates")  # before it is measured
+            for subject in subjects:
+                subject.as_in_its_evaluations()
                 for point in itertools.chain(
                     subject.at_temperatures(temperatures, arguments.checkpoints),
                     subject.chosen(candidates, arguments.controls) if candidates else (),
-                    subject.averages(arguments.average),
+                    subject.averages(others),
                     subject.by_objective(numbers, betas) if numbers or betas else (),
                 ):
                     rows.append(point)
                     bar.update()
-        real = first.real if first else {}
+        real = subjects[0].real
         content = points_text([*rows, *paths, *([{"run": REAL, **with_errors(real)}] if real else [])])
         frame = read_table(arguments.csv or Path("points"), POINT, content)
         if arguments.csv:
