@@ -145,10 +145,10 @@ def test_the_path_of_a_guided_generator(here, eagerly):
 def test_lines_with_all_that_is_measured_of_them(runs, tmp_path, capsys, eagerly):
     words = "--temperatures 0.5 1 -n 400 --texygen --candidates 1 4 --controls --average"
     found = measured(tmp_path, runs / "lines", *words.split(), runs / "again", "-o", tmp_path / "planes.png")
-    sharp, own, one, likely_one, _, four, likely, permuted, average, real = found
+    sharp, own, one, likely_one, _, four, likely, permuted, sharp_average, average, real = found
     names = ["candidates", "candidates by likelihood", "candidates by permuted log-odds"]
     assert [row["run"] for row in found[2:8]] == [f"lines, {name}" for name in names * 2]
-    assert [row["candidates"] for row in found] == ["", "", "1", "1", "1", "4", "4", "4", "", ""]
+    assert [row["candidates"] for row in found] == ["", "", "1", "1", "1", "4", "4", "4", "", "", ""]
     assert (tmp_path / "planes.png").stat().st_size > 1000 and real["run"] == "real data"
     assert not any(name.startswith("real_") for name in found[0])
     assert_same(own, as_evaluated(runs / "lines", 400))  # whatever Texygen measures besides
@@ -168,8 +168,8 @@ def test_lines_with_all_that_is_measured_of_them(runs, tmp_path, capsys, eagerly
     assert abs(bleu["lines, candidates by permuted log-odds4"] - bleu["lines"]) < 0.08
     assert likely["length"] < permuted["length"] < four["length"] and likely_one["bleu2"] != one["bleu2"]
     # The average's NLL is at most the mean of both (Jensen).
-    assert average["run"] == "average of 2/1"
-    assert nll[8] < (nll[1] + as_evaluated(runs / "again", 400)["nll_test"][0]) / 2
+    assert average["run"] == "average of 2/1" and sharp_average["temperature"] == "0.5"
+    assert nll[9] < (nll[1] + as_evaluated(runs / "again", 400)["nll_test"][0]) / 2
     assert "| average of 2 " in capsys.readouterr().out
 
 
@@ -178,13 +178,14 @@ def test_candidates_on_the_oracle(knowing, tmp_path, capsys, eagerly):
     shutil.copytree(knowing, tmp_path / "again")
     words = "--temperatures 1 0.9 --candidates 4 1 -n 64 --average"
     found = measured(tmp_path, knowing, *words.split(), tmp_path / "again")
-    cold, plain, *best, one, four, average, real = found
-    assert [row["candidates"] for row in found] == ["", "", "1", "4", "1", "4", "", ""]
+    cold, plain, *best, one, four, cold_average, average, real = found
+    assert [row["candidates"] for row in found] == ["", "", "1", "4", "1", "4", "", "", ""]
     assert [row["run"] for row in found[2:6]] == ["run, candidates by D*"] * 2 + ["run, candidates"] * 2
     assert float(best[1]["kl_forward"]) < float(four["kl_forward"]) < float(best[0]["kl_forward"])
     for name in ("nll", "nll_test", "g_entropy", "kl_forward", "kl_reverse"):
         assert float(one[name]) == pytest.approx(float(plain[name]))
-        assert float(average[name]) == pytest.approx(float(plain[name]), abs=1e-4)
+        for mean, single in ((average, plain), (cold_average, cold)):
+            assert float(mean[name]) == pytest.approx(float(single[name]), abs=1e-4)
         assert float(four[name]) != float(plain[name]) != float(cold[name])
     assert 0 < float(four["distinct2"]) < 1
     gains = [restore(knowing).recorded["d_gain_resampled"][0]]  # of 16 candidates

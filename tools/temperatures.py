@@ -199,11 +199,15 @@ class MeasuredRun:
             raise UsageError(f"--average {logdir}: a generator of another size than that of {self.run.logdir}")
         return other.policy
 
-    def averages(self, others: Sequence[Policy]) -> Iterator[Row]:
-        """Rows for averages with the first of other policies, the first two, ..."""
-        for count in range(1, len(others) + 1):
-            name = f"average of {count + 1}/{self.config.seed}{self.state}"
-            yield row(name, self.measuring(Averaged([self.policy, *others[:count]]))())
+    def averages(self, others: Sequence[Policy], temperatures: Sequence[float]) -> Iterator[Row]:
+        """Rows for averages with the first of other policies, the first two, ..., each of them at the temperatures."""
+        temperature = tf.Variable(1.0, trainable=False)
+        tempered = [Tempered(policy, temperature) for policy in (self.policy, *others)]
+        for count in range(2, len(tempered) + 1):
+            measure = self.measuring(Averaged(tempered[:count]))
+            for value in temperatures:
+                temperature.assign(value)
+                yield row(f"average of {count}/{self.config.seed}{self.state}", measure(), value)
 
     def by_objective(self, numbers: Sequence[int], betas: Sequence[float]) -> Iterator[Row]:
         """Rows of what an objective allows without training, from samples of the pretrained generator G₀.
@@ -359,15 +363,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 subject.run.chooser("--candidates")
         others = [subjects[0].policy_to_average(logdir) for logdir in arguments.average]
         rows: list[Row] = []
-        each = len(temperatures) * (1 + arguments.checkpoints) + len(candidates) * (1 + 2 * arguments.controls)
-        total = len(subjects) * (each + len(numbers) + len(betas)) + len(others)
+        each = len(temperatures) * (1 + arguments.checkpoints + len(others)) + len(numbers) + len(betas)
+        total = len(subjects) * (each + len(candidates) * (1 + 2 * arguments.controls))
         with tqdm(total=total, unit="point", disable=None) as bar:
             for subject in subjects:
                 subject.as_in_its_evaluations()
                 for point in itertools.chain(
                     subject.at_temperatures(temperatures, arguments.checkpoints),
                     subject.chosen(candidates, arguments.controls) if candidates else (),
-                    subject.averages(others),
+                    subject.averages(others, temperatures),
                     subject.by_objective(numbers, betas) if numbers or betas else (),
                 ):
                     rows.append(point)
