@@ -508,8 +508,10 @@ def test_planes_are_joined_in_the_order_of_temperatures(tmp_path, drawn):
     rows = [{"run": f"mle/{seed}", "temperature": t, "nll_test": 2 - t, "nll": t + seed} for seed, t in ends]
     rows += [{"run": "gan/1, training", "epoch": e, "nll_test": e, "nll": 1} for e in (9, 7)]
     rows += [{"run": "real data", "temperature": math.nan, "nll_test": 0.5, "nll": 0.25}]
-    draw_samples(tmp_path / "plane.png", points(tmp_path, *rows), {"mle": "Maximum"})
+    rows.append({"run": "mle_more/1", "temperature": 1, "nll_test": 3, "nll": 3})
+    draw_samples(tmp_path / "plane.png", points(tmp_path, *rows), {"mle": "Maximum"}, draw=["mle", "gan"])
     (panel,) = drawn[0].axes
+    assert len(panel.containers) == 1
     lines = {line.get_label(): line.get_xydata().tolist() for line in panel.lines}
     assert lines["gan, during training"] == [[7, 1], [9, 1]] and lines["real data"] == [[0.5, 0.25]]
     joined = panel.containers[0]
@@ -518,6 +520,8 @@ def test_planes_are_joined_in_the_order_of_temperatures(tmp_path, drawn):
     assert {text.get_text() for text in panel.texts} == {"0.5", "1"}
     with pytest.raises(UsageError, match="no figure: nothing has both nll_test and nll, as without test sequences"):
         draw_samples(tmp_path / "none.png", points(tmp_path, {"run": "a/1", "mse": 3.0}))
+    with pytest.raises(UsageError, match="draw has 'ml', of which there are no samples"):
+        draw_samples(tmp_path / "none.png", points(tmp_path, *rows), draw=["ml"])
 
 
 STUDIES = sorted(path.parent.name for path in (ROOT / "results").glob("*/runs.csv"))

@@ -205,15 +205,24 @@ def samples(
 
 
 def draw_samples(
-    path: Path, points: pd.DataFrame, labels: Mapping[str, str] = {}, pairs: Pairs = (), crosses: Any = ()
+    path: Path,
+    points: pd.DataFrame,
+    labels: Mapping[str, str] = {},
+    pairs: Pairs = (),
+    crosses: Any = (),
+    draw: Sequence[str] = (),
 ) -> None:
     """Draws quality against diversity, a panel a pair of columns (x, y): a line a method, seeds as means ± deviation.
 
     `points` are rows of `read_points`, joined in the order of temperatures, candidates and epochs; a line of epochs is
-    dotted, and real data is a star. `labels` are the methods' names for people; `crosses` has the figures of others by
-    their names. Raises UsageError: there is nothing to compare with. Raises OSError: the picture can't be written.
+    dotted, and real data is a star. `labels` are the methods' names for people, `draw` those that are drawn, if not
+    all; `crosses` has the figures of others by their names. Raises UsageError: there is nothing to compare with, or no
+    samples of one in `draw`. Raises OSError: the picture can't be written.
     """
     points = named(points, labels)
+    if missing := [name for name in draw if name not in {*points.method}]:
+        raise UsageError(f"draw has {missing[0]!r}, of which there are no samples")
+    points = points[points.method.isin([*draw, REAL])] if draw else points
     own, points = points[points.method == REAL], points[points.method != REAL]
     real = {} if own.empty else own.iloc[0].dropna().to_dict()
     asked = pairs or PAIRS
@@ -328,7 +337,9 @@ def write(study: Study, texts: Mapping[str, str], folder: Path) -> list[Path]:
         points = read_points(*(folder / str(file) for file in plane["files"]))
         crosses = pd.read_csv(folder / plane["crosses"], index_col=0) if plane["crosses"] else ()
         pictures[file := f"{plane['name'] or Path(plane['files'][0]).stem}.png"] = plane["caption"]
-        drawings.append(partial(draw_samples, folder / file, points, study.labels, plane["pairs"], crosses))
+        drawings.append(
+            partial(draw_samples, folder / file, points, study.labels, plane["pairs"], crosses, plane["draw"])
+        )
     found = read_points(*(folder / str(file) for file in report["measured"])) if report["measured"] else None
     whole = f"{before}{BEGIN}\n\n{page(study, pictures, found)}\n\n{END}{after}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -205,7 +205,7 @@ def collect(experiment: Experiment, logs: Path, folder: Path) -> tuple[list[pd.D
 
 
 FIGURE = {"name": str, "curves": list, "draw": list, "x": str, "limits": dict, "caption": str}
-PLANE = {"name": str, "files": list, "pairs": list, "crosses": str, "caption": str}
+PLANE = {"name": str, "files": list, "pairs": list, "draw": list, "crosses": str, "caption": str}
 
 
 def settings(experiment: Experiment) -> dict[str, Any]:
@@ -217,8 +217,8 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     least. `measured` are files of samples in the study's folder, and `measures` the columns of their table.
     `[[report.figures]]` have a `name`, the columns `curves` of the methods in `draw` over each of `x`, words such as
     "epoch seconds" or a metric's name, within `limits`, and a `caption`; with "method" they show final values.
-    `[[report.planes]]` have a `name`, `files` of samples, `pairs` of columns, a `caption`, and `crosses`, a file of
-    others' figures. Raises UsageError: something is unknown, or of another kind.
+    `[[report.planes]]` have a `name`, `files` of samples, `pairs` of columns, the methods to `draw`, a `caption`, and
+    `crosses`, a file of others' figures. Raises UsageError: something is unknown, or of another kind.
     """
     report, methods = dict(experiment.report), [method.name for method in experiment.methods]
     try:
