@@ -505,6 +505,11 @@ class PolicyWrapper(Policy):
         """As in `Policy`."""
         return self.policy.logits(hidden, self.projection() if projection is None else projection)
 
+    def _log_probs_after(self, hidden: tf.Tensor, tokens: tf.Tensor, projection: tf.Tensor) -> tf.Tensor:
+        # By the logits, which a subclass may change, and which need not be linear in the state: an average's are not.
+        log_probs, drawn = tf.nn.log_softmax(self.logits(hidden, projection)), tokens != self.vocab_size
+        return tf.where(drawn, tf.gather(log_probs, tf.where(drawn, tokens, 0), batch_dims=1), 0.0)
+
 
 class Tempered(PolicyWrapper):
     """A policy whose logits are divided by a temperature: below 1 likely tokens become likelier."""
@@ -514,22 +519,9 @@ class Tempered(PolicyWrapper):
         super().__init__(policy)
         self.temperature = temperature
 
-    def projection(self) -> tf.Tensor:
-        """As in `Policy`, in which the logits are linear."""
-        return self.policy.projection() / self.temperature
-
-    def _tempered(self, hidden: tf.Tensor) -> tf.Tensor:
-        """A state whose numbers that are added to logits are divided, too."""
-        size = self.hidden_dim - self.added_dim
-        own, added = hidden[..., :size], hidden[..., size:] / self.temperature
-        return tf.concat([own, added], axis=-1) if self.added_dim else hidden
-
     def logits(self, hidden: tf.Tensor, projection: tf.Tensor | None = None) -> tf.Tensor:
         """As in `Policy`."""
-        return super().logits(self._tempered(hidden), projection)
-
-    def _log_probs_after(self, hidden: tf.Tensor, tokens: tf.Tensor, projection: tf.Tensor) -> tf.Tensor:
-        return super()._log_probs_after(self._tempered(hidden), tokens, projection)
+        return super().logits(hidden, projection) / self.temperature
 
 
 class Excluding(PolicyWrapper):
