@@ -129,11 +129,15 @@ class MeasuredRun:
         """A row for each temperature, of the end of pretraining as well if asked for."""
         states = [(" pretrained", restore(self.run.logdir, PRETRAINED).seqgan.policy)] if pretraining else []
         for state, policy in [*states, (self.state, self.policy)]:
-            temperature = tf.Variable(1.0, trainable=False)
-            measure = self.measuring(Tempered(policy, temperature))
-            for value in temperatures:
-                temperature.assign(value)
-                yield row(self.name + state, measure(), value)
+            yield from self.tempered(self.name + state, policy, temperatures)
+
+    def tempered(self, name: str, policy: Policy, temperatures: Sequence[float]) -> Iterator[Row]:
+        """A row of a policy for each temperature."""
+        temperature = tf.Variable(1.0, trainable=False)
+        measure = self.measuring(Tempered(policy, temperature))
+        for value in temperatures:
+            temperature.assign(value)
+            yield row(name, measure(), value)
 
     def chosen(self, numbers: Sequence[int], controls: bool) -> Iterator[Row]:
         """A row for each number n of candidates of which the discriminator keeps one.
@@ -200,14 +204,10 @@ class MeasuredRun:
         return other.policy
 
     def averages(self, others: Sequence[Policy], temperatures: Sequence[float]) -> Iterator[Row]:
-        """Rows for averages with the first of other policies, the first two, ..., each of them at the temperatures."""
-        temperature = tf.Variable(1.0, trainable=False)
-        tempered = [Tempered(policy, temperature) for policy in (self.policy, *others)]
-        for count in range(2, len(tempered) + 1):
-            measure = self.measuring(Averaged(tempered[:count]))
-            for value in temperatures:
-                temperature.assign(value)
-                yield row(f"average of {count}/{self.config.seed}{self.state}", measure(), value)
+        """Rows for averages with the first of other policies, the first two, ..., at each temperature."""
+        for count in range(2, len(others) + 2):
+            averaged = Averaged([self.policy, *others][:count])
+            yield from self.tempered(f"average of {count}/{self.config.seed}{self.state}", averaged, temperatures)
 
     def by_objective(self, numbers: Sequence[int], betas: Sequence[float]) -> Iterator[Row]:
         """Rows of what an objective allows without training, from samples of the pretrained generator G₀.
