@@ -37,7 +37,7 @@ def flag_line(name: str) -> str:
     words += [field.metadata["own"]] if field.metadata["own"] else []
     listed = f" ({', '.join(f'`{word}`' for word in words)})" if words else ""
     parts = field.metadata["help"].split("; ")  # a sentence each, but for what begins with a word that the flag takes
-    told = ". ".join(part if re.match(r"--|[a-z]+: ", part) else part[0].upper() + part[1:] for part in parts)
+    told = ". ".join(part if re.match(r"--|[a-z_]+[,:] |[^ -~]", part) else part[0].upper() + part[1:] for part in parts)
     return f"- `--{name}` ({'; '.join(defaults)}). {told}{listed}\n"
 
 
