@@ -63,12 +63,14 @@ def distillation(more: str, **chosen_by) -> tuple[Distillation, list]:
 
 
 def test_real_sequences_are_those_of_the_passes_after_pretraining(eagerly):
-    distil, _ = distillation("--pretrain_g_epochs 2")
+    (distil, _), drawn = distillation("--pretrain_g_epochs 2"), []
     for step in range(7):
         (_, _, rewards, tokens, _), real = distil.step(tf.constant(step)), distil._batches(2 + step // 3)[step % 3]
         np.testing.assert_array_equal(tokens[:2], real[:2])
         np.testing.assert_allclose(rewards, -divergence(distil.student, distil.teacher, tokens)[1], atol=1e-6)
         assert tokens.shape == [4, 3] and not np.array_equal(tokens[2:], real[2:])
+        drawn.append(tokens[2:].numpy())
+    assert len({rows.tobytes() for rows in drawn}) > 4  # each step draws numbers of its own
     distil, _ = distillation("--distil_real 1")  # nothing is drawn
     np.testing.assert_array_equal(distil.step(tf.constant(1))[3], distil._batches(distil.config.pretrain_g_epochs)[1])
 

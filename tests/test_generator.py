@@ -118,6 +118,8 @@ def test_sequences_drawn_in_stretches_are_those_drawn_at_once(jit, end_token):
             part, place = on(place, numbers[first:last], None if given is None else given[first:last])
             parts.append(part)
         np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+    many = policies.sample_many(policy, 600, key(1, Purpose.EVALUATE)).numpy()
+    assert many.shape == (600, 7) and (many[:256] != many[256:512]).any()  # each chunk has numbers of its own
 
 
 def next_probs(policy: Policy, sequences: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from enumeration import action_values, all_sequences, probabilities, randomise
 from data.oracle import OracleData
 from discriminator import FAKE, REAL, Discriminator, Options
 from generator import TokenSpec, sample_many
-from model import GRADIENT_NORM, SeqGAN, build
+from model import SeqGAN, build
 from reward import of_function
 from rollout import advantages_of
 from support.seeds import Purpose, key
@@ -184,8 +184,8 @@ def test_gradients_are_clipped_by_their_global_norm(scale):
     assert not any(isinstance(g, tf.IndexedSlices) for g in gradients)
     raw, norm = flat(gradients), np.linalg.norm(flat(gradients))
     model._update_generator(model.g_optimizer, gradients)
-    assert (norm > GRADIENT_NORM) == (scale > 1)
-    np.testing.assert_allclose(applied(model.g_optimizer), raw * min(1.0, GRADIENT_NORM / norm), rtol=1e-4, atol=1e-9)
+    assert (norm > 5) == (scale > 1)
+    np.testing.assert_allclose(applied(model.g_optimizer), raw * min(1.0, 5 / norm), rtol=1e-4, atol=1e-9)
 
 
 def test_updates_are_adams_on_whole_gradients():
@@ -237,17 +237,21 @@ def test_minibatches_are_half_real_and_passes_cover_everything():
         np.testing.assert_array_equal(labels, np.where(tokens[:, 0] < 12, REAL, FAKE))
         assert (labels == REAL).sum() == 3
     fakes = [sample_many(model.policy, 12, key(1, Purpose.D_FAKE, step)).numpy() for step in (5, 6)]
+    orders = []
     for rows, part in ((real.numpy(), slice(0, 3)), (fakes[0], slice(3, 6))):
         passes = [np.concatenate([tokens[part] for tokens, _, _ in witness.seen[at : at + 4]]) for at in (0, 4)]
         for order in passes:
             np.testing.assert_array_equal(np.unique(order, axis=0), np.unique(rows, axis=0))
         assert (passes[0] != passes[1]).any() and len(np.unique(rows, axis=0)) == 12
+        orders.append([int((rows == row).all(axis=1).argmax()) for row in passes[0]])
     assert len({seed for _, _, seed in witness.seen}) == 8  # dropout differs from update to update
     witness.seen.clear()
     model._d_step(real, tf.constant(6))  # and the fakes from step to step
     seen = np.concatenate([tokens for tokens, _, _ in witness.seen[:4]])
     np.testing.assert_array_equal(np.unique(seen, axis=0), np.unique([*real.numpy(), *fakes[1]], axis=0))
     assert (fakes[0] != fakes[1]).any()
+    orders.append([row[0] for tokens, _, _ in witness.seen[:4] for row in tokens[:3].tolist()])
+    assert len(set(map(tuple, orders))) == 3  # of real sequences, of fakes, of the next step's real sequences
 
 
 def test_the_discriminator_learns_what_can_be_learnt():
@@ -312,6 +316,11 @@ def test_a_shared_model_is_as_it_was_made(eagerly):
     assert_same(everything(model), everything(build(tiny_config(), spec)))
     assert all((mine != old).any() for mine, old in zip(everything(model)[:6], after, strict=False))
     assert shared_seqgan(tiny_config("--seed", "2"), spec) is not model
+
+
+def test_each_g_step_draws_numbers_of_its_own(eagerly):
+    (tokens, _, rollouts), (others, _, later) = (tiny_model(make=shared_seqgan)._batch(tf.constant(n)) for n in (0, 1))
+    assert (tokens != others).numpy().any() and (rollouts != later).numpy().any()
 
 
 def test_finiteness_is_noticed(eagerly):

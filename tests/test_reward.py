@@ -147,6 +147,9 @@ def test_permuted_rewards_are_those_of_other_samples(eagerly):
     order = np.lexsort(rows.T), np.lexsort(others.T)
     np.testing.assert_allclose(rows[order[0]], others[order[1]], atol=1e-6)  # whole rows, each once
     assert (rows == others).all(axis=1).sum() < 10
+    model = model_of("permuted", "--batch_size", "50")
+    first, second = (model.reward.scorer(own.tokens, tf.constant(step)) for step in (0, 1))
+    assert np.any(first(own.tokens[None], tf.constant(3)) != second(own.tokens[None], tf.constant(3)))
 
 
 @cases("reward", *REWARDS)
