@@ -188,6 +188,8 @@ def test_flags_reach_the_networks():
     assert model_of("--g_echo").generator.echoes.times == 1 and not model_of().generator.echoes
     assert model_of("--g_echo", "--g_echo_twice").generator.echoes.times == 2
     assert [model_of("--d_loss", loss).discriminator.options.offset for loss in ("token", "sequence")] == [True, False]
+    options = model_of(*shlex.split("--d_l2 0.3 --dropout_keep_prob 0.6 --d_lags 1 2")).discriminator.options
+    assert (options.l2, options.dropout_keep_prob, options.lags) == (0.3, 0.6, (1, 2))
 
 
 @pytest.mark.parametrize("loss", ["token", "expected", "likelihood"])

@@ -71,6 +71,11 @@ def test_the_loss_tells_each_real_token_from_one_drawn_in_its_place_or_from_all(
     loss, accuracy = loss_of(generator, tokens, seed, None)
     assert float(loss) == pytest.approx(expected, rel=1e-5)
     assert float(accuracy) == pytest.approx((((real > 0) * 1 + seen) * drawn).sum() / (2 * drawn.sum()), rel=1e-5)
+    if drawn_alone:  # with the penalty that `loss` has of real tokens and of fakes
+        discriminator.l2 = 0.3
+        squares = np.mean([discriminator.scores_of(tokens, [tf.constant(each)])[1] for each in (tokens, fake)])
+        more = discriminator.token_loss(generator, tokens, seed, None)[0] - loss
+        assert float(more) == pytest.approx(0.15 * squares, rel=1e-3)
 
 
 def test_fakes_are_drawn_from_the_policy_after_each_prefix():
