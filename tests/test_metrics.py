@@ -116,6 +116,8 @@ def test_the_gain_of_unequal_lengths_is_that_of_a_ratio():
     real, fake, lengths = rng.normal(1.0, 1.0, 50), np.zeros(2), rng.integers(1, 9, 50)
     assert reweighting_gain(1.0, real, fake, lengths) == pytest.approx(ratio_and_error(real, lengths))
     assert reweighting_gain(0.0, real, fake, lengths) == (0.0, 0.0)
+    real, fake = np.tile([0.5, -0.5], 100) + rng.normal(0.0, 1.0, 200), rng.normal(0.0, 1.0, 200)
+    assert cross_fitted_gain(real, fake, np.ones(200))[0] < -0.1  # what one half of these chooses harms the other
 
 
 def test_eta_is_not_trusted_beyond_what_the_draws_can_tell():
