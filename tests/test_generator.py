@@ -227,6 +227,8 @@ def test_draws_invert_the_distribution_function_in_block_order(jit):
     inside = np.concatenate([edges[:-1] + 1e-5, edges[1:] - 1e-5])
     draws = draw(np.log(probs)[None], inside[:, None], jit)
     np.testing.assert_array_equal(draws[:, 0], np.tile(np.arange(vocab_size), 2))
+    rounded = tf.constant([0.5, 1.0, 1.0]), tf.constant([0.5, 0.5, 0.0]), tf.constant([0.0, 0.5, 1.0])
+    np.testing.assert_array_equal(policies.first_above(*rounded), [0, 1, 1])  # of all, the last with mass
 
 
 @cases("vocab_size, jit", (2, True), (2, False), (3, False), (7, True), (100, False), (5000, True), (5000, False))
