@@ -21,8 +21,7 @@ from test_nottingham import SMALL as SHORT
 
 from data.real import read_data
 from data.text import Lines, TextData, Vocabulary, read_lines, split_of
-from evaluation.discriminator import what_d_knows
-from evaluation.evaluator import Due
+from evaluation.evaluator import Due, Evaluator
 from evaluation.metrics import D_FIGURES
 from evaluation.ngrams import bleu, self_bleu
 from evaluation.policy import MeasuredPolicy
@@ -545,5 +544,7 @@ def test_a_discriminator_without_a_test_set(tmp_path):
     valid = rng.integers(0, 3, [size, 4]).astype(np.int32)
     policy = SimpleNamespace(sample=lambda n, *_: tf.constant(rng.integers(0, 4, [n, 4]).astype(np.int32)))
     log_odds = lambda tokens: tf.reduce_sum(tf.where(tokens == 3, -1.0, 0.3), axis=1)  # noqa: E731
-    known = what_d_knows(SimpleNamespace(policy=policy, log_odds=log_odds), valid, valid[:0], 0, 9, candidates=2)
-    assert set(known.figures) == {"d_eta", "d_gain_valid"} and known.figures["d_eta"][0] > 0.1
+    data = SimpleNamespace(kind="", valid=valid, test=valid[:0], spec=SimpleNamespace(vocab_size=9))
+    evaluator = Evaluator(data, SimpleNamespace(d_eval_samples=size, candidates=2))
+    figures = evaluator.of_discriminator(SimpleNamespace(policy=policy, log_odds=log_odds), 0, {"nll": (1.0, 0.1)})
+    assert set(figures) == {"d_eta", "d_gain_valid"} and figures["d_eta"][0] > 0.1
