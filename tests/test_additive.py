@@ -171,6 +171,8 @@ def test_dropout_changes_what_is_read_and_repeats_with_its_key(kind):
     scores = [discriminator.token_scores(tokens, seed) for seed in seeds]
     np.testing.assert_array_equal(scores[1], scores[2])
     assert not np.isclose(scores[0], scores[1]).all()
+    hidden = made(BigramDiscriminator, dropout_keep_prob=0.5, lags=(1, 2)).contexts(tokens, seeds[1]).hidden.numpy()
+    assert ((hidden[..., :3] == 0) != (hidden[..., 3:] == 0)).any()  # each lag has numbers of its own
 
 
 @KINDS
