@@ -36,8 +36,9 @@ def flag_line(name: str) -> str:
     words = [word for word in field.metadata["choices"] or () if f"{word}: " not in field.metadata["help"]]
     words += [field.metadata["own"]] if field.metadata["own"] else []
     listed = f" ({', '.join(f'`{word}`' for word in words)})" if words else ""
-    parts = field.metadata["help"].split("; ")  # a sentence each, but for what begins with a word that the flag takes
-    told = ". ".join(part if re.match(r"--|[a-z_]+[,:] |[^ -~]", part) else part[0].upper() + part[1:] for part in parts)
+    parts = field.metadata["help"].split("; ")  # a sentence each, but for what begins with a flag, its word or a symbol
+    kept = re.compile(r"--|[a-z_]+[,:] |[^ -~]").match
+    told = ". ".join(part if kept(part) else part[0].upper() + part[1:] for part in parts)
     return f"- `--{name}` ({'; '.join(defaults)}). {told}{listed}\n"
 
 
