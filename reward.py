@@ -105,16 +105,23 @@ def random(parts: Parts) -> BatchScorer:
 def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Maker:
     """The reward by a user's own function of finished sequences, int32 [n, T] → float32 [n], in TensorFlow.
 
-    It is traced once, so that what is wrong is told before training. Raises UsageError: it returns another shape.
+    It is traced once, so that what is wrong is told before training. Raises UsageError: it returns something else.
     """
 
     def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
-        values = tf.cast(function(tf.reshape(rollouts, [-1, rollouts.shape[2]])), tf.float32)
+        returned = function(tf.reshape(rollouts, [-1, rollouts.shape[2]]))
+        what = f"--reward: {getattr(function, '__name__', 'the function')} returns"
         count = rollouts.shape[0] * rollouts.shape[1]
+        try:
+            values = tf.convert_to_tensor(returned)
+            if not (values.dtype.is_floating or values.dtype.is_integer or values.dtype.is_bool):
+                raise TypeError
+        except (TypeError, ValueError):  # such as None, of a function without `return`
+            kind = getattr(getattr(returned, "dtype", None), "name", type(returned).__name__)
+            raise UsageError(f"{what} a {kind} for {count} sequences, which is no tensor of real numbers") from None
         if values.shape != [count]:
-            what = f"{getattr(function, '__name__', 'the function')} returns values of shape {values.shape}"
-            raise UsageError(f"--reward: {what} for {count} sequences, not ({count},)")
-        return tf.reshape(values, rollouts.shape[:2])
+            raise UsageError(f"{what} values of shape {values.shape} for {count} sequences, not ({count},)")
+        return tf.reshape(tf.cast(values, tf.float32), rollouts.shape[:2])
 
     def make(parts: Parts) -> BatchScorer:
         seq_len = parts.policy.seq_len

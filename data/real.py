@@ -77,16 +77,25 @@ def check_own(data: Dataset, config: Config) -> None:
         data.spec = spec = TokenSpec(*numbers)
         parts = {"mle_batches": data.mle_batches(0), "valid": data.valid}
         parts |= {} if data.kind == "oracle" else {"test": data.test}
+        parts |= {"real": data.real(0)} if config.trains_discriminator and config.updates.d else {}
         data.origin  # noqa: B018 - is there
+        digests: Any = data.digests()
     except AttributeError as error:
         raise UsageError(f"{name}: {error}") from None
+    if not isinstance(digests, dict) or not all(isinstance(each, str) for pair in digests.items() for each in pair):
+        raise UsageError(f"{name}: digests are {digests!r}, not texts by the names of what was read")
+    if spec.start_token < 0:
+        raise UsageError(f"{name}: start_token is {spec.start_token}, which is no token id")
     if spec.seq_len != config.seq_len:
         raise UsageError(f"{name}: sequences of {spec.seq_len} tokens; --seq_len is {config.seq_len}")
     most, batches = spec.vocab_size - (spec.end_token is None), (config.mle_batches, config.batch_size)
+    sizes: dict[str, tuple[int, ...]] = {"mle_batches": batches, "real": (config.real_draws,)}
     for part, rows in ((part, np.asarray(values)) for part, values in parts.items()):
-        shape = batches if part == "mle_batches" else (len(rows),) if rows.ndim else ()
+        shape = sizes.get(part, (len(rows),) if rows.ndim else ())
+        if part not in sizes and not isinstance(parts[part], np.ndarray):
+            raise UsageError(f"{name}: {part} is a {type(parts[part]).__name__}, not a NumPy array")
         if rows.dtype != np.int32 or rows.shape != (*shape, spec.seq_len):
-            wanted = [*(shape if part == "mle_batches" else "n"), spec.seq_len]
+            wanted = [*sizes.get(part, "n"), spec.seq_len]
             what = f"{rows.dtype} {list(rows.shape)}, not int32 [{', '.join(map(str, wanted))}]"
             raise UsageError(f"{name}: {part} is {what}")
         if rows.size and (rows.min() < 0 or rows.max() > most):

@@ -45,8 +45,10 @@ class TrainingData:
 
 
 def training_data(sequences: Sequences, config: Config, what: str) -> TrainingData:
-    """With --train_size a fixed choice of `sequences`, else all; raises DataError: there are fewer, called `what`."""
+    """With --train_size a fixed choice of `sequences`, else all; raises DataError: too few or none, called `what`."""
     size, count = config.train_size, len(sequences)
+    if not count:
+        raise DataError(f"--data_dir {config.data_dir}: no {what} to train on")
     if size > count:
         raise DataError(f"--train_size: {size} is more than the {count} {what} of --data_dir {config.data_dir}")
     if size:
