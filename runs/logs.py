@@ -107,8 +107,8 @@ class RunLog:
             if name == METRICS:
                 with open(path, "rb") as file, naming(self.directory):
                     rows = list(csv.DictReader(file.read(size).decode().splitlines()))
-                    self._described |= {name for row in rows for name, value in row.items() if value}
                     kept = [column for column in self.columns if column.removesuffix("_se") not in left_out]
+                    self._described |= {column for row in rows for column in kept if row.get(column)}
                     self._csv.writerows({column: row.get(column, "") for column in kept} for row in rows)
                 continue
             for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
