@@ -29,7 +29,7 @@ from evaluation.run import Evaluation, Measures, evaluator_of, measures_of
 from model import SeqGAN, build
 from runs.checkpoints import Checkpoints
 from runs.console import where
-from runs.directories import CHECKPOINTS, FILES, SAVED, SONGS, RunDirectory, claim, write_whole
+from runs.directories import CHECKPOINTS, FILES, SAVED, SONGS, WRITTEN_SONGS, RunDirectory, claim, write_whole
 from runs.identity import changed_since, description
 from runs.pretrained import Pretraining
 from runs.records import Records
@@ -198,6 +198,8 @@ def run(config: Config, makers: Makers) -> int:
             print("warning: D is never trained, as --pretrain_d_epochs and --d_steps are 0", file=sys.stderr)
         for name, text in files.items():  # before config.json, which tells that they are complete
             write_whole(first.path / name, text)
+        if data.kind == "music" and FILES in (recorded or content):  # version 1.0 kept no record of its songs
+            (first.path / WRITTEN_SONGS).touch()  # before the first ones, as others that are there then are not ours
         for directory in directories:
             directory.describe(content)
         with training.interrupt:

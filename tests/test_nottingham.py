@@ -349,6 +349,16 @@ def test_a_runs_songs_are_no_tunes(plain_folder, tmp_path, capsys):
         assert f"sample0.mid: {reason}" in error_line(capsys, *words, "--log_dir", str(tmp_path / "new"))
 
 
+def test_a_song_that_comes_before_the_runs_first_ones_stays(plain_folder, tmp_path, monkeypatch, capsys):
+    words = [*FEW, "--data_dir", str(plain_folder), "--log_dir", str(tmp_path / "log")]
+    with monkeypatch.context() as patched:
+        patched.setattr(program, "algorithm_1", lambda *_: None)  # interrupted before its first step
+        assert train(words) == 0
+    (tmp_path / "log" / "sample0.mid").write_bytes(b"mine")
+    assert train(words) == 0 and "sample0.mid: changed by somebody" in capsys.readouterr().err
+    assert (tmp_path / "log" / "sample0.mid").read_bytes() == b"mine" and (tmp_path / "log" / "sample1.mid").is_file()
+
+
 EIGHTHS = Grid(0.25, 0.5, onsets=True)  # what the script has, at 120 beats a minute
 
 
