@@ -129,9 +129,8 @@ class Training:
     def record(self, **figures: tf.Tensor) -> None:
         """Takes down figures of a step, float32 scalars. Raises Diverged: one is not finite."""
         values = {name: float(value) for name, value in figures.items()}
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise self._diverged(f"{name} is {value}")
+        if wrong := [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]:
+            raise self._diverged(", ".join(wrong))
         self.records.results.append(values)
 
     def record_rewards(self, rewards: tf.Tensor, mask: tf.Tensor) -> None:
