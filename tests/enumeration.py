@@ -15,6 +15,15 @@ def randomise(network, seed: int, stddev: float = 1.0) -> None:
         weight.assign(rng.normal(0.0, stddev, weight.shape))
 
 
+def randomise_all(seqgan):
+    """Randomises its networks, the reward's reference among them; returns it. The rollout policy follows."""
+    for seed, network in enumerate((seqgan.generator, seqgan.discriminator, seqgan.reward.reference), start=1):
+        if network is not None:
+            randomise(network, seed)
+    seqgan.follow_policy(lag=0.0)
+    return seqgan
+
+
 def random_generator(vocab_size: int = 4, seq_len: int = 3, seed: int = 0, **sizes) -> Generator:
     """A generator whose distribution is far from uniform."""
     emb_dim, hidden_dim = sizes.pop("emb_dim", 3), sizes.pop("hidden_dim", 5)

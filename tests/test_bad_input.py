@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -416,10 +417,7 @@ def test_lines_that_cannot_be_used(capsys, logs, tmp_path, what):
 
 
 def test_out_of_memory(capsys, logs):
-    def exhausted(*_):
-        raise MemoryError("Unable to allocate 7 TiB")
-
-    makers = program.MAKERS._replace(data=exhausted)
+    makers = program.MAKERS._replace(data=Mock(side_effect=MemoryError("Unable to allocate 7 TiB")))
     one_line(capsys, logs, "out of memory (Unable to allocate 7 TiB)", "--batch_size", makers=makers)
 
 

@@ -237,16 +237,14 @@ def test_a_log_reopened_at_a_position_forgets_what_followed(tmp_path, capsys):
 
 def test_a_copied_log_still_describes_what_it_leaves_out(tmp_path):
     described: list[str] = []
-    one, other = tmp_path / "one", tmp_path / "other"
-    one.mkdir()
-    other.mkdir()
-    log = log_of(one, columns=("a", "b"))
+    (other := tmp_path / "other").mkdir()
+    log = log_of(tmp_path, columns=("a", "b"))
     log.row(0, "p", {"a": 1.0, "b": 2.0})
     copy = RunLog(other, ("a", "b"), {}, "g", lambda name: described.append(name) or "")
-    copy.copy(one, log.position(), ["b"])
+    copy.copy(tmp_path, log.position(), ["b"])
     copy.row(1, "p", {"a": 1.0, "b": 2.0})
-    log.close()
-    copy.close()
+    for each in (log, copy):
+        each.close()
     assert described == ["b"] and events(other) == [("g/a", 0), ("g/a", 1), ("g/b", 1)]
 
 

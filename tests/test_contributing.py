@@ -57,8 +57,7 @@ def test_a_discriminator(here):
 
 @cases(
     "section, kind, name, flags",
-    ("A reward", "train", "g_reward", ["--no-evaluate"]),
-    ("An objective", "eval", "objective", MEASURED),
+    *(("A reward", "train", "g_reward", ["--no-evaluate"]), ("An objective", "eval", "objective", MEASURED)),
 )
 def test_a_score(section, kind, name, flags, here):
     """The policy gradient raises it, without a discriminator."""

@@ -122,11 +122,6 @@ def test_sequences_drawn_in_stretches_are_those_drawn_at_once(jit, end_token):
     assert many.shape == (600, 7) and (many[:256] != many[256:512]).any()  # each chunk has numbers of its own
 
 
-def next_probs(policy: Policy, sequences: np.ndarray) -> np.ndarray:
-    """The probabilities of the next token after each prefix, [T, n, V], from the policy's own states."""
-    return tf.nn.softmax(policy.logits(policy.states(tf.constant(sequences)).hidden)).numpy().astype(np.float64)
-
-
 WRAPPERS = {  # what wraps two policies, and its next token's probabilities, up to a factor, by theirs
     "wrapped": (lambda a, b: PolicyWrapper(a), lambda p, q: p),
     "cooled": (lambda a, b: Tempered(a, 0.5), lambda p, q: p**2),
@@ -148,7 +143,8 @@ def test_a_wrapper_has_the_distribution_of_the_next_token_that_it_says(kind, end
     for seed, policy in enumerate(both, start=1):
         randomise(policy, seed)
     assert {id(weight) for weight in wrapper.weights} <= {id(weight) for policy in both for weight in policy.weights}
-    probs = next_token(*(next_probs(policy, sequences) for policy in both))
+    logits = (policy.logits(policy.states(tf.constant(sequences)).hidden) for policy in both)
+    probs = next_token(*(tf.nn.softmax(each).numpy().astype(np.float64) for each in logits))  # [T, n, V]
     log_probs = np.log(np.maximum(probs / probs.sum(axis=2, keepdims=True), 1e-99))
     exact = np.exp(of_tokens(log_probs, sequences).sum(axis=1))
     assert exact.sum() == pytest.approx(1, abs=1e-5)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import ENDS, assert_same, cases, shared_seqgan, tiny_config
-from enumeration import action_values, all_sequences, probabilities, randomise
+from enumeration import action_values, all_sequences, probabilities, randomise_all
 
 from data.oracle import OracleData
 from discriminator import FAKE, REAL, Discriminator, Options
@@ -23,11 +23,7 @@ from support.seeds import Purpose, key
 def tiny_model(*flags: str, random: bool = True, end_token: int | None = None, make=build) -> SeqGAN:
     """V = 4, T = 3; with `random`, networks whose distributions are far from uniform."""
     model = make(tiny_config(*flags), TokenSpec(4, 3, 0, end_token))
-    if random:
-        randomise(model.generator, seed=1)
-        randomise(model.discriminator, seed=2)
-        model.follow_policy(lag=0.0)
-    return model
+    return randomise_all(model) if random else model
 
 
 def paid_model(paid: Callable[[tf.Tensor], tf.Tensor], *flags: str, end_token: int | None = None) -> SeqGAN:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import ROOT, SIZES, TINY, assert_same, cases, fitting, refusal, resumed_alike, tiny_config, train
-from enumeration import all_sequences, probabilities, random_generator, randomise
+from enumeration import all_sequences, probabilities, random_generator, randomise_all
 from fault_injection import differing, logs_in, outcome, rows_of, timeless_rows
-from tensorboard.compat.proto.event_pb2 import Event
+from test_checkpoints import events
 from test_model import ENDS, assert_same_gradient, exact_gradient, flat
 
 from data.music.dataset import NottinghamData
@@ -56,12 +56,7 @@ def objective_of(text: str = TELLING, function: str = "told", decode=list) -> Ob
 
 def model_of(flags: str, end_token: int | None = None, objective: Objective | None = None) -> SeqGAN:
     config = tiny_config("--objective", "told.py:told", *flags.split())
-    seqgan = build(config, TokenSpec(4, 3, end_token=end_token), objective=objective or objective_of())
-    for seed, network in enumerate((seqgan.generator, seqgan.discriminator, seqgan.reward.reference), start=1):
-        if network is not None:
-            randomise(network, seed)
-    seqgan.follow_policy(lag=0.0)
-    return seqgan
+    return randomise_all(build(config, TokenSpec(4, 3, end_token=end_token), objective=objective or objective_of()))
 
 
 @cases(
@@ -226,17 +221,12 @@ def test_another_objective_starts_from_the_same_pretraining(counting, tmp_path, 
     assert run(tmp_path / "three", counting, pretrained, epochs=0) == 0
     assert all(row["objective"] for row in timeless_rows(tmp_path / "three" / "eval"))
     for tag in ("samples/objective", "se/objective"):
-        assert [steps_of(tmp_path / name / "eval", tag) for name in ("two", "three")] == [[4], [0, 1, 3]]
+        steps = ([step for t, step in events(tmp_path / name / "eval") if t == tag] for name in ("two", "three"))
+        assert [*steps] == [[4], [0, 1, 3]]
     assert run(tmp_path / "mle", "", "--reward constant", epochs=0) == 0
     assert run(tmp_path / "four", counting, f"--pretrained {tmp_path}/mle/train") == 0
     phases = [(row["phase"], bool(row["objective"])) for row in timeless_rows(tmp_path / "four" / "eval")]
     assert phases[0] == ("pretrain_g", False) and phases[-1] == ("adversarial", True)
-
-
-def steps_of(folder, tag: str) -> list[int]:
-    (path,) = folder.glob("events*")
-    events = [Event.FromString(record) for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()]
-    return [event.step for event in events for value in event.summary.value if value.tag == tag]
 
 
 def test_what_fails_costs_no_earlier_run(counting, tmp_path, capsys, eagerly):

@@ -559,9 +559,7 @@ def test_final_values_by_method(cells, drawn, seeds):
     assert [label.get_text() for label in panel.get_yticklabels()] == ["MLE"]
 
 
-@functools.cache
-def of_study(folder):
-    return read(ROOT / "experiments" / f"{folder.name}.toml").report["collapsed"], read_runs(folder)
+toml_of, runs_of = functools.cache(read), functools.cache(read_runs)
 
 
 def reference(said, name):
@@ -570,7 +568,8 @@ def reference(said, name):
     METHOD - METHOD is a difference paired by seed; COLUMN@best is of the evaluations of least NLL_oracle.
     """
     (file, methods), (name, _, best) = said.split(maxsplit=1), name.partition("@")
-    collapsed, frames = of_study((path := ROOT / file).parent)
+    frames = runs_of((path := ROOT / file).parent)
+    collapsed = toml_of(ROOT / "experiments" / f"{path.parent.name}.toml").report["collapsed"]
     frame = frames[list(FILES).index(path.name)] if path.name in FILES else pd.read_csv(path)
     frame = studies.best_rounds(frames[1], "nll") if best else frame
     if "run" in frame:  # METHOD/SEED, or words

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import ENDS, TINY, cases, tiny_config, train
-from enumeration import action_values, all_sequences, probabilities, random_generator, randomise
+from enumeration import action_values, all_sequences, probabilities, random_generator, randomise_all
 from fault_injection import timeless_rows
 from test_model import exact_gradient, flat
 
@@ -26,12 +26,8 @@ def model_of(reward: str, *flags: str, end_token: int | None = None) -> SeqGAN:
     oracle = random_generator(4, 3, seed=7, end_token=end_token)
     known = {"oracle": oracle, "references": lambda: some_references(end_token)}
     train_size = ["--train_size", "8"] if reward == "bleu" else []
-    model = build(tiny_config("--reward", reward, *train_size, *flags), TokenSpec(4, 3, 0, end_token), **known)
-    for seed, network in enumerate((model.generator, model.discriminator, model.reward.reference), start=1):
-        if network is not None:
-            randomise(network, seed)
-    model.follow_policy(lag=0.0)
-    return model
+    config = tiny_config("--reward", reward, *train_size, *flags)
+    return randomise_all(build(config, TokenSpec(4, 3, 0, end_token), **known))
 
 
 def some_references(end_token: int | None) -> np.ndarray:

@@ -56,11 +56,9 @@ def start(tree: Path, name: str, *flags: str, **environment: str) -> subprocess.
     command = ["bash", f"{tree.name}/train_{name}.sh", *flags]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
-    def heeding() -> None:  # bash can't trap what was ignored before it, as under nohup
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-
-    return subprocess.Popen(command, cwd=tree.parent, env=environment, preexec_fn=heeding, **streams)
+    # Bash can't trap what was ignored before it, as under nohup.
+    heed = lambda: [signal.signal(number, signal.SIG_DFL) for number in SIGNALS]  # noqa: E731
+    return subprocess.Popen(command, cwd=tree.parent, env=environment, preexec_fn=heed, **streams)
 
 
 def test_each_script_prepares_then_trains_from_its_preset(tree, tmp_path):
@@ -91,8 +89,7 @@ POOLED = ["--discriminator", "pooled", "--pretrain_d_epochs", "5"]
 
 @cases(
     "environment, flags, status, programs, line",
-    ({}, [], 0, ["main", "sample"], ""),
-    ({}, ["--discriminator", "echo"], 0, ["main", "sample guided"], ""),
+    *(({}, [], 0, ["main", "sample"], ""), ({}, ["--discriminator", "echo"], 0, ["main", "sample guided"], "")),
     ({}, POOLED, 0, ["main", "sample chosen"], ""),
     ({"CHOSEN": "3"}, POOLED, 0, ["main", "sample chosen", "sample"], "a b/tunes: plain samples, as the"),
     *(({"CHOSEN": "2"}, POOLED, 2, ["main", "sample chosen"], ""), ({"TRAINED": "2"}, [], 2, ["main"], "")),

@@ -199,9 +199,7 @@ def test_overwrite_removes_what_a_run_on_music_leaves(tmp_path):
         (train_dir / name).write_bytes(b"x")
     directory = directories.RunDirectory(str(train_dir), "--log_dir")
 
-    def of(dataset: str) -> dict:
-        return {"flags": {"dataset": dataset, "total_epochs": 1}, "run": "r", "format": FORMAT}
-
+    of = lambda dataset: {"flags": {"dataset": dataset, "total_epochs": 1}, "run": "r", "format": FORMAT}  # noqa: E731
     there = {path.name for path in train_dir.rglob("*")}
     for dataset in (None, "LSTM", "text"):  # a run that is not known, or on other data, has left none of them
         if dataset:
