@@ -287,18 +287,17 @@ class Study(NamedTuple):
         return float(pd.concat(known.values()).mean()) if len(oracles) == 1 else None
 
     def made_where(self) -> str:
-        """Which runs were made when, where and by what code, in sentences."""
+        """When, by what code and where the runs were made, in sentences; `runs.csv` has it of each."""
         records = self.runs.reindex(columns=RECORDS).astype(object).fillna("")
-        parts = records.machine.str.partition(", ")  # the place, and the versions
-        alike, lines = len({*parts[2]} - {""}) == 1, []
-        for (place, versions), of in records.groupby([parts[0], parts[2]], sort=False):
-            days, commits = (sorted({*of[name]} - {""}) for name in ("date", "commit"))
-            when = " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "unknown days"
-            where = place if alike else f"{place}, {versions}"
-            made = f" of {when}: {where}; commit {', '.join(commits) or 'unknown'}."
-            made = made if place else " without a record of machine and commit."
-            lines.append(f"{len(of)} run{'s' * (len(of) > 1)}{made}")
-        return " ".join([*lines, *([f"{max(parts[2])}."] if alike else [])])
+        known = records[records.machine != ""]
+        days, commits = (sorted({*known[name]} - {""}) for name in ("date", "commit"))
+        machines, versions = (sorted({*part} - {""}) for _, part in records.machine.str.partition(", ")[[0, 2]].items())
+        when = " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "unknown days"
+        made = f" of {when}: commit {', '.join(commits) or 'unknown'}; {'; '.join([*machines, *versions])}."
+        lines = [f"{len(known)} run{'s' * (len(known) > 1)}{made}"] if len(known) else []
+        if unknown := len(records) - len(known):
+            lines.append(f"{unknown} run{'s' * (unknown > 1)} without a record of machine and commit.")
+        return " ".join(lines)
 
 
 def best_rounds(curves: pd.DataFrame, by: str) -> pd.DataFrame:
