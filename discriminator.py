@@ -129,11 +129,11 @@ def cross_entropy(log_odds: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf
     return loss, tf.reduce_mean(tf.cast((log_odds > 0) == (labels == REAL), tf.float32))
 
 
-def tried(discriminator: Discriminator) -> Discriminator:
+def tried(discriminator: Any) -> Discriminator:
     """Returns a discriminator whose `log_odds` was traced, so that what is wrong is told before training.
 
-    Raises UsageError: its log-odds have another shape than [B], layers make weights after the constructor, or a weight
-    is where checkpoints do not look, or is not used.
+    Raises UsageError: its log-odds have another shape than [B], layers make weights after the constructor, a weight is
+    where checkpoints do not look, or is not used, or an additive one has other contexts token by token.
     """
     made, rows = len(discriminator.weights), discriminator.seq_len + 1  # a number that no axis of a sequence has
     name, unused = f"--discriminator: {type(discriminator).__name__}", list[str]()
@@ -156,6 +156,14 @@ def tried(discriminator: Discriminator) -> Discriminator:
     kept = {id(each) for each in tf.train.TrackableView(discriminator).descendants()}
     if lost := [weight.path for weight in discriminator.weights if not {id(weight), id(weight.value)} & kept]:
         raise UsageError(f"{name}: checkpoints leave out the weight {lost[0]}; keep layers in attributes or tuples")
+    if hasattr(discriminator, "contexts"):  # else the guided samples would be of another policy than the guided NLL
+        tokens = tf.constant(np.random.default_rng(0).integers(discriminator.vocab_size, size=[2, rows - 1]), tf.int32)
+        contexts, memories = (part.numpy() for part in discriminator.contexts(tokens))
+        for t in range(rows - 2):
+            context, memory = discriminator.next_state(tokens[:, t], tf.constant(memories[t]))
+            for found, wanted in ((context, contexts[t + 1]), (memory, memories[t + 1])):
+                if found.shape != wanted.shape or np.abs(found - wanted).max() > 1e-3 * np.abs(wanted).max():
+                    raise UsageError(f"{name}: next_state after {t + 1} tokens is not what contexts has there")
     return discriminator
 
 

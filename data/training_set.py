@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from support.config import Config
 from support.errors import DataError
+from support.own_code import is_own
 from support.seeds import Purpose, numpy_rng
 
 Sequences = Any  # a collection, such as an int32 [n, T] array, with a length; those of numbers int [k] are int32 [k, T]
@@ -47,10 +48,11 @@ class TrainingData:
 def training_data(sequences: Sequences, config: Config, what: str) -> TrainingData:
     """With --train_size a fixed choice of `sequences`, else all; raises DataError: too few or none, called `what`."""
     size, count = config.train_size, len(sequences)
+    source = f"--dataset {config.dataset}" if is_own(config.dataset) else f"--data_dir {config.data_dir}"
     if not count:
-        raise DataError(f"--data_dir {config.data_dir}: no {what} to train on")
+        raise DataError(f"{source}: no {what} to train on")
     if size > count:
-        raise DataError(f"--train_size: {size} is more than the {count} {what} of --data_dir {config.data_dir}")
+        raise DataError(f"--train_size: {size} is more than the {count} {what} of {source}")
     if size:
         chosen = numpy_rng(config.seed, Purpose.TRAIN_SET).permutation(count)[:size]
         sequences = np.asarray(sequences[chosen], np.int32)

@@ -140,12 +140,12 @@ def defaults(words: str) -> str:
 
 
 SCALED, MODULO, SPEC = " * tf.reduce_mean(self.scale)", "% config.vocab_size", "c(config.vocab_size, config.seq_len)"
-LATER = CODE.replace("import tensorflow", "import keras\nimport tensorflow")
-LATER = LATER.replace(SCALED, " * self.later(self.scale)[0, 0]")
+LATER = CODE.replace("import ten", "import keras\nimport ten").replace(SCALED, " * self.later(self.scale)[0, 0]")
 LATER = LATER.replace("        self.scale =", "        self.later = keras.layers.Dense(1)\n        self.scale =")
-HELD = LATER.replace("self.later = keras.layers.Dense(1)", "self.held = [keras.layers.Dense(1)]")
-HELD = HELD.replace("self.later", "self.held[0]")
+HELD = LATER.replace("later = keras.layers.Dense(1)", "held = [keras.layers.Dense(1)]").replace("later", "held[0]")
 HELD = HELD.replace("scale = ", "scale = 1\n        self.held[0].build([3, 2])\n        self.scale = ")
+STEPS = "from guidance.additive import LSTMDiscriminator\n\n\nclass Slopes(LSTMDiscriminator):\n"
+STEPS += "    def next_state(self, tokens, memory):\n        return super().next_state(0 * tokens, memory)\n"
 BATCHES = "\n    def mle_batches(self, epoch):\n        return self.valid[None]"
 LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.reduce_mean(tf.cast(tokens"
 
@@ -157,6 +157,7 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     ("discriminator", CODE.replace("tokens), axis=1", "tokens), axis=1, keepdims=True"), "shape (4, 1) for 4 sequ"),
     ("discriminator", CODE.replace(SCALED, ""), "does not depend on the weight discriminator/sc"),
     ("discriminator", HELD, "checkpoints leave out the weight "),
+    ("discriminator", STEPS, "next_state after 1 tokens is not what contexts has there"),
     ("discriminator", LATER, "Slopes makes 2 weights after its constructor; build each layer there"),
     ("reward", broken(REWARD), "own.py: line 23: AttributeError"),
     ("reward", CODE.replace("tokens[:, 1:] >", "tokens.numpy()[:, 1:] >"), "own.py: line 23: "),  # none in a graph
@@ -190,8 +191,7 @@ def test_an_error_in_ones_own_code_is_one_line_that_tells_where(own, capsys, fla
 @cases(
     "flag, name, why",
     *(("discriminator", "praise", "pooled"), ("reward", "praise", "log_odds"), ("dataset", "praise", "Nottingham")),
-    ("discriminator", "own.py:", "FILE.py:CLASS"),
-    ("discriminator", "own.py:ascending", "not a subclass of discriminator.Discriminator"),
+    *(("discriminator", "own.py:", "FILE.py:CLASS"), ("discriminator", "own.py:ascending", "not a subclass of disc")),
     ("dataset", "own.py:ascending", "not a subclass of data.real.Dataset"),
 )
 def test_what_a_flag_can_not_name_is_refused(own, capsys, flag, name, why):
