@@ -157,7 +157,7 @@ def tried(discriminator: Any) -> Discriminator:
     if lost := [weight.path for weight in discriminator.weights if not {id(weight), id(weight.value)} & kept]:
         raise UsageError(f"{name}: checkpoints leave out the weight {lost[0]}; keep layers in attributes or tuples")
     if hasattr(discriminator, "contexts"):  # else the guided samples would be of another policy than the guided NLL
-        tokens = tf.constant(np.random.default_rng(0).integers(discriminator.vocab_size, size=[2, rows - 1]), tf.int32)
+        tokens = tf.constant((np.arange(2 * rows - 2) ** 2 % discriminator.vocab_size).reshape(2, -1), tf.int32)
         contexts, memories = (part.numpy() for part in discriminator.contexts(tokens))
         for t in range(rows - 2):
             context, memory = discriminator.next_state(tokens[:, t], tf.constant(memories[t]))
