@@ -128,7 +128,6 @@ def test_the_guided_generator_is_the_product_normalised_over_the_next_token(kind
     log_probs = tf.nn.log_softmax(generator.logits(hidden) + eta * discriminator.next_scores(context))
     np.testing.assert_allclose(probabilities(guided), np.exp(of_tokens(log_probs, tokens).sum(axis=1)), atol=1e-5)
     assert probabilities(guided).sum() == pytest.approx(1, abs=1e-5)
-    # what is drawn, and what is expected of it
     compare = tf.function(lambda numbers: guided.sample_and_compare(numbers, generator), jit_compile=jit)
     drawn, entropy, cross_entropy = compare(uniforms([3, 20_000], key(1, Purpose.EVALUATE)))
     np.testing.assert_array_equal(drawn[:50], guided.sample(uniforms([3, 20_000], key(1, Purpose.EVALUATE)))[:50])

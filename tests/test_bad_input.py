@@ -151,7 +151,6 @@ IN_VAIN = [  # beside some flags each of others has no effect, and why
     ("--dataset Nottingham", "vocab_size=9", "with --dataset Nottingham"),
     ("--oracle_params x.npz", "vocab_size=9 oracle_seed=9 oracle_emb_dim=9", "with --oracle_params x.npz"),
     ("--oracle_params x.npz", "oracle_hidden_dim=9", "with --oracle_params x.npz"),
-    # phases that there are not
     ("--total_epochs 0", "g_lr=1 g_steps=2 mle_steps=1 d_steps=1 kl_weight=1 rollout_num=1 rollout_lag=1", NO_GAN),
     ("--total_epochs 0", "baseline=batch g_update=expected cosine_decay=g", NO_GAN),
     ("--total_epochs 0", "discriminator=pooled dropout_keep_prob=1 d_emb_dim=3 d_lr=1 d_epochs=1 d_draws=9", NO_D),
@@ -163,7 +162,6 @@ IN_VAIN = [  # beside some flags each of others has no effect, and why
     ("--pretrain_g_epochs 0", "cosine_decay=g_pretrain g_dropout_keep_prob=0.5", NO_MLE),
     ("--pretrain_d_epochs 0 --d_steps 0", "d_lr=1 d_draws=64", "with --pretrain_d_epochs and --d_steps 0"),
     ("--no-evaluate", "eval_samples=9 d_eval_samples=8 candidates=2", "with --no-evaluate"),
-    # networks and rewards that there are not
     ("--reward constant", "d_lr=1 d_steps=1 pretrain_d_epochs=1 discriminator=bigram cosine_decay=d", NO_REWARD),
     ("--reward constant", "rollout_num=2 rollout_lag=0.5", "with --reward constant and --kl_weight 0"),
     ("--objective x.py:f", "reward=log_odds d_steps=2", "with --objective and without --objective_weight below 1"),

@@ -259,7 +259,6 @@ def test_tunes_as_abc_and_as_a_page(runs, melodies, capsysbinary, tmp_path):
     melodies.mkdir()
     assert lines_of(capsysbinary, *flags) == [line.split(",")[0]]
     assert {path.name for path in songs.iterdir()} == {"sample0.mid", "sample1.mid", "sample2.mid", ".samples.sha256"}
-    # Nobody's page is lost.
     (songs / "tunes.html").write_text("mine")
     assert "tunes.html" in refusal(capsysbinary, sample.main, [*map(str, flags), "--abc"], alone=False)
     assert (songs / "tunes.html").read_text() == "mine"

@@ -287,7 +287,6 @@ def test_the_measures_of_a_tune_by_hand():
     ):
         figures = musical(analysed(np.concatenate(bars), EIGHTHS))
         assert (figures["repeated_bars"], figures["looped_bars"]) == (repeated, looped)
-    # Of tunes too short to be measured.
     silent = analysed(np.zeros(8, np.int32), EIGHTHS)
     assert all(np.isnan(value) for value in musical(silent).values())
     single = musical(analysed(np.array([40, 40]), EIGHTHS))

@@ -65,7 +65,7 @@ def finals(study: Study, shown: Sequence[str]) -> str:
     """The table of what the runs ended with, a row a method."""
     rows: dict[str, dict[str, str]] = {}
     best = study.report["best"] if {*study.report["best"][:1]} <= {*study.curves} else []
-    at_best = study._replace(runs=best_rounds(study.curves, best[0])) if best else study
+    at_best = study._replace(runs=best_rounds(study, best[0])) if best else study
     for method, label in study.labels.items():
         if study.report["pivot"] and CELL in label:
             continue
@@ -76,7 +76,7 @@ def finals(study: Study, shown: Sequence[str]) -> str:
         rows[label]["seeds"] = seeds
     said = "Final values: mean ± half of the 95 % interval; of few seeds, each."
     said += " Of runs that collapse: median (range)." if study.report["collapsed"] else ""
-    said += f" *Best*: at the evaluation of least {title(best[0])}." if best else ""
+    said += f" *Best*: at the evaluation of least {title(best[0])}, in rounds if there are any." if best else ""
     said += "" if study.floor is None else f" The oracle's entropy is {study.floor:.3f} nats per token."
     return f"{said}\n\n{markdown(pd.DataFrame(rows).T)}"
 

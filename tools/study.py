@@ -292,17 +292,21 @@ class Study(NamedTuple):
         known = records[records.machine != ""]
         days, commits = (sorted({*known[name]} - {""}) for name in ("date", "commit"))
         machines, versions = (sorted({*part} - {""}) for _, part in records.machine.str.partition(", ")[[0, 2]].items())
+        processors = ", ".join(sorted({machine.partition(" of an ")[2] or machine for machine in machines}))
         when = " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "unknown days"
-        made = f" of {when}: commit {', '.join(commits) or 'unknown'}; {'; '.join([*machines, *versions])}."
+        made = f" of {when}: commit {', '.join(commits) or 'unknown'}; {'; '.join([processors, *versions])}."
         lines = [f"{len(known)} run{'s' * (len(known) > 1)}{made}"] if len(known) else []
         if unknown := len(records) - len(known):
             lines.append(f"{unknown} run{'s' * (unknown > 1)} without a record of machine and commit.")
         return " ".join(lines)
 
 
-def best_rounds(curves: pd.DataFrame, by: str) -> pd.DataFrame:
-    """The evaluation of each run at which a column is least, as the authors' programs keep one."""
-    known = curves.dropna(subset=[by])
+def best_rounds(study: Study, by: str) -> pd.DataFrame:
+    """The evaluation of each run at which a column is least, of its rounds if it has any, as authors' programs do."""
+    configs = {method.name: method.config for method in study.experiment.methods}
+    starts = {name: config.pretrain_g_epochs if config.total_epochs else 0 for name, config in configs.items()}
+    known = study.curves[study.curves.epoch >= study.curves.method.map(starts)].dropna(subset=[by])
+
     return known.loc[known.groupby(RUN, sort=False)[by].idxmin()]
 
 
