@@ -159,6 +159,10 @@ def tried(discriminator: Any) -> Discriminator:
     if hasattr(discriminator, "contexts"):  # else the guided samples would be of another policy than the guided NLL
         tokens = tf.constant((np.arange(2 * rows - 2) ** 2 % discriminator.vocab_size).reshape(2, -1), tf.int32)
         contexts, memories = (part.numpy() for part in discriminator.contexts(tokens))
+        found = contexts.shape[-1], memories.shape[-1]
+        wanted = discriminator.rank + discriminator.added_dim, discriminator.memory_dim
+        if found != wanted:
+            raise UsageError(f"{name}: contexts have {found} numbers, not (rank + added_dim, memory_dim) = {wanted}")
         for t in range(rows - 2):
             context, memory = discriminator.next_state(tokens[:, t], tf.constant(memories[t]))
             for found, wanted in ((context, contexts[t + 1]), (memory, memories[t + 1])):
@@ -186,7 +190,7 @@ class ConvolutionalDiscriminator(Discriminator):
     """
 
     def __init__(self, spec: TokenSpec, options: Options):
-        """Makes and initialises the weights as the authors' code does, or with Keras' if `options.init` is "keras".
+        """Makes and initialises the weights as the authors' code, but for highway biases, or as Keras (`options.init`).
 
         E is `options.emb_dim`; the convolutions of `filter_sizes`, 1..T tokens, have `num_filters` each. Dropout is
         applied to the highway layer's outputs; `l2` is the weight of the output layer's penalty. Raises UsageError: the

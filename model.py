@@ -195,8 +195,8 @@ class SeqGAN:
         """The REINFORCE estimate of the gradient of -J(θ) (SeqGAN, equations 6 and 7).
 
         `tokens`: int32 [B, T], drawn from the policy. `rewards`: float32 [B, T], their action values, held constant;
-        those of padding, whose log-probability is 0, have no effect. Returns loss = -mean over b of
-        Σ_t log G(y_t | y_<t) · advantage, and its gradient for each trainable variable.
+        those of padding count in baselines alone. Returns the loss, where sampled -mean over b of Σ_t log G(y_t | y_<t)
+        · advantage, and its gradient for each trainable variable.
         """
         advantages = tf.stop_gradient(advantages_of(rewards, self.config.baseline))
         with tf.GradientTape() as tape:
@@ -249,7 +249,7 @@ class SeqGAN:
         return self._follow_gradient(tokens, rewards)
 
     def begin_adversarial(self) -> None:
-        """β ← θ; and G₀ ← θ where a KL penalty, or an evaluation by an objective, compares with it."""
+        """β ← θ; and G₀ ← θ where a KL penalty, an objective's evaluation or the candidates of `distil` need it."""
         for copy in (self.rollout_policy, self.pretrained, self.reward.reference):
             if copy is not None:
                 copy.follow(self.generator)

@@ -154,9 +154,9 @@ class Reward:
         float32 [K + 1, N, B]: of the completions in the order of `RolloutPolicy.all_completions`, and at the end of the
         samples themselves.
 
-        With a KL penalty it is less β·(log G(y_t..y_T) - log G₀(y_t..y_T)), y_t being the action that is valued, the
-        last token of the prefix. What lies before it does not depend on it, so that leaving it out changes the
-        estimated gradient's variance, but not its expectation: that of -β·KL(G‖G₀) as of the rest.
+        With a KL penalty it is less β·(log G - log G₀), where `to_go` of y_t..y_T, y_t being the action that is valued,
+        the last token of the prefix, else of Y. What lies before y_t does not depend on it, so that leaving it out
+        changes the estimated gradient's variance, but not its expectation: that of -β·KL(G‖G₀) as of the rest.
         """
         share = self.objective_share
         alone = self._of_batch(tokens, step) if self._of_batch else None

@@ -49,7 +49,7 @@ class GuidedPolicy(Policy):
         return self._joined(self.policy.states(tokens, dropout_seed), self.discriminator.contexts(tokens))
 
     def projection(self) -> tf.Tensor:
-        """As in `Policy`, [H + C, V]: a context has C numbers, with the constant 1 and, if there is one, the offset."""
+        """As in `Policy`, [H + C + 1, V]: a context has C numbers, the offset included."""
         own, scores = self.policy.projection(), self.discriminator.projection()
         return tf.concat([own[:-1], scores[:-1], own[-1:] + self.eta * scores[-1:]], axis=0)
 

@@ -223,7 +223,7 @@ class Config:
     distil_real: float = flag(0.5, "share of real sequences in a batch; the teacher draws the others", DISTIL, high=1)
     teacher: tuple[str, ...] = flag(
         (),
-        "--log_dir of runs to learn from: of several their average, each guided by its discriminator if it is additive",
+        "--log_dir of runs to learn from: of several their average; each guided by an additive D trained against it",
         DISTIL,
     )
     rollout_num: int = flag(
@@ -329,8 +329,8 @@ class Config:
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
-# The groups of --help: {title: its first flag}; those after it belong to it, too.
 OWN_CODE = ("objective", "dataset", "reward", "discriminator")  # flags that may name FILE.py:NAME
+# The groups of --help: {title: its first flag}; those after it belong to it, too.
 SECTIONS = {
     "the run": "preset",
     "evaluation": "eval_every",

@@ -194,7 +194,6 @@ FOURTHS = [0, 20, 21, 108, 109, 127]  # at and beyond the ends of a piano
     ([(0, 575, 60)], [40]),  # a last piece of half a frame counts
     ([(0, 576, 60)], [40, 40]),
     ([(0, 1152, 60), (384, 768, 72), (384, 768, 64)], [40, 52, 40]),  # the highest of those that overlap
-    # Pitches off the piano move by octaves.
     ([(384 * i, 384 * i + 384, pitch) for i, pitch in enumerate(FOURTHS)], [4, 12, 1, 88, 77, 83]),
 )
 def test_a_frame_is_the_pitch_that_sounds_longest_in_it(tmp_path, notes, tokens):

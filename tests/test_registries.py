@@ -146,6 +146,7 @@ HELD = LATER.replace("later = keras.layers.Dense(1)", "held = [keras.layers.Dens
 HELD = HELD.replace("scale = ", "scale = 1\n        self.held[0].build([3, 2])\n        self.scale = ")
 STEPS = "from guidance.additive import LSTMDiscriminator\n\n\nclass Slopes(LSTMDiscriminator):\n"
 STEPS += "    def next_state(self, tokens, memory):\n        return super().next_state(0 * tokens, memory)\n"
+WIDER = STEPS + "    def contexts(self, *x):\n        return super().contexts(*x)._replace(cell=self.embedding(x[0]))\n"
 BATCHES = "\n    def mle_batches(self, epoch):\n        return self.valid[None]"
 LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.reduce_mean(tf.cast(tokens"
 
@@ -158,6 +159,7 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     ("discriminator", CODE.replace(SCALED, ""), "does not depend on the weight discriminator/sc"),
     ("discriminator", HELD, "checkpoints leave out the weight "),
     ("discriminator", STEPS, "next_state after 1 tokens is not what contexts has there"),
+    ("discriminator", WIDER, ", not (rank + added_dim, memory_dim) = ("),
     ("discriminator", LATER, "Slopes makes 2 weights after its constructor; build each layer there"),
     ("reward", broken(REWARD), "own.py: line 23: AttributeError"),
     ("reward", CODE.replace("tokens[:, 1:] >", "tokens.numpy()[:, 1:] >"), "own.py: line 23: "),  # none in a graph

@@ -35,7 +35,6 @@ from support.config_file import CONFIG
 from support.device import configure_tensorflow
 from support.errors import UsageError
 from support.objective import Objective
-from support.own_code import is_own
 from support.parser import Parser, number
 from support.seeds import Purpose, fold, key, numpy_rng, uniforms
 from support.statistics import mean_and_error
@@ -311,9 +310,9 @@ def sample(asked: Namespace, run: Restored) -> None:
 
     samples = drawn(asked.n)
     if asked.objective is not None:
-        own = run.data().decode if is_own(config.dataset) else list
         pitches = lambda rows: [to_pitches(tokens) for tokens in before_end(rows, grid_of(config))]  # noqa: E731
-        objective = Objective(asked.objective, pitches if music else vocabulary.decode if vocabulary else own)
+        known = pitches if music else vocabulary.decode if vocabulary else list if config.dataset == "LSTM" else None
+        objective = Objective(asked.objective, known or run.data().decode)
         samples = ranked(drawn(asked.n * asked.candidates), objective.check, asked.candidates, asked.rank, "objective")
     elif asked.candidates > 1 or asked.rank:
         flag = "--candidates" if asked.candidates > 1 else "--rank"
