@@ -15,7 +15,7 @@ from tools.flag_table import page
 README = ROOT / "README.md"
 PAGES = [README, *sorted(path for path in ROOT.glob("*.md") if path != README), *sorted((ROOT / "docs").glob("*.md"))]
 STUDIES = sorted((ROOT / "results").glob("*/README.md"))
-ALL = [*PAGES, *STUDIES, ROOT / "benchmarks/results/README.md"]
+ALL = [*PAGES, *STUDIES, *(ROOT / folder / "README.md" for folder in ("models", "benchmarks/results"))]
 NAMES = [path.relative_to(ROOT).as_posix() for path in ALL]
 TOPS = {path.name for path in ROOT.iterdir()}  # what a path from the root begins with
 # By the commands, not in the repository; and the example of a metric.

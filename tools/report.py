@@ -39,7 +39,7 @@ Pairs = Sequence[Sequence[str]]
 PAIRS = [("nll_test", "nll")]  # diversity and quality: what planes show where a table does not say
 PAIRS += [(x, f"bleu{n}") for n in (2, 4) for x in (f"self_bleu{n}", "nll_test")]
 PAIRS += [(f"texygen_self_bleu{n}", f"texygen_bleu{n}") for n in (2, 4)]
-WIDEST = 8  # columns of a table beside its labels
+WIDEST = 9  # columns of a table beside its labels
 CELL = "; "  # between the row and the column of a pivot, in a label
 README = "README.md"
 BEGIN, END = "<!-- report -->", "<!-- /report -->"  # what is between them is written anew, all else by hand
@@ -55,7 +55,7 @@ NEW = f"""# {{title}}
 
 
 def markdown(frame: pd.DataFrame, corner: str = "") -> str:
-    """A frame of texts as tables of 9 columns at most."""
+    """A frame of texts as tables of 10 columns at most."""
     frame = frame.fillna("").rename(index=lambda label: label.replace("|", "\\|")).rename_axis(corner)
     parts = [frame.iloc[:, i : i + WIDEST] for i in range(0, frame.shape[1], WIDEST)]
     return "\n\n".join(part.to_markdown(tablefmt="github", disable_numparse=True) for part in parts)
@@ -64,21 +64,23 @@ def markdown(frame: pd.DataFrame, corner: str = "") -> str:
 def finals(study: Study, shown: Sequence[str]) -> str:
     """The table of what the runs ended with, a row a method."""
     rows: dict[str, dict[str, str]] = {}
+    seeds: dict[str, str] = {}
     best = study.report["best"] if {*study.report["best"][:1]} <= {*study.curves} else []
     at_best = study._replace(runs=best_rounds(study, best[0])) if best else study
     for method, label in study.labels.items():
         if study.report["pivot"] and CELL in label:
             continue
         found = {title(name): study.values(method, name) for name in shown}
-        seeds = ", ".join(map(str, sorted({len(of) for of in found.values()} - {0}))) or "0"
+        seeds[label] = ", ".join(map(str, sorted({len(of) for of in found.values()} - {0}))) or "0"
         found |= {f"best: {title(name)}": at_best.values(method, name) for name in best}
         rows[label] = {head: str(study.summary(method, of)) if len(of) else "" for head, of in found.items()}
-        rows[label]["seeds"] = seeds
+    less, compared = contrasts(study, shown)
     said = "Final values: mean ± half of the 95 % interval; of few seeds, each."
     said += " Of runs that collapse: median (range)." if study.report["collapsed"] else ""
     said += f" *Best*: at the evaluation of least {title(best[0])}, in rounds if there are any." if best else ""
     said += "" if study.floor is None else f" The oracle's entropy is {study.floor:.3f} nats per token."
-    return f"{said}\n\n{markdown(pd.DataFrame(rows).T)}"
+    frame = pd.DataFrame(rows).T.join(less).assign(seeds=pd.Series(seeds, dtype=object))
+    return f"{said}{compared}\n\n{markdown(frame)}"
 
 
 def pivots(study: Study) -> list[str]:
@@ -97,20 +99,18 @@ def pivots(study: Study) -> list[str]:
     return parts
 
 
-def contrasts(study: Study, shown: Sequence[str]) -> list[str]:
-    """The tables of what is compared, one for each method that others are compared with; [] where none is."""
-    found, parts = compare(study), []
-    tests = sum(not math.isnan(each.p) for each in found)
-    for base in study.report["against"]:
-        rows: dict[str, dict[str, str]] = {label: {} for label in study.labels.values()}
-        for each in (each for each in found if each.against == base and each.column in shown):
+def contrasts(study: Study, shown: Sequence[str]) -> tuple[pd.DataFrame, str]:
+    """Columns of what is compared with the methods `against`, a row a label; and what is said of them, if any."""
+    found, labels = compare(study), study.labels
+    columns: dict[str, dict[str, str]] = {}
+    for each in (each for base in study.report["against"] for each in found if each.against == base):
+        if each.column in shown:
             bold = "**" if each.p_holm < 0.05 else ""
-            rows[study.labels[each.method]][title(each.column)] = f"{bold}{each.summary}{bold}"
-        frame = pd.DataFrame(rows, index=list(map(title, shown))).T.dropna(how="all").dropna(axis=1, how="all")
-        if len(frame):
-            parts.append(markdown(frame, f"less {study.labels[base]}"))
+            column = columns.setdefault(f"{title(each.column)} less {labels[each.against]}", {})
+            column[labels[each.method]] = f"{bold}{each.summary}{bold}"
+    tests = sum(not math.isnan(each.p) for each in found)
     bold = f" Bold: p < 0.05 (Student's test, Holm's correction for {tests})." if tests else ""
-    return [f"Differences, paired by seed.{bold}", *parts] if parts else []
+    return pd.DataFrame(columns), f" Differences are paired by seed.{bold}" if columns else ""
 
 
 def page(study: Study, pictures: Mapping[str, str], points: pd.DataFrame | None = None) -> str:
@@ -126,7 +126,7 @@ def page(study: Study, pictures: Mapping[str, str], points: pd.DataFrame | None 
     if absent:
         parts.append("**Not all runs are here:**\n\n" + "\n".join(f"- {line}" for line in absent))
     shown = [name for name in report["table"] or [*study.metrics, "seconds"] if name in study.runs]
-    parts += [finals(study, shown), *pivots(study), *contrasts(study, shown)]
+    parts += [finals(study, shown), *pivots(study)]
     for picture, caption in pictures.items():
         parts.append(f"![{Path(picture).stem}]({picture})" + f"\n\n*{' '.join(caption.split())}*" * bool(caption))
     if points is not None:
