@@ -23,7 +23,6 @@ import tensorflow as tf
 from data.music.songs import check_songs
 from data.real import Dataset, read_data
 from data.training_set import spread
-from evaluation.evaluator import Due
 from evaluation.metrics import described, report, told
 from evaluation.run import Evaluation, Measures, evaluator_of, measures_of
 from model import SeqGAN, build
@@ -33,15 +32,14 @@ from runs.directories import CHECKPOINTS, FILES, SAVED, SONGS, WRITTEN_SONGS, Ru
 from runs.identity import changed_since, description
 from runs.pretrained import Pretraining
 from runs.records import Records
-from runs.schedule import Phase, Schedule
-from runs.training import HALF, Diverged, Interrupted, Training
+from runs.schedule import Schedule
+from runs.training import Diverged, Interrupted, Training, take_up
 from support import own_code
 from support.config import Config, own_names, own_sources
 from support.device import configure_tensorflow
 from support.errors import UsageError, first_line
 from support.objective import Objective
 from support.parser import parse
-from support.statistics import Figures
 from tools.restored import teacher_of
 
 
@@ -97,6 +95,44 @@ def algorithm_1(config: Config, data: Dataset, seqgan: SeqGAN, run: Training) ->
             seqgan.guidance.choose_eta()
 
 
+def check(config: Config, data: Dataset, seqgan: SeqGAN, objective: Objective | None) -> None:
+    """Raises UsageError: the data lack what a flag needs, or the objective fails on them."""
+    chooses_eta = seqgan.guidance and (config.g_update == "fold" or not config.guide_eta)
+    if (chooses_eta or config.best_pretraining) and not len(data.valid):
+        which = "--g_update fold" if config.g_update == "fold" else "--guide_eta 0"
+        which = "--best_pretraining" if config.best_pretraining else which
+        raise UsageError(f"{which} needs a validation set to choose on, and {data.origin} has none")
+    if data.kind == "music" and config.songs_dir and config.is_train:
+        check_songs(Path(config.songs_dir), SONGS)
+    if objective:
+        real = spread(data.valid, config.eval_samples)
+        objective.check(real if len(real) else next(iter(data.mle_batches(0))).numpy())
+
+
+def describe(
+    config: Config, data: Dataset, directories: Sequence[RunDirectory], recorded: dict[str, Any], more: dict[str, Any]
+) -> None:
+    """Writes config.json, which has `more`, to each directory, and to the first one what the data set keeps there.
+
+    `recorded` is the config.json of a run that goes on, {} for a new one.
+    """
+    content: dict[str, Any] = description(config) | {"data": data.digests(), "tokens": data.spec._asdict(), **more}
+    content |= {FILES: [*data.files()], "run": recorded.get("run") or secrets.token_hex(8)}
+    if content[SAVED]:  # what --pretrained names is not read
+        content["flags"]["pretrained"] = recorded["flags"].get("pretrained", "")
+        if changed := changed_since(recorded, content):
+            print(f"warning: {changed}: the run will not be bitwise that of one machine and version", file=sys.stderr)
+    if config.trains_discriminator and config.total_epochs and not config.updates.d:
+        print("warning: D is never trained, as --pretrain_d_epochs and --d_steps are 0", file=sys.stderr)
+    first = directories[0]
+    for name, text in data.files().items():  # before config.json, which tells that they are complete
+        write_whole(first.path / name, text)
+    if data.kind == "music" and FILES in (recorded or content):  # version 1.0 kept no record of its songs
+        (first.path / WRITTEN_SONGS).touch()  # before the first ones, as others that are there then are not ours
+    for directory in directories:
+        directory.describe(content)
+
+
 def run(config: Config, makers: Makers) -> int:
     """Trains, or evaluates what was trained; returns the exit status.
 
@@ -119,89 +155,35 @@ def run(config: Config, makers: Makers) -> int:
         given: dict[str, Any] = {"oracle": data.oracle, "references": data.references, "validation": lambda: data.valid}
         given["teacher"], taught = teacher_of(config, data.spec, data.digests(), recorded)
         seqgan = makers.seqgan(config, data.spec, sources, objective=objective, batches=data.mle_batches, **given)
-        needs_eta = seqgan.guidance and (config.g_update == "fold" or not config.guide_eta)
-        if (needs_eta or config.best_pretraining) and not len(data.valid):
-            which = "--g_update fold" if config.g_update == "fold" else "--guide_eta 0"
-            which = "--best_pretraining" if config.best_pretraining else which
-            raise UsageError(f"{which} needs a validation set to choose on, and {data.origin} has none")
-        checkpoints = Checkpoints(first.path / CHECKPOINTS, seqgan.checkpoint())
-        files, digests = data.files(), data.digests()
-        first.check(recorded, data.origin, digests, files, SONGS if data.kind == "music" else ())
-        if data.kind == "music" and config.songs_dir and config.is_train:
-            check_songs(Path(config.songs_dir), SONGS)
+        first.check(recorded, data.origin, data.digests(), data.files(), SONGS if data.kind == "music" else ())
         first.check_code(recorded, sources)
-        if objective:
-            real = spread(data.valid, config.eval_samples)
-            objective.check(real if len(real) else next(iter(data.mle_batches(0))).numpy())
+        check(config, data, seqgan, objective)
+        checkpoints, own = Checkpoints(first.path / CHECKPOINTS, seqgan.checkpoint()), sources | taught
         pretraining = None
         if config.overwrite and config.pretrained:
-            pretraining = Pretraining(config, digests, seqgan.pretrained_state(), sources | taught)
-        if config.overwrite:  # not earlier: what can't be used must cost nothing
-            first.note_saved(False)  # else half of this, after a kill, would look like lost weights
-            checkpoints.remove_all()
-            for directory in reversed(directories):  # --log_dir last, as it tells whose the other's records are
-                directory.wipe()
-        taken, details = checkpoints.restore(tidy=config.is_train) or (0, {})
-        if config.is_train and details.get(HALF):
-            if not config.pretrained:
-                raise UsageError(f"--log_dir {config.log_dir}: copying --pretrained was interrupted; give it once more")
-            first.note_saved(False)
-            checkpoints.remove_all()
-            taken, details = 0, {}
+            pretraining = Pretraining(config, data.digests(), seqgan.pretrained_state(), own)
+        taken, details = take_up(config, directories, checkpoints)
         of: dict[str, Any] = {"guidance": seqgan.guidance, "objective": objective, "pretrained": seqgan.pretrained}
         evaluation = Evaluation(evaluator_of(data, config), makers.measures(config, seqgan), **of)
         schedule = Schedule(config)
         if not config.is_train:
             if not checkpoints.newest:
                 raise UsageError(f"--log_dir {config.log_dir}: the run has no checkpoint yet")
-            begun = taken > schedule.pretrain_g.end and (not seqgan.guidance or taken >= schedule.pretrain_d.end)
-            begun = begun and not schedule.begins_anew(taken)
-            adversarial = taken > schedule.pretrain_d.end
-            found = evaluation.measure(0, Due(True, True, True), of_discriminator=begun, since_pretrained=adversarial)
-            print(report(found))
+            print(report(evaluation.after_steps(schedule, taken)))
             return 0
         paths, mle = [directory.path for directory in directories], config.mle_steps > 0
         records = Records(paths, evaluation.columns, details, mle, described)
-
-        def measured(phase: Phase, epoch: int) -> Figures | None:
-            """The figures after an epoch of a phase, {} with --no-evaluate; None where no evaluation is due."""
-            at = phase, epoch
-            due = Due(schedule.evaluation_due(*at), schedule.due(config.sample_every, *at), schedule.ends(*at))
-            figures: Figures | None = {} if due.evaluation else None
-            if due.evaluation and config.evaluate:
-                # D's pretraining leaves the generator as it is: measured once more where D's figures are the last ones.
-                again = phase is not schedule.pretrain_d or evaluation.guided is not None or not config.total_epochs
-                moved = phase is schedule.adversarial
-                of_d = phase is not schedule.pretrain_g and not schedule.begins_anew(training.taken)
-                figures = evaluation.measure(schedule.g_epoch(*at), due, again, of_d, moved)
-            if phase is not schedule.pretrain_d:
-                evaluation.evaluator.show(evaluation.policy, schedule.axis(*at), due, records.logs[-1])
-            return figures
-
-        training = Training(schedule, checkpoints, records, directories, seqgan, taken, evaluate=measured, told=told)
+        measure = evaluation.after_epoch
+        training = Training(schedule, checkpoints, records, directories, seqgan, taken, evaluate=measure, told=told)
         if taken >= len(schedule):
             print(report(records.evaluation, "finished before", where(config), first=training.passed))
             return 0
         if checkpoints.newest:
             print(f"resumed from {checkpoints.newest}, after {taken} of {len(schedule)} steps", flush=True)
+            records.check()  # before anything is written
         elif config.pretrained and not pretraining:
-            pretraining = Pretraining(config, digests, seqgan.pretrained_state(), sources | taught)
-        content: dict[str, Any] = description(config) | {"data": digests, "tokens": data.spec._asdict(), **taught}
-        content[FILES] = [*files]
-        content |= sources | {"run": recorded.get("run") or secrets.token_hex(8), SAVED: bool(checkpoints.newest)}
-        if checkpoints.newest:  # what is refused has written nothing, and what --pretrained names is not read
-            records.check()
-            content["flags"]["pretrained"] = recorded["flags"].get("pretrained", "")
-        if checkpoints.newest and (changed := changed_since(recorded, content)):
-            print(f"warning: {changed}: the run will not be bitwise that of one machine and version", file=sys.stderr)
-        if config.trains_discriminator and config.total_epochs and not config.updates.d:
-            print("warning: D is never trained, as --pretrain_d_epochs and --d_steps are 0", file=sys.stderr)
-        for name, text in files.items():  # before config.json, which tells that they are complete
-            write_whole(first.path / name, text)
-        if data.kind == "music" and FILES in (recorded or content):  # version 1.0 kept no record of its songs
-            (first.path / WRITTEN_SONGS).touch()  # before the first ones, as others that are there then are not ours
-        for directory in directories:
-            directory.describe(content)
+            pretraining = Pretraining(config, data.digests(), seqgan.pretrained_state(), own)
+        describe(config, data, directories, recorded, own | {SAVED: bool(checkpoints.newest)})
         with training.interrupt:
             held.callback(records.close)
             records.open()

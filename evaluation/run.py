@@ -16,6 +16,8 @@ from evaluation.text import TextEvaluator
 from evaluation.tunes import TuneEvaluator
 from generator import Policy
 from guidance.guided import Guidance
+from runs.logs import RunLog
+from runs.schedule import Phase, Schedule
 from support.config import Config
 from support.objective import Objective
 from support.statistics import Figures, mean_and_error
@@ -104,6 +106,29 @@ class Evaluation:
             _, nats = self.teacher.divergence(self.policy.policy, evaluator.config.eval_samples, epoch)
             figures["kl_of_teacher"] = mean_and_error(nats)
         return figures
+
+    def after_epoch(self, schedule: Schedule, phase: Phase, epoch: int, taken: int, log: RunLog) -> Figures | None:
+        """The figures after an epoch of a phase, `taken` steps into the run; shows samples where they are due.
+
+        {} with --no-evaluate; None where no evaluation is due. `log` is where samples are shown.
+        """
+        at, config = (phase, epoch), self.evaluator.config
+        due = Due(schedule.evaluation_due(*at), schedule.due(config.sample_every, *at), schedule.ends(*at))
+        figures: Figures | None = {} if due.evaluation else None
+        if due.evaluation and config.evaluate:
+            # D's pretraining leaves the generator as it is: measured once more where D's figures are the last ones.
+            again = phase is not schedule.pretrain_d or self.guided is not None or not config.total_epochs
+            of_d = phase is not schedule.pretrain_g and not schedule.begins_anew(taken)
+            figures = self.measure(schedule.g_epoch(*at), due, again, of_d, phase is schedule.adversarial)
+        if phase is not schedule.pretrain_d:
+            self.evaluator.show(self.policy, schedule.axis(*at), due, log)
+        return figures
+
+    def after_steps(self, schedule: Schedule, taken: int) -> Figures:
+        """All figures of the networks of a run's checkpoint, `taken` steps into it."""
+        trained = taken > schedule.pretrain_g.end and (not self.guidance or taken >= schedule.pretrain_d.end)
+        of_d, moved = trained and not schedule.begins_anew(taken), taken > schedule.pretrain_d.end
+        return self.measure(0, Due(True, True, True), of_discriminator=of_d, since_pretrained=moved)
 
     def _of(self, policy: MeasuredPolicy, epoch: int, due: Due, since_pretrained: bool) -> Figures:
         """The figures of a policy, and of an objective along the same samples; raises UsageError: that fails."""

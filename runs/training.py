@@ -11,10 +11,13 @@ import tensorflow as tf
 from runs.checkpoints import Checkpoints
 from runs.console import Progress
 from runs.directories import PRETRAINED, RunDirectory
+from runs.logs import RunLog
 from runs.pretrained import Pretraining
 from runs.records import Records
 from runs.schedule import Phase, Schedule
 from runs.signals import Interrupt
+from support.config import Config
+from support.errors import UsageError
 from support.statistics import Figures
 
 RISE = 0.01  # of nll_valid above its least, nats per token, that is worth a word
@@ -46,7 +49,7 @@ class Training:
         seqgan: Any,
         taken: int,
         *,
-        evaluate: Callable[[Phase, int], Figures | None],  # measures after an epoch of a phase where that is due
+        evaluate: Callable[[Schedule, Phase, int, int, RunLog], Figures | None],  # `Evaluation.after_epoch`
         told: Callable[[Figures], dict[str, float]],  # picks what a line of progress has of an evaluation
     ):
         """After `taken` steps of a `model.SeqGAN`."""
@@ -155,13 +158,14 @@ class Training:
         clock = {} if phase is self.schedule.pretrain_d else clock
         figures = records.end_epoch(self.schedule.axis(phase, epoch), phase.name, clock)
         started = time.perf_counter()
-        evaluation, best = self._evaluate(phase, epoch), records.best
+        at = self.schedule, phase, epoch, self.taken, records.logs[-1]
+        evaluation, best = self._evaluate(*at), records.best
         back = self.schedule.config.best_pretraining and phase is self.schedule.pretrain_g and self.last
         if back and best and evaluation and evaluation["nll_valid"][0] > best["nll_valid"]:
             Checkpoints(self.checkpoints.directory, self.seqgan.pretrained_state(), whole=False).look(int(best["step"]))
             if self.schedule.config.average:
                 self.seqgan.adopt_average()
-            evaluation = self._evaluate(phase, epoch)
+            evaluation = self._evaluate(*at)
         self.evaluation_seconds += time.perf_counter() - started
         for name, (value, _) in (evaluation or {}).items():
             if not math.isfinite(value):  # weights too large, if finite
@@ -192,3 +196,26 @@ class Training:
         for step in sorted({best, pretraining.taken}):
             self.taken, _ = pretraining.restore(step)
             self.save(**({HALF: True} if step < pretraining.taken else {}))
+
+
+def take_up(
+    config: Config, directories: Sequence[RunDirectory], checkpoints: Checkpoints
+) -> tuple[int, dict[str, Any]]:
+    """Loads the newest checkpoint, or with --overwrite removes an earlier run: (steps taken, details), (0, {}) of none.
+
+    Raises UsageError: all checkpoints are damaged, or the first ones hold half of what --pretrained names.
+    """
+    first = directories[0]
+    if config.overwrite:  # not earlier: what can't be used must cost nothing
+        first.note_saved(False)  # else half of this, after a kill, would look like lost weights
+        checkpoints.remove_all()
+        for directory in reversed(directories):  # --log_dir last, as it tells whose the other's records are
+            directory.wipe()
+    taken, details = checkpoints.restore(tidy=config.is_train) or (0, {})
+    if config.is_train and details.get(HALF):
+        if not config.pretrained:
+            raise UsageError(f"--log_dir {config.log_dir}: copying --pretrained was interrupted; give it once more")
+        first.note_saved(False)
+        checkpoints.remove_all()
+        return 0, {}
+    return taken, details
