@@ -119,8 +119,10 @@ def read_data(config: Config, recorded: dict[str, str] | None = None) -> Dataset
     data = kind(config)
     if own:
         check_own(data, config)
-    if data.spec.end_token is not None and data.spec.start_token == data.spec.vocab_size:
-        what = f"start_token is {data.spec.vocab_size}, which is padding where sequences end early; the next id is free"
+    spec = data.spec
+    if spec.end_token is not None and spec.start_token in (spec.end_token, spec.vocab_size):
+        what = "end_token" if spec.start_token == spec.end_token else "padding where sequences end early"
+        what = f"start_token is {spec.start_token}, which is {what}; {spec.vocab_size + 1} is free"
         raise UsageError(f"--dataset {config.dataset}: {what}")
     if config.dataset == "text" and recorded and data.digests() != recorded:
         before = kind(config, as_version_1=True)

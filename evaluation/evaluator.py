@@ -65,7 +65,7 @@ class Evaluator:
         return {name: ratio_and_error(nats(policy, rows), lengths[name]) for name, rows in parts.items() if len(rows)}
 
     def compare(self, rows: np.ndarray) -> Figures:
-        """Compares sequences, int32 [n, T], with real ones: (mean, standard error) of each figure.
+        """Compares sequences, int32 [n, T], with real ones: (mean, standard error) of each figure where it is not NaN.
 
         Raises UsageError: a metric returns values of another shape than [n].
         """
@@ -73,7 +73,8 @@ class Evaluator:
         for name, values in found.items():
             if values.shape != (len(rows),):
                 raise UsageError(f"metric {name}: values of shape {values.shape} for {len(rows)} sequences")
-        return {name: mean_and_error(values) for name, values in found.items()}
+        defined = {name: values[~np.isnan(values)] for name, values in found.items()}
+        return {name: mean_and_error(values) for name, values in defined.items() if len(values)}
 
     @cached_property
     def _of_real(self) -> Figures:

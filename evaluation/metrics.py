@@ -44,7 +44,7 @@ _EVALUATION = (
     Metric("oracle_entropy", "entropy of the oracle", "Entropy of the oracle, the least possible NLL_test.", PER_TOKEN),
     Metric("objective", "objective", "Mean score of generated sequences by --objective.", "", "higher"),
     Metric("kl_to_pretrained", "KL(G‖pretrained)", "KL divergence of G from the pretrained generator.", PER_SEQUENCE),
-    Metric("kl_of_teacher", "KL(T‖G)", "KL divergence of the teacher from G.", PER_SEQUENCE, "lower"),
+    Metric("kl_of_teacher", "KL(teacher‖G)", "KL divergence of the teacher from G.", PER_SEQUENCE, "lower"),
     Metric("kl_forward", "KL(oracle‖G)", "KL divergence of the oracle from G.", PER_TOKEN, "lower", _ORACLE),
     Metric("kl_reverse", "KL(G‖oracle)", "KL divergence of G from the oracle.", PER_TOKEN, "lower", _ORACLE),
     Metric("nll_run", "NLL under a run", "NLL of samples of any program under a run.", PER_TOKEN),

@@ -91,14 +91,16 @@ class AdditiveDiscriminator(Discriminator):
         return self._scored(self.contexts(tokens, dropout_seed).hidden, tokens, candidates)
 
     def _scored(self, contexts: tf.Tensor, tokens: tf.Tensor, candidates: Sequence[tf.Tensor]) -> Scored:
-        """`scores_of` from c and q, float32 [T, B, K or K + 1]."""
+        """`scores_of` from contexts, float32 [T, B, C] or [T, B, C + V]."""
         real = tf.transpose(self.mask(tokens))  # [T, B]
-        own, offset = contexts[..., : self.context_dim], tf.reduce_sum(contexts[..., self.context_dim :], axis=-1)
+        own, offset = contexts[..., : self.context_dim], contexts[..., self.context_dim : self.rank]
+        added, offset = contexts[..., self.rank :], tf.reduce_sum(offset, axis=-1)
         scores, squares = [], tf.zeros([])
         for each in candidates:
             chosen = tf.where(real > 0, tf.transpose(each), 0)
             rows = rows_of(tf.convert_to_tensor(self.successors), chosen)  # [T, B, K + 1]
-            scores.append(tf.transpose((tf.reduce_sum(with_one(own) * rows, axis=-1) + offset) * real))
+            level = offset + tf.gather(added, chosen, batch_dims=2) if added.shape[-1] else offset
+            scores.append(tf.transpose((tf.reduce_sum(with_one(own) * rows, axis=-1) + level) * real))
             squares += tf.reduce_sum((tf.reduce_sum(own**2, axis=-1) + tf.reduce_sum(rows**2, axis=-1)) * real)
         return scores, squares / (tf.reduce_sum(real) * len(candidates))
 

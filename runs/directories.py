@@ -375,8 +375,9 @@ def changeable(log_dir: Path, before: Config, now: Config) -> set[str]:
     free -= {"candidates"} if (now if is_own(before.discriminator) else before).best_of_candidates else set()
     # More epochs are more of the same, unless a rate falls over them or a checkpoint has a place for each.
     longer = now.total_epochs >= before.total_epochs and now.g_update != "fold"
-    of_d = "d" in now.cosine_decay and now.d_steps > 0 and taken > before.pretrain_g_epochs
-    if longer and not ({"g", "d"} & set(now.cosine_decay) and (before.total_epochs or of_d)):
+    spanning = {"g", "d"} & set(now.cosine_decay)
+    spanning -= set() if now.trains_discriminator and now.d_steps else {"d"}
+    if longer and not (spanning and (before.total_epochs or ("d" in spanning and taken > before.pretrain_g_epochs))):
         free.add("total_epochs")
         if taken <= before.pretrain_g_epochs and not before.pretrain_d_epochs:
             free.add("pretrain_d_epochs")  # 0 unless given where no adversarial phase was to follow

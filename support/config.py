@@ -186,9 +186,9 @@ class Config:
     g_emb_dim: int = flag(32, "size of the generator's token embedding", low=1)
     g_hidden_dim: int = flag(50, "H, LSTM units of the generator", low=1)
     g_echo: bool = flag(
-        False, "the generator also hears which of its last tokens repeat earlier ones, as --discriminator echo does"
+        False, "the generator also sees which of its last tokens repeat earlier ones, as --discriminator echo does"
     )
-    g_echo_twice: bool = flag(False, "--g_echo also hears what is a repeat already, so that tunes loop less", ECHOING)
+    g_echo_twice: bool = flag(False, "--g_echo also sees what is a repeat already, so that tunes loop less", ECHOING)
     g_dropout_keep_prob: float = flag(1.0, "share kept by the generator's dropout in MLE", MLE, low=0.01, high=1)
     g_pretrain_lr: float = flag(0.01, "Adam's learning rate in pretraining", PRETRAINED)
     scheduled_sampling: float = flag(
@@ -248,7 +248,12 @@ class Config:
         choices=("sequence", "token", "expected", "likelihood"),
     )
     d_lags: tuple[int, ...] = flag((1,), "bigram, echo: how many places back the context's tokens stand", *OF_D, low=1)
-    d_init: str = flag("authors", "initial weights of the CNN", *OF_D, choices=("authors", "keras"))
+    d_init: str = flag(
+        "authors",
+        "initial weights of the CNN: truncated normal 0.1 and embedding ±1, or Glorot and embedding ±0.05",
+        *OF_D,
+        choices=("authors", "keras"),
+    )
     d_emb_dim: int = flag(32, "size of the discriminator's token embedding; additive: of contexts, too", *OF_D, low=1)
     d_hidden_dim: int = flag(64, "units of the discriminator's LSTM or, with pooled, of its dense layer", *OF_D, low=1)
     d_filter_sizes: tuple[int, ...] = flag((3, 5, 5, 5), "widths of the convolutions, tokens", *FOR_D, low=1)
@@ -345,7 +350,7 @@ SECTIONS = {
 
 def shown(value: Any) -> str:
     """A flag's value as one types it; "none" for an empty one."""
-    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value) if value != "" else "none"
+    return (" ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)) or "none"
 
 
 def discriminator_entry(name: str) -> DiscriminatorEntry:
@@ -353,9 +358,11 @@ def discriminator_entry(name: str) -> DiscriminatorEntry:
     if not own_code.is_own(name):
         return DISCRIMINATORS[name]
     found = own_code.load("--discriminator", name)
-    additive = bool(getattr(found, "additive", False))
+    additive, defaults = bool(getattr(found, "additive", False)), getattr(found, "defaults", {})
+    if not isinstance(defaults, dict):
+        raise UsageError(f"--discriminator {name}: defaults are {defaults!r}, not values by the names of flags")
     of_some = {flag for entry in DISCRIMINATORS.values() if additive >= entry.additive for flag in entry.flags}
-    return DiscriminatorEntry(name, "", tuple(of_some), dict(getattr(found, "defaults", {})), additive)
+    return DiscriminatorEntry(name, "", tuple(of_some), dict(defaults), additive)
 
 
 def own_names(config: Config) -> dict[str, str]:
@@ -375,13 +382,14 @@ def check(config: Config) -> None:
         check_discriminator(config)
     if config.g_update != "sampled":
         check_update(config)
-    if config.baseline == "prefix" and not config.rollout_num:
+    rewarded = not lacking(config, "baseline")
+    if rewarded and config.baseline == "prefix" and not config.rollout_num:
         raise UsageError("--baseline prefix needs a --rollout_num of 1 or more")
     if config.reward_entry.oracle and config.dataset != "LSTM":
         raise UsageError(f"--reward {config.reward} needs --dataset LSTM, whose density is known")
     if config.reward == "bleu" and config.dataset == "LSTM" and not config.train_size:
         raise UsageError("--reward bleu compares with the training set: with --dataset LSTM give a --train_size")
-    if config.baseline != "none" and config.batch_size < 2:
+    if rewarded and config.baseline != "none" and config.batch_size < 2:
         raise UsageError(f"--baseline {config.baseline} needs a --batch_size of 2 or more")
     if config.reward == "permuted" and config.batch_size < 2:
         raise UsageError("--reward permuted needs a --batch_size of 2 or more")
@@ -459,6 +467,8 @@ def check_distilling(config: Config) -> None:
         raise UsageError(f"{update} learns from what a discriminator says: --pretrain_d_epochs is 1 or more")
     if config.kl_weight:
         raise UsageError(f"{update} has no reward: --kl_weight is 0")
+    if config.mle_steps:
+        raise UsageError(f"{update} learns from the batches of --mle_steps, which is 0")
     real = round(config.distil_real * config.batch_size)
     if (config.distil_real > 0) > (real > 0):
         raise UsageError(f"--distil_real: {config.distil_real} of a --batch_size of {config.batch_size} is no sequence")
@@ -485,7 +495,8 @@ def check_discriminator(config: Config) -> None:
             advice = f"--d_filter_sizes {widths} --d_num_filters {counts} would do"
             what = f"a filter of width {max(sizes)} is wider than --seq_len {config.seq_len}"
             raise UsageError(f"--d_filter_sizes: {what}; {advice}")
-    if max(config.d_lags) > config.seq_len or len(set(config.d_lags)) < len(config.d_lags):
+    wrong = max(config.d_lags) > config.seq_len or len(set(config.d_lags)) < len(config.d_lags)
+    if "d_lags" in discriminator_entry(config.discriminator).flags and wrong:
         given = " ".join(map(str, config.d_lags))
         raise UsageError(f"--d_lags {given}: each is another number, and at most --seq_len {config.seq_len}")
     if not config.train_size and config.real_draws < config.d_batch_size // 2:

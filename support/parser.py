@@ -161,7 +161,7 @@ def make_parser(kind: type[Parser] = Parser, preset: str = "default") -> Parser:
         if field.name in titles:
             group = parser.add_argument_group(titles[field.name])
         meta, name, default = field.metadata, f"--{field.name}", defaults.get(field.name, field.default)
-        text = f"{meta['help']} (default: {shown(default) or 'none'})".replace("%", "%%")
+        text = f"{meta['help']} (default: {shown(default)})".replace("%", "%%")
         if field.type is bool:
             group.add_argument(name, nargs="?", const=True, type=truth, metavar="True|False", help=text)
             group.add_argument(f"--no-{field.name}", dest=field.name, action="store_false", help=argparse.SUPPRESS)

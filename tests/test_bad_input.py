@@ -100,6 +100,7 @@ def test_a_flag_that_cannot_be(capsys, words, why):
     ("--g_update distil --objective x.py:f --objective_weight 0.5", "the objective alone: --objective_weight is 1"),
     ("--discriminator bigram --g_update distil --pretrain_d_epochs 0", "--pretrain_d_epochs is 1 or more"),
     ("--discriminator bigram --g_update distil --kl_weight 1", "has no reward: --kl_weight is 0"),
+    ("--discriminator bigram --g_update distil --mle_steps 1", "the batches of --mle_steps, which is 0"),
     ("--discriminator bigram --g_update fold --reward permuted", "--reward has no effect with --g_update fold"),
     ("--g_update distil --distil_real 1", "--distil_real 1.0 leaves none of a --batch_size of"),
     ("--g_update distil --discriminator bigram --distil_real 0.9", "--distil_real 0.9 leaves none of a --batch_size"),
@@ -190,6 +191,8 @@ def test_a_flag_without_effect(capsys, here, words, flag, why):
 @cases(
     "words",
     "--preset music --total_epochs 0",  # of a preset's values some may have none
+    "--preset music --batch_size 1",
+    "--preset poems --seq_len 8 --discriminator lstm",
     "--preset paper --oracle_params x.npz",
     "--total_epochs 0 --pretrain_d_epochs 2 --d_lr 1 --d_eval_samples 8 --cosine_decay d",
     "--total_epochs 0 --discriminator bigram --d_lr 1 --guide_eta 2",

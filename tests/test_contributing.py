@@ -83,6 +83,9 @@ def test_a_data_set_and_a_metric(here, monkeypatch, capsys):
     monkeypatch.setitem(METRICS, metric.name, replace(metric, of=lambda rows, data: rows == 0))  # a number a token
     words = ["--no-is_train", "--log_dir", "train", "--data_dir", "rows.npy"]
     assert program.main(words) == 2 and "metric repeats: values of shape (64, 6) for 64" in capsys.readouterr().err
+    undefined = replace(metric, of=lambda rows, data: np.where(rows[:, 0] == rows[0, 0], 0.5, np.nan))
+    monkeypatch.setitem(METRICS, metric.name, undefined)
+    assert program.main(words) == 0 and re.search(r"repeats +0.500", capsys.readouterr().out)
 
 
 def test_one_line_makes_it_permanent(here, monkeypatch):

@@ -137,3 +137,9 @@ def test_a_run_is_evaluated_with_its_own_flags_alone(here, capsys):
         assert why in refusal(capsys, train, ["--no-is_train", "--log_dir", "train", *shlex.split(flags)])
     (here / "lines").rename(here / "moved")
     assert train(["--no-is_train", "--log_dir", "train", "--data_dir", "moved"]) == 0
+
+
+@cases("words", "--cosine_decay d --d_steps 0", "--preset text --data_dir x --reward constant", "--cosine_decay d")
+def test_more_epochs_are_refused_where_a_rate_falls_over_them(tmp_path, words):
+    before, now = (read_flags([*words.split(), "--total_epochs", n]) for n in "12")
+    assert ("total_epochs" in changeable(tmp_path, before, now)) == (words != "--cosine_decay d")

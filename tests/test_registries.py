@@ -9,7 +9,6 @@ from conftest import SIZES, TINY, cases, refusal, resumed_alike, train
 from fault_injection import timeless_rows
 
 from main import Makers
-from support import registries
 from tools.restored import restore
 
 CODE = '''
@@ -168,6 +167,7 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     ("reward", CODE.replace("tf.float32), axis=1", "tf.complex64), axis=1"), "no tensor of real numbers"),
     ("dataset", CODE.replace("config.seq_len)", "config.length)"), "own.py: line 30: AttributeError"),
     ("dataset", CODE.replace(MODULO, "% 4").replace(SPEC, "c(5, 3, 5, 4)"), "start_token is 5, which is pa"),
+    ("dataset", CODE.replace(MODULO, "% 4").replace(SPEC, "c(5, 3, 4, 4)"), "start_token is 4, which is end_token; 6"),
     ("dataset", CODE.replace("config.seq_len)", "2)").replace("1 + 2)", "3)"), "sequences of 2 tokens; --seq_len is 3"),
     ("dataset", CODE.replace(SPEC, "c(5, 3, 6, 4)"), "not the padding 5 after each end"),
     ("dataset", CODE + BATCHES, "[1, 10, 3], not int32 [1, 4, 3]"),
@@ -181,6 +181,7 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     ("dataset", CODE + "\n    def digests(self):\n        pass\n", "digests are None, not texts by"),
     ("dataset", CODE.replace("self.origin", "self.source"), "has no attribute 'origin'"),
     ("dataset", CODE.replace("self.test", "self.tested"), "has no attribute 'test'"),
+    ("discriminator", defaults("").replace("dict()", "{'d_lr'}"), "defaults are {'d_lr'}, not values by the names"),
     ("discriminator", defaults("d_lr=-1.0"), "its defaults: argument --d_lr: -1.0 is less than 0"),
     ("discriminator", defaults("") + "    additive = True\n", "additive, but no AdditiveDiscriminator"),
 )
@@ -198,9 +199,3 @@ def test_an_error_in_ones_own_code_is_one_line_that_tells_where(own, capsys, fla
 )
 def test_what_a_flag_can_not_name_is_refused(own, capsys, flag, name, why):
     one_line(capsys, [*(SIZES if flag == "dataset" else TINY), f"--{flag}", name], f"--{flag}", name, why)
-
-
-@pytest.mark.parametrize("registry", [registries.DISCRIMINATORS, registries.REWARDS, registries.DATASETS])
-def test_every_entry_is_there(registry):
-    for name, entry in registry.items():
-        assert callable(entry.load()) and entry.words, name

@@ -113,7 +113,13 @@ def test_the_offset_does_not_change_the_guided_policy(kind, end_token):
     np.testing.assert_allclose(probabilities(guided), before, atol=1e-6)
 
 
-@KINDS
+class General(EchoDiscriminator):
+    """Scores by the rule for any `added_dim`."""
+
+    scores_of = test_additive.AdditiveDiscriminator.scores_of
+
+
+@pytest.mark.parametrize("kind", [BigramDiscriminator, LSTMDiscriminator, EchoDiscriminator, General])
 @ENDS
 @pytest.mark.parametrize("offset", [False, True], ids=["plain", "offset"])
 def test_reading_token_by_token_gives_the_scores_of_whole_sequences(kind, end_token, offset):

@@ -15,7 +15,7 @@ HEAD = """# Flags
 
 All flags of `python main.py`. Booleans take `--evaluate`, `--no-evaluate` or `--evaluate False`. A preset is a set of
 values that the other flags start from. `--g_update` brings values of others; so does a `--discriminator` of another
-kind (CNN, pooled, additive). Explicit flags win over both. Most flags without an effect beside the others are refused.
+kind (pooled, additive). Explicit flags win over both. Most flags without an effect beside the others are refused.
 """
 # What flags start from, by what brings it: a preset, or another flag.
 BROUGHT = PRESETS | {f"`--discriminator {name}`": entry.defaults for name, entry in DISCRIMINATORS.items()}

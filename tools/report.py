@@ -116,8 +116,7 @@ def contrasts(study: Study, shown: Sequence[str]) -> tuple[pd.DataFrame, str]:
 def page(study: Study, pictures: Mapping[str, str], points: pd.DataFrame | None = None) -> str:
     """The report in numbers, as Markdown, with pictures {file: caption} and `points` that were measured of samples."""
     experiment, report = study.experiment, study.report
-    run = f"python tools/{{}}.py experiments/{experiment.name}.toml"
-    parts = [f"    {run.format('sweep')}\n    {run.format('report')} -o results/{experiment.name}"]
+    parts = [f"    python tools/sweep.py experiments/{experiment.name}.toml"]
     here = {*zip(study.runs.method, study.runs.seed, strict=True)}
     absent = [f"{m.name}, seed {seed}" for m in experiment.methods for seed in m.seeds if (m.name, seed) not in here]
     asked = dict.fromkeys([*report["metrics"], *report["table"]])
