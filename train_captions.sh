@@ -9,8 +9,10 @@
 #   PYTHON    the interpreter (default: python)
 set -euo pipefail
 [[ ${CAPTIONS:-/} == /* ]] || CAPTIONS=$PWD/$CAPTIONS # before the folder changes
-cd "$(dirname "${BASH_SOURCE[0]}")"
 python=${PYTHON:-python}
+[[ $python != */* || $python == /* ]] || python=$PWD/$python
+export CALLED_FROM=$PWD # for what flags may mean
+cd "$(dirname "${BASH_SOURCE[0]}")"
 
 "$python" -m data.prepare_captions -o data/captions ${CAPTIONS:+"$CAPTIONS"}
 exec "$python" -m tools.train_and_choose 100 samples.txt --preset captions "$@"

@@ -8,8 +8,10 @@
 #   NOTTINGHAM_ZIP  a zip of tunes to use instead of a download
 set -euo pipefail
 [[ ${NOTTINGHAM_ZIP:-/} == /* ]] || NOTTINGHAM_ZIP=$PWD/$NOTTINGHAM_ZIP # before the folder changes
-cd "$(dirname "${BASH_SOURCE[0]}")"
 python=${PYTHON:-python}
+[[ $python != */* || $python == /* ]] || python=$PWD/$python
+export CALLED_FROM=$PWD # for what flags may mean
+cd "$(dirname "${BASH_SOURCE[0]}")"
 
 "$python" -m data.fetch_nottingham
 exec "$python" -m tools.train_and_choose 20 tunes --preset music "$@" # docs/flags.md has what the preset holds

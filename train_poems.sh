@@ -11,8 +11,10 @@
 #   QUATRAINS_TGZ  the package's .tgz file, to use instead of fetching it with npm
 set -euo pipefail
 [[ ${QUATRAINS_TGZ:-/} == /* ]] || QUATRAINS_TGZ=$PWD/$QUATRAINS_TGZ # before the folder changes
-cd "$(dirname "${BASH_SOURCE[0]}")"
 python=${PYTHON:-python}
+[[ $python != */* || $python == /* ]] || python=$PWD/$python
+export CALLED_FROM=$PWD # for what flags may mean
+cd "$(dirname "${BASH_SOURCE[0]}")"
 
 "$python" -m data.prepare_quatrains -o data/quatrains.txt ${QUATRAINS_TGZ:+--tgz "$QUATRAINS_TGZ"}
 exec "$python" -m tools.train_and_choose 100 samples.txt --preset poems "$@"

@@ -160,7 +160,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in (name for name in AS_PRINTED if getattr(config, name) != getattr(Config, name)):
         parser.error(f"--{name} {getattr(config, name)}: the steps that are timed are SeqGAN's on the oracle")
     configure_tensorflow(config.threads, config.deterministic)
-    peaks, data = measure_peaks(), OracleData(config)
+    with parser.failing_in_one_line(arguments.json):
+        data = OracleData(config)
+    peaks = measure_peaks()
     seqgan = build(config, data.spec)
     works = work_of_steps(config, seqgan, data.oracle)
     rows = {}

@@ -28,7 +28,9 @@ TEMPERED = "tempered_"  # before the names of students that experiments.kneser_n
 def of_points(points: pd.DataFrame) -> Iterator[dict[str, object]]:
     """A row for each run, such as "mle/1" or "guided/1 guided". Raises UsageError: a temperature is not there."""
     for run, rows in points[points.run != REAL].groupby("run", sort=False):
-        method, seed = str(run).removesuffix(" guided").replace(" ", "_").split("/")
+        method, _, seed = str(run).removesuffix(" guided").replace(" ", "_").partition("/")
+        if not seed.isdecimal() or not {*NLLS, *BLEUS} <= {*rows.columns}:
+            raise UsageError(f"{run}: not METHOD/SEED with {', '.join([*NLLS, *BLEUS])}")
         steps = rows.set_index((rows.temperature / STEP).round(6))
         middle = steps.nll_valid[steps.index % 1 == 0].idxmin()
         if absent := [step * STEP for step in (middle - 1, middle + 1, 1 / STEP) if step not in steps.index]:

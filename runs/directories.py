@@ -74,8 +74,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
             file.write(written)
         fsync(partial)
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
         raise
     fsync(path.parent)
 

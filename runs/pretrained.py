@@ -9,16 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from runs.checkpoints import Checkpoints
-from runs.directories import (
-    CHECKPOINTS,
-    METRICS,
-    PRETRAINED,
-    evaluations_of,
-    holds_evaluations,
-    in_vain,
-    lost_weights,
-    sizes_at,
-)
+from runs.directories import CHECKPOINTS, PRETRAINED, evaluations_of, holds_evaluations, in_vain, lost_weights, sizes_at
 from support.config import Config
 from support.config_file import CONFIG, differences, from_flags, lost_flag, pretraining_part, read_config, read_same
 from support.errors import UsageError
@@ -64,8 +55,6 @@ class Pretraining:
         self.evaluation = {name: pair for name, pair in evaluation if name not in self.left_out}
         self.best = self._best()
         for kind, directory in self.directories.items():
-            if not (directory / METRICS).exists() or kind not in self.details["positions"]:
-                raise UsageError(f"--pretrained {self.directory}: no {METRICS} in {directory}")
             try:
                 sizes_at(directory, self.details["positions"][kind], advice="")
             except UsageError as error:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import math
+import os
 import platform
 import re
 import sys
@@ -92,6 +93,8 @@ def new_file(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text}: a folder, not a file")
     if not path.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: there is no such folder")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text}: its folder can't be written to")
     return path
 
 

@@ -31,7 +31,7 @@ from support.errors import UsageError
 from support.objective import KEPT, Objective
 from support.parser import read_flags
 from tools import temperatures
-from tools.experiment import Cell, Method, data_flags, fingerprint, mixed, read
+from tools.experiment import Cell, Method, fingerprint, mixed, read
 from tools.restored import restore
 
 STEP = tf.constant(0)
@@ -342,7 +342,7 @@ def test_a_sweep_tells_changed_objectives_apart(counting, tmp_path):
         content["objective"] = {"function": "ones", "text": text}
         (cell.log_dir / "config.json").write_text(json.dumps(content))
     data = {cell: fingerprint(cell.recorded) for cell in cells}
-    assert data_flags(cells[0]) == data_flags(cells[1]) and "m, seed 2: read other data than m, seed 1" in mixed(data)
+    assert "m, seed 2: read other data than m, seed 1" in mixed(data)
     assert len({fingerprint({"reward": {"function": "f", "text": text}}) for text in "ab"}) == 2
     method = "[[methods]]\nname = '{}'\nflags = '--seq_len 3 --objective counting.py:{}'\n"
     (tmp_path / "table.toml").write_text(f"seeds = [1]\n{method.format('one', 'ones')}{method.format('two', 'twos')}")

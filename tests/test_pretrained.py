@@ -228,6 +228,6 @@ def test_what_is_missing_is_named(source, tmp_path, capsys):
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
     refused(copy / "train", f"{path}: rows or line ends changed")
     path.unlink()
-    refused(copy / "train", "no metrics.csv")
+    refused(copy / "train", "metrics.csv: missing or cut short")
     shutil.rmtree(copy / "train" / "checkpoints")
     refused(copy / "train", "no checkpoint")

@@ -211,14 +211,14 @@ def test_data_that_differ_or_have_changed_are_refused_before_anything_starts(toy
     assert program.main(["lines.toml", "--seeds", "1", "2"]) == 0
     cells = read(Path("lines.toml")).cells(Path("logs"))
     for cell in cells[:2]:
-        change(cell.log_dir / CONFIG, **program.data_now(cells[2].argv))
+        change(cell.log_dir / CONFIG, **program.data_now(cells[2].argv, None))
     before = (toys / "lines.txt").read_text()
     (toys / "lines.txt").write_text(before.replace("cab", "cba"))
     assert "the data have changed since m, seed" in refusal(capsys, program.main, ["lines.toml"], alone=False)
     assert not cells[2].directory.exists()
     (toys / "lines.txt").unlink()
     with pytest.raises(UsageError, match="--data_dir lines.txt: neither a file"):  # in a process of its own
-        program.data_now(cells[2].argv)
+        program.data_now(cells[2].argv, None)
     assert program.main(["lines.toml", "--seeds", "1", "2"]) == 0  # nothing is left to read them
     (toys / "lines.txt").write_text(before)
     config, read_before = cells[1].log_dir / CONFIG, cells[1].recorded["data"]
@@ -227,6 +227,11 @@ def test_data_that_differ_or_have_changed_are_refused_before_anything_starts(toy
     assert not cells[2].directory.exists()
     change(config, data=read_before)
     assert program.main(["lines.toml"]) == 0 and cells[2].finished
+    for new, why in (("--eval_samples 9", "--eval_samples 256, not 9"), ("--data_dir others.txt", "data have changed")):
+        (toys / "lines.toml").write_text(f'seeds = [1, 2, 3]\nflags = "{flags} {new}"\n[[methods]]\nname = "m"\n')
+        (toys / "others.txt").write_text(before.replace("cab", "cba"))
+        assert why in refusal(capsys, program.main, ["lines.toml"], alone=False)
+    (toys / "lines.toml").write_text(f'seeds = [1, 2, 3]\nflags = "{flags}"\n[[methods]]\nname = "m"\n')
     shutil.rmtree(cells[2].directory)  # to train again
     change(config, data={"lines": "others"})
     # Or where they have changed while the sweep was under way.

@@ -183,6 +183,8 @@ def test_common_abc_is_read(tmp_path, text, grid, tokens):
     *((f"X:1\nK:C\nC{sign}D".encode(), f"the sign {sign} is not") for sign in ("!dalsegno", "(10", "(3:2:10")),
     *((b"X:1\nK:C %s\nC" % clef, "notes moved by ") for clef in (b"treble-8", b"clef=treble+8", b"octave=-1")),
     *((b"X:1\nK:C\n%s\nC" % line, "notes moved by ") for line in (b"V:1 transpose=-2", b"[K:C shift=cd]")),
+    (b"X:1\nK:C\n%%MIDI transpose -12\nC", "notes moved by %%MIDI transpose"),
+    *((b"X:1\n" + head + b"K:C\nCD[Q:1/4=90]EF", "its tempo changes") for head in (b"", b"Q:1/4=100\n")),
     (b"X:1\nK:C\n|CD:E|", "the sign : is not read"),
     *((b"X:1\nK:%s\nC" % key, "the key ") for key in (b"Es", b"Dmix=c", b"G#", b"H")),
     *((b"X:1\nK:%s\nC" % key, "a key with accidentals is not read: K:D ") for key in (b"D exp _b", b"D =c")),
@@ -194,7 +196,7 @@ def test_what_is_no_tune_is_said_in_one_line(tmp_path, content, reason):
     path = tmp_path / "a.abc"
     path.write_bytes(content)
     with pytest.raises(DataError) as error:
-        read_melody(path, EIGHTHS, read_abc)
+        read_melody(path, EIGHTHS if reason != "its tempo changes" else Grid(0.25), read_abc)
     assert str(error.value).startswith(f"{path}: {reason}") and len(str(error.value).splitlines()) == 1
 
 

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runs.directories import CHECKPOINTS, METRICS, changeable, sha256_of
+from runs.directories import CHECKPOINTS, METRICS, changeable, in_vain, sha256_of
 from runs.schedule import Schedule
-from support.config import FIELDS, OWN_CODE, Config, lacking, own_names
+from support.config import FIELDS, OWN_CODE, Config, lacking, own_names, own_sources
 from support.config_file import CONFIG, UNRELATED_TO_PRETRAINING, differences, from_flags, pretraining_part, read_config
 from support.errors import UsageError
 from support.parser import explicit_flags, read_flags, words_of
 
 # Flags that the sweep itself gives to main.py, or that would make a cell something other than a training run.
 RESERVED = ("seed", "threads", "log_dir", "eval_log_dir", "pretrained", "teacher", "is_train", "overwrite")
+MEASURING = {"eval_samples", "d_eval_samples", "candidates"}
 PRETRAINED = "pretrained"  # the folder of the runs that pretrain a generator for several methods
 # Flags on which the data depend: cells with equal values must have read the same data.
 DATA_FLAGS = (
@@ -113,6 +114,15 @@ class Cell:
         return read_config(path) if path.exists() else {}
 
     @property
+    def moved(self) -> bool:
+        """Whether the table names other data, or other code of one's own, than the run there has on record."""
+        if not (content := self.recorded):
+            return False
+        config, code = self.method.config, own_sources(self.method.config).items()
+        elsewhere = data_flags(from_flags(content["flags"])) != data_flags(config)
+        return elsewhere or any(content.get(flag, source) != source for flag, source in code)
+
+    @property
     def checkpoint(self) -> Path:
         """The directory of the checkpoint after the last step."""
         return self.log_dir / CHECKPOINTS / f"step-{len(Schedule(self.method.config)):09d}"
@@ -124,6 +134,7 @@ class Cell:
             return False
         config, recorded = read_flags(self.argv), from_flags(content["flags"])
         free = changeable(self.log_dir, recorded, config)
+        free -= MEASURING - in_vain(recorded, config)  # of one table at equal numbers of samples
         if self.method.name.startswith(f"{PRETRAINED}/"):  # version 1.0 also recorded flags of the later phases
             free |= UNRELATED_TO_PRETRAINING
         if differing := differences(recorded, config, free):
@@ -148,10 +159,10 @@ def fingerprint(content: dict[str, Any]) -> str:
     return sha256_of(json.dumps(read, sort_keys=True).encode())[:16] if read else ""
 
 
-def data_flags(cell: Cell) -> tuple[Any, ...]:
-    """The values of the flags that determine which data, and which code of a user's own, a cell reads."""
-    values = [getattr(cell.method.config, name) for name in DATA_FLAGS]
-    values += own_names(cell.method.config).values()
+def data_flags(config: Config) -> tuple[Any, ...]:
+    """The values of the flags that determine which data, and which code of a user's own, a run reads."""
+    values = [getattr(config, name) for name in DATA_FLAGS]
+    values += own_names(config).values()
     return tuple(os.path.normpath(value) if value and isinstance(value, str) else value for value in values)
 
 
@@ -160,7 +171,7 @@ def mixed(data: dict[Cell, str]) -> str:
     groups: dict[tuple[Any, ...], dict[str, list[str]]] = {}
     for cell, digest in data.items():
         if digest:
-            groups.setdefault(data_flags(cell), {}).setdefault(digest, []).append(cell.title)
+            groups.setdefault(data_flags(cell.method.config), {}).setdefault(digest, []).append(cell.title)
     for group in groups.values():
         most, *others = sorted(group.values(), key=len, reverse=True)
         if others:

@@ -234,13 +234,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise UsageError(f"{flag}{path}: {asked.file} is {'a folder' if asked.file.is_dir() else 'a file'}")
         configure_tensorflow(cache=True)
         parts, own, real = measured(asked, restore(asked.run) if asked.run else None)
-        if asked.csv:
-            rows = [{"run": asked.file.name, **with_errors(own)}, {"run": REAL, **with_errors(real)}]
-            write_whole(asked.csv, points_text(rows))
         print(table(own | {column(name, "real"): pair for name, pair in real.items()}))
         whose = ", ".join(name for name in real if name in (*OF_TEST, "nll_run"))
         units = "NLL in nats per token, " * any(name.startswith("nll") for name in own) + "± one standard error"
         print(f"{len(parts.samples):,} sequences of each; real: --train, and --test for {whose}; {units}", flush=True)
+        if asked.csv:
+            rows = [{"run": asked.file.name, **with_errors(own)}, {"run": REAL, **with_errors(real)}]
+            write_whole(asked.csv, points_text(rows))
     return 0
 
 

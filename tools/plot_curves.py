@@ -69,7 +69,7 @@ def short_names(directories: Sequence[str | Path]) -> list[str]:
 
 def picture(text: str) -> Path:
     """Reads the name of a picture; raises ArgumentTypeError: none is written in what its ending says."""
-    path, kinds = new_file(text), FigureCanvasBase.get_supported_filetypes()
+    path, kinds = new_file(text), FigureCanvasBase.get_supported_filetypes().keys() - {"pgf"}  # needs LaTeX
     if path.suffix[1:].lower() not in kinds:
         raise argparse.ArgumentTypeError(f"{text}: a picture's name ends in .{', .'.join(sorted(kinds))}")
     return path

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if (asked.logdir / name).is_file():
                     shutil.copy(asked.logdir / name, asked.folder / name)
             write_whole(asked.folder / CONFIG, json.dumps(run.content | {PUBLISHED: True}, indent=1) + "\n")
-        except OSError:
+        except BaseException:  # Ctrl-C, too
             shutil.rmtree(asked.folder, ignore_errors=True)
             raise
     return 0

@@ -189,7 +189,7 @@ def samples(
         label = next(iter(groups.values())).label.iloc[0]
         own = {head: of for head, of in groups.items() if of.label.iloc[0] == label}
         nll = {head: of.nll_valid.mean() if "nll_valid" in of else math.nan for head, of in own.items()}
-        best = min(nll, key=lambda head: (math.isnan(nll[head]), nll[head]))
+        best = min(nll, key=lambda head: (math.isnan(nll[head]), nll[head], "temperature" in head))
         before = (groups.pop(best)[judged] - real[judged]).abs()
         for head, of in groups.items():
             change = ((of[judged] - real[judged]).abs() - before).dropna(how="all")

@@ -23,7 +23,7 @@ from data.music.dataset import TRAIN_TUNES, NottinghamData, cut, grid_of, load, 
 from data.music.folder import parse, song_files
 from data.music.midi import midi_file
 from data.music.page import Near, blind_page, page
-from data.music.songs import write_songs
+from data.music.songs import check_songs, write_songs
 from data.music.tokens import before_end, named, to_pitches
 from data.text import UNKNOWN, Vocabulary, tokenise
 from generator import Excluding, Place, Policy, State, Tempered, in_chunks
@@ -35,7 +35,7 @@ from support.config_file import CONFIG
 from support.device import configure_tensorflow
 from support.errors import UsageError
 from support.objective import Objective
-from support.parser import Parser, number
+from support.parser import Parser, new_file, number
 from support.seeds import Purpose, fold, key, numpy_rng, uniforms
 from support.statistics import mean_and_error
 from support.streams import run_tool
@@ -151,12 +151,18 @@ def nearest(tunes: Sequence[np.ndarray], run: Restored) -> list[Near | None]:
         data = load(run.config)
         if run.content.get("data", {}).get(TRAIN_TUNES, checksum(data.train)) == checksum(data.train):
             found = longest_copies(tunes, data.train)
-            return [Near(data.names[stretch.tune], data.train[stretch.tune], stretch) for stretch in found]
+            names = [readable(name) for name in data.names]
+            return [Near(names[stretch.tune], data.train[stretch.tune], stretch) for stretch in found]
         reason = f"--data_dir {run.config.data_dir} has other tunes than the run has read"
     except DataError as error:
         reason = str(error)
     print(f"sample.py: tunes.html shows no training tunes: {reason}", file=sys.stderr)
     return [None] * len(tunes)
+
+
+def readable(name: str | Path) -> str:
+    """A file's name with � in place of bytes that are no UTF-8."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def write_tunes(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) -> str:
@@ -178,6 +184,9 @@ def write_tunes(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     tunes = (tokens for rows in samples for tokens in before_end(rows, grid))
     told = f"{count} tune{'s' * (count != 1)} in {folder}" + f"/sample{'*' if count > 1 else '0'}.mid" * (not one_file)
     names = [f"sample{i}.mid" for i in range(count)]
+    names += [*(f"sample{i}.abc" for i in range(count)), "tunes.abc", "tunes.html"] if asked.abc else []
+    if not one_file:
+        check_songs(folder, names)  # before anything is drawn
     if one_file:
         write_whole(output, midi_file(next(tunes), grid))
     elif not asked.abc:
@@ -187,7 +196,6 @@ def write_tunes(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
         texts = [to_abc(tune, grid.seconds, i, title) for i, (title, tune) in enumerate(titled.items(), 1)]
         each = [tune.tokens for tune in titled.values()]
         shown = page(f"Tunes of {logdir}", titled, nearest(each, run), grid, "sample")
-        names += [*(f"sample{i}.abc" for i in range(count)), "tunes.abc", "tunes.html"]
         written = [*(HEADER + text for text in texts), HEADER + "\n".join(texts), shown]
         songs = [midi_file(tokens, grid) for tokens in each]
         write_songs(folder, names, [*songs, *(text.encode() for text in written)])
@@ -218,7 +226,9 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
                 raise UsageError(f"--blind {folder}: a run with other tokens than {asked.logdir}")
             policy = Tempered(other.policy(guide := asked.guide and other.guided()), asked.temperature)
             drawn = portions(policy, count, [], asked.seed, length, config.jit)
-            kinds.append((f"--blind {folder}" + ", guided" * guide, before_end(np.concatenate(list(drawn)), grid)))
+            kinds.append(
+                (f"--blind {readable(folder)}" + ", guided" * guide, before_end(np.concatenate(list(drawn)), grid))
+            )
             continue
         os.scandir(folder).close()  # tells best why it can't be read
         found = [(path, tune) for path in song_files(folder, "*") for tune in parse(path, grid)]
@@ -227,7 +237,9 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
             why = next((f"; {path}: {tune.reason}" for path, tune in found if tune.reason), "")
             there = f"{len(chosen)} tune{'s' * (len(chosen) != 1)} there"
             raise UsageError(f"--blind {folder}: {there}, and -n is {count}{why}")
-        kinds.append((f"--blind {folder}", [tune.moved(grid, config.transpose)[:length] for tune in chosen[:count]]))
+        kinds.append(
+            (f"--blind {readable(folder)}", [tune.moved(grid, config.transpose)[:length] for tune in chosen[:count]])
+        )
     data = run.data()
     assert isinstance(data, NottinghamData)
     real = before_end(cut(data.tunes.test, replace(config, seq_len=length)), grid)
@@ -259,11 +271,10 @@ def write_lines(samples: Iterable[np.ndarray], vocabulary: Vocabulary | None, ou
             sys.stdout.buffer.flush()
         return
     try:
-        os.scandir(output.parent).close()  # before anything is drawn
-        write_whole(output, b"".join(contents))
-    except OSError as error:
-        error.filename = str(output)
-        raise
+        new_file(str(output))  # before anything is drawn
+    except ArgumentTypeError as error:
+        raise UsageError(f"-o {error}") from None
+    write_whole(output, b"".join(contents))
 
 
 def check(asked: Namespace, music: bool, text: bool) -> None:

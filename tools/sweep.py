@@ -88,25 +88,29 @@ def run(argv: Sequence[str], directory: Path, cwd: Path, stop: str) -> str:
 def check_data(cells: Sequence[Cell]) -> None:
     """Raises UsageError: cells with equal data flags have read other data, or would now, or the data can't be read."""
     data = {cell: fingerprint(cell.recorded) for cell in cells}
-    before = {data_flags(cell): cell for cell in cells if data[cell]}
-    to_come = {data_flags(cell): cell for cell in cells if not cell.finished}
+    before = {data_flags(cell.method.config): cell for cell in cells if data[cell]}
+    to_come = {data_flags(cell.method.config): cell for cell in cells if cell.moved or not cell.finished}
     advice = "bring the data back, or remove the directories of the runs that do not count"
     if why := mixed(data):
         raise UsageError(f"{why}; {advice}")
     for flags in before.keys() & to_come.keys():
         # A process of its own, as TensorFlow would keep memory, that of a GPU included.
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            now = fingerprint(pool.submit(data_now, to_come[flags].argv).result())
+            recorded = before[flags].recorded.get("data")
+            now = fingerprint(pool.submit(data_now, to_come[flags].argv, recorded).result())
         if now != data[before[flags]]:
             raise UsageError(f"the data have changed since {before[flags].title}, in {before[flags].log_dir}; {advice}")
 
 
-def data_now(argv: Sequence[str]) -> dict[str, Any]:
-    """What config.json would record of the data that main.py reads now; raises UsageError: they can't be read."""
+def data_now(argv: Sequence[str], recorded: dict[str, str] | None) -> dict[str, Any]:
+    """What config.json would record of the data that main.py reads now; raises UsageError: they can't be read.
+
+    `recorded` are the checksums of an earlier run, see `read_data`.
+    """
     from data.real import read_data  # which imports TensorFlow
 
     config = read_flags(argv)
-    return {"data": read_data(config).digests()} | own_sources(config)
+    return {"data": read_data(config, recorded).digests()} | own_sources(config)
 
 
 def connect(address: str | None, jobs: int) -> Client:

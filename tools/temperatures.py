@@ -85,6 +85,7 @@ class MeasuredRun:
         source = self.run.content.get("objective")  # as the run has it on record
         self.objective = Objective(self.config.objective, self.data.decode, source) if source else None
         self.adversarial = self.run.taken > Schedule(self.config).pretrain_d.end  # whether that phase has begun
+        self.start: Policy | None = None  # at the end of pretraining, where that is measured
         self.real: Figures = {}  # of real data, once an evaluation has told them
 
     def as_in_its_evaluations(self) -> None:
@@ -125,9 +126,9 @@ class MeasuredRun:
 
         return measure
 
-    def at_temperatures(self, temperatures: Sequence[float], pretraining: bool) -> Iterator[Row]:
-        """A row for each temperature, of the end of pretraining as well if asked for."""
-        states = [(" pretrained", restore(self.run.logdir, PRETRAINED).seqgan.policy)] if pretraining else []
+    def at_temperatures(self, temperatures: Sequence[float]) -> Iterator[Row]:
+        """A row for each temperature, of the end of pretraining as well if there is a `start`."""
+        states = [(" pretrained", self.start)] if self.start else []
         for state, policy in [*states, (self.state, self.policy)]:
             yield from self.tempered(self.name + state, policy, temperatures)
 
@@ -355,6 +356,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for logdir, name in names.items():
             subjects.append(subject := MeasuredRun(logdir, name, arguments.n, guide, arguments.texygen))
             subject.check_same_data(subjects[0])
+            if arguments.checkpoints:
+                subject.start = restore(logdir, PRETRAINED).seqgan.policy
             if arguments.controls and not len(subject.test):
                 raise UsageError(f"--controls: {logdir} has no test set")
             if (numbers or betas) and not (subject.objective and subject.adversarial):
@@ -369,7 +372,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for subject in subjects:
                 subject.as_in_its_evaluations()
                 for point in itertools.chain(
-                    subject.at_temperatures(temperatures, arguments.checkpoints),
+                    subject.at_temperatures(temperatures),
                     subject.chosen(candidates, arguments.controls) if candidates else (),
                     subject.averages(others, temperatures),
                     subject.by_objective(numbers, betas) if numbers or betas else (),
@@ -379,9 +382,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         real = subjects[0].real
         content = points_text([*rows, *paths, *([{"run": REAL, **with_errors(real)}] if real else [])])
         frame = read_table(arguments.csv or Path("points"), POINT, content)
+        print(samples(frame))  # before what may fail
         if arguments.csv:
             write_whole(arguments.csv, content)
-        print(samples(frame))  # before what may fail
         if arguments.output:
             draw_samples(arguments.output, frame, pairs=OBJECTIVE_PAIRS if numbers or betas else PAIRS)
     return 0

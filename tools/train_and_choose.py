@@ -8,6 +8,7 @@ Songs are in data/Nottingham as well, and the samples of tunes are ABC, too.
 main.py and tools/sample.py run in this process, so that a signal reaches the one at work and gives the exit status.
 """
 
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from support.config import discriminator_entry
 from support.errors import NoGain
-from support.parser import parse
+from support.parser import explicit_flags, parse
 
 
 def run(program: str, *words: str) -> int:
@@ -31,7 +32,11 @@ def run(program: str, *words: str) -> int:
 
 def main(count: str, name: str, *flags: str) -> int:
     """Trains with flags of main.py, and draws `count` samples to `name`; returns the exit status."""
-    config = parse(flags)
+    config, here = parse(flags), os.getcwd()
+    elsewhere = not os.path.samefile(os.environ.get("CALLED_FROM", here), here)
+    if elsewhere and "data_dir" in explicit_flags(flags) and not os.path.isabs(config.data_dir):
+        print(f"train_and_choose.py: error: --data_dir {config.data_dir}: not an absolute path", file=sys.stderr)
+        return 2
     music = config.dataset == "Nottingham"
     songs = ["--songs_dir", "data/Nottingham"] if music else []
     if status := run("main.py", *songs, *flags):

@@ -31,6 +31,9 @@ _UNHEARD = re.compile(  # but for fields: decorations, `!` at the end of a line,
     r"\+[^+|]{,20}[h-w][^+|]{,20}\+|(?P<other>[&+])|\{[^{}]*\}|\((?!\d)|\)|y[\d/]*|[H-Wh-w~.]"
 )
 _JUMP = re.compile(r"(?<![A-Za-z])(?:D[CS]\b|(?i:D\.\s*[CS]\b\.?|Da\s*Capo|Dal\s*Segno))")  # in a text
+_HEAD = re.compile(rb"(?:(?:[A-Za-z+]:|%)[^\n]*\n|\s*\n|\s*\[[A-Za-z]:[^]\n]*\])*")  # fields before the first notes
+_TEMPI = re.compile(rb"(?m)(?:^|\[)Q:\s*([^]%\r\n]*[^]%\s])")
+_MIDI_MOVE = re.compile(r"%%MIDI\s+transpose\s+[-+]?0*[1-9]")
 _MOVE = re.compile(r"(?:^V:\s*\S++|(?:^|\[)K:)[^][]*?([-+^_a-z]8(?!\d)|\b(?:octave|transpose|shift|score|sound)=(?!0))")
 _TEMPO = re.compile(r"(?:(?:[1-9]\d{,3}+(?:/[1-9]\d{,3}+)? ?)++=)?[1-9]\d{,3}(?:\.\d*)?")
 _FIFTHS = "fcgdaeb"  # the keys from one flat to five sharps; then how many more a mode has
@@ -127,6 +130,8 @@ def _plain(content: bytes) -> str:
     for line in (tunes_of(content) or [("", b"")])[0][1].decode().splitlines():
         if jump := _JUMP.search(" ".join(_QUOTED.findall(line))):
             raise DataError(f"{jump[0]} is not read")
+        if _MIDI_MOVE.match(line):
+            raise DataError("notes moved by %%MIDI transpose are not read")
         line = _QUOTED.sub("", line).partition("%")[0].strip()
         if moved := _MOVE.search(line):
             raise DataError(f"notes moved by {moved[1]} are not read")
@@ -241,6 +246,9 @@ def read_abc(content: bytes, by_beat: bool = False) -> Notes:
 
     if b"[V:" in content:
         raise DataError("voices that change within a line, [V:...], are not read")
+    fields, *_ = _HEAD.findall(content)
+    if not by_beat and {*_TEMPI.findall(content[len(fields) :])} - {*_TEMPI.findall(fields)[-1:]}:
+        raise DataError("its tempo changes, which only MIDI may where tokens last seconds")
     text = _plain(content)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # it has much to say

@@ -8,13 +8,13 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
 from data.music.abc import check_music21, read_abc, tunes_of
 from data.music.analysis import analysed
-from data.music.midi import MAX_FILE_BYTES, melody_of, one_line, read_notes
+from data.music.midi import melody_of, one_line, read_notes
 from data.music.tokens import KEYS, REST, Grid, transposed, trim
 from runs.directories import METRICS, write_whole, written_songs
 from support.config_file import CONFIG
@@ -23,9 +23,10 @@ from support.errors import DataError
 SPLITS = ("train", "valid", "test")
 MIN_TEMPO, MAX_TEMPO = 30.0, 300.0  # beats a minute of what is written; a frame in beats then lasts 0.0125 to 8 s
 
-_CACHE_VERSION = 7  # raise it whenever the same files would give other tokens or reasons
+_CACHE_VERSION = 8  # raise it whenever the same files would give other tokens or reasons
 _MAX_CACHE_BYTES = 1 << 28
 _MOVES = (*range(1, 6), *range(-6, 0))  # semitones to the eleven other keys
+MAX_BOOK_BYTES = 1 << 24  # of a file of many ABC tunes; each is held to MAX_FILE_BYTES of midi.py
 
 _log = logging.getLogger(__name__)
 
@@ -156,16 +157,22 @@ def whole(tunes: Sequence[np.ndarray], seq_len: int, end: int) -> np.ndarray:
     return rows
 
 
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
 def _tune_files(folders: Sequence[Path], besides: Path | None) -> list[Path]:
     """The MIDI and ABC files below the folders, sorted by path within each; none of a run, nor below `besides`."""
     found = []
     for folder in folders:
         below = []
-        for place, inside, names in os.walk(folder):
-            runs = {CONFIG, METRICS} <= set(names) and Path(place) != folder
-            if runs or (besides is not None and os.path.realpath(place) == os.path.realpath(besides)):
+        passed = set() if besides is None else {os.path.realpath(besides)}
+        for place, inside, names in os.walk(folder, onerror=_raise, followlinks=True):
+            runs, real = {CONFIG, METRICS} <= set(names) and Path(place) != folder, os.path.realpath(place)
+            if runs or real in passed:
                 inside.clear()
                 continue
+            passed.add(real)  # a link may lead back to it
             inside[:] = [name for name in inside if not name.startswith(".")]
             shown = {name for name in names if not name.startswith(".")} - written_songs(Path(place)).keys()
             below += [Path(place, name) for name in shown if name.lower().endswith((".mid", ".midi", ".abc"))]
@@ -190,12 +197,12 @@ def parse(path: Path, grid: Grid, whole: bool = False) -> Iterator[Parsed]:
     """Reads the tunes of one file, `whole` or without the rests at both ends."""
     try:
         with open(path, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+            content = file.read(MAX_BOOK_BYTES + 1)
     except OSError as error:
         yield Parsed([], one_line(error))
         return
     abc = _is_abc(path)
-    for number, tune in (abc and len(content) <= MAX_FILE_BYTES and tunes_of(content)) or [("", content)]:
+    for number, tune in (abc and len(content) <= MAX_BOOK_BYTES and tunes_of(content)) or [("", content)]:
         try:
             tokens, tempo, sharps = melody_of(tune, grid, read_abc if abc else read_notes)
         except DataError as error:
@@ -213,7 +220,7 @@ def _parse_cached(root: Path, paths: list[Path], names: list[str], grid: Grid) -
     for path, name in zip(paths, names, strict=True):
         try:
             with open(path, "rb") as file:
-                files.append((name, path.stat().st_size, hashlib.sha256(file.read(MAX_FILE_BYTES + 1)).hexdigest()))
+                files.append((name, path.stat().st_size, hashlib.sha256(file.read(MAX_BOOK_BYTES + 1)).hexdigest()))
         except OSError:
             files.append((name, -1, "unreadable"))
     key = hashlib.sha256(json.dumps([_CACHE_VERSION, grid, files]).encode()).digest()
