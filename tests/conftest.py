@@ -64,7 +64,6 @@ hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
 gc.freeze()  # collections need not pass over what the imports made: a traced run takes a tenth less
 tf.get_logger().setLevel("ERROR")  # it warns of retracing, which many small models in one process are bound to cause
-
 NOW, END = Due(evaluation=True, samples=False, last=False), Due(evaluation=True, samples=True, last=True)
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = shlex.split(
@@ -247,9 +246,7 @@ def _compiled_from(config: Config) -> Config:
 
 _oracle_of = functools.lru_cache(maxsize=SHARED)(OracleData)
 _measures_of = functools.lru_cache(maxsize=SHARED)(measures_of)
-MAKERS = program.Makers(
-    shared_dataset, shared_seqgan, lambda config, seqgan: _measures_of(_compiled_from(config), seqgan)
-)
+MAKERS = program.Makers(shared_dataset, shared_seqgan, lambda flags, model: _measures_of(_compiled_from(flags), model))
 STEPS = ("mle_epoch", "mle_step", "g_step", "d_step", "follow_policy", "begin_adversarial", "adopt_average")
 
 

@@ -287,9 +287,7 @@ def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
 
 
-def kill_at_random(
-    trainer: Trainer, folder: Path, kills: int, seed: int, number: int = signal.SIGKILL, toy: bool = False
-) -> int:
+def kill_at_random(trainer: Trainer, folder: Path, kills: int, seed: int, number=signal.SIGKILL, toy=False) -> int:
     """Sends signal `number` to trainings at random moments until `kills` have hit; returns how many runs these were."""
     folder.mkdir(parents=True, exist_ok=True)
     # Real runs are taken step by step, which is slow where D learns much. Toys are asked what it knows.

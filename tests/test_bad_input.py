@@ -33,6 +33,12 @@ MAY_BE_ZERO = {
     *("scheduled_sampling", "average", "kl_weight", "guide_eta", "objective_weight", "rollout_lag"),
     *("g_pretrain_lr", "g_lr", "d_lr", "d_l2", "distil_real"),
 }
+DIRECTORIES = ["--log_dir", "train", "--eval_log_dir", "eval"]
+NO_ORACLE = [*SIZES, *DIRECTORIES]  # flags for data of other kinds
+INTERRUPT = "signal.signal(signal.SIGINT, signal.default_int_handler) and os.kill(os.getpid(), signal.SIGINT)"
+NO_CONFIG = ["", "{", "[]", "null", "7", "[" * 100_000, "\xff\xfe\x00", '{"flags": {"total_epochs": 5}}']
+NO_CONFIG += [f'{{"flags": {flags}, "run": "a"}}' for flags in ("{}", "3", '{"total_epochs": "5"}')]
+NO_CONFIG += [f'{{"flags": {{"total_epochs": 5}}, {more}}}' for more in ('"run": 7', '"run": "a", "data": 7')]
 
 
 def one_line(capsys, argv: list[str], *words: str, makers: program.Makers = program.MAKERS) -> None:
@@ -225,11 +231,6 @@ def test_an_empty_name_is_not_the_current_folder(capsys, tool, words, name):
     assert refusal(capsys, tool.main, words).endswith(f": error: argument {name}: an empty name\n")
 
 
-DIRECTORIES = ["--log_dir", "train", "--eval_log_dir", "eval"]
-NO_ORACLE = [*SIZES, *DIRECTORIES]  # flags for data of other kinds
-INTERRUPT = "signal.signal(signal.SIGINT, signal.default_int_handler) and os.kill(os.getpid(), signal.SIGINT)"
-
-
 @pytest.fixture
 def logs(here) -> list[str]:
     (here / "file").write_text("in the way")
@@ -274,11 +275,6 @@ def test_a_directory_without_rights(capsys, logs, tmp_path):
     tmp_path.chmod(0o500)
     one_line(capsys, logs, "--log_dir train", "Permission denied")
     tmp_path.chmod(0o700)
-
-
-NO_CONFIG = ["", "{", "[]", "null", "7", "[" * 100_000, "\xff\xfe\x00", '{"flags": {"total_epochs": 5}}']
-NO_CONFIG += [f'{{"flags": {flags}, "run": "a"}}' for flags in ("{}", "3", '{"total_epochs": "5"}')]
-NO_CONFIG += [f'{{"flags": {{"total_epochs": 5}}, {more}}}' for more in ('"run": 7', '"run": "a", "data": 7')]
 
 
 @pytest.mark.parametrize("content", NO_CONFIG, ids=range(len(NO_CONFIG)))

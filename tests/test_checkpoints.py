@@ -270,6 +270,9 @@ def test_a_device_is_written_to_and_so_is_what_a_link_names(tmp_path):
     (tmp_path / "other").symlink_to(tmp_path / METRICS)
     with pytest.raises(UsageError, match="other: a run's own file"):
         spare(tmp_path / "other")
+    with pytest.raises(OSError, match="No such file") as failed:
+        write_whole(tmp_path / "none" / "x", "content")
+    assert failed.value.filename == str(tmp_path / "none" / "x")
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     write_whole(tmp_path / "pipe", "content")

@@ -12,7 +12,6 @@ from conftest import ROOT
 from support.device import keep_compiled
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing is kept on other systems than Linux")
-
 PROGRAM = """
 import json
 import support.quiet

@@ -10,7 +10,6 @@ from rollout import RolloutPolicy
 from support.seeds import Purpose, key, uniforms
 
 SIZES, FILTERS = (1, 2, 3, 3), (4, 3, 5, 2)
-WIDTHS = (1, 2, 3, 5)  # of one token, and of whole sequences
 TOKENS = np.random.default_rng(0).integers(0, 7, [6, 5]).astype(np.int32)
 LENGTHS = [1, 2, 3, 4, 5, 4]
 KINDS = pytest.mark.parametrize("kind", [ConvolutionalDiscriminator, PooledDiscriminator], ids=["cnn", "pooled"])
@@ -77,7 +76,6 @@ def test_the_network_is_that_of_the_equations(lengths, kind):
 
 
 def with_tables(worth: list[bool]) -> type[ConvolutionalDiscriminator]:
-
     class Decided(ConvolutionalDiscriminator):
         def worth_a_table(self, sequences: int) -> list[bool]:
             return worth
@@ -92,7 +90,7 @@ SCORERS |= {"none": with_tables([False] * 4), "pooled": PooledDiscriminator}
 @cases("kind, unequal", ("even", True), ("none", False), *((k, u) for k in ("odd", "pooled") for u in (False, True)))
 def test_completions_are_scored_as_whole_sequences(kind, unequal):
     """Whatever the prefix, whose tokens are the sample's."""
-    network = discriminator(SCORERS[kind], unequal, filter_sizes=WIDTHS)
+    network = discriminator(SCORERS[kind], unequal, filter_sizes=(1, 2, 3, 5))  # of one token, and of all
     policy = RolloutPolicy(random_generator(7, 5, end_token=6 if unequal else None))
     policy.output_layer.bias.assign(policy.output_layer.bias + 1.5 * tf.one_hot(6, 7))
     tokens = policy.sample(uniforms([5, 40], key(1, Purpose.G_SAMPLE, 0)))

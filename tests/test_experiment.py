@@ -9,6 +9,7 @@ from support.config_file import CONFIG, FORMAT
 from support.parser import read_flags
 from tools.experiment import Cell, read
 
+BASELINE = "--baseline batch"
 GOOD = """
 title = "A table"
 seeds = [1, 2]
@@ -139,9 +140,6 @@ def test_a_cell_has_finished_when_its_last_step_is_saved(tmp_path):
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.toml")), ids=lambda path: path.name)
 def test_the_tables_here_can_be_run(path, tmp_path):
     assert all(read_flags(cell.argv) for cell in read(path).cells(tmp_path))
-
-
-BASELINE = "--baseline batch"
 
 
 @cases(

@@ -38,6 +38,7 @@ def zip_bytes(extra=(), counts=COUNTS, content=b"MThd") -> bytes:
 
 
 GOOD = zip_bytes()
+HONEST = zip_bytes([("Nottingham/train/zeros.mid", bytes(60 << 20))])
 NAMES = sorted(f"{split}/tune_{number}.mid" for split, count in COUNTS.items() for number in range(count))
 EXPECTED = hashlib.sha256(b"".join(f"{name} 4\nMThd".encode() for name in NAMES)).hexdigest()  # of the tunes of GOOD
 
@@ -218,9 +219,6 @@ def test_no_entry_leaves_the_folder(dest, named_zip, tmp_path):
     assert run(dest) == 0
     assert set(tmp_path.iterdir()) - before == {tmp_path / "named.zip"} and list(dest.parent.iterdir()) == [dest]
     assert all(path.is_file() and not path.is_symlink() for path in dest.glob("*/*"))
-
-
-HONEST = zip_bytes([("Nottingham/train/zeros.mid", bytes(60 << 20))])
 
 
 @cases(

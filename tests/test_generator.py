@@ -10,7 +10,6 @@ import generator as policies
 from generator import Averaged, Excluding, Generator, Policy, PolicyWrapper, State, Tempered, chosen_log_probs
 from support.seeds import Purpose, key, uniforms
 
-ALMOST_ONE = np.float32(1 - 2**-24)  # the largest uniform number
 ENDS = pytest.mark.parametrize("end_token", [None, 1], ids=["one length", "unequal lengths"])
 JIT = pytest.mark.parametrize("jit", [True, False], ids=["XLA", "no XLA"])
 
@@ -234,7 +233,7 @@ def test_extreme_numbers_draw_tokens_that_have_mass(jit, vocab_size):
         logits = rng.normal(0, scale, [64, vocab_size]).astype(np.float32)
         logits[:, rng.random(vocab_size) < 0.3] = -np.inf
         logits[:, rng.integers(vocab_size)] = scale  # at least one token is possible
-        numbers = np.stack([np.zeros(64), np.full(64, ALMOST_ONE), rng.random(64)]).astype(np.float32)
+        numbers = np.stack([np.zeros(64), np.full(64, 1 - 2**-24), rng.random(64)]).astype(np.float32)  # the largest
         draws = draw(logits, numbers, jit)
         assert draws.min() >= 0 and draws.max() < vocab_size
         chosen = np.take_along_axis(logits[None].repeat(3, axis=0), draws[..., None], axis=2)[..., 0]

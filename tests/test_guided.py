@@ -22,8 +22,6 @@ from support.seeds import Purpose, fold, key, permutation
 from tools import sample
 from tools.restored import restore
 
-LINES = "ab\na\nbab\nba\nabb\n"
-
 
 def rows_of(end_token: int | None = None) -> np.ndarray:
     return all_sequences(4, 3, end_token)[np.random.default_rng(2).integers(20, size=64)]
@@ -41,7 +39,7 @@ def text_in(folder, *splits: str) -> list[str]:
     """The flags of a tiny run on lines of text that are written to the folder."""
     (folder / "lines").mkdir()
     for name in splits:
-        (folder / "lines" / f"{name}.txt").write_text(LINES * 4)
+        (folder / "lines" / f"{name}.txt").write_text("ab\na\nbab\nba\nabb\n" * 4)
     words = shlex.split("--dataset text --discriminator bigram --d_draws 8")
     return [*SIZES, *words, "--data_dir", str(folder / "lines")]
 

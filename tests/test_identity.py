@@ -20,6 +20,12 @@ from support.parser import read_flags
 
 FEW = shlex.split("--pretrain_g_epochs 1 --pretrain_d_epochs 0 --total_epochs 0 --no-evaluate --log_dir train")
 SCALE = [60, 62, 64, 65, 67, 69, 71, 72]
+OTHER = npz(b_out=np.zeros(4, np.float32))
+KINDS = {
+    "oracle": (["--oracle_params", "oracle.npz"], "oracle.npz"),
+    "text": (["--dataset", "text", "--data_dir", "lines"], "lines"),
+    "music": (["--dataset", "Nottingham", "--data_dir", "tunes"], "tunes"),
+}
 
 
 @pytest.fixture
@@ -32,13 +38,6 @@ def here(here) -> Path:
         (here / "tunes" / split).mkdir(parents=True)
         write_song(here / "tunes" / split / "a.mid", SCALE if split == "train" else SCALE[::-1])
     return here
-
-
-KINDS = {
-    "oracle": (["--oracle_params", "oracle.npz"], "oracle.npz"),
-    "text": (["--dataset", "text", "--data_dir", "lines"], "lines"),
-    "music": (["--dataset", "Nottingham", "--data_dir", "tunes"], "tunes"),
-}
 
 
 def start(*flags: str) -> int:
@@ -54,9 +53,6 @@ def change_vocabulary(here: Path) -> None:
 def change_tunes(here: Path) -> None:
     write_song(here / "tunes" / "valid" / "b.mid", SCALE)
     shutil.move(here / "tunes" / "train" / "a.mid", here / "tunes" / "train" / "c.mid")  # a name is no tune
-
-
-OTHER = npz(b_out=np.zeros(4, np.float32))
 
 
 @cases(

@@ -8,11 +8,10 @@ import pytest
 from fault_injection import checkpoints, differing, fault_at_each_call, flags, kill_at_random, outcome
 
 THOROUGH = "SEQGAN_KILLS" in os.environ
-KILLS = int(os.environ.get("SEQGAN_KILLS", "2"))
 
 
 def test_killed_or_signalled_at_random_moments(trainer, tmp_path):
-    assert kill_at_random(trainer, tmp_path, KILLS, seed=1) >= 1
+    assert kill_at_random(trainer, tmp_path, int(os.environ.get("SEQGAN_KILLS", "2")), seed=1) >= 1
     for number in (signal.SIGTERM, signal.SIGINT):
         kill_at_random(trainer, tmp_path / str(number), 6, seed=2, number=number, toy=True)
 

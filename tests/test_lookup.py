@@ -11,7 +11,6 @@ import tensorflow as tf
 from conftest import cases, shared_seqgan, tiny_config
 
 from generator import TokenSpec
-from model import SeqGAN
 from support import lookup
 from support.config_file import FREE_TO_CHANGE, differences, from_flags
 from support.device import configure_tensorflow
@@ -86,27 +85,20 @@ def scattered(hlo: str) -> list[int]:
     return counts
 
 
-def lowered(model: SeqGAN, form: str, monkeypatch) -> dict[str, list[int]]:
-    """The rows of the scatters of each step that trains, as it is given to XLA: for the CPU, which alone is there."""
+@cases("form, end_token, of_g, of_d", ("GPU", 2, [], []), ("CPU", None, [12, 12], [24]))
+def test_no_step_for_a_gpu_scatters_more_than_a_row(monkeypatch, form, end_token, of_g, of_d):
+    """For a CPU, twice a batch's tokens in an update of the generator, and once a minibatch's in one of D."""
+    model, step = shared_seqgan(tiny_config(), TokenSpec(4, 3, end_token=end_token)), tf.constant(0)
     take(monkeypatch, form)
-    step = tf.constant(0)
     steps = {
         "mle_epoch": (model._mle_epoch, tf.zeros([2, 4, 3], tf.int32), step),
         "g_step": (model._sampled_step, step),
         "d_step": (model._d_step, tf.zeros([8, 3], tf.int32), step),
     }
-    compiled = functools.partial(tf.function, jit_compile=True, autograph=False)
+    compiled, found = functools.partial(tf.function, jit_compile=True, autograph=False), {}
     tf.random.set_seed(1)  # TensorFlow asks a random op for the device, which needs a seed once ops are deterministic
-    return {
-        name: scattered(compiled(function).experimental_get_compiler_ir(*arguments)(stage="hlo"))
-        for name, (function, *arguments) in steps.items()
-    }
-
-
-@cases("form, end_token, of_g, of_d", ("GPU", 2, [], []), ("CPU", None, [12, 12], [24]))
-def test_no_step_for_a_gpu_scatters_more_than_a_row(monkeypatch, form, end_token, of_g, of_d):
-    """For a CPU, twice a batch's tokens in an update of the generator, and once a minibatch's in one of D."""
-    found = lowered(shared_seqgan(tiny_config(), TokenSpec(4, 3, end_token=end_token)), form, monkeypatch)
+    for name, (function, *arguments) in steps.items():  # as it is given to XLA for the CPU, which alone is there
+        found[name] = scattered(compiled(function).experimental_get_compiler_ir(*arguments)(stage="hlo"))
     assert found["g_step"]  # single rows, in loops
     many = {name: [rows for rows in counts if rows > 1] for name, counts in found.items()}
     assert many == {"mle_epoch": of_g, "g_step": of_g, "d_step": of_d}

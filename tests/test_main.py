@@ -19,12 +19,11 @@ from support.errors import UsageError
 from support.parser import VERSION, parse
 from tools.restored import restore
 
+ALL = ("--d_eval_samples", "40", "--log_generation")
+
 
 def run(folder: Path, *flags: str, main=train) -> int:
     return main([*TINY, *logs_in(folder), *flags])
-
-
-ALL = ("--d_eval_samples", "40", "--log_generation")
 
 
 def name_of(tag: str) -> str:

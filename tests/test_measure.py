@@ -24,6 +24,7 @@ from tools.restored import restore
 
 RUN = [*SIZES, *shlex.split("--pretrain_g_epochs 2 --total_epochs 0 --no-evaluate --dataset")]
 GRID = Grid(0.25, beats=0.5, onsets=True)
+LINES, TUNES = "--train train.txt --test test.txt", "--train mid/train --test mid/test"
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +126,6 @@ def test_an_lstm_learns_more_from_samples_of_the_same_kind():
     like, other, test = (np.minimum(rng.geometric(p, [64, 6]) - 1, 3).astype(np.int32) for p in (0.7, 0.3, 0.7))
     (good, error), (bad, _) = (measure.reverse(rows, test, spec, "", steps=20) for rows in (like, other))
     assert 0 < error < 0.1 and good + 3 * error < bad < 2
-
-
-LINES, TUNES = "--train train.txt --test test.txt", "--train mid/train --test mid/test"
 
 
 @cases(

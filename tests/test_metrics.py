@@ -16,7 +16,7 @@ from experiments.kneser_ney import KneserNey, Mixture
 from generator import Generator
 from support.statistics import log_mean_exp, mean_and_error, ratio_and_error
 
-METHOD1 = SmoothingFunction().method1
+SENTENCES = st.lists(st.integers(0, 3), max_size=9)
 
 
 def test_mean_and_error_by_hand():
@@ -31,9 +31,6 @@ def test_bleu_by_hand():
     # n-grams found: 4 of 4, 3 of 3 (two in one reference, one in the other), 1 of 2, and 0 of 1, which counts as 0.1.
     scores = bleu(np.array([[1, 2, 3, 4]]), np.array([[1, 2, 3, 5], [9, 9, 3, 4]]))
     np.testing.assert_allclose(scores, [[1, (1 / 2) ** (1 / 3), (1 / 2 * 0.1) ** (1 / 4)]])
-
-
-SENTENCES = st.lists(st.integers(0, 3), max_size=9)
 
 
 @given(
@@ -64,7 +61,7 @@ def test_bleu_takes_words_and_characters():
 
 
 def nltks(references: list[list[int]], sample: list[int], order: int) -> float:
-    return sentence_bleu(references, sample, (1 / order,) * order, METHOD1)
+    return sentence_bleu(references, sample, (1 / order,) * order, SmoothingFunction().method1)
 
 
 def test_distinct_by_hand_and_its_error_is_its_spread():

@@ -180,9 +180,6 @@ def test_there_is_no_rest_between_notes_that_meet_or_leave_a_gap_of_a_tick(tmp_p
         assert read_tokens(save(path, mido.MidiTrack(events))).tolist() == [40, 40, 40]
 
 
-FOURTHS = [0, 20, 21, 108, 109, 127]  # at and beyond the ends of a piano
-
-
 @cases(
     "notes, tokens",
     # Frames end at ticks 384, 768, 1152. The pitch that sounds longest: 62, in two parts of the second.
@@ -194,7 +191,8 @@ FOURTHS = [0, 20, 21, 108, 109, 127]  # at and beyond the ends of a piano
     ([(0, 575, 60)], [40]),  # a last piece of half a frame counts
     ([(0, 576, 60)], [40, 40]),
     ([(0, 1152, 60), (384, 768, 72), (384, 768, 64)], [40, 52, 40]),  # the highest of those that overlap
-    ([(384 * i, 384 * i + 384, pitch) for i, pitch in enumerate(FOURTHS)], [4, 12, 1, 88, 77, 83]),
+    # At and beyond the ends of a piano.
+    ([(384 * i, 384 * i + 384, pitch) for i, pitch in enumerate((0, 20, 21, 108, 109, 127))], [4, 12, 1, 88, 77, 83]),
 )
 def test_a_frame_is_the_pitch_that_sounds_longest_in_it(tmp_path, notes, tokens):
     assert read_tokens(save(tmp_path / "a.mid", track(*notes))).tolist() == tokens

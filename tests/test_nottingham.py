@@ -48,6 +48,12 @@ FEW = fitting(TINY, shlex.split("--no-evaluate --pretrain_g_epochs 1 --total_epo
 FRAME = 0.4  # seconds
 SECONDS = Grid(FRAME)
 VOCAB_SIZE = SECONDS.vocab_size
+# Each split has pitches of its own, so that it shows where a token comes from.
+PITCHES = {"train": range(60, 70), "valid": range(70, 80), "test": range(80, 90)}
+COUNTS = {"train": 5, "valid": 3, "test": 2}
+LENGTHS = {"train": 20, "valid": 112, "test": 92}  # tokens a tune; of the held-out ones 42 and 22 windows of 8
+EIGHTHS = Grid(0.25, 0.5, onsets=True)  # what the script has, at 120 beats a minute
+SILENT = SimpleNamespace(image=lambda *_: None, audio=lambda *_: None)  # a log
 
 
 @pytest.fixture(autouse=True)
@@ -66,12 +72,6 @@ def write_song(path: Path, pitches: list[int]) -> None:
     song.instruments += [melody, chords]
     path.parent.mkdir(parents=True, exist_ok=True)
     song.write(str(path))
-
-
-# Each split has pitches of its own, so that it shows where a token comes from.
-PITCHES = {"train": range(60, 70), "valid": range(70, 80), "test": range(80, 90)}
-COUNTS = {"train": 5, "valid": 3, "test": 2}
-LENGTHS = {"train": 20, "valid": 112, "test": 92}  # tokens a tune; of the held-out ones 42 and 22 windows of 8
 
 
 @pytest.fixture
@@ -317,9 +317,6 @@ def test_piano_roll_draws_higher_pitches_higher_and_later_ones_to_the_right():
     assert piano_roll(np.zeros((2, 4), int), SECONDS, "silence").shape[2] == 3
 
 
-SILENT = SimpleNamespace(image=lambda *_: None, audio=lambda *_: None)  # a log
-
-
 def test_a_runs_songs_are_no_tunes(plain_folder, tmp_path, capsys):
     """Nor if they are among the tunes; what somebody has made of one is, and it stays."""
     shown, count = evaluator(plain_folder, "--songs_dir", str(plain_folder)), 2
@@ -357,9 +354,6 @@ def test_a_song_that_comes_before_the_runs_first_ones_stays(plain_folder, tmp_pa
     (tmp_path / "log" / "sample0.mid").write_bytes(b"mine")
     assert train(words) == 0 and "sample0.mid: changed by somebody" in capsys.readouterr().err
     assert (tmp_path / "log" / "sample0.mid").read_bytes() == b"mine" and (tmp_path / "log" / "sample1.mid").is_file()
-
-
-EIGHTHS = Grid(0.25, 0.5, onsets=True)  # what the script has, at 120 beats a minute
 
 
 def check_songs(folder: Path, seq_len: int, grid: Grid = SECONDS) -> None:
@@ -406,7 +400,6 @@ def test_a_whole_run_on_a_folder_with_splits(split_folder, tmp_path, capsys):
     compared = {*TuneEvaluator.compared} - OF_BARS
     assert set(shown) == {"seconds", "nll_test", "nll_valid", "g_entropy", *D_FIGURES} | compared
     assert all(shown[name].count(".") >= 2 for name in compared) and "nan" not in out  # beside real
-
     check_songs(logs, seq_len=8)
     assert not list(split_folder.glob("sample*"))  # there are other runs on these tunes
     check_events(evaluation, seq_len=8)
@@ -429,7 +422,6 @@ def test_a_whole_run_on_a_folder_with_splits(split_folder, tmp_path, capsys):
     with wave.open(str(logs / "media" / files[1])) as file:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (SAMPLE_RATE, 1, 2)
         assert file.getnframes() == 8 * FRAME * SAMPLE_RATE and any(file.readframes(100_000))
-
     assert train([*TINY, *flags]) == 0  # its own samples are no tunes to train on
     assert "finished before" in capsys.readouterr().out
     assert train([*TINY, *flags, "--no-is_train"]) == 0
@@ -500,18 +492,6 @@ def test_a_whole_run_with_onsets(split_folder, tmp_path):
     assert program.main([*flags, "--no-onsets"]) == 2
 
 
-@pytest.fixture
-def tree(tmp_path) -> Path:
-    """A copy of the program, so that a run of the script leaves this one alone."""
-    copy = tmp_path / "copy of the tree"
-    packages = [place.parent for place in ROOT.glob("*/__init__.py")]
-    for path in [*ROOT.glob("*.py"), *ROOT.glob("*.sh"), *(p for each in packages for p in each.rglob("*.[ps][yh]"))]:
-        place = copy / path.relative_to(ROOT)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, place)
-    return copy
-
-
 def run_script(tree: Path, zip_path: Path, *flags: str) -> subprocess.CompletedProcess:
     """The script, from another directory, with the zip named relative to it."""
     environment = {**os.environ, "PYTHON": sys.executable, "NOTTINGHAM_ZIP": os.path.relpath(zip_path, tree.parent)}
@@ -519,7 +499,13 @@ def run_script(tree: Path, zip_path: Path, *flags: str) -> subprocess.CompletedP
     return subprocess.run(command, cwd=tree.parent, env=environment, capture_output=True, text=True, timeout=300)
 
 
-def test_the_script_from_zip_to_songs(tree, split_folder, tmp_path):
+def test_the_script_from_zip_to_songs(split_folder, tmp_path):
+    """In a copy of the program, so that this one is left alone."""
+    tree, packages = tmp_path / "copy of the tree", [place.parent for place in ROOT.glob("*/__init__.py")]
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("*.sh"), *(p for each in packages for p in each.rglob("*.[ps][yh]"))]:
+        place = tree / path.relative_to(ROOT)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
     flags = ["--discriminator", "pooled", *SMALL, "--seq_len", "12"]  # later flags win
     with zipfile.ZipFile(tmp_path / "tiny.zip", "w") as archive:
         for tune in sorted(split_folder.rglob("*.mid")):

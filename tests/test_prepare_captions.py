@@ -14,6 +14,7 @@ from support.parser import parse
 TRAIN = [f"A dog's ball number {i}." for i in range(50)]
 TEST = ['Two  "cats" cannot sit.', "", "a bus"]
 TOKENS = ["two `` cats '' can not sit .", "a bus"]
+COCO = ("annotations/captions_train2014.json", "annotations/captions_val2014.json")
 
 
 def folder(path: Path, names: tuple[str, str] = ("train.txt", "test.txt"), train=TRAIN, test=TEST) -> Path:
@@ -62,9 +63,6 @@ def test_a_folder_a_zip_and_texygens_names_give_the_same(tmp_path):
 
 def annotations(captions: list) -> list[str]:
     return [json.dumps({"info": {}, "annotations": [{"id": i, "caption": text} for i, text in enumerate(captions)]})]
-
-
-COCO = ("annotations/captions_train2014.json", "annotations/captions_val2014.json")
 
 
 def test_cocos_annotations(tmp_path):

@@ -20,6 +20,9 @@ from support.config import FIELDS, SECTIONS, Config, UsageError
 from support.parser import parse
 from tools.restored import restore
 
+ON = ("", "--evaluate", "--evaluate True", "--evaluate=1", "--no-evaluate --evaluate", "--evaluate --seed 3")
+OFF = ("--no-evaluate", "--evaluate False", "--evaluate=false", "--evaluate 0", "--evaluate no")
+
 
 @pytest.mark.parametrize("left", ["g_epochs 0 --d_steps 0", "d_epochs 0 --d_steps 0", "d_epochs 0 --d_epochs 1"])
 def test_a_phase_may_be_left_out(tmp_path, capsys, left):
@@ -72,10 +75,6 @@ def test_a_script_whose_output_nobody_takes(tmp_path):
             assert first.startswith("oracle: ") and progress.startswith("pretrain_g 1/1")
             assert last.endswith(f"tensorboard --logdir {tmp_path}")
     assert all(left == seen["open"] for left in seen.values())
-
-
-ON = ("", "--evaluate", "--evaluate True", "--evaluate=1", "--no-evaluate --evaluate", "--evaluate --seed 3")
-OFF = ("--no-evaluate", "--evaluate False", "--evaluate=false", "--evaluate 0", "--evaluate no")
 
 
 @pytest.mark.parametrize(("words", "value"), [(words, words in ON) for words in (*ON, *OFF)])

@@ -8,8 +8,6 @@ from test_guided import text_in
 
 from tools import publish, sample
 
-MODELS = sorted(path for path in (ROOT / "models").glob("*") if path.is_dir())
-
 
 def drawn(capsys, *words: str) -> str:
     assert sample.main([*words, "-n", "5"]) == 0
@@ -31,7 +29,7 @@ def test_samples_of_published_weights_are_those_of_the_run(tmp_path, capsys, eag
         assert drawn(capsys, folder, *how) == drawn(capsys, run, *how)
 
 
-@cases("path", *MODELS, ids=lambda path: path.name)
+@cases("path", *sorted(path for path in (ROOT / "models").glob("*") if path.is_dir()), ids=lambda path: path.name)
 def test_models_are_sampled(path, tmp_path, capsys):
     music = (path / "tempo.json").exists()
     shown = drawn(capsys, str(path), *(["--abc", "-o", str(tmp_path / "tunes")] if music else ["--guide"]))

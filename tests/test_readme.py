@@ -18,12 +18,18 @@ STUDIES = sorted((ROOT / "results").glob("*/README.md"))
 ALL = [*PAGES, *STUDIES, *(ROOT / folder / "README.md" for folder in ("models", "benchmarks/results"))]
 NAMES = [path.relative_to(ROOT).as_posix() for path in ALL]
 TOPS = {path.name for path in ROOT.iterdir()}  # what a path from the root begins with
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # By the commands, not in the repository; and the example of a metric.
 MADE = re.compile(
     r"logs/|data/(Nottingham|quatrains\.txt|captions/|molecules\.txt|kjv\.txt|oracle\.npz)|evaluation/repeats\.py|media/"
 )
 SCRIPTS = ("bash train_nottingham.sh", "bash train_poems.sh", "bash train_captions.sh")
 COMMAND = re.compile(r"^ {4}((?:[A-Z_]+=\S+ )*(?:python|bash|pip|dask|tensorboard|for) .*)$", re.MULTILINE)
+PRIVATE = re.compile(
+    r"\bleash\w*|\b(is|are|was) paid\b|\bby heart\b|\bnats a \w+|\b(a|the) falling rate\b|\brates? that falls?\b|"
+    r"\bknow(s|ing)? nothing\b|\b(of|on) (valid|test)\b(?! set)|(?<![\w.])[−-]?\.\d",
+    re.IGNORECASE,
+)
 LONGEST, WORDS = 120, 30_000  # characters of a command; words of all pages, by wc -w
 
 
@@ -128,21 +134,11 @@ def test_imports_run_down_the_table_of_files():
                 assert row_of.get(module.split(".")[0], own) >= own, f"{path} imports {module}"
 
 
-PRIVATE = re.compile(
-    r"\bleash\w*|\b(is|are|was) paid\b|\bby heart\b|\bnats a \w+|\b(a|the) falling rate\b|\brates? that falls?\b|"
-    r"\bknow(s|ing)? nothing\b|\b(of|on) (valid|test)\b(?! set)|(?<![\w.])[−-]?\.\d",
-    re.IGNORECASE,
-)
-
-
-def spoken(page):
-    page = re.sub(r"<!--.*?-->", "", page, flags=re.DOTALL)
-    return re.sub(r"`[^`]*`|\]\([^)]*\)", "", re.sub(r"^    .*", "", page, flags=re.MULTILINE)).replace("*", "")
-
-
 @cases("path", *ALL, ids=NAMES)
 def test_pages_have_the_words_of_the_field(path):
-    assert not [found[0] for found in PRIVATE.finditer(spoken(text(path)))]
+    page = re.sub(r"^    .*", "", re.sub(r"<!--.*?-->", "", text(path), flags=re.DOTALL), flags=re.MULTILINE)
+    spoken = re.sub(r"`[^`]*`|\]\([^)]*\)", "", page).replace("*", "")
+    assert not [found[0] for found in PRIVATE.finditer(spoken)]
 
 
 def test_what_is_looked_for_is_found():
@@ -152,9 +148,6 @@ def test_what_is_looked_for_is_found():
     assert sum(len(commands(text(path), "python main.py")) for path in PAGES) >= 6
     assert sum(len(COMMAND.findall(text(path))) for path in PAGES) >= 30
     assert all(f"- `--{name}` (" in page() for name in FIELDS)
-
-
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def requirements(name):

@@ -39,6 +39,9 @@ methods = [
 against = "mle"
 """
 ENDS = {"mle": [3.0, 3.2, 3.1, 3.3], "long": [2.9, 3.05, 3.05, 3.1]}
+toml_of, runs_of = functools.cache(read), functools.cache(read_runs)
+NUMBER = re.compile(r"(?<![\w,.])[-−]?[0-9]+(?:\.[0-9]+)?(?!\w|[,.][0-9])")
+TABLE_OF = re.compile(r"(?:<!--([^>]*)-->\n\n)?((?:^\|.*\n)+)", re.MULTILINE)
 
 
 def make_run(cell: Cell, rows: list[dict], data: str = "") -> None:
@@ -531,10 +534,7 @@ def test_planes_are_joined_in_the_order_of_temperatures(tmp_path, drawn):
         draw_samples(tmp_path / "none.png", points(tmp_path, *rows), draw=["ml"])
 
 
-STUDIES = sorted(path.parent.name for path in (ROOT / "results").glob("*/runs.csv"))
-
-
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in (ROOT / "results").glob("*/runs.csv")))
 def test_the_pages_of_studies_follow_from_their_files(name, tmp_path, monkeypatch):
     """So that a report can be made anew without the runs, and nothing in it was written by hand."""
     monkeypatch.setattr(Figure, "savefig", lambda _, path: Path(path).touch())  # what takes its time
@@ -560,9 +560,6 @@ def test_final_values_by_method(cells, drawn, seeds):
     middles = sorted(float(line.get_xdata()[0]) for line in panel.lines if line.get_marker() == "o")
     assert middles == ([2.5] if seeds == 4 else [1, 2, 3])
     assert [label.get_text() for label in panel.get_yticklabels()] == ["MLE"]
-
-
-toml_of, runs_of = functools.cache(read), functools.cache(read_runs)
 
 
 def reference(said, name):
@@ -598,10 +595,6 @@ def test_the_front_pages_figure(tmp_path, drawn):
         assert np.allclose(fall[:5], other[:5], rtol=1e-3) and len(fall) > 20
         assert fall[-3:, 0].tolist() == [32_000, 32_000 + 262_144, 32_000 + 262_144] and fall[-3, 1] == fall[-2, 1]
         assert fall[-1, 1] == reference("results/guided/runs.csv bigram:_guided", name).middle
-
-
-NUMBER = re.compile(r"(?<![\w,.])[-−]?[0-9]+(?:\.[0-9]+)?(?!\w|[,.][0-9])")
-TABLE_OF = re.compile(r"(?:<!--([^>]*)-->\n\n)?((?:^\|.*\n)+)", re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", ["README.md", "RESULTS.md"])

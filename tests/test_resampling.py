@@ -15,6 +15,8 @@ from runs.schedule import Schedule
 from support.parser import parse
 from support.seeds import Purpose, key
 
+LOG_ODDS = np.random.default_rng(3).normal(0, 1.5, 27)
+
 
 class World:
     """A generator, an oracle, and log-odds of every sequence (those of D*, unless others are given)."""
@@ -59,9 +61,6 @@ class World:
         """Groups of draws, and which sequences they are, [m, n]."""
         places = rng.choice(len(self.g), size=[groups, count], p=self.g)
         return Groups(self.r[places]), places
-
-
-LOG_ODDS = np.random.default_rng(3).normal(0, 1.5, 27)
 
 
 @pytest.mark.parametrize(("end_token", "jit"), [(None, True), (2, False)])

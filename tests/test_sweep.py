@@ -30,6 +30,7 @@ methods = [
 EPOCHS = 25
 SLOW = TABLE.replace("lr 0.01", "lr 0.1").replace("--pretrain_g_epochs 3", f"--pretrain_g_epochs {EPOCHS}")
 RUN, BUSY = program.run, program.busy
+RUNNING, COUNTS = [], []  # and how many cells run, at each start of one
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,9 +80,6 @@ def test_a_table_from_start_to_end(toys, capfd):
     out, error = capfd.readouterr()
     assert "8 runs, 8 of them finished before" in out and not error
     assert before == sorted((path, path.stat().st_mtime_ns) for path in logs.rglob("*"))
-
-
-RUNNING, COUNTS = [], []  # and how many cells run, at each start of one
 
 
 def counted(*arguments):

@@ -35,6 +35,7 @@ from support.statistics import ratio_and_error
 from tools.restored import restore
 
 SMALL = [*SHORT, "--seq_len", "6"]
+UNMARKED = itertools.product(("ab", "一詩\n" * 2000, "\U00020000é\n" * 2000), ("utf-16-le", "utf-16-be"))
 
 
 def config_of(path: Path, *flags: str) -> Config:
@@ -80,9 +81,6 @@ def test_one_way_to_end_a_line_is_as_good_as_another(tmp_path, end):
     for last in ("", end):
         path.write_bytes("".join(f"\ufeff{line}{end}" for line in expected).removesuffix(end).encode() + last.encode())
         assert list(read_lines(path)) == expected
-
-
-UNMARKED = itertools.product(("ab", "一詩\n" * 2000, "\U00020000é\n" * 2000), ("utf-16-le", "utf-16-be"))
 
 
 @cases(
@@ -258,8 +256,7 @@ def test_whole_lines_are_found_again(entries):
 
 def test_a_vocabulary_file_is_read_as_it_was_written(tmp_path):
     vocabulary = Vocabulary("char", ("a", "詩", '"', "\\", "\u2028", "\t"))
-    path = write(tmp_path / "vocabulary.json", vocabulary.to_json())
-    assert Vocabulary.read(path) == vocabulary
+    assert Vocabulary.read(write(tmp_path / "vocabulary.json", vocabulary.to_json())) == vocabulary
 
 
 def test_batches_are_lines_of_the_training_part(folder):

@@ -34,6 +34,7 @@ sys.exit(int(os.environ.get("CHOSEN", 0)) if "--candidates" in sys.argv else 0)
 """
 SCRIPTS = ("nottingham", "captions", "poems")
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+POOLED = ["--discriminator", "pooled", "--pretrain_d_epochs", "5"]
 
 
 @pytest.fixture
@@ -55,7 +56,6 @@ def start(tree: Path, name: str, *flags: str, **environment: str) -> subprocess.
     environment = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)} | environment
     command = ["bash", f"{tree.name}/train_{name}.sh", *flags]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-
     # Bash can't trap what was ignored before it, as under nohup.
     heed = lambda: [signal.signal(number, signal.SIG_DFL) for number in SIGNALS]  # noqa: E731
     return subprocess.Popen(command, cwd=tree.parent, env=environment, preexec_fn=heed, **streams)
@@ -84,15 +84,13 @@ def test_each_script_prepares_then_trains_from_its_preset(tree, tmp_path):
         assert failing.communicate()[0].count("\n") == failing.wait() - 1 == 1  # it was not trained
 
 
-POOLED = ["--discriminator", "pooled", "--pretrain_d_epochs", "5"]
-
-
 @cases(
     "environment, flags, status, programs, line",
     *(({}, [], 0, ["main", "sample"], ""), ({}, ["--discriminator", "echo"], 0, ["main", "sample guided"], "")),
     ({}, POOLED, 0, ["main", "sample chosen"], ""),
     ({"CHOSEN": "3"}, POOLED, 0, ["main", "sample chosen", "sample"], "a b/tunes: plain samples, as the"),
     *(({"CHOSEN": "2"}, POOLED, 2, ["main", "sample chosen"], ""), ({"TRAINED": "2"}, [], 2, ["main"], "")),
+    ({}, ["--data_dir", "mine"], 2, [], "train_and_choose.py: error: --data_dir mine: not an absolute path"),
     ({}, ["--batch_size", "0"], 2, [], "main.py: error: argument --batch_size: 0 is less than 1"),
     ({}, ["--version"], 0, [], ""),
 )

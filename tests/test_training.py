@@ -17,10 +17,8 @@ from model import build
 from support.seeds import Purpose, dropout, fold, key
 from tools.restored import restore
 
-ALL = shlex.split(
-    "--scheduled_sampling 0.2 --cosine_decay g_pretrain g d --average 0.8 "
-    "--mle_steps 2 --g_steps 2 --g_dropout_keep_prob 0.7"
-)
+ALL = shlex.split("--scheduled_sampling 0.2 --cosine_decay g_pretrain g d --average 0.8 --mle_steps 2 --g_steps 2")
+ALL += ["--g_dropout_keep_prob", "0.7"]
 
 
 def batches_of(count: int, size: int = 4, end_token: int | None = None) -> tf.Tensor:

@@ -31,7 +31,6 @@ music21 = pytest.importorskip("music21", reason="music21, of requirements-dev.tx
 MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11, 12), (0, 2, 3, 5, 7, 8, 11, 12)
 NAMES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 MINORS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "Bb", "B")
-
 EIGHTHS = Grid(0.25, beats=0.5)
 QUICKLY = (Phase.explicit, Phase.reuse, Phase.generate)  # music21 takes too long to look for the smallest example
 # Notes and rests of any pitch and length, or of a narrow range, where accidentals meet.
@@ -258,6 +257,17 @@ def test_folders_of_abc_are_read_and_moved_to_one_key_or_twelve(tmp_path, monkey
         why = f"^{where}.*: ABC is read by music21, which is not installed: pip install mu"
         with pytest.raises(DataError, match=why):
             attempt()
+
+
+def test_links_are_followed_once_and_a_book_may_be_larger_than_a_tune(tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here" / "more").symlink_to(tmp_path / "there")
+    (tmp_path / "there" / "back").symlink_to(tmp_path / "here")
+    tunes = "".join(f"X:{i}\nL:1/4\nK:C\n{'CDEF' * i}|\n" + "% " * (1 << 18) + "\n\n" for i in (5, 6, 7))
+    (tmp_path / "there" / "book.abc").write_text(tunes)
+    found = load_tunes(tmp_path / "here", Grid(beats=1.0), 16, None, "none")
+    assert found.names + found.skipped == ["more/book.abc X:5"] and len(found.valid) == len(found.test) == 1
 
 
 def test_a_tune_that_is_moved_stays_on_the_keyboard():

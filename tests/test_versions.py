@@ -198,7 +198,6 @@ def test_overwrite_removes_what_a_run_on_music_leaves(tmp_path):
     for name in shlex.split("sample0.mid media/epoch00003_real.png media/epoch00003_real_0.wav media/mine.wav my.mid"):
         (train_dir / name).write_bytes(b"x")
     directory = directories.RunDirectory(str(train_dir), "--log_dir")
-
     of = lambda dataset: {"flags": {"dataset": dataset, "total_epochs": 1}, "run": "r", "format": FORMAT}  # noqa: E731
     there = {path.name for path in train_dir.rglob("*")}
     for dataset in (None, "LSTM", "text"):  # a run that is not known, or on other data, has left none of them

@@ -32,7 +32,7 @@ _UNHEARD = re.compile(  # but for fields: decorations, `!` at the end of a line,
 )
 _JUMP = re.compile(r"(?<![A-Za-z])(?:D[CS]\b|(?i:D\.\s*[CS]\b\.?|Da\s*Capo|Dal\s*Segno))")  # in a text
 _HEAD = re.compile(rb"(?:(?:[A-Za-z+]:|%)[^\n]*\n|\s*\n|\s*\[[A-Za-z]:[^]\n]*\])*")  # fields before the first notes
-_TEMPI = re.compile(rb"(?m)(?:^|\[)Q:\s*([^]%\r\n]*[^]%\s])")
+_TEMPI = re.compile(rb"(?m)(?:^|\[)Q:\s*+([^]%\r\n]*[^]%\s])")
 _MIDI_MOVE = re.compile(r"%%MIDI\s+transpose\s+[-+]?0*[1-9]")
 _MOVE = re.compile(r"(?:^V:\s*\S++|(?:^|\[)K:)[^][]*?([-+^_a-z]8(?!\d)|\b(?:octave|transpose|shift|score|sound)=(?!0))")
 _TEMPO = re.compile(r"(?:(?:[1-9]\d{,3}+(?:/[1-9]\d{,3}+)? ?)++=)?[1-9]\d{,3}(?:\.\d*)?")
@@ -246,8 +246,9 @@ def read_abc(content: bytes, by_beat: bool = False) -> Notes:
 
     if b"[V:" in content:
         raise DataError("voices that change within a line, [V:...], are not read")
-    fields, *_ = _HEAD.findall(content)
-    if not by_beat and {*_TEMPI.findall(content[len(fields) :])} - {*_TEMPI.findall(fields)[-1:]}:
+    notes = _HEAD.sub(b"", content, count=1)
+    before = _TEMPI.findall(content[: len(content) - len(notes)])
+    if not by_beat and {*_TEMPI.findall(notes)} - {*before[-1:]}:
         raise DataError("its tempo changes, which only MIDI may where tokens last seconds")
     text = _plain(content)
     try:
