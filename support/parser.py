@@ -93,7 +93,8 @@ def new_file(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text}: a folder, not a file")
     if not path.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: there is no such folder")
-    if not os.access(path.absolute().parent, os.W_OK):
+    in_place = path.is_symlink() or (path.exists() and not path.is_file())  # such as /dev/stdout
+    if not in_place and not os.access(path.absolute().parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text}: its folder can't be written to")
     return path
 
