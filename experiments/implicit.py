@@ -1,4 +1,4 @@
-"""The implicit discriminator: python -m experiments.implicit LOGDIR... -o FILE.csv [--beta --weight --lr --updates].
+"""The implicit discriminator: python -m experiments.implicit LOGDIR... -o FILE.csv [--beta --weight --lr ...].
 
 D(y) = σ(β (log G(y) - log G₀(y))) has no weights of its own: the GAN's loss of D trains G. G₀ is the run's generator,
 and draws the fake sequences. Of two rounds the second has the first one's G as G₀ (DGSAN, Montahaei et al., 2019; SPIN,
@@ -28,6 +28,7 @@ from support.streams import run_tool
 from tools.restored import restore
 
 KEPT = ("nll", "nll_valid", "nll_test", "g_entropy", "bleu2", "bleu4", "self_bleu2", "self_bleu4")
+DEFAULTS = {"beta": 1.0, "weight": 1.0, "lr": 1e-4, "updates": 400, "rounds": 2, "eval_samples": 1000}
 EVERY = 50  # updates between looks at the validation set
 
 
@@ -39,7 +40,7 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
     valid = tf.constant(data.valid)
     if not len(valid):
         raise UsageError(f"{logdir}: its data have no validation set")
-    evaluator = evaluator_of(data, dataclasses.replace(config, eval_samples=1000))
+    evaluator = evaluator_of(data, dataclasses.replace(config, eval_samples=asked.eval_samples))
     measured = MeasuredPolicy(student, config.seed, jit=False)
     optimizer = keras.optimizers.Adam(asked.lr)
 
@@ -51,13 +52,18 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
         with tf.GradientTape() as tape:
             odds = asked.beta * (tf.reduce_sum(student.log_probs(tokens), axis=1) - known)
             of_real, of_fake = tf.split(odds, 2)
-            loss = tf.reduce_mean(tf.nn.softplus(-of_real)) + asked.weight * tf.reduce_mean(tf.nn.softplus(of_fake))
+            if asked.likelihood:
+                loss = -tf.reduce_mean(of_real)
+            else:
+                loss = tf.reduce_mean(tf.nn.softplus(-of_real)) + asked.weight * tf.reduce_mean(tf.nn.softplus(of_fake))
         gradients = tape.gradient(loss, student.trainable_variables)
         optimizer.apply_gradients(zip(gradients, student.trainable_variables, strict=True))
 
     def figures(name: str, number: int) -> dict[str, object]:
         found = evaluator.of_policy(measured, number, Due(evaluation=True, samples=True, last=True))
-        row = {"run": str(logdir), "after": name, "beta": asked.beta, "weight": asked.weight, "lr": asked.lr}
+        loss = "likelihood" if asked.likelihood else "gan"
+        row = {"run": str(logdir), "temperature": 1.0, "after": name, "loss": loss}
+        row |= {each: vars(asked)[each] for each in ("beta", "weight", "lr")}
         return row | {each: float(found[each][0]) for each in KEPT if each in found}
 
     def nll_held_out() -> float:
@@ -87,8 +93,9 @@ def main() -> int:
     add = parser.add_argument
     add("logdirs", nargs="+", type=Path, metavar="LOGDIR")
     add("-o", type=new_file, required=True, metavar="FILE.csv")
-    for name, value in (("beta", 1.0), ("weight", 1.0), ("lr", 1e-4), ("updates", 400), ("rounds", 2)):
+    for name, value in DEFAULTS.items():
         add(f"--{name}", type=number(type(value), 1 if type(value) is int else 0, None), default=value)
+    add("--likelihood", action="store_true", help="the control: MLE of the same real sequences, without dropout too")
     asked = parser.parse_args()
     with parser.failing_in_one_line(asked.o):
         rows = [row for logdir in asked.logdirs for row in rows_of(logdir, asked)]
