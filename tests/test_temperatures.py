@@ -226,7 +226,7 @@ def test_a_run_of_tunes(runs, tmp_path, eagerly):
 )
 def test_what_cannot_be_measured_is_one_line(runs, capsys, monkeypatch, argv, message):
     """Before another run is measured."""
-    monkeypatch.setattr(temperatures.MeasuredRun, "measuring", lambda *_: pytest.fail("measures"))
+    monkeypatch.setattr(temperatures.MeasuredRun, "tempered", lambda *_: pytest.fail("measures"))
     status = 3 if "no discriminator" in message else 2  # which tells a script that nothing else is wrong
     error = ended(capsys, [*argv.replace("{}", str(runs)).split(), "-n", "20", "--temperatures", "1"], status)
     assert message.replace("{}", str(runs)) in error and error.count("error: ") == 1

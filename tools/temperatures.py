@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ class MeasuredRun:
         source = self.run.content.get("objective")  # as the run has it on record
         self.objective = Objective(self.config.objective, self.data.decode, source) if source else None
         self.adversarial = self.run.taken > Schedule(self.config).pretrain_d.end  # whether that phase has begun
-        self.start: Policy | None = None  # at the end of pretraining, where that is measured
+        self.policies: list[tuple[str, Policy]] = [(name + self.state, self.policy)]  # measured at temperatures
         self.real: Figures = {}  # of real data, once an evaluation has told them
 
     def as_in_its_evaluations(self) -> None:
@@ -111,34 +111,21 @@ class MeasuredRun:
         """A policy with the seed of the run."""
         return MeasuredPolicy(policy, self.config.seed, self.config.jit)
 
-    def measuring(self, policy: Policy) -> Callable[[], Figures]:
-        """What returns the figures of a policy as it is then; the random numbers are always the same."""
-        measures, pretrained = Measures(self.measured(policy), None, None), self.seqgan.pretrained
-        evaluation = Evaluation(self.evaluator, measures, objective=self.objective, pretrained=pretrained)
-
-        def measure() -> Figures:
-            found = evaluation.measure(0, ALL, of_discriminator=False, since_pretrained=self.adversarial)
-            real = {parse(name)[0].name: pair for name, pair in found.items() if parse(name)[1] == "real"}
-            if "oracle_entropy" in found:
-                real |= dict.fromkeys(("nll", "nll_test", "g_entropy"), found["oracle_entropy"])
-            self.real = self.real or real
-            return found
-
-        return measure
-
-    def at_temperatures(self, temperatures: Sequence[float]) -> Iterator[Row]:
-        """A row for each temperature, of the end of pretraining as well if there is a `start`."""
-        states = [(" pretrained", self.start)] if self.start else []
-        for state, policy in [*states, (self.state, self.policy)]:
-            yield from self.tempered(self.name + state, policy, temperatures)
-
-    def tempered(self, name: str, policy: Policy, temperatures: Sequence[float]) -> Iterator[Row]:
-        """A row of a policy for each temperature."""
-        temperature = tf.Variable(1.0, trainable=False)
-        measure = self.measuring(Tempered(policy, temperature))
-        for value in temperatures:
-            temperature.assign(value)
-            yield row(name, measure(), value)
+    def tempered(self, policies: Iterable[tuple[str, Policy]], temperatures: Sequence[float]) -> Iterator[Row]:
+        """A row for each policy, with its name, at each temperature; the random numbers are always the same."""
+        pretrained = self.seqgan.pretrained
+        for name, policy in policies:
+            temperature = tf.Variable(1.0, trainable=False)
+            measures = Measures(self.measured(Tempered(policy, temperature)), None, None)
+            evaluation = Evaluation(self.evaluator, measures, objective=self.objective, pretrained=pretrained)
+            for value in temperatures:
+                temperature.assign(value)
+                found = evaluation.measure(0, ALL, of_discriminator=False, since_pretrained=self.adversarial)
+                real = {parse(name)[0].name: pair for name, pair in found.items() if parse(name)[1] == "real"}
+                if "oracle_entropy" in found:
+                    real |= dict.fromkeys(("nll", "nll_test", "g_entropy"), found["oracle_entropy"])
+                self.real = self.real or real
+                yield row(name, found, value)
 
     def chosen(self, numbers: Sequence[int], controls: bool) -> Iterator[Row]:
         """A row for each number n of candidates of which the discriminator keeps one.
@@ -197,18 +184,10 @@ class MeasuredRun:
         """That of another run; raises UsageError: it has other data, or its generator another size."""
         other = MeasuredRun(logdir, str(logdir), self.size, guide=bool(self.state))
         other.check_same_data(self, "--average ")
-        one, two = (
-            [part.shape for part in (*each.weights, *each.first_state(1))] for each in (self.policy, other.policy)
-        )
-        if one != two:
+        sizes = [[p.shape for p in (*each.weights, *each.first_state(1))] for each in (self.policy, other.policy)]
+        if sizes[0] != sizes[1]:
             raise UsageError(f"--average {logdir}: a generator of another size than that of {self.run.logdir}")
         return other.policy
-
-    def averages(self, others: Sequence[Policy], temperatures: Sequence[float]) -> Iterator[Row]:
-        """Rows for averages with the first of other policies, the first two, ..., at each temperature."""
-        for count in range(2, len(others) + 2):
-            averaged = Averaged([self.policy, *others][:count])
-            yield from self.tempered(f"average of {count}/{self.config.seed}{self.state}", averaged, temperatures)
 
     def by_objective(self, numbers: Sequence[int], betas: Sequence[float]) -> Iterator[Row]:
         """Rows of what an objective allows without training, from samples of the pretrained generator G₀.
@@ -357,24 +336,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             subjects.append(subject := MeasuredRun(logdir, name, arguments.n, guide, arguments.texygen))
             subject.check_same_data(subjects[0])
             if arguments.checkpoints:
-                subject.start = restore(logdir, PRETRAINED).seqgan.policy
+                subject.policies.insert(0, (f"{name} pretrained", restore(logdir, PRETRAINED).seqgan.policy))
             if arguments.controls and not len(subject.test):
                 raise UsageError(f"--controls: {logdir} has no test set")
             if (numbers or betas) and not (subject.objective and subject.adversarial):
                 raise UsageError(f"{logdir}: no run that has trained with --objective")
             if candidates and subject.data.oracle is None:
                 subject.run.chooser("--candidates")
-        others = [subjects[0].policy_to_average(logdir) for logdir in arguments.average]
+        first = subjects[0]
+        alike = [first.policy, *map(first.policy_to_average, arguments.average)]
+        counts = range(2, len(alike) + 1)  # the first two, the first three, ...
+        averages = [(f"average of {n}/{first.config.seed}{first.state}", Averaged(alike[:n])) for n in counts]
         rows: list[Row] = []
-        each = len(temperatures) * (1 + arguments.checkpoints + len(others)) + len(numbers) + len(betas)
+        each = len(temperatures) * (len(first.policies) + len(averages)) + len(numbers) + len(betas)
         total = len(subjects) * (each + len(candidates) * (1 + 2 * arguments.controls))
         with tqdm(total=total, unit="point", disable=None) as bar:
             for subject in subjects:
                 subject.as_in_its_evaluations()
                 for point in itertools.chain(
-                    subject.at_temperatures(temperatures),
+                    subject.tempered(subject.policies, temperatures),
                     subject.chosen(candidates, arguments.controls) if candidates else (),
-                    subject.averages(others, temperatures),
+                    subject.tempered(averages, temperatures),
                     subject.by_objective(numbers, betas) if numbers or betas else (),
                 ):
                     rows.append(point)
