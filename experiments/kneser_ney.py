@@ -66,9 +66,8 @@ class KneserNey:
     def rows(self, contexts: np.ndarray) -> np.ndarray:
         """p(· | the last two tokens): int [m, 2] → float64 [m, V]."""
         mixed = np.full([len(contexts), self.padding], 1 / self.padding)
-        for used, (known, table, left) in zip(
-            (contexts[:, :0], contexts[:, 1:], contexts), self.orders[::-1], strict=True
-        ):
+        shorter_first = zip((contexts[:, :0], contexts[:, 1:], contexts), self.orders[::-1], strict=True)
+        for used, (known, table, left) in shorter_first:
             number = self._number(used)
             place = np.minimum(known.searchsorted(number), len(known) - 1)
             place = np.where(known[place] == number, place, len(known))
@@ -140,11 +139,6 @@ def student_of(run: Restored, teacher: Policy, data: Dataset, updates: int, fres
     return student
 
 
-def best_of(nll: Callable[[float], float], low: float, high: float) -> float:
-    """Where the mean NLL of the validation set is least, by Brent's method."""
-    return float(minimize_scalar(nll, bounds=(low, high), method="bounded").x)
-
-
 def measured(runs: Sequence[Restored], updates: int, fresh: bool) -> Iterator[dict[str, object]]:
     """The rows of runs on the same data."""
     data: Any = runs[0].data()
@@ -177,7 +171,8 @@ def measured(runs: Sequence[Restored], updates: int, fresh: bool) -> Iterator[di
         def mixed(split: str, weight: float, own=own) -> np.ndarray:
             return weight * trigram[split] + (1 - weight) * own[split]
 
-        weight = best_of(lambda w: -np.log(mixed("valid", w)).mean(), 0, 1)  # noqa: B023
+        # The weight and the temperature with the least mean NLL of the validation set are found by Brent's method.
+        weight = float(minimize_scalar(lambda w: -np.log(mixed("valid", w)).mean(), bounds=(0, 1)).x)  # noqa: B023
         yield row(f"{name}+kneser_ney", seed, lambda split: mixed(split, weight), weight=weight)  # noqa: B023
         if updates:
             student = student_of(run, Mixture(policy, model, weight), data, updates, fresh)
@@ -185,7 +180,7 @@ def measured(runs: Sequence[Restored], updates: int, fresh: bool) -> Iterator[di
             def at(temperature: float, split: str, student=student) -> np.ndarray:
                 return probs(Tempered(student, temperature), splits[split])
 
-            best = best_of(lambda t: -np.log(at(t, "valid")).mean(), 0.8, 1.5)  # noqa: B023
+            best = float(minimize_scalar(lambda t: -np.log(at(t, "valid")).mean(), bounds=(0.8, 1.5)).x)  # noqa: B023
             for word, temperature in (("student", 1.0), ("tempered_student", best)):
                 of = functools.partial(at, temperature)
                 yield row(f"{'fresh_' * fresh}{word}_of_{name}+kneser_ney", seed, of, temperature=temperature)

@@ -161,8 +161,7 @@ def fingerprint(content: dict[str, Any]) -> str:
 
 def data_flags(config: Config) -> tuple[Any, ...]:
     """The values of the flags that determine which data, and which code of a user's own, a run reads."""
-    values = [getattr(config, name) for name in DATA_FLAGS]
-    values += own_names(config).values()
+    values = [*(getattr(config, name) for name in DATA_FLAGS), *own_names(config).values()]
     return tuple(os.path.normpath(value) if value and isinstance(value, str) else value for value in values)
 
 
@@ -251,8 +250,7 @@ def read(path: Path) -> Experiment:
     the method and the key. Raises OSError: the file can't be read.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # with or without a byte-order mark
-        return _experiment(content, path.stem)
+        return _experiment(tomllib.loads(path.read_text(encoding="utf-8-sig")), path.stem)  # perhaps a byte-order mark
     except ValueError as error:  # of bytes that are no text, of TOML, or a UsageError
         raise UsageError(f"{path}: {error}") from None
 

@@ -220,15 +220,14 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     own = np.concatenate(list(samples))
     kinds, length = [(f"samples of {asked.logdir}" + ", guided" * asked.guide, before_end(own, grid))], own.shape[1]
     for folder in asked.blind:
+        kind = f"--blind {readable(folder)}"
         if (folder / CONFIG).is_file():
             other = restore(folder)
             if (other.config.dataset, grid_of(other.config)) != (config.dataset, grid_of(config)):
                 raise UsageError(f"--blind {folder}: a run with other tokens than {asked.logdir}")
             policy = Tempered(other.policy(guide := asked.guide and other.guided()), asked.temperature)
             drawn = portions(policy, count, [], asked.seed, length, config.jit)
-            kinds.append(
-                (f"--blind {readable(folder)}" + ", guided" * guide, before_end(np.concatenate(list(drawn)), grid))
-            )
+            kinds.append((kind + ", guided" * guide, before_end(np.concatenate(list(drawn)), grid)))
             continue
         os.scandir(folder).close()  # tells best why it can't be read
         found = [(path, tune) for path in song_files(folder, "*") for tune in parse(path, grid)]
@@ -237,9 +236,7 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
             why = next((f"; {path}: {tune.reason}" for path, tune in found if tune.reason), "")
             there = f"{len(chosen)} tune{'s' * (len(chosen) != 1)} there"
             raise UsageError(f"--blind {folder}: {there}, and -n is {count}{why}")
-        kinds.append(
-            (f"--blind {readable(folder)}", [tune.moved(grid, config.transpose)[:length] for tune in chosen[:count]])
-        )
+        kinds.append((kind, [tune.moved(grid, config.transpose)[:length] for tune in chosen[:count]]))
     data = run.data()
     assert isinstance(data, NottinghamData)
     real = before_end(cut(data.tunes.test, replace(config, seq_len=length)), grid)

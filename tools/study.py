@@ -306,7 +306,6 @@ def best_rounds(study: Study, by: str) -> pd.DataFrame:
     configs = {method.name: method.config for method in study.experiment.methods}
     starts = {name: config.pretrain_g_epochs if config.total_epochs else 0 for name, config in configs.items()}
     known = study.curves[study.curves.epoch >= study.curves.method.map(starts)].dropna(subset=[by])
-
     return known.loc[known.groupby(RUN, sort=False)[by].idxmin()]
 
 

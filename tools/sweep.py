@@ -5,13 +5,13 @@ import functools
 import logging
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from subprocess import DEVNULL, Popen
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -70,9 +70,8 @@ def run(argv: Sequence[str], directory: Path, cwd: Path, stop: str) -> str:
     command = [sys.executable, "-c", WITH_PARENT, str(os.getpid()), str(MAIN), *argv]
     with open(directory / OUTPUT, "ab") as output:
         start = output.tell()
-        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
         # A session of its own: Ctrl-C reaches the sweep alone, which hands it on once.
-        process = subprocess.Popen(command, cwd=cwd, start_new_session=True, **streams)
+        process = Popen(command, cwd=cwd, start_new_session=True, stdin=DEVNULL, stdout=output, stderr=output)
     try:
         while process.poll() is None and not event.is_set():
             time.sleep(POLL)
@@ -103,10 +102,7 @@ def check_data(cells: Sequence[Cell]) -> None:
 
 
 def data_now(argv: Sequence[str], recorded: dict[str, str] | None) -> dict[str, Any]:
-    """What config.json would record of the data that main.py reads now; raises UsageError: they can't be read.
-
-    `recorded` are the checksums of an earlier run, see `read_data`.
-    """
+    """The data and code that main.py would have on record now, with `recorded` as in `read_data`; raises UsageError."""
     from data.real import read_data  # which imports TensorFlow
 
     config = read_flags(argv)

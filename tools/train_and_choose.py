@@ -55,8 +55,7 @@ def main(count: str, name: str, *flags: str) -> int:
 
 if __name__ == "__main__":
     if len(sys.argv) < 3 or not (sys.argv[1].isdecimal() and 0 < int(sys.argv[1]) <= 10**6):
-        print(
-            "train_and_choose.py: error: COUNT, 1 to 1000000, and NAME are needed, see its first lines", file=sys.stderr
-        )
+        needed = "COUNT, 1 to 1000000, and NAME are needed, see its first lines"
+        print(f"train_and_choose.py: error: {needed}", file=sys.stderr)
         sys.exit(2)
     sys.exit(main(*sys.argv[1:]))
