@@ -32,6 +32,10 @@ class Restored(NamedTuple):
     taken: int
     recorded: Figures
 
+    def as_in_its_evaluations(self) -> None:
+        """Makes matrix products of what follows as precise as those of the run's evaluations."""
+        tf.config.experimental.enable_tensor_float_32_execution(not self.config.deterministic)
+
     def data(self) -> Dataset:
         """The data of the run. Raises UsageError: they are not what they were. Raises OSError: one can't be read."""
         data = read_data(self.config, self.content.get("data"))

@@ -131,9 +131,8 @@ def read_prefix(text: str, run: Restored, vocabulary: Vocabulary | None) -> list
 def read_first(path: Path, keep: int, config: Config) -> list[int]:
     """The first tokens of the melody of a file, `keep` of them or all, without the rests before it.
 
-    They are moved as --transpose moves all tunes of a run. Of several tunes it is the first, as stderr is told.
-
-    Raises UsageError: it is no MIDI or ABC file, or has no melody. Raises OSError: it can't be read.
+    They are moved as --transpose moves all tunes of a run. Of several tunes it is the first, as stderr is told. Raises
+    UsageError: it is no MIDI or ABC file, or has no melody. Raises OSError: it can't be read.
     """
     open(path, "rb").close()  # tells best why it can't be read
     tunes = parse(path, grid_of(config))
@@ -391,7 +390,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure_tensorflow(cache=True)
         spare(asked.output)
         run = restore(asked.logdir, asked.checkpoint)
-        tf.config.experimental.enable_tensor_float_32_execution(not run.config.deterministic)  # as in evaluations
+        run.as_in_its_evaluations()
         sample(asked, run)
     return 0
 

@@ -75,7 +75,7 @@ class MeasuredRun:
         self.policy = self.run.policy(guide)
         if texygen and self.config.dataset != "text":
             raise UsageError(f"--texygen: {logdir} is a run of --dataset {self.config.dataset}, not of text")
-        self.as_in_its_evaluations()
+        self.run.as_in_its_evaluations()
         self.name, self.size, self.state = name, size, " guided" if guide else ""
         self.data: Any = self.run.data()
         self.test = getattr(self.data, "test", np.empty([0, self.data.spec.seq_len], np.int32))
@@ -87,10 +87,6 @@ class MeasuredRun:
         self.adversarial = self.run.taken > Schedule(self.config).pretrain_d.end  # whether that phase has begun
         self.policies: list[tuple[str, Policy]] = [(name + self.state, self.policy)]  # measured at temperatures
         self.real: Figures = {}  # of real data, once an evaluation has told them
-
-    def as_in_its_evaluations(self) -> None:
-        """Makes matrix products of what follows as precise as those of the run's evaluations."""
-        tf.config.experimental.enable_tensor_float_32_execution(not self.config.deterministic)
 
     def check_same_data(self, first: "MeasuredRun", flag: str = "") -> None:
         """Raises UsageError: this run has other data than the first, training sets aside."""
@@ -172,8 +168,7 @@ class MeasuredRun:
         groups, noise = pool.reshape(self.size, n, -1), rng.gumbel(size=[self.size, n])
         likelihood = -nats(discriminator.policy, pool).reshape(self.size, n)
         log_odds = eta * discriminator.log_odds(tf.constant(pool)).numpy().reshape(self.size, n)
-        of_test = -nats(discriminator.policy, self.test)
-        gain, error_of_gain = Groups(likelihood[:GROUPS]).gain(of_test, self.lengths)
+        gain, error_of_gain = Groups(likelihood[:GROUPS]).gain(-nats(discriminator.policy, self.test), self.lengths)
         chosen = nll - gain, math.hypot(error, error_of_gain)
         permuted = rng.permuted(log_odds, axis=1)  # what these keep has the distribution of G
         for by, weights, pair in (("likelihood", likelihood, chosen), ("permuted log-odds", permuted, (nll, error))):
@@ -352,7 +347,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         total = len(subjects) * (each + len(candidates) * (1 + 2 * arguments.controls))
         with tqdm(total=total, unit="point", disable=None) as bar:
             for subject in subjects:
-                subject.as_in_its_evaluations()
+                subject.run.as_in_its_evaluations()
                 for point in itertools.chain(
                     subject.tempered(subject.policies, temperatures),
                     subject.chosen(candidates, arguments.controls) if candidates else (),
