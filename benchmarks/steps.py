@@ -57,7 +57,7 @@ def measure_peaks() -> dict[str, float]:
     """The best `flops` and `bandwidth` of several trials: a product of 2048² matrices, 128 MiB read and written."""
     matrix, block = tf.random.stateless_normal([2048, 2048], [1, 2]), tf.zeros([32 * 2**20])
 
-    copies = tf.function(lambda: looped(lambda i, x: (x + 1.0,), block, until=10)[0], jit_compile=True)
+    copies = tf.function(lambda: looped(lambda i, x: (x + 1.0,), block, until=10)[0], jit_compile=True, autograph=False)
     product = time_calls(tf.function(lambda: tf.matmul(matrix, matrix)), 20)["low"]
     copied = time_calls(lambda: copies()[0], 20)["low"]
     return {"flops": 2 * 2048**3 / product, "bandwidth": 10 * 2 * 4 * 32 * 2**20 / copied}

@@ -46,8 +46,7 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
 
     @tf.function(autograph=False)
     def update(real: tf.Tensor, seed: tf.Tensor) -> None:
-        fake = base.sample(uniforms([config.seq_len, config.batch_size], seed))
-        tokens = tf.concat([real, fake], axis=0)
+        tokens = tf.concat([real, base.sample(uniforms([config.seq_len, config.batch_size], seed))], axis=0)
         known = tf.reduce_sum(base.log_probs(tokens), axis=1)
         with tf.GradientTape() as tape:
             odds = asked.beta * (tf.reduce_sum(student.log_probs(tokens), axis=1) - known)

@@ -229,8 +229,7 @@ class Experiment:
                 continue
             enough = [method for method in methods if len(Schedule(method.config)) == config.pretrain_g_epochs]
             if not enough:
-                flags = {name: value for name, value in vars(config).items() if value != FIELDS[name].default}
-                flags = {name: value for name, value in flags.items() if not lacking(config, name)}
+                flags = {n: v for n, v in vars(config).items() if v != FIELDS[n].default and not lacking(config, n)}
                 words = words_of(flags | {"total_epochs": 0, "reward": "constant"})  # without a discriminator
                 seeds = tuple({seed for method in methods for seed in method.seeds})
                 name, label = f"{PRETRAINED}/{methods[0].name}", f"pretraining of {methods[0].label}"

@@ -35,7 +35,6 @@ STATES |= {"candidates": "chosen by D", "best of n": "best of n by the objective
 STATES |= {f"candidates by {what}": f"chosen by {what}" for what in ("D*", "likelihood", "permuted log-odds")}
 STATES |= {"least KL": "reweighted by the objective (least KL)"}
 REAL, SHARED = "real data", "average of "  # the run of real data; what has generators of several seeds
-Pairs = Sequence[Sequence[str]]
 PAIRS = [("nll_test", "nll")]  # diversity and quality: what planes show where a table does not say
 PAIRS += [(x, f"bleu{n}") for n in (2, 4) for x in (f"self_bleu{n}", "nll_test")]
 PAIRS += [(f"texygen_self_bleu{n}", f"texygen_bleu{n}") for n in (2, 4)]
@@ -103,7 +102,7 @@ def contrasts(study: Study, shown: Sequence[str]) -> tuple[pd.DataFrame, str]:
     """Columns of what is compared with the methods `against`, a row a label; and what is said of them, if any."""
     found, labels = compare(study), study.labels
     columns: dict[str, dict[str, str]] = {}
-    for each in (each for base in study.report["against"] for each in found if each.against == base):
+    for each in found:
         if each.column in shown:
             bold = "**" if each.p_holm < 0.05 else ""
             column = columns.setdefault(f"{title(each.column)} less {labels[each.against]}", {})
@@ -207,7 +206,7 @@ def draw_samples(
     path: Path,
     points: pd.DataFrame,
     labels: Mapping[str, str] = {},
-    pairs: Pairs = (),
+    pairs: Sequence[Sequence[str]] = (),
     crosses: Any = (),
     draw: Sequence[str] = (),
 ) -> None:

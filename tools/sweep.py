@@ -95,9 +95,8 @@ def check_data(cells: Sequence[Cell]) -> None:
     for flags in before.keys() & to_come.keys():
         # A process of its own, as TensorFlow would keep memory, that of a GPU included.
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            recorded = before[flags].recorded.get("data")
-            now = fingerprint(pool.submit(data_now, to_come[flags].argv, recorded).result())
-        if now != data[before[flags]]:
+            now = pool.submit(data_now, to_come[flags].argv, before[flags].recorded.get("data")).result()
+        if fingerprint(now) != data[before[flags]]:
             raise UsageError(f"the data have changed since {before[flags].title}, in {before[flags].log_dir}; {advice}")
 
 
@@ -110,10 +109,7 @@ def data_now(argv: Sequence[str], recorded: dict[str, str] | None) -> dict[str, 
 
 
 def connect(address: str | None, jobs: int) -> Client:
-    """A client of the Dask scheduler at `address` or, if None, of one in this process with `jobs` threads.
-
-    Raises UsageError: no scheduler answers.
-    """
+    """A client of the Dask scheduler at `address`, or of one here with `jobs` threads; raises UsageError: no answer."""
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # errors are one line of the sweep's own
     if address is None:
         # Tasks go through memory: no port is open through which other users of the machine could run code. Dask's web
