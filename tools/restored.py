@@ -38,10 +38,9 @@ class Restored(NamedTuple):
 
     def data(self) -> Dataset:
         """The data of the run. Raises UsageError: they are not what they were. Raises OSError: one can't be read."""
-        data = read_data(self.config, self.content.get("data"))
-        digests = data.digests()
+        data = read_data(self.config, self.content["data"])
         kept = all((self.logdir / name).read_bytes() == text.encode() for name, text in data.files().items())
-        if not kept or not read_same({"data": digests} | self.content, digests, self.config):
+        if not kept or not read_same(self.content, data.digests(), self.config):
             raise UsageError(f"{self.logdir}: the run has read other data than {data.origin} has now")
         return data
 
@@ -49,7 +48,7 @@ class Restored(NamedTuple):
         """The vocabulary of a run on text. Raises UsageError: it is another. Raises OSError: it can't be read."""
         path = self.logdir / VOCABULARY
         found = Vocabulary.read(path)
-        recorded = self.content.get("data", {}).get(WORDS, found.digest())
+        recorded = self.content["data"].get(WORDS, found.digest())
         if (found.size, found.digest()) != (self.seqgan.policy.vocab_size, recorded):
             raise UsageError(f"{path}: not this run's vocabulary")
         return found

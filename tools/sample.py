@@ -148,7 +148,7 @@ def nearest(tunes: Sequence[np.ndarray], run: Restored) -> list[Near | None]:
     """The training tune that is nearest to each; none, and a line on stderr, where --data_dir has not what was read."""
     try:
         data = load(run.config)
-        if run.content.get("data", {}).get(TRAIN_TUNES, checksum(data.train)) == checksum(data.train):
+        if run.content["data"].get(TRAIN_TUNES, checksum(data.train)) == checksum(data.train):
             found = longest_copies(tunes, data.train)
             names = [readable(name) for name in data.names]
             return [Near(names[stretch.tune], data.train[stretch.tune], stretch) for stretch in found]

@@ -240,14 +240,13 @@ def path_of(logdir: Path, name: str, epochs: int, guide: bool) -> list[Row]:
     first = frame.epoch[frame.phase == "adversarial"].min()  # NaN where there is none
     start = frame.epoch[frame.epoch < first].max()
     frame = frame[(frame.epoch >= np.fmin(start, first)) & (frame.epoch < first + epochs)]
-    names = {}
-    for figure in frame.columns.drop(["epoch", "phase", "oracle_entropy", "oracle_entropy_se"], errors="ignore"):
-        try:
-            metric, form = parse(figure.removesuffix("_se"))
-        except KeyError as error:
-            raise UsageError(f"{logdir}: {error.args[0]}") from None
-        if form == ("guided" if guide else ""):
-            names[figure] = metric.name + "_se" * figure.endswith("_se")
+    figures = frame.columns.drop(["epoch", "phase", "oracle_entropy", "oracle_entropy_se"], errors="ignore")
+    try:
+        parsed = {figure: parse(figure.removesuffix("_se")) for figure in figures}
+    except KeyError as error:
+        raise UsageError(f"{logdir}: {error.args[0]}") from None
+    of = "guided" if guide else ""
+    names = {name: metric.name + "_se" * name.endswith("_se") for name, (metric, form) in parsed.items() if form == of}
     rows = frame.groupby("epoch")[list(names)].last().dropna(how="all").rename(columns=names).reset_index()
     return rows.assign(run=f"{name}, training", temperature=1.0).to_dict("records")
 
