@@ -44,7 +44,7 @@ from support.seeds import Purpose, numpy_rng
 from support.statistics import Figures, mean_and_error, ratio_and_error
 from support.streams import run_tool
 from tools.plot_curves import picture, read_run, short_names
-from tools.report import PAIRS, REAL, draw_samples, samples
+from tools.report import REAL, draw_samples, samples
 from tools.restored import restore
 from tools.study import POINT, points_text, read_table
 
@@ -362,7 +362,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.csv:
             write_whole(arguments.csv, content)
         if arguments.output:
-            draw_samples(arguments.output, frame, pairs=OBJECTIVE_PAIRS if numbers or betas else PAIRS)
+            draw_samples(arguments.output, frame, pairs=OBJECTIVE_PAIRS if numbers or betas else ())
     return 0
 
 
