@@ -1,6 +1,6 @@
 """What can be chosen by name, and where it is, so that reading a command line imports no TensorFlow."""
 
-import importlib
+import pkgutil
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,7 @@ class Entry:
 
     def load(self) -> Any:
         """The class or function; imports its module."""
-        module, _, name = self.place.partition(":")
-        return getattr(importlib.import_module(module), name)
+        return pkgutil.resolve_name(self.place)
 
 
 @dataclass(frozen=True)
