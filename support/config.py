@@ -79,7 +79,7 @@ PART = Need("with --objective and without --objective_weight below 1", lambda c:
 ECHOING = Need("without --g_echo", lambda c: c.g_echo)
 ENDLESS = Need("with --train_size {0.train_size}", lambda c: not c.train_size)
 LEARNING = on("g_update", "sampled", "expected", "distil")
-DISTIL = on("g_update", "distil")
+SCORING, DISTIL = on("g_update", "sampled", "distil"), on("g_update", "distil")
 AIMED = Need("without --objective", lambda c: c.objective)
 LEAST_DRAWS = 20  # with fewer, neither η nor the log-mean-exp of draws can be told
 D_MEASURED = Need("without --d_eval_samples of at least 20", lambda c: c.d_eval_samples >= LEAST_DRAWS)
@@ -210,12 +210,7 @@ class Config:
     kl_weight: float = flag(
         0.0, "weight β of a KL penalty to the pretrained G₀: the reward less β (log G(Y) - log G₀(Y))", ADVERSARIAL
     )
-    objective: str = flag(
-        "",
-        "FILE.py:FUNCTION that scores lists of text, pitches or token ids",
-        on("g_update", "sampled", "distil"),
-        SCORED,
-    )
+    objective: str = flag("", "FILE.py:FUNCTION that scores lists of text, pitches or token ids", SCORING, SCORED)
     objective_weight: float = flag(
         1.0, "λ: the reward is (1 - λ) times --reward plus λ times --objective", *WEIGHING, high=1
     )
@@ -337,14 +332,8 @@ FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 OWN_CODE = ("objective", "dataset", "reward", "discriminator")  # flags that may name FILE.py:NAME
 # The groups of --help: {title: its first flag}; those after it belong to it, too.
 SECTIONS = {
-    "the run": "preset",
-    "evaluation": "eval_every",
-    "data": "dataset",
-    "schedule": "batch_size",
-    "generator": "g_emb_dim",
-    "rewards": "reward",
-    "discriminator": "discriminator",
-    "oracle": "oracle_seed",
+    **{"the run": "preset", "evaluation": "eval_every", "data": "dataset", "schedule": "batch_size"},
+    **{"generator": "g_emb_dim", "rewards": "reward", "discriminator": "discriminator", "oracle": "oracle_seed"},
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
-from support.config import FIELDS, RATES, Config, lacking, shown
+from support.config import FIELDS, OWN_CODE, RATES, Config, lacking, shown
 from support.errors import UsageError
 from support.own_code import is_own, read_source
 from support.presets import PRESETS
@@ -24,7 +24,6 @@ FREE_TO_CHANGE = {
     *("eval_every", "eval_samples", "d_eval_samples", "candidates", "sample_every", "checkpoint_every", "pretrained"),
 }
 READ_FROM = {"data_dir", "oracle_params", "objective", "teacher"}  # may be elsewhere: what they hold is on record
-OWN_CODE = {"dataset", "reward", "discriminator"}  # may name files of code, which is on record, too
 
 # What the generator's pretraining does not depend on: runs that differ in nothing else can share it.
 AFTER_PRETRAINING = {
@@ -43,9 +42,7 @@ def from_flags(flags: dict[str, Any]) -> Config:
 
     Raises UsageError: a flag is unknown or its value is none. One that is gone may have had an effect, see `lost_flag`.
     """
-    kept = dict(flags)
-    if "cosine_decay" not in kept:
-        kept = of_version_1(kept)
+    kept = flags if "cosine_decay" in flags else of_version_1(flags)
     if unknown := sorted(kept.keys() - FIELDS.keys()):
         raise UsageError(f"a run of another version, with unknown flags: {', '.join(f'--{name}' for name in unknown)}")
     values: dict[str, Any] = {}
@@ -151,7 +148,7 @@ def differences(before: Config, now: Config, free: Set[str] = frozenset()) -> li
         old, new = getattr(before, name), getattr(now, name)
         if name in READ_FROM:
             return bool(old) != bool(new)
-        if name in OWN_CODE and is_own(old) and is_own(new):
+        if name in OWN_CODE and is_own(old) and is_own(new):  # their code is on record, too
             return False
         if name == "cosine_decay":
             used = {rate for rate in RATES if not lacking(before, f"{rate}_lr") or not lacking(now, f"{rate}_lr")}
