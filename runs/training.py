@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
@@ -32,6 +33,7 @@ class Interrupted(Exception):
     """A signal asks the run to save and end."""
 
 
+@dataclass
 class Training:
     """The steps that a run has taken, and what happens between them.
 
@@ -40,25 +42,20 @@ class Training:
     the end of an epoch it writes a row, evaluates and saves where they are due.
     """
 
-    def __init__(
-        self,
-        schedule: Schedule,
-        checkpoints: Checkpoints,
-        records: Records,
-        directories: Sequence[RunDirectory],  # which all note the first checkpoint
-        seqgan: Any,
-        taken: int,
-        *,
-        evaluate: Callable[[Schedule, Phase, int, int, RunLog], Figures | None],  # `Evaluation.after_epoch`
-        told: Callable[[Figures], dict[str, float]],  # picks what a line of progress has of an evaluation
-    ):
-        """After `taken` steps of a `model.SeqGAN`."""
-        self.schedule, self.checkpoints, self.records, self.taken = schedule, checkpoints, records, taken
-        self.directories, self.seqgan, self._evaluate, self._told = directories, seqgan, evaluate, told
+    schedule: Schedule
+    checkpoints: Checkpoints
+    records: Records
+    directories: Sequence[RunDirectory]  # which all note the first checkpoint
+    seqgan: Any  # a `model.SeqGAN`, after `taken` steps
+    taken: int
+    evaluate: Callable[[Schedule, Phase, int, int, RunLog], Figures | None]  # `Evaluation.after_epoch`
+    told: Callable[[Figures], dict[str, float]]  # picks what a line of progress has of an evaluation
+
+    def __post_init__(self) -> None:
         self.interrupt = Interrupt()
         self.evaluation_seconds = 0.0
         self.moved = False  # whether this process has taken a step of the epoch
-        self._phase, self._epoch = schedule.pretrain_g, 0
+        self._phase, self._epoch = self.schedule.pretrain_g, 0
         self._compiled: set[str] = set()  # kinds of steps that this process has taken
         self._compiling = 0.0  # seconds of this epoch's steps that were the first of their kind
 
@@ -94,7 +91,7 @@ class Training:
             flag = "--best_pretraining begins it from there"
             print(f"warning: {phase.name} begins from an overfitted generator: {self.passed}; {flag}", file=sys.stderr)
         first = max(self.taken - phase.begin, 0) // phase.per_epoch
-        with Progress(phase.name, phase.epochs, first, self._told) as progress:
+        with Progress(phase.name, phase.epochs, first, self.told) as progress:
             for epoch in range(first, phase.epochs):
                 self._phase, self._epoch, self.moved = phase, epoch, False
                 started, self._compiling = time.perf_counter(), 0.0
@@ -159,13 +156,13 @@ class Training:
         figures = records.end_epoch(self.schedule.axis(phase, epoch), phase.name, clock)
         started = time.perf_counter()
         at = self.schedule, phase, epoch, self.taken, records.logs[-1]
-        evaluation, best = self._evaluate(*at), records.best
+        evaluation, best = self.evaluate(*at), records.best
         back = self.schedule.config.best_pretraining and phase is self.schedule.pretrain_g and self.last
         if back and best and evaluation and evaluation["nll_valid"][0] > best["nll_valid"]:
             Checkpoints(self.checkpoints.directory, self.seqgan.pretrained_state(), whole=False).look(int(best["step"]))
             if self.schedule.config.average:
                 self.seqgan.adopt_average()
-            evaluation = self._evaluate(*at)
+            evaluation = self.evaluate(*at)
         self.evaluation_seconds += time.perf_counter() - started
         for name, (value, _) in (evaluation or {}).items():
             if not math.isfinite(value):  # weights too large, if finite
