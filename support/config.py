@@ -332,8 +332,14 @@ FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 OWN_CODE = ("objective", "dataset", "reward", "discriminator")  # flags that may name FILE.py:NAME
 # The groups of --help: {title: its first flag}; those after it belong to it, too.
 SECTIONS = {
-    **{"the run": "preset", "evaluation": "eval_every", "data": "dataset", "schedule": "batch_size"},
-    **{"generator": "g_emb_dim", "rewards": "reward", "discriminator": "discriminator", "oracle": "oracle_seed"},
+    "the run": "preset",
+    "evaluation": "eval_every",
+    "data": "dataset",
+    "schedule": "batch_size",
+    "generator": "g_emb_dim",
+    "rewards": "reward",
+    "discriminator": "discriminator",
+    "oracle": "oracle_seed",
 }
 
 

@@ -122,7 +122,11 @@ def text(asked: Any, run: Restored | None) -> Parts:
 
 
 def melodies(path: Path, grid: Grid, whole: bool, transpose: str) -> list[np.ndarray]:
-    """The tunes of a folder, int32 [length] each, `whole` or without rests at both ends; raises DataError: no tune."""
+    """The tunes of a folder, int32 [length] each, `whole` or without rests at both ends; raises DataError: no tune.
+
+    All tunes of an ABC file count, but for tunes.abc beside others, which has theirs. With --transpose key they are
+    moved to one key.
+    """
     found, skipped = [], []
     for file in folder.song_files(path):
         open(file, "rb").close()  # tells best why it can't be read
