@@ -73,8 +73,12 @@ def check_own(data: Dataset, config: Config) -> None:
     """Raises UsageError: a user's own data set lacks a part, or has what is no token or no sequence of the flags."""
     name = f"--dataset {config.dataset}"
     try:
-        numbers: Any = (each if each is None else int(each) for each in data.spec)  # which may be NumPy's
-        data.spec = spec = TokenSpec(*numbers)
+        given: Any = data.spec
+        numbers = (*given[:3], given[3] or 0) if isinstance(given, tuple) and len(given) == 4 else ("",)
+        if not all(isinstance(each, int | np.integer) for each in numbers):
+            raise UsageError(f"{name}: spec is {given!r}, not a TokenSpec of whole numbers")
+        ids: Any = (each if each is None else int(each) for each in given)  # NumPy's to Python's
+        data.spec = spec = TokenSpec(*ids)
         parts = {"mle_batches": data.mle_batches(0), "valid": data.valid}
         parts |= {} if data.kind == "oracle" else {"test": data.test}
         parts |= {"real": data.real(0)} if config.trains_discriminator and config.updates.d else {}

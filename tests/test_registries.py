@@ -178,6 +178,8 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     ("dataset", CODE + BATCHES.replace("mle_batches", "real"), "real is int32 [1, 10, 3], not int32 [4, 3]"),
     ("dataset", CODE.replace("rows[:40]", "rows[:0]"), "no rows to train on"),
     ("dataset", CODE.replace(SPEC, "c(5, 3, -1)"), "start_token is -1, which is no token id"),
+    ("dataset", CODE.replace(SPEC, "c('5', 3, 5)"), "spec is TokenSpec(vocab_size='5', "),
+    ("dataset", CODE.replace("TokenSpe" + SPEC, "None"), "spec is None, not a TokenSpec of whole"),
     ("dataset", CODE + "\n    def digests(self):\n        pass\n", "digests are None, not texts by"),
     ("dataset", CODE.replace("self.origin", "self.source"), "has no attribute 'origin'"),
     ("dataset", CODE.replace("self.test", "self.tested"), "has no attribute 'test'"),
