@@ -2,7 +2,9 @@
 
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
+import pytest
 from conftest import ROOT, cases, refusal, train
 from test_guided import text_in
 
@@ -27,6 +29,13 @@ def test_samples_of_published_weights_are_those_of_the_run(tmp_path, capsys, eag
     shutil.rmtree(tmp_path / "lines", ignore_errors=True)
     for how in ([], ["--guide"]):
         assert drawn(capsys, folder, *how) == drawn(capsys, run, *how)
+
+
+def test_ctrl_c_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "write_whole", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        publish.main([str(ROOT / "models" / "captions"), str(tmp_path / "kept")])
+    assert not (tmp_path / "kept").exists()
 
 
 @cases("path", *sorted(path for path in (ROOT / "models").glob("*") if path.is_dir()), ids=lambda path: path.name)

@@ -4,6 +4,7 @@ import dataclasses
 import shlex
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -213,7 +214,7 @@ def test_a_run_of_tunes(runs, tmp_path, eagerly):
     ("{}/oracle --guide --candidates 4", "--candidates are drawn from the generators themselves"),
     ("{}/absent -o {}/x.docx", "argument -o/--output: {}/x.docx: a picture's name ends in ."),
     ("{}/music --candidates 4", "--candidates: {}/music has no discriminator"),
-    ("{}/oracle -o x.png --csv x.png", "--csv x.png: is -o, too"),
+    ("{}/oracle -o {}/x.png --csv {}/text/../x.png", "/x.png: is -o, too"),
     ("{}/oracle --csv {}/oracle/metrics.csv", "{}/oracle/metrics.csv: a run's own file"),
     ("{}/absent --csv {}", "argument --csv: {}: a folder, not a file"),
     ("{}/lines --controls", "--controls has no effect without --candidates"),
@@ -230,6 +231,15 @@ def test_what_cannot_be_measured_is_one_line(runs, capsys, monkeypatch, argv, me
     status = 3 if "no discriminator" in message else 2  # which tells a script that nothing else is wrong
     error = ended(capsys, [*argv.replace("{}", str(runs)).split(), "-n", "20", "--temperatures", "1"], status)
     assert message.replace("{}", str(runs)) in error and error.count("error: ") == 1
+
+
+def test_what_was_measured_is_printed_before_a_file_that_cannot_be_written(runs, capsys, monkeypatch, eagerly):
+    monkeypatch.setattr(temperatures, "write_whole", Mock(side_effect=OSError(28, "No space left on device")))
+    words = [str(runs / "oracle"), "-n", "20", "--temperatures", "1", "--csv", f"{runs}/full.csv"]
+    with pytest.raises(SystemExit, match="2"):
+        temperatures.main(words)
+    out, err = capsys.readouterr()
+    assert "No space left" in err and "| oracle " in out
 
 
 def test_runs_of_one_method_in_two_experiments_are_told_apart():

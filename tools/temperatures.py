@@ -313,7 +313,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with parser.failing_in_one_line(arguments.output):
         for output in (arguments.output, arguments.csv):
             spare(output)
-        if arguments.csv and arguments.csv == arguments.output:
+        if arguments.csv and arguments.output and arguments.csv.resolve() == arguments.output.resolve():
             raise UsageError(f"--csv {arguments.csv}: is -o, too")
         logdirs = list(dict.fromkeys(arguments.logdirs))
         check_together(arguments, logdirs)
