@@ -20,6 +20,7 @@ import tensorflow as tf
 from evaluation.evaluator import Due
 from evaluation.policy import MeasuredPolicy
 from evaluation.run import evaluator_of
+from generator import Tempered
 from runs.directories import write_whole
 from support.errors import UsageError
 from support.parser import Parser, new_file, number
@@ -41,7 +42,6 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
     if not len(valid):
         raise UsageError(f"{logdir}: its data have no validation set")
     evaluator = evaluator_of(data, dataclasses.replace(config, eval_samples=asked.eval_samples))
-    measured = MeasuredPolicy(student, config.seed, jit=False)
     optimizer = keras.optimizers.Adam(asked.lr)
 
     @tf.function(autograph=False)
@@ -58,10 +58,11 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
         gradients = tape.gradient(loss, student.trainable_variables)
         optimizer.apply_gradients(zip(gradients, student.trainable_variables, strict=True))
 
-    def figures(name: str, number: int) -> dict[str, object]:
+    def figures(name: str, number: int, temperature: float = 1.0) -> dict[str, object]:
+        measured = MeasuredPolicy(Tempered(student, temperature), config.seed, jit=False)
         found = evaluator.of_policy(measured, number, Due(evaluation=True, samples=True, last=True))
         loss = "likelihood" if asked.likelihood else "gan"
-        row = {"run": str(logdir), "temperature": 1.0, "after": name, "loss": loss}
+        row = {"run": str(logdir), "temperature": temperature, "after": name, "loss": loss}
         row |= {each: vars(asked)[each] for each in ("beta", "weight", "lr")}
         return row | {each: float(found[each][0]) for each in KEPT if each in found}
 
@@ -83,7 +84,7 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
         for own, kept, reference in zip(student.weights, weights, base.weights, strict=True):
             own.assign(kept)
             reference.assign(kept)
-        yield figures(f"round {round_}", round_)
+        yield from (figures(f"round {round_}", round_, temperature) for temperature in asked.temperatures)
 
 
 def main() -> int:
@@ -94,6 +95,7 @@ def main() -> int:
     add("-o", type=new_file, required=True, metavar="FILE.csv")
     for name, value in DEFAULTS.items():
         add(f"--{name}", type=number(type(value), 1 if type(value) is int else 0, None), default=value)
+    add("--temperatures", nargs="+", type=number(float, 1e-2, 100), default=[1.0], help="of a round's best weights")
     add("--likelihood", action="store_true", help="the control: MLE of the same real sequences, without dropout too")
     asked = parser.parse_args()
     with parser.failing_in_one_line(asked.o):
