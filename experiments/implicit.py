@@ -42,6 +42,8 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
     if not len(valid):
         raise UsageError(f"{logdir}: its data have no validation set")
     evaluator = evaluator_of(data, dataclasses.replace(config, eval_samples=asked.eval_samples))
+    temperature = tf.Variable(1.0, trainable=False)
+    measured = MeasuredPolicy(Tempered(student, temperature), config.seed, jit=False)
     optimizer = keras.optimizers.Adam(asked.lr)
 
     @tf.function(autograph=False)
@@ -58,11 +60,11 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
         gradients = tape.gradient(loss, student.trainable_variables)
         optimizer.apply_gradients(zip(gradients, student.trainable_variables, strict=True))
 
-    def figures(name: str, number: int, temperature: float = 1.0) -> dict[str, object]:
-        measured = MeasuredPolicy(Tempered(student, temperature), config.seed, jit=False)
+    def figures(name: str, number: int, at: float = 1.0) -> dict[str, object]:
+        temperature.assign(at)
         found = evaluator.of_policy(measured, number, Due(evaluation=True, samples=True, last=True))
         loss = "likelihood" if asked.likelihood else "gan"
-        row = {"run": str(logdir), "temperature": temperature, "after": name, "loss": loss}
+        row = {"run": str(logdir), "temperature": at, "after": name, "loss": loss}
         row |= {each: vars(asked)[each] for each in ("beta", "weight", "lr")}
         return row | {each: float(found[each][0]) for each in KEPT if each in found}
 
@@ -84,7 +86,7 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
         for own, kept, reference in zip(student.weights, weights, base.weights, strict=True):
             own.assign(kept)
             reference.assign(kept)
-        yield from (figures(f"round {round_}", round_, temperature) for temperature in asked.temperatures)
+        yield from (figures(f"round {round_}", round_, at) for at in asked.temperatures)
 
 
 def main() -> int:
