@@ -270,7 +270,7 @@ def test_what_was_made_otherwise_is_named(runs, tmp_path, capsys):
 def test_best_temperatures_are_vertices_of_parabolas(tmp_path, capsys):
     """And those of captions follow from the study's files."""
     files = [ROOT / "results/distil" / f"{name}.csv" for name in ("temperatures", "guided_temperatures", "kneser_ney")]
-    files += [ROOT / "results/distil" / f"{name}.csv" for name in ("kneser_ney_fresh", "averages")]
+    files += [ROOT / "results/distil" / f"{name}.csv" for name in ("kneser_ney_fresh", "averages", "no_dropout")]
     assert tempered.main([*map(str, files), "-o", str(tmp_path / "of.csv")]) == 0
     assert (tmp_path / "of.csv").read_bytes() == (ROOT / "results/distil/tempered.csv").read_bytes()
     points = pd.DataFrame({"run": "mle/1", "temperature": [1, 1.05, 1.1, 1.12], "bleu4": range(4), "self_bleu4": 0})
