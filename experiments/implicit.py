@@ -54,7 +54,8 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
             odds = asked.beta * (tf.reduce_sum(student.log_probs(tokens), axis=1) - known)
             of_real, of_fake = tf.split(odds, 2)
             if asked.likelihood:
-                loss = -tf.reduce_mean(of_real)
+                drops = fold(seed, 1) if asked.dropout else None
+                loss = -tf.reduce_mean(tf.reduce_sum(student.log_probs(real, dropout_seed=drops), axis=1))
             else:
                 loss = tf.reduce_mean(tf.nn.softplus(-of_real)) + asked.weight * tf.reduce_mean(tf.nn.softplus(of_fake))
         gradients = tape.gradient(loss, student.trainable_variables)
@@ -99,6 +100,7 @@ def main() -> int:
         add(f"--{name}", type=number(type(value), 1 if type(value) is int else 0, None), default=value)
     add("--temperatures", nargs="+", type=number(float, 1e-2, 100), default=[1.0], help="of a round's best weights")
     add("--likelihood", action="store_true", help="the control: MLE of the same real sequences, without dropout too")
+    add("--dropout", action="store_true", help="--likelihood: with the dropout of the run")
     asked = parser.parse_args()
     with parser.failing_in_one_line(asked.o):
         rows = [row for logdir in asked.logdirs for row in rows_of(logdir, asked)]
