@@ -69,19 +69,20 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
         row |= {each: vars(asked)[each] for each in ("beta", "weight", "lr")}
         return row | {each: float(found[each][0]) for each in KEPT if each in found}
 
-    def nll_held_out() -> float:
-        return float(-tf.reduce_sum(student.log_probs(valid)) / tf.reduce_sum(student.mask(valid)))
+    @tf.function(autograph=False)
+    def nll_held_out() -> tf.Tensor:
+        return -tf.reduce_sum(student.log_probs(valid)) / tf.reduce_sum(student.mask(valid))
 
     yield figures("G0", 0)
     step = 0
     for round_ in range(1, asked.rounds + 1):
-        best, weights = nll_held_out(), student.get_weights()
+        best, weights = float(nll_held_out()), student.get_weights()
         for done in range(1, asked.updates + 1):
             passes, place = divmod(step, config.mle_batches)
             real = data.mle_batches(config.pretrain_g_epochs + passes)[place]
             update(tf.constant(real), fold(key(config.seed, Purpose.G_SAMPLE, tf.constant(step)), 7))
             step += 1
-            if done % EVERY == 0 and (now := nll_held_out()) < best:
+            if done % EVERY == 0 and (now := float(nll_held_out())) < best:
                 best, weights = now, student.get_weights()
         yield figures(f"round {round_}, end", round_)
         for own, kept, reference in zip(student.weights, weights, base.weights, strict=True):
