@@ -103,6 +103,8 @@ def main() -> int:
     add("--likelihood", action="store_true", help="the control: MLE of the same real sequences, without dropout too")
     add("--dropout", action="store_true", help="--likelihood: with the dropout of the run")
     asked = parser.parse_args()
+    if asked.dropout and not asked.likelihood:
+        parser.error("--dropout has no effect without --likelihood")
     with parser.failing_in_one_line(asked.o):
         rows = [row for logdir in asked.logdirs for row in rows_of(logdir, asked)]
         write_whole(asked.o, pd.DataFrame(rows).to_csv(index=False, float_format="%.4f"))
