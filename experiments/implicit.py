@@ -3,11 +3,13 @@
 D(y) = σ(β (log G(y) - log G₀(y))) has no weights of its own: the GAN's loss of D trains G. G₀ is the run's generator,
 and draws the fake sequences. Of two rounds the second has the first one's G as G₀ (DGSAN, Montahaei et al., 2019; SPIN,
 Chen et al., 2024). A round ends with the weights of least NLL on the validation set, those that it began with among
-them; `end` has the figures after the last update.
+them; `end` has the figures after the last update. `--save FOLDER` is a copy of the run with these weights, for
+main.py --pretrained and --teacher.
 """
 
 import argparse
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +23,8 @@ from evaluation.evaluator import Due
 from evaluation.policy import MeasuredPolicy
 from evaluation.run import evaluator_of
 from generator import Tempered
-from runs.directories import write_whole
+from runs.checkpoints import Checkpoints
+from runs.directories import CHECKPOINTS, PRETRAINED, write_whole
 from support.errors import UsageError
 from support.parser import Parser, new_file, number
 from support.seeds import Purpose, fold, key, uniforms
@@ -89,6 +92,15 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
             own.assign(kept)
             reference.assign(kept)
         yield from (figures(f"round {round_}", round_, at) for at in asked.temperatures)
+    if asked.save:
+        shutil.copytree(logdir, asked.save)
+        weights, copy = student.get_weights(), Checkpoints(asked.save / CHECKPOINTS, run.seqgan.checkpoint())
+        taken, details = copy.look(PRETRAINED) or (0, {})  # restore() has read one
+        student.set_weights(weights)
+        temperature.assign(1.0)
+        details["evaluation"] |= evaluator.of_policy(measured, asked.rounds, Due(evaluation=True, last=True))
+        copy.remove_all()
+        copy.save(taken, details)
 
 
 def main() -> int:
@@ -102,7 +114,10 @@ def main() -> int:
     add("--temperatures", nargs="+", type=number(float, 1e-2, 100), default=[1.0], help="of a round's best weights")
     add("--likelihood", action="store_true", help="the control: MLE of the same real sequences, without dropout too")
     add("--dropout", action="store_true", help="--likelihood: with the dropout of the run")
+    add("--save", type=Path, metavar="FOLDER", help="a new one, for the run with the last round's best weights")
     asked = parser.parse_args()
+    if asked.save and (len(asked.logdirs) > 1 or asked.save.exists()):
+        parser.error(f"--save {asked.save}: takes one LOGDIR, and a folder that does not exist yet")
     if asked.dropout and not asked.likelihood:
         parser.error("--dropout has no effect without --likelihood")
     with parser.failing_in_one_line(asked.o):
