@@ -93,14 +93,14 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
             reference.assign(kept)
         yield from (figures(f"round {round_}", round_, at) for at in asked.temperatures)
     if asked.save:
+        temperature.assign(1.0)
+        now = evaluator.of_policy(measured, asked.rounds, Due(evaluation=True, samples=False, last=True))
         shutil.copytree(logdir, asked.save)
         weights, copy = student.get_weights(), Checkpoints(asked.save / CHECKPOINTS, run.seqgan.checkpoint())
         taken, details = copy.look(PRETRAINED) or (0, {})  # restore() has read one
         student.set_weights(weights)
-        temperature.assign(1.0)
-        details["evaluation"] |= evaluator.of_policy(measured, asked.rounds, Due(evaluation=True, last=True))
         copy.remove_all()
-        copy.save(taken, details)
+        copy.save(taken, details | {"evaluation": details["evaluation"] | now})
 
 
 def main() -> int:
