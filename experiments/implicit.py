@@ -3,8 +3,8 @@
 D(y) = σ(β (log G(y) - log G₀(y))) has no weights of its own: the GAN's loss of D trains G. G₀ is the run's generator,
 and draws the fake sequences. Of two rounds the second has the first one's G as G₀ (DGSAN, Montahaei et al., 2019; SPIN,
 Chen et al., 2024). A round ends with the weights of least NLL on the validation set, those that it began with among
-them; `end` has the figures after the last update. `--save FOLDER` is a copy of the run with these weights, for
-main.py --pretrained and --teacher.
+them; `end` has the figures after the last update. `--save FOLDER` is a copy of the run
+whose pretraining ends with these weights, for main.py --pretrained.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from evaluation.evaluator import Due
 from evaluation.policy import MeasuredPolicy
 from evaluation.run import evaluator_of
 from generator import Tempered
-from runs.checkpoints import Checkpoints
-from runs.directories import CHECKPOINTS, PRETRAINED, write_whole
+from runs.checkpoints import MARKS, Checkpoints
+from runs.directories import CHECKPOINTS, PRETRAINED, spare, write_whole
 from support.errors import UsageError
 from support.parser import Parser, new_file, number
 from support.seeds import Purpose, fold, key, uniforms
@@ -40,7 +40,9 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
     """The figures of a run's G₀ and of G after each round, at its best and at its end."""
     before, run = restore(logdir), restore(logdir)
     base, student, data, config = before.policy(), run.seqgan.generator, run.data(), run.config
-    student.set_weights([kept.numpy() for kept in base.weights])  # others where the run's policy is an average
+    state = run.seqgan.checkpoint()
+    kept = Checkpoints(logdir / CHECKPOINTS, state).look(PRETRAINED) if asked.save else None
+    student.set_weights([own.numpy() for own in base.weights])  # others where the run's policy is an average
     valid = tf.constant(data.valid)
     if not len(valid):
         raise UsageError(f"{logdir}: its data have no validation set")
@@ -67,9 +69,10 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
     def figures(name: str, number: int, at: float = 1.0) -> dict[str, object]:
         temperature.assign(at)
         found = evaluator.of_policy(measured, number, Due(evaluation=True, samples=True, last=True))
-        loss = "likelihood" if asked.likelihood else "gan"
-        row = {"run": str(logdir), "temperature": at, "after": name, "loss": loss}
-        row |= {each: vars(asked)[each] for each in ("beta", "weight", "lr")}
+        loss, own = "gan", ("beta", "weight", "updates", "lr")
+        if asked.likelihood:
+            loss, own = "likelihood, dropout" if asked.dropout else "likelihood", ("updates", "lr")
+        row = {"run": str(logdir), "temperature": at, "after": name, "loss": loss} | {n: vars(asked)[n] for n in own}
         return row | {each: float(found[each][0]) for each in KEPT if each in found}
 
     @tf.function(autograph=False)
@@ -85,22 +88,25 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
             real = data.mle_batches(config.pretrain_g_epochs + passes)[place]
             update(tf.constant(real), fold(key(config.seed, Purpose.G_SAMPLE, tf.constant(step)), 7))
             step += 1
-            if done % EVERY == 0 and (now := float(nll_held_out())) < best:
+            if (done % EVERY == 0 or done == asked.updates) and (now := float(nll_held_out())) < best:
                 best, weights = now, student.get_weights()
         yield figures(f"round {round_}, end", round_)
-        for own, kept, reference in zip(student.weights, weights, base.weights, strict=True):
-            own.assign(kept)
-            reference.assign(kept)
+        for own, found, reference in zip(student.weights, weights, base.weights, strict=True):
+            own.assign(found)
+            reference.assign(found)
         yield from (figures(f"round {round_}", round_, at) for at in asked.temperatures)
-    if asked.save:
+    if kept:
         temperature.assign(1.0)
         now = evaluator.of_policy(measured, asked.rounds, Due(evaluation=True, samples=False, last=True))
-        shutil.copytree(logdir, asked.save)
-        weights, copy = student.get_weights(), Checkpoints(asked.save / CHECKPOINTS, run.seqgan.checkpoint())
-        taken, details = copy.look(PRETRAINED) or (0, {})  # restore() has read one
-        student.set_weights(weights)
-        copy.remove_all()
-        copy.save(taken, details | {"evaluation": details["evaluation"] | now})
+        changed = {"evaluation": kept[1]["evaluation"] | now, "best": None, MARKS: {PRETRAINED: kept[0]}}
+        if run.seqgan.average:
+            run.seqgan.average.follow(student)
+        try:
+            shutil.copytree(logdir, asked.save, ignore=shutil.ignore_patterns(CHECKPOINTS))
+            Checkpoints(asked.save / CHECKPOINTS, state).save(kept[0], kept[1] | changed)
+        except BaseException:  # Ctrl-C, too
+            shutil.rmtree(asked.save, ignore_errors=True)
+            raise
 
 
 def main() -> int:
@@ -121,6 +127,7 @@ def main() -> int:
     if asked.dropout and not asked.likelihood:
         parser.error("--dropout has no effect without --likelihood")
     with parser.failing_in_one_line(asked.o):
+        spare(asked.o)
         rows = [row for logdir in asked.logdirs for row in rows_of(logdir, asked)]
         write_whole(asked.o, pd.DataFrame(rows).to_csv(index=False, float_format="%.4f"))
     return 0
