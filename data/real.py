@@ -94,10 +94,11 @@ def check_own(data: Dataset, config: Config) -> None:
         raise UsageError(f"{name}: sequences of {spec.seq_len} tokens; --seq_len is {config.seq_len}")
     most, batches = spec.vocab_size - (spec.end_token is None), (config.mle_batches, config.batch_size)
     sizes: dict[str, tuple[int, ...]] = {"mle_batches": batches, "real": (config.real_draws,)}
-    for part, rows in ((part, np.asarray(values)) for part, values in parts.items()):
+    for part, values in parts.items():
+        if part not in sizes and not isinstance(values, np.ndarray):
+            raise UsageError(f"{name}: {part} is a {type(values).__name__}, not a NumPy array")
+        rows = np.asarray(values)
         shape = sizes.get(part, (len(rows),) if rows.ndim else ())
-        if part not in sizes and not isinstance(parts[part], np.ndarray):
-            raise UsageError(f"{name}: {part} is a {type(parts[part]).__name__}, not a NumPy array")
         if rows.dtype != np.int32 or rows.shape != (*shape, spec.seq_len):
             wanted = [*sizes.get(part, "n"), spec.seq_len]
             what = f"{rows.dtype} {list(rows.shape)}, not int32 [{', '.join(map(str, wanted))}]"

@@ -189,6 +189,7 @@ class Vocabulary:
             right = kind in ("char", "word") and isinstance(entries, list) and len(set(entries)) == len(entries)
             if not (right and all(isinstance(each, str) and [*tokenise(each, kind)] == [each] for each in entries)):
                 raise TypeError
+            "".join(entries).encode()  # a ValueError where one is half a surrogate pair
         except (ValueError, KeyError, TypeError, RecursionError):
             raise UsageError(f"{path}: not a vocabulary, whose entries are different tokens") from None
         return cls(kind, tuple(entries))

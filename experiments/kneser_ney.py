@@ -27,7 +27,7 @@ from data.real import Dataset
 from generator import Generator, Policy, PolicyWrapper, State, Tempered
 from guidance.distilling import Distillation
 from model import GRADIENT_NORM, adam, build
-from runs.directories import write_whole
+from runs.directories import spare, write_whole
 from support.errors import UsageError
 from support.parser import Parser, new_file, number
 from support.streams import run_tool
@@ -175,7 +175,7 @@ def measured(runs: Sequence[Restored], updates: int, fresh: bool) -> Iterator[di
         weight = float(minimize_scalar(lambda w: -np.log(mixed("valid", w)).mean(), bounds=(0, 1)).x)  # noqa: B023
         yield row(f"{name}+kneser_ney", seed, lambda split: mixed(split, weight), weight=weight)  # noqa: B023
         if updates:
-            student = student_of(run, Mixture(policy, model, weight), data, updates, fresh)
+            student = student_of(run, Mixture(policy, model, weight), run.data(), updates, fresh)
 
             def at(temperature: float, split: str, student=student) -> np.ndarray:
                 return probs(Tempered(student, temperature), splits[split])
@@ -195,7 +195,10 @@ def main() -> int:
     parser.add_argument("--updates", type=number(int, 0, None), default=0, metavar="N")
     parser.add_argument("--fresh", action="store_true", help="students begin with new weights, at a rate of 0.005")
     asked = parser.parse_args()
+    if asked.fresh and not asked.updates:
+        parser.error("--fresh has no effect without --updates")
     with parser.failing_in_one_line(asked.o):
+        spare(asked.o)
         runs = [restore(logdir) for logdir in asked.logdirs]
         if other := [str(run.logdir) for run in runs if run.config.dataset != "text"]:
             raise UsageError(f"{other[0]}: no run on text")

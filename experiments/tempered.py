@@ -14,7 +14,7 @@ import support.quiet  # noqa: F401 - before TensorFlow
 import numpy as np
 import pandas as pd
 
-from runs.directories import write_whole
+from runs.directories import spare, write_whole
 from support.errors import UsageError
 from support.parser import Parser, new_file
 from support.streams import run_tool
@@ -27,10 +27,12 @@ TEMPERED = "tempered_"  # before the names of students that experiments.kneser_n
 
 def of_points(points: pd.DataFrame) -> Iterator[dict[str, object]]:
     """A row for each run, such as "mle/1" or "guided/1 guided". Raises UsageError: a temperature is not there."""
+    if not {"run", "temperature", *NLLS, *BLEUS} <= {*points.columns}:
+        raise UsageError(f"not a file with run, temperature, {', '.join([*NLLS, *BLEUS])}")
     for run, rows in points[points.run != REAL].groupby("run", sort=False):
         method, _, seed = str(run).removesuffix(" guided").replace(" ", "_").partition("/")
-        if not seed.isdecimal() or not {*NLLS, *BLEUS} <= {*rows.columns}:
-            raise UsageError(f"{run}: not METHOD/SEED with {', '.join([*NLLS, *BLEUS])}")
+        if not seed.isdecimal():
+            raise UsageError(f"{run}: not METHOD/SEED")
         steps = rows.set_index((rows.temperature / STEP).round(6))
         middle = steps.nll_valid[steps.index % 1 == 0].idxmin()
         if absent := [step * STEP for step in (middle - 1, middle + 1, 1 / STEP) if step not in steps.index]:
@@ -58,9 +60,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(argv)
     columns = ["method", "seed", "temperature", *NLLS, *BLEUS, *(f"{name}_1" for name in NLLS)]
     with parser.failing_in_one_line(asked.o):
+        spare(asked.o)
+        if asked.o.resolve() in [file.resolve() for file in asked.files]:
+            raise UsageError(f"-o {asked.o}: is read")
         tables = [pd.read_csv(file) for file in asked.files]
-        found = [of_students(t) if "weight" in t else pd.DataFrame(of_points(t)) for t in tables]
-        write_whole(asked.o, pd.concat(found).reindex(columns=columns).to_csv(index=False, float_format="%.6f"))
+        found = [of_students(t) if {"method", "weight"} <= {*t} else pd.DataFrame(of_points(t)) for t in tables]
+        rows = pd.concat(found).reindex(columns=columns)
+        if (twice := rows.duplicated(["method", "seed"])).any():
+            raise UsageError("two rows of {method}/{seed}".format(**rows[twice].iloc[0]))
+        write_whole(asked.o, rows.to_csv(index=False, float_format="%.6f"))
     return 0
 
 

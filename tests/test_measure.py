@@ -16,6 +16,7 @@ from data.music.midi import midi_file
 from data.music.tokens import Grid, trim
 from data.text import Lines
 from data.training_set import spread
+from evaluation.metrics import METRICS, Metric
 from evaluation.ngrams import bleu, distinct, self_bleu
 from evaluation.run import evaluator_of, measures_of
 from generator import TokenSpec
@@ -94,8 +95,12 @@ def test_the_figures_are_those_of_the_runs_evaluation(folder, kind, place, endin
         assert (found["nll_run"], found["nll_run_se"]) == pytest.approx(nll_test, rel=1e-5)
 
 
-def test_lines_are_measured_as_they_are_written(folder):
+def test_lines_are_measured_as_they_are_written(folder, monkeypatch):
     """Without a run no token is unknown; --train is as good as real lines, of which it has as many."""
+    padded = Metric("padded", "padded", "", of=lambda rows, data: (rows == data.spec.vocab_size).mean(axis=1))
+    monkeypatch.setitem(METRICS, "padded", padded)
+    assert 0 < measured(folder, "train")[0]["padded"] < 1
+    monkeypatch.undo()
     own, real = measured(folder, "train")
     assert own["copied_share"] == 1 > real["copied_share"] > 0
     assert [name for name in own if own[name] != real[name]] == ["copied_share", "copied_share_se"]
@@ -110,15 +115,20 @@ def test_abc_is_as_good_as_midi(folder):
     for name in ("train", "test"):
         (folder / "one" / name).mkdir(parents=True)
         texts = [path.read_text() for path in sorted((folder / "abc" / name).iterdir())]
-        for place in ("abc", "one"):
-            (folder / place / name / "tunes.abc").write_text("\n".join(texts))
+        (folder / "one" / name / "tunes.abc").write_text("\n".join(texts))
+    shutil.copytree(folder / "abc" / "train", folder / "abc" / "drawn")
+    shutil.copy(folder / "one" / "train" / "tunes.abc", folder / "abc" / "drawn")  # as tools/sample.py --abc writes it
     (folder / "mid" / "train" / ".hidden").mkdir()
     shutil.copy(next((folder / "mid" / "test").iterdir()), folder / "mid" / "train" / ".hidden" / "a.mid")
-    where = ("mid/", "abc/", "one/")
-    midi, abc, one = (measured(folder, f"{p}train", "--seq_len", "16", place=p, ending="") for p in where)
+    where = ("mid/train", "abc/drawn", "one/train")
+    midi, abc, one = (measured(folder, p, "--seq_len", "16", place=p[:4], ending="") for p in where)
     assert midi == abc == one and len(midi[0]) > 20
     plain, moved = (measure.melodies(folder / "one" / "train", GRID, False, kind) for kind in ("none", "key"))
     assert [analysed(tune, GRID).key.sharps for tune in moved] == [0] * len(plain) and not np.array_equal(plain, moved)
+    shutil.copy(folder / "mid" / "train" / "0.mid", folder / "one" / "train")
+    (folder / "one" / "train" / "linked").symlink_to(folder / "mid" / "test")
+    every = len(plain) + 1 + len([*(folder / "mid" / "test").iterdir()])
+    assert len(measure.melodies(folder / "one" / "train", GRID, False, "none")) == every  # as in training
 
 
 def test_an_lstm_learns_more_from_samples_of_the_same_kind():

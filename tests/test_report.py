@@ -278,6 +278,7 @@ def test_runs_that_are_gone_stay_as_the_files_have_them(cells, capsys):
     ("out/curves.csv", "nll,", "nnl,", "out/curves.csv: nnl: no such metric"),
     ("out/curves.csv", "mle,1,0,", "mle,1,x,", "out/curves.csv: "),
     ("out/curves.csv", "mle,1,0,", "mle,1,,0,", "out/curves.csv: its rows have different numbers of values"),
+    ("out/curves.csv", "mle,1,0,", '"' + "," * 200_000, "out/curves.csv: field larger than field limit"),
 )
 def test_files_that_cannot_be_used_are_one_line(cells, capsys, file, old, new, why):
     made()

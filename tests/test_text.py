@@ -365,7 +365,15 @@ def test_a_folder_brings_the_vocabulary_of_another_run(folder):
     write(folder / "train.txt", "\n\n")  # lines that the vocabulary needs no more
     with pytest.raises(UsageError, match="no line to train on"):
         TextData(config_of(folder, "--tokens", "word"))
-    for kind, entries in (("", []), ("word", "ab"), ("word", ["a", "b", "a"]), ("word", ["a b"]), ("word", [" a"])):
+    wrong = (
+        ("", []),
+        ("word", "ab"),
+        ("word", ["a", "b", "a"]),
+        ("word", ["a b"]),
+        ("word", [" a"]),
+        ("char", ["\ud800"]),
+    )
+    for kind, entries in wrong:
         path.write_text(json.dumps({"kind": kind, "entries": entries}))
         with pytest.raises(UsageError, match=re.escape(f"{path}: not a vocabulary")):
             TextData(config_of(folder))

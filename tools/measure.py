@@ -2,7 +2,7 @@
 
 FILE has a sample a line, as text; or it is a folder of tunes, MIDI or, if it has none, ABC, and so are --train and
 --test. Real data stand beside each figure: as many lines, or windows of tunes, of --train; those of --test where that
-would tell nothing, in copies and NLL. BLEU and self-BLEU grow with the number of samples, so compare at equal -n.
+would tell nothing, in copies and NLL. Self-BLEU grows with the number of samples, so compare at equal -n.
 """
 
 import sys
@@ -115,20 +115,21 @@ def text(asked: Any, run: Restored | None) -> Parts:
 
     sizes, parts = (count, count, MAX_HELD_OUT), packed(known)
     samples, real, held = map(spread, parts, sizes)
-    data = SimpleNamespace(kind="text", vocabulary=known, lines={"train": parts[1]}, test=held)
+    measured, spec = (TokenSpec(each.size, length, each.start, each.end) for each in (known, seen))
+    data = SimpleNamespace(kind="text", vocabulary=known, lines={"train": parts[1]}, test=held, spec=measured)
     learnt = [samples, real, held] if seen is known else list(map(spread, packed(seen), sizes))
-    spec = TokenSpec(seen.size, length, seen.start, seen.end)
     return Parts(samples, real, data, learnt, spec, [figures(samples, lines), figures(real, train)])
 
 
 def melodies(path: Path, grid: Grid, whole: bool, transpose: str) -> list[np.ndarray]:
-    """The tunes of a folder, int32 [length] each, `whole` or without rests at both ends; raises DataError: no tune.
+    """The tunes of a folder, int32 [length] each; raises DataError: no tune.
 
-    All tunes of an ABC file count, but for tunes.abc beside others, which has theirs. With --transpose key they are
-    moved to one key.
+    `whole` are the samples: with rests at both ends, and without tunes.abc beside others, which has theirs. Else they
+    are the tunes that training would read. All tunes of an ABC file count. With --transpose key they are moved to one
+    key.
     """
     found, skipped = [], []
-    for file in folder.song_files(path):
+    for file in folder.song_files(path) if whole else folder.tune_files([path], None):
         open(file, "rb").close()  # tells best why it can't be read
         for one in folder.parse(file, grid, whole):
             if one.reason:

@@ -89,7 +89,7 @@ def read_table(path: Path, keys: Sequence[str], text: str | None = None) -> pd.D
             parse(name.removesuffix("_se"))
         frame = frame.astype({name: float for name in frame.columns.difference(words)} | whole)
         return merged(frame.reindex(columns=[*keys, *frame.columns.difference(keys, sort=False)]), keys)
-    except (KeyError, ValueError, OverflowError) as error:  # a UsageError is one
+    except (KeyError, ValueError, OverflowError, csv.Error) as error:  # a UsageError is one
         why = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.args[0]
         raise UsageError(f"{path}: {why}") from None
 

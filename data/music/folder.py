@@ -89,7 +89,7 @@ def load_tunes(
     present = [split for split in SPLITS if (root / split).is_dir()]
     if present and len(present) < len(SPLITS):
         raise DataError(f"{root}: has {' and '.join(present)} but not all of train, valid and test")
-    paths = _tune_files([root / split for split in present] if present else [root], besides)
+    paths = tune_files([root / split for split in present] if present else [root], besides)
     names = [path.relative_to(root).as_posix() for path in paths]
     if not paths:
         raise DataError(f"{root}: no .mid, .midi or .abc file in it")
@@ -161,7 +161,7 @@ def _raise(error: OSError) -> NoReturn:
     raise error
 
 
-def _tune_files(folders: Sequence[Path], besides: Path | None) -> list[Path]:
+def tune_files(folders: Sequence[Path], besides: Path | None) -> list[Path]:
     """The MIDI and ABC files below the folders, sorted by path within each; none of a run, nor below `besides`."""
     found = []
     for folder in folders:
