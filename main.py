@@ -36,7 +36,7 @@ from runs.schedule import Schedule
 from runs.training import Diverged, Interrupted, Training, take_up
 from support import own_code
 from support.config import Config, own_names, own_sources
-from support.device import configure_tensorflow
+from support.device import configure_tensorflow, of_cache
 from support.errors import UsageError, first_line
 from support.objective import Objective
 from support.parser import parse
@@ -216,7 +216,8 @@ def main(argv: Sequence[str] | None = None, makers: Makers = MAKERS) -> int:
     try:
         return run(config, makers)
     except (UsageError, Diverged, OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:
-        line = f"out of memory ({first_line(error)}); --batch_size and --rollout_num are the first to reduce"
+        memory = f"out of memory ({first_line(error)}); --batch_size and --rollout_num are the first to reduce"
+        line = of_cache(error) or memory
         if isinstance(error, OSError):
             line = f"{error.filename or config.log_dir}: {error.strerror or error}"
         elif isinstance(error, (UsageError, Diverged)):
@@ -224,7 +225,7 @@ def main(argv: Sequence[str] | None = None, makers: Makers = MAKERS) -> int:
         print(f"main.py: error: {line}", file=sys.stderr)
         return 2
     except Exception as error:
-        if line := own_code.blame(error, own_names(config)):
+        if line := of_cache(error) or own_code.blame(error, own_names(config)):
             print(f"main.py: error: {line}", file=sys.stderr)
             return 2
         error.add_note(f"log directory: {config.log_dir}")

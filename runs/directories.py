@@ -23,7 +23,7 @@ except ImportError:  # Windows
 
 CHECKPOINTS, METRICS = "checkpoints", "metrics.csv"
 MEDIA, TEMPO = "media", "tempo.json"
-TAKEN = "another process is training there"
+TAKEN = "another process is using it"
 PRETRAINED = "pretrained"  # the mark of the checkpoint at the end of the generator's pretraining
 # What runs on music leave, or samples of them.
 SONG, MEDIUM = re.compile(r"sample\d+\.(mid|abc)|tunes\.(abc|html)"), re.compile(r"epoch\d+_.*\.(png|wav)")

@@ -42,7 +42,7 @@ def cpu_model() -> str:
     """The kind of CPU, as the system calls it."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "CPU part"))]
     return models[0] if models else platform.processor() or platform.machine()
 
 

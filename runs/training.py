@@ -144,7 +144,7 @@ class Training:
     def _diverged(self, what: str) -> Diverged:
         newest = self.checkpoints.newest
         kept = f"the last good checkpoint is {newest}" if newest else "no checkpoint yet"
-        return Diverged(f"{what} in {self._phase.name} epoch {self._epoch}; {kept}")
+        return Diverged(f"{what} in {self._phase.name} {self._epoch + 1}/{self._phase.epochs}; {kept}")
 
     def _end_epoch(self, seconds: float) -> tuple[dict[str, float], Figures | None]:
         """Writes an epoch's row, evaluates where due; returns the means of its figures, and the evaluation's."""

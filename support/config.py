@@ -428,6 +428,8 @@ def lacking(config: Config, name: str) -> str:
 
 def check_effect(config: Config, given: Iterable[str]) -> None:
     """Raises UsageError: a flag of the command line has no effect; the message names the flag that would give one."""
+    if "pretrained" in given and not config.pretrained:
+        raise UsageError("--pretrained is empty")
     for name in given:
         rates = config.cosine_decay if name == "cosine_decay" else ()
         for shown, decides in [(name, name), *((f"{name} {rate}", f"{rate}_lr") for rate in rates)]:
@@ -498,5 +500,8 @@ def check_discriminator(config: Config) -> None:
         raise UsageError(f"--d_draws: {config.d_draws} is less than half a --d_batch_size of {config.d_batch_size}")
     if config.d_batch_size % 2:
         raise UsageError(f"--d_batch_size: {config.d_batch_size} is odd, and half of a minibatch is real")
+    learnt = config.g_update == "sampled" or (config.g_update == "expected" and config.rollouts_drawn)
+    if config.by_token and config.d_loss == "likelihood" and config.total_epochs and learnt:
+        raise UsageError("--d_loss likelihood gives log-odds of no known level: they guide, and are no reward")
     if config.d_eval_samples == 1:
         raise UsageError("--d_eval_samples: 1 has no standard error; 2 or more, or 0")

@@ -2,6 +2,7 @@
 
 import io
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -25,9 +26,11 @@ class _Raw(io.FileIO):
     """Bytes to a descriptor, and to nowhere once nobody takes them any more."""
 
     def write(self, data) -> int:
-        """Writes `data`; returns how many bytes were taken."""
+        """Writes `data`; returns how many bytes were taken. Waits where a descriptor that does not block is full."""
         try:
-            return super().write(data)
+            while (taken := super().write(data)) is None:
+                select.select([], [self.fileno()], [])
+            return taken
         except OSError:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())

@@ -75,7 +75,7 @@ OF_ONE_FLAG = {
     "did you mean --batch_size?": ["--batchsize 5"],
     "did you mean --rollout_num?": ["--roll-out-num=5"],
     "did you mean --seq_len?": ["--Seq_Len 3"],
-    "is empty": ["--log_dir ''", "--eval_log_dir ''", "--data_dir ''"],
+    "is empty": ["--log_dir ''", "--eval_log_dir ''", "--data_dir ''", "--pretrained ''"],
     "'t/\\udcff.txt' is not UTF-8": ["--log_dir t/\udcff.txt"],
     "expected one argument": ["--log_dir"],
 }
@@ -97,6 +97,7 @@ def test_a_flag_that_cannot_be(capsys, words, why):
     ("--discriminator bigram --d_lags 1 1", "--d_lags 1 1: each is another number"),
     ("--discriminator echo --d_lags 1 4", "at most --seq_len 3"),
     ("--g_update distil --reward constant", "--reward has no effect with --g_update distil"),
+    ("--discriminator bigram --d_loss likelihood", "no known level: they guide, and are no reward"),
     ("--g_update distil --candidates 1", "--g_update distil keeps one of --candidates: they are 2 or more"),
     ("--discriminator bigram --d_loss expected --d_l2 1", "--d_l2 has no effect with --d_loss expected"),
     ("--g_update distil --d_steps 1", "among candidates of the pretrained generator: --d_steps is 0"),

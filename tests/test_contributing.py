@@ -11,6 +11,7 @@ from textwrap import dedent
 import numpy as np
 from conftest import ROOT, cases
 
+import guidance
 import main as program
 from evaluation.metrics import METRICS, Metric
 from support.parser import read_flags
@@ -92,7 +93,7 @@ def test_one_line_makes_it_permanent(here, monkeypatch):
     """The entries of the page are entries, with their defaults; their names are values of the flags."""
     code, *_ = blocks(SECTIONS["A discriminator"])
     (here / "pairs.py").write_text(code, encoding="utf-8")
-    monkeypatch.syspath_prepend(here)
+    monkeypatch.setattr(guidance, "__path__", [*guidance.__path__, str(here)])
     registries = {DiscriminatorEntry: DISCRIMINATORS, RewardEntry: REWARDS, Entry: DATASETS}
     lines = blocks(SECTIONS["To stay"])[0]
     entries = eval(f"{{{lines}}}", {kind.__name__: kind for kind in registries})

@@ -5,11 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from conftest import ROOT
 
-from support.device import keep_compiled
+from support.device import keep_compiled, of_cache
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing is kept on other systems than Linux")
 PROGRAM = """
@@ -39,12 +40,14 @@ def kept(tmp_path, monkeypatch):
 
 
 def test_another_process_finds_what_was_compiled(kept, tmp_path):
-    """And compiles anew what a power cut has left empty."""
+    """And compiles anew what a power cut has left empty. One line tells of a damaged file."""
 
-    def compiled() -> tuple[list[float], dict]:
+    def compiled(status: int = 0) -> tuple[Any, dict]:
         inherited = {name: value for name, value in os.environ.items() if name != "TF_XLA_FLAGS"}
         done = subprocess.run([sys.executable, "-c", PROGRAM], env=inherited, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == status, done.stderr
+        if status:
+            return done.stderr, {}
         files = {path: path.stat().st_mtime_ns for path in (tmp_path / "a b").rglob("xla_compile_cache*")}
         assert files and all(path.stat().st_size for path in files)
         return json.loads(done.stdout.splitlines()[-1]), files
@@ -56,6 +59,9 @@ def test_another_process_finds_what_was_compiled(kept, tmp_path):
     assert again == values and after.keys() == before.keys()
     assert others and all(after[path] == before[path] for path in others)
     assert {f'="{path.parent}" ' in kept() for path in before} == {True}
+    emptied.write_bytes(b"damaged")
+    assert of_cache(ValueError(compiled(status=1)[0].splitlines()[-1])).count(str(emptied)) == 1
+    assert not of_cache(ValueError("another"))
 
 
 def test_where_programs_are_kept(kept, tmp_path):

@@ -90,8 +90,9 @@ def test_data_of_ones_own_that_have_no_checksums_are_told_by_their_code(here, ea
     with pytest.raises(SystemExit):
         temperatures.main(["one/train", "other/train", "-n", "4", "--temperatures", "1"])
     assert "other/train: a run with other data than one/train" in capsys.readouterr().err
-    shutil.copy("other.py", "one.py")
     learnt = "--pretrain_g_epochs 0 --total_epochs 1 --g_update distil --teacher one/train"
+    assert train([*moved, *learnt.split(), *logs_in(here / "taught")]) == 0
+    shutil.copy("other.py", "one.py")
     assert "that run has other data" in refusal(capsys, train, [*one, *learnt.split(), *new], alone=False)
     with pytest.raises(UsageError, match="the run has read other data than own rows has now"):
         restore(Path("one/train")).data()

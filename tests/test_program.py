@@ -74,6 +74,11 @@ def test_a_script_whose_output_nobody_takes(tmp_path):
             first, progress, *_, last = done.stdout.splitlines()
             assert first.startswith("oracle: ") and progress.startswith("pretrain_g 1/1")
             assert last.endswith(f"tensorboard --logdir {tmp_path}")
+    program = (
+        "import os; from support import streams as s; s.keep_writing(); os.set_blocking(1, False); print('a' * 10**6)"
+    )
+    stalled = ["bash", "-o", "pipefail", "-c", f"{sys.executable} -c {shlex.quote(program)} | (sleep 1; wc -c)"]
+    assert subprocess.run(stalled, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=True).stdout.strip() == "1000001"
     assert all(left == seen["open"] for left in seen.values())
 
 

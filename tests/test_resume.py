@@ -86,7 +86,7 @@ def test_one_process_a_directory_and_a_second_sigint_exits_at_once(trainer, tmp_
         time.sleep(0.5)  # until it is inside the compiled loop
         assert process.poll() is None
         for more, flag in (([], "--log_dir"), (["--log_dir", str(tmp_path / "other")], "--eval_log_dir")):
-            left_alone(trainer, tmp_path, flags(tmp_path, *more), flag, "another process is training there")
+            left_alone(trainer, tmp_path, flags(tmp_path, *more), flag, "another process is using it")
         process.send_signal(signal.SIGINT)
         assert process.stderr.readline().startswith("interrupted:")
         time.sleep(0.3)
@@ -354,10 +354,10 @@ def test_all_checkpoints_damaged(trainer, tmp_path):
 
 @cases(
     "more, what, kept",
-    ("--g_pretrain_lr 3e38 --no-evaluate", r"g_pretrain_loss is (inf|nan) in pretrain_g epoch 1;", None),
-    ("--g_pretrain_lr 1e38", r"nll\w* is (inf|nan) in pretrain_g epoch 0;", None),
-    ("--d_lr 1e38 --d_eval_samples 0", r"d_pretrain_loss is (inf|nan) in pretrain_d epoch \d;", 5),
-    ("--g_lr 1e38 --pretrain_d_epochs 1 --d_eval_samples 0", r"is (not finite|inf|nan) in adversarial epoch \d;", 6),
+    ("--g_pretrain_lr 3e38 --no-evaluate", r"g_pretrain_loss is (inf|nan) in pretrain_g 2/\d;", None),
+    ("--g_pretrain_lr 1e38", r"nll\w* is (inf|nan) in pretrain_g 1/\d;", None),
+    ("--d_lr 1e38 --d_eval_samples 0", r"d_pretrain_loss is (inf|nan) in pretrain_d \d/\d;", 5),
+    ("--g_lr 1e38 --pretrain_d_epochs 1 --d_eval_samples 0", r"is (not finite|inf|nan) in adversarial \d/\d;", 6),
 )
 def test_what_diverges_stops(trainer, tmp_path, more, what, kept):
     few = "--d_steps 1 --d_epochs 1 --checkpoint_every 100"
@@ -370,7 +370,7 @@ def test_what_diverges_stops(trainer, tmp_path, more, what, kept):
 def test_a_weight_that_diverges_in_silence_stops_too(trainer, tmp_path):
     for _ in range(2):  # it resumes from the last good checkpoint, and ends there again
         ended = start(trainer, tmp_path, "--g_lr", "1e38")
-        refused(ended, "a weight is not finite in adversarial epoch 1;", str(checkpoints(tmp_path)[-1]))
+        refused(ended, "a weight is not finite in adversarial 2/", str(checkpoints(tmp_path)[-1]))
 
 
 def test_an_unexpected_error_keeps_its_traceback_and_names_the_log_directory(trainer, toy, tmp_path):

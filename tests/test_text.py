@@ -365,15 +365,8 @@ def test_a_folder_brings_the_vocabulary_of_another_run(folder):
     write(folder / "train.txt", "\n\n")  # lines that the vocabulary needs no more
     with pytest.raises(UsageError, match="no line to train on"):
         TextData(config_of(folder, "--tokens", "word"))
-    wrong = (
-        ("", []),
-        ("word", "ab"),
-        ("word", ["a", "b", "a"]),
-        ("word", ["a b"]),
-        ("word", [" a"]),
-        ("char", ["\ud800"]),
-    )
-    for kind, entries in wrong:
+    words = (("word", each) for each in ("ab", ["a", "b", "a"], ["a b"], [" a"]))
+    for kind, entries in (*words, ("", []), ("char", ["\ud800"])):
         path.write_text(json.dumps({"kind": kind, "entries": entries}))
         with pytest.raises(UsageError, match=re.escape(f"{path}: not a vocabulary")):
             TextData(config_of(folder))

@@ -17,6 +17,7 @@ from runs.schedule import Schedule
 from support.config import FIELDS, LEAST_DRAWS, VOCABULARY, Config
 from support.config_file import CONFIG, PUBLISHED, from_flags, read_config, read_same
 from support.errors import NoGain, UsageError
+from support.own_code import is_own
 from support.statistics import Figures
 
 HOW = "main.py --pretrain_d_epochs N trains and measures one where no adversarial phase does"
@@ -131,7 +132,9 @@ def teacher_of(
         return None, {}
     policies: list[Policy] = []
     record: list[dict[str, Any]] = []
-    names = ["dataset", *(name for name in FIELDS if name.startswith("oracle") and config.dataset == "LSTM")]
+    names = [] if is_own(config.dataset) else ["dataset"]  # its code is among the checksums, as weights of a file are
+    drawn = config.dataset == "LSTM" and not config.oracle_params
+    names += [name for name in FIELDS if name.startswith("oracle") and drawn]
     for logdir in config.teacher:
         try:
             found = restore(Path(logdir))
