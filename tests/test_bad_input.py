@@ -437,8 +437,7 @@ def test_nothing_is_wrong_with_the_flags_that_the_others_change(capsys, logs, tm
     few = "--pretrain_g_epochs 1 --total_epochs 0 --pretrain_d_epochs 0 --no-evaluate --oracle_params oracle.npz"
     assert program.main(fitting(SIZES, ["--log_dir", "train", *few.split()])) == 0
     described = json.loads((tmp_path / "train" / "config.json").read_text())
-    assert described["flags"]["oracle_params"] == "oracle.npz"
-    assert capsys.readouterr().err == ""
+    assert described["flags"]["oracle_params"] == "oracle.npz" and capsys.readouterr().err == ""
 
 
 @cases(

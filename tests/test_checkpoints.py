@@ -131,8 +131,7 @@ def test_a_damaged_checkpoint_does_not_outlive_good_ones(tmp_path, capsys):
     Counter(tmp_path, keep=2).save(100, 200)
     damage(tmp_path / "step-000000200")
     again = Counter(tmp_path, keep=1)
-    assert again.checkpoints.restore()[0] == 100
-    assert str(tmp_path / "step-000000200") in capsys.readouterr().err
+    assert again.checkpoints.restore()[0] == 100 and str(tmp_path / "step-000000200") in capsys.readouterr().err
     again.save(150)
     assert names() == ["damaged-step-000000200", "step-000000150"]
     last = Counter(tmp_path, keep=1)

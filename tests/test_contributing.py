@@ -64,8 +64,7 @@ def test_a_score(section, kind, name, flags, here):
     """The policy gradient raises it, without a discriminator."""
     found = train(section, here, *ORACLE, *flags, *["--total_epochs", "80", "--g_lr", "0.03", "--batch_size", "64"])
     values = column(found[kind], name)
-    assert values[-1] > values[0] + 0.1
-    assert not any(row.get("d_loss") for row in found["train"])
+    assert values[-1] > values[0] + 0.1 and not any(row.get("d_loss") for row in found["train"])
 
 
 def test_a_data_set_and_a_metric(here, monkeypatch, capsys):

@@ -155,7 +155,9 @@ def test_dropout_keeps_its_share_and_the_mean():
     np.testing.assert_allclose(dropped[kept[:, 0], 0], whole[0] / 0.75, rtol=1e-4)
     np.testing.assert_array_equal(dropped, again)
     assert (dropped != other).any()
-    np.testing.assert_array_equal(network.log_odds(TOKENS), network.log_odds(TOKENS))  # none in opinions
+    for net in (network, discriminator(PooledDiscriminator, dropout_keep_prob=0.5)):
+        losses = [float(net.loss(TOKENS, TOKENS[:, 0] % 2, seed)[0]) for seed in (None, key(1, Purpose.DROPOUT))]
+        assert losses[0] != losses[1]
     full = discriminator(dropout_keep_prob=1.0)
     np.testing.assert_array_equal(full.logits(TOKENS), full.logits(TOKENS, key(1, Purpose.DROPOUT, 0)))
 
@@ -178,6 +180,10 @@ def test_weights_start_from_the_authors_distributions():
     assert not all(np.array_equal(a, b) for a, b in zip(again, other, strict=True))
     kernels = [dense.kernel.numpy().ravel()[:100] for dense in layers]
     assert not np.array_equal(kernels[0], kernels[1])
+    for dense in (network.transform, network.gate):
+        assert np.abs(dense.kernel).max() <= np.sqrt(6 / sum(dense.kernel.shape)) and not dense.bias.numpy().any()
+    pooled = PooledDiscriminator(TokenSpec(50, 20), Options(emb_dim=30, filter_sizes=(3, 5), num_filters=(40, 60)))
+    assert 0.049 < np.abs(pooled.embedding.embeddings).max() <= 0.05
     keras = made(3, "keras")
     assert 0.049 < np.abs(keras.embedding.embeddings).max() <= 0.05
     for dense in (*keras.convolutions, keras.output_layer):

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import BIGRAM, TINY, interrupted_at, refusal, resumed_alike, tiny_config, train
-from enumeration import all_sequences, probabilities, random_generator
+from enumeration import all_sequences, probabilities, random_generator, randomise
 from fault_injection import logs_in, timeless_rows
 from test_model import flat
 from test_token_loss import ENDS, made
 
 from generator import Averaged
 from guidance.additive import BigramDiscriminator
+from guidance.choosing import keep_one
 from guidance.distilling import Distillation, divergence
 from guidance.guided import GuidedPolicy
 from support.errors import UsageError
@@ -76,14 +77,15 @@ def test_real_sequences_are_those_of_the_passes_after_pretraining(eagerly):
 
 
 @pytest.mark.parametrize("by", ["objective", "discriminator"])
-def test_the_best_candidates_are_learnt_as_if_they_were_real(eagerly, by):
+def test_the_best_candidates_are_learnt_as_if_they_were_real(eagerly, monkeypatch, by):
     """Of a discriminator with great log-odds for great tokens the best candidate is all but certain."""
     values = SimpleNamespace(
         score=lambda rows: rows @ np.array([16.0, 4.0, 1.0]),
         log_odds=lambda rows: tf.linalg.matvec(tf.cast(rows, tf.float32), [1600.0, 400.0, 100.0]),
     )
+    firsts, asked = [], []
+    monkeypatch.setattr("guidance.distilling.keep_one", lambda *given: asked.append(given) or keep_one(*given))
     distil, applied = distillation("--distil_real 0.25", **{by: values})
-    firsts = []
     for step in range(7):
         loss, _, rewards, tokens, _ = distil.step(tf.constant(step))
         firsts += list(tokens[1:, 0].numpy())
@@ -91,6 +93,7 @@ def test_the_best_candidates_are_learnt_as_if_they_were_real(eagerly, by):
             nll = -tf.reduce_sum(distil.student.log_probs(tokens)) / 12
         np.testing.assert_allclose(flat(applied[-1]), flat(tape.gradient(nll, distil.student.trainable_variables)))
         assert float(loss) == pytest.approx(float(nll)) == pytest.approx(-float(tf.reduce_mean(rewards)))
+    assert all(given[1:3] == (values.log_odds, 16) for given in asked) and len(asked) == 7 * (by == "discriminator")
     drawn = probabilities(distil.teacher) @ (all_sequences(4, 3)[:, 0] == 3)
     assert np.mean(np.equal(firsts, 3)) == pytest.approx(1 - (1 - drawn) ** 16, abs=0.1) and drawn < 0.5
 
@@ -132,8 +135,7 @@ def test_an_unfinished_teacher_is_warned_of(tmp_path, eagerly, capsys):
     for name, told in (("early", f"warning: --teacher {student[-1]}: unfinished, after 3 of 6 steps\n"), ("late", "")):
         capsys.readouterr()
         assert train([*TINY, *student, *logs_in(tmp_path / name)]) == 0
-        assert capsys.readouterr().err == told
-        assert train(plain) == 0
+        assert capsys.readouterr().err == told and train(plain) == 0
 
 
 def test_a_teacher_is_guided_where_its_discriminator_knows_it_as_it_is(tmp_path, eagerly):
@@ -157,3 +159,6 @@ def test_the_generator_learns_the_guided_one_which_a_new_discriminator_makes_ane
     teacher, student = probabilities(seqgan.guidance.copy), probabilities(seqgan.generator)
     np.testing.assert_array_equal(teacher, student)
     assert np.abs(student - probabilities(before.generator)).max() > 0.001
+    guided = probabilities(seqgan.guidance.guided)
+    randomise(seqgan.generator, 3)
+    np.testing.assert_array_equal(probabilities(seqgan.guidance.guided), guided)  # while the student learns

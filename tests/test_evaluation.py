@@ -11,6 +11,7 @@ from test_model import everything
 from data.oracle import OracleData
 from discriminator import Discriminator, Options
 from evaluation.discriminator import MeasuredDiscriminator
+from evaluation.policy import MeasuredPolicy
 from generator import TokenSpec
 from model import build
 
@@ -59,6 +60,9 @@ def test_the_figures_of_a_policy_agree_with_enumeration():
     other = world.evaluation.measure(4, NOW)
     assert other["nll"] != figures["nll"]  # fresh samples of the generator
     assert other["nll_test"] == figures["nll_test"]  # the same held-out sequences
+    world.evaluation.teacher = MeasuredPolicy(world.data.oracle, 1, False)
+    of_teacher = {"kl_of_teacher": world.p @ np.log(world.p / world.g)}  # in nats per sequence
+    assert_near(world.evaluation.measure(4, NOW), of_teacher, 0.1)
 
 
 def test_the_figures_of_the_guided_policy_are_those_of_its_distribution():

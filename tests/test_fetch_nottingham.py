@@ -98,8 +98,7 @@ def test_a_folder_that_is_there_is_used_as_it_is(dest, capsys, monkeypatch):
         for number in range(count):
             (dest / split / f"{number}.MIDI").write_bytes(b"mine")
     monkeypatch.setenv("NOTTINGHAM_ZIP", "/nowhere.zip")
-    assert run(dest) == 0
-    assert capsys.readouterr().out == f"{dest}: 3 train, 2 valid, 1 test MIDI files\n"
+    assert run(dest) == 0 and capsys.readouterr().out == f"{dest}: 3 train, 2 valid, 1 test MIDI files\n"
     assert (dest / "train" / "0.MIDI").read_bytes() == b"mine"
 
 
@@ -109,21 +108,18 @@ def test_the_default_folder_may_be_empty_or_missing(here, dest, named_zip, there
     dest.parent.rmdir()
     if there:
         dest.mkdir(parents=True)
-    assert main([]) == 0
-    assert count_tunes(Path("data/Nottingham")) == COUNTS
+    assert main([]) == 0 and count_tunes(Path("data/Nottingham")) == COUNTS
 
 
 def test_the_named_zip_is_unpacked_whatever_its_tunes(dest, named_zip):
     junk = [("Nottingham/README", b"x"), ("__MACOSX/Nottingham/train/._a.mid", b"x"), ("Nottingham/train/.a.mid", b"x")]
     named_zip(zip_bytes([*junk, ("Nottingham/train/", b""), ("Nottingham/extra/a.mid", b"x")], content=b"MThd tune"))
     dest.with_name("Nottingham.zip").write_bytes(b"not a zip")
-    assert run(dest) == 0
-    assert sorted(path.name for path in dest.iterdir()) == ["test", "train", "valid"]
+    assert run(dest) == 0 and sorted(path.name for path in dest.iterdir()) == ["test", "train", "valid"]
     assert sorted(path.name for path in (dest / "train").iterdir()) == ["tune_0.mid", "tune_1.mid", "tune_2.mid"]
     assert (dest / "test" / "tune_0.mid").read_bytes() == b"MThd tune"
     assert sorted(path.name for path in dest.parent.iterdir()) == ["Nottingham", "Nottingham.zip"]
-    assert stat.S_IMODE(dest.stat().st_mode) == stat.S_IMODE(dest.parent.stat().st_mode)
-    assert run(dest) == 0
+    assert stat.S_IMODE(dest.stat().st_mode) == stat.S_IMODE(dest.parent.stat().st_mode) and run(dest) == 0
 
 
 def test_a_named_zip_that_is_missing_is_an_error_not_a_download(dest, served, monkeypatch, capsys, tmp_path):
@@ -234,8 +230,7 @@ def test_what_is_not_such_a_zip_is_refused(dest, named_zip, capsys, content, why
     named_zip(content)
     tracemalloc.start()
     try:
-        assert why in failure(dest, capsys)
-        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+        assert why in failure(dest, capsys) and tracemalloc.get_traced_memory()[1] < 10 << 20
     finally:
         tracemalloc.stop()
 

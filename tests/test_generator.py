@@ -210,8 +210,7 @@ def test_a_skewed_distribution_over_many_tokens(vocab_size, jit):
     numbers = np.random.default_rng(1).random([100, 1000], np.float32)
     draws = draw(np.repeat(logits, 1000, axis=0), numbers, jit)
     counts = np.bincount(draws.ravel(), minlength=vocab_size)
-    assert counts.shape == (vocab_size,)
-    assert chi_square(counts, np.exp(logits[0])) > 1e-3
+    assert counts.shape == (vocab_size,) and chi_square(counts, np.exp(logits[0])) > 1e-3
 
 
 @JIT

@@ -10,7 +10,7 @@ from conftest import BIGRAM, SIZES, assert_same, cases, interrupted_at, resumed_
 from enumeration import all_sequences, index_of, probabilities, randomise
 from fault_injection import logs_in, timeless_rows
 from test_generator import chi_square
-from test_model import ENDS, applied, assert_same_gradient, exact_gradient
+from test_model import ENDS, applied, assert_same_gradient, exact_gradient, tiny_model
 
 from discriminator import REAL, Options
 from generator import PolicyCopy, TokenSpec, sample_many
@@ -188,17 +188,20 @@ def test_flags_reach_the_networks():
     assert [model_of("--d_loss", loss).discriminator.options.offset for loss in ("token", "sequence")] == [True, False]
     options = model_of(*shlex.split("--d_l2 0.3 --dropout_keep_prob 0.6 --d_lags 1 2")).discriminator.options
     assert (options.l2, options.dropout_keep_prob, options.lags) == (0.3, 0.6, (1, 2))
+    assert tiny_model("--d_init", "keras").discriminator.options.init == "keras"
 
 
 @pytest.mark.parametrize("loss", ["token", "expected", "likelihood"])
 def test_a_d_step_by_token_draws_no_sequences_and_follows_its_loss(loss, monkeypatch):
     """Adam's first update is of the size of the rate, against the gradient."""
     monkeypatch.setattr("model.sample_many", None)
-    model = model_of("--d_loss", loss, *shlex.split("--d_epochs 1 --d_batch_size 16 --d_lr 0.01 --dropout_keep_prob 1"))
+    words = f"--d_loss {loss} --d_epochs 1 --d_batch_size 16 --d_lr 0.01 --dropout_keep_prob 0.6 --total_epochs 0"
+    model = model_of(*words.split())
     seed, before, loss_of = 1, model.discriminator.get_weights(), getattr(model.discriminator, f"{loss}_loss")
     real = tf.gather(rows_of(), permutation(8, fold(key(seed, Purpose.D_SHUFFLE, 0, 0), REAL)))
     with tf.GradientTape() as tape:
-        nats, _ = loss_of(model.policy, real, key(seed, Purpose.D_FAKE, 0, 0, 0), None)
+        drops = key(seed, Purpose.DROPOUT, 0, 0, 0)
+        nats, _ = loss_of(model.policy, real, key(seed, Purpose.D_FAKE, 0, 0, 0), drops)
     gradients = tape.gradient(nats, model.discriminator.trainable_variables)
     found = model._d_step(rows_of()[:8], tf.constant(0))
     assert float(found[0]) == pytest.approx(float(nats), rel=1e-5)

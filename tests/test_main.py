@@ -86,8 +86,7 @@ def test_every_phase_leaves_its_scalars_histograms_and_pictures(finished):
     assert set(train["g_pretrain_loss"]) == {0, 1, 2, 3}
     assert set(train["d_pretrain_loss"]) == set(train["d_pretrain_acc"]) == {0, 1}
     for tag in ("g_loss", "g_reward", "d_loss", "d_acc"):
-        assert set(train[tag]) == {4, 5, 6}
-        assert np.isfinite(list(train[tag].values())).all()
+        assert set(train[tag]) == {4, 5, 6} and np.isfinite(list(train[tag].values())).all()
     assert set(train["seconds_per_epoch"]) == {0, 1, 2, 3, 4, 5, 6}
     rows = rows_of(finished / "train" / "metrics.csv")
     seconds = [row["seconds_per_epoch"] for row in rows if row["phase"] != "pretrain_d"]
@@ -209,8 +208,7 @@ def test_another_seed_is_another_run_on_the_same_oracle(finished, tmp_path):
     mine = [tmp_path / "train" / name for name in names]
     for path in mine:
         path.write_text("mine")
-    assert run(tmp_path, *words, "--overwrite") == 0
-    assert all(path.read_text() == "mine" for path in mine)
+    assert run(tmp_path, *words, "--overwrite") == 0 and all(path.read_text() == "mine" for path in mine)
 
 
 def test_runs_of_other_lengths_share_their_beginning(finished, tmp_path):

@@ -25,8 +25,7 @@ def test_names_titles_and_meanings_are_clear_and_different_and_columns_read_as_t
     assert len({metric.title for metric in METRICS.values()}) == len(METRICS)
     for name, metric in METRICS.items():
         assert metric.name == name and metric.meaning.endswith(".") and metric.title
-        assert metric.better in ("lower", "higher", "real", "")
-        assert set(metric.data) <= set(DATA)
+        assert metric.better in ("lower", "higher", "real", "") and set(metric.data) <= set(DATA)
         assert [parse(column(name, form)) for form in FORMS] == [(metric, form) for form in FORMS]
 
 

@@ -423,8 +423,7 @@ def test_a_whole_run_on_a_folder_with_splits(split_folder, tmp_path, capsys):
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (SAMPLE_RATE, 1, 2)
         assert file.getnframes() == 8 * FRAME * SAMPLE_RATE and any(file.readframes(100_000))
     assert train([*TINY, *flags]) == 0  # its own samples are no tunes to train on
-    assert "finished before" in capsys.readouterr().out
-    assert train([*TINY, *flags, "--no-is_train"]) == 0
+    assert "finished before" in capsys.readouterr().out and train([*TINY, *flags, "--no-is_train"]) == 0
     assert re.search(r"^bleu4 +\d\S+ ± \S+ +\d", capsys.readouterr().out, re.MULTILINE)
 
 
@@ -433,15 +432,13 @@ def test_a_log_dir_among_the_tunes(plain_folder, capsys):
     logs, counted, before = plain_folder / "logs", "tunes: 2 train, 1 valid, 1 test;", {*plain_folder.iterdir()}
     flags = [*FEW, "--data_dir", str(plain_folder), "--log_dir"]
     for name in ("first", "second"):
-        assert train([*flags, str(logs / name)]) == 0
-        assert counted in capsys.readouterr().out
+        assert train([*flags, str(logs / name)]) == 0 and counted in capsys.readouterr().out
     check_songs(logs / "first", seq_len=8)
     check_events(logs / "first", seq_len=8)
     assert not (logs / "first" / "media").exists()
     # A sample there would be a tune of the next run.
     assert {path.name for path in {*plain_folder.iterdir()} - before} <= {".tokens-0.4s.json", "logs"}
-    assert train([*flags, str(logs / "first"), "--overwrite"]) == 0
-    assert counted in capsys.readouterr().out
+    assert train([*flags, str(logs / "first"), "--overwrite"]) == 0 and counted in capsys.readouterr().out
     line = error_line(capsys, *flags[len(FEW) :], str(plain_folder / "logs" / ".."))
     assert "--log_dir" in line and "the tunes of --data_dir are there" in line
 

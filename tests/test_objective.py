@@ -254,8 +254,7 @@ def test_it_is_asked_early_where_there_is_no_validation_set(counting, tmp_path, 
 
 def test_the_program_ends_before_training_or_where_the_function_fails(counting, tmp_path, capsys, eagerly):
     why = "main.py: error: --objective none.py: No such file or directory\n"
-    assert refusal(capsys, run, tmp_path, "none.py:f") == why
-    assert not (tmp_path / "train").exists()
+    assert refusal(capsys, run, tmp_path, "none.py:f") == why and not (tmp_path / "train").exists()
     (tmp_path / "mine.py").write_text("def f(sequences):\n    return [0.0] * 7\n")
     assert "mine.py: f returned 7 values for 40 sequences\n" in refusal(capsys, run, tmp_path, "mine.py:f")
     late = "    calls.append(1)\n    1 / (len(calls) < 8)\n    return [0.0] * len(sequences)\n"

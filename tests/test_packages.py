@@ -129,8 +129,7 @@ def test_what_cannot_be_prepared(package, tmp_path, monkeypatch, capsys):
 def test_the_real_quatrains(shared_data, capsys):
     """The file that is known to be right has the checksum that the program asks for, and it trains."""
     path = shared_data("quatrains.txt")
-    assert prepare_quatrains.main(["-o", str(path)]) == 0
-    assert "16,842 quatrains" in capsys.readouterr().out
+    assert prepare_quatrains.main(["-o", str(path)]) == 0 and "16,842 quatrains" in capsys.readouterr().out
     data = TextData(parse(["--dataset", "text", "--data_dir", str(path), "--vocab_size", "10000"]))
     assert sum(len(lines) for lines in data.lines.values()) == 16_842
     assert data.source.long == data.source.empty == 0

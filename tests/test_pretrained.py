@@ -28,8 +28,7 @@ def run(folder: Path, *more: str, tiny=TINY) -> int:
 
 
 def test_as_if_it_had_pretrained_by_itself(tmp_path, capsys):
-    assert run(tmp_path / "source", *PURE) == 0
-    assert run(tmp_path / "alone") == 0
+    assert run(tmp_path / "source", *PURE) == 0 and run(tmp_path / "alone") == 0
     own = ("--pretrained", str(tmp_path / "source" / "train"))
     started, alone = tmp_path / "started", outcome(tmp_path / "alone")
     assert run(started, *own) == 0 and not differing(outcome(started), alone)
@@ -40,8 +39,7 @@ def test_as_if_it_had_pretrained_by_itself(tmp_path, capsys):
     assert not differing(outcome(started), alone)  # it has cost nothing
     assert run(started, *own, "--overwrite") == 0 and not differing(outcome(started), alone)
     shutil.rmtree(tmp_path / "source")  # it is needed no more
-    assert run(started, *own, "--total_epochs", "4") == 0
-    assert len(timeless_rows(started / "train")) == 4 + 2 + 4
+    assert run(started, *own, "--total_epochs", "4") == 0 and len(timeless_rows(started / "train")) == 4 + 2 + 4
 
 
 def test_of_a_run_that_was_moved_and_is_on_text(tmp_path):
@@ -130,8 +128,7 @@ def test_what_follows_may_begin_from_the_best(tmp_path, capsys):
     assert err.startswith("warning: pretrain_d begins from an overfitted") and err.endswith("begins it from there\n")
     assert found[0] in out.split("pretrain_g 24/24")[1].splitlines()[0] and found[0] in out.splitlines()[-2]
     words += ["--best_pretraining"]
-    assert not resumed_alike(tmp_path, words, 22, 3)
-    assert "warning" not in capsys.readouterr().err
+    assert not resumed_alike(tmp_path, words, 22, 3) and "warning" not in capsys.readouterr().err
     policies = [restore(tmp_path / "plain" / "train", int(found[1]))]
     policies += [restore(tmp_path / "whole" / "train", step) for step in ("pretrained", 26)]
     best, *begun = [[each.seqgan.average.get_weights(), each.seqgan.generator.get_weights()] for each in policies]

@@ -84,7 +84,7 @@ def test_the_expected_gradient_is_that_of_the_expected_reward_less_the_divergenc
 
 
 @ENDS
-@cases("baseline", "none", "prefix")
+@cases("baseline", "none", "batch", "prefix")
 def test_an_action_is_not_charged_for_what_came_before_it(baseline, end_token):
     """Not in its reward, or not once the prefix's is subtracted."""
     model = model_of("log_odds", "--kl_weight", str(BETA), "--baseline", baseline, end_token=end_token)
@@ -92,7 +92,7 @@ def test_an_action_is_not_charged_for_what_came_before_it(baseline, end_token):
     score, scores = model.reward.scorer(sequences, STEP), scores_of(model)
     ratios = (model.generator.log_probs(sequences) - model.reward.reference.log_probs(sequences)).numpy()
     for n in (1, 2, 3):
-        found, counted = score(sequences[None], tf.constant(n))[0], ratios[:, n - 1 if baseline == "none" else 0 :]
+        found, counted = score(sequences[None], tf.constant(n))[0], ratios[:, 0 if baseline == "prefix" else n - 1 :]
         np.testing.assert_allclose(found, scores - BETA * counted.sum(axis=1), atol=1e-4)
 
 

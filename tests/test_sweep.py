@@ -97,8 +97,7 @@ def test_as_many_at_once_as_jobs_or_cpus(toys, monkeypatch, arguments, threads, 
     COUNTS.clear()
     monkeypatch.setattr(program, "run", counted)
     monkeypatch.setattr(program, "CPU_COUNT", 7)
-    assert program.main(["toys.toml", *arguments]) == 0
-    assert len(COUNTS) == 8 and max(COUNTS) == most
+    assert program.main(["toys.toml", *arguments]) == 0 and len(COUNTS) == 8 and max(COUNTS) == most
 
 
 def test_a_failing_cell_stops_no_other_and_is_reported(toys, capfd):
@@ -169,8 +168,7 @@ def test_a_cell_that_another_sweep_takes_in_the_same_moment_waits(toys, monkeypa
     arguments = ("toys.toml", "--only", "mle", "--seeds", "1")
     other, log_dir = script(*arguments, cwd=toys), toys / "logs/toys/mle/1/train"
     until(lambda: len(rows(log_dir)) > 2)
-    assert program.main([*arguments]) == 0
-    assert other.wait(timeout=60) == 0 and len(rows(log_dir)) == EPOCHS
+    assert program.main([*arguments]) == 0 and other.wait(timeout=60) == 0 and len(rows(log_dir)) == EPOCHS
     out = capsys.readouterr().out
     assert out.count("mle, seed 1: goes on") == 1 and "mle, seed 1: finished by another process" in out
     assert "mle, seed 1: waits, as another process trains in" in out

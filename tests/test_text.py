@@ -21,6 +21,7 @@ from test_nottingham import SMALL as SHORT
 
 from data.real import read_data
 from data.text import Lines, TextData, Vocabulary, read_lines, split_of
+from evaluation.discriminator import what_d_knows
 from evaluation.evaluator import Due, Evaluator
 from evaluation.metrics import D_FIGURES
 from evaluation.ngrams import bleu, self_bleu
@@ -236,8 +237,7 @@ def test_lines_come_back_as_they_were(lines):
     for line in lines:
         packed.append(vocabulary.encode(line))
     rows = packed[np.arange(len(lines))]
-    assert rows.shape == (len(lines), 6) and rows.dtype == np.int32
-    assert vocabulary.decode(rows) == lines
+    assert rows.shape == (len(lines), 6) and rows.dtype == np.int32 and vocabulary.decode(rows) == lines
     for row, line in zip(rows, lines, strict=True):
         after = [vocabulary.end] + [vocabulary.size] * 6
         np.testing.assert_array_equal(row[len(line) :], after[: 6 - len(line)])
@@ -503,8 +503,7 @@ def test_a_vocabulary_that_is_no_runs_is_not_replaced(folder, tmp_path, capsys, 
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
     why = f"{mine.name} there is no run's; choose another --log_dir"
-    assert why in refusal(capsys, run, folder, tmp_path / "logs", *more)
-    assert mine.read_text() == "mine"
+    assert why in refusal(capsys, run, folder, tmp_path / "logs", *more) and mine.read_text() == "mine"
 
 
 def test_the_checkpoint_of_least_nll_valid_is_kept(folder, tmp_path):
@@ -546,3 +545,7 @@ def test_a_discriminator_without_a_test_set(tmp_path):
     evaluator = Evaluator(data, SimpleNamespace(d_eval_samples=size, candidates=2))
     figures = evaluator.of_discriminator(SimpleNamespace(policy=policy, log_odds=log_odds), 0, {"nll": (1.0, 0.1)})
     assert set(figures) == {"d_eta", "d_gain_valid"} and figures["d_eta"][0] > 0.1
+    drawn = policy.sample(2 * size)
+    d = SimpleNamespace(policy=SimpleNamespace(sample=lambda n, *_: drawn[:n]), log_odds=log_odds)
+    tests = (valid[:19], np.full([19, 4], 3, np.int32))  # too few to be measured, and so nothing that is chosen by
+    assert len({what_d_knows(d, valid, rows, 1, 9).figures["d_eta"][0] for rows in tests}) == 1

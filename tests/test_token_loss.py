@@ -71,6 +71,8 @@ def test_the_loss_tells_each_real_token_from_one_drawn_in_its_place_or_from_all(
     loss, accuracy = loss_of(generator, tokens, seed, None)
     assert float(loss) == pytest.approx(expected, rel=1e-5)
     assert float(accuracy) == pytest.approx((((real > 0) * 1 + seen) * drawn).sum() / (2 * drawn.sum()), rel=1e-5)
+    discriminator.dropout_rate = 0.5
+    assert loss_of(generator, tokens, seed, key(1, Purpose.DROPOUT))[0] != loss
     if drawn_alone:  # with the penalty that `loss` has of real tokens and of fakes
         discriminator.l2 = 0.3
         squares = np.mean([discriminator.scores_of(tokens, [tf.constant(each)])[1] for each in (tokens, fake)])
@@ -174,9 +176,9 @@ def test_an_echo_hears_every_span(times):
 @KINDS
 @ENDS
 def test_the_control_is_the_likelihood_of_the_guided_generator(kind, end_token):
-    generator, discriminator = random_generator(end_token=end_token), made(kind, end_token=end_token)
+    generator, discriminator = random_generator(end_token=end_token, echoes=1), made(kind, end_token=end_token)
     tokens = tf.constant(all_sequences(4, 3, end_token))
-    guided, mask = GuidedPolicy(generator, discriminator, tf.Variable(1.0)), generator.mask(tokens)
+    guided, mask = Tempered(GuidedPolicy(generator, discriminator, tf.Variable(1.0)), 1.0), generator.mask(tokens)
     with tf.GradientTape() as tape:
         loss, likelier = discriminator.likelihood_loss(generator, tokens, key(1, Purpose.D_FAKE), None)
     with tf.GradientTape() as other:
@@ -187,6 +189,9 @@ def test_the_control_is_the_likelihood_of_the_guided_generator(kind, end_token):
     variables = discriminator.trainable_variables
     gradients = [tape.gradient(loss, variables, None, "zero"), other.gradient(expected, variables, None, "zero")]
     assert_same(*gradients, atol=1e-6)
+    discriminator.dropout_rate = 0.5
+    drops = key(1, Purpose.DROPOUT)
+    assert discriminator.likelihood_loss(generator, tokens, key(1, Purpose.D_FAKE), drops)[0] != loss
 
 
 @KINDS
@@ -205,16 +210,19 @@ def test_what_is_added_to_the_logits_is_tempered_and_learnt(guide):
     generator = random_generator(echoes=1)
     policy = GuidedPolicy(generator, made(guide), tf.Variable(0.7)) if guide else generator
     tokens, weights = tf.constant(all_sequences(4, 3)), generator.trainable_variables
-    with tf.GradientTape() as tape, tf.GradientTape() as other:
-        nats = Tempered(policy, 0.5).log_probs(tokens)
-        logits = policy.logits(policy.states(tokens).hidden) / 0.5
-        expected = tf.gather(tf.nn.log_softmax(logits), tf.transpose(tokens), batch_dims=2)
-    np.testing.assert_allclose(nats, tf.transpose(expected), atol=1e-5)
+    for way, temperature in ((Tempered(policy, 0.5), 0.5), (policy, 1.0)):
+        with tf.GradientTape() as tape, tf.GradientTape() as other:
+            nats, logits = way.log_probs(tokens), policy.logits(policy.states(tokens).hidden) / temperature
+            expected = tf.gather(tf.nn.log_softmax(logits), tf.transpose(tokens), batch_dims=2)
+        np.testing.assert_allclose(nats, tf.transpose(expected), atol=1e-5)
+        for mine, theirs in zip(tape.gradient(nats, weights), other.gradient(expected, weights), strict=True):
+            np.testing.assert_allclose(mine, tf.convert_to_tensor(theirs), rtol=1e-4, atol=1e-4)
+    if guide:
+        own, scores = generator.logits(generator.states(tokens).hidden), policy.discriminator.contexts(tokens).hidden
+        np.testing.assert_allclose(logits, own + 0.7 * policy.discriminator.next_scores(scores), atol=1e-5)
     longer = tf.constant(np.random.default_rng(0).integers(4, size=[20, 5]), tf.int32)
     alone, whole = (policy.logits(states.hidden) for states in (by_token(policy, longer), policy.states(longer)))
     np.testing.assert_allclose(alone, whole, atol=1e-5)
-    for mine, theirs in zip(tape.gradient(nats, weights), other.gradient(expected, weights), strict=True):
-        np.testing.assert_allclose(mine, tf.convert_to_tensor(theirs), rtol=1e-4, atol=1e-4)
 
 
 @ENDS

@@ -131,8 +131,7 @@ def test_a_run_of_version_1_goes_on(of_version_1, tmp_path, capsys):
     assert run_in(tmp_path / "whole") == 0
     capsys.readouterr()
     assert train(["--no-is_train", "--log_dir", str(tmp_path / "cut" / "train")]) == 0
-    assert re.search(r"nll +\d", capsys.readouterr().out)
-    assert run_in(tmp_path / "cut") == 0
+    assert re.search(r"nll +\d", capsys.readouterr().out) and run_in(tmp_path / "cut") == 0
     out, err = capsys.readouterr()
     assert re.search(r"after 12 of \d+ steps", out) and not err, (out, err)
     assert not differing(outcome(tmp_path / "cut"), outcome(tmp_path / "whole"))
