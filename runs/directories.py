@@ -61,6 +61,21 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the lock of a folder, once other processes have let it go; where the system has none, nothing is held."""
+    if not fcntl:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file (text: UTF-8) whole or not at all: to disk, then renamed; a link or a device in place."""
     written = content.encode() if isinstance(content, str) else content

@@ -118,9 +118,13 @@ class Cell:
         """Whether the table names other data, or other code of one's own, than the run there has on record."""
         if not (content := self.recorded):
             return False
-        config, code = self.method.config, own_sources(self.method.config).items()
-        elsewhere = data_flags(from_flags(content["flags"])) != data_flags(config)
-        return elsewhere or any(content.get(flag, source) != source for flag, source in code)
+        return self.recoded or data_flags(from_flags(content["flags"])) != data_flags(self.method.config)
+
+    @property
+    def recoded(self) -> bool:
+        """Whether the code of one's own that the table names is not what the run there has on record."""
+        content, code = self.recorded, own_sources(self.method.config).items()
+        return any(content.get(flag, source) != source for flag, source in code)
 
     @property
     def checkpoint(self) -> Path:

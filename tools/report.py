@@ -53,9 +53,14 @@ NEW = f"""# {{title}}
 """
 
 
+def escaped(label: str) -> str:
+    """A cell of a Markdown table."""
+    return label.replace("|", "\\|")
+
+
 def markdown(frame: pd.DataFrame, corner: str = "") -> str:
     """A frame of texts as tables of 10 columns at most."""
-    frame = frame.fillna("").rename(index=lambda label: label.replace("|", "\\|")).rename_axis(corner)
+    frame = frame.fillna("").rename(index=escaped, columns=escaped).rename_axis(corner)
     parts = [frame.iloc[:, i : i + WIDEST] for i in range(0, frame.shape[1], WIDEST)]
     return "\n\n".join(part.to_markdown(tablefmt="github", disable_numparse=True) for part in parts)
 
@@ -146,7 +151,9 @@ def named(points: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     own = parts.method.map(lambda name: labels.get(name, name))
     parts["label"] = own + parts.state.map(lambda state: f", {STATES[state]}" if state else "")
     parts["family"] = own.where(parts.state == "training", parts.label)
+    reweighted = points.run.str.contains("least KL")  # whose numbers are β
     at = points.temperature.map(lambda t: "" if t == 1 or math.isnan(t) else f", temperature {t:g}")
+    at = at.where(~reweighted, points.temperature.map(lambda beta: f", β = {beta:g}"))
     chosen = points.candidates.map(lambda n: "" if math.isnan(n) else f", one of {n:g}")
     parts["head"] = parts.label + chosen.where(points.candidates.notna(), at)
     return merged(points.drop(columns="run").join(parts), ["head", "seed", "epoch"])
@@ -243,7 +250,7 @@ def draw_samples(
                 continue
             errors = {"yerr": deviation[y], "xerr": deviation[x], "elinewidth": 0.8}
             panel.errorbar(mean[x], mean[y], marker=".", label=label, color=color[label], **errors)
-            ring = mean[(mean.temperature == 1) & ~(mean.candidates > 1)]
+            ring = mean[(mean.temperature == 1) & ~(mean.candidates > 1) & ("least KL" not in label)]
             panel.plot(ring[x], ring[y], "o", markersize=10, markerfacecolor="none", color=color[label])
             for _, end in mean.iloc[[0, -1] if len(mean) > 1 else []].iterrows():
                 text = f"{end.temperature if math.isnan(end.candidates) else end.candidates:g}"

@@ -15,13 +15,13 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from evaluation.metrics import METRICS, column, parse
-from runs.directories import CHECKSUM, read_manifest, sha256_of
+from runs.directories import CHECKSUM, in_vain, read_manifest, sha256_of
 from runs.directories import METRICS as LOG
-from support.config import Config
-from support.config_file import CONFIG, FREE_TO_CHANGE, READ_FROM, differences, read_config
+from support.config import Config, own_names
+from support.config_file import CONFIG, FREE_TO_CHANGE, READ_FROM, differences, from_flags, read_config
 from support.errors import UsageError
 from support.parser import read_flags
-from tools.experiment import Cell, Experiment, checked, fingerprint, mixed
+from tools.experiment import MEASURING, Cell, Experiment, checked, fingerprint, mixed
 from tools.plot_curves import CLOCKS, FLOOR, PANELS, read_run
 
 RUN = ["method", "seed"]
@@ -159,7 +159,10 @@ def outcome(cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
     cores = f"{described['cores']} core{'s' * (described['cores'] != 1)}" if described.get("cpu") else ""
     machine = [f"{cores} of an {described['cpu']}"] if cores else []
     machine += [f"{n} {versions[n.lower()]}" for n in ("Python", "TensorFlow", "NumPy") if n.lower() in versions]
-    row |= {"flags": shlex.join(cell.method.words), "commit": described.get("git_commit", "")[:7] or None}
+    read, now = from_flags(described["flags"]), cell.method.config
+    moved = [(name, getattr(read, name)) for name in ("data_dir", "oracle_params") if getattr(read, name)]
+    words = [word for name, value in moved if value != getattr(now, name) for word in (f"--{name}", value)]
+    row |= {"flags": shlex.join([*cell.method.words, *words]), "commit": described.get("git_commit", "")[:7] or None}
     row |= {"date": day.isoformat(), "machine": ", ".join(machine) or None, "data": fingerprint(described) or None}
     # Around D's pretraining there are two evaluations of one generator: when that was reached is the first one's.
     curves = evaluated.groupby("epoch", as_index=False)[names].first()
@@ -179,7 +182,9 @@ def collect(experiment: Experiment, logs: Path, folder: Path) -> tuple[list[pd.D
     for key, cell in cells.items():
         finished = cell.finished
         try:
-            if finished:
+            if finished and cell.recoded:
+                problems.append(f"{cell.title}: it ran with other code than the file has now that the table names")
+            elif finished:
                 new[key] = outcome(cell)
             elif cell.log_dir.exists():
                 problems.append(f"{cell.title}: unfinished, after {cell.epochs_done} of {cell.epochs} epochs")
@@ -194,9 +199,12 @@ def collect(experiment: Experiment, logs: Path, folder: Path) -> tuple[list[pd.D
     for name, words in dict.fromkeys(zip(runs.method, runs["flags"].fillna(""), strict=True)):
         if name in methods and words != shlex.join(methods[name].words):
             before, free = read_flags(shlex.split(words)), FREE_TO_CHANGE | READ_FROM | {"seed", "threads"}
+            free -= MEASURING - in_vain(before, methods[name].config)
             free -= {"candidates"} if before.best_of_candidates else set()
             differing = differences(before, methods[name].config, free)
             differing += ["other teachers"] * (before.teacher != methods[name].config.teacher)
+            code = [[Path(each).name for each in own_names(c).values()] for c in (before, methods[name].config)]
+            differing += ["other code"] * (code[0] != code[1])
             if differing:
                 raise UsageError(f"{folder / 'runs.csv'}: {name} had {'; '.join(differing)}")
     if why := mixed({cells[key]: text for key, text in runs.set_index(RUN)["data"].dropna().items() if key in cells}):

@@ -132,6 +132,10 @@ class Sweep:
         """Raises UsageError: the directory of a cell holds another run."""
         self.cells, self.client = cells, client
         self.waiting = [cell for cell in cells if not cell.finished]
+        for student, teacher in ((cell, each) for cell in cells if cell not in self.waiting for each in cell.teachers):
+            if teacher in self.waiting:
+                why = f"learnt from what was in {teacher.log_dir}: bring that back, or remove the student, too"
+                raise UsageError(f"{student.log_dir}: {why}")
         self.running: dict[Cell, Future] = {}
         self.failed: dict[Cell, str] = {}
         self.stopped = 0
@@ -193,7 +197,9 @@ class Sweep:
     def _collect_ended(self) -> None:
         for cell in [cell for cell, future in self.running.items() if future.done()]:
             future = self.running.pop(cell)
-            error = future.result() if future.status == "finished" else first_line(future.exception())
+            error = TAKEN  # of a connection that was lost and is back: the process goes on
+            if future.status not in ("cancelled", "lost"):
+                error = future.result() if future.status == "finished" else first_line(future.exception())
             if cell.finished:  # whatever the process says: that of another sweep may have been quicker
                 tqdm.write(f"{cell.title}: finished")
             elif self.stopped:
@@ -239,4 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     keep_writing()
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # before the cells start, or after they have ended
+        sys.exit(130)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from runs.directories import WRITTEN_SONGS, sha256_of, write_whole, written_songs
+from runs.directories import WRITTEN_SONGS, locked, sha256_of, write_whole, written_songs
 from support.errors import UsageError
 
 
@@ -25,10 +25,16 @@ def write_songs(folder: Path, names: Sequence[str], contents: Iterable[bytes], s
 
     Each is on the record before it is there, so that none is taken for somebody else's after a kill. With `spare`
     somebody else's song stays, as a line on stderr says, and those of other names stay, too; the folder must be there.
-    Raises UsageError: as `check_songs`, and then nothing is written. Raises OSError: one can't be written.
+    Other processes that write songs there wait meanwhile. Raises UsageError: as `check_songs`, and then nothing is
+    written. Raises OSError: one can't be written.
     """
     if not spare:
         folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        _write_songs(folder, names, contents, spare)
+
+
+def _write_songs(folder: Path, names: Sequence[str], contents: Iterable[bytes], spare: bool) -> None:
     earlier = written_songs(folder) if spare else check_songs(folder, names)
     for name, content in zip(names, contents, strict=True):
         if spare and name not in earlier and os.path.lexists(folder / name):
