@@ -161,8 +161,7 @@ def test_a_run_that_finishes_second_accepts_the_first(dest, named_zip, monkeypat
         plain(source, target)
 
     monkeypatch.setattr(os, "rename", overtaken)
-    assert run(dest) == 0
-    assert count_tunes(dest) == dict.fromkeys(COUNTS, 1) and list(dest.parent.iterdir()) == [dest]
+    assert run(dest) == 0 and count_tunes(dest) == dict.fromkeys(COUNTS, 1) and list(dest.parent.iterdir()) == [dest]
 
 
 def test_addresses_are_tried_in_turn_until_one_has_the_set(dest, served, capsys):

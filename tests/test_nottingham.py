@@ -260,8 +260,7 @@ def test_whole_tunes_have_an_end_and_are_measured_up_to_it(tmp_path):
     figures = whole.compare(data.valid)
     expected = windows.compare(windows.data.valid)
     assert figures.pop("length") == (40, 0) and expected.pop("mse") and figures == expected
-    assert figures["rest_share"] == (1 / 40, 0)
-    assert "length" in whole.columns and "length" not in windows.columns
+    assert figures["rest_share"] == (1 / 40, 0) and "length" in whole.columns and "length" not in windows.columns
     assert whole.compare(np.array([[end] + [padding] * 63] * 2))["copied_share"][0] == 0  # of no token
     np.testing.assert_array_equal(with_rests(np.array([[40, end, padding]]), SECONDS), [[40, REST, REST]])
     (tmp_path / "log").mkdir()
@@ -447,8 +446,7 @@ def test_a_whole_run_by_the_beat(split_folder, tmp_path, capsys):
     """The tunes' 0.4 s are 0.8 beats at their 120 a minute, and so are the samples' tokens."""
     beats = ["--token_length", "0.8beats"]
     flags = [*FEW, "--data_dir", str(split_folder), "--log_dir", str(tmp_path / "train"), *beats]
-    assert train(flags) == 0
-    assert "8 tokens (6.4 beats, 3.2 s at the tunes' median of 120)" in capsys.readouterr().out
+    assert train(flags) == 0 and "8 tokens (6.4 beats, 3.2 s at the tunes' median of 120)" in capsys.readouterr().out
     tempo = json.loads((tmp_path / "train" / "tempo.json").read_text())
     assert tempo == {"beats_per_minute": pytest.approx(120, rel=1e-6)}
     for i in range(SAMPLES):

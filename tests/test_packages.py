@@ -131,7 +131,6 @@ def test_the_real_quatrains(shared_data, capsys):
     path = shared_data("quatrains.txt")
     assert prepare_quatrains.main(["-o", str(path)]) == 0 and "16,842 quatrains" in capsys.readouterr().out
     data = TextData(parse(["--dataset", "text", "--data_dir", str(path), "--vocab_size", "10000"]))
-    assert sum(len(lines) for lines in data.lines.values()) == 16_842
-    assert data.source.long == data.source.empty == 0
+    assert sum(len(lines) for lines in data.lines.values()) == 16_842 and data.source.long == data.source.empty == 0
     batch = data.mle_batches(0).numpy()
     assert batch.shape == (1, 32, 20) and batch.max() < data.vocabulary.end  # no line needs an end

@@ -173,8 +173,7 @@ def test_overwrite_starts_afresh_and_removes_nothing_else(trainer, toy, tmp_path
     for path in foreign:
         path.write_text("mine")
     resumes(trainer, run, toy, "--overwrite")
-    assert all(path.read_text() == "mine" for path in foreign)
-    assert len(checkpoints(run)) == len(checkpoints(toy))
+    assert all(path.read_text() == "mine" for path in foreign) and len(checkpoints(run)) == len(checkpoints(toy))
 
 
 def test_killed_while_it_overwrites(trainer, toy, tmp_path):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -24,7 +25,7 @@ from test_nottingham import write_song
 from data.music.abc import HEADER, read_abc, to_abc
 from data.music.analysis import analysed
 from data.music.midi import melody_of, midi_file
-from data.music.songs import write_songs
+from data.music.songs import write_songs, written_songs
 from data.music.tokens import Grid, transposed
 from generator import Excluding, Policy, Tempered
 from runs.checkpoints import MARKS, Checkpoints
@@ -182,6 +183,16 @@ def test_tunes_are_midi_files(runs, capsysbinary, tmp_path):
     for more in ([], ["--like", file, "--keep", 1]):
         why = f"-o {file}: is there; choose another name, or a folder\n"
         assert refused(capsysbinary, runs / "tunes", "-n", 1, "-o", file, *more).endswith(why)
+
+
+def test_two_runs_may_write_songs_to_one_folder(tmp_path, capsys):
+    def write(run: int) -> None:
+        for i in range(40):
+            write_songs(tmp_path, ["sample0.mid", "sample1.mid"], [b"%d %d" % (run, i)] * 2, spare=True)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert not [*filter(None, pool.map(write, (1, 2)))] and not capsys.readouterr().err
+    assert written_songs(tmp_path).keys() == {"sample0.mid", "sample1.mid"}
 
 
 def test_no_stale_tunes_among_new_ones(runs, capsysbinary, tmp_path):
