@@ -32,8 +32,10 @@ from support.seeds import Purpose, key, uniforms
 from support.streams import run_tool
 
 # Flags of other steps than those that are timed.
-AS_PRINTED = ("dataset", "discriminator", "reward", "objective", "g_update", "g_steps", "mle_steps", "train_size")
-AS_PRINTED += ("d_draws",)
+AS_PRINTED = (
+    *("dataset", "discriminator", "reward", "objective", "g_update", "g_steps"),
+    *("mle_steps", "train_size", "d_draws"),
+)
 LOOP = 15  # discriminator updates in one compiled loop, as many as in a default epoch
 
 
