@@ -402,7 +402,7 @@ def test_the_temperatures_of_a_run_and_what_its_objective_allows(counting, tmp_p
     assert found[best]["candidates"] == "2"
     assert temperatures.main(["one/train", *shlex.split("-n 2 --temperatures 1 --best_of 2 --beta 5")]) == 0
     out, error = capsys.readouterr()
-    assert "| train, reweighted by the objective (least KL), temperature 5 " in out
+    assert "| train, reweighted by the objective (least KL), β = 5 " in out
     assert "--beta 5: rests on " in error and " effective draws; draw more with -n" in error
     words = ["one/train", "other/train", "--temperatures", "1"]
     assert "another objective" in refusal(capsys, temperatures.main, words, alone=False)

@@ -1,8 +1,9 @@
 """Measures samples of any program: python tools/measure.py FILE --train FILE --test FILE [--run LOGDIR] [--csv FILE].
 
-FILE has a sample a line, as text; or it is a folder of tunes, MIDI or, if it has none, ABC, and so are --train and
---test. Real data stand beside each figure: as many lines, or windows of tunes, of --train; those of --test where that
-would tell nothing, in copies and NLL. Self-BLEU grows with the number of samples, so compare at equal -n.
+FILE has a sample a line, as text; or it is a folder of tunes, MIDI or, if it has none, ABC, and --train and --test are
+folders of tunes as training reads them. Real data stand beside each figure: as many lines, or windows of tunes, of
+--train; those of --test where that would tell nothing, in copies and NLL. Self-BLEU grows with the number of samples,
+so compare at equal -n.
 """
 
 import sys
@@ -137,7 +138,8 @@ def melodies(path: Path, grid: Grid, whole: bool, transpose: str) -> list[np.nda
             else:
                 found.append(one.moved(grid, transpose))
     if not found:
-        raise DataError(skipped[0] if skipped else f"{path}: no .mid, .midi or .abc file in it")
+        none = f"{path}: no .mid, .midi or .abc file in it" + (", or only this program's" if not whole else "")
+        raise DataError(skipped[0] if skipped else none)
     if skipped:
         told(f"{len(skipped):,} tunes of {path} skipped; {skipped[0]}")
     return found

@@ -129,7 +129,7 @@ class Sweep:
     """The cells of a table: which wait, which run, which have failed and why, and the signal that stopped it."""
 
     def __init__(self, cells: Sequence[Cell], client: Client):
-        """Raises UsageError: the directory of a cell holds another run."""
+        """Raises UsageError: a cell's directory holds another run, or a finished student's teacher is gone."""
         self.cells, self.client = cells, client
         self.waiting = [cell for cell in cells if not cell.finished]
         for student, teacher in ((cell, each) for cell in cells if cell not in self.waiting for each in cell.teachers):
