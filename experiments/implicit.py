@@ -3,8 +3,8 @@
 D(y) = σ(β (log G(y) - log G₀(y))) has no weights of its own: the GAN's loss of D trains G. G₀ is the run's generator,
 and draws the fake sequences. Of two rounds the second has the first one's G as G₀ (DGSAN, Montahaei et al., 2019; SPIN,
 Chen et al., 2024). A round ends with the weights of least NLL on the validation set, those that it began with among
-them; `end` has the figures after the last update. `--save FOLDER` is a copy of the run
-whose pretraining ends with these weights, for main.py --pretrained.
+them; `end` has the figures after the last update. `--save FOLDER` is a copy of the run whose pretraining ends with
+these weights, for main.py --pretrained.
 """
 
 import argparse
