@@ -31,7 +31,7 @@ def authors_layer(inputs: int, units: int, seed: int) -> keras.layers.Dense:
 
 
 def glorot_layer(inputs: int, units: int, seed: int) -> keras.layers.Dense:
-    """A linear layer with Keras' initial weights."""
+    """A linear layer with Keras' initial weights. A convolution's fan_out is its F here; in Keras' Conv1D it is w F."""
     layer = keras.layers.Dense(units, kernel_initializer=keras.initializers.GlorotUniform(seed=seed))
     layer.build((None, inputs))
     return layer
@@ -130,7 +130,7 @@ def cross_entropy(log_odds: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf
 
 
 def tried(discriminator: Any) -> Discriminator:
-    """Returns a discriminator whose `log_odds` was traced, so that what is wrong is told before training.
+    """Returns a discriminator whose `log_odds` and `loss` were traced, so that what is wrong is told before training.
 
     Raises UsageError: its log-odds have another shape than [B], layers make weights after the constructor, a weight is
     where checkpoints do not look, or is not used, or an additive one has other contexts token by token.
@@ -139,11 +139,18 @@ def tried(discriminator: Any) -> Discriminator:
     name, unused = f"--discriminator: {type(discriminator).__name__}", list[str]()
 
     def loss(tokens: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            found = cross_entropy(discriminator.log_odds(tokens), tf.zeros([rows], tf.int32))[0]
+        real, fakes = tf.fill([rows], REAL), tf.fill([rows], FAKE)
+        with tf.GradientTape(persistent=True) as tape:
+            found = cross_entropy(discriminator.log_odds(tokens), fakes)[0]
+            own = discriminator.loss(tf.tile(tokens, [2, 1]), tf.concat([real, fakes], 0), None)[0]
         weights = discriminator.trainable_variables
-        gradients = tape.gradient(found, weights)
-        unused.extend(weight.path for weight, own in zip(weights, gradients, strict=True) if own is None)
+        for what, value in (("log_odds", found), ("loss", own)):
+            gradients = tape.gradient(value, weights)
+            unused.extend(
+                f"{what} does not depend on the weight {weight.path}"
+                for weight, each in zip(weights, gradients, strict=True)
+                if each is None
+            )
         return found
 
     tf.function(loss, autograph=False).get_concrete_function(tf.TensorSpec([rows, discriminator.seq_len], tf.int32))
@@ -152,7 +159,7 @@ def tried(discriminator: Any) -> Discriminator:
             f"{name} makes {later} weights after its constructor; build each layer there, with layer.build(shape)"
         )
     if unused:
-        raise UsageError(f"{name}: log_odds does not depend on the weight {unused[0]}")
+        raise UsageError(f"{name}: {unused[0]}")
     kept = {id(each) for each in tf.train.TrackableView(discriminator).descendants()}
     if lost := [weight.path for weight in discriminator.weights if not {id(weight), id(weight.value)} & kept]:
         raise UsageError(f"{name}: checkpoints leave out the weight {lost[0]}; keep layers in attributes or tuples")

@@ -191,9 +191,8 @@ def run(config: Config, makers: Makers) -> int:
                 training.start_from(pretraining)
             with contextlib.suppress(Interrupted):
                 algorithm_1(config, data, seqgan, training)
-            trains_on = config.d_steps and schedule.pretrain_d.end < training.taken < len(schedule)
             try:
-                if trains_on and seqgan.guidance and not seqgan.guidance.copy:
+                if seqgan.guidance and schedule.renews_guide(training.taken, bool(seqgan.guidance.copy)):
                     seqgan.guidance.choose_eta()  # else what is saved has that of an older discriminator
             finally:
                 training.save()

@@ -305,7 +305,7 @@ class SeqGAN:
                 of_tokens = getattr(self.discriminator, f"{self.config.d_loss}_loss")
                 loss, accuracy = of_tokens(self.opponent, tokens, fake_seed, seed)
         variables = self.discriminator.trainable_variables
-        # The embedding's gradient comes as one slice per token read; both of Adam's moments want their sum.
+        # A Keras Embedding of a user's own has gradients in slices; both of Adam's moments want their sum.
         gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables)]
         # This zero makes every update wait for all gradients, when all weights have been read. So XLA updates these in
         # place, instead of copying them at each turn of a loop.

@@ -34,7 +34,7 @@ from support.streams import run_tool
 # Flags of other steps than those that are timed.
 AS_PRINTED = (
     *("dataset", "discriminator", "reward", "objective", "g_update", "g_steps"),
-    *("mle_steps", "train_size", "d_draws"),
+    *("mle_steps", "train_size", "d_draws", "kl_weight", "g_echo", "scheduled_sampling"),
 )
 LOOP = 15  # discriminator updates in one compiled loop, as many as in a default epoch
 

@@ -109,7 +109,7 @@ class Guidance:
         return state
 
     def choose_eta(self) -> float:
-        """η ← the one that was given or else that of least NLL on the validation set, which is not empty."""
+        """A copy ← the policy; η ← the one that was given or else that of least NLL on the validation set."""
         if self.copy and isinstance(self.policy, Generator):
             self.copy.follow(self.policy)
         if self.given is None:

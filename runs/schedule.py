@@ -56,6 +56,15 @@ class Schedule:
                 rest -= steps
         return {kind: count for kind, count in counts.items() if count}
 
+    def renews_guide(self, taken: int, copied: bool) -> bool:
+        """Whether a run that stops after so many steps chooses η and, if it is a copy, the guided policy anew.
+
+        A copy is the teacher of a round's g-steps, and changes only once d-steps have followed these.
+        """
+        of_round = (taken - self.adversarial.begin) % max(self.adversarial.per_epoch, 1)
+        d_began = of_round > self.adversarial.per_epoch - self.adversarial.steps["d"]
+        return self.config.d_steps > 0 and self.pretrain_d.end < taken < len(self) and (d_began or not copied)
+
     def begins_anew(self, taken: int) -> bool:
         """Whether --g_update fold has put a discriminator in place that no d-step has trained yet."""
         of_round = (taken - self.adversarial.begin) % max(self.adversarial.per_epoch, 1)

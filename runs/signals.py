@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Interrupt:
-    """Remembers SIGINT, SIGTERM or SIGHUP, so that the step under way can end; a second SIGINT exits at once.
+    """Remembers SIGINT, SIGTERM or SIGHUP, so that the step under way can end; a SIGINT after that exits at once.
 
     A Python signal handler has to wait until the step has ended, too. So a thread reads what the interpreter's own
     handler writes to a pipe.

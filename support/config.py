@@ -110,7 +110,8 @@ class Config:
     evaluate: bool = flag(True, "measure NLL and entropy during the run, into --eval_log_dir")
     jit: bool = flag(True, "compile the steps with XLA; False: sums are rounded otherwise, so a few samples differ")
     deterministic: bool = flag(
-        True, "repeat operations bit for bit; False: on GPUs faster, with float32 products rounded to 10 bits (TF32)"
+        True,
+        "repeat operations bit for bit; False: maybe faster on GPUs, with float32 products rounded to 10 bits (TF32)",
     )
     threads: int = flag(0, "threads of a step, on which its rounding depends; 0: all cores", high=1024)
     log_dir: str = flag("logs/train/default", "directory of the training curves, the configuration and the weights")
@@ -253,7 +254,7 @@ class Config:
     d_hidden_dim: int = flag(64, "units of the discriminator's LSTM or, with pooled, of its dense layer", *OF_D, low=1)
     d_filter_sizes: tuple[int, ...] = flag((3, 5, 5, 5), "widths of the convolutions, tokens", *FOR_D, low=1)
     d_num_filters: tuple[int, ...] = flag((50, 80, 80, 100), "filters of each convolution", *FOR_D, low=1)
-    dropout_keep_prob: float = flag(0.75, "share kept by the discriminator's dropout", *TRAINED, low=1e-12, high=1)
+    dropout_keep_prob: float = flag(0.75, "share kept by the discriminator's dropout", *TRAINED, low=0.01, high=1)
     d_l2: float = flag(0.2, "L2 penalty on the discriminator's output layer, or additive scores", *TRAINED, PENALISED)
     d_lr: float = flag(1e-4, "Adam's learning rate of the discriminator", *TRAINED)
     d_batch_size: int = flag(64, "twice the real sequences of a discriminator minibatch (even)", *TRAINED, low=2)

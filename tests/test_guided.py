@@ -233,8 +233,10 @@ def test_what_a_signal_saves_and_a_fold_tells_is_of_the_discriminator_there(tmp_
     keep = lambda self: read.append(self.discriminator.successors.numpy()) or choose(self)  # noqa: E731
     monkeypatch.setattr(Guidance, "choose_eta", keep)
     words = ["--total_epochs", "3", "--d_lr", "0.05", "--d_steps", "2", "--eval_every", "9", "--checkpoint_every", "9"]
-    assert train([*BIGRAM, *words, *logs_in(tmp_path)], interrupted_at(11)) == 128 + signal.SIGTERM
-    assert (read[-1] == restore(tmp_path / "train").seqgan.discriminator.successors.numpy()).all()
+    for update in ("sampled", "distil"):
+        words += ["--g_update", update, "--overwrite"]
+        assert train([*BIGRAM, *words, *logs_in(tmp_path)], interrupted_at(11)) == 128 + signal.SIGTERM
+        assert (read[-1] == restore(tmp_path / "train").seqgan.discriminator.successors.numpy()).all()
     fold = shlex.split("--g_update fold --total_epochs 1 --d_steps 0 --guide_eta 1 --overwrite --d_eval_samples 8")
     assert train([*BIGRAM, *fold, *logs_in(tmp_path)]) == 0
     rows = timeless_rows(tmp_path / "eval")

@@ -146,6 +146,7 @@ HELD = HELD.replace("scale = ", "scale = 1\n        self.held[0].build([3, 2])\n
 STEPS = "from guidance.additive import LSTMDiscriminator\n\n\nclass Slopes(LSTMDiscriminator):\n"
 STEPS += "    def next_state(self, tokens, memory):\n        return super().next_state(0 * tokens, memory)\n"
 WIDER = STEPS + "    def contexts(self, *x):\n        return super().contexts(*x)._replace(cell=self.embedding(x[0]))\n"
+LOSS = "    def loss(self, tokens, labels, seed):\n        return tf.reduce_sum(self.slopes), tf.constant(0.0)\n"
 BATCHES = "\n    def mle_batches(self, epoch):\n        return self.valid[None]"
 LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.reduce_mean(tf.cast(tokens"
 
@@ -156,6 +157,7 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     ("discriminator", broken(LOG_ODDS), "own.py: line 19: AttributeError"),
     ("discriminator", CODE.replace("tokens), axis=1", "tokens), axis=1, keepdims=True"), "shape (4, 1) for 4 sequ"),
     ("discriminator", CODE.replace(SCALED, ""), "does not depend on the weight discriminator/sc"),
+    ("discriminator", defaults("") + LOSS, "Slopes: loss does not depend on the weight "),
     ("discriminator", HELD, "checkpoints leave out the weight "),
     ("discriminator", STEPS, "next_state after 1 tokens is not what contexts has there"),
     ("discriminator", WIDER, ", not (rank + added_dim, memory_dim) = ("),
