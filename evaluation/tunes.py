@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from scipy.special import entr, rel_entr
+from scipy.spatial.distance import jensenshannon
+from scipy.special import entr
 
 from data.music.analysis import Tune, analysed, bars_of, longest_copies, repeated_bars
 from data.music.media import SAMPLE_RATE, audio, piano_roll, wav
@@ -196,13 +197,7 @@ def divergence(samples: Sequence[Counter], references: Sequence[Counter]) -> tup
     counts, others = (np.array(table, float) for table in tables)
     if not kinds or not counts.sum() or not others.sum():
         return math.nan, math.nan
-    other = others.sum(axis=0) / others.sum()
-
-    def of(totals: np.ndarray) -> np.ndarray:
-        share = totals / totals.sum(axis=-1, keepdims=True)
-        middle = (share + other) / 2
-        return (rel_entr(share, middle) + rel_entr(other, middle)).sum(axis=-1) / (2 * math.log(2))
-
+    total, other = counts.sum(axis=0), np.broadcast_to(others.sum(axis=0), counts.shape)
     with np.errstate(invalid="ignore"):  # where one sample has all
-        without = of(counts.sum(axis=0) - counts)
-    return float(of(counts.sum(axis=0))), (len(counts) - 1) * mean_and_error(without)[1]
+        without = jensenshannon(total - counts, other, base=2, axis=1) ** 2
+    return float(jensenshannon(total, other[0], base=2) ** 2), (len(counts) - 1) * mean_and_error(without)[1]
