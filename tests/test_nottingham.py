@@ -201,15 +201,6 @@ def test_held_out_tunes_that_tell_nothing_are_warned_of(split_folder, capsys):
     )
 
 
-@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
-def test_a_tune_that_was_in_the_log_dir_before_is_not_lost(plain_folder, tmp_path, capsys, flags):
-    (tmp_path / "log").mkdir()
-    (tmp_path / "log" / "sample0.mid").write_bytes(b"mine")
-    line = error_line(capsys, "--data_dir", str(plain_folder), "--log_dir", str(tmp_path / "log"), *flags)
-    assert f"--log_dir {tmp_path / 'log'}: sample0.mid there is no run's" in line
-    assert [path.name for path in (tmp_path / "log").iterdir()] == ["sample0.mid"]
-
-
 def test_tunes_of_test_compare_perfectly_with_test(split_folder):
     measured = evaluator(split_folder)
     figures = measured.compare(measured.data.test)

@@ -98,8 +98,6 @@ def refused(capsys, *arguments: str) -> str:
 
 
 def test_intervals_are_students():
-    # By hand: the deviation of 1, 2, 3 is 1, and the quantile of two degrees of freedom 4.302653.
-    assert summary([1.0, 2.0, 3.0]).high == pytest.approx(2 + 4.302653 / math.sqrt(3), abs=1e-6)
     assert math.isnan(summary([5.0]).low) and summary([5.0]).middle == 5
 
 
@@ -136,12 +134,6 @@ methods = [{ name = "mle" }, { name = "guided", flags = "--discriminator bigram"
 [report]
 against = ["mle", "guided"]
 """
-
-
-def test_the_best_round_is_none_of_pretraining(tmp_path):
-    rows = [{"method": "mle", "seed": 1, "epoch": epoch, "nll": nll} for epoch, nll in ((999, 1), (1000, 3), (1001, 2))]
-    found = studies.best_rounds(study(GUIDED, tmp_path, [])._replace(curves=pd.DataFrame(rows)), "nll")
-    assert found.epoch.tolist() == [1001]
 
 
 def test_a_guided_generator_is_compared_with_the_one_that_is_not(tmp_path):
@@ -311,7 +303,6 @@ def swap(cell: Cell) -> None:
 @cases(
     "damage, why, seeds",
     (swap, "1/eval has the evaluations of another run", 2),
-    (cut, "eval/metrics.csv is not as the last checkpoint has it", 3),
     (lambda cell: edit(cell, b",3.0,", b",4.0,"), "eval/metrics.csv is not as the last", 3),
     (lambda cell: (cell.log_dir / METRICS).unlink(), "train/metrics.csv: No such file", 3),
     (lambda cell: shutil.rmtree(cell.eval_log_dir), "eval/config.json: not a readable", 3),

@@ -425,7 +425,6 @@ BAD = [
     ("tunes", ["--keep", "3"], "--keep has no effect without --like"),
     ("tunes", ["--without_prefix"], "--without_prefix has no effect without --prefix or --like"),
     ("tunes", ["--like", "absent.mid"], "absent.mid: No such file or directory"),
-    ("tunes", ["--like", "absent.abc"], "absent.abc: No such file or directory"),
     ("tunes", ["-n", "1", "--abc", "-o", "a.mid"], "-o a.mid: --abc needs a folder, as it writes several files"),
     ("tunes", ["-n", "2", "-o", "tune.mid"], "-o tune.mid: -n 2 tunes need a folder, or -n 1"),
     ("tunes", ["-n", "1", "-o", "song.wav"], f"-o song.wav: {ALONE}"),
