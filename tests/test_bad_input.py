@@ -21,6 +21,7 @@ from fault_injection import ROOT, SIZES, TINY, fitting
 
 import main as program
 from data.music.dataset import NottinghamData  # noqa: F401, imported before output is captured
+from runs import directories
 from support.config import FIELDS, Config, UsageError, lacking
 from support.parser import Parser, read_flags
 from tools import plot_curves, report, sample, sweep, temperatures
@@ -266,6 +267,13 @@ def test_directories_come_before_data_and_are_not_left_behind(capsys, logs, tmp_
 @pytest.mark.parametrize("flag", ["--log_dir", "--eval_log_dir"])
 def test_a_directory_that_cannot_be_used(capsys, logs, flag, path, why):
     one_line(capsys, [*logs, flag, path], f"{flag} {path}", why)
+
+
+def test_a_lock_on_a_file_that_is_gone_holds_nothing(monkeypatch, tmp_path):
+    gone, flock = [tmp_path / "lock"], directories.fcntl.flock  # by the process that had made it, once it is open here
+    monkeypatch.setattr(directories.fcntl, "flock", lambda *given: (gone and gone.pop().unlink()) or flock(*given))
+    with directories.RunDirectory(str(tmp_path), "--log_dir"), pytest.raises(UsageError, match="another process"):
+        directories.RunDirectory(str(tmp_path), "--log_dir")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")

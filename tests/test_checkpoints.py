@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from runs.checkpoints import MANIFEST, MARKS, WITHOUT, Checkpoints
 from runs.directories import METRICS, spare, write_whole
-from runs.logs import RunLog
+from runs.logs import RunLog, means
 from support.config_file import CONFIG
 from support.errors import UsageError
 
@@ -212,7 +212,7 @@ def events(folder: Path) -> list[tuple[str, int]]:
 def test_a_log_reopened_at_a_position_forgets_what_followed(tmp_path, capsys):
     """Rows can be read while the run goes on; figures that they have no column for are named."""
     log = log_of(tmp_path)
-    log.row(0, "p", {"a": 1.0})
+    log.row(0, "p", means([{"a": 1.75}, {"a": 0.25}, {}]))
     assert "0,p,1.0" in (tmp_path / METRICS).read_text() and events(tmp_path) == [("g/a", 0)]
     position = log.position()
     for epoch in (1, 2):

@@ -42,15 +42,15 @@ def places(tmp_path, text=GOOD, **selected) -> dict[str, Cell]:
 
 
 def test_the_flags_of_a_cell(tmp_path):
-    experiment = read(table(tmp_path))
-    assert (experiment.name, experiment.title, experiment.threads) == ("table", "A table", 1)
+    experiment = read(table(tmp_path, "threads = 2\n" + GOOD))
+    assert (experiment.name, experiment.title, experiment.threads) == ("table", "A table", 2)
     found = [(method.name, method.label, method.seeds) for method in experiment.methods]
     assert found == [("mle", "MLE", (1, 2)), ("seqgan", "seqgan", (1, 2)), ("baseline", "baseline", (2, 3))]
     assert experiment.report["against"] == ["mle"] and experiment.report["metrics"] == []
     cell = experiment.cells(tmp_path / "logs")[0]
     config = read_flags(cell.argv)
     assert (config.vocab_size, config.pretrain_g_epochs, config.total_epochs) == (10, 20, 0)
-    assert (config.seed, config.threads) == (1, 1)
+    assert (config.seed, config.threads) == (1, 2)
     assert (config.log_dir, config.eval_log_dir) == (str(cell.log_dir), str(cell.eval_log_dir))
     assert cell.log_dir == tmp_path / "logs" / "table" / "mle" / "1" / "train"
 
@@ -182,7 +182,7 @@ def test_a_file_that_is_no_table(tmp_path):
     """A byte order mark is no part of one."""
     path = table(tmp_path)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert read(path).title == "A table"
+    assert (read(path).title, read(path).threads) == ("A table", 1)
     (tmp_path / "bytes.toml").write_bytes(b"title = '\xff'")
     with pytest.raises(UsageError, match=r"bytes\.toml"):
         read(tmp_path / "bytes.toml")

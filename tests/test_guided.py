@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import BIGRAM, SIZES, assert_same, cases, interrupted_at, resumed_alike, tiny_config, train
+from conftest import BIGRAM, ROOT, SIZES, assert_same, cases, interrupted_at, resumed_alike, tiny_config, train
 from enumeration import all_sequences, index_of, probabilities, randomise
 from fault_injection import logs_in, timeless_rows
 from test_generator import chi_square
@@ -186,6 +186,8 @@ def test_flags_reach_the_networks():
     assert model_of("--g_echo").generator.echoes.times == 1 and not model_of().generator.echoes
     assert model_of("--g_echo", "--g_echo_twice").generator.echoes.times == 2
     assert [model_of("--d_loss", loss).discriminator.options.offset for loss in ("token", "sequence")] == [True, False]
+    other = ("--discriminator", f"{ROOT}/experiments/offset.py:Bigram", "--d_loss")
+    assert [model_of(*other, loss).discriminator.options.offset for loss in ("token", "sequence")] == [False, True]
     options = model_of(*shlex.split("--d_l2 0.3 --dropout_keep_prob 0.6 --d_lags 1 2")).discriminator.options
     assert (options.l2, options.dropout_keep_prob, options.lags) == (0.3, 0.6, (1, 2))
     assert tiny_model("--d_init", "keras").discriminator.options.init == "keras"

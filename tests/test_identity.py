@@ -139,3 +139,7 @@ def test_a_run_is_evaluated_with_its_own_flags_alone(here, capsys):
 def test_more_epochs_are_refused_where_a_rate_falls_over_them(tmp_path, words):
     before, now = (read_flags([*words.split(), "--total_epochs", n]) for n in "12")
     assert ("total_epochs" in changeable(tmp_path, before, now)) == (words != "--cosine_decay d")
+    (tmp_path / "checkpoints/step-000000005").mkdir(parents=True)  # when these have begun
+    longer = [[read_flags([*more, "--pretrain_g_epochs", n]) for n in "57"] for more in ([], ["--average", "0.5"])]
+    assert ["pretrain_g_epochs" in changeable(tmp_path, *pair) for pair in longer] == [True, False]
+    assert "eval_every" not in changeable(tmp_path, best := Config(best_pretraining=True, pretrain_g_epochs=9), best)

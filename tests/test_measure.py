@@ -105,7 +105,9 @@ def test_lines_are_measured_as_they_are_written(folder, monkeypatch):
     assert own["copied_share"] == 1 > real["copied_share"] > 0
     assert [name for name in own if own[name] != real[name]] == ["copied_share", "copied_share_se"]
     lines, test = ((folder / f"{name}.txt").read_text().split() for name in ("samples", "test"))
-    own, real = measured(folder, "samples", "-n", "31")
+    monkeypatch.setattr(measure, "reverse", lambda rows, test, spec, _: ((rows == spec[0] - 2).mean(), len(test)))
+    own, real = measured(folder, "samples", "-n", "31", "--reverse")
+    assert (real["nll_reverse"], real["nll_reverse_se"], real["texygen_bleu3"]) == (0, 51, real["bleu3"])
     assert own["texygen_bleu3"] == own["bleu3"] == pytest.approx(bleu(lines, test, (3,)).mean())
     assert own["texygen_self_bleu3"] == own["self_bleu3"] == pytest.approx(self_bleu(lines, (3,)).mean())
     assert own["distinct3"] == pytest.approx(distinct(lines, 3)[0]) and 0 < real["distinct2"] != own["distinct2"]

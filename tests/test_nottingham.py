@@ -21,7 +21,7 @@ from fault_injection import events_of, fitting, timeless_rows
 
 import main as program
 from data import DataError
-from data.music.dataset import MAX_HELD_OUT, NottinghamData
+from data.music.dataset import NottinghamData
 from data.music.folder import SPLITS
 from data.music.media import SAMPLE_RATE, audio, piano_roll
 from data.music.midi import midi_file
@@ -153,6 +153,7 @@ def test_train_size_fixes_the_windows(split_folder):
     assert passes[0].shape == (8, 8)  # two batches of 4
     chosen = {row.tobytes() for row in data.real(0).numpy()}
     assert len(data.real(0)) == 9 and {row.tobytes() for rows in passes for row in rows} == chosen
+    assert chosen != {row.tobytes() for row in data_of(split_folder, "--train_size=9", "--seed", "2").real(0).numpy()}
     with pytest.raises(DataError, match=r"^--train_size: 66 is more than the 65 windows of --data_dir "):
         data_of(split_folder, "--train_size", "66")
 
@@ -170,7 +171,7 @@ def test_what_a_run_costs_is_bounded(tmp_path):
         (tmp_path / "tunes" / split).mkdir(parents=True)
         (tmp_path / "tunes" / split / "a.mid").write_bytes(midi_file(np.arange(length) % 7 + 40, SECONDS))
     data = data_of(tmp_path / "tunes")
-    assert len(data.valid) == len(data.test) == MAX_HELD_OUT < 8_300 // 8
+    assert len(data.valid) == len(data.test) == 1024
 
 
 def error_line(capsys, *flags: str) -> str:

@@ -14,7 +14,8 @@ from toy import makers
 
 import main as program
 from runs.directories import evaluations_of
-from support.config_file import read_same
+from support.config import FIELDS
+from support.config_file import UNRELATED_TO_PRETRAINING, read_same
 from support.errors import UsageError
 from tools import temperatures
 from tools.restored import restore
@@ -195,6 +196,10 @@ def test_evaluations_at_other_epochs_are_no_other_pretraining(source, tmp_path):
     assert run(folder, "--pretrained", str(source / "train"), "--eval_every", "3", "--total_epochs", "4") == 0
     points = [(row["phase"], row["epoch"]) for row in timeless_rows(folder / "eval")]
     assert points == [("pretrain_g", n) for n in "0123"] + [("adversarial", n) for n in "467"]
+    names = [*FIELDS]
+    ends = ("dataset", "pretrain_d_epochs"), ("g_emb_dim", "reward"), ("oracle_seed", "oracle_params")
+    part = {name for first, end in ends for name in names[names.index(first) : names.index(end)]}
+    assert UNRELATED_TO_PRETRAINING & part == {"g_lr"}
 
 
 def test_evaluations_are_this_runs_own(source, tmp_path, capsys):

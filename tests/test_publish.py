@@ -45,3 +45,5 @@ def test_models_are_sampled(path, tmp_path, capsys):
     lines, pages = len(shown.splitlines()), len(list((tmp_path / "tunes").glob("*.abc")))
     assert (pages == 6 and "tunes.html" in shown) if music else lines == 5
     assert sum(file.stat().st_size for file in path.rglob("*")) < 8e6
+    assert publish.main([str(path), str(tmp_path / "again")]) == 0
+    assert {file.name for file in (tmp_path / "again").iterdir()} == {file.name for file in path.iterdir()}

@@ -55,7 +55,7 @@ def make_run(cell: Cell, rows: list[dict], data: str = "") -> None:
         (directory / CONFIG).write_text(json.dumps(described))
     rows = [{"epoch": epoch, "phase": "pretrain_g", **row} for epoch, row in enumerate(rows)]
     pd.DataFrame(rows).to_csv(cell.eval_log_dir / METRICS, index=False)
-    (cell.log_dir / METRICS).write_text("epoch,phase,compile_seconds\n0,pretrain_g,2\n1,pretrain_g,\n")
+    (cell.log_dir / METRICS).write_text("epoch,phase,compile_seconds\n0,pretrain_g,2\n1,pretrain_g,1\n")
     save(cell)
 
 
@@ -156,7 +156,7 @@ def test_what_differs_by_a_constant_is_one_test(tmp_path):
     """NLL_test less the oracle's entropy is KL(oracle‖G), and d_gain_resampled has no counterpart."""
     rows = []
     for seed, lower in ((1, 0.25), (2, 0.5)):
-        alone = {"seed": seed, "nll_test": 8.0, "kl_forward": 0.5, "d_gain": 0.2}
+        alone = {"seed": seed, "nll_test": 8.0, "kl_forward": 0.5, "d_gain": 0.2, "d_gain_resampled": 0.1}
         rows += [{"method": "mle", **alone}, {"method": "guided", **alone, "nll_test_guided": 8 - lower}]
         rows[-1] |= {"kl_forward_guided": 0.5 - lower}
     assert {each.column for each in compare(study(GUIDED, tmp_path, rows))} == {"nll_test_guided"}
@@ -167,11 +167,12 @@ def test_p_values_are_of_the_paired_test_with_holms_correction(cells):
         end = ENDS[cell.method.name][cell.seed - 1]
         row = {"nll": end, "nll_test": 2 * end + cell.seed % 2 * (cell.method.name == "long"), "g_entropy": cell.seed}
         row["kl_reverse"] = end - cell.seed // 4 * (cell.method.name == "long") / 100  # its p is a little larger
+        row["bleu2"] = (cell.seed + (cell.method.name == "long")) / 8  # by as much with each seed
         make_run(cell, [row] * cell.epochs)
     _, runs = made()
     experiment = read(Path("hand.toml"))
     found = {each.column: each for each in compare(Study(experiment, settings(experiment), runs, runs))}
-    assert found.keys() == {"nll", "nll_test", "kl_reverse"}  # what is equal is not tested
+    assert found.keys() == {"nll", "nll_test", "kl_reverse", "bleu2"} and math.isnan(found["bleu2"].p)  # no equal ones
     wanted = stats.ttest_rel(ENDS["long"], ENDS["mle"]).pvalue
     assert found["nll"].p == pytest.approx(wanted)
     assert found["nll"].p_holm == pytest.approx(3 * wanted)  # the smallest of three
@@ -186,7 +187,7 @@ def test_final_values_means_and_differences(cells, drawn, capsys):
     assert printed.err == "" and "out/README.md" in printed.out
     for method, ends in ENDS.items():
         assert runs.nll[runs.method == method].tolist() == ends  # the last, not the best
-    assert runs["flags"][0] == " ".join(cells[0].method.flags) and set(runs.compile_seconds) == {2}
+    assert runs["flags"][0] == " ".join(cells[0].method.flags) and set(runs.compile_seconds) == {3}
     curves = pd.read_csv("out/curves.csv")
     assert curves[(curves.method == "long") & (curves.seed == 2)].nll.tolist() == [2.05, 2.05, 2.05, 3.05]
     low, high = stats.t.interval(0.95, 3, loc=3.15, scale=stats.sem(ENDS["mle"]))
@@ -581,6 +582,7 @@ def test_the_front_pages_figure(tmp_path, drawn):
     """SeqGAN and guidance are equal until MLE ends; guidance reads 262,144 sequences more, and ends where it ended."""
     shutil.copytree(ROOT / "results" / "guided", tmp_path / "guided")
     main([str(ROOT / "experiments/guided.toml"), "-o", str(tmp_path / "guided"), "--logs", str(tmp_path / "none")])
+    assert [line.get_xdata()[0] for line in drawn[0].axes[0].lines if line.get_linestyle() == ":"] == [1000]
     for panel, name in zip(drawn[1].axes[::2], ("nll", "nll_test"), strict=True):
         lines = {line.get_label(): line.get_xydata() for line in panel.lines}
         fall, other = lines["guided by the bigram D"], lines["SeqGAN, 200 epochs"]

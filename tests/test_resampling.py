@@ -166,3 +166,4 @@ def test_huge_weights_are_numbers_and_the_others_are_those_of_other_groups():
 @cases("words, epochs", ("", 50), ("--total_epochs 0", 0), ("--total_epochs 0 --pretrain_d_epochs 7", 7))
 def test_the_paper_s_discriminator_is_pretrained_where_it_is_of_use_or_asked_for(words, epochs):
     assert Schedule(parse(words.split())).pretrain_d.epochs == epochs
+    assert [*Schedule(parse([])).taken_of(1064).values()] == [1000, 50, 3, 11]  # 2 rounds, and a step of each

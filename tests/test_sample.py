@@ -26,6 +26,7 @@ from data.music.abc import HEADER, read_abc, to_abc
 from data.music.analysis import analysed
 from data.music.midi import melody_of, midi_file
 from data.music.songs import write_songs, written_songs
+from data.music.staff import staff
 from data.music.tokens import Grid, transposed
 from generator import Excluding, Policy, Tempered
 from runs.checkpoints import MARKS, Checkpoints
@@ -290,6 +291,8 @@ def test_a_page_to_rate_tunes_and_its_key(runs, melodies, capsysbinary, tmp_path
     kinds = {f"samples of {runs / 'tunes'}", f"--blind {tmp_path / 'mine'}", f"--blind {runs / 'tunes'}", "real"}
     assert head == ["page", "tune", "kind"] and {kind for *_, kind in key} == kinds
     assert [place for _, place, _ in key] == [*"1234"] and {name for name, *_ in key} == {page.split('page = "')[1][:8]}
+    tune, place = np.array([42, 42, 44, 45, 47, 49, 51, 52]), [kind for *_, kind in key].index("real") + 1
+    assert staff(analysed(tune, Grid(0.4)), name=f"Tune {place}") in page
     assert blind(1) == (page, [head, *key]) and len({str([kind for *_, kind in blind(i)[1]]) for i in range(5)}) > 1
     assert [page.count(x) for x in ("<audio ", "<svg ", '"radio"', '="Tune 3"', "<style>")] == [4, 4, 80, 1, 1]
     assert not [word for word in (str(tmp_path), str(runs), "real", "http") if word in page]
@@ -524,7 +527,7 @@ def test_longer_samples_are_chosen_a_stretch_at_a_time(knowing):
 
 @cases(
     "recorded, words, status, why",
-    ({"d_gain_valid": (0.001, 0.002), "d_eta": (1, 0)}, "--candidates 4", 3, "d_gain_valid 0.0010 ± 0.0020; witho"),
+    ({"d_gain_valid": (0.003, 0.002), "d_eta": (1, 0)}, "--candidates 4", 3, "d_gain_valid 0.0030 ± 0.0020; witho"),
     ({"d_gain_valid": (0.001, 0.002)}, "--rank", 3, "--rank: the discriminator of"),
     ({"nll": (1.0, 0.1)}, "--candidates 4", 3, "no evaluation of"),
     ({"d_gain": (0.1, 0.01), "d_eta": (1, 0)}, "--candidates 4", 3, "has d_gain_valid, which takes 40 validation"),
@@ -560,6 +563,7 @@ def test_lines_and_tunes_are_chosen_too(runs, capsysbinary, tmp_path):
     words = ["--candidates", 3, "--eta", 1, "--rank", "-n"]
     lines = lines_of(capsysbinary, runs / "text", *words, 40)
     assert len(lines) == 40 and set("".join(lines)) <= set("abc\ufffd") and max(map(len, lines)) <= 3
+    assert max(map(len, lines_of(capsysbinary, runs / "text", *words[:4], "-n", 40, "--length", 9))) > 3
     assert lines_of(capsysbinary, runs / "tunes", *words, 3, "-o", tmp_path / "songs")
     assert sorted(path.name for path in (tmp_path / "songs").glob("*.mid")) == [f"sample{i}.mid" for i in range(3)]
 

@@ -112,8 +112,7 @@ def test_a_single_file_is_split_by_its_lines_alone(tmp_path):
     shares = Counter(parts.values())
     for split, share in (("train", 0.8), ("valid", 0.1), ("test", 0.1)):
         assert abs(shares[split] / 5000 - share) < 4.5 * np.sqrt(share * (1 - share) / 5000)
-    again = {line: split_of(line) for line in reversed(lines)}
-    assert parts == again
+    assert [i for i in range(40) if parts[f"line {i}"] == "test"] == [15, 22, 36, 37] and split_of(["b", "b"]) == "test"
     path = write(tmp_path / "lines.txt", "\n".join([*lines, *reversed(lines)]))  # each twice
     data = TextData(config_of(path, "--seq_len", "9"))
     assert {split: len(part) for split, part in data.lines.items()} == {s: 2 * n for s, n in shares.items()}
@@ -181,7 +180,7 @@ def test_long_and_empty_lines_are_counted(folder):
         share = (rows == dropped.vocabulary.unknown).sum() / (rows < dropped.vocabulary.end).sum()
         said = f"; {100 * share:.3g} % of the tokens of the {name} set are unknown"
         assert 0.1 < share < 1 and said in dropped.introduction()
-    assert set(dropped.vocabulary.entries) == set("abc")  # what is not trained on is not counted
+    assert [set(data.vocabulary.entries) for data in (truncated, dropped)] == [set("abcdef"), set("abc")]
 
 
 def test_a_large_file_is_streamed(tmp_path):
@@ -251,6 +250,7 @@ def test_whole_lines_are_found_again(entries):
     asked = [[0, 1, 2], [0, 1], [1, 2], [entries - 1], [2, 2, 2, 2], [2, 2, 2], [], [0, 1, 2, 0]]
     assert packed.contains(asked).tolist() == [True, False, False, True, True, False, False, False]
     assert packed[np.array([1])][0, 0] == entries - 1
+    assert len({Lines(packed.vocabulary, 4, of).digest() for of in ([[0], [1, 2]], [[0, 1], [2]], [[1, 2], [0]])}) == 3
 
 
 def test_a_vocabulary_file_is_read_as_it_was_written(tmp_path):
@@ -386,7 +386,7 @@ def test_texygens_figures_by_hand(folder):
     figures = evaluated(data, model, 5, END, TexygenEvaluator)
     policy = MeasuredPolicy(model.policy, config.seed, config.jit)
     generated = data.vocabulary.decode(policy.sample(6, Purpose.EVALUATE, tf.constant(5)).numpy())
-    assert any("<unk>" in line for line in generated) and len(test) > len(data.test)
+    assert any("<unk>" in line for line in generated) and len(test) > len(data.test) == 2000
     generated = [line.split() for line in generated]
     few = TexygenEvaluator(data, dataclasses.replace(config, eval_samples=99))._of_real  # of fewer than are generated
     seen = [(train + valid)[i] for i in np.linspace(0, 34, 6).round().astype(int)]

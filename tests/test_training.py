@@ -155,6 +155,7 @@ def test_a_cosine_falls_to_0_over_all_updates_of_a_run(tmp_path, eagerly):
     assert all(float(optimizer.learning_rate) == pytest.approx(0, abs=1e-9) for optimizer in optimizers)
     assert tiny_config("--mle_steps", "5").updates == (4, 3, 15, (2 + 3 * 2) * 2)  # an epoch is one update
     assert tiny_config("--total_epochs", "0").updates == (4, 0, 0, 4)
+    assert tiny_config(*shlex.split("--g_update fold --d_steps 5 --discriminator bigram --d_draws 8")).updates.d == 20
 
 
 @cases(

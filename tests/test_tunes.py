@@ -65,6 +65,7 @@ def test_the_key_of_a_scale_is_its_own(steps, names, suffix):
         assert bytes([0xFF, 0x59, 2, key.sharps % 256, bool(suffix)]) in midi_file(tune.tokens, EIGHTHS)
         assert suffix or all(sign.sharp is None for bar in written(tune) for sign in bar)
     assert analysed(np.zeros(4, np.int32), EIGHTHS).key == Key(0, False)  # of silence
+    assert str(analysed(np.repeat([40, 44, 47, 41, 45, 48], [8, 8, 8, 1, 1, 1]), EIGHTHS).key) == "C"  # by lengths
 
 
 def test_the_notation_of_a_few_bars():
@@ -227,8 +228,8 @@ def test_repeats_are_played_out(body, played):
 
 @pytest.mark.parametrize(("metre", "length"), [("2/4", 16), ("5/8", 16), ("(2+3)/8", 16), ("6/8", 8), ("C|", 8)])
 def test_without_a_length_the_metre_tells_it(metre, length):
-    given, default = (read_abc(f"X:1\nM:{metre}\n{more}K:C\nCD\n".encode(), True) for more in (f"L:1/{length}\n", ""))
-    assert given.end.tolist() == default.end.tolist() == [4e6 // length, 8e6 // length]
+    given, other = (read_abc(f"X:1\nM:{metre}\nQ:90\n{own}K:C\nCD\n".encode(), True) for own in (f"L:1/{length}\n", ""))
+    assert given.end.tolist() == other.end.tolist() == [4e6 // length, 8e6 // length] and given.tempo == 90
 
 
 def test_folders_of_abc_are_read_and_moved_to_one_key_or_twelve(tmp_path, monkeypatch):
@@ -393,7 +394,8 @@ def test_a_page_escapes_text_and_plays_what_is_not_too_long():
     near = Near("<b>&.mid", np.arange(40, 60), Stretch(3, 1, 0, 7))
     text = page("<i>", {"<u>": analysed(np.arange(46, 50), EIGHTHS)}, [near], EIGHTHS)
     assert not {"<b>", "<i>", "<u>"} & set(re.findall("<[^>]*>", text))
-    assert all(html.escape(part) in text for part in ("<i>", "<u>", "<b>&.mid"))
+    assert all(html.escape(part) in text for part in ("<i>", "<u>", "<b>&.mid", "4/4, 120 quarter notes a minute"))
+    assert text.count('class="marked"') == 6  # three of each
     assert "3 of 4 tokens are the same, from its token 8 on" in text and '="Score of &lt;u&gt;"' in text
     players = re.findall('src="data:audio/wav;base64,([^"]*)"', text)
     with wave.open(io.BytesIO(base64.b64decode(players[0]))) as clip:  # a second of it, heard
