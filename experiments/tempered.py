@@ -11,7 +11,6 @@ from pathlib import Path
 
 import support.quiet  # noqa: F401 - before TensorFlow
 
-import numpy as np
 import pandas as pd
 
 from runs.directories import spare, write_whole
@@ -38,10 +37,11 @@ def of_points(points: pd.DataFrame) -> Iterator[dict[str, object]]:
         if absent := [step * STEP for step in (middle - 1, middle + 1, 1 / STEP) if step not in steps.index]:
             raise UsageError(f"{run}: lacks temperature {absent[0]:g}")
         three, ones = steps.loc[[middle - 1, middle, middle + 1]], steps.loc[1 / STEP, NLLS].add_suffix("_1")
-        parabola = np.polyfit(three.temperature, three[NLLS], 2)  # [3, 2]: a square's factor first
-        best = -parabola[1, 0] / (2 * parabola[0, 0])
-        found = dict(zip(NLLS, best ** np.array([2, 1, 0]) @ parabola, strict=True))
-        row = {"method": method, "seed": int(seed), "temperature": best}
+        low, mid, high = three[NLLS].to_numpy()
+        slope, bend = (high - low) / 2, (high + low) / 2 - mid  # of the parabola through them, in steps from the middle
+        best = -slope[0] / (2 * bend[0])
+        found = dict(zip(NLLS, mid + best * (slope + best * bend), strict=True))
+        row = {"method": method, "seed": int(seed), "temperature": (middle + best) * STEP}
         yield row | found | three[BLEUS].loc[middle].to_dict() | dict(ones)
 
 
