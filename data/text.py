@@ -286,7 +286,8 @@ class TextData(Dataset):
             raise DataError(f"{self.origin}: {only} {few}")
         for split, tokens in self.source:
             self.lines[split].append(self.vocabulary.encode(tokens[: config.seq_len]))
-        if self.source.long and len(self.source.files) == 1:  # lines that begin alike
+        truncated = self.source.long and config.long_lines == "truncate" and not as_version_1
+        if truncated and len(self.source.files) == 1:  # lines that begin alike
             for split, other in (("valid", "train"), ("test", "train"), ("test", "valid")):
                 self.lines[split] = self.lines[split].without(self.lines[other])
         self.left_out = self.source.used.total() - sum(map(len, self.lines.values()))

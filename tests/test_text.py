@@ -127,18 +127,18 @@ def test_equal_sequences_are_on_one_side_of_a_split_by_whole_lines(tmp_path, tok
     lines = [gap.join(f"{i:03d}") for i in range(1000)]
     path = write(tmp_path / "lines.txt", "\n".join([*lines, *(f"{line}{gap}xyz" for line in lines)]))
 
-    def read(seq_len: int, **how) -> tuple[TextData, list[set[str]]]:
-        data = TextData(config_of(path, "--tokens", tokens, "--seq_len", str(seq_len)), **how)
+    def read(seq_len: int, *words: str, **how) -> tuple[TextData, list[set[str]]]:
+        data = TextData(config_of(path, "--tokens", tokens, "--seq_len", str(seq_len), *words), **how)
         return data, [set(data.vocabulary.decode(part[np.arange(len(part))])) for part in data.lines.values()]
 
     (data, parts), (_, whole), (before, others) = read(3), read(6), read(3, as_version_1=True)
     for held in (parts, others):
         assert sum(map(len, held)) == len(set.union(*held)) == 1000 and min(map(len, held)) > 3
-    shown = len(gap.join("123"))
-    assert all({line[:shown] for line in large} >= small for small, large in zip(parts, whole, strict=True))
+    assert all({line[: 3 + 2 * len(gap)] for line in large} >= small for small, large in zip(parts, whole, strict=True))
     left_out = 2000 - sum(map(len, data.lines.values()))
     assert left_out > 100 and f"; {left_out} held-out ones left out, as others begin alike; " in data.introduction()
     assert "left out" not in before.introduction() and min(map(len, others)) > 50
+    assert sum(map(len, read(3, "--vocab_size", "6", "--long_lines", "drop")[0].lines.values())) == 1000
     for recorded in (before.digests(), data.digests()):
         assert read_data(data.config, recorded).digests() == recorded
 
