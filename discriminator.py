@@ -142,7 +142,8 @@ def tried(discriminator: Any) -> Discriminator:
         real, fakes = tf.fill([rows], REAL), tf.fill([rows], FAKE)
         with tf.GradientTape(persistent=True) as tape:
             found = cross_entropy(discriminator.log_odds(tokens), fakes)[0]
-            own = discriminator.loss(tf.tile(tokens, [2, 1]), tf.concat([real, fakes], 0), None)[0]
+            both = tf.tile(tokens, [2, 1]), tf.concat([real, fakes], 0)
+            own = discriminator.loss(*both, tf.zeros([2], tf.int32))[0]  # with a key, as training has it
         weights = discriminator.trainable_variables
         for what, value in (("log_odds", found), ("loss", own)):
             gradients = tape.gradient(value, weights)
