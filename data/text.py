@@ -234,9 +234,10 @@ class Lines:
         return np.searchsorted(self._hashes, hashes, "right") > np.searchsorted(self._hashes, hashes)
 
     def without(self, others: "Lines") -> "Lines":
-        """These but for those that others have as well."""
+        """These but for those of T tokens, as truncated ones have, that others have as well."""
         sequences = [self._tokens[a:b].tolist() for a, b in pairwise(chain((0,), self._ends))]
-        return Lines(self.vocabulary, self.seq_len, compress(sequences, ~others.contains(sequences)))
+        full = np.diff(self._ends, prepend=0) == self.seq_len
+        return Lines(self.vocabulary, self.seq_len, compress(sequences, ~(others.contains(sequences) & full)))
 
     def digest(self) -> str:
         """A checksum of all sequences and their order."""
