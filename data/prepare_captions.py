@@ -8,7 +8,9 @@ training, or SHARE of them, is the validation set. FOLDER gets train.txt, valid.
 content is not replaced.
 """
 
+import codecs
 import json
+import lzma
 import random
 import zipfile
 import zlib
@@ -17,7 +19,8 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
-from data.text import LATIN
+import support.quiet  # noqa: F401 - before TensorFlow
+from data.text import LATIN, UTF16
 from runs.directories import write_whole
 from support.errors import DataError
 from support.parser import Parser, number
@@ -59,15 +62,19 @@ def find(source: Path, output: Path) -> list[tuple[str, bytes]]:
 def captions(path: str, content: bytes) -> list[str]:
     """The captions of a file as tokens with blanks between them; of JSON, 10,000 of them in a random order.
 
-    Raises DataError: it is not UTF-8, or not JSON of COCO's form; the message has the path.
+    Raises DataError: it is not UTF-8, has a NUL byte, or is not JSON of COCO's form; the message has the path.
     """
     from nltk.tokenize import NLTKWordTokenizer  # here, as the import takes a second
 
     tokenise, drawn = NLTKWordTokenizer().tokenize, None
+    if b"\0" in content:
+        raise DataError(f"{path}: has a NUL byte, which is no text{UTF16}")
+    content = content.removeprefix(codecs.BOM_UTF8)
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode()
         if path.endswith(".json"):
             drawn, lines = DRAWN, [annotation["caption"].lower() for annotation in json.loads(text)["annotations"]]
+            "".join(lines).encode()  # a ValueError where one has half a surrogate pair
             random.Random(0).shuffle(lines)
         else:
             lines = text.lower().replace("\r", "\n").split("\n")
@@ -86,8 +93,10 @@ def prepare(source: Path, output: Path, share: float) -> None:
     """
     try:
         found = find(source, output)
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:  # damaged, or with a password
-        raise DataError(f"{source}: {error}") from None
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.filename:
+            raise
+        raise DataError(f"{source}: {error}") from None  # damaged, or with a password
     train, test = (captions(path, content) for path, content in found)
     kept = len(train) - round(share * len(train))
     if not test or not 0 < kept < len(train):

@@ -140,7 +140,7 @@ def test_equal_sequences_are_on_one_side_of_a_split_by_whole_lines(tmp_path, tok
     assert "left out" not in before.introduction() and min(map(len, others)) > 50
     for how in ("drop", "truncate"):  # of lines of three tokens, equal by unknown ones alone, each stays
         few = read(4, "--vocab_size", "6", "--long_lines", how)[0]
-        assert sum(np.sum(part[np.arange(len(part))][:, 3] == few.vocabulary.end) for part in few.lines.values()) == 1000
+        assert sum(sum(part[np.arange(len(part))][:, 3] == few.vocabulary.end) for part in few.lines.values()) == 1000
     assert all(read_data(data.config, each).digests() == each for each in (before.digests(), data.digests()))
 
 
