@@ -133,7 +133,10 @@ def chosen_log_probs(hidden: tf.Tensor, projection: tf.Tensor, tokens: tf.Tensor
 
 
 def joined(first: tf.Tensor, second: tf.Tensor, sizes: tuple[int, int]) -> tf.Tensor:
-    """What `logits_of` takes for the sum of two sets of logits: both h, of these sizes, and the sum of both a."""
+    """What `logits_of` takes for the sum of two sets of logits: both h, of these sizes, and the sum of both a.
+
+    float32 [..., h + a] each → [..., both h + a].
+    """
     parts = [(part[..., :size], part[..., size:]) for part, size in zip((first, second), sizes, strict=True)]
     added = [each for _, each in parts if each.shape[-1]]
     return tf.concat([*(own for own, _ in parts), *([tf.add_n(added)] if added else [])], axis=-1)

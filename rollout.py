@@ -83,7 +83,7 @@ class RolloutPolicy(PolicyCopy):
         return tf.map_fn(self.completions(tokens, rollout_num, seed), prefixes)
 
     def rewards(self, tokens: tf.Tensor, scorer: Scorer, rollout_num: int, seed: tf.Tensor) -> tf.Tensor:
-        """The `action_values` of finished samples whose completions are drawn here; arguments as of `completions`."""
+        """The `action_values`, [B, T], of samples whose completions are drawn here; arguments as of `completions`."""
         return action_values(tokens, scorer, self.completions(tokens, rollout_num, seed))
 
 

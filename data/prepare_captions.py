@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import support.quiet  # noqa: F401 - before TensorFlow
+
 from data.text import LATIN, UTF16
 from runs.directories import write_whole
 from support.errors import DataError

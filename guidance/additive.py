@@ -66,7 +66,7 @@ class AdditiveDiscriminator(Discriminator):
         raise NotImplementedError
 
     def next_state(self, tokens: tf.Tensor, memory: tf.Tensor) -> State:
-        """Reads one token a row, int32 [B], with the memory of those before, float32 [B, M]."""
+        """Reads one token a row, int32 [B], with the memory of those before, float32 [B, M]; State: [B, C], [B, M]."""
         raise NotImplementedError
 
     def projection(self) -> tf.Tensor:

@@ -61,7 +61,7 @@ def rows_of(table: tf.Tensor, tokens: tf.Tensor):
 
 
 def with_row(array: tf.Tensor, t: int | tf.Tensor, entry: tf.Tensor) -> tf.Tensor:
-    """The array with another entry at index t."""
+    """The array, [T, ...], with another entry, [...] of its dtype, at index t; returns [T, ...]."""
     return tf.tensor_scatter_nd_update(array, [[t]], entry[None])
 
 

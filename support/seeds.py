@@ -65,7 +65,7 @@ def uniforms(shape: tuple[int, ...] | list[int] | tf.Tensor, seed: tf.Tensor) ->
 
 
 def dropout(values: tf.Tensor, rate: float, seed: tf.Tensor | None, *place: int) -> tf.Tensor:
-    """`values` with a share `rate` of them set to 0, and the others scaled up, alike in expectation.
+    """`values`, float32 of any shape, with a share `rate` set to 0 and the others scaled up, alike in expectation.
 
     `seed` is a `key`, without which they stay as they are; `place` tells several places of one network apart.
     """
