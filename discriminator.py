@@ -130,10 +130,11 @@ def cross_entropy(log_odds: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf
 
 
 def tried(discriminator: Any) -> Discriminator:
-    """Returns a discriminator whose `log_odds` and `loss` were traced, so that what is wrong is told before training.
+    """Returns a discriminator whose log-odds and loss were traced, so that what is wrong is told before training.
 
-    Raises UsageError: its log-odds have another shape than [B], layers make weights after the constructor, a weight is
-    where checkpoints do not look, or is not used, or an additive one has other contexts token by token.
+    Raises UsageError: log-odds have another shape than [B], of completions [N, B], a loss or accuracy than [], layers
+    make weights after the constructor, a weight is where checkpoints do not look, or is not used, or an additive one
+    has other contexts token by token.
     """
     made, rows = len(discriminator.weights), discriminator.seq_len + 1  # a number that no axis of a sequence has
     name, unused = f"--discriminator: {type(discriminator).__name__}", list[str]()
@@ -143,9 +144,13 @@ def tried(discriminator: Any) -> Discriminator:
         with tf.GradientTape(persistent=True) as tape:
             found = cross_entropy(discriminator.log_odds(tokens), fakes)[0]
             both = tf.tile(tokens, [2, 1]), tf.concat([real, fakes], 0)
-            own = discriminator.loss(*both, tf.zeros([2], tf.int32))[0]  # with a key, as training has it
+            own = discriminator.loss(*both, tf.zeros([2], tf.int32))  # with a key, as training has it
+        score = discriminator.completion_log_odds(tokens, 2)
+        shapes = [each.shape for each in (*own, score(tf.tile(tokens[None], [2, 1, 1]), tf.constant(1)))]
+        if shapes != [[], [], [2, rows]]:
+            raise UsageError(f"{name}: loss, accuracy and completion_log_odds have shapes {shapes}, not (), (), (N, B)")
         weights = discriminator.trainable_variables
-        for what, value in (("log_odds", found), ("loss", own)):
+        for what, value in (("log_odds", found), ("loss", own[0])):
             gradients = tape.gradient(value, weights)
             unused.extend(
                 f"{what} does not depend on the weight {weight.path}"
@@ -174,7 +179,8 @@ def tried(discriminator: Any) -> Discriminator:
         for t in range(rows - 2):
             context, memory = discriminator.next_state(tokens[:, t], tf.constant(memories[t]))
             for found, wanted in ((context, contexts[t + 1]), (memory, memories[t + 1])):
-                if found.shape != wanted.shape or np.abs(found - wanted).max() > 1e-3 * np.abs(wanted).max():
+                largest = np.abs(wanted).max(initial=0)
+                if found.shape != wanted.shape or np.abs(found - wanted).max(initial=0) > 1e-3 * largest:
                     raise UsageError(f"{name}: next_state after {t + 1} tokens is not what contexts has there")
     return discriminator
 
@@ -186,7 +192,12 @@ def discriminator_of(name: str, source: dict[str, str] | None = None) -> Callabl
     found = own_code.load("--discriminator", name, source)
     if not (isinstance(found, type) and issubclass(found, Discriminator)):
         raise UsageError(f"--discriminator {name}: not a subclass of discriminator.Discriminator")
-    return lambda spec, options: tried(found(spec, options))
+
+    def make(spec: TokenSpec, options: Options) -> Discriminator:
+        with own_code.blamed("--discriminator", name.rpartition(":")[0]):
+            return tried(found(spec, options))
+
+    return make
 
 
 class ConvolutionalDiscriminator(Discriminator):

@@ -98,15 +98,18 @@ def algorithm_1(config: Config, data: Dataset, seqgan: SeqGAN, run: Training) ->
 def check(config: Config, data: Dataset, seqgan: SeqGAN, objective: Objective | None) -> None:
     """Raises UsageError: the data lack what a flag needs, or the objective fails on them."""
     chooses_eta = seqgan.guidance and (config.g_update == "fold" or not config.guide_eta)
-    if (chooses_eta or config.best_pretraining) and not len(data.valid):
+    chooses_best = config.best_pretraining and config.pretrain_g_epochs
+    if (chooses_eta or chooses_best) and not len(data.valid):
         which = "--g_update fold" if config.g_update == "fold" else "--guide_eta 0"
-        which = "--best_pretraining" if config.best_pretraining else which
+        which = "--best_pretraining" if chooses_best else which
         raise UsageError(f"{which} needs a validation set to choose on, and {data.origin} has none")
+    if chooses_best and data.kind == "oracle":
+        raise UsageError(f"--best_pretraining: nll_valid is not measured on {data.origin}, an oracle")
     if data.kind == "music" and config.songs_dir and config.is_train:
         check_songs(Path(config.songs_dir), SONGS)
     if objective:
         real = spread(data.valid, config.eval_samples)
-        objective.check(real if len(real) else next(iter(data.mle_batches(0))).numpy())
+        objective.check(real if len(real) else tf.convert_to_tensor(data.mle_batches(0)[0]).numpy())
 
 
 def describe(

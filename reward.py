@@ -134,7 +134,15 @@ def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Maker:
 
 def reward_of(name: str, source: dict[str, str] | None = None) -> Maker:
     """What --reward names; of a user's own function `source` is on record. Raises UsageError: it can't be used."""
-    return of_function(own_code.load("--reward", name, source)) if own_code.is_own(name) else REWARDS[name].load()
+    if not own_code.is_own(name):
+        return REWARDS[name].load()
+    function = own_code.load("--reward", name, source)
+
+    def make(parts: Parts) -> BatchScorer:
+        with own_code.blamed("--reward", name.rpartition(":")[0]):
+            return of_function(function)(parts)
+
+    return make
 
 
 class Reward:

@@ -119,7 +119,7 @@ def advantages_of(rewards: tf.Tensor, baseline: str) -> tf.Tensor:
     batch_size = rewards.shape[0]
     shifted = rewards - rewards[:1]  # exactly 0 where all are equal, which a mean of equal numbers need not be
     centred = shifted - tf.reduce_mean(shifted, axis=0)
-    against_batch = centred * (batch_size / (batch_size - 1))  # = rewards - mean of the others
+    against_batch = centred * (batch_size / max(batch_size - 1, 1))  # = rewards - mean of the others
     if baseline == "batch":
         return against_batch
     return tf.concat([against_batch[:, :1], rewards[:, 1:] - rewards[:, :-1]], axis=1)

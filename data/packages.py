@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from runs.directories import sha256_of, write_whole
+from runs.directories import locked, sha256_of, write_whole
 from support.errors import DataError
 from support.parser import Parser
 
@@ -60,15 +60,16 @@ def program(package: Package, argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     file, output = arguments.file, arguments.output
     with parser.failing_in_one_line(output), tempfile.TemporaryDirectory() as folder:
-        if output.exists():
-            otherwise = f"{output}: is there, and holds something else; choose another --output"
-            content = check(output.read_bytes(), package.lines_sha256, otherwise)
-        else:
-            file = file or fetch(package, Path(folder))
-            check(file.read_bytes(), package.sha256, f"{file}: not the package {package.name} (its SHA-256 is another)")
-            otherwise = f"{file}: its {package.lines} are not the expected ones (their SHA-256 is another)"
-            content = check(package.read(file), package.lines_sha256, otherwise)
-            output.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(output, content)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with locked(output.parent):  # another process may be fetching it
+            if output.exists():
+                otherwise = f"{output}: is there, and holds something else; choose another --output"
+                content = check(output.read_bytes(), package.lines_sha256, otherwise)
+            else:
+                file, its = file or fetch(package, Path(folder)), "SHA-256 is another"
+                check(file.read_bytes(), package.sha256, f"{file}: not the package {package.name} (its {its})")
+                otherwise = f"{file}: its {package.lines} are not the expected ones (their {its})"
+                content = check(package.read(file), package.lines_sha256, otherwise)
+                write_whole(output, content)
         print(f"{output}: {len(content.splitlines()):,} {package.lines}")
     return 0

@@ -1,5 +1,6 @@
 """What every data set is: real sequences that are read, split, cut into batches and decoded."""
 
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -82,7 +83,7 @@ def check_own(data: Dataset, config: Config) -> None:
         parts = {"mle_batches": data.mle_batches(0), "valid": data.valid}
         parts |= {} if data.kind == "oracle" else {"test": data.test}
         parts |= {"real": data.real(0)} if config.trains_discriminator and config.updates.d else {}
-        data.origin  # noqa: B018 - is there
+        data.origin, config.reward != "bleu" or data.training  # noqa: B018 - are there
         digests: Any = data.digests()
     except AttributeError as error:
         raise UsageError(f"{name}: {error}") from None
@@ -121,7 +122,8 @@ def read_data(config: Config, recorded: dict[str, str] | None = None) -> Dataset
     fits = isinstance(kind, type) and issubclass(kind, Dataset)
     if not fits:
         raise UsageError(f"--dataset {config.dataset}: not a subclass of data.real.Dataset")
-    data = kind(config)
+    with own_code.blamed("--dataset", config.dataset.rpartition(":")[0]) if own else contextlib.nullcontext():
+        data = kind(config)
     if own:
         check_own(data, config)
     spec = data.spec

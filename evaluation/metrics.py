@@ -185,7 +185,8 @@ def table(evaluation: Figures) -> str:
     forms = {"": "generated", "guided": "guided", "resampled": "resampled", "real": "real"}
     of_real = {"g_entropy": "oracle_entropy"}  # which is not named after the figure that it stands beside
     rows: list[tuple[str, ...]] = [("", *forms.values())]
-    for name in by_importance(dict.fromkeys(parse(name)[0].name for name in evaluation if name != "oracle_entropy")):
+    known = [name for name in evaluation if described(name) and name != "oracle_entropy"]
+    for name in by_importance(dict.fromkeys(parse(name)[0].name for name in known)):
         columns = {form: column(name, form) for form in forms} | ({"real": of_real[name]} if name in of_real else {})
         rows.append((name, *map(shown, columns.values())))
     kept = [cells for cells in zip(*rows, strict=True) if any(cells[1:])]

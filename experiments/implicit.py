@@ -101,8 +101,9 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
         changed = {"evaluation": kept[1]["evaluation"] | now, "best": None, MARKS: {PRETRAINED: kept[0]}}
         if run.seqgan.average:
             run.seqgan.average.follow(student)
+        asked.save.mkdir(parents=True)  # fails where somebody has made it meanwhile
         try:
-            shutil.copytree(logdir, asked.save, ignore=shutil.ignore_patterns(CHECKPOINTS))
+            shutil.copytree(logdir, asked.save, ignore=shutil.ignore_patterns(CHECKPOINTS), dirs_exist_ok=True)
             Checkpoints(asked.save / CHECKPOINTS, state).save(kept[0], kept[1] | changed)
         except BaseException:  # Ctrl-C, too
             shutil.rmtree(asked.save, ignore_errors=True)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from scipy.optimize import minimize_scalar
 
 from discriminator import Discriminator
-from generator import Generator, Policy, PolicyCopy, State, in_chunks, joined
+from generator import SAMPLE_ROWS, Generator, Policy, PolicyCopy, State, in_chunks, joined
 from guidance.additive import AdditiveDiscriminator
 
 ETAS = 4.0, 16.0, 64.0  # upper bounds of η; the scores of a discriminator that is right have the best η at 1
@@ -129,7 +129,9 @@ class Guidance:
         tokens, float32 [n, T], and the tokens, int32 [n, T].
         """
         guide, eta, tokens = self.folds[round_], self.choose_eta(), tf.constant(self._validation())
-        rewards, loss = eta * self.discriminator.token_scores(tokens), self._nll(tokens)
+        parts = [tokens[i : i + SAMPLE_ROWS] for i in range(0, len(tokens), SAMPLE_ROWS)]  # as echoes take much memory
+        rewards = eta * tf.concat([self.discriminator.token_scores(part) for part in parts], axis=0)
+        loss = self._nll(tokens)
         for kept, present in zip(guide.discriminator.weights, self.discriminator.weights, strict=True):
             fresh = kept.numpy()
             kept.assign(present)

@@ -323,7 +323,7 @@ class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
             names = [*content.get(FILES, WRITTEN.get(content["flags"].get("dataset"), ()))]
             if (self.path / WRITTEN_SONGS).exists():
                 names = [name for name in names if name not in SONGS] + [*written_songs(self.path), WRITTEN_SONGS]
-            kept = [self.path / name for name in names]
+            kept = [self.path / Path(name).name for name in names]
             if any(name in names for name in (TEMPO, WRITTEN_SONGS)):
                 kept += [path for path in (self.path / MEDIA).glob("*") if MEDIUM.fullmatch(path.name)]
         return kept
@@ -398,7 +398,7 @@ def changeable(log_dir: Path, before: Config, now: Config) -> set[str]:
         free.add("total_epochs")
         if taken <= before.pretrain_g_epochs and not before.pretrain_d_epochs:
             free.add("pretrain_d_epochs")  # 0 unless given where no adversarial phase was to follow
-    free -= {"eval_every"} if before.best_pretraining and taken < before.pretrain_g_epochs else set()
+    free -= {"eval_every"} if before.best_pretraining else set()  # chose among these, as --pretrained checks
     most = before.pretrain_g_epochs - bool(before.average or before.best_pretraining)  # steps, before these act
     longer = now.pretrain_g_epochs >= before.pretrain_g_epochs and "g_pretrain" not in now.cosine_decay
     return free | ({"pretrain_g_epochs"} if longer and taken <= most else set())

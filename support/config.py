@@ -62,7 +62,10 @@ PRETRAINED = Need("with --pretrain_g_epochs 0", lambda c: c.pretrain_g_epochs)
 ADVERSARIAL = Need("with --total_epochs 0", lambda c: c.total_epochs)
 GRADIENT = (ADVERSARIAL, on("g_update", "sampled", "expected"))  # what the flags of the policy gradient need
 MEASURED = Need("with --no-evaluate", lambda c: c.evaluate or not c.is_train)
-SCORED = Need("with --total_epochs 0 and --no-evaluate", lambda c: c.total_epochs or MEASURED.met(c))
+SCORED = (
+    Need("with --total_epochs 0 and --no-evaluate", lambda c: c.total_epochs or MEASURED.met(c)),
+    Need("with --teacher and --no-evaluate", lambda c: not c.teacher or MEASURED.met(c)),
+)
 MLE = Need("with --pretrain_g_epochs 0 and --mle_steps 0", lambda c: c.updates.mle_pretraining or c.updates.mle)
 ROLLOUTS = Need(
     "with --reward {0.reward} and --kl_weight 0", lambda c: c.reward_entry.rollouts or c.kl_weight or c.objective_share
@@ -211,7 +214,7 @@ class Config:
     kl_weight: float = flag(
         0.0, "weight β of a KL penalty to the pretrained G₀: the reward less β (log G(Y) - log G₀(Y))", ADVERSARIAL
     )
-    objective: str = flag("", "FILE.py:FUNCTION that scores lists of text, pitches or token ids", SCORING, SCORED)
+    objective: str = flag("", "FILE.py:FUNCTION that scores lists of text, pitches or token ids", SCORING, *SCORED)
     objective_weight: float = flag(
         1.0, "λ: the reward is (1 - λ) times --reward plus λ times --objective", *WEIGHING, high=1
     )
@@ -394,9 +397,10 @@ def check(config: Config) -> None:
         raise UsageError(f"--train_size: {config.train_size} is less than one batch ({least})")
     if config.objective:
         own_code.check_name("--objective", config.objective)
-    for name in ("log_dir", "eval_log_dir", "data_dir", "songs_dir", "oracle_params", "objective"):
+    maybe = "songs_dir", "oracle_params", "objective", "pretrained"
+    for name in ("log_dir", "eval_log_dir", "data_dir", *maybe):
         value = getattr(config, name)
-        if not value and name not in ("songs_dir", "oracle_params", "objective"):
+        if not value and name not in maybe:
             raise UsageError(f"--{name} is empty")
         if any("\ud800" <= letter <= "\udfff" for letter in value):  # what argv has in place of such bytes
             raise UsageError(f"--{name}: {value!r} is not UTF-8")

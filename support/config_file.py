@@ -16,7 +16,7 @@ CONFIG = "config.json"  # a run's record of its flags, in each of its directorie
 FORMAT = 4  # of that file
 PUBLISHED = "published"  # true in that of weights alone, see tools/publish.py
 VERSION_1 = 3  # that which version 1.0 wrote, the oldest that is read: before it some draws were others
-MAX_CONFIG = 2**20  # characters; one has a few thousand
+MAX_CONFIG = 2**26  # characters; one has a few thousand, and more with the checksums of many files
 
 # Flags that a run may be continued or evaluated with another value of: its weights do not depend on them.
 FREE_TO_CHANGE = {
@@ -91,7 +91,7 @@ def read_config(path: Path, published: bool = False) -> dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             content = {"data": {}, **json.loads(file.read(MAX_CONFIG))}
         kinds = (content["flags"]["total_epochs"], int), (content["run"], str), (content["data"], dict)
-        if not all(isinstance(value, kind) for value, kind in kinds):
+        if not all(isinstance(value, kind) for value, kind in (*kinds, (content.get("files", []), list))):
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{path}: not a readable configuration") from None

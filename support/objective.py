@@ -38,7 +38,10 @@ class Objective:
         keys = [row.tobytes() for row in rows]
         new = {key: i for i, key in enumerate(keys) if key not in self._known}
         if new:
-            scores = self._called(self.decode(rows[list(new.values())]))
+            sequences = list(self.decode(rows[list(new.values())]))
+            if len(sequences) != len(new):
+                raise UsageError(f"--dataset: decode returns {len(sequences)} sequences for {len(new)}")
+            scores = self._called(sequences)
             self._known.update(zip(new, scores.tolist(), strict=True))
         values = np.array([self._known[key] for key in keys], np.float32)
         if len(self._known) > KEPT:

@@ -78,11 +78,11 @@ def _run(flag: str, path: str, function: str, text: str) -> Any:
 
 @contextlib.contextmanager
 def blamed(flag: str, path: str) -> Iterator[None]:
-    """Makes an exception of the file's code a UsageError with its type, its message and its line in the file."""
+    """Makes an exception, but a UsageError, of the file's code one with its type, its message and its line there."""
     try:
         with contextlib.redirect_stdout(sys.stderr):  # stdout may be a tool's table
             yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, UsageError):
         raise
     except BaseException as error:  # SystemExit and others that are no Exception
         raise UsageError(f"{flag} {path}: {told(error, path)}") from error

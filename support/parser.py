@@ -65,6 +65,13 @@ class Parser(argparse.ArgumentParser):
             self.error(f"{where}: " * bool(where) + (error.strerror or first_line(error)))
         except ValueError as error:
             self.exit(getattr(error, "status", 2), f"{self.prog}: error: {' '.join(str(error).split())}\n")
+        except MemoryError:
+            self.error("out of memory")
+        except Exception as error:
+            device = sys.modules.get("support.device")  # which imports TensorFlow
+            if not (line := device and device.of_cache(error)):
+                raise
+            self.error(line)
 
     def error(self, message: str) -> NoReturn:
         """Prints the line and exits with status 2."""

@@ -88,7 +88,7 @@ def test_the_figures_are_those_of_the_runs_evaluation(folder, kind, place, endin
     for found, figures in ((own, evaluator.compare(samples)), (real, expected)):
         for name, pair in figures.items():
             assert (found[name], found[f"{name}_se"]) == pytest.approx(pair, rel=1e-6), name
-    assert f"{len(samples)} sequences of each; real: --train, and --test for copied_share" in capsys.readouterr().out
+    assert f"{len(samples)} sequences of each; real: --train, and {len(samples)} of --test" in capsys.readouterr().out
     own, real = measured(folder, f"{place}test", "--run", str(run.logdir), ending=ending, place=place)
     nll_test = evaluator.likelihoods(measures_of(run.config, run.seqgan).policy, samples)["nll_test"]
     for found in (own, real):

@@ -23,7 +23,7 @@ def test_samples_of_published_weights_are_those_of_the_run(tmp_path, capsys, eag
     assert publish.main([run, folder]) == 0
     weights = [sum(p.stat().st_size for p in Path(d).rglob("weights.data*")) for d in (folder, run)]
     assert weights[0] < weights[1] / 3
-    assert "is there already" in refusal(capsys, lambda words: publish.main(words), [run, folder])
+    assert "File exists" in refusal(capsys, lambda words: publish.main(words), [run, folder])
     for more in (["--log_dir", folder], ["--pretrained", folder, "--log_dir", str(tmp_path / "new")]):
         assert "published weights" in refusal(capsys, train, [*words, *more, "--no-evaluate"], alone=False)
     shutil.rmtree(tmp_path / "lines", ignore_errors=True)

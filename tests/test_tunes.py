@@ -133,8 +133,8 @@ def test_abc2midi_and_music21_read_the_same_notes_of_all_tunes_in_a_file(tmp_pat
 
 FOLK = """%abc-2.1
 X:1
-T:Of no book
 R:jig
+of two lines
 M:6/8
 L:1/8
 Q:3/8=80
@@ -158,7 +158,7 @@ C
     *((f"X:1\nL:1/8\nQ:{mark}\nK:C\nC4D4\n", Grid(0.5), "60*4 62*4") for mark in ("1/4 = 60", "C2=60", "3/8 = 40")),
     *((f"X:1\nQ:{mark}\nK:C\nC4D4\n", Grid(0.5), "60*2 62*2") for mark in ("1/4=0", "3/8=110-120", "1/4=c. 90")),
     # The highest of several voices.
-    ("X:1\nL:1/4\nM:4/4\nK:C\nV:1\nC,D,G,F,|\nV:2\nCDEF|\n", Grid(beats=1.0), "60 62 64 65"),
+    ("X:1\nL:1/4\nM:4/4\nK:C\nV:1\nC,D,G,F,|\nV:2\nCDEF|\nV:3 clef=perc\ncccc|\n", Grid(beats=1.0), "60 62 64 65"),
 )
 def test_common_abc_is_read(tmp_path, text, grid, tokens):
     """Modes, chords and their symbols, grace notes, decorations, broken rhythm, triplets, ties, repeats."""
@@ -184,7 +184,7 @@ def test_common_abc_is_read(tmp_path, text, grid, tokens):
     *((b"X:1\nK:C\n%s\nC" % line, "notes moved by ") for line in (b"V:1 transpose=-2", b"[K:C shift=cd]")),
     (b"X:1\nK:C\n%%MIDI transpose -12\nC", "notes moved by %%MIDI transpose"),
     *((b"X:1\n" + head + b"K:C\nCD[Q:1/4=90]EF", "its tempo changes") for head in (b"", b"Q:1/4=100\n")),
-    (b"X:1\nK:C\n|CD:E|", "the sign : is not read"),
+    *((b"X:1\nK:C\n|CD:E|", "the sign : is not"), (b"X:1\nK:C\nA|1B:|2c|d|1e:|2f|", "[1 after [2, with no")),
     *((b"X:1\nK:%s\nC" % key, "the key ") for key in (b"Es", b"Dmix=c", b"G#", b"H")),
     *((b"X:1\nK:%s\nC" % key, "a key with accidentals is not read: K:D ") for key in (b"D exp _b", b"D =c")),
     *((b"X:1\nK:C\nC%sD" % key, "a key with accidentals") for key in (b"[K:D ^f=c]", b"\nK:D Phr ^f\n")),
@@ -219,7 +219,7 @@ def test_what_is_no_tune_is_said_in_one_line(tmp_path, content, reason):
     *(("AB: |cd:|", "ABABcdcd"), ("A: |:B : |c", "AABBc"), ("AB:[|]C", "ABABC"), ('"Am"DC"G"D', "DCD")),
     *(("[K:C bass]C\nK:C middle=d\nE", "CE"), ("V:b8 clef=bass octave=0\nC", "C"), ("[K:F#m]C[K:none]F", "^CF")),
     *(("[K:HP]FC", "^F^C"), ("[K:E locrian]BF|[K:F#loc]BF|[K:Bb Dorian]D", "_BF|=B^F|_D"), ("[K:Cb]C[K:C#]C", "_C^C")),
-    *(("V:a clef=treble\nCD:|\nV:b\nEF:|", "EFEF"), ("V:a\nC:|\nV:b\nE:|\nV:a\nG:|\nV:b\nA:|", "EEAA")),
+    *(("V:a clef=treble\nC[K:D]D:|\nV:b\nEF:|", "EFEF"), ("V:a\nC:|\nV:b\nE:|\nV:a\nG:|\nV:b\nA:|", "EEAA")),
 )
 def test_repeats_are_played_out(body, played):
     found, expected = (melody(read_abc(f"X:1\nM:4/4\nL:1/4\nK:C\n{text}\n".encode(), True)) for text in (body, played))
@@ -229,7 +229,7 @@ def test_repeats_are_played_out(body, played):
 @pytest.mark.parametrize(("metre", "length"), [("2/4", 16), ("5/8", 16), ("(2+3)/8", 16), ("6/8", 8), ("C|", 8)])
 def test_without_a_length_the_metre_tells_it(metre, length):
     given, other = (read_abc(f"X:1\nM:{metre}\nQ:90\n{own}K:C\nCD\n".encode(), True) for own in (f"L:1/{length}\n", ""))
-    assert given.end.tolist() == other.end.tolist() == [4e6 // length, 8e6 // length] and given.tempo == 90
+    assert given.end.tolist() == other.end.tolist() == [4e6 // length, 8e6 // length] and given.tempo == 360 / length
 
 
 def test_folders_of_abc_are_read_and_moved_to_one_key_or_twelve(tmp_path, monkeypatch):

@@ -118,6 +118,7 @@ def text(asked: Any, run: Restored | None) -> Parts:
     samples, real, held = map(spread, parts, sizes)
     measured, spec = (TokenSpec(each.size, length, each.start, each.end) for each in (known, seen))
     data = SimpleNamespace(kind="text", vocabulary=known, lines={"train": parts[1]}, test=held, spec=measured)
+    data.decode = known.decode
     learnt = [samples, real, held] if seen is known else list(map(spread, packed(seen), sizes))
     return Parts(samples, real, data, learnt, spec, [figures(samples, lines), figures(real, train)])
 
@@ -186,8 +187,8 @@ def reverse(rows: np.ndarray, test: np.ndarray, spec: TokenSpec, of: str, steps:
     return nll(seqgan.policy, test)
 
 
-def measured(asked: Any, run: Restored | None) -> tuple[Parts, Figures, Figures]:
-    """What was read, and the figures of samples and of real data; raises UsageError, OSError."""
+def measured(asked: Any, run: Restored | None) -> tuple[Parts, int, Figures, Figures]:
+    """What was read, how many test sequences, the figures of samples and of real data; raises UsageError, OSError."""
     music = asked.file.is_dir()
     if run and run.config.dataset != ("Nottingham" if music else "text"):
         what = "tunes" if music else "lines of text"
@@ -206,7 +207,7 @@ def measured(asked: Any, run: Restored | None) -> tuple[Parts, Figures, Figures]
     for name, figures, rows in (("samples", own, parts.learnt[0]), ("real", real, parts.learnt[1])):
         if asked.reverse:
             figures["nll_reverse"] = reverse(rows, parts.learnt[2], parts.spec, name)
-    return parts, own, real
+    return parts, len(held), own, real
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -236,11 +237,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             if path.is_dir() != asked.file.is_dir():
                 raise UsageError(f"{flag}{path}: {asked.file} is {'a folder' if asked.file.is_dir() else 'a file'}")
         configure_tensorflow(cache=True)
-        parts, own, real = measured(asked, restore(asked.run) if asked.run else None)
+        parts, held, own, real = measured(asked, restore(asked.run) if asked.run else None)
         print(table(own | {column(name, "real"): pair for name, pair in real.items()}))
         whose = ", ".join(name for name in real if name in (*OF_TEST, "nll_run"))
         units = "NLL in nats per token, " * any(name.startswith("nll") for name in own) + "± one standard error"
-        print(f"{len(parts.samples):,} sequences of each; real: --train, and --test for {whose}; {units}", flush=True)
+        real_ones = f"real: --train, and {held:,} of --test for {whose}"
+        print(f"{len(parts.samples):,} sequences of each; {real_ones}; {units}", flush=True)
         if asked.csv:
             rows = [{"run": asked.file.name, **with_errors(own)}, {"run": REAL, **with_errors(real)}]
             write_whole(asked.csv, points_text(rows))

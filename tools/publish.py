@@ -18,7 +18,6 @@ from runs.checkpoints import Checkpoints
 from runs.directories import CHECKPOINTS, TEMPO, write_whole
 from support.config import VOCABULARY
 from support.config_file import CONFIG, PUBLISHED
-from support.errors import UsageError
 from support.parser import Parser
 from support.streams import run_tool
 from tools.restored import drawn_from, restore
@@ -32,8 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(argv)
     with parser.failing_in_one_line(asked.folder):
         run = restore(asked.logdir)
-        if asked.folder.exists():
-            raise UsageError(f"{asked.folder}: is there already")
+        asked.folder.mkdir(parents=True)
         state = Checkpoints(asked.folder / CHECKPOINTS, drawn_from(run.seqgan))
         try:
             state.save(run.taken, {"evaluation": run.recorded})

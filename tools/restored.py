@@ -85,7 +85,9 @@ class Restored(NamedTuple):
         of_round = (self.taken - phase.begin) % max(phase.per_epoch, 1)
         if self.seqgan.guidance and config.g_update != "distil" and self.taken < phase.begin:
             raise UsageError(f"{self.logdir}: its discriminator is not trained yet")
-        moved = self.taken > phase.begin and (not config.d_steps or 0 < of_round <= config.g_steps + config.mle_steps)
+        # A discriminator of the adversarial phase is trained against the generator, not against its average.
+        trained = config.d_steps and not config.average and not 0 < of_round <= config.g_steps + config.mle_steps
+        moved = self.taken > phase.begin and not trained
         learns = config.g_update in ("sampled", "expected")
         return self.policy(guide=self.guided() and config.g_update != "distil" and not (learns and moved))
 

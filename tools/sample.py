@@ -25,7 +25,7 @@ from data.music.midi import midi_file
 from data.music.page import Near, blind_page, page
 from data.music.songs import check_songs, write_songs
 from data.music.tokens import before_end, named, to_pitches
-from data.text import UNKNOWN, Vocabulary, tokenise
+from data.text import SPLITS, UNKNOWN, Vocabulary, tokenise
 from generator import Excluding, Place, Policy, State, Tempered, in_chunks
 from guidance.choosing import Weighing, keep_one
 from runs.checkpoints import BEST
@@ -194,7 +194,7 @@ def write_tunes(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
         titled = {f"Tune {i} of seed {asked.seed}": analysed(tokens, grid) for i, tokens in enumerate(tunes)}
         texts = [to_abc(tune, grid.seconds, i, title) for i, (title, tune) in enumerate(titled.items(), 1)]
         each = [tune.tokens for tune in titled.values()]
-        shown = page(f"Tunes of {logdir}", titled, nearest(each, run), grid, "sample")
+        shown = page(f"Tunes of {readable(logdir)}", titled, nearest(each, run), grid, "sample")
         written = [*(HEADER + text for text in texts), HEADER + "\n".join(texts), shown]
         songs = [midi_file(tokens, grid) for tokens in each]
         write_songs(folder, names, [*songs, *(text.encode() for text in written)])
@@ -217,7 +217,8 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     grid = played(grid, recorded_tempo(asked.logdir / TEMPO)) if grid.beats else grid
     rng = numpy_rng(asked.seed, Purpose.TOOL_SAMPLE)
     own = np.concatenate(list(samples))
-    kinds, length = [(f"samples of {asked.logdir}" + ", guided" * asked.guide, before_end(own, grid))], own.shape[1]
+    its, length = f"samples of {readable(asked.logdir)}" + ", guided" * asked.guide, own.shape[1]
+    kinds = [(its, before_end(own, grid))]
     for folder in asked.blind:
         kind = f"--blind {readable(folder)}"
         if (folder / CONFIG).is_file():
@@ -390,6 +391,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure_tensorflow(cache=True)
         spare(asked.output)
         run = restore(asked.logdir, asked.checkpoint)
+        read = [Path(run.config.data_dir, name).resolve() for name in ("", *(f"{split}.txt" for split in SPLITS))]
+        if asked.output and run.config.dataset == "text" and asked.output.resolve() in read:
+            raise UsageError(f"-o {asked.output}: the run has read it")
         run.as_in_its_evaluations()
         sample(asked, run)
     return 0

@@ -15,6 +15,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from evaluation.metrics import METRICS, column, parse
+from evaluation.metrics import described as meaning
 from runs.directories import CHECKSUM, in_vain, read_manifest, sha256_of
 from runs.directories import METRICS as LOG
 from support.config import Config, own_names
@@ -143,7 +144,7 @@ def outcome(cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
         if sha256_of((directory / LOG).read_bytes()) != positions[kind][CHECKSUM]:
             raise UsageError(f"{directory / LOG} is not as the last checkpoint has it")
     evaluated, trained = read_run(cell.eval_log_dir), read_run(cell.log_dir)
-    names = [name for name in evaluated if name not in ("epoch", "phase") and not name.endswith("_se")]
+    names = [name for name in evaluated if meaning(name) and not name.endswith("_se")]
     end = config.pretrain_g_epochs + config.total_epochs - 1
     if evaluated.epoch.max() != end:
         raise UsageError(f"{cell.eval_log_dir} has no evaluation of the last epoch, {end}")
@@ -234,6 +235,8 @@ def settings(experiment: Experiment) -> dict[str, Any]:
         report["planes"] = [checked(plane, PLANE) for plane in report["planes"]]
         columns = [*report["metrics"], *report["table"], *report["best"], *report["measures"]]
         columns += [name for said in report["pivot"] for name in str(said).split(" - ")]
+        if wrong := [said for said in report["pivot"] if str(said).count(" - ") > 1]:
+            raise UsageError(f"pivot: {wrong[0]!r} is no column, nor a difference of two")
         for pair in (pair for plane in report["planes"] for pair in plane["pairs"]):
             if not isinstance(pair, list) or len(pair) != 2:
                 raise UsageError(f"pairs: {pair!r} is no pair of columns")

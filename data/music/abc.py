@@ -31,7 +31,9 @@ _UNHEARD = re.compile(  # but for fields: decorations, `!` at the end of a line,
     r"\+[^+|]{,20}[h-w][^+|]{,20}\+|(?P<other>[&+])|\{[^{}]*\}|\((?!\d)|\)|y[\d/]*|[H-Wh-w~.]"
 )
 _JUMP = re.compile(r"(?<![A-Za-z])(?:D[CS]\b|(?i:D\.\s*[CS]\b\.?|Da\s*Capo|Dal\s*Segno))")  # in a text
-_HEAD = re.compile(rb"(?:(?:[A-Za-z+]:|%)[^\n]*\n|\s*\n|\s*\[[A-Za-z]:[^]\n]*\])*")  # fields before the first notes
+_HEAD = re.compile(  # what comes before the first notes
+    rb"(?s)(?:\A.*?\nK:[^\n]*\n)?(?:(?:[A-Za-z+]:|%)[^\n]*\n|\s*\n|\s*\[[A-Za-z]:[^]\n]*\])*"
+)
 _TEMPI = re.compile(rb"(?m)(?:^|\[)Q:\s*+([^]%\r\n]*[^]%\s])")
 _MIDI_MOVE = re.compile(r"%%MIDI\s+transpose\s+[-+]?0*[1-9]")
 _MOVE = re.compile(r"(?:^V:\s*\S++|(?:^|\[)K:)[^][]*?([-+^_a-z]8(?!\d)|\b(?:octave|transpose|shift|score|sound)=(?!0))")
@@ -109,8 +111,9 @@ def _value(name: str, value: str) -> str:
 def _field(name: str, value: str, now: dict[str, str]) -> str:
     """A line for music21, of a field among `now`: a tempo without blanks at its `=`, and C3 as what three notes last.
 
-    A tempo that is no number, such as 110-120, gives none.
+    A tempo that is no number, such as 110-120, gives none; one without a beat, of old files, is that of C.
     """
+    value = f"C={value}" if name == "Q" and value.isdecimal() else value
     if name == "Q" and "=" in value:
         beat, tempo = (part.strip() for part in value.split("=", 1))
         if old := re.fullmatch(r"C(\d*)", beat):
@@ -126,7 +129,7 @@ def _plain(content: bytes) -> str:
     """
     head: dict[str, str] = {}  # ends with the key
     voices: dict[str, list[str]] = {"": []}  # the lines of each
-    voice = ""
+    voice, drums = "", set()
     for line in (tunes_of(content) or [("", b"")])[0][1].decode().splitlines():
         if jump := _JUMP.search(" ".join(_QUOTED.findall(line))):
             raise DataError(f"{jump[0]} is not read")
@@ -138,6 +141,9 @@ def _plain(content: bytes) -> str:
         name, value = match.groups() if (match := _FIELD.fullmatch(line)) else ("", line)
         if name == "V":
             voice = value.partition(" ")[0]
+            drums |= {voice} if re.search(r"\bperc\b", value) else set()
+        elif "K" in head and name and name in _HEARD and voices == {"": []}:  # of all voices
+            head[name] = _value(name, value)
         elif "K" in head and not (name and name not in _HEARD):
             voices.setdefault(voice, []).append(f"[{name}:{value}]" if name else _UNHEARD.sub(_kept, line))
         elif name and name in _HEARD:
@@ -150,8 +156,9 @@ def _plain(content: bytes) -> str:
     if "K" not in head:
         raise DataError("no tune in it: X: begins one, and K: its notes")
     head.setdefault("L", "1/16" if _whole_notes(head.get("M", "")) < 0.75 else "1/8")
-    found = ["\n".join(lines) for lines in voices.values() if lines]
-    notes = [f"V:{i}\n{_played_out(lines, head)}" for i, lines in enumerate(found, 1)]
+    found = ["\n".join(lines) for name, lines in voices.items() if lines and name not in drums]
+    anew = "".join(_field(name, head[name], head) for name in "MLK" if name in head)  # music21 goes on with a voice's
+    notes = [f"V:{i}\n{anew * (i > 1)}{_played_out(lines, head)}" for i, lines in enumerate(found, 1)]
     fields = "".join(_field(name, head[name], head) for name in _HEARD if name in head)
     return f"{HEADER}X:1\n{fields}" + "\n".join(notes) + "\n"
 
@@ -198,6 +205,8 @@ def _played_out(notes: str, head: dict[str, str]) -> str:
         if number := part["ending"]:
             if not number.isdecimal():
                 raise DataError(f"endings of several passes, [{number}, are not read")
+            if common is not None and int(number) <= ending:
+                raise DataError(f"[{number} after [{ending}, with no double bar line between them, is not read")
             if common is not None:
                 again(common)
             common, ending = section[:] if common is None else common, int(number)
@@ -276,6 +285,7 @@ def read_abc(content: bytes, by_beat: bool = False) -> Notes:
     flat = score.flatten()
     marks = flat.getElementsByClass(music21.tempo.MetronomeMark)
     keys = flat.getElementsByClass(music21.key.KeySignature)
+    keys = [] if re.search(rb"(?m)^K:[ \t]*(?:none\b|\r?$)", content) else keys
     tempo = float((marks and marks[0].getQuarterBPM()) or 120)
     scale = 1e6 if by_beat else 60e6 / tempo
     start, end, pitch, voice = np.rint(np.array(rows, float) * (scale, scale, 1, 1)).astype(np.int64).T
