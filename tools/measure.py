@@ -21,7 +21,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from data.music import dataset, folder
-from data.music.tokens import Grid
+from data.music.tokens import Grid, before_end, to_pitches
 from data.text import MAX_HELD_OUT, Lines, Vocabulary, read_lines, tokenise
 from data.training_set import TrainingData, spread
 from evaluation.evaluator import nats
@@ -164,6 +164,7 @@ def tunes(asked: Any, run: Restored | None) -> Parts:
     count = enough(len(cut[0]), len(cut[1]), asked, f"windows of {length} tokens" if config.window_stride else "tunes")
     rows = samples, real, test = list(map(spread, cut, (count, count, dataset.MAX_HELD_OUT)))
     data = SimpleNamespace(kind="music", grid=grid, tunes=SimpleNamespace(train=all_tunes[1]), test=test, spec=spec)
+    data.decode = lambda found: [to_pitches(tokens) for tokens in before_end(found, grid)]
     return Parts(samples, real, data, rows, spec, [{}, {}])
 
 
