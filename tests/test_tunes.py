@@ -219,7 +219,7 @@ def test_what_is_no_tune_is_said_in_one_line(tmp_path, content, reason):
     *(("AB: |cd:|", "ABABcdcd"), ("A: |:B : |c", "AABBc"), ("AB:[|]C", "ABABC"), ('"Am"DC"G"D', "DCD")),
     *(("[K:C bass]C\nK:C middle=d\nE", "CE"), ("V:b8 clef=bass octave=0\nC", "C"), ("[K:F#m]C[K:none]F", "^CF")),
     *(("[K:HP]FC", "^F^C"), ("[K:E locrian]BF|[K:F#loc]BF|[K:Bb Dorian]D", "_BF|=B^F|_D"), ("[K:Cb]C[K:C#]C", "_C^C")),
-    *(("V:a clef=treble\nC[K:D]D:|\nV:b\nEF:|", "EFEF"), ("V:a\nC:|\nV:b\nE:|\nV:a\nG:|\nV:b\nA:|", "EEAA")),
+    *(("V:a clef=treble\nK:D\nCD:|\nV:b\nEF:|", "EFEF"), ("V:a\nC:|\nV:b\nE:|\nV:a\nG:|\nV:b\nA:|", "EEAA")),
 )
 def test_repeats_are_played_out(body, played):
     found, expected = (melody(read_abc(f"X:1\nM:4/4\nL:1/4\nK:C\n{text}\n".encode(), True)) for text in (body, played))

@@ -142,7 +142,7 @@ def _plain(content: bytes) -> str:
         if name == "V":
             voice = value.partition(" ")[0]
             drums |= {voice} if re.search(r"\bperc\b", value) else set()
-        elif "K" in head and name and name in _HEARD and voices == {"": []}:  # of all voices
+        elif "K" in head and name and name in _HEARD and not (voice or any(voices[""])):  # of all voices
             head[name] = _value(name, value)
         elif "K" in head and not (name and name not in _HEARD):
             voices.setdefault(voice, []).append(f"[{name}:{value}]" if name else _UNHEARD.sub(_kept, line))
