@@ -39,7 +39,7 @@ NO_ORACLE = [*SIZES, *DIRECTORIES]  # flags for data of other kinds
 INTERRUPT = "signal.signal(signal.SIGINT, signal.default_int_handler) and os.kill(os.getpid(), signal.SIGINT)"
 NO_CONFIG = ["", "{", "[]", "null", "7", "[" * 100_000, "\xff\xfe\x00", '{"flags": {"total_epochs": 5}}']
 NO_CONFIG += [f'{{"flags": {flags}, "run": "a"}}' for flags in ("{}", "3", '{"total_epochs": "5"}')]
-NO_CONFIG += [f'{{"flags": {{"total_epochs": 5}}, {more}}}' for more in ('"run": 7', '"run": "a", "data": 7')]
+NO_CONFIG += [f'{{"flags": {{"total_epochs": 5}}, "run": {run}}}' for run in ("7", '"a", "data": 7', '"a", "files": 7')]
 
 
 def one_line(capsys, argv: list[str], *words: str, makers: program.Makers = program.MAKERS) -> None:

@@ -148,10 +148,11 @@ def test_a_teacher_is_guided_where_its_discriminator_knows_it_as_it_is(tmp_path,
     assert (last := restore(tmp_path / "train")).teaches() is last.seqgan.policy and last.guided()
     with pytest.raises(UsageError, match="its discriminator is not trained yet"):
         run._replace(taken=step - 1).teaches()
-    config = tiny_config(*words.replace("--d_steps 0", "--d_steps 2 --mle_steps 1").split(), words=BIGRAM)
     seqgan = SimpleNamespace(policy="", guidance=SimpleNamespace(guided="guided"))
-    told = [run._replace(config=config, seqgan=seqgan, taken=taken).teaches() for taken in range(step, step + 9)]
-    assert told == ["guided", *["", "", "guided", "guided"] * 2]  # a g-step, one of MLE and two d-steps a round
+    for more, after in (("", "guided"), (" --average 0.5", "")):  # against which D is not trained then
+        config = tiny_config(*words.replace("--d_steps 0", f"--d_steps 2 --mle_steps 1{more}").split(), words=BIGRAM)
+        told = [run._replace(config=config, seqgan=seqgan, taken=taken).teaches() for taken in range(step, step + 9)]
+        assert told == ["guided", *["", "", after, after] * 2]  # a g-step, one of MLE and two d-steps a round
 
 
 def test_the_generator_learns_the_guided_one_which_a_new_discriminator_makes_anew(tmp_path, eagerly):

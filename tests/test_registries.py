@@ -123,9 +123,10 @@ def test_files_of_own_data_are_the_runs(own, capsys):
     assert "sample0.mid there is no run's" in refusal(capsys, train, [*words, "--log_dir", "other"])
 
 
-def test_own_data_of_an_oracle_need_no_test_set(own):
+def test_own_data_of_an_oracle_need_no_test_set(own, capsys):
     own.write_text("from data.oracle import OracleData\n\n\nclass Squares(OracleData):\n    pass\n")
     assert train([*words_of("dataset"), *FEW, "--log_dir", "whole"]) == 0
+    one_line(capsys, [*words_of("dataset"), *FEW[1:], "--best_pretraining"], "nll_valid is not measured on ")
 
 
 def broken(line: str) -> str:

@@ -426,7 +426,7 @@ def test_curves_over_epochs_and_seconds(cells, drawn, seeds):
     ('metrics = ["nll_tset"]', "nll_tset: no such metric"),
     ('[[report.figures]]\ndraw = ["short"]', "draw has 'short', which is no method"),
     *(("[[report.figures]]\nhue = 3", "hue is not among name, curves"), ("planes = [3]", "3 is no table")),
-    ('[[report.planes]]\npairs = ["nll"]', "'nll' is no pair of columns"),
+    *(('[[report.planes]]\npairs = ["nll"]', "'nll' is no pair of columns"), ('pivot = ["a - b - c"]', "nor a diff")),
     ("[[report.figures]]\n[[report.figures]]", "'hand' names two figures"),
     ('[[report.figures]]\nname = "../evil"', "'../evil' names two figures, or a file elsewhere"),
     ('[[report.planes]]\nname = "empty"', "a plane has no files"),

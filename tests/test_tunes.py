@@ -172,11 +172,9 @@ def test_common_abc_is_read(tmp_path, text, grid, tokens):
 @cases(
     "content, reason",
     (b"X:1\nL:1/8\nK:C\n[V:1]abc|\n", "voices that change within a line, [V:...], are not read"),
-    (b"X:1\nL:1/8\nK:C\nz4|]\n", "no tune in it"),
-    (b"X:1\nK:C\n|:C[1,3D:|[2E|]\n", "endings of several passes, [1,3, are not read"),
+    *((b"X:1\nL:1/8\nK:C\nz4|]\n", "no tune in it"), (b"X:1\nK:C\n|:C[1,3D:|[2E|]\n", "endings of several passes")),
     (b"X:1\nK:C\n|:" + b"C" * 9999 + b":" * 999 + b"|\n", "its repeats are longer than 1048576 bytes"),
-    (b"X:1\nL:1/1\nK:C\nC99999|]\n", "has 399996 beats; the limit is 36000"),
-    (b"%" * ((1 << 20) + 1), "larger than 1048576 bytes"),
+    *((b"X:1\nL:1/1\nK:C\nC99999|]\n", "has 399996 beats; the limit"), (b"%" * (2**20 + 1), "larger than 1048576 ")),
     *((b'X:1\nK:C\nC "_%s al Fine"D' % sign, sign.decode()) for sign in (b"D.C.", b"DC", b"D. C.", b"Da Capo")),
     *((f"X:1\nK:C\nC{sign}D".encode(), f"the sign {sign} is not") for sign in ("&", "+", "!D.C.", "!D.S.", "!dacapo")),
     *((f"X:1\nK:C\nC{sign}D".encode(), f"the sign {sign} is not") for sign in ("!dalsegno", "(10", "(3:2:10")),
