@@ -94,7 +94,8 @@ class SeqGAN:
             raise UsageError(f"--discriminator {config.discriminator}: additive, but no AdditiveDiscriminator")
         # A policy gradient needs a D of the generator as it is now; the average lags behind it.
         self.opponent = self.generator if config.g_update in ("sampled", "expected") else self.policy
-        parts = Parts(self.generator, self.discriminator, oracle, references, config.rollouts_drawn, config.seed)
+        known = oracle, references, config.rollouts_drawn, config.seed, config.jit
+        parts = Parts(self.generator, self.discriminator, *known)
         share, weight, to_go = config.objective_share, config.kl_weight, config.baseline != "prefix"
         self.reward = Reward(reward, parts, objective_share=share, kl_weight=weight, to_go=to_go)
         keeps = config.objective or config.best_of_candidates  # for an objective's divergence, or to draw candidates

@@ -28,6 +28,7 @@ class Parts:
     references: Callable[[], np.ndarray] | None = None  # returns the training set, int32 [n, T]
     rollout_num: int = 0  # completions of a prefix; with 0 the sample itself stands for them
     seed: int = 0
+    jit: bool = False  # whether XLA compiles the g-step
 
 
 # Given the parts, makes the scorer of completions of a batch's prefixes, int32 [B, T], at a g-step, int32 scalar.
@@ -105,7 +106,8 @@ def random(parts: Parts) -> BatchScorer:
 def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Maker:
     """The reward by a user's own function of finished sequences, int32 [n, T] → float32 [n], in TensorFlow.
 
-    It is traced once, so that what is wrong is told before training. Raises UsageError: it returns something else.
+    It is traced once, so that what is wrong is told before training. Raises UsageError: it returns something else, or
+    XLA is to compile it and can't.
     """
 
     def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
@@ -125,8 +127,15 @@ def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Maker:
 
     def make(parts: Parts) -> BatchScorer:
         seq_len = parts.policy.seq_len
-        rollouts, prefix_len = tf.TensorSpec([1, seq_len + 1, seq_len], tf.int32), tf.TensorSpec([], tf.int32)
-        tf.function(score, autograph=False).get_concrete_function(rollouts, prefix_len)
+        rollouts, prefix_len = tf.zeros([1, seq_len + 1, seq_len], tf.int32), tf.constant(1)
+        traced = tf.function(score, jit_compile=parts.jit, autograph=False)
+        traced.get_concrete_function(rollouts, prefix_len)
+        try:
+            if parts.jit:
+                traced(rollouts, prefix_len)
+        except tf.errors.InvalidArgumentError as error:
+            ways = "--no-jit leaves XLA out, and --objective takes a score in Python"
+            raise UsageError(f"--reward: XLA can't compile {function.__name__}; {ways}") from error
         return lambda tokens, step: score
 
     return make
