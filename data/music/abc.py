@@ -41,7 +41,7 @@ _TEMPO = re.compile(r"(?:(?:[1-9]\d{,3}+(?:/[1-9]\d{,3}+)? ?)++=)?[1-9]\d{,3}(?:
 _FIFTHS = "fcgdaeb"  # the keys from one flat to five sharps; then how many more a mode has
 _MODES = {"lyd": 1, "maj": 0, "ion": 0, "mix": -1, "dor": -2, "min": -3, "aeo": -3, "phr": -4, "loc": -5, "m": -3}
 _KEY = re.compile(rf"([a-g])([#b]?)\s*(?:({'|'.join(_MODES)})[a-z]*)?(?!\S)")
-_ACCIDENTALS = re.compile(r"\bexp\b|[_^]+[A-Ga-g]\b|\s=[A-Ga-g]\b")  # in a key
+_ACCIDENTALS = re.compile(r"\bexp\b|(?<![_^])[_^]++[A-Ga-g]\b|\s=[A-Ga-g]\b")  # in a key
 _BARS_REST = re.compile(r"[\s\\]*[XZ](\d{,6})[\s\\]*")  # alone between bar lines
 _ENDING = re.compile(r"\s*\[?(?P<ending>\d[\d,-]*)")
 _PART = re.compile(
@@ -50,6 +50,7 @@ _PART = re.compile(
     re.DOTALL,
 )
 _NOTE = re.compile(r"([_^=]{,2})([A-Ga-g])([,']*)([\d/]*)(-?)")
+_NEXT = re.compile(rf"[<>\s]*{_NOTE.pattern}")
 _CHORD = re.compile(r"\[([^][|\nA-Ga-g]*[A-Ga-g][^][|\n]*)\]([\d/]*)(-?)")
 
 
@@ -135,7 +136,7 @@ def _plain(content: bytes) -> str:
             raise DataError(f"{jump[0]} is not read")
         if _MIDI_MOVE.match(line):
             raise DataError("notes moved by %%MIDI transpose are not read")
-        line = _QUOTED.sub("", line).partition("%")[0].strip()
+        line = _QUOTED.sub("", line).partition("%")[0].strip().replace("[|]", "|")
         if moved := _MOVE.search(line):
             raise DataError(f"notes moved by {moved[1]} are not read")
         name, value = match.groups() if (match := _FIELD.fullmatch(line)) else ("", line)
@@ -145,7 +146,10 @@ def _plain(content: bytes) -> str:
         elif "K" in head and name and name in _HEARD and not (voice or any(voices[""])):  # of all voices
             head[name] = _value(name, value)
         elif "K" in head and not (name and name not in _HEARD):
-            voices.setdefault(voice, []).append(f"[{name}:{value}]" if name else _UNHEARD.sub(_kept, line))
+            line = f"[{name}:{value}]" if name else _UNHEARD.sub(_kept, line)
+            voices.setdefault(voice, []).append(re.sub(r"\[P:[^][]*\]", _LINE, line))
+        elif name == "P" and voices.get(voice):  # a part begins
+            voices[voice].append(_LINE)
         elif name and name in _HEARD:
             head[name] = _value(name, value)
             voice = ""
@@ -179,7 +183,9 @@ def _played_out(notes: str, head: dict[str, str]) -> str:
     def signed(note: re.Match) -> str:  # music21 has none from or for a chord, nor double ones
         letter = note[2].upper()
         held[letter] = note[1] or held.get(letter, "")
-        return held[letter] + note[0].removeprefix(note[1])
+        after = _NEXT.match(note.string, note.end()) if "]" not in note.string[note.end() :] else None
+        slur = after and (after.group(2, 3) != note.group(2, 3) or after[1] not in ("", held[letter]))
+        return held[letter] + note[0].removeprefix(note[1]).removesuffix("-" * bool(slur))
 
     def play(parts: Iterable[str]) -> None:
         for part in parts:

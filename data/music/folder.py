@@ -23,7 +23,7 @@ from support.errors import DataError
 SPLITS = ("train", "valid", "test")
 MIN_TEMPO, MAX_TEMPO = 30.0, 300.0  # beats a minute of what is written; a frame in beats then lasts 0.0125 to 8 s
 
-_CACHE_VERSION = 10  # raise it whenever the same files would give other tokens or reasons
+_CACHE_VERSION = 11  # raise it whenever the same files would give other tokens or reasons
 _MAX_CACHE_BYTES = 1 << 28
 _MOVES = (*range(1, 6), *range(-6, 0))  # semitones to the eleven other keys
 MAX_BOOK_BYTES = 1 << 24  # of a file of many ABC tunes; each is held to MAX_FILE_BYTES of midi.py
