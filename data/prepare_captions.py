@@ -22,7 +22,7 @@ from pathlib import Path
 import support.quiet  # noqa: F401 - before TensorFlow
 
 from data.text import LATIN, UTF16
-from runs.directories import write_whole
+from runs.directories import locked, write_whole
 from support.errors import DataError
 from support.parser import Parser, number
 from support.streams import run_tool
@@ -109,8 +109,9 @@ def prepare(source: Path, output: Path, share: float) -> None:
         if path.exists() and path.read_bytes() != text.encode():
             raise DataError(f"{path}: is there, with another content than {source} gives; choose another --output")
     output.mkdir(parents=True, exist_ok=True)
-    for path, text in contents.items():
-        write_whole(path, text)
+    with locked(output):  # another process may be writing them
+        for path, text in contents.items():
+            write_whole(path, text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

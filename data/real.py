@@ -122,10 +122,12 @@ def read_data(config: Config, recorded: dict[str, str] | None = None) -> Dataset
     fits = isinstance(kind, type) and issubclass(kind, Dataset)
     if not fits:
         raise UsageError(f"--dataset {config.dataset}: not a subclass of data.real.Dataset")
-    with own_code.blamed("--dataset", config.dataset.rpartition(":")[0]) if own else contextlib.nullcontext():
+    path = config.dataset.rpartition(":")[0]
+    with own_code.blamed("--dataset", path) if own else contextlib.nullcontext():
         data = kind(config)
     if own:
         check_own(data, config)
+        data.decode = own_code.blamed("--dataset", path)(data.decode)
     spec = data.spec
     if spec.end_token is not None and spec.start_token in (spec.end_token, spec.vocab_size):
         what = "end_token" if spec.start_token == spec.end_token else "padding where sequences end early"

@@ -31,11 +31,6 @@ def tones(poems: list[str]) -> list[float]:
     return [sum(pattern(poem)) / len(pattern(poem)) for poem in poems]
 
 
-def regulated(poems: list[str]) -> list[float]:
-    """1 for a poem that rhymes and keeps all rules of the tones, else 0."""
-    return [float(rhymes(poem) and all(pattern(poem))) for poem in poems]
-
-
 def rhymes(poem: str) -> bool:
     """Whether the second line and the fourth rhyme, each with a character of its own."""
     ends = poem[2 * LENGTH - 1 : 2 * LENGTH], poem[4 * LENGTH - 1 : 4 * LENGTH]

@@ -15,11 +15,6 @@ def playable(tunes: list[np.ndarray]) -> list[float]:
     return [float(len(tune) > 0 and np.isin(tune, NOTES).all()) for tune in tunes]
 
 
-def playable_share(tunes: list[np.ndarray]) -> list[float]:
-    """The share of a tune's tokens that are on the whistle: easier to improve, as each note counts."""
-    return [float(np.isin(tune, NOTES).mean()) if len(tune) else 0.0 for tune in tunes]
-
-
 def framed(tunes: list[np.ndarray]) -> list[float]:
     """1 for a playable tune that begins on a D, ends on the lowest, D4, and spans an octave; few do."""
     return [float(all(frame(tune))) for tune in tunes]

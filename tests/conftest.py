@@ -204,7 +204,7 @@ def train(argv: Sequence[str], makers: program.Makers | None = None) -> int:
 def shared_seqgan(config: Config, spec: TokenSpec, sources: dict | None = None, **given: Any) -> SeqGAN:
     """What `model.build` makes of these arguments, with what was compiled before; see above."""
     objective = given.get("objective")  # one that decodes by its data, or reads batches of it, is made afresh
-    if config.g_update == "distil" or (objective and objective.decode.__func__ is not Dataset.decode):
+    if config.g_update == "distil" or (objective and getattr(objective.decode, "__func__", 0) is not Dataset.decode):
         return build(config, spec, sources, **given)
     used = {"references": config.reward == "bleu", "validation": config.trains_discriminator}
     rows = {name: given[name]() for name, needed in used.items() if needed and name in given}  # the same where they are

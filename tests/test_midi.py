@@ -160,12 +160,6 @@ def test_names_of_tokens():
     assert not any(named(word, 40, True) for word in ("G0#", "A9", "C0", "60", "H4", ""))
 
 
-@pytest.mark.parametrize("tokens", [[VOCAB_SIZE], [-1], [[1, 2]], [1.5], ["a"], 3])
-def test_what_is_not_a_token_sequence_is_refused(tokens):
-    with pytest.raises(DataError, match=r"integers in 0\.\.88"):
-        midi_file(tokens, SECONDS)
-
-
 def test_there_is_no_rest_between_notes_that_meet_or_leave_a_gap_of_a_tick(tmp_path):
     """Quarter notes as abc2midi writes them. The piano roll sampled on the grid has a rest at every fifth frame."""
     path = save(tmp_path / "a.mid", track(*((TICKS * i, TICKS * (i + 1) - 1, 60 + i % 12) for i in range(32))))

@@ -196,6 +196,11 @@ def test_an_error_in_ones_own_code_is_one_line_that_tells_where(own, capsys, fla
     assert not (own.parent / "whole").exists()
 
 
+def test_an_error_of_its_decode_is_one_line_too(own, capsys):
+    own.write_text(CODE + "\n    def decode(self, rows):\n        return rows.nothing\n")
+    one_line(capsys, [*words_of("dataset"), "--objective", "own.py:ascending"], "--dataset own.py: line 36: Attribute")
+
+
 @cases(
     "flag, name, why",
     *(("discriminator", "praise", "pooled"), ("reward", "praise", "log_odds"), ("dataset", "praise", "Nottingham")),

@@ -357,8 +357,10 @@ def test_variations_of_a_tune_begin_as_it_does(runs, capsysbinary, tmp_path):
     assert [song[:16] for song in songs("--like", tmp_path / "a.abc")] == [tokens.tolist()[:16]] * 2
     assert [song[:18] for song in songs("--like", tmp_path / "a.abc", "--keep", 29)] == [tokens.tolist()] * 2
     run = with_flags(runs / "onsets", tmp_path / "run", transpose="key")
-    (tmp_path / "d.abc").write_text(to_abc(analysed(transposed(tokens, 2), grid), 0.4, 1, "from C to D"))
-    assert [song[:18] for song in songs("--like", tmp_path / "d.abc", "--keep", 18, run=run)] == [tokens.tolist()] * 2
+    (tmp_path / "d.abc").write_text(to_abc(analysed(moved := transposed(tokens, 2), grid), 0.4, 1, "from C to D"))
+    write_songs(tmp_path / "own", ["sample0.mid"], [midi_file(moved, grid)])
+    for name, given in (("d.abc", tokens), ("own/sample0.mid", moved)):  # what this program wrote has been moved before
+        assert [song[:18] for song in songs("--like", tmp_path / name, "--keep", 18, run=run)] == [given.tolist()] * 2
 
 
 def test_a_tune_longer_than_those_of_training(runs, capsysbinary, tmp_path):
