@@ -13,5 +13,5 @@ python=${PYTHON:-python}
 export CALLED_FROM=$PWD # for what flags may mean
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-"$python" -m data.fetch_nottingham
+[[ " $* " == *" --data_dir"* ]] || "$python" -m data.fetch_nottingham
 exec "$python" -m tools.train_and_choose 20 tunes --preset music "$@" # docs/flags.md has what the preset holds

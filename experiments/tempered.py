@@ -28,6 +28,8 @@ def of_points(points: pd.DataFrame) -> Iterator[dict[str, object]]:
     """A row for each run, such as "mle/1" or "guided/1 guided". Raises UsageError: a temperature is not there."""
     if not {"run", "temperature", *NLLS, *BLEUS} <= {*points.columns}:
         raise UsageError(f"not a file with run, temperature, {', '.join([*NLLS, *BLEUS])}")
+    if points.run.isna().any():
+        raise UsageError("a row without a run")
     for run, rows in points[points.run != REAL].groupby("run", sort=False):
         method, _, seed = str(run).removesuffix(" guided").replace(" ", "_").partition("/")
         if not seed.isdecimal():
@@ -39,6 +41,8 @@ def of_points(points: pd.DataFrame) -> Iterator[dict[str, object]]:
         three, ones = steps.loc[[middle - 1, middle, middle + 1]], steps.loc[1 / STEP, NLLS].add_suffix("_1")
         low, mid, high = three[NLLS].to_numpy()
         slope, bend = (high - low) / 2, (high + low) / 2 - mid  # of the parabola through them, in steps from the middle
+        if not bend[0] > 0:
+            raise UsageError(f"{run}: no least nll_valid around temperature {middle * STEP:g}")
         best = -slope[0] / (2 * bend[0])
         found = dict(zip(NLLS, mid + best * (slope + best * bend), strict=True))
         row = {"method": method, "seed": int(seed), "temperature": (middle + best) * STEP}
@@ -52,6 +56,17 @@ def of_students(measured: pd.DataFrame) -> pd.DataFrame:
     return tempered.merge(measured, on=["method", "seed"], suffixes=("", "_1"))
 
 
+def read(file: Path) -> pd.DataFrame:
+    """The rows of a file of either kind. Raises UsageError, which names the file: it can't be used; OSError."""
+    try:
+        table = pd.read_csv(file)
+        return of_students(table) if {"method", "weight"} <= {*table} else pd.DataFrame(of_points(table))
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from None
+    except (ValueError, TypeError) as error:  # pandas' own are ValueErrors
+        raise UsageError(f"{file}: {' '.join(str(error).split())}") from None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns 0, or 2 where a file can't be used."""
     parser = Parser(prog="tempered", description=__doc__)
@@ -63,9 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         spare(asked.o)
         if asked.o.resolve() in [file.resolve() for file in asked.files]:
             raise UsageError(f"-o {asked.o}: is read")
-        tables = [pd.read_csv(file) for file in asked.files]
-        found = [of_students(t) if {"method", "weight"} <= {*t} else pd.DataFrame(of_points(t)) for t in tables]
-        rows = pd.concat(found).reindex(columns=columns)
+        rows = pd.concat(map(read, asked.files)).reindex(columns=columns)
         if (twice := rows.duplicated(["method", "seed"])).any():
             raise UsageError("two rows of {method}/{seed}".format(**rows[twice].iloc[0]))
         write_whole(asked.o, rows.to_csv(index=False, float_format="%.6f"))

@@ -521,7 +521,7 @@ def test_planes_are_joined_in_the_order_of_temperatures(tmp_path, drawn):
     assert joined.get_label() == "Maximum" and joined.lines[0].get_xdata().tolist() == [1.5, 1.1, 1.0]
     assert joined.lines[0].get_ydata().tolist() == pytest.approx([2.5, 2.9, 3.0])
     assert {text.get_text() for text in panel.texts} == {"0.5", "1"}
-    with pytest.raises(UsageError, match="no figure: nothing has both nll_test and nll, as without test sequences"):
+    with pytest.raises(UsageError, match="no figure: nothing has both nll_test and nll"):
         draw_samples(tmp_path / "none.png", points(tmp_path, {"run": "a/1", "mse": 3.0}))
     with pytest.raises(UsageError, match="draw has 'ml', of which there are no samples"):
         draw_samples(tmp_path / "none.png", points(tmp_path, *rows), draw=["ml"])

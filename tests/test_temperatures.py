@@ -282,7 +282,7 @@ def test_best_temperatures_are_vertices_of_parabolas(tmp_path, capsys):
     assert found["bleu4"] == 1 and found["nll_test_1"] == pytest.approx(0.2**2)
     points[1:].to_csv(tmp_path / "less.csv")
     wanted = [str(tmp_path / "less.csv"), "-o", str(tmp_path / "no.csv")]
-    assert "mle/1: lacks temperature 1" in refusal(capsys, tempered.main, wanted)
+    assert "less.csv: mle/1: lacks temperature 1" in refusal(capsys, tempered.main, wanted)
     points.drop(columns="bleu4").to_csv(tmp_path / "no_bleu.csv")
     for name, output, why in (("less", "less", "less.csv: is read"), ("no_bleu", "no", "not a file with run, temp")):
         wanted = [str(tmp_path / f"{name}.csv"), "-o", str(tmp_path / f"{output}.csv")]

@@ -100,6 +100,8 @@ def text(asked: Any, run: Restored | None) -> Parts:
         told(f"lines are cut to {length:,} tokens; the longest has {longest:,}")
     if run:
         known = seen = run.vocabulary()
+        if unknown := sum(token not in known.ids for line in lines for token in line):
+            told(f"{unknown / sum(map(len, lines)):.1%} of the tokens of {asked.file} are unknown to the run")
     else:  # what occurs once in --train is unknown to the LSTMs of --reverse alone
         known = Vocabulary.count([*lines, *train, *test], kind, 2**31, 1)
         seen = Vocabulary.count(train, kind, 2**31, 2)

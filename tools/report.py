@@ -38,6 +38,7 @@ REAL, SHARED = "real data", "average of "  # the run of real data; what has gene
 PAIRS = [("nll_test", "nll")]  # diversity and quality: what planes show where a table does not say
 PAIRS += [(x, f"bleu{n}") for n in (2, 4) for x in (f"self_bleu{n}", "nll_test")]
 PAIRS += [(f"texygen_self_bleu{n}", f"texygen_bleu{n}") for n in (2, 4)]
+OTHERWISE = [("g_entropy", "nll_test")]  # of data that nothing but NLL measures
 WIDEST = 9  # columns of a table beside its labels
 CELL = "; "  # between the row and the column of a pivot, in a label
 README = "README.md"
@@ -231,9 +232,10 @@ def draw_samples(
     own, points = points[points.method == REAL], points[points.method != REAL]
     real = {} if own.empty else own.iloc[0].dropna().to_dict()
     asked = pairs or PAIRS
-    pairs = [(x, y) for x, y in asked if {x, y} <= {*points}]
+    pairs = [(x, y) for x, y in [*asked, *([] if pairs else OTHERWISE)] if {x, y} <= {*points}]
     if not pairs:
-        raise UsageError(f"no figure: nothing has both {asked[0][0]} and {asked[0][1]}, as without test sequences")
+        raise UsageError(f"no figure: nothing has both {asked[0][0]} and {asked[0][1]}")
+    pairs = [pair for pair in pairs if pair in asked] or pairs
     color = colours(sorted(points.family.unique(), key=len))
     color = dict(zip(points.label, points.family.map(color), strict=True))
     rows, columns = -(-len(pairs) // 2), min(len(pairs), 2)

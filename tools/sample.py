@@ -30,7 +30,7 @@ from generator import Excluding, Place, Policy, State, Tempered, in_chunks
 from guidance.choosing import Weighing, keep_one
 from runs.checkpoints import BEST
 from runs.directories import PRETRAINED, TEMPO, spare, write_whole
-from support.config import Config
+from support.config import VOCABULARY, Config
 from support.config_file import CONFIG
 from support.device import configure_tensorflow
 from support.errors import UsageError
@@ -391,9 +391,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure_tensorflow(cache=True)
         spare(asked.output)
         run = restore(asked.logdir, asked.checkpoint)
-        read = [Path(run.config.data_dir, name).resolve() for name in ("", *(f"{split}.txt" for split in SPLITS))]
-        if asked.output and run.config.dataset == "text" and asked.output.resolve() in read:
-            raise UsageError(f"-o {asked.output}: the run has read it")
+        names = ("", VOCABULARY, *(f"{split}.txt" for split in SPLITS)) if run.config.dataset == "text" else ()
+        read = [Path(run.config.data_dir, name) for name in names]
+        read += [Path(asked.objective.rpartition(":")[0])] if asked.objective else []
+        if asked.output and asked.output.resolve() in map(Path.resolve, read):
+            raise UsageError(f"-o {asked.output}: is read")
         run.as_in_its_evaluations()
         sample(asked, run)
     return 0
