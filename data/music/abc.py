@@ -148,12 +148,13 @@ def _plain(content: bytes) -> str:
         elif "K" in head and not (name and name not in _HEARD):
             line = f"[{name}:{value}]" if name else _UNHEARD.sub(_kept, line)
             voices.setdefault(voice, []).append(re.sub(r"\[P:[^][]*\]", _LINE, line))
-        elif name == "P" and voices.get(voice):  # a part begins
-            voices[voice].append(_LINE)
+        elif name == "P" and "K" in head:  # a part begins, in all voices
+            for lines in filter(None, voices.values()):
+                lines.append(_LINE)
         elif name and name in _HEARD:
             head[name] = _value(name, value)
             voice = ""
-        elif name == "P" and "K" not in head and re.fullmatch(r"[A-Z\d(). ]+", value):  # else it names a part
+        elif name == "P" and re.fullmatch(r"[A-Z\d(). ]+", value):  # else it names a part
             parts = [*re.sub("[. ]", "", value)]
             if parts != sorted({*parts}):
                 raise DataError(f"an order of parts is not read: P:{value}")
