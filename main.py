@@ -166,6 +166,9 @@ def run(config: Config, makers: Makers) -> int:
         if config.overwrite and config.pretrained:
             pretraining = Pretraining(config, data.digests(), seqgan.pretrained_state(), own)
         taken, details = take_up(config, directories, checkpoints)
+        if config.is_train and checkpoints.newest and config.pretrained and not recorded["flags"].get("pretrained"):
+            why = f"the run in --log_dir {config.log_dir} began without it"
+            raise UsageError(f"--pretrained: {why}; choose another directory, or --overwrite")
         of: dict[str, Any] = {"guidance": seqgan.guidance, "objective": objective, "pretrained": seqgan.pretrained}
         evaluation = Evaluation(evaluator_of(data, config), makers.measures(config, seqgan), **of)
         schedule = Schedule(config)
@@ -178,12 +181,13 @@ def run(config: Config, makers: Makers) -> int:
         records = Records(paths, evaluation.columns, details, mle, described)
         measure = evaluation.after_epoch
         training = Training(schedule, checkpoints, records, directories, seqgan, taken, evaluate=measure, told=told)
+        if checkpoints.newest:
+            records.check()  # before anything is written
         if taken >= len(schedule):
             print(report(records.evaluation, "finished before", where(config), first=training.passed))
             return 0
         if checkpoints.newest:
             print(f"resumed from {checkpoints.newest}, after {taken} of {len(schedule)} steps", flush=True)
-            records.check()  # before anything is written
         elif config.pretrained and not pretraining:
             pretraining = Pretraining(config, data.digests(), seqgan.pretrained_state(), own)
         describe(config, data, directories, recorded, own | {SAVED: bool(checkpoints.newest)})

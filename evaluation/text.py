@@ -37,7 +37,8 @@ class TextEvaluator(Evaluator):
         """Compares sequences, int32 [n, T], with real lines: (mean, standard error) of what is `compared`.
 
         Ends and padding are no tokens here. References are the test lines, at most 2,000; `copied_share` is of whole
-        lines of train. What needs test is left out where it is empty; self-BLEU needs two sequences, all else one.
+        lines of train; one with an unknown token is no copy. What needs test is left out where it is empty; self-BLEU
+        needs two sequences, all else one.
         """
         if not len(rows):
             return {}
@@ -45,7 +46,8 @@ class TextEvaluator(Evaluator):
         figures = by_order("bleu", bleu(sequences, references, ORDERS)) if references else {}
         if len(sequences) > 1:
             figures |= by_order("self_bleu", self_bleu(sequences, ORDERS))
-        figures["copied_share"] = mean_and_error(self.data.lines["train"].contains(sequences))
+        known = np.array([self.data.vocabulary.unknown not in sequence for sequence in sequences])
+        figures["copied_share"] = mean_and_error(self.data.lines["train"].contains(sequences) & known)
         figures["length"] = mean_and_error(np.array([len(sequence) for sequence in sequences]))
         return figures | super().compare(rows)
 

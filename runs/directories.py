@@ -245,7 +245,7 @@ class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
         Raises UsageError: the run is unknown; {} where it may be `damaged`, and checkpoints or event files show it.
         """
         path, names = self.path / CONFIG, os.listdir(self.path)
-        ours = any(EVENTS.fullmatch(name) for name in names) or any((self.path / CHECKPOINTS).glob("step-*"))
+        ours = any(EVENTS.fullmatch(name) for name in names) or bool(checkpoints_in(self.path / CHECKPOINTS))
         try:
             if path.exists():
                 return read_config(path)
@@ -353,6 +353,9 @@ def claim(directories: list[RunDirectory], config: Config) -> tuple[dict[str, An
             its_run = f"run {its['run'][:6]} of --log_dir {its['flags'].get('log_dir', 'unknown')}"
             what = f"holds records of another run than {place}, {its_run}; choose another {other.flag}"
             raise UsageError(f"{other.flag} {other.path}: {what}")
+    kept = first.path / CHECKPOINTS
+    if not content and not checkpoints_in(kept) and (kept.is_file() or (kept / "partial").exists()):
+        raise UsageError(f"{place}: {CHECKPOINTS} there is no run's; choose another {first.flag}")
     if config.overwrite:
         return {}, config
     if content and not checkpoints_in(first.path / CHECKPOINTS) and (lost := lost_weights(first.path, content)):

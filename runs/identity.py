@@ -47,9 +47,11 @@ def cpu_model() -> str:
 
 
 def git_commit() -> str:
-    """The commit of the code that runs, with a + where tracked files differ from it; "" outside a repository."""
-    words = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--abbrev=40", "--exclude=*"]
+    """The commit of the code that runs, with a + where its Python files differ from it; "" outside a repository."""
+    git = ["git", "-C", str(Path(__file__).resolve().parent)]
     try:
-        return subprocess.run([*words, "--dirty=+"], capture_output=True, text=True, check=True).stdout.strip()
+        found = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ":/*.py"], check=False).returncode
     except (OSError, subprocess.CalledProcessError):
         return ""
+    return found.stdout.strip() + "+" * bool(changed)

@@ -79,15 +79,16 @@ class Records:
         count, total, first = self.clocks.get(kind, (0, 0.0, seconds))
         self.clocks[kind] = [count, total, first] if compiled else [count + 1, total + seconds, first]
 
-    def seconds(self, taken: Mapping[str, int]) -> float:
+    def seconds(self, taken: Mapping[str, int], whole: Mapping[str, int]) -> float:
         """What so many steps of each kind take, without evaluation: each kind by its mean; NaN where one is unknown.
 
-        Compilation is left out, but of a kind of which there was one step, such as an additive D's pretraining.
+        Compilation is left out, but of a kind of which the `whole` run has one step, such as an additive D's
+        pretraining.
         """
         spent = 0.0
         for kind, number in taken.items():
             count, total, first = self.clocks.get(kind, (0, 0.0, math.nan))
-            spent += number * (total / count if count else first)
+            spent += number * (total / count if count else first if whole[kind] == 1 else math.nan)
         return spent
 
     def evaluated(self, epoch: int, phase: str, figures: Figures, taken: int) -> None:

@@ -15,6 +15,7 @@ class Interrupt:
     """
 
     signal: int | None = None
+    _before: dict[int, Any] = {}  # the handlers of before
 
     def __enter__(self) -> "Interrupt":
         """Takes over the signals, in the main thread; but SIGHUP not where it is ignored, as under nohup."""
@@ -25,9 +26,22 @@ class Interrupt:
             numbers.append(signal.SIGHUP)
         self._before = {number: signal.signal(number, self._receive) for number in numbers}
         self._pipe_before = signal.set_wakeup_fd(self._writer)
+        os.register_at_fork(after_in_child=self._leave)
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
+
+    def _leave(self) -> None:
+        """In a child process, such as one of an objective's pool: its signals are its own."""
+        if self._before:
+            self._give_back(-1)
+
+    def _give_back(self, wakeup: int) -> None:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+        os.close(self._writer)  # which ends the thread
 
     def _receive(self, number: int, frame: Any) -> None:
         self.signal = self.signal or number
@@ -44,9 +58,6 @@ class Interrupt:
 
     def __exit__(self, *_: object) -> None:
         """Gives the signals back."""
-        signal.set_wakeup_fd(self._pipe_before)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        os.close(self._writer)  # which ends the thread
+        self._give_back(self._pipe_before)
         self._thread.join()
         os.close(self._reader)

@@ -168,7 +168,7 @@ class Training:
             if not math.isfinite(value):  # weights too large, if finite
                 raise self._diverged(f"{name} is {value}")
         if evaluation:
-            seconds = records.seconds(self.schedule.taken_of(self.taken))
+            seconds = records.seconds(*map(self.schedule.taken_of, (self.taken, len(self.schedule))))
             evaluation = {**evaluation, **({} if math.isnan(seconds) else {"seconds": (seconds, math.nan)})}
             records.evaluated(self.schedule.g_epoch(phase, epoch), phase.name, evaluation, self.taken)
         return figures, evaluation

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import re
 import sys
 import traceback
 import types
@@ -91,13 +92,17 @@ def blamed(flag: str, path: str) -> Iterator[None]:
 def lines_of(error: BaseException, path: str) -> list[int | None]:
     """The lines of a file through which an exception came, the innermost last."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    lines += map(int, re.findall(rf'File "{re.escape(path)}", line (\d+)', str(error)))  # of a graph's node
     return [*lines, error.lineno] if isinstance(error, SyntaxError) and error.filename == path else lines
 
 
 def told(error: BaseException, path: str) -> str:
     """An exception in one line: its line in the file, its type and its message."""
     lines = lines_of(error, path)
-    message = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    if text.startswith("Graph execution error"):  # what TensorFlow tells last, before the name of the node
+        text = [line for line in text.splitlines() if line.strip() and "[[{{node" not in line][-1]
+    message = " ".join(text.split())
     what = type(error).__name__ + (f": {message}" if message else "")
     return f"line {lines[-1]}: {what}" if lines else what
 

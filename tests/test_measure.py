@@ -75,7 +75,10 @@ def read(folder: Path, kind: str, name: str, data) -> np.ndarray:
 
 @cases("kind, place, ending", ("text", "", ".txt"), ("mid", "mid/", ""), ("whole", "mid/", ""))
 def test_the_figures_are_those_of_the_runs_evaluation(folder, kind, place, ending, capsys):
-    """Of real data as many, of --train; copies, and NLL under the run, which is its NLL_test, are of --test."""
+    """Of real data as many, of --train; copies, and NLL under the run, which is its NLL_test, are of --test.
+
+    But text is measured as it is written: none but the run's LSTM has unknown tokens.
+    """
     run = restore(folder / f"run_{kind}")
     data = run.data()
     evaluator = evaluator_of(data, run.config)
@@ -85,7 +88,9 @@ def test_the_figures_are_those_of_the_runs_evaluation(folder, kind, place, endin
     copies = evaluator.compare(spread(test, len(samples)))
     expected |= {name: copies[name] for name in ("copied_share", "longest_copy") if name in copies}
     assert len(expected) > 9
-    for found, figures in ((own, evaluator.compare(samples)), (real, expected)):
+    plain = measured(folder, "samples", "--seq_len", "3") if kind == "text" else [{}, {}]
+    assert own.items() >= plain[0].items() and real.items() >= plain[1].items()
+    for found, figures in ((own, evaluator.compare(samples)), (real, expected)) if kind != "text" else ():
         for name, pair in figures.items():
             assert (found[name], found[f"{name}_se"]) == pytest.approx(pair, rel=1e-6), name
     assert f"{len(samples)} sequences of each; real: --train, and {len(samples)} of --test" in capsys.readouterr().out

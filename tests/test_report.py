@@ -364,10 +364,10 @@ def test_the_page_keeps_what_is_by_hand(cells, capsys):
     for cell in cells[:2]:
         described = json.loads((cell.log_dir / CONFIG).read_text())
         described |= {"versions": {"python": "3.12.1", "numpy": "2.0"}, "cpu": "Processor", "cores": 2}
-        (cell.log_dir / CONFIG).write_text(json.dumps(described | {"git_commit": "0123456789"}))
+        (cell.log_dir / CONFIG).write_text(json.dumps(described | {"git_commit": "0123456789+"}))
         os.utime(cell.eval_log_dir / METRICS, (0, 86400 * 365))
     first, _ = made()
-    assert "2 runs of 1971-01-01: commit 0123456; Processor; " in first and " NumPy 2.0." in first
+    assert "2 runs of 1971-01-01: commit 0123456+; Processor; " in first and " NumPy 2.0." in first
     assert "python tools/sweep.py experiments/hand.toml" in first and "6 runs without" in first
     written = first.replace("(The question.", "Mine.").replace("## What is not known\n", "## Open\n\nAll.\n")
     Path("out/README.md").write_text(written.replace("3.15", "9.99"))

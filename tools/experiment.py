@@ -20,7 +20,8 @@ from support.parser import explicit_flags, read_flags, words_of
 
 # Flags that the sweep itself gives to main.py, or that would make a cell something other than a training run.
 RESERVED = ("seed", "threads", "log_dir", "eval_log_dir", "pretrained", "teacher", "is_train", "overwrite")
-MEASURING = {"eval_samples", "d_eval_samples", "candidates"}  # how much is measured: the same for all of a table
+# What is measured, and when: the same for all of a table.
+MEASURING = {"eval_samples", "d_eval_samples", "candidates", "eval_every", "sample_every"}
 PRETRAINED = "pretrained"  # the folder of the runs that pretrain a generator for several methods
 # Flags on which the data depend: cells with equal values must have read the same data.
 DATA_FLAGS = (

@@ -56,7 +56,7 @@ class Parts(NamedTuple):
     samples: np.ndarray
     real: np.ndarray  # of --train, as many
     data: Any  # as an evaluator of its `kind` reads it, with the `test` sequences
-    learnt: Sequence[np.ndarray]  # samples, real and test sequences for --reverse
+    learnt: Sequence[np.ndarray]  # samples, real and test sequences for --reverse and a run
     spec: TokenSpec  # of those
     more: Sequence[Figures]  # figures of `samples` and of `real` beside those of the evaluator
 
@@ -85,12 +85,13 @@ def lines_of(path: Path, kind: str) -> list[Sequence[str]]:
     if not found:
         raise DataError(f"{path}: no line of text")
     if len(found) < len(lines):
-        told(f"{path}: {len(lines) - len(found):,} empty lines skipped")
+        empty = len(lines) - len(found)
+        told(f"{path}: {empty:,} empty line{'s' * (empty > 1)} skipped")
     return found
 
 
 def text(asked: Any, run: Restored | None) -> Parts:
-    """Lines of text, by a run's tokens or else all as they are written; raises UsageError, OSError."""
+    """Lines of text, all as they are written, and by the tokens of a run or --train; raises UsageError, OSError."""
     kind = run.config.tokens if run else asked.tokens or "char"
     files = lines, train, test = [lines_of(path, kind) for path in (asked.file, asked.train, asked.test)]
     count = enough(len(lines), len(train), asked, "lines of text")
@@ -98,13 +99,11 @@ def text(asked: Any, run: Restored | None) -> Parts:
     length = run.config.seq_len if run else asked.seq_len or min(longest, MAX_SEQ_LEN)
     if longest > length:
         told(f"lines are cut to {length:,} tokens; the longest has {longest:,}")
-    if run:
-        known = seen = run.vocabulary()
-        if unknown := sum(token not in known.ids for line in lines for token in line):
-            told(f"{unknown / sum(map(len, lines)):.1%} of the tokens of {asked.file} are unknown to the run")
-    else:  # what occurs once in --train is unknown to the LSTMs of --reverse alone
-        known = Vocabulary.count([*lines, *train, *test], kind, 2**31, 1)
-        seen = Vocabulary.count(train, kind, 2**31, 2)
+    # Only LSTMs have unknown tokens: the run's, or what occurs once in --train.
+    known = Vocabulary.count([*lines, *train, *test], kind, 2**31, 1)
+    seen = run.vocabulary() if run else Vocabulary.count(train, kind, 2**31, 2)
+    if run and (unknown := sum(token not in seen.ids for line in lines for token in line)):
+        told(f"{unknown / sum(map(len, lines)):.1%} of the tokens of {asked.file} are unknown to the run")
 
     def packed(vocabulary: Vocabulary) -> list[Lines]:
         return [Lines(vocabulary, length, (vocabulary.encode(line[:length]) for line in found)) for found in files]
@@ -121,7 +120,7 @@ def text(asked: Any, run: Restored | None) -> Parts:
     measured, spec = (TokenSpec(each.size, length, each.start, each.end) for each in (known, seen))
     data = SimpleNamespace(kind="text", vocabulary=known, lines={"train": parts[1]}, test=held, spec=measured)
     data.decode = known.decode
-    learnt = [samples, real, held] if seen is known else list(map(spread, packed(seen), sizes))
+    learnt = list(map(spread, packed(seen), sizes))
     return Parts(samples, real, data, learnt, spec, [figures(samples, lines), figures(real, train)])
 
 
@@ -206,7 +205,8 @@ def measured(asked: Any, run: Restored | None) -> tuple[Parts, int, Figures, Fig
     held = spread(parts.data.test, len(parts.samples))
     real |= {name: pair for name, pair in evaluator.compare(held).items() if name in OF_TEST}
     if run:
-        own["nll_run"], real["nll_run"] = (nll(run.policy(), rows, run.config.jit) for rows in (parts.samples, held))
+        both = parts.learnt[0], spread(parts.learnt[2], len(held))
+        own["nll_run"], real["nll_run"] = (nll(run.policy(), rows, run.config.jit) for rows in both)
     for name, figures, rows in (("samples", own, parts.learnt[0]), ("real", real, parts.learnt[1])):
         if asked.reverse:
             figures["nll_reverse"] = reverse(rows, parts.learnt[2], parts.spec, name)
@@ -240,7 +240,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             if path.is_dir() != asked.file.is_dir():
                 raise UsageError(f"{flag}{path}: {asked.file} is {'a folder' if asked.file.is_dir() else 'a file'}")
         configure_tensorflow(cache=True)
-        parts, held, own, real = measured(asked, restore(asked.run) if asked.run else None)
+        run = restore(asked.run) if asked.run else None
+        if run:
+            run.spare([asked.csv])
+        parts, held, own, real = measured(asked, run)
         print(table(own | {column(name, "real"): pair for name, pair in real.items()}))
         whose = ", ".join(name for name in real if name in (*OF_TEST, "nll_run"))
         units = "NLL in nats per token, " * any(name.startswith("nll") for name in own) + "± one standard error"

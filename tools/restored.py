@@ -1,20 +1,21 @@
 """A run as a checkpoint has it: its networks and its data, for tools."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from data.real import Dataset, read_data
-from data.text import WORDS, Vocabulary
+from data.text import SPLITS, WORDS, Vocabulary
 from discriminator import Discriminator
 from generator import Averaged, Policy, TokenSpec
 from model import SeqGAN, build
 from runs.checkpoints import Checkpoints
 from runs.directories import CHECKPOINTS, lost_weights
 from runs.schedule import Schedule
-from support.config import FIELDS, LEAST_DRAWS, VOCABULARY, Config
+from support.config import FIELDS, LEAST_DRAWS, VOCABULARY, Config, own_names
 from support.config_file import CONFIG, PUBLISHED, from_flags, read_config, read_same
 from support.errors import NoGain, UsageError
 from support.own_code import is_own
@@ -53,6 +54,16 @@ class Restored(NamedTuple):
         if (found.size, found.digest()) != (self.seqgan.policy.vocab_size, recorded):
             raise UsageError(f"{path}: not this run's vocabulary")
         return found
+
+    def spare(self, outputs: Sequence[Path | None], read: Sequence[Path] = ()) -> None:
+        """Raises UsageError: an output would replace a file of `read`, or one that the run has read."""
+        data, config = Path(self.config.data_dir), self.config
+        of_data = [data, *(data / name for name in (VOCABULARY, *(f"{split}.txt" for split in SPLITS)))]
+        code = [Path(name.rpartition(":")[0]) for name in own_names(config).values()]
+        for path in filter(Path.is_file, [*of_data, Path(config.oracle_params), *code, *read]):
+            for output in outputs:
+                if output and output.exists() and output.samefile(path):
+                    raise UsageError(f"{output}: is read")
 
     def trained(self) -> bool:
         """Whether the discriminator was trained by then; one that --g_update fold has just put in place was not."""

@@ -25,12 +25,12 @@ from data.music.midi import midi_file
 from data.music.page import Near, blind_page, page
 from data.music.songs import check_songs, write_songs
 from data.music.tokens import before_end, named, to_pitches
-from data.text import SPLITS, UNKNOWN, Vocabulary, tokenise
+from data.text import UNKNOWN, Vocabulary, tokenise
 from generator import Excluding, Place, Policy, State, Tempered, in_chunks
 from guidance.choosing import Weighing, keep_one
 from runs.checkpoints import BEST
 from runs.directories import PRETRAINED, TEMPO, spare, write_whole
-from support.config import VOCABULARY, Config
+from support.config import Config
 from support.config_file import CONFIG
 from support.device import configure_tensorflow
 from support.errors import UsageError
@@ -391,11 +391,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure_tensorflow(cache=True)
         spare(asked.output)
         run = restore(asked.logdir, asked.checkpoint)
-        names = ("", VOCABULARY, *(f"{split}.txt" for split in SPLITS)) if run.config.dataset == "text" else ()
-        read = [Path(run.config.data_dir, name) for name in names]
-        read += [Path(asked.objective.rpartition(":")[0])] if asked.objective else []
-        if asked.output and asked.output.resolve() in map(Path.resolve, read):
-            raise UsageError(f"-o {asked.output}: is read")
+        run.spare([asked.output], [Path(asked.objective.rpartition(":")[0])] if asked.objective else [])
         run.as_in_its_evaluations()
         sample(asked, run)
     return 0

@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import math
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -88,7 +89,10 @@ def read_table(path: Path, keys: Sequence[str], text: str | None = None) -> pd.D
         frame = pd.read_csv(io.StringIO(text or ",".join(keys)), dtype=words, **own)
         for name in frame.columns.difference([*words, *POINT, *keys]):
             parse(name.removesuffix("_se"))
-        frame = frame.astype({name: float for name in frame.columns.difference(words)} | whole)
+        frame = frame.astype({name: float for name in frame.columns.difference(words)})
+        if broken := [name for name in {*whole} & {*frame} if (frame[name] % 1 != 0).any()]:
+            raise UsageError(f"{broken[0]} is not a whole number in every row")
+        frame = frame.astype(whole)
         return merged(frame.reindex(columns=[*keys, *frame.columns.difference(keys, sort=False)]), keys)
     except (KeyError, ValueError, OverflowError, csv.Error) as error:  # a UsageError is one
         why = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.args[0]
@@ -163,7 +167,8 @@ def outcome(cell: Cell) -> tuple[pd.DataFrame, pd.DataFrame]:
     read, now = from_flags(described["flags"]), cell.method.config
     moved = [(name, getattr(read, name)) for name in ("data_dir", "oracle_params") if getattr(read, name)]
     words = [word for name, value in moved if value != getattr(now, name) for word in (f"--{name}", value)]
-    row |= {"flags": shlex.join([*cell.method.words, *words]), "commit": described.get("git_commit", "")[:7] or None}
+    commit = re.sub(r"(?<=^.{7})\w+", "", described.get("git_commit", ""))
+    row |= {"flags": shlex.join([*cell.method.words, *words]), "commit": commit or None}
     row |= {"date": day.isoformat(), "machine": ", ".join(machine) or None, "data": fingerprint(described) or None}
     # Around D's pretraining there are two evaluations of one generator: when that was reached is the first one's.
     curves = evaluated.groupby("epoch", as_index=False)[names].first()
@@ -199,7 +204,11 @@ def collect(experiment: Experiment, logs: Path, folder: Path) -> tuple[list[pd.D
     runs = both[0] = both[0].reindex(columns=both[0].columns.union(RECORDS, sort=False))
     for name, words in dict.fromkeys(zip(runs.method, runs["flags"].fillna(""), strict=True)):
         if name in methods and words != shlex.join(methods[name].words):
-            before, free = read_flags(shlex.split(words)), FREE_TO_CHANGE | READ_FROM | {"seed", "threads"}
+            try:
+                before = read_flags(shlex.split(words))
+            except ValueError as error:  # a UsageError is one
+                raise UsageError(f"{folder / 'runs.csv'}: {name}: {error}") from None
+            free = FREE_TO_CHANGE | READ_FROM | {"seed", "threads"}
             free -= MEASURING - in_vain(before, methods[name].config)
             free -= {"candidates"} if before.best_of_candidates else set()
             differing = differences(before, methods[name].config, free)

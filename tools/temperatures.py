@@ -329,6 +329,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for logdir, name in names.items():
             subjects.append(subject := MeasuredRun(logdir, name, arguments.n, guide, arguments.texygen))
             subject.check_same_data(subjects[0])
+            subject.run.spare([arguments.output, arguments.csv])
             if arguments.checkpoints:
                 subject.policies.insert(0, (f"{name} pretrained", restore(logdir, PRETRAINED).seqgan.policy))
             if arguments.controls and not len(subject.test):
