@@ -221,21 +221,19 @@ def main(argv: Sequence[str] | None = None, makers: Makers = MAKERS) -> int:
     config = parse(argv)
     try:
         return run(config, makers)
-    except (UsageError, Diverged, OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:
+    except (UsageError, Diverged) as error:
+        line = str(error)
+    except OSError as error:
+        line = f"{error.filename or config.log_dir}: {error.strerror or error}"
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         memory = f"out of memory ({first_line(error)}); --batch_size and --rollout_num are the first to reduce"
         line = of_cache(error) or memory
-        if isinstance(error, OSError):
-            line = f"{error.filename or config.log_dir}: {error.strerror or error}"
-        elif isinstance(error, (UsageError, Diverged)):
-            line = str(error)
-        print(f"main.py: error: {line}", file=sys.stderr)
-        return 2
     except Exception as error:
-        if line := of_cache(error) or own_code.blame(error, own_names(config)):
-            print(f"main.py: error: {line}", file=sys.stderr)
-            return 2
-        error.add_note(f"log directory: {config.log_dir}")
-        raise
+        if not (line := of_cache(error) or own_code.blame(error, own_names(config))):
+            error.add_note(f"log directory: {config.log_dir}")
+            raise
+    print(f"main.py: error: {line}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":
