@@ -151,12 +151,9 @@ def tried(discriminator: Any) -> Discriminator:
             raise UsageError(f"{name}: loss, accuracy and completion_log_odds have shapes {shapes}, not (), (), (N, B)")
         weights = discriminator.trainable_variables
         for what, value in (("log_odds", found), ("loss", own[0])):
-            gradients = tape.gradient(value, weights)
-            unused.extend(
-                f"{what} does not depend on the weight {weight.path}"
-                for weight, each in zip(weights, gradients, strict=True)
-                if each is None
-            )
+            for weight, gradient in zip(weights, tape.gradient(value, weights), strict=True):
+                if gradient is None:
+                    unused.append(f"{what} does not depend on the weight {weight.path}")
         return found
 
     tf.function(loss, autograph=False).get_concrete_function(tf.TensorSpec([rows, discriminator.seq_len], tf.int32))
