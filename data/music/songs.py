@@ -31,19 +31,15 @@ def write_songs(folder: Path, names: Sequence[str], contents: Iterable[bytes], s
     if not spare:
         folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        _write_songs(folder, names, contents, spare)
-
-
-def _write_songs(folder: Path, names: Sequence[str], contents: Iterable[bytes], spare: bool) -> None:
-    earlier = written_songs(folder) if spare else check_songs(folder, names)
-    for name, content in zip(names, contents, strict=True):
-        if spare and name not in earlier and os.path.lexists(folder / name):
-            print(f"warning: {folder / name}: changed by somebody, so it is not written anew", file=sys.stderr)
-            continue
-        with open(folder / WRITTEN_SONGS, "a", encoding="utf-8") as file:
-            file.write(f"{sha256_of(content)}  {name}\n")
-        write_whole(folder / name, content)
-    for name in () if spare else earlier.keys() - set(names):
-        (folder / name).unlink()
-    lines = [f"{digest}  {name}\n" for name, digest in written_songs(folder).items()]
-    write_whole(folder / WRITTEN_SONGS, "".join(sorted(lines, key=lambda line: (len(line), line[66:]))))
+        earlier = written_songs(folder) if spare else check_songs(folder, names)
+        for name, content in zip(names, contents, strict=True):
+            if spare and name not in earlier and os.path.lexists(folder / name):
+                print(f"warning: {folder / name}: changed by somebody, so it is not written anew", file=sys.stderr)
+                continue
+            with open(folder / WRITTEN_SONGS, "a", encoding="utf-8") as file:
+                file.write(f"{sha256_of(content)}  {name}\n")
+            write_whole(folder / name, content)
+        for name in () if spare else earlier.keys() - set(names):
+            (folder / name).unlink()
+        lines = [f"{digest}  {name}\n" for name, digest in written_songs(folder).items()]
+        write_whole(folder / WRITTEN_SONGS, "".join(sorted(lines, key=lambda line: (len(line), line[66:]))))
