@@ -190,11 +190,8 @@ def discriminator_of(name: str, source: dict[str, str] | None = None) -> Callabl
     if not (isinstance(found, type) and issubclass(found, Discriminator)):
         raise UsageError(f"--discriminator {name}: not a subclass of discriminator.Discriminator")
 
-    def make(spec: TokenSpec, options: Options) -> Discriminator:
-        with own_code.blamed("--discriminator", name.rpartition(":")[0]):
-            return tried(found(spec, options))
-
-    return make
+    blamed = own_code.blamed("--discriminator", name.rpartition(":")[0])
+    return blamed(lambda spec, options: tried(found(spec, options)))
 
 
 class ConvolutionalDiscriminator(Discriminator):

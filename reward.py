@@ -146,12 +146,7 @@ def reward_of(name: str, source: dict[str, str] | None = None) -> Maker:
     if not own_code.is_own(name):
         return REWARDS[name].load()
     function = own_code.load("--reward", name, source)
-
-    def make(parts: Parts) -> BatchScorer:
-        with own_code.blamed("--reward", name.rpartition(":")[0]):
-            return of_function(function)(parts)
-
-    return make
+    return own_code.blamed("--reward", name.rpartition(":")[0])(of_function(function))
 
 
 class Reward:
