@@ -227,7 +227,6 @@ class ConvolutionalDiscriminator(Discriminator):
             for width, filters in zip(filter_sizes, num_filters, strict=True)
         )
         self._add_head(sum(num_filters), seeds)
-        self.built = True
 
     def _add_head(self, features: int, seeds: Iterator[int]) -> None:
         """Makes what follows the pooling of so many features, from a seed a layer."""

@@ -408,7 +408,6 @@ class Generator(keras.layers.Layer, Policy):
         self.cell.build((None, emb_dim))
         self.output_layer.build((None, hidden_dim))
         self.echoes = Echoes(seq_len, variable_seed(seed, purpose, 6), echoes) if echoes else None
-        self.built = True
 
     def follow(self, policy: "Generator", lag: float | tf.Tensor = 0.0) -> None:
         """β ← lag·β + (1 - lag)·θ, weight by weight: θ are those of `policy`, with lag 0 they become its own."""
