@@ -155,8 +155,7 @@ def recurrence(read: tf.Tensor, kernel: tf.Tensor):
     """What an LSTM remembers, from a state of zeros; the kernel's gradient is one product over all steps.
 
     `read`: float32 [T, B, 4H], what the inputs and the bias add to the gates i, f, candidate and o. `kernel`: float32
-    [H, 4H], what multiplies `hidden`. Returns `hidden` and `cell` after each step, float32 [T, B, H], and the
-    gradient, a function.
+    [H, 4H], what multiplies `hidden`. Returns `hidden` and `cell` after each step, float32 [T, B, H], and the gradient.
     """
     seq_len, batch_size, width = read.shape
     zeros = tf.zeros([batch_size, width // 4])
@@ -310,8 +309,7 @@ class Policy:
         """Draws the next n tokens of sequences that are under way.
 
         `place`: where the sequences are. `uniforms`: float32 [n, B], as in `sample`. `prefix`: token ids with which all
-        go on, int32 [n], -1 where a token is drawn; None draws all. Returns the tokens, int32 [B, n], and the place
-        after them.
+        go on, int32 [n], -1 where a token is drawn; None draws all. Returns tokens, int32 [B, n], and the place after.
         """
         steps, batch_size = uniforms.shape
         projection = self.projection()

@@ -163,8 +163,7 @@ class Reward:
         """The reward of completions of a batch's prefixes, int32 [B, T], at the g-step numbered `step`.
 
         With an objective it is (1 - λ) times the reward and λ times the objective, of which `scores` has the values,
-        float32 [K + 1, N, B]: of the completions in the order of `RolloutPolicy.all_completions`, and at the end of the
-        samples themselves.
+        float32 [K + 1, N, B]: of the completions in the order of `RolloutPolicy.all_completions`, then of the samples.
 
         With a KL penalty it is less β·(log G - log G₀), where `to_go` of y_t..y_T, y_t being the action that is valued,
         the last token of the prefix, else of Y. What lies before y_t does not depend on it, so that leaving it out

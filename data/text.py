@@ -41,8 +41,7 @@ def read_lines(path: Path) -> Iterator[str]:
     """The lines of a UTF-8 file, without their ends, which are LF, CR LF or CR; holds one line at a time.
 
     A byte order mark is skipped, also where files that have one were put together. Raises DataError: a line is not
-    UTF-8, has a NUL byte or is longer than 1 Mi characters; the message has its number. Raises OSError: the file can't
-    be read.
+    UTF-8, has a NUL byte or is longer than 1 Mi characters; the message has its number. Raises OSError.
     """
     with open(path, "rb") as file:
         begins = file.read(4)
@@ -247,12 +246,7 @@ class Lines:
 
 
 class TextData(Dataset):
-    """Lines of text.
-
-    The files are read twice, once for the vocabulary and once for the lines, which stay in memory as token ids. As with
-    the oracle, an epoch of pretraining is one batch, drawn at random, and with --train_size it is a pass over a fixed
-    choice of lines.
-    """
+    """Lines of text. The files are read twice: for the vocabulary, and for the lines, which are kept as token ids."""
 
     kind = "text"
 

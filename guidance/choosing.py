@@ -56,8 +56,6 @@ def keep_one(
 def resample(policy: Policy, log_weights: Weighing, size: int, count: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Draws from q_n: int32 [size, T], ROWS at once.
 
-    A candidate's random numbers are a function of (seed, sample, candidate): more samples begin with the fewer.
-
     `log_weights` are log w = η · r of int32 [ROWS, T]; `count` n >= 1 is an int32 scalar, `seed` a key.
     """
 

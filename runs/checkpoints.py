@@ -113,8 +113,7 @@ class Checkpoints:
 
         Those are renamed, to damaged-..., so that nothing later takes them for the newest. Without `tidy` nothing
         is written, and another process may be saving meanwhile. Returns (steps taken, details), or None where there is
-        no checkpoint at all. Raises UsageError: there are checkpoints and none is good. Raises OSError: a bad one can't
-        be renamed.
+        no checkpoint at all. Raises UsageError: there are checkpoints and none is good. Raises OSError: renaming fails.
         """
         damaged = []
         for path in reversed(checkpoints_in(self.directory)):

@@ -52,8 +52,7 @@ class RunLog:
     """Writes one directory of a run: metrics.csv and one event file.
 
     A `position` is how long each file was at some moment, {file name: bytes}, and under CHECKSUM what metrics.csv held.
-    Reopening at a position drops what was written after it, so that a resumed run leaves the records of one that was
-    never interrupted.
+    Reopening at a position drops what was written after it, so that a resumed run leaves those of an uninterrupted one.
 
     The event file is written from here and not by `tf.summary`'s writer, which loses records without an error where
     the disk is full, and which starts another file in each process.

@@ -21,8 +21,7 @@ class Objective:
         """Runs the file, which defines the function.
 
         `name` is FILE.py:FUNCTION; `decode` makes int32 [n, T] a list of n sequences for the function; `source` is what
-        a run has on record, None reads the file. Raises UsageError: the file can't be read, raises an exception, or has
-        no such function.
+        a run has on record, None reads the file. Raises UsageError: as `own_code.load`.
         """
         self.source, self.decode = source or own_code.read_source(FLAG, name), decode
         self._path = name.rpartition(":")[0]

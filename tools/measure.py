@@ -128,8 +128,7 @@ def melodies(path: Path, grid: Grid, whole: bool, transpose: str) -> list[np.nda
     """The tunes of a folder, int32 [length] each; raises DataError: no tune.
 
     `whole` are the samples: with rests at both ends, and without tunes.abc beside others, which has theirs. Else they
-    are the tunes that training would read. All tunes of an ABC file count. With --transpose key they are moved to one
-    key.
+    are the tunes that training would read. All tunes of an ABC file count. With --transpose key all are moved.
     """
     found, skipped = [], []
     for file in folder.song_files(path) if whole else folder.tune_files([path], None):

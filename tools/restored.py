@@ -89,8 +89,7 @@ class Restored(NamedTuple):
     def teaches(self) -> Policy:
         """What --teacher learns from: the policy, guided where its discriminator was trained against it as it is.
 
-        A student is not guided, nor is what a policy gradient has moved since. Raises UsageError: the discriminator is
-        not trained yet.
+        A student is not guided, nor is what a policy gradient has moved since. Raises UsageError: D is not trained yet.
         """
         config, phase = self.config, Schedule(self.config).adversarial
         of_round = (self.taken - phase.begin) % max(phase.per_epoch, 1)
@@ -105,8 +104,7 @@ class Restored(NamedTuple):
     def chooser(self, flag: str, gain: bool = True) -> Discriminator:
         """The discriminator, which was found to have a gain by the newest evaluation, if that is asked for.
 
-        Raises NoGain: there is none, or it is not trained yet; or its gain was not measured, or is not above 0 by two
-        standard errors.
+        Raises NoGain: there is none, it is not trained, its gain was not measured, or is at most two standard errors.
         """
         plain = f"without {flag} plain samples are drawn"
         if self.seqgan.discriminator is None:

@@ -60,8 +60,7 @@ def run(argv: Sequence[str], directory: Path, cwd: Path, stop: str) -> str:
 
     `directory` is the cell's, an absolute path; relative ones in `argv` start from `cwd`. After the event `stop`
     main.py saves and ends. Nothing of the program's other files is used, as workers can't import them; they get what
-    is of this one by value. Returns "" if the run is complete, TAKEN if another process trains in the directory, or
-    else what went wrong.
+    is of this one by value. Returns "" if the run is complete, TAKEN if another process trains there, else why not.
     """
     event = Event(stop)
     if event.is_set() or busy(directory):

@@ -26,8 +26,7 @@ class NottinghamData(Dataset):
     """A folder of tunes.
 
     Training draws its windows of --seq_len tokens at random from all those of the train split. With --window_stride 0
-    it draws tunes, which have an end token, V - 1, and are cut after --seq_len tokens. As with the oracle, an epoch of
-    pretraining is one such batch, and with --train_size it is a pass over a fixed set. One batch is enough: on
+    it draws tunes, which have an end token, V - 1, and are cut after --seq_len tokens. One batch an epoch is enough: on
     Nottingham the likelihood of held-out tunes is best after some 1,000 batches of 32 and falls afterwards.
     """
 

@@ -81,8 +81,7 @@ def load_tunes(
     The parsed tokens are kept in `.tokens-<duration>.json` in the folder or, if that can't be written, in
     `$XDG_CACHE_HOME/seqgan` (`~/.cache/seqgan`), else nowhere. They are parsed again when a file's name, size or
     content, the grid or this code's format changes, or the cache is damaged. Raises DataError: there is no such folder,
-    it has some but not all of the three sub-folders, no tune is left to train on, or ABC files but not music21 are
-    there.
+    it has some but not all of the three sub-folders, no tune is left to train on, or there is ABC but no music21.
     """
     if not root.is_dir():
         raise DataError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}")
@@ -142,8 +141,7 @@ def _tell_skipped(root: Path, skipped: list[tuple[str, str]]) -> None:
 def windows(tunes: Sequence[np.ndarray], seq_len: int, stride: int) -> np.ndarray:
     """Cuts tunes, int32 [length] each, into windows, int32 [windows, seq_len], tune after tune.
 
-    Each lies within one tune and begins at a multiple of `stride` tokens from its beginning; what is left of its end is
-    not used.
+    Each lies within one tune and begins at a multiple of `stride` tokens from its beginning; the rest is not used.
     """
     cut = [np.lib.stride_tricks.sliding_window_view(t, seq_len)[::stride] for t in tunes if len(t) >= seq_len]
     return np.concatenate([np.empty((0, seq_len), np.int32), *cut]).astype(np.int32)

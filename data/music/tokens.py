@@ -115,8 +115,7 @@ def _elect(place: np.ndarray, choice: np.ndarray, length: np.ndarray, frames: in
 def _highest(notes: Notes, more_edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cuts time at every onset, release and further edge, and finds the highest note of each piece.
 
-    Returns edges, int64 [pieces + 1] in the notes' unit, and the index of the highest note, int64 [pieces], -1 in
-    silence.
+    Returns edges, int64 [pieces + 1] in the notes' unit, and the highest note's index, int64 [pieces], -1 in silence.
     """
     edges = np.unique(np.concatenate([notes.start, notes.end, more_edges]))
     top = np.full(max(len(edges) - 1, 0), -1)
