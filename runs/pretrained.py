@@ -21,9 +21,7 @@ OF_OTHERS = {"objective": ("objective", "real_objective", "kl_to_pretrained"), "
 class Pretraining:
     """The pretraining of the run that --pretrained names."""
 
-    def __init__(
-        self, config: Config, digests: dict[str, str], state: tf.train.Checkpoint, own: Mapping[str, Any] = {}
-    ):
+    def __init__(self, config: Config, digests: dict[str, str], state: tf.train.Checkpoint, own: Mapping[str, Any]):
         """Loads `state`, which is what pretraining changes; all else stays as it is.
 
         It has to be that of `config` and of data with these checksums; `state` is `model.SeqGAN.pretrained_state`, and

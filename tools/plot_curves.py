@@ -112,9 +112,7 @@ class Line(NamedTuple):
     axis: str = "epoch"
 
 
-def draw_panels(
-    path: Path, lines: Sequence[Line], starts: Iterable[float] = (), limits: Mapping[str, Any] = {}
-) -> None:
+def draw_panels(path: Path, lines: Sequence[Line], starts: Iterable[float], limits: Mapping[str, Any] = {}) -> None:
     """Draws a row of panels for each column, a panel for each axis, with the oracle's entropy; raises OSError.
 
     `starts` are epochs in which adversarial training begins, and `limits` has the ends of axes, by column or axis.
