@@ -46,7 +46,6 @@ def sample_tokens(logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
 
     That picks one of about √V blocks of tokens by their masses, then a token inside: an exact inversion, which
     exponentiates each logit once, where `tf.random.categorical` needs V random numbers a draw.
-
     `logits`: float32 [R, V], finite or -inf (but not all of a row). `uniforms`: float32 [..., R] in [0, 1); leading
     axes draw repeatedly from a row. Returns int32 [..., R]. A token of probability zero is never drawn.
     """
@@ -329,7 +328,6 @@ class Policy:
         The expectation over the next token is taken in full and only prefixes are drawn. The means over rows are
         therefore unbiased for G's entropy and for the cross-entropy -E_{Y~G}[log p_other(Y)], and their standard
         deviation is a third (against the default oracle) of that of -log p_other(Y) (Rao-Blackwell).
-
         `uniforms`: float32 [T, B] in [0, 1). `other`: a model over the same vocabulary, with the same end token; None
         measures the entropy alone. Returns tokens, int32 [B, T]; entropy and cross-entropy (0 without `other`), float32
         [B], nats per sequence.
@@ -442,7 +440,6 @@ class Generator(keras.layers.Layer, Policy):
 
         An own token is drawn from the policy after all that it has read so far, own and real, and is a constant to the
         gradient. Where it is the end token it is read like any other, as the real sequence goes on.
-
         `tokens`: the real sequences, int32 [B, T]. `own`: whether the policy reads its own token in this place, bool
         [T, B]. `uniforms`: float32 [T, B] in [0, 1). Returns int32 [B, T], for `log_probs`; the last tokens, which
         nothing follows, stay as they are.

@@ -92,7 +92,6 @@ def action_values(tokens: tf.Tensor, scorer: Scorer, completions: Completions) -
 
     Q(t) of a sample is the mean score of N completions of y_1..y_t for t < T, and that of Y itself for t = T. From its
     end token on, the value of a finished sequence is its score.
-
     `tokens`: the samples, int32 [B, T]. `scorer`: the reward of whole sequences, as `reward.Reward` makes it for these
     tokens. `completions`: those of the samples' prefixes. Returns float32 [B, T]; column t - 1 holds Q(t).
     """

@@ -17,7 +17,6 @@ def distinct(samples: Tokens, order: int = 2) -> tuple[float, float]:
 
     The share falls as samples are added: compare only equal numbers of equal lengths. The error is the jackknife's, a
     sample left out at a time, which on average is not too small (Efron and Stein, 1981).
-
     `samples`: n >= 2 sequences, of any lengths, of which two or more have an n-gram. `order`: n.
     """
     grams = [list(zip(*(sequence[i:] for i in range(order)), strict=False)) for sequence in _lists(samples)]
@@ -34,7 +33,6 @@ def bleu(samples: Tokens, references: Tokens, orders: Sequence[int] = (2, 3, 4),
     That is nltk's `sentence_bleu` (Papineni et al., ACL 2002) with a count of 0 taken for 0.1 (Chen and Cherry, 2014,
     method 1). The figure grows with the number of references: compare only at equal references. With all of the test
     set as references the mean over the samples is what Texygen (Zhu et al., SIGIR 2018) reports.
-
     `samples`: n sequences, of any lengths; one without a token scores 0. `references`: m >= 1 sequences. `orders`: the
     orders n. `among`: the samples are the references; each leaves itself out. Returns float64 [n, len(orders)], 0..1.
     """

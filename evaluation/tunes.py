@@ -123,7 +123,6 @@ def nearest_squared_difference(samples: np.ndarray, references: np.ndarray) -> n
 
     The mean is over the frames in which both sound; a rest has no pitch. It is the nearest reference, as a held note is
     closer to all tunes on average than another real tune is.
-
     `samples`: MIDI pitches, 0 a rest, int [n, T]. `references`: the same, int [m, T], m >= 1. Returns float64 [n]; NaN
     where a sample sounds at no time together with any reference.
     """
@@ -188,7 +187,6 @@ def divergence(samples: Sequence[Counter], references: Sequence[Counter]) -> tup
     """Jensen-Shannon divergence of what is counted in samples from what is counted in references, bits, 0..1.
 
     Few counts keep it above 0 even for samples of the same kind: compare only equal numbers of equal lengths.
-
     `samples`: a Counter each. `references`: the same, taken as they are. Returns (divergence, standard error): the
     jackknife's, a sample left out at a time. NaN where nothing is counted.
     """

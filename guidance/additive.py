@@ -119,7 +119,6 @@ class AdditiveDiscriminator(Discriminator):
 
         It is noise-contrastive estimation (Gutmann and Hyvärinen, JMLR 2012) with the policy as the noise: no sequence
         is generated. The optimum over all scores is log p(y_t | y_<t) - log G(y_t | y_<t). The penalty is as in `loss`.
-
         `policy`: G, held constant. `tokens`: real sequences, int32 [B, T]. `seed`: the key of the draws. Returns
         float32 scalars, the loss in nats per label.
         """
@@ -174,7 +173,6 @@ class AdditiveDiscriminator(Discriminator):
 
         where A_t is what follows y_t: its advantage by rollouts less v(y_t) - Σ_a G(a | y_<t) · v(a), which is in the
         first term. Without `advantages` A_t is 0: a bias, as what a token does for later scores is left out.
-
         `tokens`, int32 [B, T], are drawn from G, the `policy`; `reference` is G₀ (None where β, the `kl_weight`, is 0),
         and `advantages`, float32 [B, T], are for r(Y) - β·(log G(Y) - log G₀(Y)). Returns float32 [B], nats.
         """

@@ -32,7 +32,6 @@ def keep_one(
     """Draws candidates, of each row so many, and keeps one of them with a probability in proportion to its weight.
 
     A candidate's random numbers are a function of `seed` and its number: more candidates begin with the fewer.
-
     `draw` gives a candidate of each row, from a key, and `log_weights` log w of candidates; `count` n >= 1 is an int32
     scalar, `seed` a key. `like` are tensors of the shapes and types that `draw` gives.
     """
@@ -88,7 +87,6 @@ class Groups:
         """By how much q_n has a smaller NLL on other sequences than G: (gain, standard error), nats per token.
 
         The error is that of the sequences, which are independent, and of the groups, to the first order.
-
         `log_weights`: log w of the sequences, [k]. `lengths`: their tokens, [k].
         """
         ratios = self.log_ratios(log_weights)

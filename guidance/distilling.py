@@ -22,7 +22,6 @@ def divergence(student: Policy, teacher: Policy, tokens: tf.Tensor) -> tuple[tf.
 
     Along sequences that the teacher drew, the sums over t have the exact gradient of KL(T ‖ G) (Hinton et al., 2015, by
     sequences: Kim and Rush, EMNLP 2016).
-
     `tokens`: int32 [B, T]. The teacher is held constant. Returns float32 [B, T] twice, nats, 0 for padding.
     """
     log_probs = tf.nn.log_softmax(student.logits(student.states(tokens).hidden))  # [T, B, V]

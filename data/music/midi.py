@@ -40,7 +40,6 @@ def read_notes(content: bytes, by_beat: bool = False) -> Notes:
 
     A note ends at the first note-off of its channel and pitch; one that is never ended is dropped. Tempo changes count
     whichever track they stand in. The key signature is the first in time.
-
     `content`: the whole file. `by_beat`: whether times are in millionths of a beat; otherwise in microseconds. Raises
     DataError: the file is too long, of a kind that is not read (type 2, SMPTE time), or none of its notes ends. Raises
     Exception: whatever mido raises on a file that is damaged.
