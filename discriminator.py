@@ -379,7 +379,6 @@ class PooledDiscriminator(ConvolutionalDiscriminator):
     completion_log_odds = Discriminator.completion_log_odds  # of whole sequences, as a mean depends on all windows
 
     def __init__(self, spec: TokenSpec, options: Options):
-        """As in `ConvolutionalDiscriminator`."""
         super().__init__(spec, replace(options, init="keras"))
 
     def _add_head(self, features: int, seeds: Iterator[int]) -> None:

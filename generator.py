@@ -458,7 +458,6 @@ class PolicyCopy(Generator):
     """A copy of the policy that is not trained: it stays as it is until it is told to follow."""
 
     def __init__(self, policy: Generator):
-        """Copies the sizes and the weights of `policy`."""
         sizes = policy.vocab_size, policy.seq_len, policy.embedding.output_dim, policy.units
         ends: dict[str, Any] = {"start_token": policy.start_token, "end_token": policy.end_token}
         super().__init__(*sizes, seed=0, **ends, echoes=policy.echoes.times if policy.echoes else 0)
@@ -480,7 +479,6 @@ class PolicyWrapper(Policy):
     """A policy that differs from another, `policy`, in what a subclass says; it follows when that one changes."""
 
     def __init__(self, policy: Policy):
-        """Wraps `policy`."""
         self.policy, self.weights = policy, policy.weights
         self.vocab_size, self.seq_len = policy.vocab_size, policy.seq_len
         self.hidden_dim, self.added_dim = policy.hidden_dim, policy.added_dim

@@ -64,7 +64,6 @@ class SeqGAN:
         objective: Objective | None = None,  # a user's score
         teacher: Policy | None = None,  # to distil, of other runs
     ):
-        """Builds everything that is trained."""
         self.config = config
         self.objective: Any = objective
         sizes = spec.vocab_size, spec.seq_len, config.g_emb_dim, config.g_hidden_dim

@@ -45,7 +45,6 @@ class TuneEvaluator(Evaluator):
     compares_at = "last"  # at the end of a phase alone, as it takes seconds
 
     def __init__(self, data: Any, config: Config):
-        """As in `Evaluator`."""
         super().__init__(data, config)
         if data.spec.end_token is not None:  # the shorter a tune, the nearer a reference
             self.compared = (*(name for name in self.compared if name != "mse"), "length")

@@ -84,7 +84,6 @@ class Mixture(PolicyWrapper):
     """w · p(y_t | y_{t-2}, y_{t-1}) + (1 - w) · G(y_t | y_<t), where p is a trigram model. Not for XLA."""
 
     def __init__(self, policy: Policy, model: KneserNey, weight: float):
-        """Mixes `policy`, G, with `model`, p; `weight` is w."""
         super().__init__(policy)
         self.model, self.weight, self.hidden_dim = model, weight, policy.hidden_dim + 2
 

@@ -272,7 +272,6 @@ class EchoDiscriminator(BigramDiscriminator):
     """
 
     def __init__(self, spec: TokenSpec, options: Options):
-        """As in `BigramDiscriminator`."""
         super().__init__(spec, options)
         self.echoes = Echoes(spec.seq_len, next(islice(self.seeds(), 50, None)))
         self.memory_dim = self.echoes.memory_dim  # P

@@ -82,7 +82,6 @@ class Guidance:
         jit: bool,  # compiles with XLA
         copies: bool = False,  # guides a copy, the teacher of --g_update distil, which follows when η is chosen
     ):
-        """Guides `policy` by `discriminator`, after `folds`."""
         self.discriminator, self.given = discriminator, eta
         self._validation: Any = validation  # None where nothing is trained
         self.eta = tf.Variable(eta or 1.0, trainable=False)

@@ -29,7 +29,6 @@ class Records:
         mle: bool,  # adversarial epochs have maximum-likelihood steps
         meaning: Meaning,  # describes a figure to TensorBoard
     ):
-        """Takes the records up where a checkpoint left them."""
         self._meaning = meaning
         self.directories = dict(zip(GROUPS, directories, strict=False))
         self.columns: dict[str, tuple[str, ...]] = {

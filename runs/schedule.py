@@ -34,7 +34,6 @@ class Schedule:
     """The phases of a run: the generator's pretraining, the discriminator's, then both in turn."""
 
     def __init__(self, config: Config):
-        """Takes the numbers of epochs and steps from the flags."""
         self.config = config
         trained = config.trains_discriminator
         self.pretrain_g = Phase("pretrain_g", config.pretrain_g_epochs, {"mle": 1}, 0)

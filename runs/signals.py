@@ -57,7 +57,6 @@ class Interrupt:
                 told = True
 
     def __exit__(self, *_: object) -> None:
-        """Gives the signals back."""
         self._give_back(self._pipe_before)
         self._thread.join()
         os.close(self._reader)
