@@ -83,6 +83,7 @@ def check_own(data: Dataset, config: Config) -> None:
         parts = {"mle_batches": data.mle_batches(0), "valid": data.valid}
         parts |= {} if data.kind == "oracle" else {"test": data.test}
         parts |= {"real": data.real(0)} if config.trains_discriminator and config.updates.d else {}
+        parts |= {"training": data.references()} if hasattr(data, "training") else {}
         data.origin, config.reward != "bleu" or data.training  # noqa: B018 - are there
         digests: Any = data.digests()
     except AttributeError as error:
