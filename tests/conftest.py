@@ -6,8 +6,7 @@ TensorFlow takes seconds to trace a model's steps, however small, and XLA some 2
 - `train(argv)` is `main.main(argv)`, but runs of one shape (of the same flags, lengths and directories aside) share
   their data, networks and what measures them, which begin each run as they were made;
 - `shared_seqgan(config, spec)` is `model.build(config, spec)`, shared in the same way: not for two models at once;
-- what XLA has compiled is kept for the session in a folder that all its processes share. Not where numbers of threads
-  are compared, as TensorFlow's cache takes no note of them. Passes that make a program fast are left out.
+- what XLA has compiled is kept for the session, for all its processes; not where numbers of threads are compared.
 """
 
 import atexit

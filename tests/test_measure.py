@@ -75,10 +75,7 @@ def read(folder: Path, kind: str, name: str, data) -> np.ndarray:
 
 @cases("kind, place, ending", ("text", "", ".txt"), ("mid", "mid/", ""), ("whole", "mid/", ""))
 def test_the_figures_are_those_of_the_runs_evaluation(folder, kind, place, ending, capsys):
-    """Of real data as many, of --train; copies, and NLL under the run, which is its NLL_test, are of --test.
-
-    But text is measured as it is written: none but the run's LSTM has unknown tokens.
-    """
+    """Of real data as many, of --train; copies, NLL under the run are of --test. Text is measured as it is written."""
     run = restore(folder / f"run_{kind}")
     data = run.data()
     evaluator = evaluator_of(data, run.config)
@@ -155,6 +152,7 @@ def test_an_lstm_learns_more_from_samples_of_the_same_kind():
     (f"empty.txt {LINES}", "empty.txt: no line of text"),
     ("samples.txt --train latin.txt --test test.txt", "latin.txt: line 1 is not UTF-8 (byte 2 of it"),
     (f"samples.txt {LINES} --csv mid", "--csv: mid: a folder"),
+    (f"samples.txt {LINES} --run run_text --csv valid.txt", "valid.txt: is read"),
     (f"samples.txt {LINES} --csv ./test.txt", "--csv test.txt: is --test test.txt, which is read"),
     (f"samples.txt {LINES} --run run_mid", "--run run_mid: a run of --dataset Nottingham"),
     (f"samples.txt {LINES} --run mid", "mid: no run"),

@@ -39,6 +39,8 @@ def test_as_if_it_had_pretrained_by_itself(tmp_path, capsys):
     assert f"its weights are in its --log_dir, {tmp_path}/source/train" in error
     assert not differing(outcome(started), alone)  # it has cost nothing
     assert run(started, *own, "--overwrite") == 0 and not differing(outcome(started), alone)
+    error = refusal(capsys, run, tmp_path / "alone", *own, alone=False)
+    assert f"--pretrained: the run in --log_dir {tmp_path}/alone/train began without it; choose another" in error
     shutil.rmtree(tmp_path / "source")  # it is needed no more
     assert run(started, *own, "--total_epochs", "4") == 0 and len(timeless_rows(started / "train")) == 4 + 2 + 4
 

@@ -176,6 +176,7 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     ("dataset", CODE.replace(SPEC, "c(5, 3, 6, 4)"), "not the padding 5 after each end"),
     ("dataset", CODE + BATCHES, "[1, 10, 3], not int32 [1, 4, 3]"),
     ("dataset", CODE.replace(MODULO, "% 6"), "has token ids from 0 to 5, not from 0 to 4"),
+    ("dataset", CODE.replace("rows[:40]", "rows[:40] - (rows[:40] > 3) * np.int32(9)"), "has token ids from -5 to 3,"),
     ("dataset", CODE.replace("rows[40:50]", "rows[40:50, :2]"), "valid is int32 [10, 2], not int32 [n, 3]"),
     ("dataset", CODE.replace("rows[40:50]", "[rows[40], rows[41, :2]]"), "valid is a list, not a NumPy array"),
     ("dataset", CODE + BATCHES.replace("mle_batches", "real"), "real is int32 [1, 10, 3], not int32 [4, 3]"),

@@ -267,6 +267,8 @@ def test_runs_that_are_gone_stay_as_the_files_have_them(cells, capsys):
     ("hand.toml", "epochs 4", "epochs 5", "out/runs.csv: long had --pretrain_g_epochs 4, not 5"),
     ("hand.toml", "--vocab_size 10 ", "", "mle had --vocab_size 10, not 5000"),
     ("hand.toml", "--vocab_size 10 ", "--vocab_size 10 --eval_samples 9 ", "mle had --eval_samples 256, not 9"),
+    ("hand.toml", "--vocab_size 10 ", "--vocab_size 10 --eval_every 9 ", "mle had --eval_every 50, not 9"),
+    ("out/runs.csv", "mle,2,", "mle,2.5,", "out/runs.csv: seed is not a whole number in every row"),
     ("out/runs.csv", "mle,2,", "mle,two,", "out/runs.csv: "),
     ("out/runs.csv", "mle,2,", "mle,1,", "out/runs.csv: mle, 1 is there twice, with other figures"),
     ("out/curves.csv", "nll,", "nnl,", "out/curves.csv: nnl: no such metric"),

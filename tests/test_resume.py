@@ -66,14 +66,17 @@ def test_a_signal_ends_the_step_saves_and_says_where(trainer, toy, tmp_path, nam
     assert f"resumed from {newest}, after {taken} of {STEPS} steps\n" in resumes(trainer, tmp_path, toy)
 
 
-def test_under_nohup_a_hangup_changes_nothing():
+def test_under_nohup_a_hangup_changes_nothing_and_a_child_may_be_ended():
     program = (
-        "import signal, os; from runs.signals import Interrupt\n"
+        "import signal, os, time; from runs.signals import Interrupt\n"
+        "with Interrupt() as interrupt:\n    if not (child := os.fork()): signal.pause()\n"
+        "    time.sleep(0.3); os.kill(child, signal.SIGTERM)\n"  # as a pool ends its workers
+        "    assert os.waitpid(child, 0)[1] == signal.SIGTERM and interrupt.signal is None\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
         "with Interrupt() as interrupt: os.kill(os.getpid(), signal.SIGHUP)\n"
         "assert interrupt.signal is None and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -109,17 +109,11 @@ def test_music21_reads_the_same_notes(tokens, value, onsets):
 @pytest.mark.skipif(not shutil.which("abc2midi"), reason="abc2midi, of Debian's package abcmidi, is not installed")
 @given(found=st.lists(tunes, min_size=1, max_size=4), value=st.sampled_from([0.25, 0.5, 1.0]))
 @settings(max_examples=15, deadline=None, phases=QUICKLY)
-def test_abc2midi_and_music21_read_the_same_notes_of_all_tunes_in_a_file(tmp_path_factory, found, value):
+def test_abc2midi_reads_the_same_notes_of_all_tunes_in_a_file(tmp_path_factory, found, value):
     folder = tmp_path_factory.mktemp("abc")
     read = [analysed(tokens, Grid(beats=value, onsets=True)) for tokens in found]
     path = folder / "tunes.abc"
     path.write_text(HEADER + "\n".join(to_abc(tune, 0.25, i, f"Tune {i}") for i, tune in enumerate(read, 1)))
-    if len(read) > 1:
-        scores = music21.converter.parse(path, forceSource=True).scores
-        assert [score.metadata.title for score in scores] == [f"Tune {i}" for i in range(1, len(read) + 1)]
-        for score, tune in zip(scores, read, strict=True):
-            pitches = [note.pitch.midi for note in score.flatten().stripTies().notes]
-            assert pitches == tune.notes[:, 0].tolist()
     for i, tune in enumerate(read, 1):
         command = ["abc2midi", str(path), str(i), "-o", str(folder / "a.mid")]
         done = subprocess.run(command, capture_output=True, text=True)
