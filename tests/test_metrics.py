@@ -134,7 +134,7 @@ def effective_draws(log_weights: np.ndarray) -> float:
 
 @pytest.mark.parametrize(("s", "n"), [(0.5, 1024), (3.0, 1024), (1.0, 50)])
 def test_gains_and_their_errors_are_right_however_heavy_the_tails(s, n):
-    """G's log-odds are from N(-s²/2, s²) and real ones from N(s²/2, s²): gain(η) is η s² - η² s² / 2, s² / 2 at most."""
+    """G's log-odds are from N(-s²/2, s²), real ones from N(s²/2, s²): gain(η) is η s² - η² s² / 2, s² / 2 at most."""
     rng, lengths, found = np.random.default_rng(6), np.full(n, 20), []
     for _ in range(80):  # of both gains: the figure, its error, and what it would be exactly
         (a, b), (c, d) = (rng.normal(mean, s, [2, n]) for mean in (s**2 / 2, -(s**2) / 2))
