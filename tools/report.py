@@ -80,7 +80,7 @@ def finals(study: Study, shown: Sequence[str]) -> str:
         found |= {f"best: {title(name)}": at_best.values(method, name) for name in best}
         rows[label] = {head: str(study.summary(method, of)) if len(of) else "" for head, of in found.items()}
     less, compared = contrasts(study, shown)
-    said = "Final values: mean ± half of the 95 % interval; of few seeds, each."
+    said = "Final means ± half of the 95 % interval, or each seed."
     said += " Of runs that collapse: median (range)." if study.report["collapsed"] else ""
     said += f" *Best*: at the evaluation of least {title(best[0])}, in rounds if there are any." if best else ""
     said += "" if study.floor is None else f" The oracle's entropy is {study.floor:.3f} nats per token."
