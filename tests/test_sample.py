@@ -448,7 +448,7 @@ BAD = [
     ("absent", [], "absent: no run (there is no config.json)"),
     ("text", ["--objective", "none.py:f"], "--objective none.py: No such file or directory"),
     ("text", ["--objective", "RUNS/chance.py:f"], "for one sequence; a score may depend on that sequence alone"),
-    ("text", ["--objective", "RUNS/chance.py:f", "-o", "RUNS/chance.py"], "-o RUNS/chance.py: is read"),
+    ("text", ["--objective", "RUNS/chance.py:f", "-o", "RUNS/chance.py"], "RUNS/chance.py: is read"),
     ("text", ["--objective", "none.py"], "--objective none.py: not a FILE.py:NAME"),
     ("text", ["--objective", "a.py:f", "--eta", "1", "--candidates", "2"], "--eta is of the discriminator"),
     ("ids", ["--eta", "1"], "--eta has no effect without --candidates of 2 or more"),
