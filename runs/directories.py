@@ -249,7 +249,8 @@ class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
         try:
             if path.exists():
                 return read_config(path)
-            if ours or any(name == METRICS or ".tfevents." in name for name in names):
+            foreign = any((self.path / CHECKPOINTS).glob("step-*"))
+            if ours or foreign or any(name == METRICS or ".tfevents." in name for name in names):
                 raise UsageError(f"{self.flag} {self.path}: holds records of an unknown run")
         except UsageError as error:
             if not (damaged and ours):

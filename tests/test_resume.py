@@ -241,8 +241,8 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(trainer, toy, tmp_
 @cases(
     "name, flag",
     *(("train/metrics.csv", "--log_dir"), ("train/events.out.tfevents.1.x", "--log_dir")),
-    *(("train/checkpoints/partial", "--log_dir"), ("eval/metrics.csv", "--eval_log_dir")),
-    ("train/config.json", "config.json"),
+    *((f"train/checkpoints/{name}", "--log_dir") for name in ("partial", "step-1/x")),
+    *(("train/config.json", "config.json"), ("eval/metrics.csv", "--eval_log_dir")),
 )
 def test_records_of_another_program_are_not_touched(trainer, tmp_path, name, flag):
     path = tmp_path / name
