@@ -20,7 +20,7 @@ import support.quiet  # noqa: F401 - before TensorFlow
 
 import tensorflow as tf
 
-from data.music.songs import check_songs
+from data.music.songs import check_songs, make_folder
 from data.real import Dataset, read_data
 from data.training_set import spread
 from evaluation.metrics import described, report, told
@@ -127,6 +127,8 @@ def describe(
             print(f"warning: {changed}: the run will not be bitwise that of one machine and version", file=sys.stderr)
     if config.trains_discriminator and config.total_epochs and not config.updates.d:
         print("warning: D is never trained, as --pretrain_d_epochs and --d_steps are 0", file=sys.stderr)
+    if data.kind == "music" and config.songs_dir:
+        make_folder(Path(config.songs_dir))
     first = directories[0]
     for name, text in data.files().items():  # before config.json, which tells that they are complete
         write_whole(first.path / name, text)

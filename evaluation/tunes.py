@@ -15,7 +15,7 @@ from scipy.special import entr
 from data.music.analysis import Tune, analysed, bars_of, longest_copies, repeated_bars
 from data.music.media import SAMPLE_RATE, audio, piano_roll, wav
 from data.music.midi import midi_file
-from data.music.songs import write_songs
+from data.music.songs import make_folder, write_songs
 from data.music.tokens import REST, Grid, before_end, to_pitches
 from data.training_set import draw
 from evaluation.evaluator import Due, Evaluator
@@ -100,7 +100,7 @@ class TuneEvaluator(Evaluator):
                 (log_dir / name).unlink(missing_ok=True)
         write_songs(log_dir, SONGS, songs, spare=True)
         if config.songs_dir:
-            (folder := Path(config.songs_dir)).mkdir(parents=True, exist_ok=True)
+            make_folder(folder := Path(config.songs_dir))
             write_songs(folder, SONGS, songs, spare=True)
         for name, tunes in (("generated", with_rests(generated, grid)), ("real", with_rests(real, grid))):
             picture = piano_roll(tunes, grid, f"{name}, epoch {epoch}")

@@ -40,6 +40,8 @@ def rows_of(logdir: Path, asked: argparse.Namespace) -> Iterator[dict[str, objec
     """The figures of a run's G₀ and of G after each round, at its best and at its end."""
     before, run = restore(logdir), restore(logdir)
     base, student, data, config = before.policy(), run.seqgan.generator, run.data(), run.config
+    if config.g_update == "fold":
+        raise UsageError(f"{logdir}: of --g_update fold, whose policy is no generator alone")
     state = run.seqgan.checkpoint()
     kept = Checkpoints(logdir / CHECKPOINTS, state).look(PRETRAINED) if asked.save else None
     student.set_weights([own.numpy() for own in base.weights])  # others where the run's policy is an average

@@ -203,6 +203,12 @@ def main() -> int:
             raise UsageError(f"{other[0]}: no run on text")
         if other := [str(run.logdir) for run in runs if run.content["data"] != runs[0].content["data"]]:
             raise UsageError(f"{other[0]}: has other data than {runs[0].logdir}")
+        subsets = [run.config.train_size and (run.config.train_size, run.config.seed) for run in runs]
+        if other := [str(run.logdir) for run, own in zip(runs, subsets, strict=True) if own != subsets[0]]:
+            raise UsageError(f"{other[0]}: --train_size has chosen another training set than {runs[0].logdir} has")
+        folded = [str(run.logdir) for run in runs if run.config.g_update == "fold"]
+        if folded and asked.updates and not asked.fresh:
+            raise UsageError(f"--updates: {folded[0]}: of --g_update fold; --fresh would do")
         rows = list(measured(runs, asked.updates, asked.fresh))
         write_whole(asked.o, pd.DataFrame(rows).to_csv(index=False, float_format="%.4f"))
     return 0

@@ -99,7 +99,8 @@ class Checkpoints:
         try:
             self.state.write(str(directory / WEIGHTS))
         except tf.errors.OpError as error:
-            raise OSError(errno.EIO, first_line(error), str(directory)) from None
+            words = first_line(error).rpartition("; ")[2].partition(" [Op:")[0]  # without TensorFlow's own names
+            raise OSError(errno.EIO, words, str(directory)) from None
         sums = {path.name: sha256_of(path.read_bytes()) for path in sorted(directory.iterdir())}
         content = json.dumps({"step": step, "sha256": sums, "details": details})
         with naming(directory):

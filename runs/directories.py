@@ -102,7 +102,9 @@ def spare(output: Path | None) -> None:
     place = output.resolve() if output else Path()
     if output and (place / CONFIG).is_file():
         raise UsageError(f"{output}: a run is there; name another folder")
-    if output and (place.parent / CONFIG).is_file() and (place.name in OWN or EVENTS.fullmatch(place.name)):
+    own = (place.parent / CONFIG).is_file() and (place.name in OWN or EVENTS.fullmatch(place.name))
+    saved = any(folder.name == CHECKPOINTS and (folder.parent / CONFIG).is_file() for folder in (place, *place.parents))
+    if output and (own or saved):
         raise UsageError(f"{output}: a run's own file; name another")
 
 

@@ -308,8 +308,8 @@ def drawn(monkeypatch) -> list:
     """The figures that Matplotlib draws."""
     from matplotlib.figure import Figure
 
-    figures, savefig = [], Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.append(figure) or savefig(figure, path))
+    figures, real = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, to, **how: figures.append(figure) or real(figure, to, **how))
     return figures
 
 

@@ -178,7 +178,7 @@ def test_a_writer_that_fails_leaves_the_earlier_ones_and_frees_its_space(tmp_pat
     class Failing:
         def write(self, path: str) -> None:
             Path(path + ".data").write_bytes(bytes(1000))
-            raise kind(None, None, "No space left on device\nmore")
+            raise kind(None, None, "{{node}} a; No space left on device [Op:SaveV2]\nmore")
 
     counter = Counter(tmp_path)
     counter.save(1)

@@ -60,9 +60,8 @@ def model_of(flags: str, end_token: int | None = None, objective: Objective | No
 
 @cases(
     "flags, end_token",
-    ("--rollout_num 0 --baseline batch", None),
+    *(("--rollout_num 0 --baseline batch", None), ("--rollout_num 2 --baseline prefix --kl_weight 0.7", 2)),
     ("--rollout_num 0 --kl_weight 0.7 --reward log_odds --objective_weight 0.4", 2),
-    ("--rollout_num 2 --baseline prefix --kl_weight 0.7", 2),
     ("--rollout_num 2 --kl_weight 0.7 --reward log_odds --objective_weight 0.4", None),
 )
 def test_the_step_follows_the_exact_gradient(flags, end_token):
@@ -281,11 +280,10 @@ BODIES = [
 
 @cases(
     "text, why",
-    ("def f(sequences)\n    return 1\n", "line 1: SyntaxError: expected ':'"),
+    *(("def f(sequences)\n    return 1\n", "line 1: SyntaxError: expected ':'"), ("raise KeyboardInterrupt\n", None)),
     ("x = 1\nimport no_such_package\n", "line 2: ModuleNotFoundError: No module named 'no_such_package'"),
     ("f = 3\n", f"{NO_F}, and none at all"),
     ("import json\nfrom pathlib import Path\nf = 3\ndef g(): pass\nclass K: pass\n", f"{NO_F}; it has g, K"),
-    ("raise KeyboardInterrupt\n", None),
     (f"class Odd:\n{ODD}def f(sequences):\n    return Odd()\n", NUMBERS.format("Odd")),
     ("def f(s):\n    g(s)\ndef g(s):\n    s.go()\n", "line 4: AttributeError: 'list' object has no attribute 'go'"),
     *((f"def f(sequences):\n    {line}\n", why) for line, why in BODIES),

@@ -75,18 +75,20 @@ def test_guided_generators_and_objectives_are_drawn(tmp_path, drawn):
 
 def test_an_entropy_is_drawn_for_the_runs_of_its_oracle(tmp_path, drawn):
     """In black for seeds of one oracle; beside a text run, or of two oracles, each in its run's colour."""
-    runs = {"a": ORACLE, "same": ORACLE, "other": ORACLE.replace("5.5", "4.5"), "text": TEXT}
+    runs = {"a": ORACLE, "other": ORACLE.replace("5.5", "4.5"), "text": TEXT, "_$_$": ORACLE}
     paths = {name: str(make(tmp_path / name, content)) for name, content in runs.items()}
 
     def floors(*names: str) -> set[tuple[str, float]]:
         """Colours and values of the dashed lines in the panel of NLL_test."""
         assert plot_curves.main([*(paths[name] for name in names), "-o", str(tmp_path / "x.png")]) == 0
-        panel = next(p for p in drawn.pop().axes if p.get_ylabel().startswith("NLL_test"))
+        figure = drawn.pop()
+        assert {*names} <= {text.get_text().strip("\u200b") for text in figure.legends[0].get_texts()}
+        panel = next(p for p in figure.axes if p.get_ylabel().startswith("NLL_test"))
         dashed = [line for line in panel.lines if line.get_linestyle() == "--"]
         return {(line.get_color(), line.get_ydata()[0]) for line in dashed}
 
     one, other = plot_curves.REST[:2]
-    assert floors("a", "same") == {("black", 5.5)} and floors("a", "other") == {(one, 5.5), (other, 4.5)}
+    assert floors("a", "_$_$") == {("black", 5.5)} and floors("a", "other") == {(one, 5.5), (other, 4.5)}
     assert floors("a", "text") == {(one, 5.5)}
 
 

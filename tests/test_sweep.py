@@ -188,11 +188,10 @@ def test_a_cell_that_another_sweep_has_finished_has_not_failed(toys, monkeypatch
     "arguments, why",
     *((["absent.toml"], "absent.toml"), (["toys.toml", "--only", "gan"], "--only: toys has no method gan")),
     *((["toys.toml", "--seeds", "3"], "--seeds: toys has no seed 3"), (["toys.toml", "--jobs", "0"], "--jobs")),
-    (["toys.toml", "--logs", "toys.toml"], "toys.toml"),
+    *((["toys.toml", "--logs", "toys.toml"], "toys.toml"), (["bad.toml"], "bad.toml: no is not among title")),
     (["toys.toml", "--dask", "tcp://127.0.0.1:1", "--jobs", "2"], "--jobs is for this machine"),
     (["toys.toml", "--dask", "nonsense://x"], "--dask nonsense://x: no scheduler answers"),
     (["toys.toml", "--dask", ""], "--dask : no scheduler answers"),
-    (["bad.toml"], "bad.toml: no is not among title"),
 )
 def test_bad_arguments_are_one_line_before_anything_starts(toys, capsys, arguments, why):
     (toys / "bad.toml").write_text("no = 1\n")

@@ -87,15 +87,13 @@ def test_one_way_to_end_a_line_is_as_good_as_another(tmp_path, end):
 @cases(
     "content, why",
     (b"fine\n" * 3 + b"ab\xffc\n", r"line 4 is not UTF-8 \(byte 3 of it\)"),
-    (b"ab\r\nc\xff", r"line 2 is not UTF-8 \(byte 2 of it\)"),
+    *((b"ab\r\nc\xff", r"line 2 is not UTF-8 \(byte 2 of it\)"), (b"fine\nabc\0def\n", "line 2 has a NUL byte")),
     ("\ufeffab".encode() + b"\xff", r"line 1 is not UTF-8 \(byte 6 of it\)"),
     (b"x" * (2**20 + 5), "line 1 is longer than 1,048,576 characters"),
     ("\ufeffab\n".encode("utf-16-le"), "UTF-16, not UTF-8; `iconv -f UTF-16 -t UTF-8` converts it"),
-    ("\ufeffab\n".encode("utf-16-be"), "UTF-16, not UTF-8"),
+    *(("\ufeffab\n".encode("utf-16-be"), "UTF-16, not UTF-8"), ("\ufeffab\n".encode("utf-32-be"), "UTF-32, not UTF-8")),
     ("\ufeffab\n".encode("utf-32-le"), "UTF-32, not UTF-8; `iconv -f UTF-32"),
-    ("\ufeffab\n".encode("utf-32-be"), "UTF-32, not UTF-8"),
     *((text.encode(code), "line 1 has a NUL byte, .*; if it is UTF-16, `iconv -f ") for text, code in UNMARKED),
-    (b"fine\nabc\0def\n", "line 2 has a NUL byte"),
     (b"abc\nan empty\n\ncaf\xe9\n", r"line 4 is not UTF-8 \(byte 4 of it\); if it is Latin-1 or UTF-16, `iconv -f "),
     ids=range(16),
 )
@@ -344,6 +342,8 @@ def test_comparison_by_hand(folder):
         assert figures[f"bleu{n}"][0] == pytest.approx(bleu(ids, references, (n,)).mean())
         assert figures[f"self_bleu{n}"][0] == pytest.approx(self_bleu(ids, (n,)).mean())
     assert figures["copied_share"][0] == 0.4  # abcd, twice
+    some = [TextData(dataclasses.replace(data.config, train_size=1, seed=seed)) for seed in range(9)]
+    assert {evaluator_of(each).compare(packed[np.arange(5)])["copied_share"][0] for each in some} == {0, 0.4}
     assert figures["length"][0] == np.mean([4, 2, 6, 4, 0])
 
 

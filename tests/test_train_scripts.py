@@ -87,12 +87,11 @@ def test_each_script_prepares_then_trains_from_its_preset(tree, tmp_path):
 @cases(
     "environment, flags, status, programs, line",
     *(({}, [], 0, ["main", "sample"], ""), ({}, ["--discriminator", "echo"], 0, ["main", "sample guided"], "")),
-    ({}, POOLED, 0, ["main", "sample chosen"], ""),
+    *(({}, POOLED, 0, ["main", "sample chosen"], ""), ({}, ["--version"], 0, [], "")),
     ({"CHOSEN": "3"}, POOLED, 0, ["main", "sample chosen", "sample"], "a b/tunes: plain samples, as the"),
     *(({"CHOSEN": "2"}, POOLED, 2, ["main", "sample chosen"], ""), ({"TRAINED": "2"}, [], 2, ["main"], "")),
     ({}, ["--data_dir", "mine"], 2, [], "train_and_choose.py: error: --data_dir mine: not an absolute path"),
     ({}, ["--batch_size", "0"], 2, [], "main.py: error: argument --batch_size: 0 is less than 1"),
-    ({}, ["--version"], 0, [], ""),
 )
 def test_samples_are_chosen_after_a_training_that_has_ended(tree, environment, flags, status, programs, line):
     """Plain ones are left only where the discriminator has no gain, and a line says so."""

@@ -72,14 +72,13 @@ def test_the_music_of_version_1_is_that_of_today():
 @cases(
     "changed, expected",
     ({"frame_beats": 0.0, "frame_seconds": 0.125}, {"token_length": "0.125s"}),
-    ({"frame_beats": 1.0}, {"token_length": "1beats"}),
+    *(({"frame_beats": 1.0}, {"token_length": "1beats"}), ({"mle_steps": 0, "mle_lr": 3.0}, {"mle_steps": 0})),
     ({"g_pretrain_schedule": "cosine", "d_schedule": "constant"}, {"cosine_decay": ("g_pretrain", "g")}),
     *(({"save_media": True}, {"log_generation": True}), ({"tf32": True}, {"deterministic": False})),
     ({"total_epochs": 0}, {"total_epochs": 0, "pretrain_d_epochs": 0}),
     ({"total_epochs": 0, "pretrain_d": True}, {"total_epochs": 0}),
     ({"total_epochs": 0, "discriminator": "bigram"}, {"total_epochs": 0, "discriminator": "bigram"}),
     ({"keep_checkpoints": 9, "debug": True, "compile_cache": False}, {}),
-    ({"mle_steps": 0, "mle_lr": 3.0}, {"mle_steps": 0}),
     ({"g_lr": 1, "mle_lr": 1}, {"g_lr": 1}),  # JSON of another hand may write 1.0 so
 )
 def test_what_a_flag_of_version_1_means(changed, expected):

@@ -42,7 +42,7 @@ from support.presets import CAPTIONS, PRESETS
 from support.statistics import Figures, ratio_and_error
 from support.streams import run_tool
 from tools.report import REAL
-from tools.restored import Restored, restore
+from tools.restored import Restored, replaces, restore
 from tools.study import points_text
 
 MAX_SEQ_LEN = FIELDS["seq_len"].metadata["high"]
@@ -234,8 +234,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for flag, path in (("", asked.file), ("--train ", asked.train), ("--test ", asked.test)):
             if not (path.is_file() or path.is_dir()):  # a pipe can be read but once
                 raise UsageError(f"{flag}{path}: neither a file nor a folder")
-            if asked.csv and asked.csv.exists() and asked.csv.samefile(path):
-                raise UsageError(f"--csv {asked.csv}: is {flag or 'FILE '}{path}, which is read")
+            if replaces(asked.csv, path):
+                raise UsageError(f"--csv {asked.csv}: is {'in ' * path.is_dir()}{flag or 'FILE '}{path}, which is read")
             if path.is_dir() != asked.file.is_dir():
                 raise UsageError(f"{flag}{path}: {asked.file} is {'a folder' if asked.file.is_dir() else 'a file'}")
         configure_tensorflow(cache=True)

@@ -17,7 +17,7 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from evaluation.metrics import axis_title, title
-from runs.directories import METRICS
+from runs.directories import METRICS, write_whole
 from support.parser import Parser, new_file
 from support.streams import run_tool
 
@@ -33,6 +33,7 @@ PURPLE, SKY, ORANGE, GREEN, RED, BLACK, BLUE, GREY, _ = REST
 FAMILIES = {"MLE pretraining": BLUE, "guid": GREEN, "learnt": SKY, "SeqGAN": RED, "constant": ORANGE, "random": PURPLE}
 FAMILIES |= {"KL penalty": SKY, "MLE": BLUE, "best of n": GREY, "least KL": BLACK}
 matplotlib.rcParams.update({"font.size": 11, "legend.fontsize": 10, "lines.linewidth": 1.6, "figure.dpi": 100})
+matplotlib.rcParams["text.parse_math"] = False  # a label's $ is a dollar
 
 
 def read_run(directory: str | Path) -> pd.DataFrame:
@@ -83,6 +84,17 @@ def legend(figure: Any, where: str) -> None:
     figure.legend(shown.values(), shown, loc=f"outside {where} center", ncols=1 if max(map(len, shown)) > 40 else 2)
 
 
+def save(figure: Figure, path: Path) -> None:
+    """Writes a picture whole or not at all; raises OSError."""
+    figure.savefig(content := io.BytesIO(), format=path.suffix[1:].lower())
+    write_whole(path, content.getvalue())
+
+
+def listed(label: str) -> str:
+    """A label as a legend has it: Matplotlib leaves out those that begin with _."""
+    return f"\u200b{label}" if label.startswith("_") else label
+
+
 def colours(labels: Iterable[str]) -> dict[str, Any]:
     """A colour for each label: that of its method wherever it is free, so that figures agree; then another one."""
     names, found = list(dict.fromkeys(labels)), dict[str, Any]()
@@ -126,7 +138,7 @@ def draw_panels(path: Path, lines: Sequence[Line], starts: Iterable[float], limi
     panels = dict(zip(itertools.product(shown, axes), grid.flat, strict=True))
     for label, column, x, y, low, high, thin, floor, axis in lines:
         panel = panels[column, axis]
-        panel.plot(x, y, label=None if thin else label, color=color[label], linewidth=0.5 if thin else None)
+        panel.plot(x, y, label=None if thin else listed(label), color=color[label], linewidth=0.5 if thin else None)
         if low is not None:
             panel.fill_between(x, low, high, color=color[label], alpha=0.2, linewidth=0)
         if floor is not None and column in CURVES:
@@ -140,7 +152,7 @@ def draw_panels(path: Path, lines: Sequence[Line], starts: Iterable[float], limi
         panel.label_outer()
         panel.grid(alpha=0.3)
     legend(figure, "upper")
-    figure.savefig(path)
+    save(figure, path)
 
 
 def draw_finals(path: Path, finals: pd.DataFrame) -> None:
@@ -159,7 +171,7 @@ def draw_finals(path: Path, finals: pd.DataFrame) -> None:
         panel.set(xlabel=axis_title(column, "\n"), yticks=range(len(rows)), yticklabels=rows)
         panel.grid(alpha=0.3)
     panels[0].invert_yaxis()
-    figure.savefig(path)
+    save(figure, path)
 
 
 def draw(directories: Sequence[Path], output: Path) -> None:

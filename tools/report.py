@@ -21,12 +21,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from evaluation.metrics import METRICS, PER_TOKEN, axis_title, column, parse, title
-from runs.directories import write_whole
+from runs.directories import spare, write_whole
 from support.errors import UsageError
 from support.parser import Parser
 from support.streams import run_tool
 from tools.experiment import read
-from tools.plot_curves import CLOCKS, CURVES, Line, colours, draw_finals, draw_panels, legend
+from tools.plot_curves import CLOCKS, CURVES, Line, colours, draw_finals, draw_panels, legend, listed, save
 from tools.study import FEW, Study, best_rounds, compare, decimals, load, merged, read_points, sequences_read, summary
 
 # Of a generator that was measured, as its row says and as pages say.
@@ -241,17 +241,17 @@ def draw_samples(
     rows, columns = -(-len(pairs) // 2), min(len(pairs), 2)
     figure = Figure(figsize=(8.0, 3.6 * rows + 0.25 * (len(color) + 1)), layout="constrained")  # and the legend
     panels = figure.subplots(rows, columns, squeeze=False).flat
-    for spare in panels[len(pairs) :]:
-        spare.set_axis_off()
+    for unused in panels[len(pairs) :]:
+        unused.set_axis_off()
     for panel, (x, y) in zip(panels, pairs, strict=False):
         for label, own in points.dropna(subset=[x, y]).groupby("label", sort=False):
             seeds = own.groupby(["temperature", "candidates", "epoch"], dropna=False)[[x, y]]  # which sorts them
             mean, deviation = seeds.mean().reset_index(), seeds.std()
             if mean.epoch.notna().any():
-                panel.plot(mean[x], mean[y], ":", label=label, color=color[label])
+                panel.plot(mean[x], mean[y], ":", label=listed(label), color=color[label])
                 continue
             errors = {"yerr": deviation[y], "xerr": deviation[x], "elinewidth": 0.8}
-            panel.errorbar(mean[x], mean[y], marker=".", label=label, color=color[label], **errors)
+            panel.errorbar(mean[x], mean[y], marker=".", label=listed(label), color=color[label], **errors)
             ring = mean[(mean.temperature == 1) & ~(mean.candidates > 1) & ("least KL" not in label)]
             panel.plot(ring[x], ring[y], "o", markersize=10, markerfacecolor="none", color=color[label])
             for _, end in mean.iloc[[0, -1] if len(mean) > 1 else []].iterrows():
@@ -267,7 +267,7 @@ def draw_samples(
     legend(figure, "lower")  # inside a panel it hides points, and the star of real data lies in a corner
     kinds = "temperatures" + ", β" * ("objective" in points) + " or candidates" * bool(points.candidates.notna().any())
     figure.suptitle(f"numbers: {kinds}; a ring at temperature 1; bars: standard deviation over seeds", fontsize=10)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def lines_of(study: Study, figure: Mapping[str, Any]) -> list[Line]:
@@ -366,6 +366,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--logs", type=Path, default=Path("logs"), metavar="DIR", help=text)
     arguments = parser.parse_args(argv)
     with parser.failing_in_one_line(arguments.output):
+        spare(arguments.output)
         study, texts, problems = load(read(arguments.experiment), arguments.logs, arguments.output)
         for line in problems:
             print(f"report.py: {line}", file=sys.stderr)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from data.music.folder import tune_files
 from data.real import Dataset, read_data
 from data.text import SPLITS, WORDS, Vocabulary
 from discriminator import Discriminator
@@ -22,6 +23,13 @@ from support.own_code import is_own
 from support.statistics import Figures
 
 HOW = "main.py --pretrain_d_epochs N trains and measures one where no adversarial phase does"
+
+
+def replaces(output: Path | None, read: Path) -> bool:
+    """Whether an output would replace a file that is read, or a tune in a folder that is read."""
+    if not output or not output.exists():
+        return False
+    return any(output.samefile(path) for path in (read, *(tune_files([read], None) if read.is_dir() else ())))
 
 
 class Restored(NamedTuple):
@@ -60,10 +68,9 @@ class Restored(NamedTuple):
         data, config = Path(self.config.data_dir), self.config
         of_data = [data, *(data / name for name in (VOCABULARY, *(f"{split}.txt" for split in SPLITS)))]
         code = [Path(name.rpartition(":")[0]) for name in own_names(config).values()]
-        for path in filter(Path.is_file, [*of_data, Path(config.oracle_params), *code, *read]):
-            for output in outputs:
-                if output and output.exists() and output.samefile(path):
-                    raise UsageError(f"{output}: is read")
+        for path in filter(Path.exists, [*of_data, Path(config.oracle_params), *code, *read]):
+            if found := [output for output in outputs if replaces(output, path)]:
+                raise UsageError(f"{found[0]}: is read")
 
     def trained(self) -> bool:
         """Whether the discriminator was trained by then; one that --g_update fold has just put in place was not."""

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from data import checksum
-from data.music.folder import MAX_TEMPO, MIN_TEMPO, SPLITS, Tunes, load_tunes, whole, windows
+from data.music.folder import MAX_TEMPO, MIN_TEMPO, SPLITS, Tunes, load_tunes, tune_files, whole, windows
 from data.music.tokens import Grid, before_end, to_pitches
 from data.real import Dataset, warn_of_held_out
 from data.training_set import spread, training_data
 from generator import TokenSpec
-from runs.directories import TEMPO
+from runs.directories import CONFIG, TEMPO
 from support.config import Config
 from support.errors import DataError, UsageError
 
@@ -117,6 +117,10 @@ def load(config: Config) -> Tunes:
     read = [root / split for split in SPLITS] if (root / "train").is_dir() else [root]
     if os.path.realpath(logs) in map(os.path.realpath, read):
         raise DataError(f"--log_dir {logs}: the tunes of --data_dir are there, and samples would be among them")
+    for flag, folder in (("--log_dir", logs), ("--eval_log_dir", Path(config.eval_log_dir)))[: 1 + config.evaluate]:
+        inside = any(Path(os.path.realpath(place)) in Path(os.path.realpath(folder)).parents for place in read)
+        if inside and folder.is_dir() and not (folder / CONFIG).exists() and tune_files([folder], None):
+            raise DataError(f"{flag} {folder}: has tunes of --data_dir, which are not read beside a run")
     try:
         return load_tunes(root, grid_of(config), config.seq_len if config.window_stride else 1, logs, config.transpose)
     except DataError as error:

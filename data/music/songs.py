@@ -20,6 +20,16 @@ def check_songs(folder: Path, names: Iterable[str]) -> dict[str, str]:
     return earlier
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a --songs_dir; raises UsageError: it can't be made, or nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--songs_dir {folder}: {error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"--songs_dir {folder}: nothing can be written there")
+
+
 def write_songs(folder: Path, names: Sequence[str], contents: Iterable[bytes], spare: bool = False) -> None:
     """Writes songs to a folder, which is made; those that were written there before go, and nothing else.
 
