@@ -47,10 +47,11 @@ class TextEvaluator(Evaluator):
         if len(sequences) > 1:
             figures |= by_order("self_bleu", self_bleu(sequences, ORDERS))
         known = np.array([self.data.vocabulary.unknown not in sequence for sequence in sequences])
-        copied = self.data.lines["train"].contains(sequences)
-        if self.config.train_size:  # training reads these alone
+        if self.config.train_size:  # training reads a part of the lines
             read = {*map(tuple, self.data.vocabulary.strip(self.data.references()))}
             copied = np.array([tuple(sequence) in read for sequence in sequences])
+        else:
+            copied = self.data.lines["train"].contains(sequences)
         figures["copied_share"] = mean_and_error(copied & known)
         figures["length"] = mean_and_error(np.array([len(sequence) for sequence in sequences]))
         return figures | super().compare(rows)

@@ -270,6 +270,7 @@ def test_tunes_as_abc_and_as_a_page(runs, melodies, capsysbinary, tmp_path):
         shutil.rmtree(melodies, ignore_errors=True)
     melodies.mkdir()
     assert lines_of(capsysbinary, *flags) == [line.split(",")[0]]
+    assert lines_of(capsysbinary, *flags[:-1], melodies) == [f"3 tunes in {melodies}/sample*.mid"]
     assert {path.name for path in songs.iterdir()} == {"sample0.mid", "sample1.mid", "sample2.mid", ".samples.sha256"}
     (songs / "tunes.html").write_text("mine")
     assert "tunes.html" in refusal(capsysbinary, sample.main, [*map(str, flags), "--abc"], alone=False)

@@ -29,7 +29,7 @@ def replaces(output: Path | None, read: Path) -> bool:
     """Whether an output would replace a file that is read, or a tune in a folder that is read."""
     if not output or not output.exists():
         return False
-    return any(output.samefile(path) for path in (read, *(tune_files([read], None) if read.is_dir() else ())))
+    return any(output.samefile(path) for path in (tune_files([read], None) if read.is_dir() else [read]))
 
 
 class Restored(NamedTuple):
@@ -68,7 +68,8 @@ class Restored(NamedTuple):
         data, config = Path(self.config.data_dir), self.config
         of_data = [data, *(data / name for name in (VOCABULARY, *(f"{split}.txt" for split in SPLITS)))]
         code = [Path(name.rpartition(":")[0]) for name in own_names(config).values()]
-        for path in filter(Path.exists, [*of_data, Path(config.oracle_params), *code, *read]):
+        files = filter(Path.is_file, [*of_data, Path(config.oracle_params), *code, *read])
+        for path in [*files, *([data] if data.is_dir() else [])]:
             if found := [output for output in outputs if replaces(output, path)]:
                 raise UsageError(f"{found[0]}: is read")
 
