@@ -436,8 +436,9 @@ def test_a_log_dir_among_the_tunes(plain_folder, capsys):
     for flag, other in (("--log_dir", "--eval_log_dir"), ("--eval_log_dir", "--log_dir")):
         words = ["--data_dir", str(plain_folder), flag, str(plain_folder / "sub"), other, str(logs / "third")]
         assert f"{flag} {plain_folder}/sub: has tunes of --data_dir" in error_line(capsys, *words)
-    words = ["--data_dir", str(plain_folder), "--log_dir", str(logs / "third"), "--songs_dir", "/proc/x"]
-    assert "--songs_dir /proc/x: No such file" in error_line(capsys, *words)
+    below = str(plain_folder / "sub" / "a.mid" / "x")
+    words = ["--data_dir", str(plain_folder), "--log_dir", str(logs / "third"), "--songs_dir", below]
+    assert f"--songs_dir {below}: Not a directory" in error_line(capsys, *words)
 
 
 def test_a_whole_run_by_the_beat(split_folder, tmp_path, capsys):
