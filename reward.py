@@ -134,8 +134,9 @@ def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Maker:
             if parts.jit:
                 traced(rollouts, prefix_len)
         except tf.errors.InvalidArgumentError as error:
+            name = getattr(function, "__name__", "the function")  # an object that is called has none
             ways = "--no-jit leaves XLA out, and --objective takes a score in Python"
-            raise UsageError(f"--reward: XLA can't compile {function.__name__}; {ways}") from error
+            raise UsageError(f"--reward: XLA can't compile {name}; {ways}") from error
         return lambda tokens, step: score
 
     return make

@@ -67,12 +67,14 @@ class Evaluator:
     def compare(self, rows: np.ndarray) -> Figures:
         """Compares sequences, int32 [n, T], with real ones: (mean, standard error) of each figure where it is not NaN.
 
-        Raises UsageError: a metric returns values of another shape than [n].
+        Raises UsageError: a metric returns values of another shape than [n], or none that are numbers.
         """
         found = {each.name: np.asarray(each.of(rows, self.data)) for each in self._own if each.of and len(rows)}
         for name, values in found.items():
             if values.shape != (len(rows),):
                 raise UsageError(f"metric {name}: values of shape {values.shape} for {len(rows)} sequences")
+            if values.dtype.kind not in "biuf":
+                raise UsageError(f"metric {name}: values of type {values.dtype}, not real numbers")
         defined = {name: values[~np.isnan(values)] for name, values in found.items()}
         return {name: mean_and_error(values) for name, values in defined.items() if len(values)}
 

@@ -80,9 +80,10 @@ def test_a_data_set_and_a_metric(here, monkeypatch, capsys):
     assert column(rows, "nll_test")[0] > 1.2 and column(rows, "nll_test")[-1] < 0.7
     assert 0.9 < column(rows, "repeats")[-1] < 1 == column(rows, "real_repeats")[-1]
     assert "the rows" in json.loads((here / "train/config.json").read_text())["data"]
-    monkeypatch.setitem(METRICS, metric.name, replace(metric, of=lambda rows, data: rows == 0))  # a number a token
     words = ["--no-is_train", "--log_dir", "train", "--data_dir", "rows.npy"]
-    assert program.main(words) == 2 and "metric repeats: values of shape (64, 6) for 64" in capsys.readouterr().err
+    for values, wrong in ((np.zeros([64, 6]), "shape (64, 6) for 64"), (["1"] * 64, "type <U1, not real numbers")):
+        monkeypatch.setitem(METRICS, metric.name, replace(metric, of=lambda rows, data, found=values: found))
+        assert program.main(words) == 2 and f"metric repeats: values of {wrong}" in capsys.readouterr().err
     undefined = replace(metric, of=lambda rows, data: np.where(rows[:, 0] == rows[0, 0], 0.5, np.nan))
     monkeypatch.setitem(METRICS, metric.name, undefined)
     assert program.main(words) == 0 and re.search(r"repeats +0.500", capsys.readouterr().out)
