@@ -11,6 +11,7 @@ content is not replaced.
 import codecs
 import json
 import lzma
+import os
 import random
 import zipfile
 import zlib
@@ -43,7 +44,8 @@ def find(source: Path, output: Path) -> list[tuple[str, bytes]]:
     Raises DataError: it holds no such two files, or several of a name. Raises OSError: one can't be read.
     """
     if source.is_dir():
-        paths = (path for path in sorted(source.rglob("*")) if output.resolve() not in path.resolve().parents)
+        own = Path(os.path.realpath(output))
+        paths = (path for path in sorted(source.rglob("*")) if own not in Path(os.path.realpath(path)).parents)
         files = {path.as_posix(): path.read_bytes for path in paths if path.is_file()}
     elif zipfile.is_zipfile(source):
         archive = zipfile.ZipFile(source)
@@ -105,11 +107,11 @@ def prepare(source: Path, output: Path, share: float) -> None:
         raise DataError(f"{source}: {counts}: with --valid {share:g} too few for three files")
     splits = zip(FILES, (train[:kept], train[kept:], test), strict=True)
     contents = {output / name: "".join(f"{line}\n" for line in lines) for name, lines in splits}
-    for path, text in contents.items():
-        if path.exists() and path.read_bytes() != text.encode():
-            raise DataError(f"{path}: is there, with another content than {source} gives; choose another --output")
     output.mkdir(parents=True, exist_ok=True)
     with locked(output):  # another process may be writing them
+        for path, text in contents.items():
+            if path.exists() and path.read_bytes() != text.encode():
+                raise DataError(f"{path}: is there, with another content than {source} gives; choose another --output")
         for path, text in contents.items():
             write_whole(path, text)
 

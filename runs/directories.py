@@ -99,7 +99,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 def spare(output: Path | None) -> None:
     """Raises UsageError: an output would replace a file of a run, such as its config.json, or be its --log_dir."""
-    place = output.resolve() if output else Path()
+    place = Path(os.path.realpath(output)) if output else Path()
     if output and (place / CONFIG).is_file():
         raise UsageError(f"{output}: a run is there; name another folder")
     own = (place.parent / CONFIG).is_file() and (place.name in OWN or EVENTS.fullmatch(place.name))

@@ -250,5 +250,7 @@ def words_of(flags: dict[str, Any]) -> list[str]:
     """A command line that gives these flags: {name: value} → words."""
     words = []
     for name, value in flags.items():
-        words += [f"--{name}", *map(str, value if isinstance(value, (list, tuple)) else [value])]
+        values = value if isinstance(value, (list, tuple)) else [value]
+        # A path that starts with a hyphen would be taken for a flag.
+        words += [f"--{name}", *(f"{'./' * (isinstance(v, Path) and str(v).startswith('-'))}{v}" for v in values)]
     return words

@@ -12,6 +12,7 @@ from typing import Any
 
 # oneDNN's kernels, which TensorFlow announces at length, are not used by XLA and make no difference to the speed.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+os.environ["KERAS_BACKEND"] = "tensorflow"
 
 
 def _told(kind: type[BaseException], *more: Any) -> None:
@@ -23,6 +24,10 @@ def _told(kind: type[BaseException], *more: Any) -> None:
 sys.excepthook = _told
 at_interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Keras would take it for a library that is missing
 gc.disable()  # collections meanwhile take half a second
+try:
+    os.fstat(2)
+except OSError:  # a closed stderr, whose number the next file would get
+    os.dup2(os.open(os.devnull, os.O_RDWR), 2)
 if hidden := os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3":
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)  # takes what is written to file descriptor 2, by C++ too
@@ -34,6 +39,7 @@ finally:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+keras.config.set_floatx("float32")  # whatever ~/.keras/keras.json says
 signal.signal(signal.SIGINT, at_interrupt)
 gc.enable()
 gc.freeze()  # nor need later ones pass over what was imported

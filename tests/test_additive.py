@@ -53,8 +53,7 @@ def exact(oracle, generator) -> Table:
     contexts, ratios = table.contexts(tokens).hidden, (oracle.log_probs(tokens) - generator.log_probs(tokens)).numpy()
     successors = np.zeros(table.successors.shape, np.float32)
     for t in range(oracle.seq_len):
-        prefix = contexts[t].numpy().argmax(axis=1)
-        drawn = tokens[:, t].numpy() < oracle.vocab_size
+        prefix, drawn = contexts[t].numpy().argmax(axis=1), tokens[:, t].numpy() < oracle.vocab_size
         successors[tokens[:, t].numpy()[drawn], prefix[drawn]] = ratios[drawn, t]
     table.successors.assign(successors)
     return table
@@ -63,8 +62,7 @@ def exact(oracle, generator) -> Table:
 @KINDS
 @ENDS
 def test_log_odds_are_the_sum_of_the_scores_of_the_tokens(kind, end_token):
-    discriminator = made(kind, end_token=end_token)
-    tokens = all_sequences(4, 3, end_token)
+    discriminator, tokens = made(kind, end_token=end_token), all_sequences(4, 3, end_token)
     scores = discriminator.next_scores(by_token(discriminator, tokens).hidden)
     sums = of_tokens(scores, tokens).sum(axis=1)
     assert np.ptp(sums) > 1
@@ -148,8 +146,7 @@ def test_guides_can_be_stacked_and_have_temperatures():
 @KINDS
 @ENDS
 def test_the_loss_is_cross_entropy_with_a_penalty(kind, end_token):
-    discriminator = made(kind, end_token=end_token, l2=0.3)
-    tokens = all_sequences(4, 3, end_token)[::3]
+    discriminator, tokens = made(kind, end_token=end_token, l2=0.3), all_sequences(4, 3, end_token)[::3]
     labels = np.arange(len(tokens)) % 2
     r = discriminator.log_odds(tf.constant(tokens)).numpy().astype(np.float64)
     loss, accuracy = discriminator.loss(tf.constant(tokens), tf.constant(labels, tf.int32), None)

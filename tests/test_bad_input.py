@@ -416,13 +416,16 @@ def test_out_of_memory(capsys, logs):
     one_line(capsys, logs, "out of memory (Unable to allocate 7 TiB)", "--batch_size", makers=makers)
 
 
-def test_an_interrupt_while_the_program_or_a_tool_imports(logs):
-    """TensorFlow, or more, before its `main` begins; other errors then keep their traceback."""
+def test_an_interrupt_while_the_program_or_a_tool_imports(logs, tmp_path, monkeypatch):
+    """TensorFlow, or more, before its `main` begins; other errors then keep their traceback. Keras has its defaults."""
     process = subprocess.Popen([sys.executable, ROOT / "main.py", *logs], stderr=subprocess.PIPE, text=True)
     time.sleep(0.7)
     process.send_signal(signal.SIGINT)
     assert (process.wait(timeout=30), process.stderr.read()) == (-signal.SIGINT, "")
-    for code, status, last in ((INTERRUPT, -signal.SIGINT, []), ("1 / 0", 1, ["ZeroDivisionError: division by zero"])):
+    (tmp_path / "keras.json").write_text('{"floatx": "float16", "backend": "jax"}')
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    error = "1 / (support.quiet.keras.config.floatx() != 'float32')", 1, ["ZeroDivisionError: division by zero"]
+    for code, status, last in ((INTERRUPT, -signal.SIGINT, []), error):
         words = [sys.executable, "-c", f"import os, signal, support.quiet\n{code}"]
         done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
         assert (done.returncode, done.stderr.splitlines()[-1:]) == (status, last)

@@ -132,8 +132,7 @@ def test_a_table_is_made_where_it_saves_more_than_it_costs():
 @pytest.mark.parametrize("l2", [0.0, 0.2, 3.0])
 @KINDS
 def test_the_loss_is_cross_entropy_plus_the_penalty_of_the_output_layer(kind, l2):
-    labels = np.array([REAL, FAKE, REAL, FAKE, FAKE, REAL])
-    network = discriminator(kind, l2=l2)
+    labels, network = np.array([REAL, FAKE, REAL, FAKE, FAKE, REAL]), discriminator(kind, l2=l2)
     logits = network.logits(TOKENS).numpy()
     cross_entropy = np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(6), labels])
     kernel, bias = network.output_layer.kernel.numpy(), network.output_layer.bias.numpy()

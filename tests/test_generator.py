@@ -63,8 +63,7 @@ def test_a_shorter_sequence_is_as_likely_as_its_tokens(end_token):
     for row in ([1, 2, end_token, 4, 4], [end_token, 4, 4, 4, 4], [1, 2, 1, 2, end_token], [2, 1, 1, 2, 2]):
         if end_token is None and None in row:
             continue
-        length = 5 - row.count(4)
-        log_probs = padded.log_probs(tf.constant([row]))
+        length, log_probs = 5 - row.count(4), padded.log_probs(tf.constant([row]))
         np.testing.assert_allclose(log_probs[:, :length], plain.log_probs(tf.constant([row[:length]])), rtol=1e-5)
         np.testing.assert_array_equal(log_probs[:, length:], 0)
         np.testing.assert_array_equal(padded.mask(tf.constant([row])), [[1] * length + [0] * (5 - length)])
@@ -242,8 +241,7 @@ def test_extreme_numbers_draw_tokens_that_have_mass(jit, vocab_size):
 @pytest.mark.parametrize("jit", [True, False, None], ids=["XLA", "graph", "eager"])
 def test_teacher_forcing_and_its_gradient_are_those_of_the_cell_step_by_step(jit):
     """Gradients of what is read, kernel, recurrent kernel and bias, from both parts of all states."""
-    cell = random_generator(seq_len=6).cell
-    random = np.random.default_rng(0)
+    cell, random = random_generator(seq_len=6).cell, np.random.default_rng(0)
     inputs = tf.constant(random.normal(size=[6, 4, cell.kernel.shape[0]]), tf.float32)
     weights = tf.constant(random.normal(size=[2, 6, 4, cell.units]), tf.float32)
 

@@ -434,8 +434,7 @@ def test_the_cache_gives_the_same_until_what_it_depends_on_changes(folder, caplo
 
 def test_a_damaged_cache_is_built_again(folder):
     """Bits that flip, a file cut off; one of other files, or with what no tokens are, under its own checksum."""
-    first = load_tunes(folder, SECONDS)
-    cache = folder / CACHE
+    first, cache = load_tunes(folder, SECONDS), folder / CACHE
     whole, rng = cache.read_bytes(), random.Random(0)
     for trial in range(60):
         damaged = bytearray(whole)

@@ -249,8 +249,7 @@ def test_whole_tunes_have_an_end_and_are_measured_up_to_it(tmp_path):
     assert [len(pitches) for pitches in data.decode(data.sequences)] == [40, 40, 3, 63, 64, 64]
     assert "6 train, 4 valid, 3 test; 1 training tunes cut to 64 tokens (25.6 s)" in data.introduction()
     data.valid[:, 5] = windows.data.valid[:, 5] = REST
-    figures = whole.compare(data.valid)
-    expected = windows.compare(windows.data.valid)
+    figures, expected = whole.compare(data.valid), windows.compare(windows.data.valid)
     assert figures.pop("length") == (40, 0) and expected.pop("mse") and figures == expected
     assert figures["rest_share"] == (1 / 40, 0) and "length" in whole.columns and "length" not in windows.columns
     assert whole.compare(np.array([[end] + [padding] * 63] * 2))["copied_share"][0] == 0  # of no token

@@ -67,8 +67,7 @@ def model_of(flags: str, end_token: int | None = None, objective: Objective | No
 def test_the_step_follows_the_exact_gradient(flags, end_token):
     """That of E[(1 - λ) R + λ · objective] - β KL(G‖G₀), by enumeration; the weights stay, as the rate is 0."""
     seqgan = model_of(f"--batch_size 20000 --g_lr 0 {flags}", end_token)
-    share = seqgan.config.objective_share
-    sequences = all_sequences(4, 3, end_token)
+    share, sequences = seqgan.config.objective_share, all_sequences(4, 3, end_token)
     scores = share * told(sequences).numpy().astype(np.float64)
     if share < 1:
         scores += (1 - share) * seqgan.discriminator.log_odds(tf.constant(sequences)).numpy()
@@ -130,8 +129,7 @@ def test_text_pitches_or_ids():
 @ENDS
 def test_the_curves_are_the_expectations(end_token):
     policy, other = (random_generator(seed=seed, end_token=end_token) for seed in (0, 5))
-    pretrained = PolicyCopy(other)
-    config = SimpleNamespace(eval_samples=3000, d_eval_samples=0)
+    pretrained, config = PolicyCopy(other), SimpleNamespace(eval_samples=3000, d_eval_samples=0)
     data = SimpleNamespace(valid=all_sequences(4, 3)[:0])
     evaluator = SimpleNamespace(of_policy=lambda *_: {}, config=config, data=data)
     measures = Measures(MeasuredPolicy(policy, seed=1, jit=False), None, None)

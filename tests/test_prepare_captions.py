@@ -2,13 +2,16 @@
 
 import json
 import shutil
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from conftest import cases, refusal
 
 from data import prepare_captions as program
 from data.text import TextData
+from runs.directories import locked
 from support.parser import parse
 
 TRAIN = [f"A dog's ball number {i}." for i in range(50)]
@@ -121,8 +124,11 @@ def test_a_file_that_is_not_its_own_stays(tmp_path, capsys, split):
     source, output = folder(tmp_path / "in"), tmp_path / "out"
     words = [str(source), "-o", str(output)]
     output.mkdir()
-    (output / f"{split}.txt").write_text("mine\n")
-    assert f"out/{split}.txt: is there, with another content than" in refusal(capsys, program.main, words)
+    with ThreadPoolExecutor() as pool, locked(output):  # which another process holds
+        refused = pool.submit(refusal, capsys, program.main, words)
+        time.sleep(0.5)
+        (output / f"{split}.txt").write_text("mine\n")
+    assert f"out/{split}.txt: is there, with another content than" in refused.result()
     assert made(output) == {split: ["mine", ""]}
     (output / f"{split}.txt").unlink()
     assert program.main(words) == 0

@@ -67,8 +67,7 @@ from data.training_set import training_data
 from generator import TokenSpec
 
 class Rows(Dataset):
-    origin = "own rows"
-    spec = TokenSpec(4, 3, start_token=4)
+    origin, spec = "own rows", TokenSpec(4, 3, start_token=4)
 
     def __init__(self, config):
         rows = np.random.default_rng(SEED).integers(4, size=[60, 3], dtype=np.int32)

@@ -30,7 +30,7 @@ from data.music.staff import staff
 from data.music.tokens import Grid, transposed
 from generator import Excluding, Policy, Tempered
 from runs.checkpoints import MARKS, Checkpoints
-from runs.directories import RunDirectory
+from runs.directories import WRITTEN_SONGS, RunDirectory
 from support.parser import parse
 from tools import sample
 from tools.restored import Restored, restore
@@ -191,6 +191,7 @@ def test_two_runs_may_write_songs_to_one_folder(tmp_path, capsys):
         for i in range(40):
             write_songs(tmp_path, ["sample0.mid", "sample1.mid"], [b"%d %d" % (run, i)] * 2, spare=True)
 
+    (tmp_path / WRITTEN_SONGS).write_text("0" * 40)  # half a line, which a kill has left
     with ThreadPoolExecutor(2) as pool:
         assert not [*filter(None, pool.map(write, (1, 2)))] and not capsys.readouterr().err
     assert written_songs(tmp_path).keys() == {"sample0.mid", "sample1.mid"}

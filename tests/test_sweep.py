@@ -102,6 +102,7 @@ def test_as_many_at_once_as_jobs_or_cpus(toys, monkeypatch, arguments, threads, 
 
 def test_a_failing_cell_stops_no_other_and_is_reported(toys, capfd):
     (toys / "toys.toml").write_text(TABLE.replace("seeds = [1, 2]", "seeds = [13, 2]"))
+    (toys / "logs/toys/a/2/eval/lock").mkdir(parents=True)  # no file: nobody holds it
     assert program.main(["toys.toml", "--jobs", "2"]) == 1
     error = capfd.readouterr().err
     assert "sweep.py: mle, seed 13: exit status 3: toy: error: an unlucky seed" in error
@@ -236,12 +237,12 @@ def test_data_that_differ_or_have_changed_are_refused_before_anything_starts(toy
 
 
 def test_a_table_whose_epochs_grew_goes_on(toys, capsys):
-    """As main.py does, which says no to fewer."""
-    arguments = ["toys.toml", "--only", "a", "--seeds", "1"]
+    """As main.py does, which says no to fewer. A directory that starts with a hyphen is not taken for a flag."""
+    arguments = ["toys.toml", "--only", "a", "--seeds", "1", "--logs=-x"]
     assert program.main(arguments) == 0
     (toys / "toys.toml").write_text(TABLE.replace("--total_epochs 2", "--total_epochs 4"))
     assert program.main(arguments) == 0
-    assert "a, seed 1: goes on" in capsys.readouterr().out and len(rows(toys / "logs/toys/a/1/train")) == 2 + 1 + 4
+    assert "a, seed 1: goes on" in capsys.readouterr().out and len(rows(toys / "-x/toys/a/1/train")) == 2 + 1 + 4
     (toys / "toys.toml").write_text(TABLE)
     assert "holds a run with --total_epochs 4, not 2" in refusal(capsys, program.main, arguments, alone=False)
 

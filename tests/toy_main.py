@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from runs.directories import CHECKPOINTS, METRICS, TAKEN
+from runs.directories import CHECKPOINTS, METRICS, TAKEN, write_whole
 from runs.schedule import Schedule
 from support.config_file import CONFIG, FORMAT
 from support.parser import parse
@@ -42,7 +42,7 @@ def main() -> int:
             print("nothing to start from")
             return 2
         content = {"flags": dataclasses.asdict(config), "run": "toy", "format": FORMAT}
-        (directory / CONFIG).write_text(json.dumps(content))
+        write_whole(directory / CONFIG, json.dumps(content))  # the sweep reads it meanwhile
         checkpoints, epochs = directory / CHECKPOINTS, sum(phase.epochs for phase in Schedule(config).phases)
         taken = any(checkpoints.glob("step-*"))
         if config.seed == 13:

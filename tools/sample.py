@@ -211,7 +211,7 @@ def write_blind(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     or -o has another page or key. Raises OSError: a folder can't be read.
     """
     config, count, output = run.config, asked.n, asked.output or asked.logdir / "blind"
-    if len({folder.resolve() for folder in asked.blind}) < len(asked.blind):
+    if len({os.path.realpath(folder) for folder in asked.blind}) < len(asked.blind):
         raise UsageError("--blind: a folder is given twice")
     grid = grid_of(config)
     grid = played(grid, recorded_tempo(asked.logdir / TEMPO)) if grid.beats else grid

@@ -1,5 +1,6 @@
 """Runs a table of experiments, each cell a process of its own: python tools/sweep.py experiments/NAME.toml."""
 
+import ctypes
 import fcntl
 import functools
 import logging
@@ -52,6 +53,8 @@ def busy(directory: Path) -> bool:
             continue
         except BlockingIOError:
             return True
+        except OSError:  # no directory of a run, which main.py will tell
+            continue
     return False
 
 
@@ -93,10 +96,18 @@ def check_data(cells: Sequence[Cell]) -> None:
         raise UsageError(f"{why}; {advice}")
     for flags in before.keys() & to_come.keys():
         # A process of its own, as TensorFlow would keep memory, that of a GPU included.
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        with ProcessPoolExecutor(1, get_context("spawn"), ends_with, (os.getpid(),)) as pool:
             now = pool.submit(data_now, to_come[flags].argv, before[flags].recorded.get("data")).result()
         if fingerprint(now) != data[before[flags]]:
             raise UsageError(f"the data have changed since {before[flags].title}, in {before[flags].log_dir}; {advice}")
+
+
+def ends_with(parent: int) -> None:
+    """Has this process end when its `parent` is killed, as it would wait for work for ever."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(143)
 
 
 def data_now(argv: Sequence[str], recorded: dict[str, str] | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ choice; averages of generators; and the best that an objective allows without an
 import dataclasses
 import itertools
 import math
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -272,7 +273,7 @@ def check_together(arguments: Any, logdirs: Sequence[Path]) -> None:
         raise UsageError("--controls has no effect without --candidates")
     if arguments.average and len(logdirs) > 1:
         raise UsageError("--average: one LOGDIR alone is averaged with others")
-    averaged = [logdir.resolve() for logdir in (*logdirs, *arguments.average)]
+    averaged = [os.path.realpath(logdir) for logdir in (*logdirs, *arguments.average)]
     if arguments.average and len(set(averaged)) < len(averaged):
         raise UsageError("--average: a run is given twice")
     asked: dict[str, str] = {}  # the objective of the runs that have one
@@ -313,7 +314,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with parser.failing_in_one_line(arguments.output):
         for output in (arguments.output, arguments.csv):
             spare(output)
-        if arguments.csv and arguments.output and arguments.csv.resolve() == arguments.output.resolve():
+        if arguments.csv and arguments.output and os.path.realpath(arguments.csv) == os.path.realpath(arguments.output):
             raise UsageError(f"--csv {arguments.csv}: is -o, too")
         logdirs = list(dict.fromkeys(arguments.logdirs))
         check_together(arguments, logdirs)

@@ -47,7 +47,7 @@ def write_songs(folder: Path, names: Sequence[str], contents: Iterable[bytes], s
                 print(f"warning: {folder / name}: changed by somebody, so it is not written anew", file=sys.stderr)
                 continue
             with open(folder / WRITTEN_SONGS, "a", encoding="utf-8") as file:
-                file.write(f"{sha256_of(content)}  {name}\n")
+                file.write(f"\n{sha256_of(content)}  {name}\n")  # a kill may have left half a line
             write_whole(folder / name, content)
         for name in () if spare else earlier.keys() - set(names):
             (folder / name).unlink()
