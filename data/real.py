@@ -15,6 +15,8 @@ from support.config import Config
 from support.errors import UsageError
 from support.registries import DATASETS
 
+MEASURED = {"oracle": ("oracle",), "text": ("vocabulary", "lines"), "music": ("grid", "tunes")}  # beside rows, by kind
+
 
 class Dataset:
     """Real data. A subclass reads them in its constructor, which gets the `Config`, and sets what stands below."""
@@ -86,6 +88,8 @@ def check_own(data: Dataset, config: Config) -> None:
         parts |= {"training": data.references()} if hasattr(data, "training") else {}
         data.origin, config.reward != "bleu" or data.training  # noqa: B018 - are there
         digests: Any = data.digests()
+        if lacking := [part for part in MEASURED.get(data.kind, ()) if getattr(data, part, None) is None]:
+            raise UsageError(f"{name}: kind is {data.kind!r}, whose metrics need {lacking[0]}; leave kind empty")
     except AttributeError as error:
         raise UsageError(f"{name}: {error}") from None
     if not isinstance(digests, dict) or not all(isinstance(each, str) for pair in digests.items() for each in pair):

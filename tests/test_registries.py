@@ -180,7 +180,7 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     ("dataset", CODE.replace("rows[40:50]", "rows[40:50, :2]"), "valid is int32 [10, 2], not int32 [n, 3]"),
     ("dataset", CODE.replace("rows[40:50]", "[rows[40], rows[41, :2]]"), "valid is a list, not a NumPy array"),
     ("dataset", CODE + BATCHES.replace("mle_batches", "real"), "real is int32 [1, 10, 3], not int32 [4, 3]"),
-    ("dataset", CODE.replace("rows[:40]", "rows[:0]"), "no rows to train on"),
+    *(("dataset", CODE.replace("[:40]", "[:0]"), "no rows"), ("dataset", CODE.replace('"sq', '"music" #'), "need g")),
     ("dataset", CODE.replace(SPEC, "c(5, 3, -1)"), "start_token is -1, which is no token id"),
     ("dataset", CODE.replace(SPEC, "c('5', 3, 5)"), "spec is TokenSpec(vocab_size='5', "),
     ("dataset", CODE.replace("TokenSpe" + SPEC, "None"), "spec is None, not a TokenSpec of whole"),

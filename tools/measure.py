@@ -119,7 +119,7 @@ def text(asked: Any, run: Restored | None) -> Parts:
     samples, real, held = map(spread, parts, sizes)
     measured, spec = (TokenSpec(each.size, length, each.start, each.end) for each in (known, seen))
     data = SimpleNamespace(kind="text", vocabulary=known, lines={"train": parts[1]}, test=held, spec=measured)
-    data.decode = known.decode
+    data.decode, data.valid = known.decode, held[:0]
     learnt = list(map(spread, packed(seen), sizes))
     return Parts(samples, real, data, learnt, spec, [figures(samples, lines), figures(real, train)])
 
@@ -164,7 +164,7 @@ def tunes(asked: Any, run: Restored | None) -> Parts:
     count = enough(len(cut[0]), len(cut[1]), asked, f"windows of {length} tokens" if config.window_stride else "tunes")
     rows = samples, real, test = list(map(spread, cut, (count, count, dataset.MAX_HELD_OUT)))
     data = SimpleNamespace(kind="music", grid=grid, tunes=SimpleNamespace(train=all_tunes[1]), test=test, spec=spec)
-    data.decode = lambda found: [to_pitches(tokens) for tokens in before_end(found, grid)]
+    data.valid, data.decode = test[:0], lambda found: [to_pitches(tokens) for tokens in before_end(found, grid)]
     return Parts(samples, real, data, rows, spec, [{}, {}])
 
 
