@@ -119,11 +119,11 @@ class Discriminator(keras.layers.Layer):
 def cross_entropy(log_odds: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The mean cross-entropy of log-odds, float32 [B], with labels, int32 [B], in nats, and the accuracy.
 
-    Raises UsageError: the log-odds have another shape, as those of a user's own class may.
+    Raises UsageError: the log-odds have another shape or dtype, as those of a user's own class may.
     """
-    if log_odds.shape != labels.shape:
-        count = labels.shape[0]
-        raise UsageError(f"--discriminator: log_odds of shape {log_odds.shape} for {count} sequences, not ({count},)")
+    if log_odds.shape != labels.shape or log_odds.dtype != tf.float32:
+        count, found = labels.shape[0], f"{log_odds.dtype.name} of shape {log_odds.shape}"
+        raise UsageError(f"--discriminator: log_odds: {found} for {count} sequences, not float32 ({count},)")
     real = tf.cast(labels == REAL, tf.float32)
     loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=real, logits=log_odds))
     return loss, tf.reduce_mean(tf.cast((log_odds > 0) == (labels == REAL), tf.float32))
@@ -149,7 +149,8 @@ def tried(discriminator: Any) -> Discriminator:
         shapes = [each.shape for each in (*own, score(tf.tile(tokens[None], [2, 1, 1]), tf.constant(1)))]
         if shapes != [[], [], [2, rows]]:
             raise UsageError(f"{name}: loss, accuracy and completion_log_odds have shapes {shapes}, not (), (), (N, B)")
-        weights = discriminator.trainable_variables
+        if not (weights := discriminator.trainable_variables):
+            raise UsageError(f"{name} has no weight to train; a fixed score may be a --reward")
         for what, value in (("log_odds", found), ("loss", own[0])):
             for weight, gradient in zip(weights, tape.gradient(value, weights), strict=True):
                 if gradient is None:

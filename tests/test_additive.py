@@ -172,8 +172,7 @@ def test_dropout_changes_what_is_read_and_repeats_with_its_key(kind):
 @KINDS
 def test_training_finds_the_best_scores(kind):
     """Of two chains over three tokens, where bigrams are all there is: the optimum of the cross-entropy is D*."""
-    rng = np.random.default_rng(3)
-    tokens = all_sequences(3, 3)
+    rng, tokens = np.random.default_rng(3), all_sequences(3, 3)
     log_p, log_g = (np.log(rng.dirichlet(np.ones(3), size=4)) for _ in range(2))  # after start, 0, 1, 2
 
     def chain(log_probs):

@@ -117,7 +117,7 @@ def test_files_of_own_data_are_the_runs(own, capsys):
     for content in ("a b", "c"):
         own.write_text(CODE + f'\n    def files(self):\n        return {{"words.txt": "{content}"}}\n')
         assert train([*words, "--overwrite"]) == 0 and (own.parent / "whole/train/words.txt").read_text() == content
-    own.write_text(CODE.replace('"squares"', '"music"'))
+    own.write_text(CODE.replace('"squares"', '"music"\n    grid = tunes = ()'))
     (own.parent / "other").mkdir()
     (own.parent / "other/sample0.mid").write_text("mine")
     assert "sample0.mid there is no run's" in refusal(capsys, train, [*words, "--log_dir", "other"])
@@ -157,6 +157,8 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     ("discriminator", CODE.replace("[spec.vocab_size]", "[spec.size]"), "own.py: line 15: AttributeError"),
     ("discriminator", broken(LOG_ODDS), "own.py: line 19: AttributeError"),
     ("discriminator", CODE.replace("tokens), axis=1", "tokens), axis=1, keepdims=True"), "shape (4, 1) for 4 sequ"),
+    ("discriminator", CODE.replace("n tf.reduce_sum", "n tf.zeros(4, 'double')  #"), "float64 of shape (4,)"),
+    ("discriminator", CODE.replace("self.add_weight", "tf.zeros([5])  #"), "has no weight to train; a fixed"),
     ("discriminator", CODE.replace(SCALED, ""), "does not depend on the weight discriminator/sc"),
     ("discriminator", defaults("") + LOSS, "Slopes: loss does not depend on the weight "),
     *(("discriminator", HELD, "checkpoints leave out the weight "), ("discriminator", STEPS, "next_state after 1 tok")),

@@ -31,8 +31,7 @@ class World:
 
     def log_odds(self, tokens: tf.Tensor) -> tf.Tensor:
         """r of int32 [rows, 3], as a discriminator gives them."""
-        powers = 4 ** np.arange(3)[::-1].astype(np.int32)
-        table = np.zeros(64, np.float32)
+        powers, table = 4 ** np.arange(3)[::-1].astype(np.int32), np.zeros(64, np.float32)
         table[self.tokens @ powers] = self.r
         return tf.gather(table, tf.linalg.matvec(tokens, powers))
 
