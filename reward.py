@@ -106,8 +106,8 @@ def random(parts: Parts) -> BatchScorer:
 def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Maker:
     """The reward by a user's own function of finished sequences, int32 [n, T] → float32 [n], in TensorFlow.
 
-    It is traced once, so that what is wrong is told before training. Raises UsageError: it returns something else, or
-    XLA is to compile it and can't.
+    It is traced once, so that what is wrong is told before training. Raises UsageError: it returns something else, XLA
+    is to compile it and can't, or it writes a variable or draws numbers, so that no resumed run would repeat.
     """
 
     def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
@@ -129,7 +129,10 @@ def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Maker:
         seq_len = parts.policy.seq_len
         rollouts, prefix_len = tf.zeros([1, seq_len + 1, seq_len], tf.int32), tf.constant(1)
         traced = tf.function(score, jit_compile=parts.jit, autograph=False)
-        traced.get_concrete_function(rollouts, prefix_len)
+        graph = traced.get_concrete_function(rollouts, prefix_len).graph.as_graph_def()
+        operations = [*graph.node, *(node for each in graph.library.function for node in each.node_def)]
+        if kept := [node.op for node in operations if node.op.startswith(("Assign", "Random", "Multinomial"))]:
+            raise UsageError(f"--reward: a resumed run would differ, as its function keeps a state ({kept[0]})")
         try:
             if parts.jit:
                 traced(rollouts, prefix_len)

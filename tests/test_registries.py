@@ -170,6 +170,7 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     ("reward", CODE.replace("tokens[:, 1:]", "tf.strings.length(tf.strings.as_string(tokens[:, 1:]))"), "t compile a"),
     ("reward", CODE.replace("tf.float32), axis=1", "tf.float32), axis=0"), "shape (2,) for 4 sequences"),
     ("reward", CODE.replace("return tf.reduce_mean", "tf.reduce_mean"), "ascending returns a NoneType for 4 "),
+    ("reward", CODE.replace("def a", "n = tf.Variable(1)\ndef a").replace("> t", "> n.assign_add(1) + t"), "state (A"),
     ("reward", CODE.replace("tf.float32), axis=1", "tf.complex64), axis=1"), "no tensor of real numbers"),
     ("dataset", CODE.replace("config.seq_len)", "config.length)"), "own.py: line 30: AttributeError"),
     ("dataset", CODE.replace(MODULO, "% 4").replace(SPEC, "c(5, 3, 5, 4)"), "start_token is 5, which is pa"),

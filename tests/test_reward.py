@@ -42,8 +42,7 @@ def stripped(sequences: np.ndarray, end_token: int | None, padding: int = 4) -> 
 def scores_of(model: SeqGAN) -> np.ndarray:
     """What the reward without --kl_weight pays each sequence, [n], from its definition."""
     end_token = model.generator.end_token
-    sequences = all_sequences(4, 3, end_token)
-    reward = model.config.reward
+    sequences, reward = all_sequences(4, 3, end_token), model.config.reward
     if reward in ("discriminator", "log_odds"):
         real_prob = tf.sigmoid(model.discriminator.log_odds(tf.constant(sequences))).numpy().astype(np.float64)
         return real_prob if reward == "discriminator" else np.log(real_prob) - np.log1p(-real_prob)
