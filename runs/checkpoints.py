@@ -30,8 +30,8 @@ LEFT_BY_US = re.compile(rf"(damaged-)?{STEP.pattern}|partial")
 
 @contextlib.contextmanager
 def without_pattern(path: Path) -> Iterator[Path]:
-    """A name of a directory that TensorFlow, looking for files, takes for no pattern: its own, or that of a link."""
-    if not set(str(path)) & set("[\\"):
+    """A name of a directory that TensorFlow reads, UTF-8 and no pattern of names: its own, or that of a link."""
+    if not re.search(r"[\[\\\udc80-\udcff]", str(path)):
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
