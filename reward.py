@@ -1,5 +1,6 @@
 """Rewards of generated sequences: scorers of completions, which rollout.py is handed."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from support.registries import REWARDS
 from support.seeds import Purpose, key, permutation, uniforms
 
 ORDER = 3  # of BLEU: the longest n-gram
+# Operations of TensorFlow that write a variable or draw numbers.
+STATE = re.compile("Assign|Resource(Scatter|Apply)|Random|Multinomial|(Parameterized)?Truncated|Rng|Stateful(?!Part)")
 NEVER = np.iinfo(np.int64).max  # no n-gram's number
 
 
@@ -131,7 +134,7 @@ def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Maker:
         traced = tf.function(score, jit_compile=parts.jit, autograph=False)
         graph = traced.get_concrete_function(rollouts, prefix_len).graph.as_graph_def()
         operations = [*graph.node, *(node for each in graph.library.function for node in each.node_def)]
-        if kept := [node.op for node in operations if node.op.startswith(("Assign", "Random", "Multinomial"))]:
+        if kept := [node.op for node in operations if STATE.match(node.op)]:
             raise UsageError(f"--reward: a resumed run would differ, as its function keeps a state ({kept[0]})")
         try:
             if parts.jit:

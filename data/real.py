@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import tensorflow as tf
 
 from data.training_set import TrainingData
 from generator import Policy, TokenSpec
+from runs.directories import CHECKPOINTS, METRICS
 from support import own_code
 from support.config import Config
+from support.config_file import CONFIG
 from support.errors import UsageError
 from support.registries import DATASETS
 
@@ -88,12 +91,17 @@ def check_own(data: Dataset, config: Config) -> None:
         parts |= {"training": data.references()} if hasattr(data, "training") else {}
         data.origin, config.reward != "bleu" or data.training  # noqa: B018 - are there
         digests: Any = data.digests()
+        files: Any = data.files()
         if lacking := [part for part in MEASURED.get(data.kind, ()) if getattr(data, part, None) is None]:
             raise UsageError(f"{name}: kind is {data.kind!r}, whose metrics need {lacking[0]}; leave kind empty")
     except AttributeError as error:
         raise UsageError(f"{name}: {error}") from None
     if not isinstance(digests, dict) or not all(isinstance(each, str) for pair in digests.items() for each in pair):
         raise UsageError(f"{name}: digests are {digests!r}, not texts by the names of what was read")
+    if not isinstance(files, dict) or not all(isinstance(each, str) for pair in files.items() for each in pair):
+        raise UsageError(f"{name}: files are {files!r}, not texts by their names")
+    if wrong := [file for file in files if Path(file).name != file or file in (CONFIG, METRICS, CHECKPOINTS, "lock")]:
+        raise UsageError(f"{name}: files has {wrong[0]!r}, which is no name of a file of its own in --log_dir")
     if spec.start_token < 0:
         raise UsageError(f"{name}: start_token is {spec.start_token}, which is no token id")
     if spec.seq_len != config.seq_len:

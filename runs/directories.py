@@ -31,7 +31,8 @@ WRITTEN_SONGS = ".samples.sha256"  # in a folder of songs: what was written ther
 SONGS = tuple(f"sample{i}.mid" for i in range(5))  # that such a run leaves in its --log_dir
 # What runs on a data set leave in --log_dir beside what every run does.
 WRITTEN: dict[str | None, tuple[str, ...]] = {"text": (VOCABULARY,), "Nottingham": (TEMPO, *SONGS)}
-OWN = {CONFIG, METRICS, VOCABULARY, TEMPO, WRITTEN_SONGS, *SONGS}  # a run's files, which no tool's output replaces
+# A run's files, which no tool's output replaces.
+OWN = {CONFIG, METRICS, "lock", VOCABULARY, TEMPO, WRITTEN_SONGS, *SONGS}
 EVENTS = re.compile(r"events\.out\.tfevents\.\d+\.(seqgan|hparams)")  # files of runs/logs.py; once hparams, too
 FILES = "files"  # in config.json: what the data set keeps in --log_dir
 SAVED = "saved"  # in config.json: whether the run has written a checkpoint

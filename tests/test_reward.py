@@ -106,8 +106,7 @@ def test_rollouts_are_scored_as_the_sequences_that_they_are(reward, end_token):
 
     values, deviations = values_of(model)
     passed = tf.function(passed, jit_compile=True) if reward == "log_ratio" else passed
-    found = passed(sequences).numpy()
-    errors = deviations / np.sqrt(500)
+    found, errors = passed(sequences).numpy(), deviations / np.sqrt(500)
     assert (np.abs(found - values) < 5 * errors + 2e-4).all()
     assert (np.abs(np.diff(values, axis=1)).max(axis=0) > 10 * errors.max()).all()  # another step's would show
 

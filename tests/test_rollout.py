@@ -63,8 +63,7 @@ def test_rewards_converge_to_the_action_values_at_every_step(both):
     policy, function = both
     every = all_sequences(4, 4, policy.end_token)
     sequences, scores = every[::5], known_scorer(tf.constant(every)).numpy()  # of each length, with and without an end
-    exact = action_values(policy, scores)[::5]
-    n = 8000
+    exact, n = action_values(policy, scores)[::5], 8000
     rewards = function(lambda tokens: policy.rewards(tokens, known_scorer, n, KEY))(tf.constant(sequences))
     assert rewards.shape == exact.shape
     error = 0.5 / np.sqrt(n)  # scores lie in [0, 1]: their standard deviation is at most 0.5
