@@ -236,6 +236,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with parser.failing_in_one_line(arguments.logs):
         if arguments.dask is not None and arguments.jobs:
             raise UsageError("--jobs is for this machine; with --dask the workers' threads say how many cells run")
+        if arguments.logs.is_file():
+            raise UsageError(f"--logs {arguments.logs}: a file, not a folder")
         experiment = read(arguments.experiment)
         cells = experiment.cells(arguments.logs, arguments.only, arguments.seeds)
         check_data(cells)
