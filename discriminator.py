@@ -133,8 +133,8 @@ def tried(discriminator: Any) -> Discriminator:
     """Returns a discriminator whose log-odds and loss were traced, so that what is wrong is told before training.
 
     Raises UsageError: log-odds have another shape than [B], of completions [N, B], a loss or accuracy than [], layers
-    make weights after the constructor, a weight is where checkpoints do not look, or is not used, or an additive one
-    has other contexts token by token.
+    make weights after the constructor, numbers are drawn, a weight is where checkpoints do not look, or is not used, or
+    an additive one has other contexts token by token.
     """
     made, rows = len(discriminator.weights), discriminator.seq_len + 1  # a number that no axis of a sequence has
     name, unused = f"--discriminator: {type(discriminator).__name__}", list[str]()
@@ -157,7 +157,11 @@ def tried(discriminator: Any) -> Discriminator:
                     unused.append(f"{what} does not depend on the weight {weight.path}")
         return found
 
-    tf.function(loss, autograph=False).get_concrete_function(tf.TensorSpec([rows, discriminator.seq_len], tf.int32))
+    wanted = tf.TensorSpec([rows, discriminator.seq_len], tf.int32)
+    graph = tf.function(loss, autograph=False).get_concrete_function(wanted).graph
+    own_code.refuse(drawn := f"{name} draws numbers without `dropout_seed`", own_code.DRAWS, graph)
+    if any("seed_generator" in each.name for each in graph.variables):
+        raise UsageError(f"{drawn} (Keras' Dropout), so that a resumed run would differ; see `dropped`")
     if later := len(discriminator.weights) - made:
         raise UsageError(
             f"{name} makes {later} weights after its constructor; build each layer there, with layer.build(shape)"
@@ -165,7 +169,10 @@ def tried(discriminator: Any) -> Discriminator:
     if unused:
         raise UsageError(f"{name}: {unused[0]}")
     kept = {id(each) for each in tf.train.TrackableView(discriminator).descendants()}
-    if lost := [weight.path for weight in discriminator.weights if not {id(weight), id(weight.value)} & kept]:
+    kept |= {id(weight.value) for weight in discriminator.weights if id(weight) in kept}
+    used = {id(each): each.name for each in graph.variables}
+    used |= {id(weight.value): weight.path for weight in discriminator.weights}
+    if lost := [path for variable, path in used.items() if variable not in kept]:
         raise UsageError(f"{name}: checkpoints leave out the weight {lost[0]}; keep layers in attributes or tuples")
     if hasattr(discriminator, "contexts"):  # else the guided samples would be of another policy than the guided NLL
         tokens = tf.constant((np.arange(2 * rows - 2) ** 2 % discriminator.vocab_size).reshape(2, -1), tf.int32)

@@ -69,7 +69,7 @@ class Evaluator:
 
         Raises UsageError: a metric returns values of another shape than [n], or none that are numbers.
         """
-        found = {each.name: np.asarray(each.of(rows, self.data)) for each in self._own if each.of and len(rows)}
+        found = {each.name: np.asarray(each.of(rows.copy(), self.data)) for each in self._own if each.of and len(rows)}
         for name, values in found.items():
             if values.shape != (len(rows),):
                 raise UsageError(f"metric {name}: values of shape {values.shape} for {len(rows)} sequences")

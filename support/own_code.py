@@ -12,6 +12,8 @@ from typing import Any
 
 from support.errors import UsageError
 
+DRAWS = "Random|Multinomial|(Parameterized)?Truncated|Rng|Stateful(?!Part)"  # operations of TensorFlow
+WRITES = "Assign|Resource(Scatter|Apply)"  # a variable
 _on_record: dict[tuple[str, str], dict[str, str]] = {}  # the sources that were given, by flag and name
 LONGEST = 2**17  # bytes of a file, which is kept in config.json
 
@@ -87,6 +89,14 @@ def blamed(flag: str, path: str) -> Iterator[None]:
         raise
     except BaseException as error:  # SystemExit and others that are no Exception
         raise UsageError(f"{flag} {path}: {told(error, path)}") from error
+
+
+def refuse(what: str, operations: str, graph: Any) -> None:
+    """Raises UsageError, which begins with `what`: a traced function has such `operations`, a regular expression."""
+    nodes = graph.as_graph_def()
+    nodes = [*nodes.node, *(node for each in nodes.library.function for node in each.node_def)]
+    if found := [node.op for node in nodes if re.match(operations, node.op)]:
+        raise UsageError(f"{what} ({found[0]}), so that a resumed run would differ")
 
 
 def lines_of(error: BaseException, path: str) -> list[int | None]:

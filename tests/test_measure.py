@@ -31,8 +31,7 @@ LINES, TUNES = "--train train.txt --test test.txt", "--train mid/train --test mi
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Lines and tunes, of which some of test are in train, and a run on each; some letters are not in train."""
-    folder = tmp_path_factory.mktemp("measured")
-    rng = np.random.default_rng(0)
+    folder, rng = tmp_path_factory.mktemp("measured"), np.random.default_rng(0)
     for name, count in (("samples", 30), ("train", 60), ("test", 50), ("valid", 9)):
         letters = list("abcd" + {"samples": "z", "test": "yz"}.get(name, ""))
         lines = ["".join(rng.choice(letters, rng.integers(1, 6))) for _ in range(count)]

@@ -138,8 +138,7 @@ def test_gains_and_their_errors_are_right_however_heavy_the_tails(s, n):
     rng, lengths, found = np.random.default_rng(6), np.full(n, 20), []
     for _ in range(80):  # of both gains: the figure, its error, and what it would be exactly
         (a, b), (c, d) = (rng.normal(mean, s, [2, n]) for mean in (s**2 / 2, -(s**2) / 2))
-        halves = [best_eta(a[i::2], c[i::2], c[1 - i :: 2]) for i in (0, 1)]
-        eta = best_eta(a, c, d)
+        halves, eta = [best_eta(a[i::2], c[i::2], c[1 - i :: 2]) for i in (0, 1)], best_eta(a, c, d)
         exact = [np.mean([(eta - eta**2 / 2) * s**2 / 20 for eta in etas]) for etas in ([eta], halves)]
         pairs = (reweighting_gain(eta, b, d, lengths), cross_fitted_gain(a, c, lengths))
         found.append([(*pair, truth) for pair, truth in zip(pairs, exact, strict=True)])

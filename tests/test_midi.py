@@ -549,8 +549,7 @@ def test_nottingham(tmp_path, shared_data):
     found = {}
     for split in SPLITS:
         tokens = np.concatenate(getattr(tunes, split))
-        pitch = tokens[tokens != REST] + 20
-        rests = int(np.sum(tokens == REST))
+        pitch, rests = tokens[tokens != REST] + 20, int(np.sum(tokens == REST))
         cut = len(windows(getattr(tunes, split), 32, 32)), len(windows(getattr(tunes, split), 32, 1))
         found[split] = len(getattr(tunes, split)), len(tokens), rests, int(pitch.min()), int(pitch.max()), *cut
     assert found == {

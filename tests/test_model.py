@@ -110,8 +110,7 @@ def test_the_estimate_from_two_samples_is_unbiased(baseline, end_token):
 
 @pytest.mark.parametrize(("baseline", "end_token"), [("batch", 2), ("prefix", None), ("none", 2)])
 def test_a_constant_reward_changes_the_policy_only_without_a_baseline(baseline, end_token):
-    paid = tf.Variable(0.0)
-    flags = ["--batch_size", "7", "--baseline", baseline]
+    paid, flags = tf.Variable(0.0), ["--batch_size", "7", "--baseline", baseline]
     model = paid_model(lambda tokens: tf.fill(tokens.shape[:1], paid.read_value()), *flags, end_token=end_token)
     before = model.generator.get_weights()
     for reward in (0.1, 0.3, 1.0, 1e6):

@@ -97,8 +97,7 @@ def test_the_three_parts_do_what_one_call_does(rollouts, end_token, jit):
 
 def test_each_different_sequence_is_scored_once(eagerly):
     """In training, too; what is too much to remember is forgotten, and right all the same."""
-    asked = []
-    first = "def told(sequences):\n    return [float(sequence[0]) for sequence in sequences]\n"
+    asked, first = [], "def told(sequences):\n    return [float(sequence[0]) for sequence in sequences]\n"
     objective = objective_of(first, decode=lambda rows: asked.extend(map(tuple, rows)) or list(rows))
     tokens = all_sequences(4, 3)
     twice = np.concatenate([tokens, tokens[::-1]])
@@ -426,8 +425,7 @@ def test_whistle():
 
 def test_quatrain():
     pytest.importorskip("pypinyin", reason="pypinyin, of requirements-dev.txt, is not installed")
-    quatrain = example("quatrain")
-    poem = "白日依山盡黃河入海流欲窮千里目更上一層樓"
+    quatrain, poem = example("quatrain"), "白日依山盡黃河入海流欲窮千里目更上一層樓"
     assert quatrain.rhyme([poem]) == quatrain.tones([poem]) == [1]
     others = [poem[:-1] + "山", poem[:-1] + "流", poem[:-1], "", "a" * 20]
     assert quatrain.rhyme(others) == [0] * 5 and quatrain.tones(others)[:2] == [1, 1]

@@ -144,6 +144,7 @@ LATER = CODE.replace("import ten", "import keras\nimport ten").replace(SCALED, "
 LATER = LATER.replace("        self.scale =", "        self.later = keras.layers.Dense(1)\n        self.scale =")
 HELD = LATER.replace("later = keras.layers.Dense(1)", "held = [keras.layers.Dense(1)]").replace("later", "held[0]")
 HELD = HELD.replace("scale = ", "scale = 1\n        self.held[0].build([3, 2])\n        self.scale = ")
+DROPPED = LATER.replace("Dense(1)", "Dropout(0.5)").replace("(self.scale)[", "(self.scale, training=True)[")
 STEPS = "from guidance.additive import LSTMDiscriminator\n\n\nclass Slopes(LSTMDiscriminator):\n"
 STEPS += "    def next_state(self, tokens, memory):\n        return super().next_state(0 * tokens, memory)\n"
 WIDER = STEPS + "    def contexts(self, *x):\n        return super().contexts(*x)._replace(cell=self.embedding(x[0]))\n"
@@ -162,6 +163,12 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     ("discriminator", CODE.replace(SCALED, ""), "does not depend on the weight discriminator/sc"),
     ("discriminator", defaults("") + LOSS, "Slopes: loss does not depend on the weight "),
     *(("discriminator", HELD, "checkpoints leave out the weight "), ("discriminator", STEPS, "next_state after 1 tok")),
+    (
+        "discriminator",
+        CODE.replace(SCALED, SCALED + " * tf.random.uniform([], seed=1)"),
+        "draws numbers without `dropout_seed`",
+    ),
+    ("discriminator", DROPPED, "draws numbers without `dropout_seed` (Keras' Dropout)"),
     ("discriminator", defaults("") + LOSS.replace("tf.reduce_sum(self.slopes)", "self.slopes"), "loss, accuracy and c"),
     ("discriminator", WIDER, ", not (rank + added_dim, memory_dim) = ("),
     ("discriminator", LATER, "Slopes makes 2 weights after its constructor; build each layer there"),
@@ -172,6 +179,7 @@ LOG_ODDS, REWARD = "        return tf.reduce_sum(tf.gather", "    return tf.redu
     ("reward", CODE.replace("return tf.reduce_mean", "tf.reduce_mean"), "ascending returns a NoneType for 4 "),
     ("reward", CODE.replace("> t", "> tf.cast(tf.random.truncated_normal([2], seed=1), tf.int32) + t"), "state (Trunc"),
     ("reward", CODE.replace("def a", "n = tf.Variable(1)\ndef a").replace("> t", "> n.assign_add(1) + t"), "state (A"),
+    ("reward", CODE.replace("32), axis=1)", "32), axis=1) + np.random.random()"), "two calls of its function"),
     ("reward", CODE.replace("tf.float32), axis=1", "tf.complex64), axis=1"), "no tensor of real numbers"),
     ("dataset", CODE.replace("config.seq_len)", "config.length)"), "own.py: line 30: AttributeError"),
     ("dataset", CODE.replace(MODULO, "% 4").replace(SPEC, "c(5, 3, 5, 4)"), "start_token is 5, which is pa"),

@@ -536,8 +536,7 @@ def test_the_pages_of_studies_follow_from_their_files(name, tmp_path, monkeypatc
     folder = tmp_path / name
     shutil.copytree(ROOT / "results" / name, folder)
     before = {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix != ".png"}
-    pictures = {file.name for file in folder.glob("*.png")}
-    table = ROOT / "experiments" / f"{name}.toml"
+    pictures, table = {file.name for file in folder.glob("*.png")}, ROOT / "experiments" / f"{name}.toml"
     assert main([str(table), "-o", str(folder), "--logs", str(tmp_path / "none")]) == 0
     assert {file: (folder / file).read_bytes() for file in before} == before
     assert {file.name for file in folder.glob("*.png")} == pictures

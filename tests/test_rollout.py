@@ -78,8 +78,7 @@ def test_prefix_lengths_and_rollouts_draw_independent_numbers():
     """With four tokens alike the same numbers would draw the same tokens; others agree in one of four."""
     generator = random_generator(4, 4, seed=3)
     randomise(generator, seed=0, stddev=0.0)
-    policy = RolloutPolicy(generator)
-    seen = []
+    policy, seen = RolloutPolicy(generator), []
 
     def record(rollouts, prefix_len):
         seen.append((int(prefix_len), rollouts.numpy()))

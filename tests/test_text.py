@@ -274,8 +274,7 @@ def test_batches_are_lines_of_the_training_part(folder):
 
 def test_the_distribution_of_lines_of_unequal_length_is_learnt(tmp_path):
     """From a file of a known distribution to its entropy a token, ends included, on lines that were not trained on."""
-    distribution = {"a": 0.3, "ab": 0.2, "abba": 0.2, "bbbbbb": 0.2, "b": 0.1}
-    folder = tmp_path / "distribution"
+    distribution, folder = {"a": 0.3, "ab": 0.2, "abba": 0.2, "bbbbbb": 0.2, "b": 0.1}, tmp_path / "distribution"
     folder.mkdir()
     for seed, (split, count) in enumerate((("train", 4000), ("test", 2000))):
         lines = np.random.default_rng(seed).choice(list(distribution), count, p=list(distribution.values()))
@@ -330,8 +329,7 @@ def test_comparison_by_hand(folder):
     write(folder / "train.txt", "abcd\nabc\nbcd\n")
     write(folder / "test.txt", "abcde\ncd\n")
     data = TextData(config_of(folder))
-    lines = ["abcd", "ab", "dcbabc", "abcd", ""]
-    packed = Lines(data.vocabulary, 6)
+    lines, packed = ["abcd", "ab", "dcbabc", "abcd", ""], Lines(data.vocabulary, 6)
     for line in lines:
         packed.append(data.vocabulary.encode(line))
     figures = evaluator_of(data).compare(packed[np.arange(5)])
