@@ -106,8 +106,8 @@ def random(parts: Parts) -> BatchScorer:
 def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Maker:
     """The reward by a user's own function of finished sequences, int32 [n, T] → float32 [n], in TensorFlow.
 
-    It is traced once, so that what is wrong is told before training. Raises UsageError: it returns something else, XLA
-    is to compile it and can't, or it writes a variable or draws numbers, so that no resumed run would repeat.
+    Two calls come first, so that what is wrong is told before training. Raises UsageError: it returns something else,
+    XLA is to compile it and can't, or it writes a variable or draws numbers, so that no resumed run would repeat.
     """
 
     def score(rollouts: tf.Tensor, prefix_len: tf.Tensor) -> tf.Tensor:
@@ -136,6 +136,8 @@ def of_function(function: Callable[[tf.Tensor], tf.Tensor]) -> Maker:
             if not np.array_equal(one, other, equal_nan=True):
                 raise UsageError("--reward: two calls of its function differ, so that a resumed run would")
         except tf.errors.InvalidArgumentError as error:
+            if not parts.jit:
+                raise
             name = getattr(function, "__name__", "the function")  # an object that is called has none
             ways = "--no-jit leaves XLA out, and --objective takes a score in Python"
             raise UsageError(f"--reward: XLA can't compile {name}; {ways}") from error
