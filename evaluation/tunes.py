@@ -94,7 +94,7 @@ class TuneEvaluator(Evaluator):
         data, config, grid, log_dir = self.data, self.config, self.data.grid, Path(self.config.log_dir)
         generated = policy.sample(SAMPLES, Purpose.IMAGES, tf.constant(epoch)).numpy()
         real = draw(data.sequences, SAMPLES, config.seed, Purpose.IMAGES, epoch)
-        songs = [midi_file(tokens, grid) for tokens in before_end(generated, grid)]
+        songs = [midi_file(tokens, grid, config.transpose == "key") for tokens in before_end(generated, grid)]
         if not (log_dir / WRITTEN_SONGS).exists():  # what is there is of version 1.0
             for name in SONGS:
                 (log_dir / name).unlink(missing_ok=True)

@@ -360,8 +360,10 @@ def test_variations_of_a_tune_begin_as_it_does(runs, capsysbinary, tmp_path):
     assert [song[:18] for song in songs("--like", tmp_path / "a.abc", "--keep", 29)] == [tokens.tolist()] * 2
     run = with_flags(runs / "onsets", tmp_path / "run", transpose="key")
     (tmp_path / "d.abc").write_text(to_abc(analysed(moved := transposed(tokens, 2), grid), 0.4, 1, "from C to D"))
-    write_songs(tmp_path / "own", ["sample0.mid"], [midi_file(moved, grid)])
-    for name, given in (("d.abc", tokens), ("own/sample0.mid", moved)):  # what this program wrote has been moved before
+    write_songs(tmp_path / "own", ["sample0.mid"], [midi_file(moved, grid)])  # of a run without --transpose
+    (tmp_path / "own/key.mid").write_bytes(midi_file(moved, grid, plain=True))
+    (tmp_path / "key.abc").write_text(to_abc(analysed(moved, grid, plain=True), 0.4, 1, "in C"))
+    for name, given in (("d.abc", tokens), ("own/sample0.mid", tokens), ("own/key.mid", moved), ("key.abc", moved)):
         assert [song[:18] for song in songs("--like", tmp_path / name, "--keep", 18, run=run)] == [given.tolist()] * 2
 
 

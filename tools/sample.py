@@ -180,23 +180,23 @@ def write_tunes(samples: Iterable[np.ndarray], run: Restored, asked: Namespace) 
     if one_file and os.path.lexists(output):
         raise UsageError(f"-o {output}: is there; choose another name, or a folder")
     grid = played(grid, recorded_tempo(logdir / TEMPO)) if grid.beats else grid
-    tunes = (tokens for rows in samples for tokens in before_end(rows, grid))
+    tunes, plain = (tokens for rows in samples for tokens in before_end(rows, grid)), run.config.transpose == "key"
     told = f"{count} tune{'s' * (count != 1)} in {folder}" + f"/sample{'*' if count > 1 else '0'}.mid" * (not one_file)
     names = [f"sample{i}.mid" for i in range(count)]
     names += [*(f"sample{i}.abc" for i in range(count)), "tunes.abc", "tunes.html"] if asked.abc else []
     if not one_file:
         check_songs(folder, names)  # before anything is drawn
     if one_file:
-        write_whole(output, midi_file(next(tunes), grid))
+        write_whole(output, midi_file(next(tunes), grid, plain))
     elif not asked.abc:
-        write_songs(folder, names, (midi_file(tokens, grid) for tokens in tunes))
+        write_songs(folder, names, (midi_file(tokens, grid, plain) for tokens in tunes))
     else:
-        titled = {f"Tune {i} of seed {asked.seed}": analysed(tokens, grid) for i, tokens in enumerate(tunes)}
+        titled = {f"Tune {i} of seed {asked.seed}": analysed(tokens, grid, plain) for i, tokens in enumerate(tunes)}
         texts = [to_abc(tune, grid.seconds, i, title) for i, (title, tune) in enumerate(titled.items(), 1)]
         each = [tune.tokens for tune in titled.values()]
         shown = page(f"Tunes of {readable(logdir)}", titled, nearest(each, run), grid, "sample")
         written = [*(HEADER + text for text in texts), HEADER + "\n".join(texts), shown]
-        songs = [midi_file(tokens, grid) for tokens in each]
+        songs = [midi_file(tokens, grid, plain) for tokens in each]
         write_songs(folder, names, [*songs, *(text.encode() for text in written)])
         told += f", to look at and listen to: {folder / 'tunes.html'}"
     return told

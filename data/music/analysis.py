@@ -58,21 +58,24 @@ class Sign(NamedTuple):
     tied: bool = False  # whether the next sign is the same note
 
 
-def analysed(tokens: np.ndarray, grid: Grid) -> Tune:
-    """What can be told of a melody, int [T]; its tokens are written as the nearest power of two of a beat, 1/16..4."""
+def analysed(tokens: np.ndarray, grid: Grid, plain: bool = False) -> Tune:
+    """What can be told of a melody, int [T]; its tokens are written as the nearest power of two of a beat, 1/16..4.
+
+    With `plain` its key has no sharps or flats, as tunes of a run with --transpose key.
+    """
     notes = np.array([(pitch, a, b - a) for pitch, a, b in spans(tokens, grid.onsets)], int).reshape(-1, 3)
     value = 2.0 ** min(max(round(math.log2(grid.beats or note_value(grid.seconds))), -4), 2)
     metre = _metre_of(notes, len(tokens), value)
     bar, beam = {"4/4": (4, 2), "3/4": (3, 1), "6/8": (3, 1.5)}[metre]  # beats
-    return Tune(tokens, notes, value, _key_of(notes), metre, int(bar / value), beam / value)
+    return Tune(tokens, notes, value, _key_of(notes, plain), metre, int(bar / value), beam / value)
 
 
-def _key_of(notes: np.ndarray) -> Key:
+def _key_of(notes: np.ndarray, plain: bool) -> Key:
     sounding = np.bincount(notes[:, 0] % 12, notes[:, 2], minlength=12)
     if np.ptp(sounding) == 0:
         return Key(0, False)
-    best = int(np.argmax(np.corrcoef(sounding, _PROFILES)[0, 1:]))
-    return Key(best % 12, best >= 12)
+    alike, keys = np.corrcoef(sounding, _PROFILES)[0, 1:], [Key(i % 12, i >= 12) for i in range(24)]
+    return max((key for key in keys if not (plain and key.sharps)), key=lambda key: alike[key.tonic + 12 * key.minor])
 
 
 def _metre_of(notes: np.ndarray, frames: int, value: float) -> str:

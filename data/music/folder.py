@@ -16,7 +16,7 @@ from data.music.abc import check_music21, read_abc, tunes_of
 from data.music.analysis import analysed
 from data.music.midi import melody_of, one_line, read_notes
 from data.music.tokens import KEYS, REST, Grid, transposed, trim
-from runs.directories import METRICS, WRITTEN_SONGS, sha256_of, write_whole, written_songs
+from runs.directories import METRICS, write_whole, written_songs
 from support.config_file import CONFIG
 from support.errors import DataError
 
@@ -192,18 +192,14 @@ def song_files(folder: Path, pattern: str = "**/*") -> list[Path]:
 
 
 def parse(path: Path, grid: Grid, whole: bool = False) -> Iterator[Parsed]:
-    """Reads the tunes of one file, `whole` or without the rests at both ends.
-
-    A song that this program wrote has no sharps: --transpose key has moved what its run has learnt.
-    """
+    """Reads the tunes of one file, `whole` or without the rests at both ends."""
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_BOOK_BYTES + 1)
     except OSError as error:
         yield Parsed([], one_line(error))
         return
-    abc, listed = _is_abc(path), path.parent / WRITTEN_SONGS
-    own = listed.is_file() and f"{sha256_of(content)}  {path.name}" in listed.read_text(errors="replace").splitlines()
+    abc = _is_abc(path)
     for number, tune in (abc and len(content) <= MAX_BOOK_BYTES and tunes_of(content)) or [("", content)]:
         try:
             tokens, tempo, sharps = melody_of(tune, grid, read_abc if abc else read_notes)
@@ -212,7 +208,7 @@ def parse(path: Path, grid: Grid, whole: bool = False) -> Iterator[Parsed]:
             continue
         heard = trim(tokens).tolist()
         reason = "" if heard else "no melody: it has no notes, or only drums"
-        yield Parsed(tokens.tolist() if whole else heard, reason, tempo, 0 if own else sharps, number)
+        yield Parsed(tokens.tolist() if whole else heard, reason, tempo, sharps, number)
 
 
 def _parse_cached(root: Path, paths: list[Path], names: list[str], grid: Grid) -> list[list[Parsed]]:

@@ -148,13 +148,13 @@ def to_pretty_midi(tokens: Sequence[int] | np.ndarray, grid: Grid) -> pretty_mid
     return song
 
 
-def midi_file(tokens: Sequence[int] | np.ndarray, grid: Grid) -> bytes:
+def midi_file(tokens: Sequence[int] | np.ndarray, grid: Grid, plain: bool = False) -> bytes:
     """A MIDI file (type 1, one song, one instrument) of tokens, integers [length], as `to_pretty_midi` has them.
 
     `melody_of` gives them back, as long as they last at most `MAX_SECONDS`; a pitch that goes on after another then
-    begins. Key and metre are estimated.
+    begins. Key and metre are estimated, `plain` as by `analysed`.
     """
-    song, tune, content = to_pretty_midi(tokens, grid), analysed(np.asarray(tokens), grid), io.BytesIO()
+    song, tune, content = to_pretty_midi(tokens, grid), analysed(np.asarray(tokens), grid, plain), io.BytesIO()
     song.time_signature_changes = [pretty_midi.TimeSignature(*map(int, tune.metre.split("/")), 0)]
     song.key_signature_changes = [pretty_midi.KeySignature(tune.key.tonic + 12 * tune.key.minor, 0)]
     song.write(content)
