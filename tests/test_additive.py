@@ -118,8 +118,7 @@ def test_an_eta_beyond_4_is_found_and_one_at_the_largest_bound_is_said(capsys):
 def test_the_guided_generator_is_the_product_normalised_over_the_next_token(kind, end_token, jit):
     generator, discriminator = random_generator(end_token=end_token), made(kind, end_token=end_token)
     eta = 0.7
-    guided = GuidedPolicy(generator, discriminator, tf.Variable(eta))
-    tokens = all_sequences(4, 3, end_token)
+    guided, tokens = GuidedPolicy(generator, discriminator, tf.Variable(eta)), all_sequences(4, 3, end_token)
     hidden, context = (by_token(reader, tokens).hidden for reader in (generator, discriminator))
     log_probs = tf.nn.log_softmax(generator.logits(hidden) + eta * discriminator.next_scores(context))
     np.testing.assert_allclose(probabilities(guided), np.exp(of_tokens(log_probs, tokens).sum(axis=1)), atol=1e-5)

@@ -17,8 +17,7 @@ def test_steps(tmp_path, capsys, monkeypatch):
     real = steps.time_calls
     monkeypatch.setattr(steps, "time_calls", lambda step, repeats: real(step, 1))
     assert steps.main(["--repeats", "1", "--json", str(tmp_path / "steps.json"), *TINY]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    content = json.loads((tmp_path / "steps.json").read_text())
+    lines, content = capsys.readouterr().out.splitlines(), json.loads((tmp_path / "steps.json").read_text())
     names = {"mle_step", "sample_batch", "reward_pass", "policy_gradient_step", "d_step", "evaluation"}
     assert set(content["steps"]) == names | {"adversarial_epoch"} == {line.split()[0] for line in lines[3:]}
     for step in content["steps"].values():
@@ -54,8 +53,7 @@ def test_the_tables_are_those_of_the_results():
     for name, title in titles.items():
         cells = rows(page, "step")[title]
         for (time, times_floor), result in zip((cells[:2], cells[2:]), results.values(), strict=True):
-            seconds = float(time.split()[0]) * {"s": 1, "ms": 1e-3}[time.split()[1]]
-            step = result["steps"][name]
+            seconds, step = float(time.split()[0]) * {"s": 1, "ms": 1e-3}[time.split()[1]], result["steps"][name]
             assert float(f"{step['median']:.3g}") == pytest.approx(seconds)
             assert f"{step['median'] / step['floor']:.2f}" == times_floor
     paper = results["paper"]

@@ -86,8 +86,7 @@ def run(dest: Path, urls=NOWHERE) -> int:
 def failure(dest: Path, capsys, urls=NOWHERE) -> str:
     """The one line that a run which must fail prints; nothing may be left in the way of the next run."""
     kept = dest.with_name("Nottingham.zip")
-    there = kept.exists()
-    err = refusal(capsys, main, ["--dest", str(dest)], urls, EXPECTED)
+    there, err = kept.exists(), refusal(capsys, main, ["--dest", str(dest)], urls, EXPECTED)
     assert list(dest.parent.iterdir()) == [kept] * there
     return err
 

@@ -496,8 +496,7 @@ def test_1000_damaged_files_are_read_or_skipped(tmp_path, bounded, caplog):
     save(tmp_path / "1.mid", track(extra=[tempo(0, BEAT), tempo(960, 300_000)]), track(*TUNE * 2), track(*CHORDS))
     odd = [(9, mido.Message("sysex", data=(1, 2))), (9, mido.MetaMessage("key_signature", key="Bb"))]
     save(tmp_path / "2.mid", track(*TUNE, extra=odd), kind=0)
-    whole = [(tmp_path / f"{number}.mid").read_bytes() for number in range(3)]
-    rng = random.Random(0)
+    whole, rng = [(tmp_path / f"{number}.mid").read_bytes() for number in range(3)], random.Random(0)
     for number in range(1000):
         (tmp_path / f"damaged_{number}.mid").write_bytes(mutate(whole[number % 3], rng))
     tunes = load_tunes(tmp_path, SECONDS, min_len=1)

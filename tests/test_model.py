@@ -143,8 +143,7 @@ def test_a_known_reward_is_maximised(paid, steps, baseline, end_token):
 def test_the_likelihoods_gradient_is_exact_where_lengths_differ():
     """That of the mean NLL of a sequence, however long; the loss is per token."""
     model, sequences = tiny_model(end_token=2), all_sequences(4, 3, 2)
-    counts = np.random.default_rng(3).integers(4, size=len(sequences))
-    lengths = (sequences != 4).sum(axis=1)
+    counts, lengths = np.random.default_rng(3).integers(4, size=len(sequences)), (sequences != 4).sum(axis=1)
     assert all(counts[lengths == length].any() for length in (1, 2, 3))
     data = counts / counts.sum()
     exact = gradient_of(model, lambda log_probs: -tf.reduce_sum(log_probs * data) / 3)
@@ -229,8 +228,7 @@ def test_minibatches_are_half_real_and_passes_cover_everything():
     for tokens, labels, _ in witness.seen:
         np.testing.assert_array_equal(labels, np.where(tokens[:, 0] < 12, REAL, FAKE))
         assert (labels == REAL).sum() == 3
-    fakes = [sample_many(model.policy, 12, key(1, Purpose.D_FAKE, step)).numpy() for step in (5, 6)]
-    orders = []
+    fakes, orders = [sample_many(model.policy, 12, key(1, Purpose.D_FAKE, step)).numpy() for step in (5, 6)], []
     for rows, part in ((real.numpy(), slice(0, 3)), (fakes[0], slice(3, 6))):
         passes = [np.concatenate([tokens[part] for tokens, _, _ in witness.seen[at : at + 4]]) for at in (0, 4)]
         for order in passes:

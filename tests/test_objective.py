@@ -362,6 +362,11 @@ def test_what_no_sample_comes_near_is_left_out(capsys):
     assert not list(temperatures.MeasuredRun.by_objective(run, (), [0.1, 0.0]))
     told = "--beta {}: rests on {} effective draws; draw more with -n; left out\n"
     assert capsys.readouterr().err == told.format("0.1", "3.7e-13") + told.format("0", "0")
+    policy.sample, policy.nll = lambda *_: tf.constant([[0] * 3] * 3 + [[1] * 3]), lambda rows: tf.fill(len(rows), 2.0)
+    run.lengths, odds = np.array([3, 3]), np.array([1, 1, 1, np.e])
+    best, tilted = temperatures.MeasuredRun.by_objective(run, [2], [3.0])  # all real ones alike: the draws' error alone
+    assert "nll_test_se" not in best and tilted["nll_test"] == pytest.approx((2 - 1 + np.log(odds.mean())) / 3)
+    assert tilted["nll_test_se"] == pytest.approx(odds.std(ddof=1) / 2 / odds.mean() / 3)
 
 
 def test_the_temperatures_of_a_run_and_what_its_objective_allows(counting, tmp_path, capsys, eagerly):
@@ -439,8 +444,7 @@ def test_quatrain():
 
 def test_molecules():
     pytest.importorskip("rdkit", reason="RDKit, of requirements-dev.txt, is not installed")
-    molecules = example("molecules")
-    strings = ["CC(=O)Oc1ccccc1C(=O)O", "c1ccccc1(", "", "CCO"]
+    molecules, strings = example("molecules"), ["CC(=O)Oc1ccccc1C(=O)O", "c1ccccc1(", "", "CCO"]
     assert molecules.valid(strings) == [1, 0, 0, 1]
     assert molecules.valid(["C C O", "CC )))", "CCO name", "CCO\n"]) == [0] * 4  # RDKit reads no further than a blank
     assert molecules.valid(["C" * 2000, "C" * 20_001]) == [1, 0]  # of which RDKit would end the process

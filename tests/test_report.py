@@ -205,7 +205,7 @@ def test_methods_in_rows_and_columns(cells):
     page, _ = made('pivot = ["nll - g_entropy"]\n')
     short, long = (summary(np.subtract(ENDS[name], 2)) for name in ENDS)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
-    assert ["MLE", str(short), str(long)] in rows and "NLL_oracle less entropy" in page
+    assert ["MLE", str(short), str(long)] in rows and "NLL_oracle less entropy" in page and "Holm" not in page
     assert not any(cells[0] == "MLE; short" for cells in rows[: rows.index(["MLE", str(short), str(long)])])
 
 
@@ -435,6 +435,7 @@ def test_curves_over_epochs_and_seconds(cells, drawn, seeds):
     ('[[report.figures]]\nx = "hours"', "hours: no such metric"),
     ("[[report.figures]]\nlimits = [1, 2]", "limits is [1, 2], no dict"),
     ('[[report.figures]]\nlimits = { nll = ["a", "b"] }', "limits of nll"),
+    ("[[report.figures]]\nlimits = { nl = [1, 2] }", "nl: no such metric"),
     ('[[report.planes]]\nfiles = ["absent.csv"]', "absent.csv: No such file"),
     ('measured = ["absent.csv"]', "absent.csv: No such file"),
 )
@@ -455,7 +456,10 @@ def test_names_are_no_missing_values_and_a_file_without_rows_is_one_line(tmp_pat
     (tmp_path / "runs.csv").write_text("method,seed,nll\nnull,1,2.5\nNA,1,\n")
     runs, _ = read_runs(tmp_path)
     assert runs.method.tolist() == ["null", "NA"] and runs.nll.isna().tolist() == [False, True]
-    for content, why in ((b"run,temperature\n", "no rows"), (b"run\xff", "not UTF-8")):
+    (tmp_path / "runs.csv").write_text("method,seed,nll_se\na,1,2.5\n")
+    with pytest.raises(UsageError, match="runs.csv: nll_se: no such metric"):
+        read_runs(tmp_path)
+    for content, why in ((b"run,bleu2\n", "no rows"), (b"\xff", "not UTF-8"), (b"bleu2\n1", "a row has no run")):
         (tmp_path / "points.csv").write_bytes(content)
         with pytest.raises(UsageError, match=f"points.csv: {why}"):
             read_points(tmp_path / "points.csv")

@@ -103,8 +103,7 @@ def test_one_process_a_directory_and_a_second_sigint_exits_at_once(trainer, tmp_
 
 
 def test_a_finished_run_says_so_and_changes_nothing(trainer, toy):
-    before = snapshot(toy)
-    ended = start(trainer, toy, "--checkpoint_every", "7")
+    before, ended = snapshot(toy), start(trainer, toy, "--checkpoint_every", "7")
     assert (ended.status, ended.err) == (0, "") and re.search(r"nll +-?\d[^!]*finished before", ended.out)
     assert snapshot(toy) == before
 

@@ -51,8 +51,7 @@ def test_rollouts_keep_their_prefix_and_follow_the_conditional_distribution(both
 @pytest.mark.parametrize("rows", [1, 127, 128, 129, 255, 256, 257, 389, 640])
 def test_drawing_in_blocks_draws_the_same(rows):
     policy = RolloutPolicy(random_generator(40, 4, seed=3))
-    hidden = tf.random.stateless_normal([rows, policy.hidden_dim], [1, 2])
-    numbers = uniforms([rows], KEY)
+    hidden, numbers = tf.random.stateless_normal([rows, policy.hidden_dim], [1, 2]), uniforms([rows], KEY)
     drawn = tf.function(lambda: policy.draw(hidden, policy.projection(), numbers), jit_compile=rows in (1, 389))()
     expected = sample_tokens(policy.logits(hidden), numbers).numpy()
     assert len(set(expected)) > 5 or rows == 1

@@ -181,6 +181,8 @@ def test_tunes_are_midi_files(runs, capsysbinary, tmp_path):
     file = tmp_path / "tune.mid"
     assert lines_of(capsysbinary, runs / "tunes", "-n", 1, "-o", file) == [f"1 tune in {file}"]
     assert file.read_bytes() == (runs / "tunes" / "samples" / "sample0.mid").read_bytes()
+    like = ["--like", runs / "tunes" / "samples" / "sample0.mid"]
+    assert "folder is where tunes go; choose another -o" in refused(capsysbinary, runs / "tunes", *like)
     for more in ([], ["--like", file, "--keep", 1]):
         why = f"-o {file}: is there; choose another name, or a folder\n"
         assert refused(capsysbinary, runs / "tunes", "-n", 1, "-o", file, *more).endswith(why)

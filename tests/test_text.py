@@ -520,8 +520,7 @@ def test_texygens_references_are_the_test_lines_whole(tmp_path, capsys):
     assert {"".join(line) for line in texygen.written} <= set(lines) and texygen.longest == 12
     why = "texygen_nll_gen leaves out what was truncated of 100 % of the lines\n"
     assert capsys.readouterr().err == f"warning: {own.origin}: {why}"
-    cut = [line[:8] for line in texygen.written]
-    held_out = own.vocabulary.decode(own.test)
+    cut, held_out = [line[:8] for line in texygen.written], own.vocabulary.decode(own.test)
     assert sorted("".join(line) for line in cut) == sorted(held_out) and 30 < len(cut) < 120
 
 

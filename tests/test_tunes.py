@@ -111,8 +111,7 @@ def test_music21_reads_the_same_notes(tokens, value, onsets):
 @settings(max_examples=15, deadline=None, phases=QUICKLY)
 def test_abc2midi_reads_the_same_notes_of_all_tunes_in_a_file(tmp_path_factory, found, value):
     folder = tmp_path_factory.mktemp("abc")
-    read = [analysed(tokens, Grid(beats=value, onsets=True)) for tokens in found]
-    path = folder / "tunes.abc"
+    read, path = [analysed(tokens, Grid(beats=value, onsets=True)) for tokens in found], folder / "tunes.abc"
     path.write_text(HEADER + "\n".join(to_abc(tune, 0.25, i, f"Tune {i}") for i, tune in enumerate(read, 1)))
     for i, tune in enumerate(read, 1):
         command = ["abc2midi", str(path), str(i), "-o", str(folder / "a.mid")]
@@ -373,8 +372,7 @@ def test_a_staff_has_every_note():
         signs = [sign for bar in written(tune) for sign in bar]
         drawn = staff(tune, range(3, 20))
         assert drawn.count("<ellipse") == sum(sign.step is not None for sign in signs)
-        accidentals = sum(sign.sharp is not None for sign in signs)
-        lines = drawn.count('<g transform="translate(1 ')
+        accidentals, lines = sum(sign.sharp is not None for sign in signs), drawn.count('<g transform="translate(1 ')
         assert drawn.count('class="sign"') == accidentals + lines * abs(tune.key.sharps)
         assert drawn.count('class="marked"') == sum(3 <= sign.start < 20 for sign in signs)
     assert staff(analysed(np.zeros(0, np.int32), EIGHTHS)).startswith("<svg")

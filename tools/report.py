@@ -40,7 +40,6 @@ PAIRS += [(x, f"bleu{n}") for n in (2, 4) for x in (f"self_bleu{n}", "nll_test")
 PAIRS += [(f"texygen_self_bleu{n}", f"texygen_bleu{n}") for n in (2, 4)]
 OTHERWISE = [("g_entropy", "nll_test")]  # of data that nothing but NLL measures
 WIDEST = 9  # columns of a table beside its labels
-CELL = "; "  # between the row and the column of a pivot, in a label
 README = "README.md"
 BEGIN, END = "<!-- report -->", "<!-- /report -->"  # what is between them is written anew, all else by hand
 NEW = f"""# {{title}}
@@ -73,7 +72,7 @@ def finals(study: Study, shown: Sequence[str]) -> str:
     best = study.report["best"] if {*study.report["best"][:1]} <= {*study.curves} else []
     at_best = study._replace(runs=best_rounds(study, best[0])) if best else study
     for method, label in study.labels.items():
-        if study.report["pivot"] and CELL in label:
+        if method in study.cells:
             continue
         found = {title(name): study.values(method, name) for name in shown}
         seeds[label] = ", ".join(map(str, sorted({len(of) for of in found.values()} - {0}))) or "0"
@@ -90,7 +89,7 @@ def finals(study: Study, shown: Sequence[str]) -> str:
 
 def pivots(study: Study) -> list[str]:
     """A table for each of `pivot`: of the methods labelled `ROW; COLUMN`."""
-    parts, cells = [], {method: label.split(CELL, 1) for method, label in study.labels.items() if CELL in label}
+    parts, cells = [], study.cells
     columns = list(dict.fromkeys(column for _, column in cells.values()))
     for said in study.report["pivot"]:
         name, *less = said.split(" - ")

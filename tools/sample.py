@@ -392,6 +392,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         spare(asked.output)
         run = restore(asked.logdir, asked.checkpoint)
         run.spare([asked.output], [Path(asked.objective.rpartition(":")[0])] if asked.objective else [])
+        folder = asked.output or asked.logdir / "samples"
+        if asked.prefix_file and os.path.realpath(asked.prefix_file.parent) == os.path.realpath(folder):
+            raise UsageError(f"--like {asked.prefix_file}: its folder is where tunes go; choose another -o")
         run.as_in_its_evaluations()
         sample(asked, run)
     return 0

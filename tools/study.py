@@ -59,7 +59,7 @@ class Summary(NamedTuple):
 
 def decimals(number: float, digits: int) -> int:
     """How many decimals show so many significant digits of a number, 6 at most."""
-    return min(max(digits - 1 - math.floor(math.log10(number)), 0), 6) if number > 0 else 0
+    return min(max(digits - 1 - math.floor(math.log10(number)), 0), 6) if 0 < number < math.inf else 0
 
 
 def summary(values: Iterable[float], collapsed: bool = False) -> Summary:
@@ -88,11 +88,13 @@ def read_table(path: Path, keys: Sequence[str], text: str | None = None) -> pd.D
         own: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}  # a method may be called null
         frame = pd.read_csv(io.StringIO(text or ",".join(keys)), dtype=words, **own)
         for name in frame.columns.difference([*words, *POINT, *keys]):
-            parse(name.removesuffix("_se"))
+            parse(name.removesuffix("_se") if keys is POINT else name)
         frame = frame.astype({name: float for name in frame.columns.difference(words)})
         if broken := [name for name in {*whole} & {*frame} if (frame[name] % 1 != 0).any()]:
             raise UsageError(f"{broken[0]} is not a whole number in every row")
         frame = frame.astype(whole)
+        if frame.get(keys[0], pd.Series([""])).isna().any() or keys[0] not in frame:
+            raise UsageError(f"a row has no {keys[0]}")
         return merged(frame.reindex(columns=[*keys, *frame.columns.difference(keys, sort=False)]), keys)
     except (KeyError, ValueError, OverflowError, csv.Error) as error:  # a UsageError is one
         why = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.args[0]
@@ -255,6 +257,7 @@ def settings(experiment: Experiment) -> dict[str, Any]:
             columns += [x for x in figure["x"].split() if x not in CLOCKS and figure["x"] != "method"]
             if unknown := [name for name in figure["draw"] if name not in methods]:
                 raise UsageError(f"draw has {unknown[0]!r}, which is no method")
+            columns += [name for name in figure["limits"] if name not in CLOCKS]
             for name, ends in figure["limits"].items():
                 if not isinstance(ends, list) or [type(end) in (int, float) for end in ends] != [True, True]:
                     raise UsageError(f"limits of {name}: {ends!r} is no pair of numbers")
@@ -292,6 +295,12 @@ class Study(NamedTuple):
     def labels(self) -> dict[str, str]:
         """The methods' names for people."""
         return {method.name: method.label for method in self.experiment.methods}
+
+    @property
+    def cells(self) -> dict[str, list[str]]:
+        """The row and the column, in tables of `pivot`, of the methods whose labels name both: `ROW; COLUMN`."""
+        pivoted = {method: label.split("; ", 1) for method, label in self.labels.items() if "; " in label}
+        return pivoted if self.report["pivot"] else {}
 
     @property
     def metrics(self) -> list[str]:
@@ -401,7 +410,7 @@ def compare(study: Study) -> list[Difference]:
             continue
         theirs = study.values(base, metric.name if metric.name != "d_gain" else name)
         theirs = theirs if len(theirs) else study.values(base, name)
-        for method in study.labels:
+        for method in (each for each in study.labels if each not in study.cells):
             paired = (study.values(method, name) - theirs).dropna()
             others = [each for each in found if each.column == name]
             told = method != base and any((e.method, e.summary.values) == (method, tuple(paired)) for e in others)

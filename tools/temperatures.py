@@ -210,7 +210,9 @@ class MeasuredRun:
             figures = {"objective": (np.mean(weights * scores), math.nan)}
             figures["kl_to_pretrained"] = np.mean(xlogy(weights, weights)), math.nan
             if len(self.test) and of_real.all():  # else it is infinite
-                figures["nll_test"] = ratio_and_error(nats(policy, self.test) - np.log(of_real), self.lengths)
+                nll, error = ratio_and_error(nats(policy, self.test) - np.log(of_real), self.lengths)
+                of_draws = mean_and_error(weights)[1] / self.lengths.mean()  # Z is estimated from them
+                figures["nll_test"] = nll, math.nan if at else math.hypot(error, of_draws)
             yield row(f"{self.name}, {name}", figures, beta, **at)
 
 
