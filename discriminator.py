@@ -381,7 +381,7 @@ class PooledDiscriminator(ConvolutionalDiscriminator):
     """Embedding → convolutions → ReLU → max and mean over time → dense → ReLU → dropout → linear → softmax.
 
     A maximum tells whether a sequence has a window that a filter looks for, the mean also how many. Rollouts are scored
-    whole. The initial weights are Keras' own: with the authors' it learns next to nothing in as many minibatches.
+    whole. The initial weights are Keras' own, which learn at a lower rate than the authors'.
     """
 
     completion_log_odds = Discriminator.completion_log_odds  # of whole sequences, as a mean depends on all windows
