@@ -146,8 +146,7 @@ def test_guides_can_be_stacked_and_have_temperatures():
 @ENDS
 def test_the_loss_is_cross_entropy_with_a_penalty(kind, end_token):
     discriminator, tokens = made(kind, end_token=end_token, l2=0.3), all_sequences(4, 3, end_token)[::3]
-    labels = np.arange(len(tokens)) % 2
-    r = discriminator.log_odds(tf.constant(tokens)).numpy().astype(np.float64)
+    labels, r = np.arange(len(tokens)) % 2, discriminator.log_odds(tf.constant(tokens)).numpy().astype(np.float64)
     loss, accuracy = discriminator.loss(tf.constant(tokens), tf.constant(labels, tf.int32), None)
     contexts = np.moveaxis(discriminator.contexts(tf.constant(tokens)).hidden, 1, 0)
     rows = discriminator.successors.numpy()[np.minimum(tokens, 3)]

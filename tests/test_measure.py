@@ -80,8 +80,7 @@ def test_the_figures_are_those_of_the_runs_evaluation(folder, kind, place, endin
     evaluator = evaluator_of(data, run.config)
     samples, train, test = (read(folder, kind, name, data) for name in ("samples", "train", "test"))
     own, real = measured(folder, f"{place}samples", "--run", str(run.logdir), ending=ending, place=place)
-    expected = evaluator.compare(spread(train, len(samples)))
-    copies = evaluator.compare(spread(test, len(samples)))
+    expected, copies = evaluator.compare(spread(train, len(samples))), evaluator.compare(spread(test, len(samples)))
     expected |= {name: copies[name] for name in ("copied_share", "longest_copy") if name in copies}
     assert len(expected) > 9
     plain = measured(folder, "samples", "--seq_len", "3") if kind == "text" else [{}, {}]
