@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from data import checksum
 from data.training_set import TrainingData
 from generator import Policy, TokenSpec
 from runs.directories import CHECKPOINTS, METRICS
@@ -33,8 +34,14 @@ class Dataset:
     test: np.ndarray  # the same of the test set; not where there is an oracle
 
     def digests(self) -> dict[str, str]:
-        """Checksums of the parts of what is read from files, {name of the part: checksum}; recorded with the run."""
-        return {}
+        """Checksums of the parts of the data, {name of the part: checksum}; recorded with the run.
+
+        Here they are of the sequences; of those that training reads only where --train_size does not choose some.
+        """
+        parts = {"validation": self.valid, "test": getattr(self, "test", None)}
+        if hasattr(self, "training") and not self.training.config.train_size:
+            parts["train"] = self.references()
+        return {f"sequences of {name}": checksum([rows]) for name, rows in parts.items() if rows is not None}
 
     def files(self) -> dict[str, str]:
         """What is kept in --log_dir beside the configuration: {file name: content}."""
@@ -90,14 +97,11 @@ def check_own(data: Dataset, config: Config) -> None:
         parts |= {"real": data.real(0)} if config.trains_discriminator and config.updates.d else {}
         parts |= {"training": data.references()} if hasattr(data, "training") else {}
         data.origin, config.reward != "bleu" or data.training  # noqa: B018 - are there
-        digests: Any = data.digests()
         files: Any = data.files()
         if lacking := [part for part in MEASURED.get(data.kind, ()) if getattr(data, part, None) is None]:
             raise UsageError(f"{name}: kind is {data.kind!r}, whose metrics need {lacking[0]}; leave kind empty")
     except AttributeError as error:
         raise UsageError(f"{name}: {error}") from None
-    if not isinstance(digests, dict) or not all(isinstance(each, str) for pair in digests.items() for each in pair):
-        raise UsageError(f"{name}: digests are {digests!r}, not texts by the names of what was read")
     if not isinstance(files, dict) or not all(isinstance(each, str) for pair in files.items() for each in pair):
         raise UsageError(f"{name}: files are {files!r}, not texts by their names")
     if wrong := [file for file in files if Path(file).name != file or file in (CONFIG, METRICS, CHECKPOINTS, "lock")]:
@@ -122,6 +126,9 @@ def check_own(data: Dataset, config: Config) -> None:
         ends = rows == (-1 if spec.end_token is None else spec.end_token)
         if np.any((np.cumsum(ends, axis=-1) - ends > 0) != (rows == spec.vocab_size)):
             raise UsageError(f"{name}: {part} has not the padding {most} after each end token {spec.end_token}, alone")
+    digests: Any = data.digests()
+    if not isinstance(digests, dict) or not all(isinstance(each, str) for pair in digests.items() for each in pair):
+        raise UsageError(f"{name}: digests are {digests!r}, not texts by the names of what was read")
 
 
 def read_data(config: Config, recorded: dict[str, str] | None = None) -> Dataset:

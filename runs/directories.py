@@ -290,7 +290,8 @@ class RunDirectory(contextlib.AbstractContextManager["RunDirectory"]):
                     raise UsageError(f"{place}: {name} there is no run's; choose another {self.flag}")
             return
         before = run["data"]
-        if changed := sorted(name for name in before.keys() | sums.keys() if before.get(name) != sums.get(name)):
+        changed = sorted(name for name in before.keys() | sums.keys() if before.get(name) != sums.get(name))
+        if before and changed:  # of a user's own data there may be no record
             what = f"{' and '.join(changed)} changed since the run in {place} began"
             raise UsageError(f"{origin}: {what}; choose another directory, or --overwrite")
         for name in other:

@@ -107,9 +107,9 @@ def read_config(path: Path, published: bool = False) -> dict[str, Any]:
 def read_same(content: dict[str, Any], digests: dict[str, str], config: Config) -> bool:
     """Whether the run of a config.json has read data with these checksums, those of a configuration.
 
-    Where a user's own data have none, their code tells. Raises UsageError: it can't be read.
+    Where there is no record of a user's own data, their code tells. Raises UsageError: it can't be read.
     """
-    if content["data"] != digests or digests or not is_own(config.dataset):
+    if content["data"] or not is_own(config.dataset):
         return content["data"] == digests
     return content.get("dataset") == read_source("--dataset", config.dataset)
 

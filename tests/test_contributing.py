@@ -81,7 +81,7 @@ def test_a_data_set_and_a_metric(here, monkeypatch, capsys):
     rows = train("A data set", here, *shlex.split(sizes))["eval"]
     assert column(rows, "nll_test")[0] > 1.2 and column(rows, "nll_test")[-1] < 0.7
     assert 0.9 < column(rows, "repeats")[-1] < 1 == column(rows, "real_repeats")[-1]
-    assert "the rows" in json.loads((here / "train/config.json").read_text())["data"]
+    assert "sequences of train" in json.loads((here / "train/config.json").read_text())["data"]
     words = ["--no-is_train", "--log_dir", "train", "--data_dir", "rows.npy"]
     for values, wrong in ((np.zeros([64, 6]), "shape (64, 6) for 64"), (["1"] * 64, "type <U1, not real numbers")):
         monkeypatch.setitem(METRICS, metric.name, replace(metric, of=lambda rows, data, found=values: found))
