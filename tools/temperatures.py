@@ -279,7 +279,9 @@ def check_together(arguments: Any, logdirs: Sequence[Path]) -> None:
     if arguments.average and len(set(averaged)) < len(averaged):
         raise UsageError("--average: a run is given twice")
     asked: dict[str, str] = {}  # the objective of the runs that have one
-    for logdir in (each for each in logdirs if (each / CONFIG).exists()):
+    for logdir in logdirs:
+        if not (logdir / CONFIG).exists():
+            raise UsageError(f"{logdir}: no run (there is no {CONFIG})")
         if (source := read_config(logdir / CONFIG).get("objective", asked)) != asked and asked:
             raise UsageError(f"{logdir}: another objective than that of the runs before")
         asked = source
