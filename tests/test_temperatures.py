@@ -204,7 +204,7 @@ def test_a_run_of_tunes(runs, tmp_path, eagerly):
 @cases(
     "argv, message",
     ("{}/music --texygen", "--texygen: {}/music is a run of --dataset Nottingham, not of text"),
-    *(("{}/oracle {}/other", "other: a run with other data than"), ("{}/absent", "absent: no run")),
+    *(("{}/oracle {}/other", "other: a run with other data than"), ("{}/absent --path 5", "absent: no run")),
     ("{}/lines {}/bare", "bare: a run with other data than {}/lines"),
     ("{}/other --path 5", "other: no evaluations of this run"),
     ("{}/oracle --path 5", "--path: no run has evaluations of an adversarial"),
