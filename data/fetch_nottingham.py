@@ -80,7 +80,7 @@ def fetch(dest: Path, urls: Sequence[str] = URLS, sha256: str = SHA256) -> dict[
         return count_tunes(dest)
     if dest.is_file() or (dest.is_dir() and any(dest.iterdir())):
         raise DataError(f"{dest}: is there but has no MIDI files in train, valid and test; move it away and run again")
-    dest = dest.absolute()  # which has a name
+    dest = dest.resolve()  # which has a name, and is no link
     dest.parent.mkdir(parents=True, exist_ok=True)
     given, kept, failures = os.environ.get("NOTTINGHAM_ZIP"), dest.with_name(f"{dest.name}.zip"), []
     downloads = not given and not kept.exists()

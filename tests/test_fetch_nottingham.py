@@ -101,12 +101,10 @@ def test_a_folder_that_is_there_is_used_as_it_is(dest, capsys, monkeypatch):
     assert (dest / "train" / "0.MIDI").read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize("there", [False, True])
-def test_the_default_folder_may_be_empty_or_missing(here, dest, named_zip, there):
+@pytest.mark.parametrize("prepare", [lambda dest: dest.parent.rmdir(), Path.mkdir, lambda dest: dest.symlink_to("new")])
+def test_the_default_folder_may_be_missing_empty_or_a_link_to_nothing(here, dest, named_zip, prepare):
     named_zip(GOOD)
-    dest.parent.rmdir()
-    if there:
-        dest.mkdir(parents=True)
+    prepare(dest)
     assert main([]) == 0 and count_tunes(Path("data/Nottingham")) == COUNTS
 
 
