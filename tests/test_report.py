@@ -381,6 +381,7 @@ SEVERAL = """collapsed = ["long"]
 best = ["nll", "nll_guided", "kl_reverse"]
 [[report.figures]]
 curves = ["nll"]
+seeds = [1, 2, 3]
 limits = { nll = [2.5, 3.5], epoch = [1, 3] }
 caption = "Said."
 [[report.figures]]
@@ -408,7 +409,7 @@ def test_curves_over_epochs_and_seconds(cells, drawn, seeds):
     (epochs,), (panel, read, other) = (figure.axes for figure in drawn)
     mean, thin = (2.5, 0) if seeds == 4 else (2.0, 3)
     assert len(panel.lines) == 1 + thin and len(panel.collections) == (seeds == 4)
-    line = epochs.lines[thin].get_xydata().tolist()
+    line = epochs.lines[3].get_xydata().tolist()
     assert line == [[0, 3], [1, 2], [2, 1], [2, 1], [2, 1]] and epochs.get_ylim() == (2.5, 3.5)
     line = panel.lines[thin].get_xydata().tolist()
     assert line == [[mean, 3], [2 * mean, 2], [3 * mean, 1], [9 * mean, 1], [9 * mean, 1]]
@@ -426,6 +427,7 @@ def test_curves_over_epochs_and_seconds(cells, drawn, seeds):
     "settings, why",
     ('metrics = ["nll_tset"]', "nll_tset: no such metric"),
     ('[[report.figures]]\ndraw = ["short"]', "draw has 'short', which is no method"),
+    ("[[report.figures]]\nseeds = [1, 9]", "seeds has 9, which no method has"),
     *(("[[report.figures]]\nhue = 3", "hue is not among name, curves"), ("planes = [3]", "3 is no table")),
     *(('[[report.planes]]\npairs = ["nll"]', "'nll' is no pair of columns"), ('pivot = ["a - b - c"]', "nor a diff")),
     ("[[report.figures]]\n[[report.figures]]", "'hand' names two figures"),

@@ -277,9 +277,10 @@ def lines_of(study: Study, figure: Mapping[str, Any]) -> list[Line]:
     """
     lines: list[Line] = []
     configs = {method.name: method.config for method in study.experiment.methods}
+    curves = study.curves[study.curves.seed.isin(figure["seeds"] or study.curves.seed)]
     clocks = figure["x"].split() or ["epoch"]
     for name, method, clock in itertools.product(figure["curves"] or CURVES, figure["draw"] or study.labels, clocks):
-        own, label = study.curves[study.curves.method == method], study.labels[method]
+        own, label = curves[curves.method == method], study.labels[method]
         own = own.assign(sequences=own.epoch.map(partial(sequences_read, configs[method])))
         if not {name, clock} <= {*own} or not own[name].notna().any():
             continue

@@ -224,7 +224,7 @@ def collect(experiment: Experiment, logs: Path, folder: Path) -> tuple[list[pd.D
     return both, problems
 
 
-FIGURE = {"name": str, "curves": list, "draw": list, "x": str, "limits": dict, "caption": str}
+FIGURE = {"name": str, "curves": list, "draw": list, "seeds": list, "x": str, "limits": dict, "caption": str}
 PLANE = {"name": str, "files": list, "pairs": list, "draw": list, "crosses": str, "caption": str}
 
 
@@ -236,11 +236,13 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     methods `collapsed` have medians and ranges. `best` are columns of the evaluation at which the first of them is
     least. `measured` are files of samples in the study's folder, and `measures` the columns of their table.
     `[[report.figures]]` have a `name`, the columns `curves` of the methods in `draw` over each of `x`, words such as
-    "epoch seconds" or a metric's name, within `limits`, and a `caption`; with "method" they show final values.
+    "epoch seconds" or a metric's name, within `limits`, and a `caption`; with "method" they show final values. Curves
+    may be those of some `seeds` alone.
     `[[report.planes]]` have a `name`, `files` of samples, `pairs` of columns, the methods to `draw`, a `caption`, and
     `crosses`, a file of others' figures. Raises UsageError: something is unknown, or of another kind.
     """
     report, methods = dict(experiment.report), [method.name for method in experiment.methods]
+    seeds = [seed for method in experiment.methods for seed in method.seeds]
     try:
         report["figures"] = [checked(figure, FIGURE) for figure in report["figures"] or [{}]]
         report["planes"] = [checked(plane, PLANE) for plane in report["planes"]]
@@ -257,6 +259,8 @@ def settings(experiment: Experiment) -> dict[str, Any]:
             columns += [x for x in figure["x"].split() if x not in CLOCKS and figure["x"] != "method"]
             if unknown := [name for name in figure["draw"] if name not in methods]:
                 raise UsageError(f"draw has {unknown[0]!r}, which is no method")
+            if unknown := [seed for seed in figure["seeds"] if seed not in seeds]:
+                raise UsageError(f"seeds has {unknown[0]!r}, which no method has")
             columns += [name for name in figure["limits"] if name not in CLOCKS]
             for name, ends in figure["limits"].items():
                 if not isinstance(ends, list) or [type(end) in (int, float) for end in ends] != [True, True]:
